@@ -1,0 +1,156 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/cdigen/cdigen/discover"
+)
+
+// environmentName is the variable that stands for a flag.
+func environmentName(flag string) string {
+	return "CDIGEN_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// flagsFromEnvironment sets each flag that was not given from its variable.
+func flagsFromEnvironment(cmd *cobra.Command) error {
+	var errs []error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := environmentName(f.Name)
+		value, ok := os.LookupEnv(name)
+		if !ok || f.Changed || f.Name == "help" {
+			return
+		}
+		if err := cmd.Flags().Set(f.Name, value); err != nil {
+			errs = append(errs, fmt.Errorf("%s=%q: %w", name, value, err))
+		}
+	})
+	if len(errs) > 0 {
+		return usageError(errors.Join(errs...))
+	}
+	return nil
+}
+
+// hostFlags say which host is looked at, and how.
+type hostFlags struct {
+	driverRoot, devRoot, procRoot, sysRoot string
+	devNodes                               string
+	librarySearchPath                      []string
+	arch                                   string
+	nvmlProbe                              string
+	nvmlTimeout                            time.Duration
+	noNVML                                 bool
+}
+
+func (f *hostFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.driverRoot, "driver-root", "/", "`directory` the user-space driver is installed below")
+	flags.StringVar(&f.devRoot, "dev-root", "", "`directory` that has dev/ with the device nodes (default: the driver root where it has dev/nvidiactl, else /)")
+	flags.StringVar(&f.procRoot, "proc-root", "/proc", "`directory` of the proc file system")
+	flags.StringVar(&f.sysRoot, "sys-root", "/sys", "`directory` of the sys file system")
+	flags.StringVar(&f.devNodes, "dev-nodes", "", "`file` with a table of device nodes that stand in for those of the dev root, for recorded and simulated hosts")
+	flags.StringSliceVar(&f.librarySearchPath, "library-search-path", nil, "further `directories` of the driver root to search for libraries, before all others")
+	flags.StringVar(&f.arch, "arch", runtime.GOARCH, "`architecture` of the driver, by its Go name (amd64, arm64)")
+	flags.StringVar(&f.nvmlProbe, "nvml-probe", "", "`path` of cdigen-nvml (default: beside cdigen, then in PATH)")
+	flags.DurationVar(&f.nvmlTimeout, "nvml-timeout", 10*time.Second, "time limit of the NVML probe")
+	flags.BoolVar(&f.noNVML, "no-nvml", false, "do not ask NVML: MIG devices have no UUID and a lost GPU goes unnoticed")
+}
+
+// host opens the host the flags name.
+func (f *hostFlags) host() (discover.Host, error) {
+	if f.devRoot == "" {
+		f.devRoot = discover.DriverRootDev(f.driverRoot)
+	}
+	for _, dir := range []struct {
+		flag string
+		path *string
+	}{{"driver-root", &f.driverRoot}, {"dev-root", &f.devRoot}, {"proc-root", &f.procRoot}, {"sys-root", &f.sysRoot}} {
+		absolute, err := filepath.Abs(*dir.path)
+		if err != nil {
+			return discover.Host{}, err
+		}
+		if info, err := os.Stat(absolute); err != nil {
+			return discover.Host{}, usageError(fmt.Errorf("--%s: %w", dir.flag, err))
+		} else if !info.IsDir() {
+			return discover.Host{}, usageError(fmt.Errorf("--%s: %s is not a directory", dir.flag, absolute))
+		}
+		*dir.path = absolute
+	}
+	if discover.Triplet(f.arch) == "" {
+		return discover.Host{}, usageError(fmt.Errorf("--arch %q: NVIDIA has drivers for amd64 and arm64", f.arch))
+	}
+	host := discover.Local(f.arch, f.driverRoot, f.devRoot, f.procRoot, f.sysRoot)
+	if f.devNodes == "" {
+		return host, nil
+	}
+	table, err := os.ReadFile(f.devNodes)
+	if err == nil {
+		host.Dev, err = host.Dev.WithNodes(table)
+	}
+	if err != nil {
+		return discover.Host{}, usageError(fmt.Errorf("--dev-nodes %s: %w", f.devNodes, err))
+	}
+	return host, nil
+}
+
+// discoverOptions are the options of the modules.
+func (f *hostFlags) discoverOptions() (discover.Options, error) {
+	o := discover.Options{LibrarySearchPath: f.librarySearchPath}
+	if f.noNVML {
+		return o, nil
+	}
+	if f.nvmlTimeout <= 0 {
+		return o, usageError(fmt.Errorf("--nvml-timeout %v: it must be more than 0", f.nvmlTimeout))
+	}
+	probe := f.nvmlProbe
+	if probe == "" {
+		probe = discover.FindProbe()
+	}
+	o.Probe = func(library string) discover.ProbeFunc {
+		return discover.CommandProbe(probe, library, f.nvmlTimeout)
+	}
+	return o, nil
+}
+
+// logFlags say how the program talks.
+type logFlags struct {
+	level, format string
+}
+
+func (f *logFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.level, "log-level", "info", "least `level` that is logged: debug, info, warn or error")
+	flags.StringVar(&f.format, "log-format", "text", "`format` of the log on standard error: text or json")
+}
+
+// set installs the logger.
+func (f *logFlags) set() error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.level)); err != nil {
+		return usageError(fmt.Errorf("--log-level %q: use debug, info, warn or error", f.level))
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch f.format {
+	case "text":
+		// The journal and terminals that log have a clock of their own.
+		o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, o)))
+	case "json":
+		slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, o)))
+	default:
+		return usageError(fmt.Errorf("--log-format %q: use text or json", f.format))
+	}
+	return nil
+}

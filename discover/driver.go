@@ -1,0 +1,112 @@
+package discover
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// driver reads what the kernel module says of itself.
+type driver struct{}
+
+func (driver) Name() string { return "driver" }
+
+func (m driver) Discover(_ context.Context, host Host, inv *Inventory) error {
+	const version = "driver/nvidia/version"
+	data, err := host.Proc.ReadFile(version)
+	if errors.Is(err, fs.ErrNotExist) {
+		inv.find(m.Name(), Fault, host.Proc.HostPath(version), "the NVIDIA kernel module is not loaded: install the driver or run modprobe nvidia")
+		return nil
+	}
+	if err == nil {
+		inv.Driver.Version, inv.Driver.Flavor, err = ParseVersion(data)
+	}
+	if err != nil {
+		inv.find(m.Name(), Fault, host.Proc.HostPath(version), "%v", err)
+	}
+	data, err = host.Proc.ReadFile("devices")
+	if err == nil {
+		inv.Driver.Majors, err = ParseDevices(data)
+	}
+	if err != nil {
+		inv.find(m.Name(), Fault, host.Proc.HostPath("devices"), "%v; device nodes cannot be checked", err)
+	}
+	return nil
+}
+
+var (
+	kernelModule  = regexp.MustCompile(`(Open )?Kernel Module\b`)
+	driverVersion = regexp.MustCompile(`(?:^|\s)(\d+\.\d+(?:\.\d+)?)(?:\s|$)`)
+)
+
+// ParseVersion reads /proc/driver/nvidia/version. Its first line is one of
+//
+//	NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023
+//	NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  555.42.06  Release Build  (builder@host)  Thu Jul 11 2024
+//	NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  (builder@host)  Thu Aug  8 2024
+//
+// The version is the first number of two or three parts after "Kernel Module".
+func ParseVersion(data []byte) (version string, flavor Flavor, err error) {
+	for line := range bytes.Lines(data) {
+		rest, ok := bytes.CutPrefix(line, []byte("NVRM version:"))
+		if !ok {
+			continue
+		}
+		at := kernelModule.FindIndex(rest)
+		if at == nil {
+			break
+		}
+		m := driverVersion.FindSubmatch(rest[at[1]:])
+		if m == nil || len(m[1]) > 32 {
+			break
+		}
+		flavor = Proprietary
+		if bytes.HasPrefix(rest[at[0]:], []byte("Open ")) {
+			flavor = Open
+		}
+		return string(m[1]), flavor, nil
+	}
+	return "", "", errors.New(`no line "NVRM version: … Kernel Module … <version>"`)
+}
+
+// ParseDevices reads the character devices of the NVIDIA driver from
+// /proc/devices, by name. Drivers up to r535 have one "nvidia-frontend" for what
+// later ones call "nvidia"; it is returned under the later name.
+func ParseDevices(data []byte) (map[string]uint32, error) {
+	majors := map[string]uint32{}
+	character, seen := false, false
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if strings.HasSuffix(line, ":") {
+			character = line == "Character devices:"
+			seen = seen || character
+			continue
+		}
+		number, name, ok := strings.Cut(line, " ")
+		if name = strings.TrimSpace(name); !character || !ok || !strings.HasPrefix(name, "nvidia") {
+			continue
+		}
+		major, err := strconv.ParseUint(number, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("major number of %s: %w", name, err)
+		}
+		if name == "nvidia-frontend" {
+			name = "nvidia"
+		}
+		majors[name] = uint32(major)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, err
+	}
+	if !seen {
+		return nil, errors.New(`no section "Character devices:"`)
+	}
+	return majors, nil
+}

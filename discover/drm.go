@@ -1,0 +1,45 @@
+package discover
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path"
+	"strings"
+)
+
+// drm finds each GPU's nodes below /dev/dri.
+type drm struct{}
+
+func (drm) Name() string { return "drm" }
+
+func (m drm) Discover(_ context.Context, host Host, inv *Inventory) error {
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		if !g.Usable() {
+			continue
+		}
+		dir := path.Join("bus/pci/devices", g.PCI, "drm")
+		entries, err := host.Sys.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			inv.find(m.Name(), MissingOptional, g.Name(), "no DRM nodes: nvidia-drm is not loaded, and graphics programs may lack it")
+			continue
+		}
+		if err != nil {
+			inv.find(m.Name(), Fault, host.Sys.HostPath(dir), "%v", err)
+			continue
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), "card") && !strings.HasPrefix(e.Name(), "renderD") {
+				continue // controlD*, gone since Linux 4.17
+			}
+			node, err := findNode(host.Dev, nil, "dev/dri/"+e.Name(), "", -1)
+			if err != nil {
+				inv.find(m.Name(), MissingOptional, g.Name(), "%v: left out", err)
+				continue
+			}
+			g.DRM = append(g.DRM, *node)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package discover
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// gpus reads the GPUs that the kernel module drives.
+type gpus struct{}
+
+func (gpus) Name() string { return "gpu" }
+
+func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
+	const dir = "driver/nvidia/gpus"
+	entries, err := host.Proc.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		inv.find(m.Name(), Fault, host.Proc.HostPath(dir), "%v", err)
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name(), "information")
+		gpu := GPU{PCI: e.Name(), Minor: -1}
+		if _, err := parsePCI(e.Name()); err != nil {
+			inv.find(m.Name(), Fault, host.Proc.HostPath(path.Join(dir, e.Name())), "%v", err)
+			continue
+		}
+		info, err := Information{Minor: -1}, error(nil)
+		data, err := host.Proc.ReadFile(name)
+		if err == nil {
+			info, err = ParseInformation(data)
+		}
+		if err != nil {
+			inv.find(m.Name(), Fault, host.Proc.HostPath(name), "%v", err)
+		} else {
+			gpu.UUID, gpu.Minor, gpu.Model, gpu.Excluded = info.UUID, info.Minor, info.Model, info.Excluded
+		}
+		inv.GPUs = append(inv.GPUs, gpu)
+	}
+	if len(inv.GPUs) == 0 {
+		m.whyNone(host, inv)
+	}
+	numberGPUs(inv.GPUs)
+	for i := range inv.GPUs {
+		if g := &inv.GPUs[i]; g.Excluded {
+			inv.find(m.Name(), MissingOptional, g.Name(), "excluded by the driver's settings (NVreg_ExcludedGpus or a GPU exclusion list): left out")
+		}
+	}
+	return nil
+}
+
+// numberGPUs puts GPUs in the order of PCI addresses and gives each that is not
+// excluded its index, as NVML does.
+func numberGPUs(list []GPU) {
+	slices.SortFunc(list, func(a, b GPU) int {
+		x, _ := parsePCI(a.PCI)
+		y, _ := parsePCI(b.PCI)
+		return cmp.Compare(x, y)
+	})
+	next := 0
+	for i := range list {
+		if list[i].Index = -1; !list[i].Excluded {
+			list[i].Index = next
+			next++
+		}
+	}
+}
+
+// whyNone looks on the PCI bus for NVIDIA GPUs that another driver, or none, has.
+func (m gpus) whyNone(host Host, inv *Inventory) {
+	const dir = "bus/pci/devices"
+	entries, err := host.Sys.ReadDir(dir)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			inv.find(m.Name(), Fault, host.Sys.HostPath(dir), "%v", err)
+		}
+		return
+	}
+	for _, e := range entries {
+		device := path.Join(dir, e.Name())
+		vendor, _ := host.Sys.ReadFile(path.Join(device, "vendor"))
+		class, _ := host.Sys.ReadFile(path.Join(device, "class"))
+		// 10de is NVIDIA; class 03 is a display controller, which GPUs without a
+		// display output are too (pci.ids).
+		if string(bytes.TrimSpace(vendor)) != "0x10de" || !bytes.HasPrefix(class, []byte("0x03")) {
+			continue
+		}
+		subject := "GPU (" + e.Name() + ")"
+		bound, err := host.Sys.Resolve(path.Join(device, "driver"))
+		switch bound = path.Base(bound); {
+		case err != nil:
+			inv.find(m.Name(), Fault, subject, "no kernel driver is bound to it: load the nvidia module")
+		case bound == "nvidia":
+			inv.find(m.Name(), Fault, subject, "bound to nvidia, but %s does not list it", host.Proc.HostPath("driver/nvidia/gpus"))
+		case strings.HasPrefix(bound, "vfio"):
+			inv.find(m.Name(), MissingOptional, subject, "bound to %s for a virtual machine: left out", bound)
+		default:
+			inv.find(m.Name(), Fault, subject, "bound to the kernel driver %s: NVIDIA's own driver is needed", bound)
+		}
+	}
+}
+
+// Information is what /proc/driver/nvidia/gpus/<address>/information says of a
+// GPU. A line that the driver leaves out leaves its field at the zero value.
+type Information struct {
+	Model    string
+	UUID     string
+	Minor    int // -1 when there is no line
+	Bus      string
+	Excluded bool
+}
+
+var gpuUUID = regexp.MustCompile(`^GPU-[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+
+// ParseInformation reads lines of a key, a colon and a value with spaces and
+// tabs around them:
+//
+//	Model: 		 NVIDIA H100 80GB HBM3
+//	GPU UUID: 	 GPU-9221d5d1-0c5e-4a4f-8a4e-3f0d1c8f0b1a
+//	Bus Location: 	 0000:62:00.0
+//	Device Minor: 	 5
+//	GPU Excluded:	 No
+//
+// "Blacklisted" is the older name of "GPU Excluded". A UUID with question marks,
+// which a driver writes before it has started the GPU, is as good as none.
+func ParseInformation(data []byte) (Information, error) {
+	info := Information{Minor: -1}
+	known := false
+	for line := range strings.Lines(string(data)) {
+		key, value, ok := strings.Cut(line, ":")
+		if !ok {
+			continue
+		}
+		value = strings.TrimSpace(value)
+		switch strings.TrimSpace(key) {
+		case "Model":
+			info.Model = value
+		case "GPU UUID":
+			if gpuUUID.MatchString(value) {
+				info.UUID = value
+			}
+		case "Bus Location":
+			info.Bus = value
+		case "Device Minor":
+			minor, err := strconv.ParseUint(value, 10, 20) // MINORBITS of Linux
+			if err != nil {
+				return info, fmt.Errorf("device minor: %w", err)
+			}
+			info.Minor = int(minor)
+		case "GPU Excluded", "Blacklisted":
+			info.Excluded = value == "Yes"
+		default:
+			continue
+		}
+		known = true
+	}
+	if !known {
+		return info, errors.New("no line of a GPU's information")
+	}
+	return info, nil
+}
+
+var pciAddress = regexp.MustCompile(`^([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$`)
+
+// parsePCI turns an address "0000:3b:00.0" into a number that sorts as the bus
+// does.
+func parsePCI(address string) (uint64, error) {
+	m := pciAddress.FindStringSubmatch(address)
+	if m == nil {
+		return 0, fmt.Errorf("%q is not a PCI address", address)
+	}
+	return strconv.ParseUint(m[1]+m[2]+m[3]+m[4], 16, 64)
+}
+
+// sysfsPCI turns NVML's form of an address, "00000000:3B:00.0", into that of
+// sysfs, "0000:3b:00.0".
+func sysfsPCI(nvml string) string {
+	s := strings.ToLower(nvml)
+	for len(s) > len("0000:00:00.0") && s[0] == '0' {
+		s = s[1:]
+	}
+	return s
+}

@@ -1,0 +1,193 @@
+package discover
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Host says where to look for the parts of a machine. It remembers which paths
+// are symbolic links, so a Host serves one generation: take a new one ([Local])
+// for the next.
+type Host struct {
+	// Driver is the root of the user-space driver: "/", a driver container's
+	// root, or a directory with nothing but the driver in it.
+	Driver Tree
+	// Dev is the root that has the directory dev.
+	Dev Tree
+	// Proc and Sys are the proc and sys file systems.
+	Proc, Sys Tree
+	// Arch is the driver's architecture by its Go name: "amd64", "arm64".
+	Arch string
+}
+
+// Local is the host whose parts stand in the given directories, which must be
+// absolute.
+func Local(arch, driverRoot, devRoot, procRoot, sysRoot string) Host {
+	host := Host{Arch: arch, Driver: DirTree(driverRoot), Proc: DirTree(procRoot), Sys: DirTree(sysRoot)}
+	host.Dev = host.Driver
+	if devRoot != driverRoot {
+		host.Dev = DirTree(devRoot)
+	}
+	return host
+}
+
+// Tree is a directory tree that stands for the root of a file system: symbolic
+// links are followed inside it, absolute ones too, as a process chrooted into
+// the tree would see them.
+//
+// Names given to its methods are slash-separated and relative to the tree; a
+// leading slash changes nothing.
+type Tree struct {
+	// Path of the tree's root on the host, the prefix of every path that goes
+	// into a spec. It is never opened.
+	Path  string
+	fsys  fs.FS
+	links map[string]string // directories already looked at: name to real name
+}
+
+// NewTree makes a tree of a file system, which should be an [fs.ReadLinkFS]:
+// without that its symbolic links cannot be followed.
+func NewTree(hostPath string, fsys fs.FS) Tree {
+	return Tree{Path: hostPath, fsys: fsys, links: map[string]string{".": "."}}
+}
+
+// DirTree is the tree below a directory of this machine.
+func DirTree(dir string) Tree { return NewTree(dir, os.DirFS(dir)) }
+
+// HostPath is the path of a name for programs outside the tree.
+func (t Tree) HostPath(name string) string { return path.Join(t.Path, name) }
+
+// maxLinks is how many symbolic links are followed for one name; Linux stops at
+// the same number (path_resolution(7)).
+const maxLinks = 40
+
+// Resolve follows every symbolic link in a name, the last component's included,
+// and returns the real name, relative to the tree and without a leading slash.
+// The error is an [fs.PathError]; it is [fs.ErrNotExist] when a component does
+// not exist, and ".." at the root stays there.
+func (t Tree) Resolve(name string) (string, error) {
+	return t.resolve(name, true, new(int))
+}
+
+func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
+	real := "."
+	rest := strings.Split(clean(name), "/")
+	for i, part := range rest {
+		if part == "." {
+			continue
+		}
+		next := path.Join(real, part)
+		if i == len(rest)-1 && !last {
+			return next, nil
+		}
+		if known, ok := t.links[next]; ok {
+			real = known
+			continue
+		}
+		target, err := fs.ReadLink(t.fsys, next)
+		switch {
+		case errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrInvalid):
+			// Not a symbolic link. Only directories are remembered: what comes
+			// after them has to be looked up again and again.
+			real = next
+			if i < len(rest)-1 {
+				t.links[next] = next
+			}
+			continue
+		case err != nil:
+			return "", err
+		}
+		if *followed++; *followed > maxLinks {
+			return "", &fs.PathError{Op: "resolve", Path: name, Err: syscall.ELOOP}
+		}
+		if !path.IsAbs(target) {
+			target = path.Join(real, target)
+		}
+		if real, err = t.resolve(target, true, followed); err != nil {
+			return "", err
+		}
+		if i < len(rest)-1 {
+			t.links[next] = real
+		}
+	}
+	return real, nil
+}
+
+// clean makes a name relative to the root, with no way out of it.
+func clean(name string) string {
+	if name = path.Clean("/" + name)[1:]; name == "" {
+		return "."
+	}
+	return name
+}
+
+// Open opens a file, following links inside the tree.
+func (t Tree) Open(name string) (fs.File, error) {
+	real, err := t.Resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	return t.fsys.Open(real)
+}
+
+// maxFile bounds what ReadFile takes in. The largest file read is ld.so.cache,
+// some hundred KiB on a full desktop.
+const maxFile = 32 << 20
+
+// ReadFile reads a whole file of at most 32 MiB; a longer one is an error.
+func (t Tree) ReadFile(name string) ([]byte, error) {
+	f, err := t.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("more than %d MiB", maxFile>>20)}
+	}
+	return data, err
+}
+
+// ReadDir lists a directory in order of name.
+func (t Tree) ReadDir(name string) ([]fs.DirEntry, error) {
+	real, err := t.Resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	return fs.ReadDir(t.fsys, real)
+}
+
+// Lstat describes a file; links are followed on the way to it but not at it.
+func (t Tree) Lstat(name string) (fs.FileInfo, error) {
+	real, err := t.resolve(name, false, new(int))
+	if err != nil {
+		return nil, err
+	}
+	return fs.Lstat(t.fsys, real)
+}
+
+// Stat describes a file with all links followed inside the tree.
+func (t Tree) Stat(name string) (fs.FileInfo, error) {
+	real, err := t.Resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	return fs.Lstat(t.fsys, real)
+}
+
+// DriverRootDev is the dev root that goes with a driver root when none is named:
+// the driver root itself where it has device nodes of the driver, as a driver
+// container's root has, else the host's own root.
+func DriverRootDev(driverRoot string) string {
+	if _, err := os.Lstat(filepath.Join(driverRoot, "dev/nvidiactl")); err == nil {
+		return driverRoot
+	}
+	return "/"
+}

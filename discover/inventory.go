@@ -1,0 +1,180 @@
+package discover
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+)
+
+// Inventory is all that was found on a host. Each [Module] fills its own part.
+// The zero value is a host on which nothing was found yet.
+type Inventory struct {
+	Driver Driver `json:"driver"`
+	// GPUs holds every GPU the kernel driver has, in order of PCI address,
+	// those that cannot be used included (see [GPU.Usable]).
+	GPUs []GPU `json:"gpus"`
+	// ControlNodes are the device nodes every container needs, whichever GPU it
+	// gets: /dev/nvidiactl, /dev/nvidia-uvm and so on. Only existing nodes.
+	ControlNodes []DeviceNode `json:"controlNodes"`
+	// Libraries are the shared libraries of the user-space driver, in order of
+	// file name. All belong to one driver version.
+	Libraries []Library `json:"libraries"`
+	Findings  []Finding `json:"findings"`
+}
+
+// Driver describes the kernel module and the user-space driver that goes with it.
+type Driver struct {
+	// Version of the loaded kernel module as /proc/driver/nvidia/version has it,
+	// for instance "550.54.15". Empty when no module is loaded.
+	Version string `json:"version,omitempty"`
+	// Flavor of the kernel module; empty when no module is loaded.
+	Flavor Flavor `json:"flavor,omitempty"`
+	// CUDAVersion is the newest CUDA version the driver supports, for instance
+	// "12.4". Empty without NVML.
+	CUDAVersion string `json:"cudaVersion,omitempty"`
+	// Majors are the major numbers of the NVIDIA character devices by the name
+	// that /proc/devices gives them. A name the driver has dropped in favour of
+	// another ("nvidia-frontend") is entered under the present one ("nvidia").
+	Majors map[string]uint32 `json:"majors,omitempty"`
+}
+
+// Flavor tells the two families of NVIDIA's kernel modules apart.
+type Flavor string
+
+// The flavours of the kernel module.
+const (
+	Proprietary Flavor = "proprietary"
+	Open        Flavor = "open"
+)
+
+// GPU is one physical GPU.
+type GPU struct {
+	// Index is the GPU's place in the order of PCI addresses among those that
+	// are not excluded, which is NVML's index. It is -1 for an excluded GPU.
+	Index int `json:"index"`
+	// Minor is the number in the name of the device node, /dev/nvidia<Minor>. It
+	// need not equal Index. It is -1 where the driver does not tell.
+	Minor int `json:"minor"`
+	// UUID as NVML prints it, "GPU-" and 36 characters. It is empty while the
+	// driver has not read it from the device yet.
+	UUID string `json:"uuid,omitempty"`
+	// PCI is the address in the form sysfs uses, "0000:3b:00.0", in lower case.
+	PCI   string `json:"pci"`
+	Model string `json:"model,omitempty"`
+	// Excluded: the administrator has told the driver to leave this GPU alone.
+	Excluded bool `json:"excluded,omitempty"`
+	// Lost: NVML says that the GPU cannot be reached any more.
+	Lost bool `json:"lost,omitempty"`
+	// MIGEnabled: the GPU is partitioned; only its MIG devices can be used.
+	MIGEnabled bool        `json:"migEnabled,omitempty"`
+	MIGDevices []MIGDevice `json:"migDevices,omitempty"`
+	// Node is /dev/nvidia<Minor>; nil when it does not exist.
+	Node *DeviceNode `json:"node,omitempty"`
+	// DRM are the GPU's card and render nodes below /dev/dri.
+	DRM []DeviceNode `json:"drm,omitempty"`
+}
+
+// Usable says whether containers can be given this GPU or parts of it.
+func (g *GPU) Usable() bool { return !g.Excluded && !g.Lost && g.Node != nil }
+
+// Name is what findings call the GPU: its index, UUID and PCI address as far as
+// they are known.
+func (g *GPU) Name() string {
+	var b strings.Builder
+	b.WriteString("GPU")
+	if g.Index >= 0 {
+		fmt.Fprintf(&b, " %d", g.Index)
+	}
+	fmt.Fprintf(&b, " (%s", g.PCI)
+	if g.UUID != "" {
+		b.WriteString(", " + g.UUID)
+	}
+	b.WriteString(")")
+	return b.String()
+}
+
+// MIGDevice is a compute instance of a GPU instance: what the MIG user guide
+// calls a MIG device and nvidia-smi lists with a UUID of its own.
+type MIGDevice struct {
+	// Index is NVML's index of the MIG device on its GPU, the m of the name g:m.
+	// Without NVML it is the place in the order of instance numbers.
+	Index int `json:"index"`
+	// UUID with its prefix, "MIG-" and 36 characters. Empty without NVML: procfs
+	// does not have it.
+	UUID string `json:"uuid,omitempty"`
+	// Profile name as nvidia-smi prints it, "1g.10gb" or "1c.3g.40gb".
+	Profile string `json:"profile,omitempty"`
+	// Graphics: the profile has graphics engines ("1g.12gb+gfx").
+	Graphics bool `json:"graphics,omitempty"`
+	// GPUInstance and ComputeInstance are the numbers <G> and <C> of
+	// /proc/driver/nvidia/capabilities/gpu<minor>/mig/gi<G>/ci<C>.
+	GPUInstance     int `json:"gpuInstance"`
+	ComputeInstance int `json:"computeInstance"`
+	// Nodes are the two access capabilities, /dev/nvidia-caps/nvidia-cap<N>: the
+	// GPU instance's, then the compute instance's. A container needs both, so
+	// the list is empty unless both exist.
+	Nodes []DeviceNode `json:"nodes,omitempty"`
+}
+
+// DeviceNode is a character device node that exists on the host.
+type DeviceNode struct {
+	// Path in the container, and below the dev root: "/dev/nvidia0".
+	Path string `json:"path"`
+	// HostPath is the absolute path for the container engine.
+	HostPath string `json:"hostPath"`
+	Major    uint32 `json:"major"`
+	Minor    uint32 `json:"minor"`
+}
+
+// Library is one shared library of the user-space driver.
+type Library struct {
+	// Name of the file with all symbolic links resolved: "libcuda.so.550.54.15".
+	Name string `json:"name"`
+	// SONAME is the DT_SONAME entry, the name programs are linked against:
+	// "libcuda.so.1". Empty for a library without one.
+	SONAME string `json:"soname,omitempty"`
+	// Dir is where the library stands relative to the directory of the set:
+	// "" for that directory itself, "vdpau" for a sub-directory.
+	Dir string `json:"dir,omitempty"`
+	// Path is the absolute path of the file below the driver root.
+	Path string `json:"path"`
+	// HostPath is the absolute path of the file for the container engine.
+	HostPath string `json:"hostPath"`
+}
+
+// Finding is something a module could not have or did not expect.
+type Finding struct {
+	// Module that made the finding.
+	Module string `json:"module"`
+	// Subject is the thing concerned: a GPU, a path, a library's name.
+	Subject  string   `json:"subject"`
+	Severity Severity `json:"severity"`
+	// Message says what is wrong and, where there is something to do, what.
+	Message string `json:"message"`
+}
+
+// Severity of a [Finding].
+type Severity string
+
+// The severities, gravest first.
+const (
+	// Fault: something is broken or contradicts itself.
+	Fault Severity = "fault"
+	// MissingRequired: without the subject GPU programs of some kind cannot run.
+	MissingRequired Severity = "missing-required"
+	// MissingOptional: many hosts do without the subject.
+	MissingOptional Severity = "missing-optional"
+)
+
+// Grave says whether strict callers refuse to go on: all but [MissingOptional].
+func (s Severity) Grave() bool { return s != MissingOptional }
+
+// LogValue makes a finding one slog group.
+func (f Finding) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("module", f.Module), slog.String("subject", f.Subject),
+		slog.String("severity", string(f.Severity)), slog.String("message", f.Message))
+}
+
+func (inv *Inventory) find(module string, severity Severity, subject, format string, args ...any) {
+	inv.Findings = append(inv.Findings, Finding{Module: module, Subject: subject, Severity: severity, Message: fmt.Sprintf(format, args...)})
+}

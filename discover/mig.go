@@ -1,0 +1,232 @@
+package discover
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// mig reads the GPU and compute instances of GPUs in MIG mode and the access
+// capabilities that open them.
+type mig struct{}
+
+func (mig) Name() string { return "mig" }
+
+// instance is a compute instance by its numbers; a ComputeInstance of -1 stands
+// for the GPU instance itself.
+type instance struct{ gpu, gi, ci int }
+
+func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
+	var table map[instance]int
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		if g.Excluded || g.Lost || g.Minor < 0 {
+			continue
+		}
+		instances, err := instancesOf(host.Proc, g.Minor)
+		if err != nil {
+			inv.find(m.Name(), Fault, g.Name(), "read MIG instances: %v", err)
+			continue
+		}
+		if len(instances) == 0 && !g.MIGEnabled {
+			continue
+		}
+		if table == nil {
+			table = m.minors(host, inv)
+		}
+		m.match(g, instances, inv)
+		kept := g.MIGDevices[:0]
+		for _, d := range g.MIGDevices {
+			d.Nodes = m.nodes(host, inv, g, d, table)
+			kept = append(kept, d)
+		}
+		g.MIGDevices = kept
+		if len(g.MIGDevices) == 0 {
+			inv.find(m.Name(), MissingRequired, g.Name(), "MIG mode is on but there is no MIG device: create GPU and compute instances (nvidia-smi mig -cgi … -C) or switch MIG mode off")
+		}
+	}
+	return nil
+}
+
+// instancesOf lists the instances below capabilities/gpu<minor>/mig, the GPU
+// instances (ci -1) included. The directory is there for every GPU, in MIG mode
+// or not, since drivers know MIG.
+func instancesOf(proc Tree, minor int) ([]instance, error) {
+	dir := fmt.Sprintf("driver/nvidia/capabilities/gpu%d/mig", minor)
+	var list []instance
+	gis, err := numbered(proc, dir, "gi")
+	if err != nil {
+		return nil, err
+	}
+	for _, gi := range gis {
+		list = append(list, instance{minor, gi, -1})
+		cis, err := numbered(proc, fmt.Sprintf("%s/gi%d", dir, gi), "ci")
+		if err != nil {
+			return nil, err
+		}
+		for _, ci := range cis {
+			list = append(list, instance{minor, gi, ci})
+		}
+	}
+	return list, nil
+}
+
+// numbered lists the numbers N of the entries <prefix>N of a directory, in order.
+func numbered(tree Tree, dir, prefix string) ([]int, error) {
+	entries, err := tree.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var list []int
+	for _, e := range entries {
+		if number, ok := strings.CutPrefix(e.Name(), prefix); ok {
+			if n, err := strconv.ParseUint(number, 10, 16); err == nil {
+				list = append(list, int(n))
+			}
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// match brings NVML's MIG devices and the kernel's compute instances together.
+// Without NVML's word the kernel's instances are the MIG devices, numbered in
+// their order.
+func (m mig) match(g *GPU, instances []instance, inv *Inventory) {
+	compute := slices.DeleteFunc(slices.Clone(instances), func(i instance) bool { return i.ci < 0 })
+	if !g.MIGEnabled {
+		g.MIGEnabled = true
+		g.MIGDevices = nil
+		for n, i := range compute {
+			g.MIGDevices = append(g.MIGDevices, MIGDevice{Index: n, GPUInstance: i.gi, ComputeInstance: i.ci})
+		}
+		if len(compute) > 0 {
+			inv.find(m.Name(), Fault, g.Name(), "MIG devices are taken from procfs and have no UUID: NVML told nothing of them")
+		}
+		return
+	}
+	g.MIGDevices = slices.DeleteFunc(g.MIGDevices, func(d MIGDevice) bool {
+		at := slices.Index(compute, instance{g.Minor, d.GPUInstance, d.ComputeInstance})
+		if at < 0 {
+			inv.find(m.Name(), Fault, migName(g, d.Index), "in NVML but not in procfs (GPU instance %d, compute instance %d): left out", d.GPUInstance, d.ComputeInstance)
+			return true
+		}
+		compute = slices.Delete(compute, at, at+1)
+		return false
+	})
+	for _, i := range compute {
+		inv.find(m.Name(), Fault, g.Name(), "GPU instance %d, compute instance %d is in procfs but not in NVML: left out", i.gi, i.ci)
+	}
+	slices.SortFunc(g.MIGDevices, func(a, b MIGDevice) int { return cmp.Compare(a.Index, b.Index) })
+}
+
+// minors reads the driver's table of all capabilities there can be.
+func (m mig) minors(host Host, inv *Inventory) map[instance]int {
+	const name = "driver/nvidia-caps/mig-minors"
+	data, err := host.Proc.ReadFile(name)
+	table := map[instance]int{}
+	if err == nil {
+		table, err = parseMIGMinors(data)
+	}
+	if err != nil {
+		inv.find(m.Name(), MissingOptional, host.Proc.HostPath(name), "%v: capabilities are read one by one", err)
+	}
+	return table
+}
+
+// nodes finds the two device nodes of a MIG device; nil when one is missing.
+func (m mig) nodes(host Host, inv *Inventory, g *GPU, d MIGDevice, table map[instance]int) []DeviceNode {
+	var nodes []DeviceNode
+	for _, i := range []instance{{g.Minor, d.GPUInstance, -1}, {g.Minor, d.GPUInstance, d.ComputeInstance}} {
+		access := capabilityPath(i)
+		minor, err := capabilityMinor(host.Proc, access)
+		listed, ok := table[i]
+		switch {
+		case err != nil && !ok:
+			inv.find(m.Name(), MissingRequired, migName(g, d.Index), "access capability: %v: left out", err)
+			return nil
+		case err != nil:
+			minor = listed
+		case ok && listed != minor:
+			inv.find(m.Name(), Fault, migName(g, d.Index), "%s has minor %d, the table mig-minors %d: the former is used", access, minor, listed)
+		case !ok && minor != formulaMinor(i):
+			inv.find(m.Name(), Fault, migName(g, d.Index), "%s has minor %d, by the driver's numbering it would be %d: the former is used", access, minor, formulaMinor(i))
+		}
+		node := fmt.Sprintf("dev/nvidia-caps/nvidia-cap%d", minor)
+		found, err := findNode(host.Dev, inv.Driver.Majors, node, "nvidia-caps", minor)
+		if err != nil {
+			inv.find(m.Name(), MissingRequired, migName(g, d.Index), "%v: left out; nvidia-modprobe -f %s makes the node", err, host.Proc.HostPath(access))
+			return nil
+		}
+		nodes = append(nodes, *found)
+	}
+	return nodes
+}
+
+func capabilityPath(i instance) string {
+	dir := fmt.Sprintf("driver/nvidia/capabilities/gpu%d/mig/gi%d", i.gpu, i.gi)
+	if i.ci >= 0 {
+		dir = path.Join(dir, fmt.Sprintf("ci%d", i.ci))
+	}
+	return path.Join(dir, "access")
+}
+
+// formulaMinor is how drivers have numbered capabilities so far, with room for 15
+// GPU instances of 8 compute instances on a GPU.
+func formulaMinor(i instance) int { return 3 + 135*i.gpu + 9*i.gi + i.ci + 1 }
+
+func capabilityMinor(proc Tree, name string) (int, error) {
+	data, err := proc.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	return parseCapability(data)
+}
+
+// parseCapability reads the file of a capability, of which the first line counts:
+//
+//	DeviceFileMinor: 12
+//	DeviceFileMode: 292
+//	DeviceFileModify: 1
+func parseCapability(data []byte) (int, error) {
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, "DeviceFileMinor:"); ok {
+			minor, err := strconv.ParseUint(strings.TrimSpace(value), 10, 20)
+			return int(minor), err
+		}
+	}
+	return 0, errors.New("no line DeviceFileMinor")
+}
+
+var migMinor = regexp.MustCompile(`^gpu(\d{1,4})/gi(\d{1,4})(?:/ci(\d{1,4}))?/access (\d{1,7})$`)
+
+// parseMIGMinors reads /proc/driver/nvidia-caps/mig-minors, lines such as
+// "gpu0/gi1/access 12" and "gpu0/gi1/ci0/access 13". Lines of other capabilities
+// ("config 1") are passed over.
+func parseMIGMinors(data []byte) (map[instance]int, error) {
+	table := map[instance]int{}
+	for line := range strings.Lines(string(data)) {
+		f := migMinor.FindStringSubmatch(strings.TrimRight(line, "\n"))
+		if f == nil {
+			continue
+		}
+		var n [4]int
+		for i, s := range f[1:] {
+			if n[i] = -1; s != "" {
+				n[i], _ = strconv.Atoi(s) // at most seven digits
+			}
+		}
+		table[instance{n[0], n[1], n[2]}] = n[3]
+	}
+	if len(table) == 0 {
+		return table, errors.New("no line gpu<minor>/gi<number>/access <minor>")
+	}
+	return table, nil
+}

@@ -1,0 +1,52 @@
+package discover
+
+import (
+	"context"
+)
+
+// Module reads one part of a host. Discover fills that part of the inventory and
+// adds a [Finding] for whatever it could not have; it returns an error only when
+// the context ended.
+type Module interface {
+	Name() string
+	Discover(ctx context.Context, host Host, inv *Inventory) error
+}
+
+// Options are the choices a discovery leaves to its caller.
+type Options struct {
+	// LibrarySearchPath has further directories of the driver root that are
+	// searched for libraries, before all others.
+	LibrarySearchPath []string
+	// Probe makes the function that asks NVML, given the path of
+	// libnvidia-ml.so.1 in the driver root. Nil: NVML is not asked, MIG devices
+	// have no UUID and a lost GPU goes unnoticed.
+	Probe func(library string) ProbeFunc
+}
+
+// Modules is the list of all modules in the order they run: a module may read
+// what those before it have found.
+func Modules(o Options) []Module {
+	return []Module{
+		driver{},
+		gpus{},
+		libraries{searchPath: o.LibrarySearchPath},
+		nvml{probe: o.Probe},
+		mig{},
+		deviceNodes{},
+		drm{},
+	}
+}
+
+// Run discovers a host. The error is the context's; all else is a finding.
+func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {
+	inv := &Inventory{}
+	for _, m := range modules {
+		if err := ctx.Err(); err != nil {
+			return inv, err
+		}
+		if err := m.Discover(ctx, host, inv); err != nil {
+			return inv, err
+		}
+	}
+	return inv, nil
+}

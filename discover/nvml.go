@@ -1,0 +1,53 @@
+package discover
+
+// NVMLReport is what the probe cdigen-nvml prints on its standard output: one
+// JSON object. It is also printed, as far as it goes, when the probe fails.
+type NVMLReport struct {
+	DriverVersion string `json:"driverVersion,omitempty"`
+	NVMLVersion   string `json:"nvmlVersion,omitempty"`
+	// CUDADriverVersion as NVML has it: 1000 * major + 10 * minor.
+	CUDADriverVersion int       `json:"cudaDriverVersion,omitempty"`
+	GPUs              []NVMLGPU `json:"gpus"`
+	// Error of the probe as a whole, empty when all GPUs were asked.
+	Error string `json:"error,omitempty"`
+}
+
+// NVMLGPU is one GPU as NVML has it.
+type NVMLGPU struct {
+	Index int    `json:"index"`
+	UUID  string `json:"uuid,omitempty"`
+	Name  string `json:"name,omitempty"`
+	// PCIBusID in NVML's own form, "00000000:3B:00.0".
+	PCIBusID string `json:"pciBusId,omitempty"`
+	// Minor number; nil when NVML did not tell.
+	Minor *int `json:"minor,omitempty"`
+	// MIGEnabled is the current (not the pending) MIG mode.
+	MIGEnabled bool            `json:"migEnabled,omitempty"`
+	MIGDevices []NVMLMIGDevice `json:"migDevices,omitempty"`
+	// Lost: some call answered NVML_ERROR_GPU_IS_LOST.
+	Lost bool `json:"lost,omitempty"`
+	// Errors of the single calls, "nvmlDeviceGetUUID: GPU is lost".
+	Errors []string `json:"errors,omitempty"`
+}
+
+// NVMLMIGDevice is one MIG device as NVML has it.
+type NVMLMIGDevice struct {
+	Index           int      `json:"index"`
+	UUID            string   `json:"uuid,omitempty"`
+	GPUInstance     int      `json:"gpuInstance"`
+	ComputeInstance int      `json:"computeInstance"`
+	Profile         string   `json:"profile,omitempty"`
+	Graphics        bool     `json:"graphics,omitempty"`
+	Errors          []string `json:"errors,omitempty"`
+}
+
+// The exit statuses of cdigen-nvml.
+const (
+	NVMLExitOK              = 0  // every GPU was asked; single GPUs may still have errors
+	NVMLExitFailed          = 1  // NVML failed in another way
+	NVMLExitUsage           = 2  // unusable arguments
+	NVMLExitNoLibrary       = 10 // libnvidia-ml.so.1 cannot be loaded
+	NVMLExitNoDriver        = 11 // the kernel driver is not loaded
+	NVMLExitVersionMismatch = 12 // library and kernel driver are of different versions
+	NVMLExitTimeout         = 13 // a call did not come back in time
+)

@@ -1,0 +1,85 @@
+package spec
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cdigen/cdigen/discover"
+)
+
+// NameStrategy is a way to name devices.
+type NameStrategy string
+
+// The ways to name devices: of a full GPU and of a MIG device.
+const (
+	Index     NameStrategy = "index"      // "0" and "0:1", by NVML's indexes
+	UUID      NameStrategy = "uuid"       // "GPU-…" and "MIG-…"
+	TypeIndex NameStrategy = "type-index" // "gpu0" and "mig0:1"
+	PCI       NameStrategy = "pci"        // "0000:3b:00.0" and "0000:3b:00.0:1"
+)
+
+// NameStrategies lists all there are.
+var NameStrategies = []NameStrategy{Index, UUID, TypeIndex, PCI}
+
+// ParseNameStrategies checks the names of strategies given by a user.
+func ParseNameStrategies(names []string) ([]NameStrategy, error) {
+	var list []NameStrategy
+	for _, name := range names {
+		s := NameStrategy(strings.TrimSpace(name))
+		if !slices.Contains(NameStrategies, s) {
+			return nil, fmt.Errorf("unknown device name strategy %q: use one or more of %s", name, join(NameStrategies))
+		}
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("no device name strategy: use one or more of %s", join(NameStrategies))
+	}
+	return list, nil
+}
+
+func join(list []NameStrategy) string {
+	var names []string
+	for _, s := range list {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, ", ")
+}
+
+// gpuName names a full GPU; empty when the strategy has no name for it.
+func gpuName(s NameStrategy, g *discover.GPU) string {
+	switch s {
+	case Index:
+		return strconv.Itoa(g.Index)
+	case UUID:
+		return g.UUID
+	case TypeIndex:
+		return "gpu" + strconv.Itoa(g.Index)
+	case PCI:
+		return g.PCI
+	}
+	return ""
+}
+
+// migName names a MIG device; empty when the strategy has no name for it.
+func migName(s NameStrategy, g *discover.GPU, d *discover.MIGDevice) string {
+	switch s {
+	case Index:
+		return fmt.Sprintf("%d:%d", g.Index, d.Index)
+	case UUID:
+		// MIG UUIDs of drivers before r470, "MIG-GPU-<uuid>/<gi>/<ci>", cannot
+		// be names: CDI allows no slash.
+		if strings.Contains(d.UUID, "/") {
+			return ""
+		}
+		return d.UUID
+	case TypeIndex:
+		return fmt.Sprintf("mig%d:%d", g.Index, d.Index)
+	case PCI:
+		return fmt.Sprintf("%s:%d", g.PCI, d.Index)
+	}
+	return ""
+}

@@ -1,0 +1,250 @@
+package spec
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/semver"
+	"golang.org/x/sys/unix"
+	"sigs.k8s.io/yaml"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+	"tags.cncf.io/container-device-interface/pkg/parser"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/edits"
+)
+
+// AllDevices is the name of the device that has all others in it.
+const AllDevices = "all"
+
+// ErrNoDevices is returned when a host has nothing to name in a spec; CDI knows
+// no spec without devices.
+var ErrNoDevices = errors.New("no usable GPU or MIG device")
+
+// Options are the choices that shape a spec.
+type Options struct {
+	// Vendor and Class make the kind, "nvidia.com/gpu".
+	Vendor, Class string
+	// Names are the strategies; each device is entered under a name of each.
+	Names []NameStrategy
+	// NoAll leaves out the device [AllDevices].
+	NoAll bool
+	// Devices limits the spec to some devices, by any name any strategy gives
+	// them; naming a GPU in MIG mode means all its MIG devices. Empty: all.
+	Devices []string
+	// MaxVersion of CDI that the spec may need, "0.5.0". What needs a later one
+	// is left out and told in a finding. Empty: the CDI library's newest.
+	MaxVersion string
+	Edits      edits.Options
+}
+
+// Check returns the first thing wrong with the options themselves, whatever the
+// host.
+func (o *Options) Check() error {
+	if err := parser.ValidateVendorName(o.Vendor); err != nil {
+		return err
+	}
+	if err := parser.ValidateClassName(o.Class); err != nil {
+		return err
+	}
+	if v := "v" + o.MaxVersion; o.MaxVersion != "" && (!semver.IsValid(v) || semver.Compare(v, "v0.3.0") < 0) {
+		return fmt.Errorf("newest CDI version %q: want one from 0.3.0 to %s", o.MaxVersion, specs.CurrentVersion)
+	}
+	return nil
+}
+
+// device is one device and all its names.
+type device struct {
+	names   []string // by the strategies in use
+	aliases []string // by every strategy, and its GPU's
+	subject string
+	edits   specs.ContainerEdits
+}
+
+// New makes the spec of a host. The findings say what had to be left out of it.
+// The error is [ErrNoDevices] when nothing is left, and otherwise one of the
+// options'.
+func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, error) {
+	if err := o.Check(); err != nil {
+		return nil, nil, err
+	}
+	devices, err := selectDevices(devicesOf(inv, o.Names), o.Devices)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(devices) == 0 {
+		return nil, nil, ErrNoDevices
+	}
+	s := &specs.Spec{Kind: o.Vendor + "/" + o.Class, ContainerEdits: edits.Common(inv, o.Edits)}
+	var findings []discover.Finding
+	var all []specs.ContainerEdits
+	for _, d := range devices {
+		names := slices.DeleteFunc(slices.Clone(d.names), func(name string) bool { return !fits(name, o.MaxVersion) })
+		if left := len(d.names) - len(names); left > 0 {
+			findings = append(findings, discover.Finding{Module: "spec", Subject: d.subject, Severity: discover.MissingOptional,
+				Message: fmt.Sprintf("%d names that begin with a digit left out: they need CDI 0.5.0", left)})
+		}
+		for _, name := range names {
+			s.Devices = append(s.Devices, specs.Device{Name: name, ContainerEdits: d.edits})
+		}
+		all = append(all, d.edits)
+	}
+	if !o.NoAll {
+		s.Devices = append(s.Devices, specs.Device{Name: AllDevices, ContainerEdits: edits.Union(all)})
+	}
+	if err := duplicates(s.Devices); err != nil {
+		return nil, findings, err
+	}
+	if s.Version, err = specs.MinimumRequiredVersion(s); err != nil {
+		return nil, findings, fmt.Errorf("find the lowest CDI version: %w", err)
+	}
+	switch {
+	case o.MaxVersion != "" && semver.Compare("v"+s.Version, "v"+o.MaxVersion) > 0:
+		return nil, findings, fmt.Errorf("the spec needs CDI %s, more than %s allows: %s", s.Version, o.MaxVersion, whyVersion(s))
+	case len(s.Devices) == 0:
+		return nil, findings, fmt.Errorf("no device has a name that CDI %s allows: add --device-name-strategy uuid or type-index", o.MaxVersion)
+	}
+	return s, findings, nil
+}
+
+// devicesOf lists the devices a host can give, in order of index.
+func devicesOf(inv *discover.Inventory, strategies []NameStrategy) []device {
+	var list []device
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		if !g.Usable() {
+			continue
+		}
+		var gpuAliases []string
+		for _, s := range NameStrategies {
+			gpuAliases = appendName(gpuAliases, gpuName(s, g))
+		}
+		if !g.MIGEnabled {
+			d := device{subject: g.Name(), aliases: gpuAliases, edits: edits.GPU(g)}
+			for _, s := range strategies {
+				d.names = appendName(d.names, gpuName(s, g))
+			}
+			list = append(list, d)
+			continue
+		}
+		for j := range g.MIGDevices {
+			m := &g.MIGDevices[j]
+			if len(m.Nodes) == 0 {
+				continue
+			}
+			d := device{subject: fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), aliases: slices.Clone(gpuAliases), edits: edits.MIGDevice(g, m)}
+			for _, s := range NameStrategies {
+				d.aliases = appendName(d.aliases, migName(s, g, m))
+			}
+			for _, s := range strategies {
+				d.names = appendName(d.names, migName(s, g, m))
+			}
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+func appendName(names []string, name string) []string {
+	if name == "" {
+		return names
+	}
+	return append(names, name)
+}
+
+// selectDevices keeps the devices that are wanted. A name that fits none is an
+// error, so that a spec never lacks what was asked for.
+func selectDevices(list []device, wanted []string) ([]device, error) {
+	if len(wanted) == 0 || slices.Contains(wanted, AllDevices) {
+		return list, nil
+	}
+	for _, w := range wanted {
+		if !slices.ContainsFunc(list, func(d device) bool { return slices.Contains(d.aliases, w) }) {
+			var have []string
+			for _, d := range list {
+				have = append(have, d.names...)
+			}
+			if have == nil {
+				have = []string{"none"}
+			}
+			return nil, fmt.Errorf("no usable device %q: there is %s", w, strings.Join(have, ", "))
+		}
+	}
+	return slices.DeleteFunc(list, func(d device) bool {
+		return !slices.ContainsFunc(wanted, func(w string) bool { return slices.Contains(d.aliases, w) })
+	}), nil
+}
+
+// fits says whether a name may stand in a spec of that version: one that begins
+// with a digit came with 0.5.0 (SPEC.md, "Versions").
+func fits(name, version string) bool {
+	return version == "" || semver.Compare("v"+version, "v0.5.0") >= 0 || name[0] < '0' || name[0] > '9'
+}
+
+// whyVersion names what in a spec needs its version.
+func whyVersion(s *specs.Spec) string {
+	if _, class, _ := strings.Cut(s.Kind, "/"); strings.Contains(class, ".") {
+		return "a class with a dot needs 0.6.0"
+	}
+	return "device nodes below another root need hostPath, which came with 0.5.0"
+}
+
+func duplicates(list []specs.Device) error {
+	seen := map[string]bool{}
+	for _, d := range list {
+		if seen[d.Name] {
+			return fmt.Errorf("two devices are called %q", d.Name)
+		}
+		seen[d.Name] = true
+	}
+	return nil
+}
+
+// Format of a spec's file.
+type Format string
+
+// The formats that CDI knows.
+const (
+	YAML Format = "yaml"
+	JSON Format = "json"
+)
+
+// Encode writes a spec. The bytes depend on nothing but the spec.
+func Encode(s *specs.Spec, f Format) ([]byte, error) {
+	switch f {
+	case YAML:
+		data, err := yaml.Marshal(s)
+		return append([]byte("---\n"), data...), err
+	case JSON:
+		data, err := json.MarshalIndent(s, "", "  ")
+		return append(data, '\n'), err
+	}
+	return nil, fmt.Errorf("unknown format %q: use yaml or json", f)
+}
+
+// ValidateFile reads a spec's file as engines do, with the CDI library, and
+// returns the first thing it objects to.
+func ValidateFile(path string) error {
+	_, err := cdi.ReadSpec(path, 0)
+	return err
+}
+
+// Validate checks the bytes of a spec as engines do, with the CDI library. The
+// library reads files only, so the bytes are shown to it as one in memory.
+func Validate(data []byte) error {
+	fd, err := unix.MemfdCreate("spec", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make a file in memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "spec")
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return ValidateFile(fmt.Sprintf("/proc/self/fd/%d", fd))
+}
