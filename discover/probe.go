@@ -2,13 +2,15 @@ package discover
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
-	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -33,55 +35,64 @@ const (
 
 // ProbeError says why a probe failed as a whole.
 type ProbeError struct {
-	Kind    ProbeErrorKind
+	Kind ProbeErrorKind
+	// Message in the probe's own words where it had any.
 	Message string
 }
 
 func (e *ProbeError) Error() string { return "NVML probe: " + string(e.Kind) + ": " + e.Message }
 
-// maxReport bounds what is taken from a probe. A report of 16 GPUs with 7 MIG
-// devices each takes some 30 KiB.
-const maxReport = 4 << 20
+// maxReport bounds what is taken from a probe, in bytes. A report of 16 GPUs with
+// 7 MIG devices each takes some 20 KiB.
+const maxReport = 1 << 20
 
-// grace is what a probe gets beyond its own time limit before it is killed.
+// grace is what a probe gets beyond its own time limit before it is killed, and
+// again to be gone after that.
 const grace = time.Second
 
 // CommandProbe is the probe that runs the program cdigen-nvml at path, or fails
-// when path is empty. The program is given the library to load and the time
-// limit; should it not keep that itself, it is killed. A program stuck in the
-// kernel, which no signal ends, is left behind.
+// when path is empty. The program is given the library to load, or chooses itself
+// when library is empty, and the time limit; should it not keep that, it is
+// killed. A program stuck in the kernel, which no signal ends, is left behind.
 //
 // It runs with an empty environment, so that nothing like LD_PRELOAD reaches it.
+// A probe that failed gives a [*ProbeError]; when ctx ends first, its error is
+// given as it is.
 func CommandProbe(path, library string, timeout time.Duration) ProbeFunc {
 	return func(ctx context.Context) (*NVMLReport, error) {
 		if path == "" {
 			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH: install it, or pass --nvml-probe or --no-nvml"}
 		}
-		ctx, cancel := context.WithTimeout(ctx, timeout+grace)
+		limited, cancel := context.WithTimeout(ctx, timeout+grace)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, path, "--library", library, "--timeout", timeout.String())
+		cmd := exec.CommandContext(limited, path, "--library", library, "--timeout", timeout.String())
 		cmd.Env = []string{}
-		stdout, stderr := &limitedBuffer{limit: maxReport}, &limitedBuffer{limit: 64 << 10}
-		cmd.Stdout, cmd.Stderr = stdout, stderr
+		stdout, stderr := limitedBuffer{limit: maxReport}, limitedBuffer{limit: 64 << 10}
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		cmd.WaitDelay = grace
-		err := wait(ctx, cmd)
-		if stdout.over {
-			return nil, &ProbeError{ProbeFailed, fmt.Sprintf("%s printed more than %d MiB", path, maxReport>>20)}
+		err := wait(limited, cmd)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
-		report, parseErr := ParseNVMLReport(stdout.Bytes())
-		if err == nil && parseErr != nil {
+		data, over := stdout.take()
+		if over {
+			return nil, &ProbeError{ProbeFailed, fmt.Sprintf("%s printed more than %d KiB", path, maxReport>>10)}
+		}
+		report, parseErr := ParseNVMLReport(data)
+		if err != nil {
+			talk, _ := stderr.take()
+			return report, probeError(limited, path, err, report, lastLine(talk))
+		}
+		if parseErr != nil {
 			return nil, &ProbeError{ProbeFailed, fmt.Sprintf("%s: %v", path, parseErr)}
 		}
-		if err == nil {
-			return report, nil
-		}
-		return report, probeError(ctx, path, err, report, stderr.String())
+		return report, nil
 	}
 }
 
 var errStuck = errors.New("killed, but it does not end")
 
-// wait runs a command to its end, or until it should have been killed.
+// wait runs a command to its end, or gives up on it soon after it was killed.
 func wait(ctx context.Context, cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err
@@ -96,29 +107,36 @@ func wait(ctx context.Context, cmd *exec.Cmd) error {
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(2 * grace):
+	case <-time.After(2 * grace): // WaitDelay and some more
 		return errStuck
 	}
 }
 
-// probeError gives the end of a probe its kind.
-func probeError(ctx context.Context, path string, err error, report *NVMLReport, stderr string) *ProbeError {
-	message := lastLine(stderr)
+// probeError gives the end of a probe its kind, and the best message there is.
+func probeError(ctx context.Context, path string, err error, report *NVMLReport, talk string) *ProbeError {
+	message := talk
 	if report != nil && report.Error != "" {
 		message = report.Error
 	}
-	if message == "" {
-		message = err.Error()
-	}
 	var exit *exec.ExitError
-	switch {
-	case ctx.Err() != nil:
-		return &ProbeError{ProbeTimeout, fmt.Sprintf("%s did not end in time and was killed", path)}
-	case !errors.As(err, &exit):
+	if !errors.As(err, &exit) {
+		switch {
+		case errors.Is(err, errStuck):
+			return &ProbeError{ProbeTimeout, cmp.Or(message, path+" was killed and has not ended yet")}
+		case errors.Is(err, fs.ErrNotExist):
+			return &ProbeError{ProbeMissing, err.Error()}
+		}
 		return &ProbeError{ProbeFailed, err.Error()}
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return &ProbeError{ProbeCrashed, fmt.Sprintf("%s was ended by signal %q", path, status.Signal())}
+		if ctx.Err() != nil {
+			return &ProbeError{ProbeTimeout, cmp.Or(message, path+" did not end in time and was killed")}
+		}
+		crash := fmt.Sprintf("%s was ended by the signal %q", path, status.Signal())
+		if message != "" {
+			crash += ": " + message
+		}
+		return &ProbeError{ProbeCrashed, crash}
 	}
 	kind := ProbeFailed
 	switch exit.ExitCode() {
@@ -131,32 +149,39 @@ func probeError(ctx context.Context, path string, err error, report *NVMLReport,
 	case NVMLExitTimeout:
 		kind = ProbeTimeout
 	}
-	return &ProbeError{kind, message}
+	return &ProbeError{kind, cmp.Or(message, err.Error())}
 }
 
-func lastLine(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
+func lastLine(b []byte) string {
+	b = bytes.TrimSpace(b)
+	return string(b[bytes.LastIndexByte(b, '\n')+1:])
 }
 
-// limitedBuffer keeps the first bytes written to it and passes over the rest.
+// limitedBuffer keeps the first bytes written to it and passes over the rest. A
+// process that is left behind may still write to it.
 type limitedBuffer struct {
-	bytes.Buffer
 	limit int
-	over  bool
+
+	mu   sync.Mutex
+	data []byte
+	over bool
 }
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	room := max(b.limit-b.Len(), 0)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	room := b.limit - len(b.data)
 	b.over = b.over || len(p) > room
-	b.Buffer.Write(p[:min(len(p), room)])
+	b.data = append(b.data, p[:min(len(p), room)]...)
 	return len(p), nil
 }
 
-var (
-	nvmlUUID = regexp.MustCompile(`^(?:GPU|MIG)-[0-9A-Za-z/-]{1,76}$`) // NVML_DEVICE_UUID_V2_BUFFER_SIZE is 96
-	nvmlPCI  = regexp.MustCompile(`^[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]$`)
-)
+// take gives what was kept so far, and whether there was more.
+func (b *limitedBuffer) take() (data []byte, over bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Clone(b.data), b.over
+}
 
 // ParseNVMLReport reads and checks what a probe prints. Fields it does not know,
 // of a later probe, are passed over.
@@ -165,39 +190,87 @@ func ParseNVMLReport(data []byte) (*NVMLReport, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, fmt.Errorf("read the probe's report: %w", err)
 	}
+	if err := r.check(); err != nil {
+		return nil, fmt.Errorf("the probe's report: %w", err)
+	}
+	return &r, nil
+}
+
+// maxText bounds each piece of text in a report, in bytes. NVML's own strings have
+// at most 95.
+const maxText = 1024
+
+func tooLong(texts ...string) bool {
+	for _, t := range texts {
+		if len(t) > maxText {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *NVMLReport) check() error {
+	if tooLong(r.DriverVersion, r.NVMLVersion, r.Error) {
+		return fmt.Errorf("a version or the error has more than %d bytes", maxText)
+	}
 	seen := map[int]bool{}
 	for i := range r.GPUs {
 		g := &r.GPUs[i]
 		switch {
 		case g.Index < 0 || seen[g.Index]:
-			return nil, fmt.Errorf("the probe's report has GPU index %d twice or below 0", g.Index)
-		case g.UUID != "" && !nvmlUUID.MatchString(g.UUID):
-			return nil, fmt.Errorf("the probe's report has GPU %d with a UUID %.100q", g.Index, g.UUID)
-		case g.PCIBusID != "" && !nvmlPCI.MatchString(g.PCIBusID):
-			return nil, fmt.Errorf("the probe's report has GPU %d at the PCI address %.100q", g.Index, g.PCIBusID)
-		case g.Minor != nil && (*g.Minor < 0 || *g.Minor >= 1<<20):
-			return nil, fmt.Errorf("the probe's report has GPU %d with minor number %d", g.Index, *g.Minor)
+			return fmt.Errorf("GPU index %d is below 0 or there twice", g.Index)
+		case g.UUID != "" && !isNVMLUUID(g.UUID, "GPU-"):
+			return fmt.Errorf("GPU %d has the UUID %.100q", g.Index, g.UUID)
+		case g.PCIBusID != "" && !isPCIBusID(g.PCIBusID):
+			return fmt.Errorf("GPU %d has the PCI bus id %.100q", g.Index, g.PCIBusID)
+		case g.Minor != nil && (*g.Minor < 0 || *g.Minor >= 1<<20): // MINORBITS of the kernel is 20
+			return fmt.Errorf("GPU %d has the minor number %d", g.Index, *g.Minor)
+		case tooLong(g.Name) || tooLong(g.Errors...):
+			return fmt.Errorf("GPU %d has a text of more than %d bytes", g.Index, maxText)
 		}
 		seen[g.Index] = true
-		if err := checkMIGDevices(g); err != nil {
-			return nil, err
+		if err := checkMIGDevices(g.MIGDevices); err != nil {
+			return fmt.Errorf("GPU %d: %w", g.Index, err)
 		}
 	}
-	return &r, nil
+	return nil
 }
 
-func checkMIGDevices(g *NVMLGPU) error {
+func checkMIGDevices(devices []NVMLMIGDevice) error {
 	seen := map[int]bool{}
-	for _, d := range g.MIGDevices {
+	for i := range devices {
+		d := &devices[i]
 		switch {
 		case d.Index < 0 || seen[d.Index]:
-			return fmt.Errorf("the probe's report has MIG index %d of GPU %d twice or below 0", d.Index, g.Index)
+			return fmt.Errorf("MIG index %d is below 0 or there twice", d.Index)
 		case d.GPUInstance < 0 || d.ComputeInstance < 0:
-			return fmt.Errorf("the probe's report has MIG device %d of GPU %d with an instance number below 0", d.Index, g.Index)
-		case d.UUID != "" && !nvmlUUID.MatchString(d.UUID):
-			return fmt.Errorf("the probe's report has MIG device %d of GPU %d with a UUID %.100q", d.Index, g.Index, d.UUID)
+			return fmt.Errorf("MIG device %d has an instance number below 0", d.Index)
+		case d.UUID != "" && !isNVMLUUID(d.UUID, "MIG-"):
+			return fmt.Errorf("MIG device %d has the UUID %.100q", d.Index, d.UUID)
+		case tooLong(d.Profile) || tooLong(d.Errors...):
+			return fmt.Errorf("MIG device %d has a text of more than %d bytes", d.Index, maxText)
 		}
 		seen[d.Index] = true
 	}
 	return nil
 }
+
+// isNVMLUUID accepts what fits NVML's buffer of 96 bytes, the longer MIG names of
+// drivers before R470 included: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>".
+func isNVMLUUID(s, prefix string) bool {
+	rest, ok := strings.CutPrefix(s, prefix)
+	return ok && rest != "" && len(s) < 96 && only(rest, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-/")
+}
+
+// isPCIBusID accepts "00000000:3B:00.0" and the older form with 4 digits of domain.
+func isPCIBusID(s string) bool {
+	domain, rest, _ := strings.Cut(s, ":")
+	return len(domain) >= 4 && len(domain) <= 8 && isHex(domain) && len(rest) == len("3B:00.0") &&
+		isHex(rest[:2]) && rest[2] == ':' && isHex(rest[3:5]) && rest[5] == '.' && rest[6] >= '0' && rest[6] <= '7'
+}
+
+func isHex(s string) bool {
+	return only(s, "0123456789abcdefABCDEF")
+}
+
+func only(s, chars string) bool { return strings.Trim(s, chars) == "" }

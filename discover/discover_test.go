@@ -1,0 +1,349 @@
+package discover_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
+)
+
+// findings are those of a module that contain a text.
+func findings(inv *discover.Inventory, module, text string) (list []discover.Finding) {
+	for _, f := range inv.Findings {
+		if f.Module == module && strings.Contains(f.Subject+": "+f.Message, text) {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+func wantFinding(t *testing.T, inv *discover.Inventory, module string, severity discover.Severity, text string) {
+	t.Helper()
+	got := findings(inv, module, text)
+	if len(got) != 1 || got[0].Severity != severity {
+		t.Errorf("findings of %s with %q: %+v; want one, %s\nall: %+v", module, text, got, severity, inv.Findings)
+	}
+}
+
+// changed is a probe whose report was changed.
+func changed(t *testing.T, probe func(string) discover.ProbeFunc, change func(*discover.NVMLReport) error) func(string) discover.ProbeFunc {
+	t.Helper()
+	return func(library string) discover.ProbeFunc {
+		return func(ctx context.Context) (*discover.NVMLReport, error) {
+			r, err := probe(library)(ctx)
+			if err != nil {
+				t.Errorf("report: %v", err)
+				return nil, err
+			}
+			return r, change(r)
+		}
+	}
+}
+
+func TestHealthyHostHasNoFinding(t *testing.T) {
+	for _, name := range []string{"demo", "h100x8", "a100-mixed-mig", "driver-container", "nixos", "fedora", "gh200-aarch64"} {
+		d := hosttest.Load(t, name)
+		inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+		if len(inv.Findings) > 0 {
+			t.Errorf("%s: %+v", name, inv.Findings)
+		}
+	}
+}
+
+func TestIndexIsNotMinor(t *testing.T) {
+	d := hosttest.Load(t, "h100x8")
+	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	var minors []int
+	for i, g := range inv.GPUs {
+		minors = append(minors, g.Minor)
+		if g.Index != i || g.Node == nil || g.Node.Minor != uint32(g.Minor) {
+			t.Errorf("place %d: index %d, node %+v", i, g.Index, g.Node)
+		}
+	}
+	if want := []int{3, 2, 1, 0, 7, 6, 5, 4}; !slices.Equal(minors, want) {
+		t.Errorf("minors %v; want %v", minors, want)
+	}
+}
+
+func TestDisagreementOfNVMLAndProcfsIsAFinding(t *testing.T) {
+	minor := 9
+	for text, change := range map[string]func(r *discover.NVMLReport){
+		"NVML says 999.88.77":         func(r *discover.NVMLReport) { r.DriverVersion = "999.88.77" },
+		"has another UUID":            func(r *discover.NVMLReport) { r.GPUs[1].UUID = "GPU-00000000-0000-4000-8000-000000000000" },
+		"has another minor number: 9": func(r *discover.NVMLReport) { r.GPUs[1].Minor = &minor },
+		"in procfs but not in NVML":   func(r *discover.NVMLReport) { r.GPUs = r.GPUs[:2] },
+		"in NVML but not in procfs": func(r *discover.NVMLReport) {
+			r.GPUs = append(r.GPUs, discover.NVMLGPU{Index: 3, PCIBusID: "00000000:F0:00.0"})
+		},
+		"nvmlDeviceGetName: Unknown Error": func(r *discover.NVMLReport) { r.GPUs[0].Errors = []string{"nvmlDeviceGetName: Unknown Error"} },
+		"NVML has another index: 7":        func(r *discover.NVMLReport) { r.GPUs[2].Index = 7 },
+		"GPU 1 (0000:43:00.0": func(r *discover.NVMLReport) {
+			r.GPUs[1] = discover.NVMLGPU{Index: 1, Lost: true, Errors: []string{"handle"}}
+		},
+		"nvmlDeviceGetMinorNumber: Timeout": func(r *discover.NVMLReport) {
+			r.GPUs[0].Minor, r.GPUs[0].Errors = nil, []string{"nvmlDeviceGetMinorNumber: Timeout"}
+		},
+	} {
+		d := hosttest.Load(t, "missing-node")
+		d.MissingNodes = nil
+		probe := changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error { change(r); return nil })
+		inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), probe)
+		wantFinding(t, inv, "nvml", discover.Fault, text)
+		for i := range inv.GPUs {
+			if g := &inv.GPUs[i]; !g.Lost && !g.Usable() {
+				t.Errorf("%s: %s is not usable any more", text, g.Name())
+			}
+		}
+		if len(inv.Findings) != 1 {
+			t.Errorf("%s: %d findings: %+v", text, len(inv.Findings), inv.Findings)
+		}
+	}
+}
+
+func TestProbeThatBrokeOffIsBelievedAsFarAsItWent(t *testing.T) {
+	d := hosttest.Load(t, "lost-gpu")
+	probe := changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error {
+		r.GPUs = r.GPUs[:2]
+		return &discover.ProbeError{Kind: discover.ProbeTimeout, Message: "nvmlDeviceGetName of GPU 2 did not return within 10s"}
+	})
+	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), probe)
+	wantFinding(t, inv, "nvml", discover.Fault, "nvmlDeviceGetName of GPU 2 did not return")
+	wantFinding(t, inv, "nvml", discover.Fault, "lost")
+	if len(inv.Findings) != 2 {
+		t.Errorf("a GPU that was not asked is no disagreement: %+v", inv.Findings)
+	}
+	if !inv.GPUs[0].Usable() || inv.GPUs[1].Usable() || !inv.GPUs[2].Usable() || !inv.GPUs[3].Usable() {
+		t.Errorf("usable: %+v; want all but GPU 1", inv.GPUs)
+	}
+}
+
+func TestNVMLFillsWhatProcfsLacks(t *testing.T) {
+	d := hosttest.Load(t, "missing-node")
+	d.MissingNodes = nil
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	file := filepath.Join(dir, "proc/driver/nvidia/gpus/0000:43:00.0/information")
+	overwrite(t, file, "Model: \t\t Unknown\nGPU UUID: \t GPU-????????-????-????-????-????????????\nBus Location: \t 0000:43:00.0\n")
+	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	g := inv.GPUs[1]
+	if g.Model != "NVIDIA L4" || !strings.HasPrefix(g.UUID, "GPU-") || g.Minor != 1 || len(inv.Findings) > 0 {
+		t.Errorf("%+v, findings %+v", g, inv.Findings)
+	}
+	inv = hosttest.Discover(t, hosttest.Reopen(t, d, dir), nil)
+	wantFinding(t, inv, "devnode", discover.MissingRequired, "GPU 1 (0000:43:00.0): the driver does not tell its minor number")
+}
+
+func overwrite(t *testing.T, file, content string) {
+	t.Helper()
+	if err := errors.Join(os.Remove(file), os.WriteFile(file, []byte(content), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUnreadableSourcesAreFindingsThatNameTheFile(t *testing.T) {
+	for _, c := range []struct{ file, module, text string }{
+		{"proc/driver/nvidia/version", "driver", "/proc/driver/nvidia/version: no line"},
+		{"proc/devices", "driver", "/proc/devices: no section"},
+		{"proc/driver/nvidia/gpus/0000:1b:00.0/information", "gpu", "/proc/driver/nvidia/gpus/0000:1b:00.0/information: no line"},
+		{"etc/ld.so.cache", "library", "/etc/ld.so.cache"},
+		{"usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15", "library", "libcuda.so.550.54.15: not an ELF file"},
+		{"proc/driver/nvidia-caps/mig-minors", "mig", "/proc/driver/nvidia-caps/mig-minors: no line"},
+	} {
+		d := hosttest.Load(t, "all-mig")
+		dir := t.TempDir()
+		host := hosttest.Open(t, d, dir)
+		overwrite(t, filepath.Join(dir, c.file), "garbage\n")
+		inv := hosttest.Discover(t, host, hosttest.Probe(d))
+		if len(findings(inv, c.module, c.text)) != 1 {
+			t.Errorf("%s: %+v; want a finding of %s with %q", c.file, inv.Findings, c.module, c.text)
+		}
+	}
+}
+
+func TestStaleNodeIsNotTaken(t *testing.T) {
+	d := hosttest.Load(t, "missing-node")
+	d.MissingNodes = nil
+	dir := t.TempDir()
+	hosttest.Open(t, d, dir)
+	table := filepath.Join(dir, "dev-nodes")
+	data, err := os.ReadFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = regexp.MustCompile(`dev/nvidia-uvm \d+ 0`).ReplaceAll(data, []byte("dev/nvidia-uvm 99 0"))
+	data = []byte(strings.ReplaceAll(string(data), "dev/nvidia2 195 2", "dev/nvidia2 195 1"))
+	overwrite(t, table, string(data))
+	inv := hosttest.Discover(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia-uvm has the device number 99:0, the driver ")
+	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia2 has the device number 195:1, the driver 195:2")
+	if inv.GPUs[2].Usable() || slices.ContainsFunc(inv.ControlNodes, func(n discover.DeviceNode) bool { return n.Path == "/dev/nvidia-uvm" }) {
+		t.Error("a stale node was taken")
+	}
+}
+
+func TestModuleThatIsNotLoadedIsAFinding(t *testing.T) {
+	d := hosttest.Load(t, "uvm-missing")
+	d.MissingNodes = nil
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	devices := filepath.Join(dir, "proc/devices")
+	data, err := os.ReadFile(devices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, devices, regexp.MustCompile(`.* nvidia-uvm\n`).ReplaceAllString(string(data), ""))
+	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia-uvm: the kernel module behind it is not loaded")
+}
+
+func TestMIGDeviceNeedsBothItsNodes(t *testing.T) {
+	d := hosttest.Load(t, "all-mig")
+	d.MissingNodes = []string{"nvidia-caps/nvidia-cap13"} // compute instance 0 of GPU instance 1 of GPU 0
+	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	wantFinding(t, inv, "mig", discover.MissingRequired, "MIG device 0 of GPU 0")
+	if n := inv.GPUs[0].MIGDevices[0].Nodes; len(n) != 0 {
+		t.Errorf("half of its nodes were taken: %+v", n)
+	}
+	if n := inv.GPUs[0].MIGDevices[1].Nodes; len(n) != 2 {
+		t.Errorf("the other MIG device has %d nodes; want 2", len(n))
+	}
+}
+
+func TestMIGDevicesOfOneSideOnlyAreLeftOut(t *testing.T) {
+	d := hosttest.Load(t, "all-mig")
+	probe := changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error {
+		r.GPUs[0].MIGDevices[0].GPUInstance = 5
+		r.GPUs[1].MIGDevices[1].Errors = []string{"nvmlDeviceGetUUID: Unknown Error"}
+		return nil
+	})
+	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), probe)
+	wantFinding(t, inv, "mig", discover.Fault, "in NVML but not in procfs (GPU instance 5, compute instance 0)")
+	wantFinding(t, inv, "mig", discover.Fault, "GPU instance 1, compute instance 0 is in procfs but not in NVML")
+	wantFinding(t, inv, "nvml", discover.Fault, "nvmlDeviceGetUUID: Unknown Error")
+	if len(inv.GPUs[0].MIGDevices) != 1 || len(inv.GPUs[1].MIGDevices) != 2 {
+		t.Errorf("MIG devices: %+v, %+v; want one and two", inv.GPUs[0].MIGDevices, inv.GPUs[1].MIGDevices)
+	}
+}
+
+func TestCapabilityMinorIsTheDriversOwn(t *testing.T) {
+	d := hosttest.Load(t, "all-mig")
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	access := filepath.Join(dir, "proc/driver/nvidia/capabilities/gpu0/mig/gi1/access")
+	overwrite(t, access, "DeviceFileMinor: 13\nDeviceFileMode: 292\nDeviceFileModify: 1\n")
+	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	wantFinding(t, inv, "mig", discover.Fault, "has minor 13, the table mig-minors 12")
+	if got := inv.GPUs[0].MIGDevices[0].Nodes[0].Path; got != "/dev/nvidia-caps/nvidia-cap13" {
+		t.Errorf("%s; want the node the kernel names", got)
+	}
+	// Without the file the table has to do; without either there is no device.
+	if err := os.Remove(access); err != nil {
+		t.Fatal(err)
+	}
+	inv = hosttest.Discover(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	if got := inv.GPUs[0].MIGDevices[0].Nodes; len(got) != 2 || got[0].Path != "/dev/nvidia-caps/nvidia-cap12" {
+		t.Errorf("by the table: %+v", got)
+	}
+	if err := os.Remove(filepath.Join(dir, "proc/driver/nvidia-caps/mig-minors")); err != nil {
+		t.Fatal(err)
+	}
+	inv = hosttest.Discover(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	wantFinding(t, inv, "mig", discover.MissingRequired, "access capability")
+}
+
+func TestLibrarySearchPath(t *testing.T) {
+	d := hosttest.Load(t, "missing-node")
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	from, to := filepath.Join(dir, "usr/lib/x86_64-linux-gnu"), filepath.Join(dir, "opt/driver/libs")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.Rename(from, to)); err != nil {
+		t.Fatal(err)
+	}
+	if inv := hosttest.Discover(t, host, hosttest.Probe(d)); len(inv.Libraries) > 0 || len(findings(inv, "library", "not found below /")) != 1 {
+		t.Errorf("libraries out of the way were found: %+v, %+v", inv.Libraries, inv.Findings)
+	}
+	inv, err := discover.Run(context.Background(), hosttest.Reopen(t, d, dir), discover.Modules(discover.Options{
+		LibrarySearchPath: []string{"/opt/driver/libs", "/none"}, Probe: hosttest.Probe(d)}))
+	if err != nil || inv.Library("libcuda.so.1") == nil || inv.Library("libcuda.so.1").HostPath != "/opt/driver/libs/libcuda.so.550.54.15" {
+		t.Errorf("%+v, %v", inv.Libraries, err)
+	}
+	wantFinding(t, inv, "library", discover.MissingRequired, "/none: library search path")
+}
+
+func TestLibraryOfAnotherArchitectureIsLeftOut(t *testing.T) {
+	arm, amd := hosttest.Load(t, "gh200-aarch64"), hosttest.Load(t, "missing-node")
+	armDir, dir := t.TempDir(), t.TempDir()
+	hosttest.Open(t, arm, armDir)
+	host := hosttest.Open(t, amd, dir)
+	name := "libnvidia-ptxjitcompiler.so.550.54.15"
+	foreign, err := os.ReadFile(filepath.Join(armDir, "usr/lib/aarch64-linux-gnu", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, filepath.Join(dir, "usr/lib/x86_64-linux-gnu", name), string(foreign))
+	inv := hosttest.Discover(t, host, hosttest.Probe(amd))
+	wantFinding(t, inv, "library", discover.Fault, "a library for arm64, not amd64")
+}
+
+func TestDeviceThatIsNoCharacterDeviceIsNotTaken(t *testing.T) {
+	d := hosttest.Load(t, "missing-node")
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	if err := os.WriteFile(filepath.Join(dir, "dev/nvidia1"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia1 is not a character device")
+}
+
+func TestGPUForAVirtualMachineIsLeftOutQuietly(t *testing.T) {
+	d := hosttest.Load(t, "nouveau")
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	driver := filepath.Join(dir, "sys/bus/pci/devices/0000:01:00.0/driver")
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "sys/bus/pci/drivers/vfio-pci"), 0o755), os.Remove(driver),
+		os.Symlink("../../../bus/pci/drivers/vfio-pci", driver)); err != nil {
+		t.Fatal(err)
+	}
+	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	wantFinding(t, inv, "gpu", discover.MissingOptional, "bound to vfio-pci")
+}
+
+func TestEndedContextEndsTheRun(t *testing.T) {
+	d := hosttest.Load(t, "demo")
+	host := hosttest.Open(t, d, t.TempDir())
+	ctx, cancel := context.WithCancel(context.Background())
+	probe := func(string) discover.ProbeFunc {
+		return func(ctx context.Context) (*discover.NVMLReport, error) {
+			cancel()
+			return nil, ctx.Err()
+		}
+	}
+	if _, err := discover.Run(ctx, host, discover.Modules(discover.Options{Probe: probe})); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v; want %v", err, context.Canceled)
+	}
+}
+
+func TestInventoryIsJSON(t *testing.T) {
+	d := hosttest.Load(t, "a100-mixed-mig")
+	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	data, err := json.Marshal(inv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back discover.Inventory
+	if err := json.Unmarshal(data, &back); err != nil {
+		t.Fatal(err)
+	}
+	if len(back.GPUs) != 4 || back.GPUs[1].MIGDevices[2].Profile != "1c.2g.10gb" || back.Driver.CUDAVersion != "12.2" {
+		t.Errorf("read back as %+v", back)
+	}
+}

@@ -1,0 +1,140 @@
+package simhost
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// NodeTable is the file in a tree that lists its device nodes; see
+// [Description.Build].
+const NodeTable = "dev-nodes"
+
+// node is a character device node.
+type node struct {
+	path         string // below the tree: "dev/nvidia0"
+	major, minor int
+	mode         os.FileMode
+}
+
+// The fixed minor numbers of major 195.
+const (
+	modesetMinor = 254
+	ctlMinor     = 255
+)
+
+// nodes are the device nodes that the host has, in order of path.
+func (d *Description) nodes() []node {
+	return slices.DeleteFunc(d.allNodes(), func(n node) bool {
+		return slices.Contains(d.MissingNodes, strings.TrimPrefix(n.path, "dev/"))
+	})
+}
+
+// allNodes are the device nodes that the host has or should have.
+func (d *Description) allNodes() []node {
+	var list []node
+	add := func(name string, major, minor int, mode os.FileMode) {
+		list = append(list, node{"dev/" + name, major, minor, mode})
+	}
+	for _, p := range d.pciDevices() {
+		for _, n := range p.drm {
+			add("dri/"+n.name, drmMajor, n.minor, 0o660)
+		}
+	}
+	if d.nvidiaLoaded() {
+		add("nvidiactl", nvidiaMajor, ctlMinor, 0o666)
+		for _, g := range d.gpus() {
+			if !g.Excluded { // nodes are made for the GPUs that NVML has
+				add(fmt.Sprintf("nvidia%d", g.minor), nvidiaMajor, g.minor, 0o666)
+			}
+		}
+	}
+	if d.loaded("nvidia-modeset") {
+		add("nvidia-modeset", nvidiaMajor, modesetMinor, 0o666)
+	}
+	if d.loaded("nvidia-uvm") {
+		add("nvidia-uvm", d.major("nvidia-uvm"), 0, 0o666)
+		add("nvidia-uvm-tools", d.major("nvidia-uvm"), 1, 0o666)
+	}
+	if d.knowsMIG() {
+		capNode := func(minor int, mode os.FileMode) {
+			add(fmt.Sprintf("nvidia-caps/nvidia-cap%d", minor), d.major("nvidia-caps"), minor, mode)
+		}
+		capNode(migConfig, 0o400)
+		capNode(migMonitor, 0o444)
+		for _, g := range d.gpus() {
+			for _, gi := range g.instances {
+				capNode(capability(g.minor, gi.id, -1), 0o444)
+				for _, ci := range gi.compute {
+					capNode(capability(g.minor, gi.id, ci.id), 0o444)
+				}
+			}
+		}
+	}
+	if d.nvidiaLoaded() && d.NVSwitches > 0 {
+		add("nvidia-nvswitchctl", d.major("nvidia-nvswitch"), 255, 0o666)
+		for i := range d.NVSwitches {
+			add(fmt.Sprintf("nvidia-nvswitch%d", i), d.major("nvidia-nvswitch"), i, 0o666)
+		}
+	}
+	return list
+}
+
+func (d *Description) writeDev(t *tree) {
+	t.mkdir("dev")
+	list := d.nodes()
+	d.linkDRM(t, ".")
+	if root := d.driverRoot(); root != "." {
+		t.mkdir(root + "/dev")
+		d.linkDRM(t, root)
+		for _, n := range d.nodes() {
+			n.path = root + "/" + n.path
+			list = append(list, n)
+		}
+	}
+	slices.SortFunc(list, func(a, b node) int { return cmp.Compare(a.path, b.path) })
+	var table strings.Builder
+	permitted := true
+	for _, n := range list {
+		fmt.Fprintf(&table, "%s %d %d %04o\n", n.path, n.major, n.minor, n.mode)
+		permitted = permitted && t.mknod(n)
+	}
+	t.write(NodeTable, table.String())
+}
+
+// mknod makes a node and says whether the caller may.
+func (t *tree) mknod(n node) bool {
+	file := t.parent(n.path)
+	if t.err != nil {
+		return true
+	}
+	err := unix.Mknod(file, unix.S_IFCHR, int(unix.Mkdev(uint32(n.major), uint32(n.minor))))
+	if errors.Is(err, unix.EPERM) {
+		return false
+	}
+	if err == nil {
+		err = os.Chmod(file, n.mode) // mknod(2) heeds the umask
+	}
+	if err != nil {
+		t.err = fmt.Errorf("make device node %s: %w", file, err)
+	}
+	return true
+}
+
+// linkDRM makes the links by which udev names DRM nodes after PCI addresses.
+func (d *Description) linkDRM(t *tree, root string) {
+	for _, p := range d.pciDevices() {
+		for _, n := range p.drm {
+			kind := "card"
+			if strings.HasPrefix(n.name, "render") {
+				kind = "render"
+			}
+			t.link("../"+n.name, fmt.Sprintf("%s/dev/dri/by-path/pci-%s-%s", root, p.address, kind))
+		}
+	}
+}

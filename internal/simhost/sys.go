@@ -1,0 +1,125 @@
+package simhost
+
+import (
+	"fmt"
+	"strings"
+)
+
+// pciDevice is a device as sysfs shows it.
+type pciDevice struct {
+	address string
+	vendor  uint16
+	device  uint16
+	class   uint32
+	driver  string // kernel driver it is bound to; empty for none
+	drm     []drmNode
+}
+
+// drmNode is a node below /dev/dri.
+type drmNode struct {
+	name  string
+	minor int
+}
+
+const nvidiaVendor = 0x10de
+
+// Classes of PCI devices (pci.ids).
+const (
+	classNVMe       = 0x010802
+	classEthernet   = 0x020000
+	classVGA        = 0x030000
+	class3D         = 0x030200
+	classAudio      = 0x040300
+	classHostBridge = 0x060000
+	classBridge     = 0x068000
+)
+
+// workstation says whether the host is one, by its GPUs.
+func (d *Description) workstation() bool {
+	for _, g := range d.GPUs {
+		if models[d.modelName(g)].display {
+			return true
+		}
+	}
+	return false
+}
+
+// pciDevices are all devices on the bus: those that every host has, then NVIDIA's.
+func (d *Description) pciDevices() []pciDevice {
+	list := []pciDevice{
+		{"0000:00:00.0", 0x8086, 0x09a2, classHostBridge, "", nil},
+		{"0000:04:00.0", 0x144d, 0xa824, classNVMe, "nvme", nil},
+		{"0000:05:00.0", 0x15b3, 0x1021, classEthernet, "mlx5_core", nil},
+	}
+	if d.workstation() {
+		// A processor with graphics of its own.
+		list = append(list, pciDevice{"0000:00:02.0", 0x8086, 0xa780, classVGA, "i915", []drmNode{{"card0", 0}, {"renderD128", firstRenderNode}}})
+	} else {
+		// The graphics of a server's management controller cannot render.
+		list = append(list, pciDevice{"0000:03:00.0", 0x1a03, 0x2000, classVGA, "ast", []drmNode{{"card0", 0}}})
+	}
+	driver := map[string]string{proprietary: "nvidia", openModule: "nvidia", nouveau: "nouveau"}[d.kernelModule()]
+	for i := range d.NVSwitches {
+		bound := driver
+		if bound != "" {
+			bound = "nvidia-nvswitch"
+		}
+		list = append(list, pciDevice{fmt.Sprintf("0000:%02x:00.0", 0x07+i), nvidiaVendor, 0x22a3, classBridge, bound, nil})
+	}
+	for _, g := range d.gpus() {
+		p := pciDevice{g.PCI, nvidiaVendor, g.device, class3D, driver, g.drm(d.workstation())}
+		if g.display {
+			p.class = classVGA
+			list = append(list, pciDevice{strings.TrimSuffix(g.PCI, ".0") + ".1", nvidiaVendor, 0x22ba, classAudio, "snd_hda_intel", nil})
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+func (g gpu) drm(boardRenders bool) []drmNode {
+	if g.card < 0 {
+		return nil
+	}
+	render := g.render(boardRenders)
+	return []drmNode{{fmt.Sprintf("card%d", g.card), g.card}, {fmt.Sprintf("renderD%d", render), render}}
+}
+
+func (d *Description) writeSys(t *tree) {
+	for _, p := range d.pciDevices() {
+		writePCIDevice(t, p)
+	}
+	if d.kernelModule() == nouveau {
+		t.write("sys/module/nouveau/initstate", "live\n")
+	}
+	if !d.nvidiaLoaded() {
+		return
+	}
+	t.write("sys/module/nvidia/version", d.kernelVersion()+"\n")
+	t.write("sys/module/nvidia/initstate", "live\n")
+	for _, module := range []string{"nvidia-uvm", "nvidia-modeset", "nvidia-drm"} {
+		if d.loaded(module) {
+			dir := "sys/module/" + strings.ReplaceAll(module, "-", "_")
+			t.write(dir+"/version", d.kernelVersion()+"\n")
+			t.write(dir+"/initstate", "live\n")
+		}
+	}
+}
+
+func writePCIDevice(t *tree, p pciDevice) {
+	host := "devices/pci" + p.address[:len("0000")] + ":00/" + p.address
+	dir := "sys/" + host
+	t.link("../../../"+host, "sys/bus/pci/devices/"+p.address)
+	t.write(dir+"/vendor", fmt.Sprintf("0x%04x\n", p.vendor))
+	t.write(dir+"/device", fmt.Sprintf("0x%04x\n", p.device))
+	t.write(dir+"/class", fmt.Sprintf("0x%06x\n", p.class))
+	t.link("../../../bus/pci", dir+"/subsystem")
+	if p.driver != "" {
+		t.link("../../../bus/pci/drivers/"+p.driver, dir+"/driver")
+		t.link("../../../../"+host, "sys/bus/pci/drivers/"+p.driver+"/"+p.address)
+	}
+	for _, n := range p.drm {
+		t.write(dir+"/drm/"+n.name+"/dev", fmt.Sprintf("%d:%d\n", drmMajor, n.minor))
+		t.link("../../"+host+"/drm/"+n.name, "sys/class/drm/"+n.name)
+	}
+}

@@ -1,0 +1,186 @@
+package simhost
+
+import (
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// library is one library of the driver. In its names %v is the driver's version.
+type library struct {
+	stem     string // its name up to ".so"
+	version  string // of the file, where it is not the driver's
+	soname   string
+	needed   []string
+	dir      string   // below the directory of libraries
+	links    []string // bare names that packages link to the SONAME
+	graphics bool
+	minimal  bool // in the set minimal too
+	from, to int  // first and last branch that has it; 0 is no limit
+}
+
+// driverLibraries are those of a full driver, compute first.
+var driverLibraries = []library{
+	{stem: "libcuda", soname: "libcuda.so.1", links: []string{"libcuda.so"}, minimal: true},
+	{stem: "libcudadebugger", soname: "libcudadebugger.so.1", from: 515},
+	{stem: "libnvidia-ml", soname: "libnvidia-ml.so.1", links: []string{"libnvidia-ml.so"}, minimal: true},
+	{stem: "libnvidia-cfg", soname: "libnvidia-cfg.so.1"},
+	{stem: "libnvidia-ptxjitcompiler", soname: "libnvidia-ptxjitcompiler.so.1", minimal: true},
+	{stem: "libnvidia-nvvm", soname: "libnvidia-nvvm.so.4", from: 515},
+	{stem: "libnvidia-compiler", soname: "libnvidia-compiler.so.%v", to: 510},
+	{stem: "libnvidia-opencl", soname: "libnvidia-opencl.so.1"},
+	{stem: "libnvidia-allocator", soname: "libnvidia-allocator.so.1"},
+	{stem: "libnvidia-gpucomp", soname: "libnvidia-gpucomp.so.%v", from: 545},
+	{stem: "libnvidia-pkcs11", soname: "libnvidia-pkcs11.so.%v", from: 530},
+	{stem: "libnvidia-pkcs11-openssl3", soname: "libnvidia-pkcs11-openssl3.so.%v", from: 530},
+	{stem: "libnvidia-sandboxutils", soname: "libnvidia-sandboxutils.so.1", from: 550},
+	{stem: "libnvcuvid", soname: "libnvcuvid.so.1", needed: []string{"libcuda.so.1"}, links: []string{"libnvcuvid.so"}},
+	{stem: "libnvidia-encode", soname: "libnvidia-encode.so.1", needed: []string{"libnvcuvid.so.1"}, links: []string{"libnvidia-encode.so"}},
+	{stem: "libnvidia-opticalflow", soname: "libnvidia-opticalflow.so.1", links: []string{"libnvidia-opticalflow.so"}},
+
+	{stem: "libGLX_nvidia", soname: "libGLX_nvidia.so.0", needed: []string{"libnvidia-glcore.so.%v", "libnvidia-tls.so.%v"}, graphics: true},
+	{stem: "libEGL_nvidia", soname: "libEGL_nvidia.so.0", needed: []string{"libnvidia-glsi.so.%v"}, graphics: true},
+	{stem: "libGLESv1_CM_nvidia", soname: "libGLESv1_CM_nvidia.so.1", graphics: true},
+	{stem: "libGLESv2_nvidia", soname: "libGLESv2_nvidia.so.2", graphics: true},
+	{stem: "libnvidia-eglcore", soname: "libnvidia-eglcore.so.%v", graphics: true},
+	{stem: "libnvidia-glcore", soname: "libnvidia-glcore.so.%v", graphics: true},
+	{stem: "libnvidia-glsi", soname: "libnvidia-glsi.so.%v", graphics: true},
+	{stem: "libnvidia-tls", soname: "libnvidia-tls.so.%v", graphics: true},
+	{stem: "libnvidia-glvkspirv", soname: "libnvidia-glvkspirv.so.%v", graphics: true},
+	{stem: "libnvidia-rtcore", soname: "libnvidia-rtcore.so.%v", graphics: true},
+	{stem: "libnvoptix", soname: "libnvoptix.so.1", graphics: true},
+	{stem: "libnvidia-fbc", soname: "libnvidia-fbc.so.1", graphics: true},
+	{stem: "libnvidia-ngx", soname: "libnvidia-ngx.so.1", graphics: true},
+	{stem: "libnvidia-api", version: "1", soname: "libnvidia-api.so.1", graphics: true, from: 525},
+	{stem: "libnvidia-egl-gbm", version: "1.1.1", soname: "libnvidia-egl-gbm.so.1", graphics: true, from: 495},
+	{stem: "libnvidia-egl-wayland", version: "1.1.13", soname: "libnvidia-egl-wayland.so.1", graphics: true},
+	{stem: "libvdpau_nvidia", soname: "libvdpau_nvidia.so.1", dir: "vdpau", graphics: true},
+}
+
+// otherLibraries have nothing to do with the driver's version, or only by name.
+var otherLibraries = []library{
+	{stem: "libz", version: "1.2.13", soname: "libz.so.1"},
+	{stem: "libnvidia-container", version: "1.17.8", soname: "libnvidia-container.so.1"},
+}
+
+// of fills in the driver's version.
+func (l library) of(version string) library {
+	if l.version == "" {
+		l.version = version
+	}
+	l.soname = strings.ReplaceAll(l.soname, "%v", version)
+	l.needed = slices.Clone(l.needed)
+	for i := range l.needed {
+		l.needed[i] = strings.ReplaceAll(l.needed[i], "%v", version)
+	}
+	return l
+}
+
+func (l library) file() string { return l.stem + ".so." + l.version }
+
+func (d *Description) triplet() string { return d.machine() + "-linux-gnu" }
+
+// libraryDir is where the libraries stand, below the driver root.
+func (d *Description) libraryDir(graphics bool) string {
+	lib := path.Join("usr/lib", d.triplet())
+	switch distribution := d.distribution(); {
+	case distribution == fedora:
+		return "usr/lib64"
+	case distribution == nixos:
+		hash := strings.ReplaceAll(d.uuid("", "store"), "-", "")
+		return path.Join("nix/store", hash+"-nvidia-x11-"+d.Driver.Version, "lib")
+	case distribution == debianAlternatives && !graphics:
+		return path.Join(lib, "nvidia/current")
+	}
+	return lib
+}
+
+// libraries are those that are installed.
+func (d *Description) libraries() []library {
+	var list []library
+	branch := branch(d.Driver.Version)
+	for _, l := range driverLibraries {
+		set := d.Driver.Libraries
+		if d.Driver.Version == "" || set == "compute" && l.graphics || set == "minimal" && !l.minimal ||
+			l.from > branch || l.to != 0 && l.to < branch || slices.Contains(d.Driver.WithoutLibraries, l.stem) {
+			continue
+		}
+		list = append(list, l.of(d.Driver.Version))
+	}
+	return list
+}
+
+// writeUserSpace writes the user-space driver.
+func (d *Description) writeUserSpace(t *tree, o Options) {
+	var cache []cacheEntry
+	for _, l := range d.libraries() {
+		cache = append(cache, d.writeLibrary(t, l, o)...)
+	}
+	for _, version := range d.Driver.ExtraVersions {
+		for _, l := range driverLibraries {
+			if l.minimal {
+				l = l.of(version)
+				t.write(path.Join(d.driverRoot(), d.libraryDir(l.graphics), l.file()), string(sharedObject(d.arch(), l.soname)))
+			}
+		}
+	}
+	for _, l := range otherLibraries {
+		name := path.Join(d.libraryDir(true), l.file())
+		t.write(path.Join(d.driverRoot(), name), string(sharedObject(d.arch(), l.soname)))
+		cache = append(cache, cacheEntry{l.soname, "/" + name})
+	}
+	if d.Driver.Version != "" {
+		t.writeMode(path.Join(d.driverRoot(), "usr/bin/nvidia-smi"), []byte("#!/bin/sh\necho simulated\n"), 0o755)
+	}
+	if d.LDCache != "none" && d.distribution() != nixos {
+		t.write(path.Join(d.driverRoot(), "etc/ld.so.cache"), string(ldCache(d.arch(), cache, d.LDCache == "combined")))
+	}
+}
+
+// writeLibrary writes one library and its links, and returns its line of the
+// loader's cache.
+func (d *Description) writeLibrary(t *tree, l library, o Options) []cacheEntry {
+	root, dir := d.driverRoot(), path.Join(d.libraryDir(l.graphics), l.dir)
+	data := sharedObject(d.arch(), l.soname, l.needed...)
+	if o.NVMLLibrary != "" && l.stem == "libnvidia-ml" && d.arch() == runtime.GOARCH {
+		fake, err := os.ReadFile(o.NVMLLibrary)
+		if err != nil && t.err == nil {
+			t.err = err
+		}
+		data = fake
+		t.write(path.Join(root, dir, "fake-nvml.conf"), d.fakeNVML())
+	}
+	t.write(path.Join(root, dir, l.file()), string(data))
+	names := l.links
+	for _, name := range l.links {
+		t.link(l.soname, path.Join(root, dir, name))
+	}
+	if l.soname != l.file() {
+		names = append([]string{l.soname}, names...)
+		t.link(l.file(), path.Join(root, dir, l.soname))
+	}
+	public := dir
+	switch d.distribution() {
+	case debianAlternatives:
+		// As update-alternatives leaves it: two links, both absolute.
+		if !l.graphics {
+			public = path.Join("usr/lib", d.triplet())
+			for _, name := range names {
+				alternative := "etc/alternatives/nvidia--" + name + "-" + d.triplet()
+				t.link("/"+alternative, path.Join(root, public, name))
+				t.link("/"+path.Join(dir, name), path.Join(root, alternative))
+			}
+		}
+	case nixos:
+		public = path.Join("run/opengl-driver/lib", l.dir)
+		for _, name := range append([]string{l.file()}, names...) {
+			t.link("/"+path.Join(dir, name), path.Join(root, public, name))
+		}
+	}
+	if l.dir != "" {
+		return nil // not a directory the loader searches
+	}
+	return []cacheEntry{{l.soname, "/" + path.Join(public, l.soname)}}
+}

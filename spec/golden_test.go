@@ -1,0 +1,149 @@
+package spec_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/spec"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// simulated discovers a host of testdata/hosts.
+func simulated(t testing.TB, name string) (arch string, inv *discover.Inventory) {
+	t.Helper()
+	d := hosttest.Load(t, name)
+	return d.Arch, hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+}
+
+func options(arch string) spec.Options {
+	return spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID},
+		Edits: edits.Options{Layout: edits.AutoLayout(arch)}}
+}
+
+func hosts(t testing.TB) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob(hosttest.Path("hosts", "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no hosts: %v", err)
+	}
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(f), ".yaml"))
+	}
+	return names
+}
+
+func TestEveryHostHasItsGoldenSpec(t *testing.T) {
+	for _, name := range hosts(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			arch, inv := simulated(t, name)
+			s, left, err := spec.New(inv, options(arch))
+			var b strings.Builder
+			for _, f := range append(inv.Findings, left...) {
+				fmt.Fprintf(&b, "finding %s %s: %s: %s\n", f.Severity, f.Module, f.Subject, f.Message)
+			}
+			if err != nil {
+				fmt.Fprintf(&b, "error %v\n", err)
+			} else {
+				b.WriteString(summary(t, s))
+			}
+			compareGolden(t, hosttest.Path("golden", name+".txt"), b.String())
+		})
+	}
+}
+
+// One spec in full shows its form; the summaries of all others leave nothing out
+// either, but are short enough to be read.
+func TestSpecIsWrittenAsYAML(t *testing.T) {
+	arch, inv := simulated(t, "lost-gpu")
+	s, _, err := spec.New(inv, options(arch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := spec.Encode(s, spec.YAML)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compareGolden(t, hosttest.Path("golden", "lost-gpu.yaml"), string(data))
+}
+
+func compareGolden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v: make golden writes it", err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s differs (make golden writes it anew):\n%s", file, diff)
+	}
+}
+
+// summary is a spec in a line for each device and each mount, made from its
+// encoded form so that nothing is seen that engines do not see.
+func summary(t *testing.T, s *specs.Spec) string {
+	t.Helper()
+	data, err := spec.Encode(s, spec.YAML)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := spec.Validate(data); err != nil {
+		t.Fatal(err)
+	}
+	var back specs.Spec
+	if err := yaml.UnmarshalStrict(data, &back); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\n", back.Kind, back.Version)
+	for _, d := range back.Devices {
+		fmt.Fprintf(&b, "device %s:%s\n", d.Name, nodes(d.ContainerEdits))
+		if e := d.ContainerEdits; len(e.Env)+len(e.Mounts)+len(e.Hooks)+len(e.AdditionalGIDs) > 0 {
+			t.Errorf("device %s has more than nodes: %+v", d.Name, e)
+		}
+	}
+	common := back.ContainerEdits
+	fmt.Fprintf(&b, "common:%s\nenv %s\n", nodes(common), strings.Join(common.Env, " "))
+	if len(common.Hooks)+len(common.AdditionalGIDs)+len(common.NetDevices) > 0 || common.IntelRdt != nil {
+		t.Errorf("common edits have more than env, nodes and mounts: %+v", common)
+	}
+	last := ""
+	for _, m := range common.Mounts {
+		if o := strings.Join(m.Options, ","); o != last {
+			fmt.Fprintf(&b, "mounts %s\n", o)
+			last = o
+		}
+		fmt.Fprintf(&b, "%s <- %s\n", m.ContainerPath, m.HostPath)
+	}
+	return b.String()
+}
+
+func nodes(e specs.ContainerEdits) string {
+	var b strings.Builder
+	for _, n := range e.DeviceNodes {
+		b.WriteString(" " + n.Path)
+		if n.HostPath != "" {
+			b.WriteString("<-" + n.HostPath)
+		}
+		if n.Type != "" || n.Major != 0 || n.Minor != 0 || n.FileMode != nil || n.Permissions != "" {
+			fmt.Fprintf(&b, "(%s %d:%d %v %s)", n.Type, n.Major, n.Minor, n.FileMode, n.Permissions)
+		}
+	}
+	return b.String()
+}

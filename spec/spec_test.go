@@ -1,0 +1,288 @@
+package spec_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	oci "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/spec"
+)
+
+func names(s *specs.Spec) (list []string) {
+	for _, d := range s.Devices {
+		list = append(list, d.Name)
+	}
+	return list
+}
+
+// inventory is a host of two GPUs, the second in MIG mode with one MIG device.
+func inventory(hostPath string) *discover.Inventory {
+	node := func(path string) discover.DeviceNode {
+		return discover.DeviceNode{Path: path, HostPath: hostPath + path}
+	}
+	first, second := node("/dev/nvidia0"), node("/dev/nvidia1")
+	return &discover.Inventory{
+		ControlNodes: []discover.DeviceNode{node("/dev/nvidiactl")},
+		GPUs: []discover.GPU{
+			{Index: 0, Minor: 0, UUID: "GPU-aaaaaaaa-0000-4000-8000-000000000000", PCI: "0000:1b:00.0", Node: &first},
+			{Index: 1, Minor: 1, UUID: "GPU-bbbbbbbb-0000-4000-8000-000000000000", PCI: "0000:43:00.0", Node: &second, MIGEnabled: true,
+				MIGDevices: []discover.MIGDevice{{Index: 0, UUID: "MIG-cccccccc-0000-4000-8000-000000000000",
+					Nodes: []discover.DeviceNode{node("/dev/nvidia-caps/nvidia-cap1"), node("/dev/nvidia-caps/nvidia-cap2")}}}},
+		},
+	}
+}
+
+func TestDeviceNamesByStrategy(t *testing.T) {
+	for _, c := range []struct {
+		strategies string
+		want       []string
+	}{
+		{"index", []string{"0", "1:0", "all"}},
+		{"uuid", []string{"GPU-aaaaaaaa-0000-4000-8000-000000000000", "MIG-cccccccc-0000-4000-8000-000000000000", "all"}},
+		{"type-index,pci", []string{"gpu0", "0000:1b:00.0", "mig1:0", "0000:43:00.0:0", "all"}},
+		{"index, index", []string{"0", "1:0", "all"}},
+	} {
+		strategies, err := spec.ParseNameStrategies(strings.Split(c.strategies, ","))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := options("amd64")
+		o.Names = strategies
+		s, _, err := spec.New(inventory(""), o)
+		if err != nil || !slices.Equal(names(s), c.want) {
+			t.Errorf("%s: %q, %v; want %q", c.strategies, names(s), err, c.want)
+		}
+	}
+	for _, bad := range [][]string{nil, {"serial"}, {"index", ""}} {
+		if _, err := spec.ParseNameStrategies(bad); err == nil || !strings.Contains(err.Error(), "index, uuid, type-index, pci") {
+			t.Errorf("%q: %v; want an error that lists the strategies", bad, err)
+		}
+	}
+}
+
+func TestUUIDsThatAreNotKnownOrNotNamesAreLeftOut(t *testing.T) {
+	inv := inventory("")
+	inv.GPUs[0].UUID = ""
+	inv.GPUs[1].MIGDevices[0].UUID = "MIG-GPU-bbbbbbbb-0000-4000-8000-000000000000/1/0" // as before r470
+	s, _, err := spec.New(inv, options("amd64"))
+	if want := []string{"0", "1:0", "all"}; err != nil || !slices.Equal(names(s), want) {
+		t.Errorf("%q, %v; want %q", names(s), err, want)
+	}
+}
+
+func TestSelectedDevices(t *testing.T) {
+	for _, c := range []struct {
+		devices []string
+		want    []string
+		fault   string
+	}{
+		{[]string{"0"}, []string{"0", "all"}, ""},
+		{[]string{"GPU-bbbbbbbb-0000-4000-8000-000000000000"}, []string{"1:0", "all"}, ""},
+		{[]string{"mig1:0"}, []string{"1:0", "all"}, ""},
+		{[]string{"0000:1b:00.0", "1"}, []string{"0", "1:0", "all"}, ""},
+		{[]string{"all"}, []string{"0", "1:0", "all"}, ""},
+		{[]string{"0", "2"}, nil, `no usable device "2": there is 0, 1:0`},
+	} {
+		o := options("amd64")
+		o.Names, o.Devices = []spec.NameStrategy{spec.Index}, c.devices
+		s, _, err := spec.New(inventory(""), o)
+		switch {
+		case c.fault != "":
+			if err == nil || err.Error() != c.fault {
+				t.Errorf("%q: %v; want %q", c.devices, err, c.fault)
+			}
+		case err != nil || !slices.Equal(names(s), c.want):
+			t.Errorf("%q: %v; want %q", c.devices, err, c.want)
+		}
+	}
+}
+
+func TestVersionIsTheLowestThatDoes(t *testing.T) {
+	for _, c := range []struct {
+		what    string
+		change  func(*spec.Options)
+		host    string
+		version string
+		fault   string
+	}{
+		{"index names", func(*spec.Options) {}, "", "0.5.0", ""},
+		{"a class with a dot", func(o *spec.Options) { o.Class = "gpu.full" }, "", "0.6.0", ""},
+		{"names that begin with a letter", func(o *spec.Options) { o.Names = []spec.NameStrategy{spec.UUID} }, "", "0.3.0", ""},
+		{"host paths", func(o *spec.Options) { o.Names = []spec.NameStrategy{spec.UUID} }, "/host", "0.5.0", ""},
+		{"index names, capped", func(o *spec.Options) { o.MaxVersion = "0.4.0" }, "", "0.3.0", ""},
+		{"index names alone, capped", func(o *spec.Options) { o.MaxVersion, o.Names, o.NoAll = "0.4.0", []spec.NameStrategy{spec.Index}, true }, "", "", "no device has a name"},
+		{"host paths, capped", func(o *spec.Options) { o.MaxVersion = "0.4.0" }, "/host", "", "need hostPath"},
+		{"dotted class, capped", func(o *spec.Options) { o.MaxVersion, o.Class = "0.5.0", "gpu.full" }, "", "", "a class with a dot needs 0.6.0"},
+		{"unknown version", func(o *spec.Options) { o.MaxVersion = "five" }, "", "", `newest CDI version "five"`},
+	} {
+		o := options("amd64")
+		c.change(&o)
+		s, left, err := spec.New(inventory(c.host), o)
+		if c.fault != "" {
+			if err == nil || !strings.Contains(err.Error(), c.fault) {
+				t.Errorf("%s: %v; want an error with %q", c.what, err, c.fault)
+			}
+			continue
+		}
+		if err != nil || s.Version != c.version {
+			t.Errorf("%s: %+v, %v; want version %s", c.what, s, err, c.version)
+			continue
+		}
+		if o.MaxVersion != "" && (len(left) != 2 || !strings.Contains(left[0].Message, "begin with a digit") || slices.Contains(names(s), "0")) {
+			t.Errorf("%s: findings %+v, names %q", c.what, left, names(s))
+		}
+	}
+}
+
+func TestNothingUsableIsAnErrorOfItsOwn(t *testing.T) {
+	inv := inventory("")
+	inv.GPUs[0].Lost = true
+	inv.GPUs[1].MIGDevices = nil
+	if _, _, err := spec.New(inv, options("amd64")); !errors.Is(err, spec.ErrNoDevices) {
+		t.Errorf("%v; want %v", err, spec.ErrNoDevices)
+	}
+}
+
+func TestBadKindIsRefused(t *testing.T) {
+	for _, c := range [][2]string{{"no vendor", "gpu"}, {"nvidia.com", "1gpu"}, {"", "gpu"}} {
+		o := options("amd64")
+		o.Vendor, o.Class = c[0], c[1]
+		if _, _, err := spec.New(inventory(""), o); err == nil {
+			t.Errorf("%q: no error", c)
+		}
+	}
+}
+
+func TestBytesDependOnTheSpecAlone(t *testing.T) {
+	for _, format := range []spec.Format{spec.YAML, spec.JSON} {
+		var first []byte
+		for range 5 {
+			_, inv := simulated(t, "demo")
+			s, _, err := spec.New(inv, options("amd64"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := spec.Encode(s, format)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := spec.Validate(data); err != nil {
+				t.Fatal(err)
+			}
+			if first == nil {
+				first = data
+			}
+			if !bytes.Equal(first, data) {
+				t.Fatalf("%s: two generations of one host differ", format)
+			}
+		}
+	}
+	if _, err := spec.Encode(&specs.Spec{}, "toml"); err == nil {
+		t.Error("toml: no error")
+	}
+}
+
+func TestValidationIsThatOfTheCDILibrary(t *testing.T) {
+	for _, bad := range []string{"", "---\nnonsense", "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: []\n", "cdiVersion: 0.3.0\nkind: nvidia.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits: {env: [A=b]}\n"} {
+		if err := spec.Validate([]byte(bad)); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+	}
+}
+
+// A published spec is injected by the library engines use.
+func TestPublishedSpecIsInjected(t *testing.T) {
+	_, inv := simulated(t, "demo")
+	for i := range inv.GPUs {
+		real := discover.DeviceNode{Path: inv.GPUs[i].Node.Path, HostPath: "/dev/null"}
+		inv.GPUs[i].Node, inv.GPUs[i].DRM = &real, nil
+		for j := range inv.GPUs[i].MIGDevices {
+			for k := range inv.GPUs[i].MIGDevices[j].Nodes {
+				inv.GPUs[i].MIGDevices[j].Nodes[k].HostPath = "/dev/null"
+			}
+		}
+	}
+	for i := range inv.ControlNodes {
+		inv.ControlNodes[i].HostPath = "/dev/null"
+	}
+	s, _, err := spec.New(inv, options("amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := spec.Encode(s, spec.YAML)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if _, err := spec.Publish(context.Background(), filepath.Join(dir, "nvidia.yaml"), data, spec.PublishOptions{Validate: spec.ValidateFile}); err != nil {
+		t.Fatal(err)
+	}
+	cache, err := cdi.NewCache(cdi.WithSpecDirs(dir), cdi.WithAutoRefresh(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if errs := cache.GetErrors(); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	config := &oci.Spec{Process: &oci.Process{Env: []string{"NVIDIA_VISIBLE_DEVICES=all"}}}
+	if _, err := cache.InjectDevices(config, "nvidia.com/gpu=7:0", "nvidia.com/gpu=1"); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range config.Linux.Devices {
+		got = append(got, fmt.Sprintf("%s %d:%d", d.Path, d.Major, d.Minor))
+	}
+	// As the engine found them: /dev/null stands in for all.
+	for _, want := range []string{"/dev/nvidia1 1:3", "/dev/nvidia7 1:3", "/dev/nvidiactl 1:3", "/dev/nvidia-uvm 1:3"} {
+		if !slices.Contains(got, want) {
+			t.Errorf("devices %q; want %q among them", got, want)
+		}
+	}
+	if slices.Contains(got, "/dev/nvidia0 1:3") {
+		t.Errorf("devices %q: GPU 0 was not asked for", got)
+	}
+	if !slices.Equal(config.Process.Env, []string{"NVIDIA_VISIBLE_DEVICES=void"}) {
+		t.Errorf("env %q", config.Process.Env)
+	}
+	if config.Hooks != nil {
+		t.Errorf("hooks %+v; want none", config.Hooks)
+	}
+}
+
+func BenchmarkGenerate(b *testing.B) {
+	d := hosttest.Load(b, "h100x8")
+	dir := b.TempDir()
+	hosttest.Open(b, d, dir)
+	output := filepath.Join(b.TempDir(), "nvidia.yaml")
+	b.ReportAllocs()
+	for b.Loop() {
+		inv := hosttest.Discover(b, hosttest.Reopen(b, d, dir), hosttest.Probe(d))
+		s, _, err := spec.New(inv, options(d.Arch))
+		if err != nil {
+			b.Fatal(err)
+		}
+		data, err := spec.Encode(s, spec.YAML)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := spec.Publish(context.Background(), output, data, spec.PublishOptions{Validate: spec.ValidateFile}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if info, err := os.Stat(output); err == nil {
+		b.ReportMetric(float64(info.Size()), "spec-bytes")
+	}
+}
