@@ -52,7 +52,7 @@ func (o *Options) Check() error {
 	if err := parser.ValidateClassName(o.Class); err != nil {
 		return err
 	}
-	if v := "v" + o.MaxVersion; o.MaxVersion != "" && (!semver.IsValid(v) || semver.Compare(v, "v0.3.0") < 0) {
+	if v := "v" + o.MaxVersion; o.MaxVersion != "" && (semver.Canonical(v) != v || semver.Compare(v, "v0.3.0") < 0) {
 		return fmt.Errorf("newest CDI version %q: want one from 0.3.0 to %s", o.MaxVersion, specs.CurrentVersion)
 	}
 	return nil

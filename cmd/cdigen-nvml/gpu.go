@@ -1,0 +1,165 @@
+//go:build cgo
+
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/NVIDIA/go-nvlib/pkg/nvlib/device"
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"github.com/cdigen/cdigen/discover"
+)
+
+// subject is a GPU or MIG device that is being asked about.
+type subject struct {
+	probe  *probe
+	name   string    // "MIG device 0 of GPU 3"
+	errors *[]string // of this subject
+	lost   *bool     // of the GPU
+}
+
+// get asks about a subject and notes the error. A lost GPU is not asked further:
+// what there is to know is known, and a call may take seconds to fail.
+func get[T any](s subject, symbols string, f func() (T, nvml.Return)) (answer T, ok bool) {
+	if *s.lost {
+		return answer, false
+	}
+	answer, err := ask(s.probe, s.name, symbols, f)
+	if err != nil {
+		*s.errors = append(*s.errors, err.Error())
+		*s.lost = err.ret == nvml.ERROR_GPU_IS_LOST
+	}
+	return answer, err == nil
+}
+
+const getPciInfo = "nvmlDeviceGetPciInfo_v3|nvmlDeviceGetPciInfo_v2|nvmlDeviceGetPciInfo"
+
+func (p *probe) gpu(g *discover.NVMLGPU) {
+	s := subject{p, fmt.Sprintf("GPU %d", g.Index), &g.Errors, &g.Lost}
+	handle, ok := get(s, "nvmlDeviceGetHandleByIndex_v2|nvmlDeviceGetHandleByIndex", func() (nvml.Device, nvml.Return) {
+		return p.nvml.DeviceGetHandleByIndex(g.Index)
+	})
+	if !ok {
+		return
+	}
+	// The PCI address first: it is what the other sources know the GPU by.
+	if pci, ok := get(s, getPciInfo, handle.GetPciInfo); ok {
+		g.PCIBusID = p.busID(&pci)
+	}
+	g.UUID, _ = get(s, "nvmlDeviceGetUUID", handle.GetUUID)
+	if minor, ok := get(s, "nvmlDeviceGetMinorNumber", handle.GetMinorNumber); ok {
+		g.Minor = &minor
+	}
+	g.Name, _ = get(s, "nvmlDeviceGetName", handle.GetName)
+	// A library from before MIG has no MIG mode to tell of.
+	if _, ok := p.lookup("nvmlDeviceGetMigMode"); !ok {
+		return
+	}
+	mode, _ := get(s, "nvmlDeviceGetMigMode", func() (int, nvml.Return) {
+		mode, _, ret := handle.GetMigMode()
+		if ret == nvml.ERROR_NOT_SUPPORTED {
+			return nvml.DEVICE_MIG_DISABLE, nvml.SUCCESS
+		}
+		return mode, ret
+	})
+	if mode == nvml.DEVICE_MIG_ENABLE {
+		g.MIGEnabled = true
+		p.migDevices(s, handle, g)
+	}
+}
+
+// busID is the PCI address. Only the third form of the call gives the long one;
+// the second has reserved bytes in its place.
+func (p *probe) busID(pci *nvml.PciInfo) string {
+	field := pci.BusId[:]
+	if symbol, _ := p.lookup(getPciInfo); !strings.HasSuffix(symbol, "_v3") {
+		field = pci.BusIdLegacy[:]
+	}
+	var b strings.Builder
+	for _, c := range field {
+		if c == 0 {
+			break
+		}
+		b.WriteByte(byte(c))
+	}
+	return b.String()
+}
+
+func (p *probe) migDevices(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+	count, _ := get(s, "nvmlDeviceGetMaxMigDeviceCount", handle.GetMaxMigDeviceCount)
+	for i := range count {
+		mig, _ := get(s, "nvmlDeviceGetMigDeviceHandleByIndex", func() (nvml.Device, nvml.Return) {
+			mig, ret := handle.GetMigDeviceHandleByIndex(i)
+			// Both are said of a place that is free.
+			if ret == nvml.ERROR_NOT_FOUND || ret == nvml.ERROR_INVALID_ARGUMENT {
+				return nil, nvml.SUCCESS
+			}
+			return mig, ret
+		})
+		if mig != nil {
+			p.migDevice(i, mig, g)
+		}
+	}
+}
+
+func (p *probe) migDevice(index int, handle nvml.Device, g *discover.NVMLGPU) {
+	g.MIGDevices = append(g.MIGDevices, discover.NVMLMIGDevice{Index: index})
+	d := &g.MIGDevices[len(g.MIGDevices)-1]
+	s := subject{p, fmt.Sprintf("MIG device %d of GPU %d", index, g.Index), &d.Errors, &g.Lost}
+	var known [2]bool
+	d.GPUInstance, known[0] = get(s, "nvmlDeviceGetGpuInstanceId", handle.GetGpuInstanceId)
+	d.ComputeInstance, known[1] = get(s, "nvmlDeviceGetComputeInstanceId", handle.GetComputeInstanceId)
+	if !known[0] || !known[1] {
+		// 0 is the number of an instance too: a MIG device without its numbers
+		// would be taken for another.
+		for _, e := range d.Errors {
+			g.Errors = append(g.Errors, fmt.Sprintf("MIG device %d: %s", index, e))
+		}
+		g.MIGDevices = g.MIGDevices[:len(g.MIGDevices)-1]
+		return
+	}
+	d.UUID, _ = get(s, "nvmlDeviceGetUUID", handle.GetUUID)
+	d.Profile = s.profile(handle)
+	d.Graphics = strings.Contains(d.Profile, device.AttributeGraphics)
+}
+
+// profile is the end of the MIG device's name, "NVIDIA A100-SXM4-40GB MIG 1g.5gb".
+// Where the driver says nothing of the kind, go-nvlib makes it up from the instances.
+func (s subject) profile(handle nvml.Device) string {
+	name, _ := get(s, "nvmlDeviceGetName", handle.GetName)
+	if _, profile, _ := strings.Cut(name, " MIG "); profile != "" || *s.lost {
+		return profile
+	}
+	for _, symbols := range []string{
+		"nvmlDeviceIsMigDeviceHandle", "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", "nvmlDeviceGetMemoryInfo",
+		"nvmlDeviceGetAttributes_v2|nvmlDeviceGetAttributes", "nvmlDeviceGetGpuInstanceById", "nvmlGpuInstanceGetComputeInstanceById", "nvmlGpuInstanceGetInfo",
+		"nvmlComputeInstanceGetInfo_v2|nvmlComputeInstanceGetInfo", "nvmlDeviceGetGpuInstanceProfileInfo",
+		"nvmlGpuInstanceGetComputeInstanceProfileInfo",
+	} {
+		if symbol, ok := s.probe.lookup(symbols); !ok {
+			*s.errors = append(*s.errors, symbol+": the library does not have this function")
+			return ""
+		}
+	}
+	var profile string
+	var err error
+	s.probe.inside("finding the profile of "+s.name, func() { profile, err = makeProfile(s.probe.nvml, handle) })
+	if err != nil {
+		*s.errors = append(*s.errors, "find the profile: "+err.Error())
+	}
+	return profile
+}
+
+func makeProfile(library nvml.Interface, handle nvml.Device) (string, error) {
+	mig, err := device.New(library).NewMigDevice(handle)
+	if err != nil {
+		return "", err
+	}
+	profile, err := mig.GetProfile()
+	if err != nil {
+		return "", err
+	}
+	return profile.String(), nil
+}

@@ -1,0 +1,456 @@
+package main_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
+)
+
+// What the tests run, made once by TestMain: the probe, a fake NVML and an old one.
+var probe, library, oldLibrary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "cdigen-nvml-test-")
+	if err == nil {
+		err = build(dir)
+	}
+	status := 0
+	switch {
+	case fakenvml.Skip(err):
+		fmt.Println("skipped: the tests of cdigen-nvml:", err)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	default:
+		status = m.Run()
+	}
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+func build(dir string) (err error) {
+	if library, err = fakenvml.Build(); err != nil {
+		return err
+	}
+	if oldLibrary, err = fakenvml.Build(fakenvml.Old); err != nil {
+		return err
+	}
+	probe = filepath.Join(dir, "cdigen-nvml")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-X main.version=v1.2.3 -extldflags=-Wl,-z,lazy", "-o", probe, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
+
+const versions = "driver 550.54.15\nnvml 12.550.54.15\ncuda 12040\n"
+
+func uuid(gpu int) string { return fmt.Sprintf("GPU-4404041a-04cf-1ccf-9e70-%012x", gpu) }
+
+func busID(gpu int) string { return fmt.Sprintf("00000000:%02X:00.0", 0x1b+gpu) }
+
+// gpus are lines for the fake NVML; those in MIG mode are named.
+func gpus(count int, mig ...int) string {
+	var b strings.Builder
+	b.WriteString(versions)
+	for i := range count {
+		enabled := 0
+		if slices.Contains(mig, i) {
+			enabled = 1
+		}
+		// Minor numbers in the other direction, so that they cannot be taken for indexes.
+		fmt.Fprintf(&b, "gpu uuid=%s bus=%s minor=%d mig=%d memory=81559 name=NVIDIA H100 80GB HBM3\n", uuid(i), busID(i), count-1-i, enabled)
+	}
+	return b.String()
+}
+
+// full is what the probe says of a GPU of gpus that has nothing to hide.
+func full(count, gpu int) discover.NVMLGPU {
+	minor := count - 1 - gpu
+	return discover.NVMLGPU{Index: gpu, UUID: uuid(gpu), Name: "NVIDIA H100 80GB HBM3", PCIBusID: busID(gpu), Minor: &minor}
+}
+
+func allFull(count int) []discover.NVMLGPU {
+	list := []discover.NVMLGPU{}
+	for i := range count {
+		list = append(list, full(count, i))
+	}
+	return list
+}
+
+// result is how a probe ended.
+type result struct {
+	status int // as the shell has it: 128 and the number for a signal
+	report discover.NVMLReport
+	stderr string
+}
+
+// ask runs the probe with the library and the lines of configuration.
+func ask(t *testing.T, library, lines string, args ...string) result {
+	t.Helper()
+	configuration := filepath.Join(t.TempDir(), "nvml.conf")
+	if err := os.WriteFile(configuration, []byte(lines), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// A probe that hangs for good shall fail its test only.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, probe, append([]string{"--library", library}, args...)...)
+	cmd.Env = []string{"FAKE_NVML_CONF=" + configuration}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if ctx.Err() != nil {
+		t.Fatalf("the probe did not end; standard error: %s", &stderr)
+	}
+	r := result{status: cmd.ProcessState.ExitCode(), stderr: stderr.String()}
+	if wait := cmd.ProcessState.Sys().(syscall.WaitStatus); wait.Signaled() {
+		r.status = 128 + int(wait.Signal())
+		return r
+	}
+	decoder := json.NewDecoder(&stdout)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&r.report); err != nil {
+		t.Fatalf("status %d, standard output: %v; standard error: %s", r.status, err, &stderr)
+	}
+	return r
+}
+
+// expect compares the end of a probe with a status, GPUs and the error.
+func (r result) expect(t *testing.T, status int, gpus []discover.NVMLGPU, failure string) {
+	t.Helper()
+	if r.status != status {
+		t.Errorf("status %d, want %d; standard error: %s", r.status, status, r.stderr)
+	}
+	if diff := cmp.Diff(gpus, r.report.GPUs); diff != "" {
+		t.Errorf("GPUs differ (-want +got):\n%s", diff)
+	}
+	if r.report.Error != failure {
+		t.Errorf("error %q, want %q", r.report.Error, failure)
+	}
+	if failure != "" && !strings.Contains(r.stderr, failure) {
+		t.Errorf("standard error %q, want it to contain %q", r.stderr, failure)
+	}
+}
+
+func TestEveryGPUIsReported(t *testing.T) {
+	t.Parallel()
+	r := ask(t, library, gpus(8))
+	r.expect(t, discover.NVMLExitOK, allFull(8), "")
+	r.report.GPUs = nil
+	want := discover.NVMLReport{DriverVersion: "550.54.15", NVMLVersion: "12.550.54.15", CUDADriverVersion: 12040}
+	if diff := cmp.Diff(want, r.report); diff != "" {
+		t.Errorf("versions differ (-want +got):\n%s", diff)
+	}
+	if r.stderr != "" {
+		t.Errorf("standard error: %s", r.stderr)
+	}
+}
+
+func TestHostWithoutGPUsGivesAnEmptyList(t *testing.T) {
+	t.Parallel()
+	ask(t, library, versions).expect(t, discover.NVMLExitOK, []discover.NVMLGPU{}, "")
+}
+
+func TestMIGDevicesAreReportedWithTheirProfiles(t *testing.T) {
+	t.Parallel()
+	lines := gpus(3, 1, 2) + `
+migdev gpu=1 index=0 gi=1 ci=0 uuid=MIG-a gislices=3 cislices=3 memory=40192 gfx=0 name=NVIDIA H100 80GB HBM3 MIG 3g.40gb
+migdev gpu=1 index=2 gi=9 ci=0 uuid=MIG-b gislices=1 cislices=1 memory=12032 gfx=1 name=NVIDIA H100 80GB HBM3 MIG 1g.12gb+gfx
+migdev gpu=1 index=3 gi=5 ci=0 uuid=MIG-c gislices=3 cislices=1 memory=40192 gfx=0 name=NVIDIA H100 80GB HBM3
+migdev gpu=1 index=4 gi=5 ci=1 uuid=MIG-d gislices=3 cislices=2 memory=40192 gfx=0 name=NVIDIA H100 80GB HBM3
+migdev gpu=1 index=5 gi=6 ci=0 uuid=MIG-e gislices=1 cislices=1 memory=9984 gfx=1 name=NVIDIA H100 80GB HBM3
+`
+	want := allFull(3)
+	want[1].MIGEnabled = true
+	want[1].MIGDevices = []discover.NVMLMIGDevice{
+		{Index: 0, UUID: "MIG-a", GPUInstance: 1, ComputeInstance: 0, Profile: "3g.40gb"},
+		{Index: 2, UUID: "MIG-b", GPUInstance: 9, ComputeInstance: 0, Profile: "1g.12gb+gfx", Graphics: true},
+		// Without a profile in the name: made up from the instances.
+		{Index: 3, UUID: "MIG-c", GPUInstance: 5, ComputeInstance: 0, Profile: "1c.3g.40gb"},
+		{Index: 4, UUID: "MIG-d", GPUInstance: 5, ComputeInstance: 1, Profile: "2c.3g.40gb"},
+		{Index: 5, UUID: "MIG-e", GPUInstance: 6, ComputeInstance: 0, Profile: "1g.10gb+gfx", Graphics: true},
+	}
+	want[2].MIGEnabled = true // with no instance made yet
+	ask(t, library, lines).expect(t, discover.NVMLExitOK, want, "")
+}
+
+func TestOneLostGPULeavesTheOthers(t *testing.T) {
+	t.Parallel()
+	want := allFull(4)
+	want[1] = discover.NVMLGPU{Index: 1, Lost: true, Errors: []string{"nvmlDeviceGetHandleByIndex_v2: GPU is lost"}}
+	ask(t, library, gpus(4)+"fail * gpu=1 status=15\n").expect(t, discover.NVMLExitOK, want, "")
+}
+
+func TestGPUThatIsLostOnTheWayKeepsItsAddressAndIsAskedNoMore(t *testing.T) {
+	t.Parallel()
+	want := allFull(4)
+	want[2] = discover.NVMLGPU{Index: 2, PCIBusID: busID(2), Lost: true, Errors: []string{"nvmlDeviceGetUUID: GPU is lost"}}
+	// The second rule would show: what hangs was asked.
+	lines := gpus(4) + "fail nvmlDeviceGetUUID gpu=2 status=15\nhang nvmlDeviceGetName gpu=2\n"
+	ask(t, library, lines, "--timeout", "30s").expect(t, discover.NVMLExitOK, want, "")
+}
+
+func TestGPUThatIsLostThroughAMIGDeviceIsLost(t *testing.T) {
+	t.Parallel()
+	lines := gpus(2, 0) + `
+migdev gpu=0 index=0 gi=1 ci=0 uuid=MIG-a gislices=3 cislices=3 memory=40192 name=H100 MIG 3g.40gb
+fail nvmlDeviceGetGpuInstanceId gpu=0 status=15
+`
+	want := allFull(2)
+	want[0].MIGEnabled = true
+	want[0].Lost = true
+	want[0].Errors = []string{"MIG device 0: nvmlDeviceGetGpuInstanceId: GPU is lost"}
+	ask(t, library, lines).expect(t, discover.NVMLExitOK, want, "")
+}
+
+func TestCallThatFailsCostsOnlyItsAnswer(t *testing.T) {
+	t.Parallel()
+	mig := `
+migdev gpu=1 index=0 gi=1 ci=0 uuid=MIG-a gislices=3 cislices=3 memory=40192 name=H100 MIG 3g.40gb
+`
+	migGPU := func() discover.NVMLGPU {
+		g := full(2, 1)
+		g.MIGEnabled = true
+		g.MIGDevices = []discover.NVMLMIGDevice{{Index: 0, UUID: "MIG-a", GPUInstance: 1, Profile: "3g.40gb"}}
+		return g
+	}
+	for rule, change := range map[string]func(*discover.NVMLGPU){
+		"fail nvmlDeviceGetHandleByIndex_v2 gpu=1 status=4": func(g *discover.NVMLGPU) {
+			*g = discover.NVMLGPU{Index: 1, Errors: []string{"nvmlDeviceGetHandleByIndex_v2: Insufficient Permissions"}}
+		},
+		"fail nvmlDeviceGetPciInfo_v3 gpu=1 status=999": func(g *discover.NVMLGPU) {
+			g.PCIBusID, g.Errors = "", []string{"nvmlDeviceGetPciInfo_v3: Unknown Error"}
+		},
+		"fail nvmlDeviceGetUUID gpu=1 status=999": func(g *discover.NVMLGPU) {
+			// MIG devices are asked with the same function.
+			g.UUID, g.Errors = "", []string{"nvmlDeviceGetUUID: Unknown Error"}
+			g.MIGDevices[0].UUID, g.MIGDevices[0].Errors = "", g.Errors
+		},
+		"fail nvmlDeviceGetMinorNumber gpu=1 status=3": func(g *discover.NVMLGPU) {
+			g.Minor, g.Errors = nil, []string{"nvmlDeviceGetMinorNumber: Not Supported"}
+		},
+		"fail nvmlDeviceGetName gpu=1 status=999": func(g *discover.NVMLGPU) {
+			g.Name, g.Errors = "", []string{"nvmlDeviceGetName: Unknown Error"}
+			g.MIGDevices[0].Errors = g.Errors
+		},
+		"fail nvmlDeviceGetMigMode gpu=1 status=999": func(g *discover.NVMLGPU) {
+			g.MIGEnabled, g.MIGDevices, g.Errors = false, nil, []string{"nvmlDeviceGetMigMode: Unknown Error"}
+		},
+		// What a GPU without MIG answers.
+		"fail nvmlDeviceGetMigMode gpu=1 status=3": func(g *discover.NVMLGPU) {
+			g.MIGEnabled, g.MIGDevices = false, nil
+		},
+		"fail nvmlDeviceGetMigDeviceHandleByIndex gpu=1 status=4": func(g *discover.NVMLGPU) {
+			g.MIGDevices = nil
+			for range 7 {
+				g.Errors = append(g.Errors, "nvmlDeviceGetMigDeviceHandleByIndex: Insufficient Permissions")
+			}
+		},
+		"fail nvmlSystemGetDriverVersion status=999": func(*discover.NVMLGPU) {},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			t.Parallel()
+			want := []discover.NVMLGPU{full(2, 0), migGPU()}
+			change(&want[1])
+			ask(t, library, gpus(2, 1)+mig+rule+"\n").expect(t, discover.NVMLExitOK, want, "")
+		})
+	}
+}
+
+func TestMIGDeviceWithoutItsInstanceNumbersIsLeftOut(t *testing.T) {
+	t.Parallel()
+	lines := gpus(1, 0) + `
+migdev gpu=0 index=3 gi=1 ci=0 uuid=MIG-a gislices=3 cislices=3 memory=40192 name=H100 MIG 3g.40gb
+fail nvmlDeviceGetComputeInstanceId gpu=0 status=999
+`
+	r := ask(t, library, lines)
+	if got := r.report.GPUs[0]; len(got.MIGDevices) != 0 {
+		t.Errorf("MIG devices %v, want none: 0 would be taken for the compute instance", got.MIGDevices)
+	}
+	if want := []string{"MIG device 3: nvmlDeviceGetComputeInstanceId: Unknown Error"}; !cmp.Equal(r.report.GPUs[0].Errors, want) {
+		t.Errorf("errors %q, want %q", r.report.GPUs[0].Errors, want)
+	}
+}
+
+func TestFailureAsAWholeHasAStatusOfItsOwn(t *testing.T) {
+	t.Parallel()
+	for rule, want := range map[string]struct {
+		status  int
+		failure string
+	}{
+		"fail nvmlInit_v2 status=9":           {discover.NVMLExitNoDriver, "nvmlInit_v2: Driver Not Loaded"},
+		"fail nvmlInit_v2 status=18":          {discover.NVMLExitVersionMismatch, "nvmlInit_v2: Driver/library version mismatch"},
+		"fail nvmlInit_v2 status=12":          {discover.NVMLExitNoLibrary, "nvmlInit_v2: NVML Shared Library Not Found"},
+		"fail nvmlInit_v2 status=4":           {discover.NVMLExitFailed, "nvmlInit_v2: Insufficient Permissions"},
+		"fail nvmlDeviceGetCount_v2 status=4": {discover.NVMLExitFailed, "nvmlDeviceGetCount_v2: Insufficient Permissions"},
+		"no such line":                        {discover.NVMLExitFailed, "nvmlInit_v2: Unknown Error"},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			t.Parallel()
+			ask(t, library, gpus(2)+rule+"\n").expect(t, want.status, []discover.NVMLGPU{}, want.failure)
+		})
+	}
+}
+
+func TestFailingShutdownKeepsTheReport(t *testing.T) {
+	t.Parallel()
+	ask(t, library, gpus(2)+"fail nvmlShutdown status=999\n").
+		expect(t, discover.NVMLExitFailed, allFull(2), "nvmlShutdown: Unknown Error")
+}
+
+func TestLibraryThatCannotBeLoadedIsNamed(t *testing.T) {
+	t.Parallel()
+	noELF := filepath.Join(t.TempDir(), "libnvidia-ml.so.1")
+	if err := os.WriteFile(noELF, []byte("no ELF file, but long enough to have a header, were it one"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/no/such/libnvidia-ml.so.1", noELF} {
+		r := ask(t, path, gpus(1))
+		if r.status != discover.NVMLExitNoLibrary || !strings.Contains(r.report.Error, path) {
+			t.Errorf("%s: status %d, error %q, want %d and the path", path, r.status, r.report.Error, discover.NVMLExitNoLibrary)
+		}
+	}
+}
+
+func TestLibraryOfAnotherKindIsNoNVML(t *testing.T) {
+	t.Parallel()
+	ask(t, "libc.so.6", gpus(1)).expect(t, discover.NVMLExitNoLibrary, []discover.NVMLGPU{},
+		"nvmlInit_v2: the library does not have this function")
+}
+
+func TestLibraryFromBeforeMIGDoes(t *testing.T) {
+	t.Parallel()
+	want := allFull(2)
+	for i := range want {
+		want[i].PCIBusID = strings.TrimPrefix(busID(i), "0000")
+	}
+	// The library is told of MIG, but has no function to pass that on.
+	ask(t, oldLibrary, gpus(2, 1)).expect(t, discover.NVMLExitOK, want, "")
+}
+
+func TestCallThatHangsIsNamedAndTheReportEndsThere(t *testing.T) {
+	t.Parallel()
+	third := full(8, 2)
+	third.Name = ""
+	mig := gpus(8, 1) + "migdev gpu=1 index=3 gi=1 ci=0 uuid=MIG-a gislices=3 cislices=3 memory=40192 name=H100\n"
+	migGPU := full(8, 1)
+	migGPU.MIGEnabled = true
+	migGPU.MIGDevices = []discover.NVMLMIGDevice{{Index: 3, UUID: "MIG-a", GPUInstance: 1}}
+	for name, test := range map[string]struct {
+		lines string
+		gpus  []discover.NVMLGPU
+		call  string
+	}{
+		"init":     {gpus(8) + "hang nvmlInit_v2\n", []discover.NVMLGPU{}, "nvmlInit_v2"},
+		"count":    {gpus(8) + "hang nvmlDeviceGetCount_v2\n", []discover.NVMLGPU{}, "nvmlDeviceGetCount_v2"},
+		"GPU":      {gpus(8) + "hang nvmlDeviceGetName gpu=2\n", append(allFull(8)[:2], third), "nvmlDeviceGetName of GPU 2"},
+		"profile":  {mig + "hang nvmlGpuInstanceGetInfo gpu=1\n", []discover.NVMLGPU{full(8, 0), migGPU}, "finding the profile of MIG device 3 of GPU 1"},
+		"shutdown": {gpus(8) + "hang nvmlShutdown\n", allFull(8), "nvmlShutdown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// Time enough to come to the call on a busy machine.
+			ask(t, library, test.lines, "--timeout", "2s").expect(t, discover.NVMLExitTimeout, test.gpus, test.call+" did not return within 2s")
+		})
+	}
+}
+
+func TestCrashInsideNVMLIsADeathBySignal(t *testing.T) {
+	t.Parallel()
+	for _, function := range []string{"nvmlInit_v2", "nvmlDeviceGetName"} {
+		if r := ask(t, library, gpus(2)+"abort "+function+"\n"); r.status != 128+int(syscall.SIGABRT) {
+			t.Errorf("%s: status %d, want that of SIGABRT; standard error: %s", function, r.status, r.stderr)
+		}
+	}
+}
+
+func TestProbeDiesWithItsParent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	configuration := filepath.Join(dir, "nvml.conf")
+	if err := os.WriteFile(configuration, []byte(gpus(1)+"hang nvmlInit_v2\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	shell := exec.Command("/bin/sh", "-c", `"$0" --library "$1" --timeout 1h & echo $!; wait`, probe, library)
+	shell.Env = []string{"FAKE_NVML_CONF=" + configuration}
+	shell.Stdout = writer
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	writer.Close()
+	deadline := time.Now().Add(time.Minute)
+	if err := reader.SetReadDeadline(deadline); err != nil {
+		t.Fatal(err)
+	}
+	output := bufio.NewReader(reader)
+	pid, err := output.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid = strings.TrimSpace(pid)
+	// Once the library is loaded the probe is well under way.
+	for loaded := false; !loaded; time.Sleep(time.Millisecond) {
+		maps, err := os.ReadFile("/proc/" + pid + "/maps")
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the probe %s has not loaded the library: %v", pid, err)
+		}
+		loaded = bytes.Contains(maps, []byte(library))
+	}
+	if err := shell.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = shell.Wait() // it was killed, which is an error
+	// The pipe ends when the probe, the last to hold it, has.
+	if rest, err := io.ReadAll(output); err != nil || len(rest) > 0 {
+		t.Errorf("the probe %s outlived its parent: %q, %v", pid, rest, err)
+	}
+}
+
+func TestUsageErrorsAndVersion(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]struct {
+		status int
+		output string
+	}{
+		"--version":      {discover.NVMLExitOK, "cdigen-nvml v1.2.3\n"},
+		"--help":         {discover.NVMLExitOK, "-library"},
+		"--timeout 0s":   {discover.NVMLExitUsage, "must be above 0"},
+		"--timeout soon": {discover.NVMLExitUsage, "invalid value"},
+		"--no-such-flag": {discover.NVMLExitUsage, "not defined"},
+		"argument":       {discover.NVMLExitUsage, `unexpected argument "argument"`},
+	} {
+		cmd := exec.Command(probe, strings.Fields(args)...)
+		out, _ := cmd.CombinedOutput()
+		if status := cmd.ProcessState.ExitCode(); status != want.status || !strings.Contains(string(out), want.output) {
+			t.Errorf("%s: status %d, output %q, want %d and %q", args, status, out, want.status, want.output)
+		}
+	}
+}
