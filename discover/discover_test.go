@@ -272,7 +272,7 @@ func TestLibrarySearchPath(t *testing.T) {
 	}
 	inv, err := discover.Run(context.Background(), hosttest.Reopen(t, d, dir), discover.Modules(discover.Options{
 		LibrarySearchPath: []string{"/opt/driver/libs", "/none"}, Probe: hosttest.Probe(d)}))
-	if err != nil || inv.Library("libcuda.so.1") == nil || inv.Library("libcuda.so.1").HostPath != "/opt/driver/libs/libcuda.so.550.54.15" {
+	if err != nil || len(inv.Libraries) == 0 || inv.Libraries[0].HostPath != "/opt/driver/libs/libcuda.so.550.54.15" {
 		t.Errorf("%+v, %v", inv.Libraries, err)
 	}
 	wantFinding(t, inv, "library", discover.MissingRequired, "/none: library search path")

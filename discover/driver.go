@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // driver reads what the kernel module says of itself.
@@ -41,9 +42,15 @@ func (m driver) Discover(_ context.Context, host Host, inv *Inventory) error {
 }
 
 var (
-	kernelModule  = regexp.MustCompile(`(Open )?Kernel Module\b`)
-	driverVersion = regexp.MustCompile(`(?:^|\s)(\d+\.\d+(?:\.\d+)?)(?:\s|$)`)
+	kernelModule  = lazy(`(Open )?Kernel Module\b`)
+	driverVersion = lazy(`(?:^|\s)(\d+\.\d+(?:\.\d+)?)(?:\s|$)`)
 )
+
+// lazy compiles an expression when it is first needed: cdigen-nvml, which has
+// this package for its types, needs none, and starts once for each generation.
+func lazy(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // ParseVersion reads /proc/driver/nvidia/version. Its first line is one of
 //
@@ -58,11 +65,11 @@ func ParseVersion(data []byte) (version string, flavor Flavor, err error) {
 		if !ok {
 			continue
 		}
-		at := kernelModule.FindIndex(rest)
+		at := kernelModule().FindIndex(rest)
 		if at == nil {
 			break
 		}
-		m := driverVersion.FindSubmatch(rest[at[1]:])
+		m := driverVersion().FindSubmatch(rest[at[1]:])
 		if m == nil || len(m[1]) > 32 {
 			break
 		}

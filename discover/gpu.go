@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -117,7 +116,19 @@ type Information struct {
 	Excluded bool
 }
 
-var gpuUUID = regexp.MustCompile(`^GPU-[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+// isGPUUUID accepts "GPU-" and a UUID in the usual form of 36 characters.
+func isGPUUUID(s string) bool {
+	rest, ok := strings.CutPrefix(s, "GPU-")
+	if !ok || len(rest) != 36 {
+		return false
+	}
+	for i, part := range strings.Split(rest, "-") {
+		if i > 4 || len(part) != []int{8, 4, 4, 4, 12}[i] || !isHex(part) {
+			return false
+		}
+	}
+	return true
+}
 
 // ParseInformation reads lines of a key, a colon and a value with spaces and
 // tabs around them:
@@ -143,7 +154,7 @@ func ParseInformation(data []byte) (Information, error) {
 		case "Model":
 			info.Model = value
 		case "GPU UUID":
-			if gpuUUID.MatchString(value) {
+			if isGPUUUID(value) {
 				info.UUID = value
 			}
 		case "Bus Location":
@@ -167,16 +178,13 @@ func ParseInformation(data []byte) (Information, error) {
 	return info, nil
 }
 
-var pciAddress = regexp.MustCompile(`^([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$`)
-
 // parsePCI turns an address "0000:3b:00.0" into a number that sorts as the bus
 // does.
 func parsePCI(address string) (uint64, error) {
-	m := pciAddress.FindStringSubmatch(address)
-	if m == nil {
+	if !isPCIBusID(address) || strings.ToLower(address) != address {
 		return 0, fmt.Errorf("%q is not a PCI address", address)
 	}
-	return strconv.ParseUint(m[1]+m[2]+m[3]+m[4], 16, 64)
+	return strconv.ParseUint(strings.NewReplacer(":", "", ".", "").Replace(address), 16, 64)
 }
 
 // sysfsPCI turns NVML's form of an address, "00000000:3B:00.0", into that of

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -162,6 +163,35 @@ func (t Tree) ReadDir(name string) ([]fs.DirEntry, error) {
 		return nil, err
 	}
 	return fs.ReadDir(t.fsys, real)
+}
+
+// names lists the names in a directory that keep says yes to, in order. A
+// directory of libraries has thousands, of which a few matter, so that it pays to
+// ask the system for nothing but names.
+func (t Tree) names(dir string, keep func(string) bool) ([]string, error) {
+	f, err := t.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var all []string
+	switch d := f.(type) {
+	case interface {
+		Readdirnames(n int) ([]string, error)
+	}:
+		all, err = d.Readdirnames(-1)
+	case fs.ReadDirFile:
+		var entries []fs.DirEntry
+		entries, err = d.ReadDir(-1)
+		for _, e := range entries {
+			all = append(all, e.Name())
+		}
+	default:
+		err = &fs.PathError{Op: "readdir", Path: dir, Err: syscall.ENOTDIR}
+	}
+	all = slices.DeleteFunc(all, func(name string) bool { return !keep(name) })
+	slices.Sort(all)
+	return all, err
 }
 
 // Lstat describes a file; links are followed on the way to it but not at it.

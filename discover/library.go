@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -17,7 +16,11 @@ import (
 )
 
 // libraries finds the user-space driver that goes with the loaded kernel module.
-type libraries struct{ searchPath []string }
+type libraries struct {
+	searchPath []string
+	// located is told where NVML is before the libraries themselves are read.
+	located func(ctx context.Context, nvml string)
+}
 
 func (libraries) Name() string { return "library" }
 
@@ -70,7 +73,7 @@ var unversioned = []string{
 // driverFile matches the name of a library that a driver version ends. A driver
 // version begins with three digits ("470.256.02"), which tells it from the
 // library's own version ("libnvidia-egl-wayland.so.1.1.13").
-var driverFile = regexp.MustCompile(`^(?:libcuda|libcudadebugger|libnvcuvid|libnvoptix|libnvidia-[a-z0-9-]+|lib[A-Za-z0-9_]+_nvidia)\.so\.(\d{3,}\.\d{2,}(?:\.\d+)?)$`)
+var driverFile = lazy(`^(?:libcuda|libcudadebugger|libnvcuvid|libnvoptix|libnvidia-[a-z0-9-]+|lib[A-Za-z0-9_]+_nvidia)\.so\.(\d{3,}\.\d{2,}(?:\.\d+)?)$`)
 
 func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	version := inv.Driver.Version
@@ -87,6 +90,11 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				inv.find(m.Name(), Fault, host.Driver.HostPath(path.Join(dir, sub)), "%v", err)
 			}
+		}
+	}
+	for _, f := range set.files {
+		if f.name == "libnvidia-ml.so."+version && m.located != nil {
+			m.located(ctx, host.Driver.HostPath(f.path))
 		}
 	}
 	for _, dir := range set.order {
@@ -212,19 +220,16 @@ type otherVersion struct {
 
 func (s *librarySet) scan(root Tree, dir, sub string) error {
 	dir = path.Join(dir, sub)
-	entries, err := root.ReadDir(dir)
+	suffix := ".so." + s.version
+	names, err := root.names(dir, func(name string) bool { return mayBeNVIDIA(name) || strings.HasSuffix(name, suffix) })
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		name := e.Name()
-		if !strings.HasPrefix(name, "lib") {
-			continue
-		}
-		versioned := strings.HasSuffix(name, ".so."+s.version)
+	for _, name := range names {
+		versioned := strings.HasPrefix(name, "lib") && strings.HasSuffix(name, suffix)
 		if !versioned && !matchesAny(unversioned, name) {
-			if m := driverFile.FindStringSubmatch(name); m != nil && e.Type().IsRegular() {
-				s.other(dir, m[1])
+			if version := s.otherVersion(root, dir, name); version != "" {
+				s.other(dir, version)
 			}
 			continue
 		}
@@ -235,13 +240,31 @@ func (s *librarySet) scan(root Tree, dir, sub string) error {
 		base := path.Base(real)
 		// Links that lead out of the set, to another version's file, are not
 		// the set's; and one file is taken once, where it is met first.
-		if versioned && !strings.HasSuffix(base, ".so."+s.version) || s.seen[real] || s.seen[path.Join(sub, base)+"\x00"] {
+		if versioned && !strings.HasSuffix(base, suffix) || s.seen[real] || s.seen[path.Join(sub, base)+"\x00"] {
 			continue
 		}
 		s.seen[real], s.seen[path.Join(sub, base)+"\x00"] = true, true
 		s.files = append(s.files, libraryFile{name: base, sub: sub, path: "/" + real, versioned: versioned})
 	}
 	return nil
+}
+
+// mayBeNVIDIA is a quick first look at a name, of which there are thousands.
+func mayBeNVIDIA(name string) bool {
+	return strings.HasPrefix(name, "lib") && (strings.Contains(name, "nv") || strings.HasPrefix(name, "libcuda"))
+}
+
+// otherVersion is the driver version that ends a library's name, and empty for
+// links and what is no library of the driver.
+func (s *librarySet) otherVersion(root Tree, dir, name string) string {
+	m := driverFile().FindStringSubmatch(name)
+	if m == nil {
+		return ""
+	}
+	if info, err := root.Lstat(path.Join(dir, name)); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	return m[1]
 }
 
 func (s *librarySet) other(dir, version string) {
@@ -283,14 +306,4 @@ func readLibrary(host Host, f libraryFile) (Library, error) {
 	}
 	lib.SONAME = info.SONAME
 	return lib, nil
-}
-
-// Library returns the library of that SONAME, or nil.
-func (inv *Inventory) Library(soname string) *Library {
-	for i := range inv.Libraries {
-		if inv.Libraries[i].SONAME == soname {
-			return &inv.Libraries[i]
-		}
-	}
-	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -205,28 +204,43 @@ func parseCapability(data []byte) (int, error) {
 	return 0, errors.New("no line DeviceFileMinor")
 }
 
-var migMinor = regexp.MustCompile(`^gpu(\d{1,4})/gi(\d{1,4})(?:/ci(\d{1,4}))?/access (\d{1,7})$`)
-
 // parseMIGMinors reads /proc/driver/nvidia-caps/mig-minors, lines such as
 // "gpu0/gi1/access 12" and "gpu0/gi1/ci0/access 13". Lines of other capabilities
 // ("config 1") are passed over.
 func parseMIGMinors(data []byte) (map[instance]int, error) {
 	table := map[instance]int{}
 	for line := range strings.Lines(string(data)) {
-		f := migMinor.FindStringSubmatch(strings.TrimRight(line, "\n"))
-		if f == nil {
+		name, minor, _ := strings.Cut(strings.TrimRight(line, "\n"), " ")
+		number, err := strconv.ParseUint(minor, 10, 20) // MINORBITS of Linux
+		if err != nil {
 			continue
 		}
-		var n [4]int
-		for i, s := range f[1:] {
-			if n[i] = -1; s != "" {
-				n[i], _ = strconv.Atoi(s) // at most seven digits
-			}
+		if i, ok := parseInstance(name); ok {
+			table[i] = int(number)
 		}
-		table[instance{n[0], n[1], n[2]}] = n[3]
 	}
 	if len(table) == 0 {
 		return table, errors.New("no line gpu<minor>/gi<number>/access <minor>")
 	}
 	return table, nil
+}
+
+// parseInstance reads the name of an access capability, "gpu0/gi1/access" or
+// "gpu0/gi1/ci0/access".
+func parseInstance(name string) (instance, bool) {
+	parts := strings.Split(name, "/")
+	last := len(parts) - 1
+	if last < 2 || last > 3 || parts[last] != "access" {
+		return instance{}, false
+	}
+	numbers := [3]int{0, 0, -1}
+	for n, part := range parts[:last] {
+		digits, ok := strings.CutPrefix(part, [3]string{"gpu", "gi", "ci"}[n])
+		number, err := strconv.ParseUint(digits, 10, 16)
+		if !ok || err != nil {
+			return instance{}, false
+		}
+		numbers[n] = int(number)
+	}
+	return instance{numbers[0], numbers[1], numbers[2]}, true
 }

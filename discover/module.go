@@ -26,11 +26,13 @@ type Options struct {
 // Modules is the list of all modules in the order they run: a module may read
 // what those before it have found.
 func Modules(o Options) []Module {
+	probe := &nvml{probe: o.Probe}
 	return []Module{
 		driver{},
+		// The probe takes longest, so it starts as soon as its library is found.
+		libraries{searchPath: o.LibrarySearchPath, located: probe.start},
 		gpus{},
-		libraries{searchPath: o.LibrarySearchPath},
-		nvml{probe: o.Probe},
+		probe,
 		mig{},
 		deviceNodes{},
 		drm{},

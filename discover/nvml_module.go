@@ -10,35 +10,51 @@ import (
 
 // nvml asks NVML what procfs does not have, and compares the rest.
 type nvml struct {
-	probe func(library string) ProbeFunc
+	probe  func(library string) ProbeFunc
+	answer chan probeAnswer // nil until the probe was started
 }
 
-func (nvml) Name() string { return "nvml" }
+type probeAnswer struct {
+	report *NVMLReport
+	err    error
+}
 
-func (m nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
-	if m.probe == nil || inv.Driver.Version == "" {
+func (*nvml) Name() string { return "nvml" }
+
+// start asks NVML in the background.
+func (m *nvml) start(ctx context.Context, library string) {
+	if m.probe == nil || m.answer != nil {
+		return
+	}
+	m.answer = make(chan probeAnswer, 1)
+	go func() {
+		report, err := m.probe(library)(ctx)
+		m.answer <- probeAnswer{report, err}
+	}()
+}
+
+func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
+	switch {
+	case m.probe == nil || inv.Driver.Version == "":
+		return nil
+	case m.answer == nil:
+		inv.find(m.Name(), MissingRequired, "libnvidia-ml.so.1", "not found below %s: GPUs are taken from procfs, MIG devices have no UUID, a lost GPU goes unnoticed", host.Driver.Path)
 		return nil
 	}
-	const soname = "libnvidia-ml.so.1"
-	lib := inv.Library(soname)
-	if lib == nil {
-		inv.find(m.Name(), MissingRequired, soname, "not found below %s: GPUs are taken from procfs, MIG devices have no UUID, a lost GPU goes unnoticed", host.Driver.Path)
-		return nil
-	}
-	report, err := m.probe(lib.HostPath)(ctx)
+	a := <-m.answer
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil {
-		m.findProbeError(inv, err)
+	if a.err != nil {
+		m.findProbeError(inv, a.err)
 	}
-	if report != nil {
-		m.merge(report, err == nil, inv)
+	if a.report != nil {
+		m.merge(a.report, a.err == nil, inv)
 	}
 	return nil
 }
 
-func (m nvml) findProbeError(inv *Inventory, err error) {
+func (m *nvml) findProbeError(inv *Inventory, err error) {
 	advice := "GPUs are taken from procfs"
 	var failed *ProbeError
 	if errors.As(err, &failed) && failed.Kind == ProbeVersionMismatch {
@@ -49,7 +65,7 @@ func (m nvml) findProbeError(inv *Inventory, err error) {
 
 // merge brings NVML's word and procfs's together. When the probe broke off, what
 // it had not come to is no disagreement.
-func (m nvml) merge(report *NVMLReport, whole bool, inv *Inventory) {
+func (m *nvml) merge(report *NVMLReport, whole bool, inv *Inventory) {
 	if v := report.CUDADriverVersion; v > 0 {
 		inv.Driver.CUDAVersion = fmt.Sprintf("%d.%d", v/1000, v%1000/10)
 	}
@@ -93,7 +109,7 @@ func matchGPU(n *NVMLGPU, list []GPU) *GPU {
 	return &list[i]
 }
 
-func (m nvml) findUnmatched(n *NVMLGPU, inv *Inventory) {
+func (m *nvml) findUnmatched(n *NVMLGPU, inv *Inventory) {
 	subject := fmt.Sprintf("GPU %d", n.Index)
 	if n.PCIBusID != "" || n.UUID != "" {
 		subject += " (" + strings.Trim(sysfsPCI(n.PCIBusID)+", "+n.UUID, ", ") + ")"
@@ -105,7 +121,7 @@ func (m nvml) findUnmatched(n *NVMLGPU, inv *Inventory) {
 	inv.find(m.Name(), Fault, subject, "%s", message)
 }
 
-func (m nvml) mergeGPU(n *NVMLGPU, g *GPU, inv *Inventory) {
+func (m *nvml) mergeGPU(n *NVMLGPU, g *GPU, inv *Inventory) {
 	if g.UUID == "" {
 		g.UUID = n.UUID
 	}

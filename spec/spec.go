@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,9 +9,9 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/mod/semver"
 	"golang.org/x/sys/unix"
-	"sigs.k8s.io/yaml"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	"tags.cncf.io/container-device-interface/pkg/parser"
 	specs "tags.cncf.io/container-device-interface/specs-go"
@@ -218,8 +219,11 @@ const (
 func Encode(s *specs.Spec, f Format) ([]byte, error) {
 	switch f {
 	case YAML:
-		data, err := yaml.Marshal(s)
-		return append([]byte("---\n"), data...), err
+		var b bytes.Buffer
+		e := yaml.NewEncoder(&b)
+		e.SetIndent(2)
+		err := errors.Join(e.Encode(s), e.Close())
+		return b.Bytes(), err
 	case JSON:
 		data, err := json.MarshalIndent(s, "", "  ")
 		return append(data, '\n'), err

@@ -83,7 +83,7 @@ func run(args []string, stdout io.WriteCloser, stderr io.Writer) int {
 	}
 	// A thread stuck in the kernel keeps the process, and with it its files, from
 	// going. The reader shall have the end of the report all the same.
-	stdout.Close()
+	_ = stdout.Close()
 	if p.report.Error != "" {
 		fmt.Fprintln(stderr, "cdigen-nvml:", p.report.Error)
 	}

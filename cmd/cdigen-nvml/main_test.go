@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	default:
 		status = m.Run()
 	}
-	os.RemoveAll(dir)
+	_ = os.RemoveAll(dir)
 	os.Exit(status)
 }
 
@@ -405,7 +405,7 @@ func TestProbeDiesWithItsParent(t *testing.T) {
 	if err := shell.Start(); err != nil {
 		t.Fatal(err)
 	}
-	writer.Close()
+	_ = writer.Close()
 	deadline := time.Now().Add(time.Minute)
 	if err := reader.SetReadDeadline(deadline); err != nil {
 		t.Fatal(err)

@@ -41,6 +41,9 @@ type Description struct {
 	Model string `json:"model,omitempty"`
 	// GPUs in any order; NVML's index is their place in the order of PCI addresses.
 	GPUs []GPU `json:"gpus,omitempty"`
+	// SystemLibraries is how many libraries that have nothing to do with the driver
+	// stand beside it and in the loader's cache.
+	SystemLibraries int `json:"systemLibraries,omitempty"`
 	// NVSwitches is how many NVSwitch bridges are on the PCI bus: devices of
 	// NVIDIA's that are no GPUs.
 	NVSwitches int `json:"nvSwitches,omitempty"`

@@ -1,6 +1,7 @@
 package simhost
 
 import (
+	"fmt"
 	"os"
 	"path"
 	"runtime"
@@ -130,6 +131,13 @@ func (d *Description) writeUserSpace(t *tree, o Options) {
 		name := path.Join(d.libraryDir(true), l.file())
 		t.write(path.Join(d.driverRoot(), name), string(sharedObject(d.arch(), l.soname)))
 		cache = append(cache, cacheEntry{l.soname, "/" + name})
+	}
+	for i := range d.SystemLibraries {
+		soname := fmt.Sprintf("libsystem%d.so.1", i)
+		name := path.Join(d.libraryDir(true), soname)
+		t.write(path.Join(d.driverRoot(), name+".0"), string(sharedObject(d.arch(), soname)))
+		t.link(path.Base(name)+".0", path.Join(d.driverRoot(), name))
+		cache = append(cache, cacheEntry{soname, "/" + name})
 	}
 	if d.Driver.Version != "" {
 		t.writeMode(path.Join(d.driverRoot(), "usr/bin/nvidia-smi"), []byte("#!/bin/sh\necho simulated\n"), 0o755)

@@ -59,7 +59,7 @@ func compile(compiler string, args []string, path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	input, output := filepath.Join(work, "nvml.c"), filepath.Join(work, "libnvidia-ml.so.1")
 	if err := os.WriteFile(input, source, 0o644); err != nil {
 		return err

@@ -1,0 +1,125 @@
+# GNU make 4.3 or newer, Go and a C compiler (for the NVML probe and the fake
+# NVML library of the tests). `make help` lists the targets.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+MAKEFLAGS   += --no-builtin-rules
+
+GO       ?= go
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+FUZZTIME ?= 10s
+# Extra flags for `make test`, for instance TESTFLAGS='-v -run MIG'.
+TESTFLAGS ?=
+# How many runs of each program `make bench` measures.
+BENCHRUNS ?= 21
+COVER_MIN ?= 85
+
+# A source archive may lie inside somebody else's repository, hence the test
+# for .git; a repository of another owner makes git describe fail.
+VERSION ?= $(shell { test -e .git && git describe --tags --always --dirty 2>/dev/null; } || echo devel)
+
+LDFLAGS =
+
+# The version comes from -ldflags, so the go command need not ask git as well
+# (it refuses to build in a checkout that belongs to another user).
+BUILD = $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) $(LDFLAGS)' -o $@
+
+# The go command's own flags, and no warnings about what NVML has deprecated:
+# go-nvml wraps all of it.
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := build/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
+NVIDIA_CTK_VERSION := v1.20.1
+NVIDIA_CTK := build/tools/nvidia-ctk-$(NVIDIA_CTK_VERSION)
+
+BINARIES := bin/cdigen bin/cdigen-nvml bin/cdigen-hook
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: $(BINARIES) ## Build the three binaries into bin/
+
+# The go command knows better than make what is out of date.
+.PHONY: $(BINARIES)
+bin/cdigen bin/cdigen-hook: export CGO_ENABLED = 0
+bin/cdigen-nvml: export CGO_ENABLED = 1
+# Functions of NVML that the installed library lacks must not matter until they
+# are called, which no distribution's default of -z now may change.
+bin/cdigen-nvml: LDFLAGS = -extldflags=-Wl,-z,lazy
+$(BINARIES): bin/%:
+	@mkdir -p bin
+	$(BUILD) ./cmd/$*
+
+.PHONY: packages
+packages:
+	@internal/e2e/packages.sh
+
+# Not cached: the tests run programs and read files that go test cannot see.
+.PHONY: test
+test: packages ## Run all tests (as root: with real container runtimes)
+	$(GO) test -count=1 -timeout=20m $(TESTFLAGS) ./...
+
+.PHONY: demo
+demo: build ## Show the GPUs, the device names and the spec of this or a simulated host
+	@internal/demo/demo.sh
+
+.PHONY: bench
+bench: build $(NVIDIA_CTK) ## Measure a generation: in process, whole process, against nvidia-ctk
+	$(GO) test -run '^$$' -bench . -benchmem ./discover/... ./edits/... ./spec/...
+	$(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK)
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (10s)
+	@for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "fuzz $$pkg $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Check the format, go vet, golangci-lint
+	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...)); \
+	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:" $$unformatted >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GOLANGCI_LINT) run
+
+.PHONY: cover
+cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) percent
+	@$(GO) test -cover ./discover/... ./edits/... ./spec/... | awk -v min=$(COVER_MIN) ' \
+	  { print } \
+	  match($$0, /coverage: [0-9.]+%/) { \
+	    if (substr($$0, RSTART + 10, RLENGTH - 11) + 0 < min) low = low " " ($$1 == "ok" ? $$2 : $$1) } \
+	  END { if (low) { print "coverage below " min "%:" low; exit 1 } }'
+
+.PHONY: golden
+golden: ## Rewrite the golden files; review the difference like code
+	$(GO) test -count=1 ./spec -update
+
+.PHONY: install
+install: build ## Install the binaries below DESTDIR/PREFIX/bin
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 0755 $(BINARIES) '$(DESTDIR)$(PREFIX)/bin'
+
+.PHONY: check
+check: ## Do everything that CI does
+	.ci/run
+
+.PHONY: clean
+clean: ## Remove what the other targets made here
+	rm -rf bin build
+
+$(GOLANGCI_LINT):
+	@mkdir -p $(@D)/tmp
+	GOBIN='$(CURDIR)/$(@D)/tmp' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv $(@D)/tmp/golangci-lint $@
+
+$(NVIDIA_CTK):
+	@mkdir -p $(@D)/tmp
+	GOBIN='$(CURDIR)/$(@D)/tmp' $(GO) install github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-ctk@$(NVIDIA_CTK_VERSION)
+	mv $(@D)/tmp/nvidia-ctk $@
