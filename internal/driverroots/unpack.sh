@@ -147,25 +147,47 @@ has_all() {
 # make_root NAME SUITE [PACKAGE...] makes the root NAME, the series of the driver,
 # unless it is there. PACKAGE is what only this series has in non-free.
 make_root() {
-	local name=$1 suite=$2 root version
+	local name=$1 suite=$2 made=$cache/$1 root=$work/root version failed=''
 	shift 2
-	local stamp=$cache/$name/driver-root required=("${main[@]}" "${non_free[@]}" "$@")
+	local required=("${main[@]}" "${non_free[@]}" "$@")
+	local wanted=("${required[@]}" "${contrib[@]}" "${non_free_firmware[@]}")
 
-	if has_all "$stamp" "${required[@]}" "${contrib[@]}" "${non_free_firmware[@]}"; then
-		echo "$cache/$name"
+	if has_all "$made/driver-root" "${wanted[@]}"; then
+		echo "$made"
 		return
 	fi
 
 	rm -rf "$work"
 	mkdir -p "$work/debs"
-	say "$name: downloading $(( ${#required[@]} + ${#contrib[@]} + ${#non_free_firmware[@]} )) packages of $suite"
-	download main "${main[@]}" || die "$name: cannot have main of $suite: $(last_error)"
-	download non-free "${non_free[@]}" "$@" || die "$name: cannot have non-free of $suite: $(last_error)"
-	download contrib "${contrib[@]}" || say "$name: goes without ${contrib[*]}: $(last_error)"
-	download non-free-firmware "${non_free_firmware[@]}" ||
-		say "$name: goes without ${non_free_firmware[*]}: $(last_error)"
+	say "$name: downloading ${#wanted[@]} packages of $suite"
+	wanted=("${required[@]}")
+	if download contrib "${contrib[@]}"; then
+		wanted+=("${contrib[@]}")
+	else
+		say "$name: goes without contrib of $suite: $(last_error)"
+	fi
+	if download non-free-firmware "${non_free_firmware[@]}"; then
+		wanted+=("${non_free_firmware[@]}")
+	else
+		say "$name: goes without non-free-firmware of $suite: $(last_error)"
+	fi
+	# A root made without what cannot be had today either stays.
+	if has_all "$made/driver-root" "${wanted[@]}"; then
+		echo "$made"
+		return
+	fi
+	if ! download main "${main[@]}"; then
+		failed="cannot get main of $suite: $(last_error)"
+	elif ! download non-free "${non_free[@]}" "$@"; then
+		failed="cannot get non-free of $suite: $(last_error)"
+	fi
+	if [ -n "$failed" ]; then
+		has_all "$made/driver-root" "${required[@]}" || die "$name: $failed"
+		say "$name: not made anew: $failed"
+		echo "$made"
+		return
+	fi
 
-	root=$work/root
 	unpack "$root"
 	version=$(sed -n 's/^libcuda1:amd64 //p' "$work/packages")
 	[[ $version == "$name".* ]] || die "$name: $suite has version $version of the driver by now"
@@ -174,19 +196,21 @@ make_root() {
 	# other one makes those to NVIDIA as the vendor of OpenGL and X modules.
 	configure nvidia-alternative register-nvidia-alternative "$root"
 	configure glx-alternative-nvidia register-glx-alternative-nvidia--pong "$root"
+	in_root "$root" /usr/bin/test -e /usr/lib/x86_64-linux-gnu/libcuda.so.1 ||
+		die "$name: the packages' scripts made no link to libcuda.so.1"
 
 	# From libc6:i386, which a host with 32-bit libraries has.
 	printf '%s\n' /usr/local/lib/i386-linux-gnu /lib/i386-linux-gnu /usr/lib/i386-linux-gnu \
 		/usr/local/lib/i686-linux-gnu /lib/i686-linux-gnu /usr/lib/i686-linux-gnu \
 		>"$root/etc/ld.so.conf.d/i386-linux-gnu.conf"
-	in_root "$root" /sbin/ldconfig || die "$name: ldconfig fails in $root"
+	in_root "$root" /sbin/ldconfig || die "$name: ldconfig fails"
 
 	sort -o "$root/driver-root" "$work/packages"
-	rm -rf "${cache:?}/$name"
-	mv "$root" "$cache/$name"
+	rm -rf "$made"
+	mv "$root" "$made"
 	rm -rf "$work"
-	say "$name: version ${version%-*} is in $cache/$name"
-	echo "$cache/$name"
+	say "$name: version ${version%-*} is in $made"
+	echo "$made"
 }
 
 for tool in apt-get dpkg-deb flock tar unshare; do

@@ -1,0 +1,86 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
+)
+
+// The host of these tests: 8 GPUs, two of them in MIG mode.
+const description = "testdata/hosts/demo.yaml"
+
+// build compiles the programs under test.
+var build = sync.OnceValues(func() (string, error) {
+	bin := filepath.Join(work, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return "", err
+	}
+	_, err := command(repository(), "go", "build", "-buildvcs=false", "-o", bin+"/", "./cmd/cdigen", "./cmd/cdigen-nvml")
+	return bin, err
+})
+
+// simulated is the root directory of the simulated host, with device nodes,
+// driver libraries and a fake NVML library in it.
+var simulated = sync.OnceValues(func() (string, error) {
+	nvml, err := fakenvml.Build()
+	if err != nil {
+		return "", err
+	}
+	d, err := simhost.Load(filepath.Join(repository(), description))
+	if err != nil {
+		return "", err
+	}
+	host := filepath.Join(work, "host")
+	return host, d.Build(host, simhost.Options{NVMLLibrary: nvml})
+})
+
+// repository is the root of the source tree: go test runs in the package's folder.
+func repository() string { return filepath.Join("..", "..") }
+
+// command gives what a program prints on standard output.
+func command(dir, name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, lastBytes(stderr.Bytes(), 2000))
+	}
+	return string(out), err
+}
+
+// publish has cdigen publish the spec of the simulated host where every engine
+// looks for it: in /etc/cdi, its default.
+func publish(t *testing.T, args ...string) {
+	t.Helper()
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := simulatedHost(t)
+	args = append([]string{
+		"generate", "--strict", "--driver-root", host, "--dev-root", host,
+		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"),
+	}, args...)
+	if _, err := command(work, filepath.Join(bin, "cdigen"), args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func simulatedHost(t *testing.T) string {
+	t.Helper()
+	host, err := simulated()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host
+}
