@@ -31,15 +31,14 @@ func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
 			inv.find(m.Name(), Fault, host.Proc.HostPath(path.Join(dir, e.Name())), "%v", err)
 			continue
 		}
-		info, err := Information{Minor: -1}, error(nil)
 		data, err := host.Proc.ReadFile(name)
 		if err == nil {
+			var info Information
 			info, err = ParseInformation(data)
+			gpu.UUID, gpu.Minor, gpu.Model, gpu.Excluded = info.UUID, info.Minor, info.Model, info.Excluded
 		}
 		if err != nil {
 			inv.find(m.Name(), Fault, host.Proc.HostPath(name), "%v", err)
-		} else {
-			gpu.UUID, gpu.Minor, gpu.Model, gpu.Excluded = info.UUID, info.Minor, info.Model, info.Excluded
 		}
 		inv.GPUs = append(inv.GPUs, gpu)
 	}

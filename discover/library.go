@@ -153,12 +153,10 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 	}
 	// A directory the loader knows may hold only links to where the driver is
 	// (Debian's /etc/alternatives, NixOS), so the link's end counts too.
-	entries := append(cached, func() (usual []string) {
-		for _, dir := range libraryDirs(host.Arch) {
-			usual = append(usual, path.Join(dir, "libcuda.so.1"))
-		}
-		return usual
-	}()...)
+	entries := cached
+	for _, dir := range libraryDirs(host.Arch) {
+		entries = append(entries, path.Join(dir, "libcuda.so.1"))
+	}
 	for _, name := range entries {
 		if real, err := host.Driver.Resolve(name); err == nil {
 			add(path.Dir(real))

@@ -97,7 +97,7 @@ func TestMIGDeviceHasItsCapabilitiesAndGraphicsOnlyByProfile(t *testing.T) {
 		t.Errorf("compute profile: %q; want %q", got, compute)
 	}
 	d.Graphics = true
-	if got, want := nodePaths(MIGDevice(g, d)), append(compute, "/dev/dri/card1", "/dev/dri/renderD128"); !slices.Equal(got, want) {
+	if got, want := nodePaths(MIGDevice(g, d)), slices.Concat(compute, []string{"/dev/dri/card1", "/dev/dri/renderD128"}); !slices.Equal(got, want) {
 		t.Errorf("graphics profile: %q; want %q", got, want)
 	}
 	if got, want := nodePaths(GPU(g)), []string{"/dev/nvidia3", "/dev/dri/card1", "/dev/dri/renderD128"}; !slices.Equal(got, want) {

@@ -179,13 +179,13 @@ func lockDirectory(ctx context.Context, path string, timeout time.Duration) (*os
 			return dir, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			dir.Close()
+			_ = dir.Close()
 			return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
 		}
 		select {
 		case <-time.After(lockPoll):
 		case <-ctx.Done():
-			dir.Close()
+			_ = dir.Close()
 			return nil, fmt.Errorf("another writer has locked the directory %s: %w", path, ctx.Err())
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -122,7 +123,7 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	s, left, err := spec.New(inv, options)
-	findings := append(inv.Findings, left...)
+	findings := slices.Concat(inv.Findings, left)
 	if err := writeReport(os.Stderr, f.report, findings); err != nil {
 		return err
 	}

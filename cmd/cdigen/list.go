@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -80,7 +81,7 @@ func writeGPUs(w io.Writer, inv *discover.Inventory, arch string) error {
 		g := &inv.GPUs[i]
 		index, node := "-", "-"
 		if g.Index >= 0 {
-			index = fmt.Sprint(g.Index)
+			index = strconv.Itoa(g.Index)
 		}
 		if g.Node != nil {
 			node = g.Node.Path

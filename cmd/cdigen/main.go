@@ -37,12 +37,12 @@ func (e *exitError) Unwrap() error { return e.err }
 func usageError(err error) error { return &exitError{exitUsage, err} }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx))
+	os.Exit(run())
 }
 
-func run(ctx context.Context) int {
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	cmd := newRoot()
 	ran, err := cmd.ExecuteContextC(ctx)
 	if err == nil {

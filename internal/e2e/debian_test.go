@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,7 +16,7 @@ const debianSuite = "bookworm"
 
 // debian is the root file system of a minimal Debian, made once and kept
 // outside the source tree: in $CDIGEN_CACHE, or the user's cache directory.
-var debian = sync.OnceValues(func() (string, error) {
+var debian = sync.OnceValues(func() (root string, err error) {
 	cache := os.Getenv("CDIGEN_CACHE")
 	if cache == "" {
 		dir, err := os.UserCacheDir()
@@ -24,7 +25,7 @@ var debian = sync.OnceValues(func() (string, error) {
 		}
 		cache = filepath.Join(dir, "cdigen")
 	}
-	root := filepath.Join(cache, "debian-"+debianSuite+"-"+runtime.GOARCH)
+	root = filepath.Join(cache, "debian-"+debianSuite+"-"+runtime.GOARCH)
 	if _, err := os.Stat(root); err == nil {
 		return root, nil
 	}
@@ -35,7 +36,7 @@ var debian = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(fresh)
+	defer func() { err = errors.Join(err, os.RemoveAll(fresh)) }()
 	if out, err := exec.Command("debootstrap", "--variant=minbase", debianSuite, fresh).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("debootstrap: %w\n%s", err, lastBytes(out, 500))
 	}

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,7 +22,7 @@ var build = sync.OnceValues(func() (string, error) {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return "", err
 	}
-	_, err := command(repository(), "go", "build", "-buildvcs=false", "-o", bin+"/", "./cmd/cdigen", "./cmd/cdigen-nvml")
+	err := command(repository(), "go", "build", "-buildvcs=false", "-o", bin+"/", "./cmd/cdigen", "./cmd/cdigen-nvml")
 	return bin, err
 })
 
@@ -45,17 +44,14 @@ var simulated = sync.OnceValues(func() (string, error) {
 // repository is the root of the source tree: go test runs in the package's folder.
 func repository() string { return filepath.Join("..", "..") }
 
-// command gives what a program prints on standard output.
-func command(dir, name string, args ...string) (string, error) {
+// command runs a program in dir. Its error has what the program printed.
+func command(dir, name string, args ...string) error {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, lastBytes(stderr.Bytes(), 2000))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, lastBytes(out, 2000))
 	}
-	return string(out), err
+	return nil
 }
 
 // publish has cdigen publish the spec of the simulated host where every engine
@@ -71,7 +67,7 @@ func publish(t *testing.T, args ...string) {
 		"generate", "--strict", "--driver-root", host, "--dev-root", host,
 		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"),
 	}, args...)
-	if _, err := command(work, filepath.Join(bin, "cdigen"), args...); err != nil {
+	if err := command(work, filepath.Join(bin, "cdigen"), args...); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -121,10 +121,10 @@ func furnishEtc() error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat("/var/run/cdi"); err != nil {
-		return nil
+	if _, err := os.Stat("/var/run/cdi"); err == nil {
+		return mountTmpfs("/var/run/cdi", "mode=755")
 	}
-	return mountTmpfs("/var/run/cdi", "mode=755")
+	return nil
 }
 
 // furnishDev mounts a /dev of our own. Rootless engines bind-mount a device

@@ -70,11 +70,8 @@ func appendTo(file, line string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteString(line); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	_, err = f.WriteString(line)
+	return errors.Join(err, f.Close())
 }
 
 // copyNodes puts the simulated device nodes into the /dev of the mount namespace.

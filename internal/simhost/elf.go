@@ -6,12 +6,12 @@ import (
 	"encoding/binary"
 )
 
-// sharedObject makes a shared library without code that the dynamic loader accepts:
+// SharedObject makes a shared library without code that the dynamic loader accepts:
 // one segment, readable and writable since older loaders write into the dynamic
 // section, and the section headers that debug/elf and readelf go by.
-func sharedObject(arch, soname string, needed ...string) []byte {
+func SharedObject(arch, soname string, needed ...string) []byte {
 	if arch == "386" {
-		return sharedObject32(soname, needed...)
+		return sharedObjectX86(soname, needed...)
 	}
 	const (
 		ehdr, phdr, shdr, sym, dyn = 64, 56, 64, 24, 16
@@ -71,8 +71,8 @@ func sharedObject(arch, soname string, needed ...string) []byte {
 	return b.Bytes()
 }
 
-// sharedObject32 is sharedObject for 32-bit x86.
-func sharedObject32(soname string, needed ...string) []byte {
+// sharedObjectX86 is SharedObject for 32-bit x86.
+func sharedObjectX86(soname string, needed ...string) []byte {
 	const (
 		ehdr, phdr, shdr, sym, dyn = 52, 32, 40, 16, 8
 		phnum, shnum               = 2, 5

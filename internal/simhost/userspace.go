@@ -123,19 +123,19 @@ func (d *Description) writeUserSpace(t *tree, o Options) {
 		for _, l := range driverLibraries {
 			if l.minimal {
 				l = l.of(version)
-				t.write(path.Join(d.driverRoot(), d.libraryDir(l.graphics), l.file()), string(sharedObject(d.arch(), l.soname)))
+				t.write(path.Join(d.driverRoot(), d.libraryDir(l.graphics), l.file()), string(SharedObject(d.arch(), l.soname)))
 			}
 		}
 	}
 	for _, l := range otherLibraries {
 		name := path.Join(d.libraryDir(true), l.file())
-		t.write(path.Join(d.driverRoot(), name), string(sharedObject(d.arch(), l.soname)))
+		t.write(path.Join(d.driverRoot(), name), string(SharedObject(d.arch(), l.soname)))
 		cache = append(cache, cacheEntry{l.soname, "/" + name})
 	}
 	for i := range d.SystemLibraries {
 		soname := fmt.Sprintf("libsystem%d.so.1", i)
 		name := path.Join(d.libraryDir(true), soname)
-		t.write(path.Join(d.driverRoot(), name+".0"), string(sharedObject(d.arch(), soname)))
+		t.write(path.Join(d.driverRoot(), name+".0"), string(SharedObject(d.arch(), soname)))
 		t.link(path.Base(name)+".0", path.Join(d.driverRoot(), name))
 		cache = append(cache, cacheEntry{soname, "/" + name})
 	}
@@ -151,7 +151,7 @@ func (d *Description) writeUserSpace(t *tree, o Options) {
 // loader's cache.
 func (d *Description) writeLibrary(t *tree, l library, o Options) []cacheEntry {
 	root, dir := d.driverRoot(), path.Join(d.libraryDir(l.graphics), l.dir)
-	data := sharedObject(d.arch(), l.soname, l.needed...)
+	data := SharedObject(d.arch(), l.soname, l.needed...)
 	if o.NVMLLibrary != "" && l.stem == "libnvidia-ml" && d.arch() == runtime.GOARCH {
 		fake, err := os.ReadFile(o.NVMLLibrary)
 		if err != nil && t.err == nil {

@@ -1,0 +1,361 @@
+package spec_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/spec"
+)
+
+var noOptions spec.PublishOptions
+
+func publish(t *testing.T, path, data string) spec.Outcome {
+	t.Helper()
+	outcome, err := spec.Publish(context.Background(), path, []byte(data), noOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return outcome
+}
+
+// wantFile checks the content and mode of a file and that nothing lies beside it.
+func wantFile(t *testing.T, path, data string) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != data {
+		t.Errorf("%s has %.50q, %v; want %.50q", path, got, err, data)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode() != 0o644 {
+		t.Errorf("%s has mode %v; want 0644", path, info.Mode())
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%s is not alone in its directory: %v, %v", path, entries, err)
+	}
+}
+
+func TestPublishReplacesAndLeavesAloneWhatIsTheSame(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a/b/nvidia.yaml")
+	if got := publish(t, path, "one"); got != spec.Published {
+		t.Errorf("first: %s", got)
+	}
+	wantFile(t, path, "one")
+	before, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := publish(t, path, "one"); got != spec.Unchanged {
+		t.Errorf("same again: %s", got)
+	}
+	if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) || !before.ModTime().Equal(after.ModTime()) {
+		t.Errorf("an unchanged file was written: %v", err)
+	}
+	if got := publish(t, path, "two"); got != spec.Published {
+		t.Errorf("other data: %s", got)
+	}
+	wantFile(t, path, "two")
+	// A mode that shuts rootless engines out is put right.
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := publish(t, path, "two"); got != spec.Published {
+		t.Errorf("wrong mode: %s", got)
+	}
+	wantFile(t, path, "two")
+}
+
+func TestRemove(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cdi/nvidia.yaml")
+	remove := func() spec.Outcome {
+		outcome, err := spec.Remove(context.Background(), path, noOptions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return outcome
+	}
+	if got := remove(); got != spec.Absent {
+		t.Errorf("no directory: %s", got)
+	}
+	publish(t, path, "one")
+	if got := remove(); got != spec.Removed {
+		t.Errorf("published: %s", got)
+	}
+	if got := remove(); got != spec.Absent {
+		t.Errorf("removed: %s", got)
+	}
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := spec.Remove(context.Background(), path, noOptions); err == nil {
+		t.Error("a directory in place of the file: no error")
+	}
+}
+
+func TestPublishTellsWhatIsInItsWay(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := errors.Join(os.WriteFile(file, nil, 0o644), os.MkdirAll(filepath.Join(dir, "dir.yaml"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "nvidia.yml"):                            "engines read files named *.yaml and *.json only",
+		filepath.Join(dir, ".nvidia.yaml"):                          "engines read files named *.yaml and *.json only",
+		filepath.Join(dir, "dir.yaml"):                              "it is a directory",
+		filepath.Join(file, "nvidia.yaml"):                          "part of the path is a file",
+		filepath.Join(file, "below/nvidia.yaml"):                    "part of the path is a file",
+		filepath.Join(dir, strings.Repeat("n", 300)+"/nvidia.json"): "file name too long",
+	} {
+		_, err := spec.Publish(context.Background(), path, []byte("new"), noOptions)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v; want an error with %q and the path", path, err, want)
+		}
+	}
+}
+
+func TestSpecThatIsNotValidReplacesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nvidia.yaml")
+	publish(t, path, "old")
+	invalid := errors.New("no devices")
+	o := spec.PublishOptions{Validate: func(temp string) error {
+		data, err := os.ReadFile(temp)
+		if err != nil || string(data) != "new" || filepath.Dir(temp) != filepath.Dir(path) {
+			t.Errorf("validated %s with %q, %v", temp, data, err)
+		}
+		if ext := filepath.Ext(temp); ext == ".yaml" || ext == ".json" {
+			t.Errorf("%s would be read by engines", temp)
+		}
+		return invalid
+	}}
+	if _, err := spec.Publish(context.Background(), path, []byte("new"), o); !errors.Is(err, invalid) {
+		t.Errorf("%v; want %v", err, invalid)
+	}
+	wantFile(t, path, "old")
+}
+
+func TestLinkIsReplacedAndNotFollowed(t *testing.T) {
+	dir := t.TempDir()
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere.yaml")
+	path := filepath.Join(dir, "nvidia.yaml")
+	if err := errors.Join(os.WriteFile(elsewhere, []byte("mine"), 0o644), os.Symlink(elsewhere, path)); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, path, "mine")
+	wantFile(t, path, "mine")
+	publish(t, path, "new")
+	wantFile(t, path, "new")
+	wantFile(t, elsewhere, "mine")
+}
+
+func TestLeftoversOfKilledWritersAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "nvidia.yaml")
+	if err := os.WriteFile(filepath.Join(dir, ".nvidia.yaml.123.tmp"), []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, path, "new")
+	wantFile(t, path, "new")
+}
+
+func TestSecondWriterWaitsForTheFirst(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "nvidia.yaml")
+	publish(t, path, "old")
+	lock, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	_, err = spec.Publish(context.Background(), path, []byte("new"), spec.PublishOptions{LockTimeout: 50 * time.Millisecond})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "another writer has locked the directory "+dir) {
+		t.Errorf("%v; want an error that names the directory", err)
+	}
+	wantFile(t, path, "old")
+	done := make(chan error)
+	go func() {
+		_, err := spec.Publish(context.Background(), path, []byte("new"), noOptions)
+		done <- err
+	}()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	wantFile(t, path, "new")
+}
+
+func TestManyWritersLeaveOneWholeFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nvidia.yaml")
+	content := func(n int) string { return strings.Repeat(fmt.Sprintf("writer %d\n", n), 2000) }
+	var writers sync.WaitGroup
+	for n := range 8 {
+		writers.Go(func() {
+			for range 5 {
+				if _, err := spec.Publish(context.Background(), path, []byte(content(n)), noOptions); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last int
+	if _, err := fmt.Sscanf(string(data), "writer %d\n", &last); err != nil || string(data) != content(last) {
+		t.Errorf("not one writer's file: %.40q…, %v", data, err)
+	}
+	wantFile(t, path, content(last))
+}
+
+func TestReaderNeverSeesAnythingButWholeFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nvidia.yaml")
+	contents := []string{strings.Repeat("a", 40000), strings.Repeat("b", 60000)}
+	publish(t, path, contents[0])
+	stop := make(chan struct{})
+	var reader sync.WaitGroup
+	reads := 0
+	reader.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				t.Errorf("missing: %v", err)
+				return
+			}
+			info, err1 := f.Stat()
+			var b bytes.Buffer
+			_, err2 := b.ReadFrom(f)
+			_ = f.Close()
+			if err := errors.Join(err1, err2); err != nil || info.Mode() != 0o644 || b.String() != contents[0] && b.String() != contents[1] {
+				t.Errorf("torn: %v, mode %v, %d bytes", err, info.Mode(), b.Len())
+				return
+			}
+			reads++
+		}
+	})
+	for n := range 300 {
+		publish(t, path, contents[(n+1)%2])
+	}
+	close(stop)
+	reader.Wait()
+	if reads == 0 {
+		t.Error("nothing was read")
+	}
+}
+
+// helper runs the test binary as another process that publishes; see TestMain.
+func helper(t *testing.T, path, data string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "PUBLISH_PATH="+path, "PUBLISH_DATA="+data)
+	return cmd
+}
+
+func TestModesDoNotDependOnTheUmask(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "made/for/it/nvidia.yaml")
+	cmd := helper(t, path, "new")
+	cmd.Env = append(cmd.Env, "PUBLISH_UMASK=077")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	wantFile(t, path, "new")
+	for d := filepath.Dir(path); d != dir; d = filepath.Dir(d) {
+		if info, err := os.Stat(d); err != nil || info.Mode() != fs.ModeDir|0o755 {
+			t.Errorf("%s: %v, %v; want 0755", d, info.Mode(), err)
+		}
+	}
+}
+
+func TestDirectoryThatCannotBeWrittenKeepsTheOldSpec(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "cdi/nvidia.yaml")
+	publish(t, path, "old")
+	for _, d := range []string{filepath.Dir(dir), dir} { // an ordinary user has to get there
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Dir(path), 0o555); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(filepath.Dir(path), 0o755) })
+	cmd := helper(t, path, "new")
+	if os.Geteuid() == 0 {
+		cmd = copied(t, cmd) // root may write everywhere
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "run as root or choose another --output") {
+		t.Errorf("%v: %s", err, out)
+	}
+	wantFile(t, path, "old")
+}
+
+// copied runs a copy of the test binary that everybody can reach.
+func copied(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "publish") //nolint:usetesting // below it an ordinary user cannot reach
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	data, err := os.ReadFile(cmd.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Path = filepath.Join(dir, "helper")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(cmd.Path, data, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Dir = "/"
+	return cmd
+}
+
+func TestFullDiskKeepsTheOldSpec(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount a small file system")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=755"); err != nil {
+		t.Fatalf("mount a small file system: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
+	path := filepath.Join(dir, "nvidia.yaml")
+	publish(t, path, "old")
+	_, err := spec.Publish(context.Background(), path, bytes.Repeat([]byte("new"), 100_000), noOptions)
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "make room on the file system") {
+		t.Errorf("%v; want %v with advice", err, unix.ENOSPC)
+	}
+	wantFile(t, path, "old")
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatalf("make it read-only: %v", err)
+	}
+	_, err = spec.Publish(context.Background(), path, []byte("new"), noOptions)
+	if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), "the file system is read-only") {
+		t.Errorf("%v; want %v with advice", err, unix.EROFS)
+	}
+	wantFile(t, path, "old")
+}
