@@ -71,7 +71,8 @@ func trace(t *testing.T, path string, inject ...string) (calls []call, err error
 		args = append(args, "-e", "inject="+i)
 	}
 	program := helper(t, path, newSpec)
-	cmd := exec.Command("strace", append(args, program.Path)...)
+	args = append(args, program.Path)
+	cmd := exec.Command("strace", args...)
 	// One thread at a time, and nothing that runs now and then, keeps the calls
 	// of one run the same as those of the next.
 	cmd.Env = append(program.Env, "GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1")
