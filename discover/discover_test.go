@@ -25,6 +25,15 @@ func findings(inv *discover.Inventory, module, text string) (list []discover.Fin
 	return list
 }
 
+// discovered discovers a host and passes over the companion files it lacks, as
+// every simulated host does.
+func discovered(t *testing.T, host discover.Host, probe func(string) discover.ProbeFunc) *discover.Inventory {
+	t.Helper()
+	inv := hosttest.Discover(t, host, probe)
+	inv.Findings = slices.DeleteFunc(inv.Findings, func(f discover.Finding) bool { return f.Module == "file" })
+	return inv
+}
+
 func wantFinding(t *testing.T, inv *discover.Inventory, module string, severity discover.Severity, text string) {
 	t.Helper()
 	got := findings(inv, module, text)
@@ -51,7 +60,7 @@ func changed(t *testing.T, probe func(string) discover.ProbeFunc, change func(*d
 func TestHealthyHostHasNoFinding(t *testing.T) {
 	for _, name := range []string{"demo", "h100x8", "a100-mixed-mig", "driver-container", "nixos", "fedora", "gh200-aarch64"} {
 		d := hosttest.Load(t, name)
-		inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+		inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
 		if len(inv.Findings) > 0 {
 			t.Errorf("%s: %+v", name, inv.Findings)
 		}
@@ -60,7 +69,7 @@ func TestHealthyHostHasNoFinding(t *testing.T) {
 
 func TestIndexIsNotMinor(t *testing.T) {
 	d := hosttest.Load(t, "h100x8")
-	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
 	var minors []int
 	for i, g := range inv.GPUs {
 		minors = append(minors, g.Minor)
@@ -95,7 +104,7 @@ func TestDisagreementOfNVMLAndProcfsIsAFinding(t *testing.T) {
 		d := hosttest.Load(t, "missing-node")
 		d.MissingNodes = nil
 		probe := changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error { change(r); return nil })
-		inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), probe)
+		inv := discovered(t, hosttest.Open(t, d, t.TempDir()), probe)
 		wantFinding(t, inv, "nvml", discover.Fault, text)
 		for i := range inv.GPUs {
 			if g := &inv.GPUs[i]; !g.Lost && !g.Usable() {
@@ -114,7 +123,7 @@ func TestProbeThatBrokeOffIsBelievedAsFarAsItWent(t *testing.T) {
 		r.GPUs = r.GPUs[:2]
 		return &discover.ProbeError{Kind: discover.ProbeTimeout, Message: "nvmlDeviceGetName of GPU 2 did not return within 10s"}
 	})
-	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), probe)
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), probe)
 	wantFinding(t, inv, "nvml", discover.Fault, "nvmlDeviceGetName of GPU 2 did not return")
 	wantFinding(t, inv, "nvml", discover.Fault, "lost")
 	if len(inv.Findings) != 2 {
@@ -132,12 +141,12 @@ func TestNVMLFillsWhatProcfsLacks(t *testing.T) {
 	host := hosttest.Open(t, d, dir)
 	file := filepath.Join(dir, "proc/driver/nvidia/gpus/0000:43:00.0/information")
 	overwrite(t, file, "Model: \t\t Unknown\nGPU UUID: \t GPU-????????-????-????-????-????????????\nBus Location: \t 0000:43:00.0\n")
-	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, hosttest.Probe(d))
 	g := inv.GPUs[1]
 	if g.Model != "NVIDIA L4" || !strings.HasPrefix(g.UUID, "GPU-") || g.Minor != 1 || len(inv.Findings) > 0 {
 		t.Errorf("%+v, findings %+v", g, inv.Findings)
 	}
-	inv = hosttest.Discover(t, hosttest.Reopen(t, d, dir), nil)
+	inv = discovered(t, hosttest.Reopen(t, d, dir), nil)
 	wantFinding(t, inv, "devnode", discover.MissingRequired, "GPU 1 (0000:43:00.0): the driver does not tell its minor number")
 }
 
@@ -161,7 +170,7 @@ func TestUnreadableSourcesAreFindingsThatNameTheFile(t *testing.T) {
 		dir := t.TempDir()
 		host := hosttest.Open(t, d, dir)
 		overwrite(t, filepath.Join(dir, c.file), "garbage\n")
-		inv := hosttest.Discover(t, host, hosttest.Probe(d))
+		inv := discovered(t, host, hosttest.Probe(d))
 		if len(findings(inv, c.module, c.text)) != 1 {
 			t.Errorf("%s: %+v; want a finding of %s with %q", c.file, inv.Findings, c.module, c.text)
 		}
@@ -181,7 +190,7 @@ func TestStaleNodeIsNotTaken(t *testing.T) {
 	data = regexp.MustCompile(`dev/nvidia-uvm \d+ 0`).ReplaceAll(data, []byte("dev/nvidia-uvm 99 0"))
 	data = []byte(strings.ReplaceAll(string(data), "dev/nvidia2 195 2", "dev/nvidia2 195 1"))
 	overwrite(t, table, string(data))
-	inv := hosttest.Discover(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
 	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia-uvm has the device number 99:0, the driver ")
 	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia2 has the device number 195:1, the driver 195:2")
 	if inv.GPUs[2].Usable() || slices.ContainsFunc(inv.ControlNodes, func(n discover.DeviceNode) bool { return n.Path == "/dev/nvidia-uvm" }) {
@@ -200,14 +209,14 @@ func TestModuleThatIsNotLoadedIsAFinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	overwrite(t, devices, regexp.MustCompile(`.* nvidia-uvm\n`).ReplaceAllString(string(data), ""))
-	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, hosttest.Probe(d))
 	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia-uvm: the kernel module behind it is not loaded")
 }
 
 func TestMIGDeviceNeedsBothItsNodes(t *testing.T) {
 	d := hosttest.Load(t, "all-mig")
 	d.MissingNodes = []string{"nvidia-caps/nvidia-cap13"} // compute instance 0 of GPU instance 1 of GPU 0
-	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
 	wantFinding(t, inv, "mig", discover.MissingRequired, "MIG device 0 of GPU 0")
 	if n := inv.GPUs[0].MIGDevices[0].Nodes; len(n) != 0 {
 		t.Errorf("half of its nodes were taken: %+v", n)
@@ -224,7 +233,7 @@ func TestMIGDevicesOfOneSideOnlyAreLeftOut(t *testing.T) {
 		r.GPUs[1].MIGDevices[1].Errors = []string{"nvmlDeviceGetUUID: Unknown Error"}
 		return nil
 	})
-	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), probe)
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), probe)
 	wantFinding(t, inv, "mig", discover.Fault, "in NVML but not in procfs (GPU instance 5, compute instance 0)")
 	wantFinding(t, inv, "mig", discover.Fault, "GPU instance 1, compute instance 0 is in procfs but not in NVML")
 	wantFinding(t, inv, "nvml", discover.Fault, "nvmlDeviceGetUUID: Unknown Error")
@@ -239,7 +248,7 @@ func TestCapabilityMinorIsTheDriversOwn(t *testing.T) {
 	host := hosttest.Open(t, d, dir)
 	access := filepath.Join(dir, "proc/driver/nvidia/capabilities/gpu0/mig/gi1/access")
 	overwrite(t, access, "DeviceFileMinor: 13\nDeviceFileMode: 292\nDeviceFileModify: 1\n")
-	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, hosttest.Probe(d))
 	wantFinding(t, inv, "mig", discover.Fault, "has minor 13, the table mig-minors 12")
 	if got := inv.GPUs[0].MIGDevices[0].Nodes[0].Path; got != "/dev/nvidia-caps/nvidia-cap13" {
 		t.Errorf("%s; want the node the kernel names", got)
@@ -248,14 +257,14 @@ func TestCapabilityMinorIsTheDriversOwn(t *testing.T) {
 	if err := os.Remove(access); err != nil {
 		t.Fatal(err)
 	}
-	inv = hosttest.Discover(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	inv = discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
 	if got := inv.GPUs[0].MIGDevices[0].Nodes; len(got) != 2 || got[0].Path != "/dev/nvidia-caps/nvidia-cap12" {
 		t.Errorf("by the table: %+v", got)
 	}
 	if err := os.Remove(filepath.Join(dir, "proc/driver/nvidia-caps/mig-minors")); err != nil {
 		t.Fatal(err)
 	}
-	inv = hosttest.Discover(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	inv = discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
 	wantFinding(t, inv, "mig", discover.MissingRequired, "access capability")
 }
 
@@ -267,7 +276,7 @@ func TestLibrarySearchPath(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.Rename(from, to)); err != nil {
 		t.Fatal(err)
 	}
-	if inv := hosttest.Discover(t, host, hosttest.Probe(d)); len(inv.Libraries) > 0 || len(findings(inv, "library", "not found below /")) != 1 {
+	if inv := discovered(t, host, hosttest.Probe(d)); len(inv.Libraries) > 0 || len(findings(inv, "library", "not found below /")) != 1 {
 		t.Errorf("libraries out of the way were found: %+v, %+v", inv.Libraries, inv.Findings)
 	}
 	inv, err := discover.Run(context.Background(), hosttest.Reopen(t, d, dir), discover.Modules(discover.Options{
@@ -289,7 +298,7 @@ func TestLibraryOfAnotherArchitectureIsLeftOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	overwrite(t, filepath.Join(dir, "usr/lib/x86_64-linux-gnu", name), string(foreign))
-	inv := hosttest.Discover(t, host, hosttest.Probe(amd))
+	inv := discovered(t, host, hosttest.Probe(amd))
 	wantFinding(t, inv, "library", discover.Fault, "a library for arm64, not amd64")
 }
 
@@ -300,7 +309,7 @@ func TestDeviceThatIsNoCharacterDeviceIsNotTaken(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "dev/nvidia1"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, hosttest.Probe(d))
 	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia1 is not a character device")
 }
 
@@ -313,7 +322,7 @@ func TestGPUForAVirtualMachineIsLeftOutQuietly(t *testing.T) {
 		os.Symlink("../../../bus/pci/drivers/vfio-pci", driver)); err != nil {
 		t.Fatal(err)
 	}
-	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, hosttest.Probe(d))
 	wantFinding(t, inv, "gpu", discover.MissingOptional, "bound to vfio-pci")
 }
 
@@ -334,7 +343,7 @@ func TestEndedContextEndsTheRun(t *testing.T) {
 
 func TestInventoryIsJSON(t *testing.T) {
 	d := hosttest.Load(t, "a100-mixed-mig")
-	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
 	data, err := json.Marshal(inv)
 	if err != nil {
 		t.Fatal(err)

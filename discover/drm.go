@@ -39,7 +39,26 @@ func (m drm) Discover(_ context.Context, host Host, inv *Inventory) error {
 				continue
 			}
 			g.DRM = append(g.DRM, *node)
+			if path := byPath(host.Dev, g.PCI, e.Name()); path != "" {
+				// Engines make no links, but a node more does as well.
+				g.DRM = append(g.DRM, DeviceNode{Path: path, HostPath: node.HostPath, Major: node.Major, Minor: node.Minor})
+			}
 		}
 	}
 	return nil
+}
+
+// byPath is the name by PCI address that udev has given a DRM node; empty when
+// there is none or it leads elsewhere.
+func byPath(dev Tree, pci, node string) string {
+	kind := "-card"
+	if strings.HasPrefix(node, "renderD") {
+		kind = "-render"
+	}
+	name := "dev/dri/by-path/pci-" + pci + kind
+	real, err := dev.Resolve(name)
+	if err != nil || real != "dev/dri/"+node {
+		return ""
+	}
+	return "/" + name
 }

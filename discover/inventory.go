@@ -3,6 +3,7 @@ package discover
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 )
 
@@ -19,7 +20,9 @@ type Inventory struct {
 	// Libraries are the shared libraries of the user-space driver, in order of
 	// file name. All belong to one driver version.
 	Libraries []Library `json:"libraries"`
-	Findings  []Finding `json:"findings"`
+	// Files are the other files of the driver, in the order of [FileTable].
+	Files    []File    `json:"files"`
+	Findings []Finding `json:"findings"`
 }
 
 // Driver describes the kernel module and the user-space driver that goes with it.
@@ -70,7 +73,8 @@ type GPU struct {
 	MIGDevices []MIGDevice `json:"migDevices,omitempty"`
 	// Node is /dev/nvidia<Minor>; nil when it does not exist.
 	Node *DeviceNode `json:"node,omitempty"`
-	// DRM are the GPU's card and render nodes below /dev/dri.
+	// DRM are the GPU's card and render nodes below /dev/dri, and their names by
+	// PCI address below /dev/dri/by-path.
 	DRM []DeviceNode `json:"drm,omitempty"`
 }
 
@@ -133,13 +137,31 @@ type Library struct {
 	// SONAME is the DT_SONAME entry, the name programs are linked against:
 	// "libcuda.so.1". Empty for a library without one.
 	SONAME string `json:"soname,omitempty"`
-	// Dir is where the library stands relative to the directory of the set:
-	// "" for that directory itself, "vdpau" for a sub-directory.
+	// Dir is the sub-directory of a container's library directories that programs
+	// look for it in, "vdpau"; empty for these directories themselves.
 	Dir string `json:"dir,omitempty"`
+	// Names beside its SONAME under which programs load it.
+	Names []string `json:"names,omitempty"`
+	// Capabilities it serves; empty: all.
+	Capabilities []Capability `json:"capabilities,omitempty"`
 	// Path is the absolute path of the file below the driver root.
 	Path string `json:"path"`
 	// HostPath is the absolute path of the file for the container engine.
 	HostPath string `json:"hostPath"`
+}
+
+// Bits32 says whether the library is for 32-bit programs.
+func (l *Library) Bits32() bool { return slices.Contains(l.Capabilities, Compat32) }
+
+// File is a file of the driver that is no library.
+type File struct {
+	Kind FileKind `json:"kind"`
+	// HostPath is the absolute path, with all links resolved, for the container
+	// engine.
+	HostPath string `json:"hostPath"`
+	// Targets are the absolute paths in the container.
+	Targets      []string     `json:"targets"`
+	Capabilities []Capability `json:"capabilities"`
 }
 
 // Finding is something a module could not have or did not expect.

@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/cdigen/cdigen/internal/elfname"
 	"github.com/cdigen/cdigen/internal/ldcache"
@@ -57,18 +58,7 @@ func libraryDirs(arch string) []string {
 }
 
 // subdirs are the directories below one of libraries that hold some as well.
-var subdirs = []string{"", "vdpau", "tls"}
-
-// unversioned are libraries that belong to the driver though their names carry
-// a version of their own or none.
-var unversioned = []string{
-	"libnvidia-api.so.1",           // NVAPI for Linux, used by DLSS and monitoring tools
-	"libnvidia-egl-gbm.so.1*",      // EGL platform libraries: GBM,
-	"libnvidia-egl-wayland.so.1*",  // Wayland (EGLStream),
-	"libnvidia-egl-wayland2.so.1*", // Wayland (dma-buf),
-	"libnvidia-egl-xcb.so.1*",      // X11 by XCB,
-	"libnvidia-egl-xlib.so.1*",     // and X11 by Xlib
-}
+var subdirs = []string{"", "vdpau", "tls", "nvidia"}
 
 // driverFile matches the name of a library that a driver version ends. A driver
 // version begins with three digits ("470.256.02"), which tells it from the
@@ -80,29 +70,20 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	if version == "" {
 		return nil // the driver module has told why
 	}
-	set := librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}}
-	for _, dir := range m.dirs(host, inv) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		for _, sub := range subdirs {
-			err := set.scan(host.Driver, dir, sub)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				inv.find(m.Name(), Fault, host.Driver.HostPath(path.Join(dir, sub)), "%v", err)
-			}
-		}
+	set := &librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}}
+	m.scan(ctx, host, m.dirs(host, inv), set, inv)
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	for _, f := range set.files {
-		if f.name == "libnvidia-ml.so."+version && m.located != nil {
-			m.located(ctx, host.Driver.HostPath(f.path))
-		}
+	if nvml := set.find("libnvidia-ml.so." + version); nvml != nil && m.located != nil {
+		m.located(ctx, host.Driver.HostPath(nvml.path))
 	}
 	for _, dir := range set.order {
 		o := set.others[dir]
 		inv.find(m.Name(), MissingOptional, host.Driver.HostPath(dir),
 			"%d libraries of driver version %s left out: the loaded kernel module is %s", o.files, strings.Join(o.versions, ", "), version)
 	}
-	if !slices.ContainsFunc(set.files, func(f libraryFile) bool { return f.name == "libcuda.so."+version }) {
+	if set.find("libcuda.so."+version) == nil {
 		advice := "install the user-space driver of that version or name its directory with --library-search-path"
 		if len(set.others) > 0 {
 			advice = "the installed libraries are of another version: load the matching kernel module, or reboot"
@@ -112,18 +93,70 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 			return nil // what else there is does not make a driver
 		}
 	}
-	for _, f := range set.files {
-		lib, err := readLibrary(host, f)
-		if err != nil {
-			inv.find(m.Name(), Fault, host.Driver.HostPath(f.path), "%v: left out", err)
-			continue
-		}
-		inv.Libraries = append(inv.Libraries, lib)
+	m.read(host, host.Arch, set, inv)
+	if host.Arch == "amd64" {
+		set := &librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}}
+		m.scan(ctx, host, m.dirs32(host), set, inv)
+		m.read(host, "386", set, inv)
 	}
-	slices.SortFunc(inv.Libraries, func(a, b Library) int {
+	slices.SortStableFunc(inv.Libraries, func(a, b Library) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Path, b.Path))
 	})
 	return nil
+}
+
+// scan gathers the set's files from directories.
+func (m libraries) scan(ctx context.Context, host Host, dirs []string, set *librarySet, inv *Inventory) {
+	for _, dir := range dirs {
+		for _, sub := range subdirs {
+			if ctx.Err() != nil {
+				return
+			}
+			err := set.scan(host.Driver, path.Join(dir, sub))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+				inv.find(m.Name(), Fault, host.Driver.HostPath(path.Join(dir, sub)), "%v", err)
+			}
+		}
+	}
+}
+
+// read looks into the files of a set.
+func (m libraries) read(host Host, arch string, set *librarySet, inv *Inventory) {
+	for _, f := range set.files {
+		lib, found, err := readLibrary(host, f, set.version)
+		switch {
+		case err == nil && found == arch:
+			if arch == "386" {
+				lib.Capabilities = append(slices.Clone(lib.Capabilities), Compat32)
+			}
+			inv.Libraries = append(inv.Libraries, lib)
+		case err != nil:
+			inv.find(m.Name(), Fault, host.Driver.HostPath(f.path), "%v: left out", err)
+		case arch == "386" || found == "386":
+			// What is one system's directory of 32-bit libraries, /usr/lib, is
+			// another's for all.
+		default:
+			inv.find(m.Name(), Fault, host.Driver.HostPath(f.path), "a library for %s, not %s: left out", found, arch)
+		}
+	}
+}
+
+// dirs32 are the real directories of 32-bit libraries.
+func (m libraries) dirs32(host Host) []string {
+	var list []string
+	triplet := Triplet("386")
+	for _, dir := range []string{
+		"usr/lib/" + triplet + "/nvidia/current", // Debian's alternatives
+		"usr/lib/" + triplet,                     // Debian and Ubuntu
+		"usr/lib32",                              // Arch, NVIDIA's installer
+		"usr/lib",                                // Fedora, SUSE
+		"run/opengl-driver-32/lib",               // NixOS
+	} {
+		if real, err := host.Driver.Resolve(dir); err == nil && !slices.Contains(list, real) {
+			list = append(list, real)
+		}
+	}
+	return list
 }
 
 // dirs lists the real directories to search, each once and the likeliest first:
@@ -206,9 +239,17 @@ type librarySet struct {
 
 type libraryFile struct {
 	name      string // real file name
-	sub       string
 	path      string // real path in the driver root
 	versioned bool
+}
+
+func (s *librarySet) find(name string) *libraryFile {
+	for i := range s.files {
+		if s.files[i].name == name {
+			return &s.files[i]
+		}
+	}
+	return nil
 }
 
 type otherVersion struct {
@@ -216,20 +257,26 @@ type otherVersion struct {
 	versions []string
 }
 
-func (s *librarySet) scan(root Tree, dir, sub string) error {
-	dir = path.Join(dir, sub)
+func (s *librarySet) scan(root Tree, dir string) error {
 	suffix := ".so." + s.version
 	names, err := root.names(dir, func(name string) bool { return mayBeNVIDIA(name) || strings.HasSuffix(name, suffix) })
 	if err != nil {
 		return err
 	}
+	// A loader of OpenCL's drivers is everybody's unless it stands among the
+	// driver's own.
+	private := strings.Contains(path.Base(dir), "nvidia") || strings.Contains(dir, "/nvidia/")
 	for _, name := range names {
 		versioned := strings.HasPrefix(name, "lib") && strings.HasSuffix(name, suffix)
-		if !versioned && !matchesAny(unversioned, name) {
+		entry := libraryEntry(name, s.version)
+		if !versioned && (entry == nil || entry.Stem == "libOpenCL" && !private) {
 			if version := s.otherVersion(root, dir, name); version != "" {
 				s.other(dir, version)
 			}
 			continue
+		}
+		if strings.HasPrefix(name, "libglxserver_nvidia") {
+			continue // the X server's, among the files
 		}
 		real, err := root.Resolve(path.Join(dir, name))
 		if err != nil {
@@ -238,18 +285,18 @@ func (s *librarySet) scan(root Tree, dir, sub string) error {
 		base := path.Base(real)
 		// Links that lead out of the set, to another version's file, are not
 		// the set's; and one file is taken once, where it is met first.
-		if versioned && !strings.HasSuffix(base, suffix) || s.seen[real] || s.seen[path.Join(sub, base)+"\x00"] {
+		if versioned && !strings.HasSuffix(base, suffix) || s.seen[real] || s.seen[base+"\x00"] {
 			continue
 		}
-		s.seen[real], s.seen[path.Join(sub, base)+"\x00"] = true, true
-		s.files = append(s.files, libraryFile{name: base, sub: sub, path: "/" + real, versioned: versioned})
+		s.seen[real], s.seen[base+"\x00"] = true, true
+		s.files = append(s.files, libraryFile{name: base, path: "/" + real, versioned: versioned})
 	}
 	return nil
 }
 
 // mayBeNVIDIA is a quick first look at a name, of which there are thousands.
 func mayBeNVIDIA(name string) bool {
-	return strings.HasPrefix(name, "lib") && (strings.Contains(name, "nv") || strings.HasPrefix(name, "libcuda"))
+	return strings.HasPrefix(name, "lib") && (strings.Contains(name, "nv") || strings.HasPrefix(name, "libcuda") || strings.HasPrefix(name, "libOpenCL"))
 }
 
 // otherVersion is the driver version that ends a library's name, and empty for
@@ -277,31 +324,21 @@ func (s *librarySet) other(dir, version string) {
 	}
 }
 
-func matchesAny(patterns []string, name string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool {
-		ok, _ := path.Match(p, name)
-		return ok
-	})
-}
-
-func readLibrary(host Host, f libraryFile) (Library, error) {
-	lib := Library{Name: f.name, Dir: f.sub, Path: f.path, HostPath: host.Driver.HostPath(f.path)}
+func readLibrary(host Host, f libraryFile, version string) (lib Library, arch string, err error) {
+	lib = Library{Name: f.name, Path: f.path, HostPath: host.Driver.HostPath(f.path)}
+	if e := libraryEntry(f.name, version); e != nil {
+		lib.Dir, lib.Names, lib.Capabilities = e.Dir, e.Names, e.Capabilities
+	}
 	file, err := host.Driver.Open(f.path)
 	if err != nil {
-		return lib, err
+		return lib, "", err
 	}
 	defer file.Close()
 	reader, ok := file.(io.ReaderAt)
 	if !ok {
-		return lib, fmt.Errorf("read %s: no random access", f.path)
+		return lib, "", fmt.Errorf("read %s: no random access", f.path)
 	}
 	info, err := elfname.Read(reader)
-	if err != nil {
-		return lib, err
-	}
-	if info.Arch != host.Arch {
-		return lib, fmt.Errorf("a library for %s, not %s", info.Arch, host.Arch)
-	}
 	lib.SONAME = info.SONAME
-	return lib, nil
+	return lib, info.Arch, err
 }

@@ -21,6 +21,9 @@ type Options struct {
 	// libnvidia-ml.so.1 in the driver root. Nil: NVML is not asked, MIG devices
 	// have no UUID and a lost GPU goes unnoticed.
 	Probe func(library string) ProbeFunc
+	// MPSPipeDirectory is where the host's CUDA multi-process service has its
+	// pipes; empty for /tmp/nvidia-mps.
+	MPSPipeDirectory string
 }
 
 // Modules is the list of all modules in the order they run: a module may read
@@ -36,6 +39,7 @@ func Modules(o Options) []Module {
 		mig{},
 		deviceNodes{},
 		drm{},
+		files{mpsPipeDirectory: o.MPSPipeDirectory},
 	}
 }
 

@@ -1,6 +1,7 @@
 package edits
 
 import (
+	"path"
 	"slices"
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
@@ -11,7 +12,14 @@ import (
 // Options are the choices that shape a container's edits.
 type Options struct {
 	Layout Layout
+	// VersionedNames mounts libraries under their file names too.
+	VersionedNames bool
+	// Capabilities that containers want the GPU for; empty: all.
+	Capabilities []discover.Capability
 }
+
+// wants says whether something that serves a capability goes in.
+func (o *Options) wants(c ...discover.Capability) bool { return discover.Wanted(c, o.Capabilities) }
 
 // Common are the edits every container gets, whichever device it asks for: the
 // control nodes and the user-space driver.
@@ -19,25 +27,53 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 	e := specs.ContainerEdits{
 		// Images of CUDA set this to "all", and where NVIDIA's own runtime hook
 		// is installed too it would inject everything a second time.
-		Env:         []string{"NVIDIA_VISIBLE_DEVICES=void"},
-		DeviceNodes: deviceNodes(inv.ControlNodes),
+		Env: []string{"NVIDIA_VISIBLE_DEVICES=void"},
 	}
-	for _, m := range libraryMounts(inv.Libraries, o.Layout) {
-		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: mountOptions})
+	for _, n := range inv.ControlNodes {
+		if controlNodeWanted(n.Path, &o) {
+			e.DeviceNodes = append(e.DeviceNodes, deviceNode(n))
+		}
+	}
+	for _, m := range mounts(inv, o) {
+		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: m.options})
+		if path.Base(m.target) == "libcuda.so.1" && slices.Contains(o.Layout.Dirs, path.Dir(m.target)) && len(e.Env) == 1 {
+			// Triton asks ldconfig, which knows of no mounts, unless it is told.
+			e.Env = append(e.Env, "TRITON_LIBCUDA_PATH="+path.Dir(m.target))
+		}
+	}
+	for _, f := range inv.Files {
+		if f.Kind == discover.Directory && f.Targets[0] != "/tmp/nvidia-mps" && o.wants(f.Capabilities...) {
+			e.Env = append(e.Env, "CUDA_MPS_PIPE_DIRECTORY="+f.Targets[0])
+		}
 	}
 	return e
 }
 
+// controlNodeWanted says whether a control node serves what is asked for.
+func controlNodeWanted(node string, o *Options) bool {
+	switch node {
+	case "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools":
+		return o.wants(discover.Compute, discover.Video, discover.Graphics)
+	case "/dev/nvidia-modeset":
+		return o.wants(discover.Graphics, discover.Display)
+	}
+	return true
+}
+
 // GPU are the edits for one full GPU.
-func GPU(g *discover.GPU) specs.ContainerEdits {
-	return specs.ContainerEdits{DeviceNodes: deviceNodes(append([]discover.DeviceNode{*g.Node}, g.DRM...))}
+func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
+	nodes := []discover.DeviceNode{*g.Node}
+	if o.wants(discover.Graphics, discover.Display, discover.Video) {
+		nodes = append(nodes, g.DRM...)
+	}
+	return specs.ContainerEdits{DeviceNodes: deviceNodes(nodes)}
 }
 
 // MIGDevice are the edits for one MIG device: its GPU's node and both access
 // capabilities, and the GPU's DRM nodes where the profile has graphics.
-func MIGDevice(g *discover.GPU, d *discover.MIGDevice) specs.ContainerEdits {
+func MIGDevice(g *discover.GPU, d *discover.MIGDevice, o Options) specs.ContainerEdits {
 	nodes := append([]discover.DeviceNode{*g.Node}, d.Nodes...)
-	if d.Graphics {
+	if d.Graphics && o.wants(discover.Graphics, discover.Display, discover.Video) {
 		nodes = append(nodes, g.DRM...)
 	}
 	return specs.ContainerEdits{DeviceNodes: deviceNodes(nodes)}
@@ -58,16 +94,20 @@ func Union(list []specs.ContainerEdits) specs.ContainerEdits {
 	return all
 }
 
-// deviceNodes names nodes without type and numbers: engines look those up when
-// they inject, and some of the majors change from boot to boot.
 func deviceNodes(nodes []discover.DeviceNode) []*specs.DeviceNode {
 	list := make([]*specs.DeviceNode, 0, len(nodes))
 	for _, n := range nodes {
-		d := &specs.DeviceNode{Path: n.Path}
-		if n.HostPath != n.Path {
-			d.HostPath = n.HostPath
-		}
-		list = append(list, d)
+		list = append(list, deviceNode(n))
 	}
-	return slices.Clip(list)
+	return list
+}
+
+// deviceNode names a node without type and numbers: engines look those up when
+// they inject, and some of the majors change from boot to boot.
+func deviceNode(n discover.DeviceNode) *specs.DeviceNode {
+	d := &specs.DeviceNode{Path: n.Path}
+	if n.HostPath != n.Path {
+		d.HostPath = n.HostPath
+	}
+	return d
 }

@@ -10,9 +10,18 @@ import (
 	"github.com/cdigen/cdigen/discover"
 )
 
-func library(name, soname, dir string) discover.Library {
+func library(name, soname, dir string, names ...string) discover.Library {
 	path := "/usr/lib/x86_64-linux-gnu/" + strings.TrimPrefix(dir+"/", "/") + name
-	return discover.Library{Name: name, SONAME: soname, Dir: dir, Path: path, HostPath: "/run/nvidia/driver" + path}
+	return discover.Library{Name: name, SONAME: soname, Dir: dir, Names: names, Path: path, HostPath: "/run/nvidia/driver" + path}
+}
+
+func layout(t *testing.T, name, arch, private string) Layout {
+	t.Helper()
+	l, err := ParseLayout(name, arch, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 func targets(e specs.ContainerEdits, source string) (list []string) {
@@ -26,13 +35,13 @@ func targets(e specs.ContainerEdits, source string) (list []string) {
 
 func TestLibrariesAreMountedUnderTheNamesProgramsLoad(t *testing.T) {
 	inv := &discover.Inventory{Libraries: []discover.Library{
-		library("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", ""),
-		library("libcuda.so.550.54.15", "libcuda.so.1", ""),
+		library("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", "", "libGLX_indirect.so.0"),
+		library("libcuda.so.550.54.15", "libcuda.so.1", "", "libcuda.so"),
 		library("libnvidia-eglcore.so.550.54.15", "libnvidia-eglcore.so.550.54.15", ""),
 		library("libnvidia-none.so.550.54.15", "", ""),
 		library("libvdpau_nvidia.so.550.54.15", "libvdpau_nvidia.so.1", "vdpau"),
 	}}
-	e := Common(inv, Options{Layout: AutoLayout("amd64")})
+	e := Common(inv, Options{Layout: layout(t, "auto", "amd64", "")})
 	for source, names := range map[string][]string{
 		"libGLX_nvidia.so.550.54.15":     {"libGLX_indirect.so.0", "libGLX_nvidia.so.0"},
 		"libcuda.so.550.54.15":           {"libcuda.so", "libcuda.so.1"},
@@ -58,22 +67,136 @@ func TestLibrariesAreMountedUnderTheNamesProgramsLoad(t *testing.T) {
 }
 
 func TestNoTargetIsMountedTwice(t *testing.T) {
-	first, second := library("libcuda.so.550.54.15", "libcuda.so.1", ""), library("libcuda-other.so.550.54.15", "libcuda.so.1", "")
+	first, second := library("libcuda.so.550.54.15", "libcuda.so.1", "", "libcuda.so"), library("libcuda-other.so.550.54.15", "libcuda.so.1", "")
 	e := Common(&discover.Inventory{Libraries: []discover.Library{first, second}}, Options{Layout: Layout{Dirs: []string{"/a", "/a"}}})
 	if len(e.Mounts) != 2 || e.Mounts[0].HostPath != first.HostPath {
 		t.Errorf("%d mounts, the first of %s; want libcuda.so and libcuda.so.1 once each, of %s", len(e.Mounts), e.Mounts[0].HostPath, first.HostPath)
 	}
 }
 
-func TestLayoutOfAnArchitecture(t *testing.T) {
-	for arch, want := range map[string][]string{
-		"amd64":   {"/usr/lib/x86_64-linux-gnu", "/usr/lib64"},
-		"arm64":   {"/usr/lib/aarch64-linux-gnu", "/usr/lib64"},
-		"riscv64": {"/usr/lib64"},
+func TestLayouts(t *testing.T) {
+	for _, c := range []struct {
+		name, arch, private string
+		dirs, dirs32        []string
+	}{
+		{"auto", "amd64", "", []string{"/usr/lib/x86_64-linux-gnu", "/usr/lib64"}, []string{"/usr/lib/i386-linux-gnu", "/usr/lib"}},
+		{"auto", "arm64", "", []string{"/usr/lib/aarch64-linux-gnu", "/usr/lib64"}, []string{"/usr/lib/i386-linux-gnu", "/usr/lib"}},
+		{"debian", "amd64", "", []string{"/usr/lib/x86_64-linux-gnu"}, []string{"/usr/lib/i386-linux-gnu"}},
+		{"fedora", "amd64", "", []string{"/usr/lib64"}, []string{"/usr/lib"}},
+		{"private", "amd64", "", []string{"/usr/local/nvidia/lib64"}, []string{"/usr/local/nvidia/lib"}},
+		{"private", "amd64", "/opt/gpu/lib", []string{"/opt/gpu/lib"}, []string{"/opt/gpu/lib32"}},
+		{"nix", "amd64", "", []string{"/run/opengl-driver/lib"}, []string{"/run/opengl-driver-32/lib"}},
 	} {
-		if got := AutoLayout(arch).Dirs; !slices.Equal(got, want) {
-			t.Errorf("%s: %q; want %q", arch, got, want)
+		l := layout(t, c.name, c.arch, c.private)
+		if !slices.Equal(l.Dirs, c.dirs) || !slices.Equal(l.Dirs32, c.dirs32) {
+			t.Errorf("%s on %s: %q, %q; want %q, %q", c.name, c.arch, l.Dirs, l.Dirs32, c.dirs, c.dirs32)
 		}
+	}
+	for _, bad := range [][2]string{{"alpine", ""}, {"private", "lib64"}} {
+		if _, err := ParseLayout(bad[0], "amd64", bad[1]); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+	}
+}
+
+// mountsOf are the targets by an inventory of one library of each sort and one
+// file of each kind.
+func mountsOf(t *testing.T, o Options) []string {
+	t.Helper()
+	lib := func(name, soname string, c ...discover.Capability) discover.Library {
+		l := library(name, soname, "")
+		l.Capabilities = c
+		return l
+	}
+	o.Layout = layout(t, "debian", "amd64", "")
+	e := Common(&discover.Inventory{
+		Libraries: []discover.Library{
+			lib("libcuda.so.550.54.15", "libcuda.so.1", discover.Compute),
+			lib("libcuda.so.550.54.15", "libcuda.so.1", discover.Compute, discover.Compat32),
+			lib("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", discover.Graphics),
+			lib("libnvidia-new.so.550.54.15", "libnvidia-new.so.1"),
+		},
+		Files: []discover.File{
+			{Kind: discover.Binary, HostPath: "/usr/bin/nvidia-smi", Targets: []string{"/usr/bin/nvidia-smi"}, Capabilities: []discover.Capability{discover.Utility}},
+			{Kind: discover.Socket, HostPath: "/run/s/socket", Targets: []string{"/run/s/socket"}, Capabilities: []discover.Capability{discover.Utility}},
+			{Kind: discover.Directory, HostPath: "/srv/mps", Targets: []string{"/srv/mps"}, Capabilities: []discover.Capability{discover.Compute}},
+		},
+	}, o)
+	var list []string
+	for _, m := range e.Mounts {
+		list = append(list, m.ContainerPath)
+		writable := m.ContainerPath == "/run/s/socket" || m.ContainerPath == "/srv/mps"
+		if slices.Contains(m.Options, "ro") == writable || slices.Contains(m.Options, "noexec") != writable {
+			t.Errorf("%s has options %q", m.ContainerPath, m.Options)
+		}
+	}
+	if slices.Contains(list, "/srv/mps") != slices.Contains(e.Env, "CUDA_MPS_PIPE_DIRECTORY=/srv/mps") {
+		t.Errorf("env %q with mounts %q", e.Env, list)
+	}
+	return list
+}
+
+func TestCapabilitiesDecideWhatGoesIn(t *testing.T) {
+	const dir, dir32 = "/usr/lib/x86_64-linux-gnu/", "/usr/lib/i386-linux-gnu/"
+	for _, c := range []struct {
+		asked []discover.Capability
+		want  []string
+	}{
+		{nil, []string{"/run/s/socket", "/srv/mps", "/usr/bin/nvidia-smi", dir32 + "libcuda.so.1", dir + "libGLX_nvidia.so.0", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
+		{[]discover.Capability{discover.Compute}, []string{"/srv/mps", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
+		{[]discover.Capability{discover.Utility}, []string{"/run/s/socket", "/usr/bin/nvidia-smi", dir + "libnvidia-new.so.1"}},
+		{[]discover.Capability{discover.Graphics, discover.Compat32}, []string{dir + "libGLX_nvidia.so.0", dir + "libnvidia-new.so.1"}},
+		{[]discover.Capability{discover.Compute, discover.Compat32}, []string{"/srv/mps", dir32 + "libcuda.so.1", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
+	} {
+		if got := mountsOf(t, Options{Capabilities: c.asked}); !slices.Equal(got, c.want) {
+			t.Errorf("%v: %q; want %q", c.asked, got, c.want)
+		}
+	}
+	got := mountsOf(t, Options{VersionedNames: true, Capabilities: []discover.Capability{discover.Graphics}})
+	if want := []string{dir + "libGLX_nvidia.so.0", dir + "libGLX_nvidia.so.550.54.15", dir + "libnvidia-new.so.1", dir + "libnvidia-new.so.550.54.15"}; !slices.Equal(got, want) {
+		t.Errorf("versioned names: %q; want %q", got, want)
+	}
+}
+
+func TestNodesGoByCapability(t *testing.T) {
+	gpu := node("/dev/nvidia0")
+	g := &discover.GPU{Node: &gpu, DRM: []discover.DeviceNode{node("/dev/dri/card1")}}
+	inv := &discover.Inventory{ControlNodes: []discover.DeviceNode{node("/dev/nvidiactl"), node("/dev/nvidia-uvm"), node("/dev/nvidia-modeset")}}
+	for _, c := range []struct {
+		asked           discover.Capability
+		common, devices []string
+	}{
+		{discover.Compute, []string{"/dev/nvidiactl", "/dev/nvidia-uvm"}, []string{"/dev/nvidia0"}},
+		{discover.Utility, []string{"/dev/nvidiactl"}, []string{"/dev/nvidia0"}},
+		{discover.Graphics, []string{"/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-modeset"}, []string{"/dev/nvidia0", "/dev/dri/card1"}},
+	} {
+		o := Options{Capabilities: []discover.Capability{c.asked}}
+		if got := nodePaths(Common(inv, o)); !slices.Equal(got, c.common) {
+			t.Errorf("%s: %q; want %q", c.asked, got, c.common)
+		}
+		if got := nodePaths(GPU(g, o)); !slices.Equal(got, c.devices) {
+			t.Errorf("%s: %q; want %q", c.asked, got, c.devices)
+		}
+	}
+}
+
+func TestOwnEditsGoBeforeTheDriversOwn(t *testing.T) {
+	base := specs.ContainerEdits{
+		Env:         []string{"A=1", "B=2"},
+		DeviceNodes: []*specs.DeviceNode{{Path: "/dev/nvidia0"}},
+		Mounts:      []*specs.Mount{{HostPath: "/driver/x", ContainerPath: "/x"}},
+	}
+	merged := Merge(base, specs.ContainerEdits{
+		Env:         []string{"B=3", "C=4"},
+		DeviceNodes: []*specs.DeviceNode{{Path: "/dev/nvidia0", Permissions: "r"}, {Path: "/dev/infiniband/uverbs0"}},
+		Mounts:      []*specs.Mount{{HostPath: "/mine", ContainerPath: "/x"}},
+	})
+	if !slices.Equal(merged.Env, []string{"A=1", "B=3", "C=4"}) || len(merged.DeviceNodes) != 2 || merged.DeviceNodes[0].Permissions != "r" ||
+		len(merged.Mounts) != 1 || merged.Mounts[0].HostPath != "/mine" {
+		t.Errorf("merged: %+v", merged)
+	}
+	if !slices.Equal(base.Env, []string{"A=1", "B=2"}) || base.Mounts[0].HostPath != "/driver/x" {
+		t.Errorf("the base was changed: %+v", base)
 	}
 }
 
@@ -93,17 +216,17 @@ func TestMIGDeviceHasItsCapabilitiesAndGraphicsOnlyByProfile(t *testing.T) {
 	g := &discover.GPU{Node: &gpu, DRM: []discover.DeviceNode{node("/dev/dri/card1"), node("/dev/dri/renderD128")}}
 	d := &discover.MIGDevice{Nodes: []discover.DeviceNode{node("/dev/nvidia-caps/nvidia-cap12"), node("/dev/nvidia-caps/nvidia-cap13")}}
 	compute := []string{"/dev/nvidia3", "/dev/nvidia-caps/nvidia-cap12", "/dev/nvidia-caps/nvidia-cap13"}
-	if got := nodePaths(MIGDevice(g, d)); !slices.Equal(got, compute) {
+	if got := nodePaths(MIGDevice(g, d, Options{})); !slices.Equal(got, compute) {
 		t.Errorf("compute profile: %q; want %q", got, compute)
 	}
 	d.Graphics = true
-	if got, want := nodePaths(MIGDevice(g, d)), slices.Concat(compute, []string{"/dev/dri/card1", "/dev/dri/renderD128"}); !slices.Equal(got, want) {
+	if got, want := nodePaths(MIGDevice(g, d, Options{})), slices.Concat(compute, []string{"/dev/dri/card1", "/dev/dri/renderD128"}); !slices.Equal(got, want) {
 		t.Errorf("graphics profile: %q; want %q", got, want)
 	}
-	if got, want := nodePaths(GPU(g)), []string{"/dev/nvidia3", "/dev/dri/card1", "/dev/dri/renderD128"}; !slices.Equal(got, want) {
+	if got, want := nodePaths(GPU(g, Options{})), []string{"/dev/nvidia3", "/dev/dri/card1", "/dev/dri/renderD128"}; !slices.Equal(got, want) {
 		t.Errorf("full GPU: %q; want %q", got, want)
 	}
-	all := Union([]specs.ContainerEdits{GPU(g), MIGDevice(g, d)})
+	all := Union([]specs.ContainerEdits{GPU(g, Options{}), MIGDevice(g, d, Options{})})
 	if got, want := nodePaths(all), []string{"/dev/nvidia3", "/dev/dri/card1", "/dev/dri/renderD128", "/dev/nvidia-caps/nvidia-cap12", "/dev/nvidia-caps/nvidia-cap13"}; !slices.Equal(got, want) {
 		t.Errorf("union: %q; want each node once, %q", got, want)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -75,7 +76,7 @@ func trace(t *testing.T, path string, inject ...string) (calls []call, err error
 	cmd := exec.Command("strace", args...)
 	// One thread at a time, and nothing that runs now and then, keeps the calls
 	// of one run the same as those of the next.
-	cmd.Env = append(program.Env, "GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1")
+	cmd.Env = slices.Concat(program.Env, []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1"})
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%w: %s", err, out)

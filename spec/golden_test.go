@@ -28,8 +28,11 @@ func simulated(t testing.TB, name string) (arch string, inv *discover.Inventory)
 }
 
 func options(arch string) spec.Options {
-	return spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID},
-		Edits: edits.Options{Layout: edits.AutoLayout(arch)}}
+	layout, err := edits.ParseLayout("auto", arch, "")
+	if err != nil {
+		panic(err) // auto is a layout
+	}
+	return spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID}, Edits: edits.Options{Layout: layout}}
 }
 
 func hosts(t testing.TB) (names []string) {
@@ -52,6 +55,9 @@ func TestEveryHostHasItsGoldenSpec(t *testing.T) {
 			s, left, err := spec.New(inv, options(arch))
 			var b strings.Builder
 			for _, f := range append(inv.Findings, left...) {
+				if f.Module == "file" {
+					continue // most hosts lack most of them
+				}
 				fmt.Fprintf(&b, "finding %s %s: %s: %s\n", f.Severity, f.Module, f.Subject, f.Message)
 			}
 			if err != nil {

@@ -42,6 +42,8 @@ type Options struct {
 	// is left out and told in a finding. Empty: the CDI library's newest.
 	MaxVersion string
 	Edits      edits.Options
+	// Own are the user's additions; nil for none.
+	Own *OwnEdits
 }
 
 // Check returns the first thing wrong with the options themselves, whatever the
@@ -74,17 +76,27 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	if err := o.Check(); err != nil {
 		return nil, nil, err
 	}
-	devices, err := selectDevices(devicesOf(inv, o.Names), o.Devices)
+	devices, err := selectDevices(devicesOf(inv, o.Names, o.Edits), o.Devices)
 	if err != nil {
 		return nil, nil, err
 	}
 	if len(devices) == 0 {
 		return nil, nil, ErrNoDevices
 	}
+	if err := o.Own.check(devices); err != nil {
+		return nil, nil, err
+	}
 	s := &specs.Spec{Kind: o.Vendor + "/" + o.Class, ContainerEdits: edits.Common(inv, o.Edits)}
+	if o.Own != nil {
+		s.ContainerEdits = edits.Merge(s.ContainerEdits, o.Own.ContainerEdits)
+	}
 	var findings []discover.Finding
-	var all []specs.ContainerEdits
+	var all, own []specs.ContainerEdits
 	for _, d := range devices {
+		for _, e := range o.Own.of(d.aliases) {
+			d.edits = edits.Merge(d.edits, e)
+			own = append(own, e)
+		}
 		names := slices.DeleteFunc(slices.Clone(d.names), func(name string) bool { return !fits(name, o.MaxVersion) })
 		if left := len(d.names) - len(names); left > 0 {
 			findings = append(findings, discover.Finding{Module: "spec", Subject: d.subject, Severity: discover.MissingOptional,
@@ -96,7 +108,11 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 		all = append(all, d.edits)
 	}
 	if !o.NoAll {
-		s.Devices = append(s.Devices, specs.Device{Name: AllDevices, ContainerEdits: edits.Union(all)})
+		union := edits.Union(all)
+		for _, e := range append(own, o.Own.of([]string{AllDevices})...) {
+			union = edits.Merge(union, e)
+		}
+		s.Devices = append(s.Devices, specs.Device{Name: AllDevices, ContainerEdits: union})
 	}
 	if err := duplicates(s.Devices); err != nil {
 		return nil, findings, err
@@ -114,7 +130,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 }
 
 // devicesOf lists the devices a host can give, in order of index.
-func devicesOf(inv *discover.Inventory, strategies []NameStrategy) []device {
+func devicesOf(inv *discover.Inventory, strategies []NameStrategy, o edits.Options) []device {
 	var list []device
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
@@ -126,7 +142,7 @@ func devicesOf(inv *discover.Inventory, strategies []NameStrategy) []device {
 			gpuAliases = appendName(gpuAliases, gpuName(s, g))
 		}
 		if !g.MIGEnabled {
-			d := device{subject: g.Name(), aliases: gpuAliases, edits: edits.GPU(g)}
+			d := device{subject: g.Name(), aliases: gpuAliases, edits: edits.GPU(g, o)}
 			for _, s := range strategies {
 				d.names = appendName(d.names, gpuName(s, g))
 			}
@@ -138,7 +154,7 @@ func devicesOf(inv *discover.Inventory, strategies []NameStrategy) []device {
 			if len(m.Nodes) == 0 {
 				continue
 			}
-			d := device{subject: fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), aliases: slices.Clone(gpuAliases), edits: edits.MIGDevice(g, m)}
+			d := device{subject: fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), aliases: slices.Clone(gpuAliases), edits: edits.MIGDevice(g, m, o)}
 			for _, s := range NameStrategies {
 				d.aliases = appendName(d.aliases, migName(s, g, m))
 			}

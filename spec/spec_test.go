@@ -254,11 +254,70 @@ func TestPublishedSpecIsInjected(t *testing.T) {
 	if slices.Contains(got, "/dev/nvidia0 1:3") {
 		t.Errorf("devices %q: GPU 0 was not asked for", got)
 	}
-	if !slices.Equal(config.Process.Env, []string{"NVIDIA_VISIBLE_DEVICES=void"}) {
+	if !slices.Equal(config.Process.Env, []string{"NVIDIA_VISIBLE_DEVICES=void", "TRITON_LIBCUDA_PATH=/usr/lib/x86_64-linux-gnu"}) {
 		t.Errorf("env %q", config.Process.Env)
 	}
 	if config.Hooks != nil {
 		t.Errorf("hooks %+v; want none", config.Hooks)
+	}
+}
+
+func TestOwnEdits(t *testing.T) {
+	own, err := spec.ParseOwnEdits([]byte(`
+containerEdits:
+  env: [NCCL_DEBUG=WARN]
+devices:
+  - name: "0"
+    containerEdits:
+      deviceNodes: [{path: /dev/infiniband/uverbs0}]
+  - name: all
+    containerEdits:
+      mounts: [{hostPath: /data, containerPath: /data, options: [ro]}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options("amd64")
+	o.Own = own
+	s, _, err := spec.New(inventory(""), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(s.ContainerEdits.Env, "NCCL_DEBUG=WARN") || !slices.Contains(s.ContainerEdits.Env, "NVIDIA_VISIBLE_DEVICES=void") {
+		t.Errorf("common env %q", s.ContainerEdits.Env)
+	}
+	for _, d := range s.Devices {
+		added := slices.ContainsFunc(d.ContainerEdits.DeviceNodes, func(n *specs.DeviceNode) bool { return n.Path == "/dev/infiniband/uverbs0" })
+		// Under all names of GPU 0, and in all.
+		if want := d.Name == "0" || strings.HasPrefix(d.Name, "GPU-aaaa") || d.Name == "all"; added != want {
+			t.Errorf("%s has the node: %v; want %v", d.Name, added, want)
+		}
+		if (len(d.ContainerEdits.Mounts) == 1) != (d.Name == "all") {
+			t.Errorf("%s has %d mounts", d.Name, len(d.ContainerEdits.Mounts))
+		}
+	}
+	own.Devices[0].Name = "7"
+	if _, _, err := spec.New(inventory(""), o); err == nil || !strings.Contains(err.Error(), `edits for a device "7" that is not in the spec`) {
+		t.Errorf("edits for no device: %v", err)
+	}
+}
+
+func TestOwnEditsThatCDIDoesNotKnowAreRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"env: [A=b]":                      "field env not found",
+		"containerEdits: {env: [A]}":      "invalid environment variable",
+		"containerEdits: {mounts: [{}]}":  "invalid mount",
+		"devices: [{containerEdits: {}}]": "devices[0] has no name",
+		"devices: [{name: x, containerEdits: {hooks: [{hookName: never, path: /x}]}}]": `device "x"`,
+		"devices: [{name: x, annotations: {a: b}}]":                                    "annotations",
+		"{": "yaml",
+	} {
+		if _, err := spec.ParseOwnEdits([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v; want an error with %q", text, err, want)
+		}
+	}
+	if own, err := spec.ParseOwnEdits(nil); err != nil || len(own.Devices) > 0 {
+		t.Errorf("an empty file: %+v, %v", own, err)
 	}
 }
 

@@ -103,7 +103,7 @@ func (f *hostFlags) host() (discover.Host, error) {
 
 // discoverOptions are the options of the modules.
 func (f *hostFlags) discoverOptions() (discover.Options, error) {
-	o := discover.Options{LibrarySearchPath: f.librarySearchPath}
+	o := discover.Options{LibrarySearchPath: f.librarySearchPath, MPSPipeDirectory: os.Getenv("CUDA_MPS_PIPE_DIRECTORY")}
 	if f.noNVML {
 		return o, nil
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -31,6 +30,7 @@ type generateFlags struct {
 	strict        bool
 	report        string
 	lockTimeout   time.Duration
+	contents      contentFlags
 }
 
 func newGenerate() *cobra.Command {
@@ -71,6 +71,7 @@ Exit statuses:
 	flags.StringVar(&f.report, "report", "", "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)")
 	flags.Lookup("report").NoOptDefVal = "table"
 	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
+	f.contents.add(flags)
 	f.host.add(flags)
 	f.log.add(flags)
 	return cmd
@@ -94,9 +95,17 @@ func (f *generateFlags) specOptions() (spec.Options, error) {
 	if err != nil {
 		return spec.Options{}, usageError(fmt.Errorf("--device-name-strategy: %w", err))
 	}
+	content, err := f.contents.options(f.host.arch)
+	if err != nil {
+		return spec.Options{}, usageError(err)
+	}
+	own, err := f.contents.own()
+	if err != nil {
+		return spec.Options{}, err
+	}
 	return spec.Options{
 		Vendor: f.vendor, Class: f.class, Names: names, NoAll: f.noAll, Devices: f.devices, MaxVersion: f.maxVersion,
-		Edits: edits.Options{Layout: edits.AutoLayout(f.host.arch)},
+		Edits: content, Own: own,
 	}, nil
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -50,7 +49,7 @@ Exit statuses: 0 listed, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 				e.SetIndent("", "  ")
 				err = e.Encode(inv)
 			} else {
-				err = errors.Join(writeReport(os.Stderr, report, inv.Findings), writeGPUs(cmd.OutOrStdout(), inv, host.arch))
+				err = errors.Join(writeReport(os.Stderr, report, inv.Findings), writeGPUs(cmd.OutOrStdout(), inv))
 			}
 			if err == nil && countUsable(inv) == 0 {
 				err = &exitError{exitNoDevices, spec.ErrNoDevices}
@@ -67,7 +66,7 @@ Exit statuses: 0 listed, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 	return cmd
 }
 
-func writeGPUs(w io.Writer, inv *discover.Inventory, arch string) error {
+func writeGPUs(w io.Writer, inv *discover.Inventory) error {
 	if inv.Driver.Version != "" {
 		fmt.Fprintf(w, "Driver %s (%s kernel module)", inv.Driver.Version, inv.Driver.Flavor)
 		if inv.Driver.CUDAVersion != "" {
@@ -98,8 +97,7 @@ func writeGPUs(w io.Writer, inv *discover.Inventory, arch string) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	s, _, err := spec.New(inv, spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID},
-		Edits: edits.Options{Layout: edits.AutoLayout(arch)}})
+	s, _, err := spec.New(inv, spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID}})
 	if errors.Is(err, spec.ErrNoDevices) {
 		return nil
 	}

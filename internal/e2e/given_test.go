@@ -20,18 +20,17 @@ var given = []struct {
 	{
 		name:    "index",
 		devices: []string{"nvidia.com/gpu=0"},
-		nodes:   slices.Concat(common, []string{"/dev/nvidia0", "/dev/dri/card1", "/dev/dri/renderD128"}),
+		nodes:   slices.Concat(common, graphics(0, "1b")),
 	},
 	{
 		name:    "UUID",
 		devices: []string{"nvidia.com/gpu=GPU-2b660057-6595-5701-ab31-3a6ece4b935f"},
-		nodes:   slices.Concat(common, []string{"/dev/nvidia1", "/dev/dri/card2", "/dev/dri/renderD129"}),
+		nodes:   slices.Concat(common, graphics(1, "43")),
 	},
 	{
 		name:    "two GPUs",
 		devices: []string{"nvidia.com/gpu=0", "nvidia.com/gpu=5"},
-		nodes: slices.Concat(common, []string{"/dev/nvidia0", "/dev/dri/card1", "/dev/dri/renderD128",
-			"/dev/nvidia5", "/dev/dri/card6", "/dev/dri/renderD133"}),
+		nodes:   slices.Concat(common, graphics(0, "1b"), graphics(5, "c3")),
 	},
 	{
 		name:    "MIG device",
@@ -46,12 +45,19 @@ var given = []struct {
 	{
 		name:    "all",
 		devices: []string{"nvidia.com/gpu=all"},
-		nodes: slices.Concat(common, numbered("/dev/nvidia", 0, 1, 2, 3, 4, 5, 6, 7), numbered("/dev/dri/card", 1, 2, 3, 4, 5, 6),
-			numbered("/dev/dri/renderD", 128, 129, 130, 131, 132, 133),
+		nodes: slices.Concat(common, graphics(0, "1b"), graphics(1, "43"), graphics(2, "52"), graphics(3, "61"), graphics(4, "9d"), graphics(5, "c3"),
+			numbered("/dev/nvidia", 6, 7),
 			// GPU 6: GPU instances 7 to 13. GPU 7: GPU instances 1, 3, 7 and 8.
 			numbered("/dev/nvidia-caps/nvidia-cap", 876, 877, 885, 886, 894, 895, 903, 904, 912, 913, 921, 922, 930, 931,
 				957, 958, 975, 976, 1011, 1012, 1020, 1021)),
 	},
+}
+
+// graphics are the nodes of a full GPU on a PCI bus.
+func graphics(index int, bus string) []string {
+	address := "/dev/dri/by-path/pci-0000:" + bus + ":00.0"
+	return []string{"/dev/nvidia" + strconv.Itoa(index), "/dev/dri/card" + strconv.Itoa(index+1), "/dev/dri/renderD" + strconv.Itoa(index+128),
+		address + "-card", address + "-render"}
 }
 
 func numbered(prefix string, numbers ...int) []string {

@@ -99,7 +99,7 @@ func (d *Description) NVMLReport() []byte {
 			continue
 		}
 		if g.Lost {
-			gpus = append(gpus, object{"index": g.index, "lost": true, "errors": []string{"nvmlDeviceGetHandleByIndex: GPU is lost"}})
+			gpus = append(gpus, object{"index": g.index, "lost": true, "errors": []string{"nvmlDeviceGetHandleByIndex_v2: GPU is lost"}})
 			continue
 		}
 		o := object{"index": g.index, "uuid": g.uuid, "name": g.name, "pciBusId": busID(g.PCI), "minor": g.minor}

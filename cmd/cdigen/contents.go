@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// contentFlags say what of the driver goes into containers, and where.
+type contentFlags struct {
+	layout         string
+	privateDir     string
+	versionedNames bool
+	capabilities   []string
+	edits          string
+}
+
+func (f *contentFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.layout, "library-layout", "auto", "where libraries go in a container: auto (debian and fedora), debian (/usr/lib/<triplet>), fedora (/usr/lib64), private (one directory) or nix (/run/opengl-driver/lib)")
+	flags.StringVar(&f.privateDir, "private-library-dir", edits.PrivateDir, "`directory` of the layout private; 32-bit libraries go to lib beside it")
+	flags.BoolVar(&f.versionedNames, "versioned-names", false, "mount libraries under their file names too, such as libcuda.so.550.54.15")
+	flags.StringSliceVar(&f.capabilities, "capabilities", []string{"all"}, "what containers want GPUs for, one or more of compute, utility, graphics, video, display, ngx, compat32, or all")
+	flags.StringVar(&f.edits, "edits", "", "`file` with edits of your own, in the form of a CDI spec without version and kind, to add to all devices or to single ones")
+}
+
+func (f *contentFlags) options(arch string) (edits.Options, error) {
+	layout, err := edits.ParseLayout(f.layout, arch, f.privateDir)
+	if err != nil {
+		return edits.Options{}, fmt.Errorf("--library-layout: %w", err)
+	}
+	o := edits.Options{Layout: layout, VersionedNames: f.versionedNames}
+	for _, name := range f.capabilities {
+		c := discover.Capability(strings.TrimSpace(name))
+		switch {
+		case c == "all":
+			o.Capabilities = nil
+			return o, nil
+		case !slices.Contains(discover.Capabilities, c):
+			return o, fmt.Errorf("--capabilities: unknown capability %q: use one or more of %v, or all", name, discover.Capabilities)
+		}
+		o.Capabilities = append(o.Capabilities, c)
+	}
+	return o, nil
+}
+
+// own reads the user's edits.
+func (f *contentFlags) own() (*spec.OwnEdits, error) {
+	if f.edits == "" {
+		return nil, nil //nolint:nilnil // no edits are no error
+	}
+	data, err := os.ReadFile(f.edits)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--edits: %w", err))
+	}
+	own, err := spec.ParseOwnEdits(data)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--edits %s: %w", f.edits, err))
+	}
+	return own, nil
+}

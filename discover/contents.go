@@ -1,0 +1,191 @@
+package discover
+
+import (
+	"slices"
+	"strings"
+)
+
+// Capability says what a container wants a GPU for. The names are those of
+// NVIDIA_DRIVER_CAPABILITIES.
+type Capability string
+
+// The capabilities.
+const (
+	Compute  Capability = "compute"  // CUDA and OpenCL
+	Utility  Capability = "utility"  // nvidia-smi and NVML
+	Graphics Capability = "graphics" // OpenGL, EGL and Vulkan
+	Video    Capability = "video"    // the video codec SDK
+	Display  Capability = "display"  // X11 and Wayland servers
+	NGX      Capability = "ngx"      // DLSS and its like
+	Compat32 Capability = "compat32" // 32-bit libraries of all the others
+)
+
+// Capabilities lists all there are.
+var Capabilities = []Capability{Compute, Utility, Graphics, Video, Display, NGX, Compat32}
+
+// LibraryEntry is a row of [LibraryTable].
+type LibraryEntry struct {
+	// Stem is the file name up to ".so".
+	Stem string
+	// Version is a pattern of what follows ".so."; empty for a library that the
+	// driver's version ends.
+	Version string
+	// Dir is the sub-directory of the container's library directories; empty for
+	// these themselves.
+	Dir          string
+	Capabilities []Capability
+	// Names are those, beside its SONAME, under which programs load it with
+	// dlopen(3), relative to the library directory.
+	Names []string
+	// For is the program or library that needs it.
+	For string
+}
+
+// LibraryTable is which library goes in for which capability. A library of the
+// driver's version that is not in the table goes in for every one of them, so
+// that a new driver's new library is not missed.
+var LibraryTable = []LibraryEntry{
+	{"libcuda", "", "", []Capability{Compute}, []string{"libcuda.so"}, "CUDA programs; numba and others load the bare name"},
+	{"libcudadebugger", "", "", []Capability{Compute}, nil, "libcuda, for cuda-gdb and compute-sanitizer"},
+	{"libnvidia-ptxjitcompiler", "", "", []Capability{Compute}, nil, "libcuda, to compile PTX"},
+	{"libnvidia-nvvm", "", "", []Capability{Compute}, nil, "libcuda, to compile NVVM IR and link at run time"},
+	{"libnvidia-nvvm70", "*", "", []Capability{Compute}, nil, "libcuda, for NVVM IR of LLVM 7"},
+	{"libnvidia-compiler", "", "", []Capability{Compute}, nil, "OpenCL up to r510"},
+	{"libnvidia-fatbinaryloader", "", "", []Capability{Compute}, nil, "libcuda up to r450"},
+	{"libnvidia-opencl", "", "", []Capability{Compute}, nil, "OpenCL's loader, by nvidia.icd"},
+	{"libOpenCL", "1*", "", []Capability{Compute}, nil, "OpenCL programs, where the loader is the driver's own"},
+	{"libnvidia-pkcs11", "", "", []Capability{Compute}, nil, "libcuda, for confidential computing with OpenSSL 1.1"},
+	{"libnvidia-pkcs11-openssl3", "", "", []Capability{Compute}, nil, "libcuda, for confidential computing with OpenSSL 3"},
+	{"libnvidia-gpucomp", "", "", []Capability{Compute, Graphics, Video}, nil, "the compilers of shaders and kernels"},
+	{"libnvidia-allocator", "", "", []Capability{Compute, Graphics}, []string{"gbm/nvidia-drm_gbm.so"}, "GBM, by the name of the kernel driver; Vulkan"},
+
+	{"libnvidia-ml", "", "", []Capability{Utility, Compute}, []string{"libnvidia-ml.so"}, "nvidia-smi, NCCL, monitoring"},
+	{"libnvidia-cfg", "", "", []Capability{Utility}, nil, "nvidia-persistenced, nvidia-xconfig, nvidia-settings"},
+	{"libnvidia-sandboxutils", "", "", []Capability{Utility}, nil, "container tools in the container"},
+
+	{"libnvcuvid", "", "", []Capability{Video}, []string{"libnvcuvid.so"}, "ffmpeg and GStreamer, to decode"},
+	{"libnvidia-encode", "", "", []Capability{Video}, []string{"libnvidia-encode.so"}, "ffmpeg and GStreamer, to encode"},
+	{"libnvidia-opticalflow", "", "", []Capability{Video}, []string{"libnvidia-opticalflow.so"}, "the Optical Flow SDK, by the bare name"},
+	{"libvdpau_nvidia", "", "vdpau", []Capability{Video}, nil, "libvdpau, in its own sub-directory"},
+	{"libnvidia-fbc", "", "", []Capability{Video, Display}, nil, "programs that capture the screen"},
+	{"libnvidia-ifr", "", "", []Capability{Video, Display}, nil, "programs that capture OpenGL's output, up to r470"},
+
+	{"libGLX_nvidia", "", "", []Capability{Graphics}, []string{"libGLX_indirect.so.0"}, "GLVND, by its vendor's name and for indirect rendering; Vulkan"},
+	{"libEGL_nvidia", "", "", []Capability{Graphics}, nil, "GLVND, by 10_nvidia.json"},
+	{"libGLESv1_CM_nvidia", "", "", []Capability{Graphics}, nil, "GLVND, for OpenGL ES 1"},
+	{"libGLESv2_nvidia", "", "", []Capability{Graphics}, nil, "GLVND, for OpenGL ES 2 and 3"},
+	{"libnvidia-glcore", "", "", []Capability{Graphics}, nil, "libGLX_nvidia"},
+	{"libnvidia-eglcore", "", "", []Capability{Graphics}, nil, "libEGL_nvidia"},
+	{"libnvidia-glsi", "", "", []Capability{Graphics}, nil, "libEGL_nvidia"},
+	{"libnvidia-tls", "", "", []Capability{Graphics}, nil, "libGLX_nvidia"},
+	{"libnvidia-glvkspirv", "", "", []Capability{Graphics}, nil, "Vulkan, to compile SPIR-V"},
+	{"libnvidia-rtcore", "", "", []Capability{Graphics}, nil, "ray tracing in Vulkan and OptiX"},
+	{"libnvidia-cbl", "", "", []Capability{Graphics}, nil, "ray tracing up to r470"},
+	{"libnvoptix", "", "", []Capability{Graphics}, nil, "OptiX programs"},
+	{"libnvidia-present", "", "", []Capability{Graphics}, nil, "OpenGL with G-Sync and stereo"},
+	{"libnvidia-vulkan-producer", "", "", []Capability{Graphics}, []string{"libnvidia-vulkan-producer.so"}, "Vulkan on Wayland up to r550"},
+	{"libnvidia-vksc-core", "", "", []Capability{Graphics}, nil, "Vulkan SC"},
+	{"libnvidia-egl-gbm", "1*", "", []Capability{Graphics}, nil, "EGL on GBM, by 15_nvidia_gbm.json"},
+	{"libnvidia-egl-wayland", "1*", "", []Capability{Graphics}, nil, "EGL on Wayland, by 10_nvidia_wayland.json"},
+	{"libnvidia-egl-wayland2", "1*", "", []Capability{Graphics}, nil, "EGL on Wayland, by 09_nvidia_wayland2.json"},
+	{"libnvidia-egl-xcb", "1*", "", []Capability{Graphics}, nil, "EGL on X11, by 20_nvidia_xcb.json"},
+	{"libnvidia-egl-xlib", "1*", "", []Capability{Graphics}, nil, "EGL on X11, by 20_nvidia_xlib.json"},
+	{"libnvidia-api", "1*", "", []Capability{Graphics}, nil, "NVAPI programs, DXVK-NVAPI"},
+
+	{"libnvidia-ngx", "", "", []Capability{NGX}, nil, "DLSS and other NGX programs"},
+
+	{"libnvidia-gtk2", "", "", []Capability{Display}, nil, "nvidia-settings"},
+	{"libnvidia-gtk3", "", "", []Capability{Display}, nil, "nvidia-settings"},
+	{"libnvidia-wayland-client", "", "", []Capability{Display}, nil, "nvidia-settings"},
+}
+
+// FileKind is what a file of the driver is, and so where it is looked for and how
+// it is mounted.
+type FileKind string
+
+// The kinds of files.
+const (
+	Config    FileKind = "config"    // below /etc and /usr/share; mounted read-only
+	Binary    FileKind = "binary"    // in the directories of programs; mounted read-only as /usr/bin/<name>
+	Firmware  FileKind = "firmware"  // where the kernel looks for it; mounted read-only below /lib/firmware
+	Plugin    FileKind = "plugin"    // of the X server or Wine; mounted read-only where Debian's and Fedora's look
+	Socket    FileKind = "socket"    // below /run; mounted writable
+	Directory FileKind = "directory" // mounted writable
+)
+
+// FileEntry is a row of [FileTable].
+type FileEntry struct {
+	Kind FileKind
+	// Name below the directories of its kind; * stands for several files and %v
+	// for the driver's version.
+	Name string
+	// Target are the paths in the container; a trailing slash stands for the
+	// file's own name below it.
+	Targets      []string
+	Capabilities []Capability
+	// For is the program that needs it.
+	For string
+}
+
+// FileTable is which files beside libraries go in for which capability.
+var FileTable = []FileEntry{
+	{Config, "glvnd/egl_vendor.d/10_nvidia.json", []string{"/usr/share/glvnd/egl_vendor.d/"}, []Capability{Graphics}, "GLVND's EGL"},
+	{Config, "egl/egl_external_platform.d/09_nvidia_wayland2.json", []string{"/usr/share/egl/egl_external_platform.d/"}, []Capability{Graphics}, "EGL on Wayland"},
+	{Config, "egl/egl_external_platform.d/10_nvidia_wayland.json", []string{"/usr/share/egl/egl_external_platform.d/"}, []Capability{Graphics}, "EGL on Wayland"},
+	{Config, "egl/egl_external_platform.d/15_nvidia_gbm.json", []string{"/usr/share/egl/egl_external_platform.d/"}, []Capability{Graphics}, "EGL on GBM"},
+	{Config, "egl/egl_external_platform.d/20_nvidia_xcb.json", []string{"/usr/share/egl/egl_external_platform.d/"}, []Capability{Graphics}, "EGL on X11"},
+	{Config, "egl/egl_external_platform.d/20_nvidia_xlib.json", []string{"/usr/share/egl/egl_external_platform.d/"}, []Capability{Graphics}, "EGL on X11"},
+	{Config, "vulkan/icd.d/nvidia_icd.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Graphics}, "Vulkan's loader"},
+	{Config, "vulkan/icd.d/nvidia_icd.x86_64.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Graphics}, "Vulkan's loader, where manifests go by architecture"},
+	{Config, "vulkan/icd.d/nvidia_icd.aarch64.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Graphics}, "Vulkan's loader, where manifests go by architecture"},
+	{Config, "vulkan/icd.d/nvidia_icd.i686.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Compat32}, "Vulkan's loader in 32-bit programs"},
+	{Config, "vulkan/icd.d/nvidia_layers.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Graphics}, "Vulkan's loader, for Optimus"},
+	{Config, "vulkan/implicit_layer.d/nvidia_layers.json", []string{"/etc/vulkan/implicit_layer.d/"}, []Capability{Graphics}, "Vulkan's loader, for Optimus"},
+	{Config, "OpenCL/vendors/nvidia.icd", []string{"/etc/OpenCL/vendors/"}, []Capability{Compute}, "OpenCL's loader"},
+	{Config, "nvidia/nvoptix.bin", []string{"/usr/share/nvidia/"}, []Capability{Graphics}, "OptiX, for its denoiser"},
+	{Config, "nvidia/nvidia-application-profiles-%v-rc", []string{"/usr/share/nvidia/"}, []Capability{Graphics}, "OpenGL and Vulkan, for settings of known programs"},
+	{Config, "nvidia/nvidia-application-profiles-%v-key-documentation", []string{"/usr/share/nvidia/"}, []Capability{Graphics}, "nvidia-settings"},
+	{Config, "X11/xorg.conf.d/10-nvidia.conf", []string{"/usr/share/X11/xorg.conf.d/"}, []Capability{Display}, "the X server"},
+	{Config, "X11/xorg.conf.d/nvidia-drm-outputclass.conf", []string{"/usr/share/X11/xorg.conf.d/"}, []Capability{Display}, "the X server"},
+	{Plugin, "drivers/nvidia_drv.so", []string{"/usr/lib/xorg/modules/drivers/", "/usr/lib64/xorg/modules/drivers/"}, []Capability{Display}, "the X server, as its driver"},
+	{Plugin, "extensions/libglxserver_nvidia.so.%v", []string{"/usr/lib/xorg/modules/extensions/libglxserver_nvidia.so", "/usr/lib64/xorg/modules/extensions/libglxserver_nvidia.so"}, []Capability{Display}, "the X server, for GLX"},
+	{Plugin, "wine/nvngx.dll", []string{"/usr/lib/nvidia/wine/"}, []Capability{NGX}, "Proton and Wine, for DLSS"},
+	{Plugin, "wine/_nvngx.dll", []string{"/usr/lib/nvidia/wine/"}, []Capability{NGX}, "Proton and Wine, for DLSS"},
+	{Firmware, "nvidia/%v/gsp*.bin", []string{"/lib/firmware/nvidia/%v/"}, []Capability{Compute, Utility, Graphics, Video, Display}, "the kernel driver when a container is the first to open the GPU"},
+	{Binary, "nvidia-smi", []string{"/usr/bin/"}, []Capability{Utility}, "people and monitoring"},
+	{Binary, "nvidia-debugdump", []string{"/usr/bin/"}, []Capability{Utility}, "bug reports"},
+	{Binary, "nvidia-persistenced", []string{"/usr/bin/"}, []Capability{Utility}, "containers that manage the GPU"},
+	{Binary, "nvidia-cuda-mps-control", []string{"/usr/bin/"}, []Capability{Compute}, "CUDA's multi-process service"},
+	{Binary, "nvidia-cuda-mps-server", []string{"/usr/bin/"}, []Capability{Compute}, "CUDA's multi-process service"},
+	{Binary, "nvidia-imex", []string{"/usr/bin/"}, []Capability{Compute}, "memory export between nodes"},
+	{Binary, "nvidia-imex-ctl", []string{"/usr/bin/"}, []Capability{Compute}, "memory export between nodes"},
+	{Binary, "nv-fabricmanager", []string{"/usr/bin/"}, []Capability{Utility}, "containers that manage NVSwitches"},
+	{Binary, "nvidia-xconfig", []string{"/usr/bin/"}, []Capability{Display}, "the X server's configuration"},
+	{Socket, "nvidia-persistenced/socket", []string{"/run/nvidia-persistenced/"}, []Capability{Utility}, "nvidia-smi, to set persistence mode"},
+	{Socket, "nvidia-fabricmanager/socket", []string{"/run/nvidia-fabricmanager/"}, []Capability{Compute}, "CUDA on NVSwitch systems"},
+	{Directory, "nvidia-mps", nil, []Capability{Compute}, "CUDA, to reach the host's multi-process service; by CUDA_MPS_PIPE_DIRECTORY, else /tmp/nvidia-mps"},
+}
+
+// libraryEntry is the row of the table that a file name belongs to, or nil.
+func libraryEntry(name, version string) *LibraryEntry {
+	stem, rest, ok := strings.Cut(name, ".so.")
+	if !ok {
+		return nil
+	}
+	for i := range LibraryTable {
+		e := &LibraryTable[i]
+		switch {
+		case e.Stem != stem:
+		case e.Version == "" && rest == version, e.Version == "*", e.Version == "1*" && strings.HasPrefix(rest, "1"):
+			return e
+		}
+	}
+	return nil
+}
+
+// Wanted says whether something that serves some capabilities goes in when others
+// are asked for. Nothing asked for means all; what the table does not know, and so
+// has no capability, goes in always.
+func Wanted(serves, asked []Capability) bool {
+	return len(asked) == 0 || len(serves) == 0 || slices.ContainsFunc(serves, func(c Capability) bool { return slices.Contains(asked, c) })
+}
