@@ -148,7 +148,7 @@ var FileTable = []FileEntry{
 	{Config, "X11/xorg.conf.d/10-nvidia.conf", []string{"/usr/share/X11/xorg.conf.d/"}, []Capability{Display}, "the X server"},
 	{Config, "X11/xorg.conf.d/nvidia-drm-outputclass.conf", []string{"/usr/share/X11/xorg.conf.d/"}, []Capability{Display}, "the X server"},
 	{Plugin, "drivers/nvidia_drv.so", []string{"/usr/lib/xorg/modules/drivers/", "/usr/lib64/xorg/modules/drivers/"}, []Capability{Display}, "the X server, as its driver"},
-	{Plugin, "extensions/libglxserver_nvidia.so.%v", []string{"/usr/lib/xorg/modules/extensions/libglxserver_nvidia.so", "/usr/lib64/xorg/modules/extensions/libglxserver_nvidia.so"}, []Capability{Display}, "the X server, for GLX"},
+	{Plugin, "extensions/libglxserver_nvidia.so", []string{"/usr/lib/xorg/modules/extensions/", "/usr/lib64/xorg/modules/extensions/"}, []Capability{Display}, "the X server, for GLX"},
 	{Plugin, "wine/nvngx.dll", []string{"/usr/lib/nvidia/wine/"}, []Capability{NGX}, "Proton and Wine, for DLSS"},
 	{Plugin, "wine/_nvngx.dll", []string{"/usr/lib/nvidia/wine/"}, []Capability{NGX}, "Proton and Wine, for DLSS"},
 	{Firmware, "nvidia/%v/gsp*.bin", []string{"/lib/firmware/nvidia/%v/"}, []Capability{Compute, Utility, Graphics, Video, Display}, "the kernel driver when a container is the first to open the GPU"},

@@ -33,7 +33,7 @@ func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 		}
 		found := m.find(host, e, places[e.Kind], name)
 		if len(found) == 0 {
-			inv.find(m.Name(), MissingOptional, path.Base(name), "not found (%s); for %s", e.Kind, e.For)
+			inv.find(m.Name(), MissingOptional, name, "not found (%s); for %s", e.Kind, e.For)
 		}
 		for _, real := range found {
 			f := File{Kind: e.Kind, HostPath: host.Driver.HostPath(real), Capabilities: e.Capabilities}
