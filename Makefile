@@ -39,7 +39,7 @@ BINARIES := bin/cdigen bin/cdigen-nvml bin/cdigen-hook
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: $(BINARIES) ## Build the three binaries into bin/
@@ -100,6 +100,21 @@ cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) 
 .PHONY: golden
 golden: ## Rewrite the golden files; review the difference like code
 	$(GO) test -count=1 ./spec -update
+
+.PHONY: docs
+docs: ## Write docs/contents.md from the tables in the code
+	$(GO) run ./internal/contentsdoc
+
+.PHONY: driver-roots
+driver-roots: ## Unpack Debian's NVIDIA driver packages (535, 550) into ~/.cache/cdigen
+	@internal/driverroots/unpack.sh
+
+# Where unpack.sh puts them.
+DRIVER_ROOTS = $(or $(CDIGEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdigen)/driver-roots
+
+.PHONY: parity
+parity: build driver-roots $(NVIDIA_CTK) ## Compare with nvidia-ctk on real driver packages
+	$(GO) run ./internal/parity -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) $(DRIVER_ROOTS)/535 $(DRIVER_ROOTS)/550
 
 .PHONY: install
 install: build ## Install the binaries below DESTDIR/PREFIX/bin

@@ -93,10 +93,15 @@ var LibraryTable = []LibraryEntry{
 	{"libnvidia-api", "1*", "", []Capability{Graphics}, nil, "NVAPI programs, DXVK-NVAPI"},
 
 	{"libnvidia-ngx", "", "", []Capability{NGX}, nil, "DLSS and other NGX programs"},
+}
 
-	{"libnvidia-gtk2", "", "", []Capability{Display}, nil, "nvidia-settings"},
-	{"libnvidia-gtk3", "", "", []Capability{Display}, nil, "nvidia-settings"},
-	{"libnvidia-wayland-client", "", "", []Capability{Display}, nil, "nvidia-settings"},
+// LeftOut are libraries of the driver's version that no container gets, by stem,
+// with the reason.
+var LeftOut = map[string]string{
+	"libglxserver_nvidia":      "a module of the X server, among the files",
+	"libnvidia-gtk2":           "only nvidia-settings needs it, which is not injected",
+	"libnvidia-gtk3":           "only nvidia-settings needs it, which is not injected",
+	"libnvidia-wayland-client": "only nvidia-settings needs it, which is not injected",
 }
 
 // FileKind is what a file of the driver is, and so where it is looked for and how

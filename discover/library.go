@@ -275,8 +275,8 @@ func (s *librarySet) scan(root Tree, dir string) error {
 			}
 			continue
 		}
-		if strings.HasPrefix(name, "libglxserver_nvidia") {
-			continue // the X server's, among the files
+		if stem, _, _ := strings.Cut(name, ".so"); LeftOut[stem] != "" {
+			continue
 		}
 		real, err := root.Resolve(path.Join(dir, name))
 		if err != nil {
