@@ -45,7 +45,7 @@ type LibraryEntry struct {
 // driver's version that is not in the table goes in for every one of them, so
 // that a new driver's new library is not missed.
 var LibraryTable = []LibraryEntry{
-	{"libcuda", "", "", []Capability{Compute}, []string{"libcuda.so"}, "CUDA programs; numba and others load the bare name"},
+	{"libcuda", "", "", []Capability{Compute, Video}, []string{"libcuda.so"}, "CUDA programs; numba and others load the bare name"},
 	{"libcudadebugger", "", "", []Capability{Compute}, nil, "libcuda, for cuda-gdb and compute-sanitizer"},
 	{"libnvidia-ptxjitcompiler", "", "", []Capability{Compute}, nil, "libcuda, to compile PTX"},
 	{"libnvidia-nvvm", "", "", []Capability{Compute}, nil, "libcuda, to compile NVVM IR and link at run time"},

@@ -14,18 +14,37 @@ import (
 // debianSuite is the release the containers run.
 const debianSuite = "bookworm"
 
-// debian is the root file system of a minimal Debian, made once and kept
-// outside the source tree: in $CDIGEN_CACHE, or the user's cache directory.
-var debian = sync.OnceValues(func() (root string, err error) {
-	cache := os.Getenv("CDIGEN_CACHE")
-	if cache == "" {
-		dir, err := os.UserCacheDir()
-		if err != nil {
-			return "", err
-		}
-		cache = filepath.Join(dir, "cdigen")
+// cacheDir is where what takes long to make is kept, outside the source tree:
+// $CDIGEN_CACHE, or cdigen in the user's cache directory.
+func cacheDir() (string, error) {
+	if cache := os.Getenv("CDIGEN_CACHE"); cache != "" {
+		return cache, nil
+	}
+	dir, err := os.UserCacheDir()
+	return filepath.Join(dir, "cdigen"), err
+}
+
+// debian is the root file system of a minimal Debian, and graphical one with what
+// the driver's graphics libraries need. They are made once.
+var (
+	debian    = sync.OnceValues(func() (string, error) { return debootstrap("") })
+	graphical = sync.OnceValues(func() (string, error) {
+		return debootstrap("libx11-6,libxext6,libdrm2,libgbm1,libwayland-client0,libwayland-server0,libssl3,libgl1,libegl1")
+	})
+)
+
+// debootstrap makes a minimal Debian with some packages more.
+func debootstrap(packages string) (root string, err error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
 	}
 	root = filepath.Join(cache, "debian-"+debianSuite+"-"+runtime.GOARCH)
+	args := []string{"--variant=minbase"}
+	if packages != "" {
+		root += "-opengl"
+		args = append(args, "--include="+packages)
+	}
 	if _, err := os.Stat(root); err == nil {
 		return root, nil
 	}
@@ -37,17 +56,14 @@ var debian = sync.OnceValues(func() (root string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(fresh)) }()
-	if out, err := exec.Command("debootstrap", "--variant=minbase", debianSuite, fresh).CombinedOutput(); err != nil {
+	if out, err := exec.Command("debootstrap", append(args, debianSuite, fresh)...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("debootstrap: %w\n%s", err, lastBytes(out, 500))
 	}
 	if err := os.Chmod(fresh, 0o755); err != nil {
 		return "", err
 	}
-	if err := os.Rename(fresh, root); err != nil {
-		return "", err
-	}
-	return root, nil
-})
+	return root, os.Rename(fresh, root)
+}
 
 func requireDebian(t *testing.T) string {
 	t.Helper()

@@ -1,0 +1,187 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/internal/simhost"
+)
+
+// driverRoot is a root that `make driver-roots` made of Debian's packages of a
+// driver series, and the driver's version.
+func driverRoot(t *testing.T, series string) (root, version string) {
+	t.Helper()
+	cache, err := cacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root = filepath.Join(cache, "driver-roots", series)
+	found, err := filepath.Glob(filepath.Join(root, "usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so."+series+".*"))
+	if err != nil || len(found) != 1 {
+		missing(t, "no driver packages of series "+series+": run make driver-roots")
+	}
+	return root, strings.TrimPrefix(filepath.Base(found[0]), "libcuda.so.")
+}
+
+// publishDriver publishes the spec of a simulated host with a real user-space
+// driver, and reads it back. NVML is not asked: the real one finds no GPU.
+func publishDriver(t *testing.T, root, version string, args ...string) *specs.Spec {
+	t.Helper()
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := simhost.Load(filepath.Join(repository(), "testdata/hosts/h100x8.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Driver.Version = version
+	host := workDir(t)
+	if err := d.Build(host, simhost.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	const output = "/etc/cdi/nvidia.yaml"
+	args = append([]string{"generate", "--strict", "--no-nvml", "--driver-root", root, "--dev-root", host,
+		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"), "--output", output}, args...)
+	if err := command(work, filepath.Join(bin, "cdigen"), args...); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s specs.Spec
+	if err := yaml.Unmarshal(data, &s); err != nil {
+		t.Fatal(err)
+	}
+	return &s
+}
+
+// libraries are the names, below dir, of the libraries that a spec mounts there.
+// Modules of the X server are none: they need the server's own functions. And the
+// 550 series comes from a newer Debian than the image is, whose own build of
+// EGL's Wayland platform, which is not NVIDIA's, asks for a newer C library.
+func libraries(s *specs.Spec, dir, series string) (list []string) {
+	for _, m := range s.ContainerEdits.Mounts {
+		name, ok := strings.CutPrefix(m.ContainerPath, dir+"/")
+		if ok && strings.Contains(name, ".so") && !strings.HasPrefix(name, "xorg/") &&
+			!(series == "550" && strings.HasPrefix(name, "libnvidia-egl-wayland.")) {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// loadAll is a script that loads each library, by its name where the loader
+// searches for it and else by its path, and tells what the loader does not find of
+// what each needs. It prints nothing when all is well.
+func loadAll(dir, loader string, names []string) string {
+	var b strings.Builder
+	b.WriteString("sum=$(sha256sum < /etc/ld.so.cache)\n")
+	for _, name := range names {
+		load := name
+		if strings.Contains(name, "/") {
+			load = path.Join(dir, name)
+		}
+		b.WriteString(loader + ` /usr/bin/perl -MDynaLoader -e 'DynaLoader::dl_load_file(shift) or print DynaLoader::dl_error(), "\n"' ` + load + "\n")
+		b.WriteString(loader + " --list " + path.Join(dir, name) + " | grep 'not found' | sed 's|^|" + name + ": |'\n")
+	}
+	b.WriteString("[ \"$sum\" = \"$(sha256sum < /etc/ld.so.cache)\" ] || echo ld.so.cache was changed\necho \"$sum\"\n")
+	return b.String()
+}
+
+const (
+	debianLoader = "/lib64/ld-linux-x86-64.so.2"
+	// A loader that looks at no cache, and for the driver into Fedora's
+	// directories alone: the spec has it nowhere else.
+	fedoraLoader = debianLoader + " --inhibit-cache --library-path /lib64:/usr/lib64"
+)
+
+func TestRealDriverLoads(t *testing.T) {
+	for _, series := range []string{"535", "550"} {
+		for _, c := range []struct {
+			name, layout, dir, loader string
+			stale                     bool
+		}{
+			{"Debian's directories", "debian", "/usr/lib/x86_64-linux-gnu", debianLoader, false},
+			{"Fedora's directories", "fedora", "/usr/lib64", fedoraLoader, false},
+			{"both, with a stale ld.so.cache", "auto", "/usr/lib/x86_64-linux-gnu", debianLoader, true},
+		} {
+			t.Run(series+" in "+c.name, func(t *testing.T) {
+				p := rootful(t, "crun")
+				root, version := driverRoot(t, series)
+				requireCommands(t, "debootstrap")
+				image, err := graphical()
+				if err != nil {
+					missing(t, "no Debian root file system: "+err.Error())
+				}
+				s := publishDriver(t, root, version, "--library-layout", c.layout)
+				names := libraries(s, c.dir, series)
+				for _, must := range []string{"libcuda.so.1", "libGLX_nvidia.so.0", "vdpau/libvdpau_nvidia.so.1", "gbm/nvidia-drm_gbm.so", "libnvidia-glcore.so." + version} {
+					if !slices.Contains(names, must) {
+						t.Fatalf("%s is not in the spec: %q", must, names)
+					}
+				}
+				script := loadAll(c.dir, c.loader, names)
+				cache, err := os.ReadFile(filepath.Join(image, "etc/ld.so.cache"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				sum := sha256.Sum256(cache)
+				want := hex.EncodeToString(sum[:]) + "  -\n"
+				if c.stale {
+					// An image whose cache knows a driver that is gone.
+					script = "mkdir /old; cp /lib/x86_64-linux-gnu/libm.so.6 /old/libcuda.so.1; ln -s libcuda.so.1 /old/libcuda.so; echo /old > /etc/ld.so.conf.d/old.conf; ldconfig\n" +
+						"ldconfig -p | grep -q '=> /old/libm.so.6' && rm -r /old || echo no stale cache\n" + script
+				}
+				out := p.run(t, throwaway(image), []string{"nvidia.com/gpu=0"}, script)
+				if c.stale {
+					lines := strings.SplitAfter(out.stdout, "\n")
+					want = lines[len(lines)-2]
+				}
+				if out.stdout != want {
+					t.Errorf("of %d names:\n%s", len(names), strings.TrimSuffix(out.stdout, want))
+				}
+			})
+		}
+	}
+}
+
+func TestUpgradedDriverLeavesNoPathOfTheOldOne(t *testing.T) {
+	requireNamespace(t)
+	old, oldVersion := driverRoot(t, "535")
+	upgraded, newVersion := driverRoot(t, "550")
+	// One root in which the packages are replaced, as an upgrade does it.
+	root := filepath.Join(workDir(t), "root")
+	if err := os.Symlink(old, root); err != nil {
+		t.Fatal(err)
+	}
+	before := publishDriver(t, root, oldVersion)
+	if err := os.Remove(root); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(upgraded, root); err != nil {
+		t.Fatal(err)
+	}
+	after := publishDriver(t, root, newVersion)
+	if n := len(before.ContainerEdits.Mounts); n < 50 {
+		t.Fatalf("only %d mounts before the upgrade", n)
+	}
+	for _, m := range after.ContainerEdits.Mounts {
+		if strings.Contains(m.HostPath+m.ContainerPath, oldVersion) {
+			t.Errorf("%s <- %s is of the old driver", m.ContainerPath, m.HostPath)
+		}
+		if _, err := os.Stat(m.HostPath); err != nil {
+			t.Errorf("%s: %v", m.ContainerPath, err)
+		}
+	}
+}
