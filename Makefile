@@ -34,6 +34,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := build/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 NVIDIA_CTK_VERSION := v1.20.1
 NVIDIA_CTK := build/tools/nvidia-ctk-$(NVIDIA_CTK_VERSION)
+NVIDIA_CDI_HOOK := build/tools/nvidia-cdi-hook
 
 BINARIES := bin/cdigen bin/cdigen-nvml bin/cdigen-hook
 
@@ -69,9 +70,14 @@ demo: build ## Show the GPUs, the device names and the spec of this or a simulat
 	@internal/demo/demo.sh
 
 .PHONY: bench
-bench: build $(NVIDIA_CTK) ## Measure a generation: in process, whole process, against nvidia-ctk
-	$(GO) test -run '^$$' -bench . -benchmem ./discover/... ./edits/... ./spec/...
+bench: build $(NVIDIA_CTK) $(NVIDIA_CDI_HOOK) packages ## Measure generations and container starts, against nvidia-ctk
+	$(GO) test -run '^$$' -bench . -benchmem ./discover/... ./edits/... ./spec/... ./internal/ldcache
 	$(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK)
+	@if [ -d '$(DRIVER_ROOTS)/550' ]; then \
+	  $(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) \
+	    -host testdata/hosts/h100x8.yaml -driver-root '$(DRIVER_ROOTS)/550'; \
+	  NVIDIA_CTK='$(CURDIR)/$(NVIDIA_CTK)' NVIDIA_CDI_HOOK='$(CURDIR)/$(NVIDIA_CDI_HOOK)' $(GO) test -run '^$$' -bench . ./internal/e2e; \
+	else echo "make bench: no real driver: run make driver-roots for the rest"; fi
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
@@ -138,3 +144,9 @@ $(NVIDIA_CTK):
 	@mkdir -p $(@D)/tmp
 	GOBIN='$(CURDIR)/$(@D)/tmp' $(GO) install github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-ctk@$(NVIDIA_CTK_VERSION)
 	mv $(@D)/tmp/nvidia-ctk $@
+
+# Of the same version; its specs name it by this file name.
+$(NVIDIA_CDI_HOOK):
+	@mkdir -p $(@D)/tmp
+	GOBIN='$(CURDIR)/$(@D)/tmp' $(GO) install github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-cdi-hook@$(NVIDIA_CTK_VERSION)
+	mv $(@D)/tmp/nvidia-cdi-hook $@

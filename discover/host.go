@@ -50,7 +50,7 @@ type Tree struct {
 	// into a spec. It is never opened.
 	Path  string
 	fsys  fs.FS
-	links map[string]string // directories already looked at: name to real name
+	links map[string]string // directories already looked at: name to real name, "" for one that does not exist
 }
 
 // NewTree makes a tree of a file system, which should be an [fs.ReadLinkFS]:
@@ -88,9 +88,11 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 		if i == len(rest)-1 && !last {
 			return next, nil
 		}
-		if known, ok := t.links[next]; ok {
+		if known, ok := t.links[next]; ok && known != "" {
 			real = known
 			continue
+		} else if ok {
+			return "", &fs.PathError{Op: "readlink", Path: next, Err: syscall.ENOENT}
 		}
 		target, err := fs.ReadLink(t.fsys, next)
 		switch {
@@ -103,6 +105,9 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 			}
 			continue
 		case err != nil:
+			if i < len(rest)-1 && errors.Is(err, fs.ErrNotExist) {
+				t.links[next] = ""
+			}
 			return "", err
 		}
 		if *followed++; *followed > maxLinks {

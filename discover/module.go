@@ -35,11 +35,11 @@ func Modules(o Options) []Module {
 		// The probe takes longest, so it starts as soon as its library is found.
 		libraries{searchPath: o.LibrarySearchPath, located: probe.start},
 		gpus{},
+		files{mpsPipeDirectory: o.MPSPipeDirectory},
 		probe,
 		mig{},
 		deviceNodes{},
 		drm{},
-		files{mpsPipeDirectory: o.MPSPipeDirectory},
 	}
 }
 

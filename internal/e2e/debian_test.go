@@ -65,7 +65,7 @@ func debootstrap(packages string) (root string, err error) {
 	return root, os.Rename(fresh, root)
 }
 
-func requireDebian(t *testing.T) string {
+func requireDebian(t testing.TB) string {
 	t.Helper()
 	requireCommands(t, "debootstrap")
 	root, err := debian()
@@ -76,7 +76,7 @@ func requireDebian(t *testing.T) string {
 }
 
 // requireCommands skips the test where a program is not installed.
-func requireCommands(t *testing.T, names ...string) {
+func requireCommands(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {

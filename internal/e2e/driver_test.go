@@ -13,23 +13,24 @@ import (
 	"go.yaml.in/yaml/v3"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/cdigen/cdigen/internal/driverroots"
 	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 // driverRoot is a root that `make driver-roots` made of Debian's packages of a
 // driver series, and the driver's version.
-func driverRoot(t *testing.T, series string) (root, version string) {
+func driverRoot(t testing.TB, series string) (root, version string) {
 	t.Helper()
 	cache, err := cacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
 	root = filepath.Join(cache, "driver-roots", series)
-	found, err := filepath.Glob(filepath.Join(root, "usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so."+series+".*"))
-	if err != nil || len(found) != 1 {
+	version, err = driverroots.Version(root)
+	if err != nil {
 		missing(t, "no driver packages of series "+series+": run make driver-roots")
 	}
-	return root, strings.TrimPrefix(filepath.Base(found[0]), "libcuda.so.")
+	return root, version
 }
 
 // publishDriver publishes the spec of a simulated host with a real user-space
@@ -73,8 +74,8 @@ func publishDriver(t *testing.T, root, version string, args ...string) *specs.Sp
 func libraries(s *specs.Spec, dir, series string) (list []string) {
 	for _, m := range s.ContainerEdits.Mounts {
 		name, ok := strings.CutPrefix(m.ContainerPath, dir+"/")
-		if ok && strings.Contains(name, ".so") && !strings.HasPrefix(name, "xorg/") &&
-			!(series == "550" && strings.HasPrefix(name, "libnvidia-egl-wayland.")) {
+		newer := series == "550" && strings.HasPrefix(name, "libnvidia-egl-wayland.")
+		if ok && strings.Contains(name, ".so") && !strings.HasPrefix(name, "xorg/") && !newer {
 			list = append(list, name)
 		}
 	}

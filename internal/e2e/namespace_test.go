@@ -76,7 +76,7 @@ func runInNamespace() (status int, err error) {
 }
 
 // requireNamespace skips the test where the package cannot run.
-func requireNamespace(t *testing.T) {
+func requireNamespace(t testing.TB) {
 	t.Helper()
 	if work == "" {
 		missing(t, unfit)
@@ -85,7 +85,7 @@ func requireNamespace(t *testing.T) {
 
 // missing skips the test for want of something on this machine. In CI the
 // machine is ours, so there it is a failure.
-func missing(t *testing.T, what string) {
+func missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(what)

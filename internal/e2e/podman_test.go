@@ -49,7 +49,7 @@ func rootful(t *testing.T, runtime string) podman {
 // to remove it for the mounts on it; it goes with work. Podman refuses a run
 // root of more than 50 characters when it cleans up after a container, and then
 // waits for that for 20 seconds; so the name is short.
-func workDir(t *testing.T) string {
+func workDir(t testing.TB) string {
 	t.Helper()
 	workDirs++
 	dir := filepath.Join(work, strconv.Itoa(workDirs))

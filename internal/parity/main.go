@@ -22,8 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
+	"github.com/cdigen/cdigen/internal/driverroots"
 )
 
 func main() {
@@ -67,18 +66,17 @@ func readKnown(doc string) (map[string]string, error) {
 }
 
 func compare(root, description, cdigen, peer string, known map[string]string) (unlisted int, err error) {
-	libs, err := filepath.Glob(filepath.Join(root, "usr/lib/*/nvidia/current/libcuda.so.*.*"))
-	if err != nil || len(libs) == 0 {
-		return 0, fmt.Errorf("%s is no driver root: no libcuda.so.<version> (%w)", root, err)
+	version, err := driverroots.Version(root)
+	if err != nil {
+		return 0, err
 	}
-	version := strings.TrimPrefix(filepath.Base(libs[0]), "libcuda.so.")
 	// Beside the root, so that its files can be linked instead of copied.
 	work, err := os.MkdirTemp(filepath.Dir(root), "parity-")
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(work)
-	host, driver, err := prepare(work, root, description, version)
+	defer func() { _ = os.RemoveAll(work) }()
+	host, driver, err := driverroots.WithFakeNVML(work, root, description)
 	if err != nil {
 		return 0, err
 	}
@@ -110,50 +108,6 @@ func compare(root, description, cdigen, peer string, known map[string]string) (u
 		}
 	}
 	return unlisted, nil
-}
-
-// prepare makes a host with GPUs, and a copy of the driver root whose NVML is the
-// fake: the real one finds no GPU.
-func prepare(work, root, description, version string) (host, driver string, err error) {
-	fake, err := fakenvml.Build()
-	if err != nil {
-		return "", "", err
-	}
-	d, err := simhost.Load(description)
-	if err != nil {
-		return "", "", err
-	}
-	d.Driver.Version = version
-	host, driver = filepath.Join(work, "host"), filepath.Join(work, "driver")
-	if err := d.Build(host, simhost.Options{NVMLLibrary: fake}); err != nil {
-		return "", "", err
-	}
-	if out, err := exec.Command("cp", "-al", root, driver).CombinedOutput(); err != nil {
-		return "", "", fmt.Errorf("copy %s: %w: %s", root, err, out)
-	}
-	configs, err := filepath.Glob(filepath.Join(host, "usr/lib/*/fake-nvml.conf"))
-	if err != nil || len(configs) != 1 {
-		return "", "", fmt.Errorf("the simulated host has %d configurations of NVML (%w)", len(configs), err)
-	}
-	dirs, err := filepath.Glob(filepath.Join(driver, "usr/lib/x86_64-linux-gnu/nvidia/current"))
-	if err != nil || len(dirs) != 1 {
-		return "", "", fmt.Errorf("%s has no libraries for amd64 (%w)", root, err)
-	}
-	for to, from := range map[string]string{"libnvidia-ml.so." + version: fake, "fake-nvml.conf": configs[0]} {
-		to = filepath.Join(dirs[0], to)
-		data, err := os.ReadFile(from)
-		if err != nil {
-			return "", "", err
-		}
-		// A new file, since the old one is shared with the root.
-		if err := os.Remove(to); err != nil && !os.IsNotExist(err) {
-			return "", "", err
-		}
-		if err := os.WriteFile(to, data, 0o644); err != nil {
-			return "", "", err
-		}
-	}
-	return host, driver, nil
 }
 
 // names runs a generator and lists the names of files that its spec mounts, or

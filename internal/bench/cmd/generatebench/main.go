@@ -17,6 +17,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/cdigen/cdigen/internal/driverroots"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
@@ -26,6 +27,7 @@ func main() {
 	flag.IntVar(&b.runs, "runs", 21, "how often to run each program")
 	flag.IntVar(&b.gpus, "gpus", 8, "how many GPUs the specs must have")
 	flag.StringVar(&b.description, "host", "internal/bench/h100x8.yaml", "description of the simulated host")
+	flag.StringVar(&b.driverRoot, "driver-root", "", "driver root of make driver-roots to use (default: the simulated host's own libraries)")
 	flag.StringVar(&b.cdigen, "cdigen", "bin/cdigen", "the cdigen to measure")
 	flag.StringVar(&b.peer, "nvidia-ctk", "", "the nvidia-ctk to measure it against (default: none)")
 	flag.Parse()
@@ -38,6 +40,7 @@ func main() {
 type bench struct {
 	runs, gpus   int
 	description  string
+	driverRoot   string
 	cdigen, peer string
 }
 
@@ -53,16 +56,26 @@ func (b *bench) run() (err error) {
 	if b.runs < 1 {
 		return fmt.Errorf("-runs %d: at least 1 is needed", b.runs)
 	}
-	dir, err := os.MkdirTemp("", "generatebench-")
+	beside := ""
+	if b.driverRoot != "" {
+		beside = filepath.Dir(b.driverRoot)
+	}
+	dir, err := os.MkdirTemp(beside, "generatebench-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	host := filepath.Join(dir, "host")
-	if err := simulate(b.description, host); err != nil {
+	driver := host
+	if b.driverRoot != "" {
+		host, driver, err = driverroots.WithFakeNVML(dir, b.driverRoot, b.description)
+	} else {
+		err = simulate(b.description, host)
+	}
+	if err != nil {
 		return err
 	}
-	programs := b.programs(dir, host)
+	programs := b.programs(dir, host, driver)
 	// A first run of each loads the files and shows that the spec is whole.
 	for _, p := range programs {
 		if err := p.check(b.gpus); err != nil {
@@ -98,10 +111,10 @@ func simulate(description, dir string) error {
 	return d.Build(dir, simhost.Options{NVMLLibrary: nvml})
 }
 
-func (b *bench) programs(dir, host string) []*program {
+func (b *bench) programs(dir, host, driver string) []*program {
 	ours := filepath.Join(dir, "cdigen", "nvidia.yaml")
 	argv := []string{
-		b.cdigen, "generate", "--output", ours, "--driver-root", host, "--dev-root", host,
+		b.cdigen, "generate", "--output", ours, "--driver-root", driver, "--dev-root", host,
 		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"),
 	}
 	if os.Getuid() != 0 {
@@ -115,7 +128,7 @@ func (b *bench) programs(dir, host string) []*program {
 			name: "nvidia-ctk cdi generate",
 			argv: []string{
 				b.peer, "--quiet", "cdi", "generate", "--mode", "nvml", "--output", theirs,
-				"--driver-root", host, "--dev-root", host,
+				"--driver-root", driver, "--dev-root", host,
 			},
 			output: theirs,
 		})
