@@ -168,7 +168,7 @@ var FileTable = []FileEntry{
 	{Binary, "nvidia-xconfig", []string{"/usr/bin/"}, []Capability{Display}, "the X server's configuration"},
 	{Socket, "nvidia-persistenced/socket", []string{"/run/nvidia-persistenced/"}, []Capability{Utility}, "nvidia-smi, to set persistence mode"},
 	{Socket, "nvidia-fabricmanager/socket", []string{"/run/nvidia-fabricmanager/"}, []Capability{Compute}, "CUDA on NVSwitch systems"},
-	{Directory, "nvidia-mps", nil, []Capability{Compute}, "CUDA, to reach the host's multi-process service; by CUDA_MPS_PIPE_DIRECTORY, else /tmp/nvidia-mps"},
+	{Directory, "nvidia-mps", nil, []Capability{Compute}, "CUDA, to reach the host's multi-process service; where CUDA_MPS_PIPE_DIRECTORY of cdigen or of the service says, else /tmp/nvidia-mps"},
 }
 
 // libraryEntry is the row of the table that a file name belongs to, or nil.

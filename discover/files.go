@@ -29,7 +29,7 @@ func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 		e := &FileTable[i]
 		name := strings.ReplaceAll(e.Name, "%v", inv.Driver.Version)
 		if e.Kind == Directory {
-			name = strings.TrimPrefix(cmp.Or(m.mpsPipeDirectory, defaultMPSPipeDirectory), "/")
+			name = strings.TrimPrefix(cmp.Or(m.mpsPipeDirectory, servicePipeDirectory(host), defaultMPSPipeDirectory), "/")
 		}
 		found := m.find(host, e, places[e.Kind], name)
 		if len(found) == 0 {
@@ -56,6 +56,36 @@ func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 		}
 	}
 	return nil
+}
+
+// servicePipeDirectory is where the host's running MPS control daemon has its
+// pipes, if its environment says so. It takes the right to read that; without it
+// the default has to do.
+func servicePipeDirectory(host Host) string {
+	if _, err := host.Driver.Stat(defaultMPSPipeDirectory); err == nil {
+		return "" // in use, and no process need be looked at
+	}
+	pids, err := host.Proc.names(".", func(name string) bool { return name[0] >= '1' && name[0] <= '9' })
+	if err != nil {
+		return ""
+	}
+	for _, pid := range pids {
+		// The kernel keeps 15 characters of a program's name (proc(5)).
+		comm, err := host.Proc.ReadFile(path.Join(pid, "comm"))
+		if err != nil || string(comm) != "nvidia-cuda-mps\n" {
+			continue
+		}
+		environ, err := host.Proc.ReadFile(path.Join(pid, "environ"))
+		if err != nil {
+			continue
+		}
+		for variable := range strings.SplitSeq(string(environ), "\x00") {
+			if dir, ok := strings.CutPrefix(variable, "CUDA_MPS_PIPE_DIRECTORY="); ok && path.IsAbs(dir) {
+				return path.Clean(dir)
+			}
+		}
+	}
+	return ""
 }
 
 // places are the directories of the driver root that each kind is looked for in,

@@ -123,6 +123,26 @@ func TestSocketsAndPipesOfServices(t *testing.T) {
 	}
 }
 
+func TestPipesOfARunningServiceAreFoundByItsEnvironment(t *testing.T) {
+	d := hosttest.Load(t, "fedora")
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	for file, content := range map[string]string{
+		"proc/1/comm": "systemd\n", "proc/1/environ": "CUDA_MPS_PIPE_DIRECTORY=/wrong\x00",
+		"proc/812/comm": "nvidia-cuda-mps\n", "proc/812/environ": "PATH=/usr/bin\x00CUDA_MPS_PIPE_DIRECTORY=/srv/mps/pipe\x00",
+	} {
+		put(t, dir, file, 0o644)
+		overwrite(t, filepath.Join(dir, file), content)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "srv/mps/pipe"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	got := targets(hosttest.Discover(t, host, hosttest.Probe(d)))
+	if want := []string{"/srv/mps/pipe"}; !slices.Equal(got["/srv/mps/pipe"], want) {
+		t.Errorf("files: %q; want the pipes in /srv/mps/pipe", got)
+	}
+}
+
 func Test32BitLibrariesAreApart(t *testing.T) {
 	d := hosttest.Load(t, "fedora")
 	dir := t.TempDir()
