@@ -262,6 +262,49 @@ func TestPublishedSpecIsInjected(t *testing.T) {
 	}
 }
 
+func TestNeighboursThatDefineTheSameDevicesAreFound(t *testing.T) {
+	s, _, err := spec.New(inventory(""), options("amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := func(kind, name string) string {
+		return "cdiVersion: 0.5.0\nkind: " + kind + "\ndevices: [{name: \"" + name + "\", containerEdits: {env: [A=b]}}]\n"
+	}
+	for _, c := range []struct {
+		file, content string
+		severity      discover.Severity
+		text          string
+	}{
+		{"etc/other.yaml", other("nvidia.com/gpu", "0"), discover.Fault, "defines 1 of the same devices (nvidia.com/gpu=0): engines take neither file's"},
+		{"run/nvidia.yaml", other("nvidia.com/gpu", "all"), discover.Fault, "hides 1 devices (nvidia.com/gpu=all)"},
+		{"lib/nvidia.json", other("nvidia.com/gpu", "0"), discover.MissingOptional, "hidden by the new spec"},
+		{"etc/nvidia.yaml", other("nvidia.com/gpu", "0"), "", ""}, // the one to be replaced
+		{"etc/other.yaml", other("nvidia.com/gpu", "9"), "", ""},
+		{"etc/other.yaml", other("example.com/gpu", "0"), "", ""},
+		{"etc/other.yml", other("nvidia.com/gpu", "0"), "", ""},
+		{"etc/other.yaml", "broken: [", "", ""},
+	} {
+		dir := t.TempDir()
+		dirs := []string{filepath.Join(dir, "lib"), filepath.Join(dir, "etc"), filepath.Join(dir, "run")}
+		for _, d := range dirs[:2] {
+			if err := os.Mkdir(d, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		file := filepath.Join(dir, c.file)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(c.content), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		got := spec.Neighbours(filepath.Join(dir, "etc/nvidia.yaml"), s, dirs)
+		switch {
+		case c.severity == "" && len(got) > 0:
+			t.Errorf("%s: %+v; want nothing", c.file, got)
+		case c.severity != "" && (len(got) != 1 || got[0].Severity != c.severity || got[0].Subject != file || !strings.Contains(got[0].Message, c.text)):
+			t.Errorf("%s: %+v; want one with %q", c.file, got, c.text)
+		}
+	}
+}
+
 func TestOwnEdits(t *testing.T) {
 	own, err := spec.ParseOwnEdits([]byte(`
 containerEdits:

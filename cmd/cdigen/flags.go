@@ -84,6 +84,11 @@ func (f *hostFlags) host() (discover.Host, error) {
 		}
 		*dir.path = absolute
 	}
+	if filepath.Base(f.devRoot) == "dev" {
+		if _, err := os.Stat(filepath.Join(f.devRoot, "dev")); err != nil {
+			return discover.Host{}, usageError(fmt.Errorf("--dev-root %s: it has no dev in it: name the directory above, %s", f.devRoot, filepath.Dir(f.devRoot)))
+		}
+	}
 	if discover.Triplet(f.arch) == "" {
 		return discover.Host{}, usageError(fmt.Errorf("--arch %q: NVIDIA has drivers for amd64 and arm64", f.arch))
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/spec"
@@ -133,6 +134,9 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	}
 	s, left, err := spec.New(inv, options)
 	findings := slices.Concat(inv.Findings, left)
+	if s != nil && f.output != "-" {
+		findings = append(findings, spec.Neighbours(f.output, s, cdi.DefaultSpecDirs)...)
+	}
 	if err := writeReport(os.Stderr, f.report, findings); err != nil {
 		return err
 	}

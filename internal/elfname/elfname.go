@@ -126,7 +126,7 @@ func nextEntry(f *elf.File, table []byte) (tag elf.DynTag, value uint64, rest []
 }
 
 // maxPart bounds the memory that a damaged library can take. The strings of the
-// driver's libraries are a few KiB, the largest 600 KiB.
+// driver's libraries are a few KiB, and 57 KiB at most in driver 550.
 const maxPart = 16 << 20
 
 // readPart reads part of a segment.

@@ -3,15 +3,18 @@ package ldcache_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cdigen/cdigen/internal/ldcache"
+	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 // sample is a cache that ldconfig of glibc 2.36 wrote of one directory, in the
@@ -74,6 +77,81 @@ func TestTheMachinesOwnCacheIsReadAsLdconfigDoes(t *testing.T) {
 	}
 }
 
+// readBack is what ldconfig reads from the cache it wrote.
+var readBack = regexp.MustCompile(`(?m)^\t(\S+) \((\S+?)(?:, hwcap: "(.*)")?\) => (\S+)$`)
+
+func TestWhatLdconfigWritesIsReadAsItReadsIt(t *testing.T) {
+	ldconfig, err := exec.LookPath("ldconfig")
+	if err != nil {
+		ldconfig = "/sbin/ldconfig"
+	}
+	if _, err := os.Stat(ldconfig); err != nil {
+		t.Skipf("no ldconfig: %v", err)
+	}
+	// ldconfig takes the libraries' real path.
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, arch := range map[string]string{
+		"lib64/libcuda.so.1":                         "amd64",
+		"lib64/libnvidia-ml.so.1":                    "amd64",
+		"lib64/glibc-hwcaps/x86-64-v2/libcuda.so.1":  "amd64",
+		"lib32/libcuda.so.1":                         "386",
+		"lib64/no-library.so.1":                      "",
+		"lib64/glibc-hwcaps/x86-64-v2/libother.so.2": "amd64",
+	} {
+		data := []byte("text")
+		if arch != "" {
+			data = simhost.SharedObject(arch, filepath.Base(name), "libc.so.6")
+		}
+		name = filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, data, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf := filepath.Join(dir, "conf")
+	if err := os.WriteFile(conf, []byte(dir+"/lib64\n"+dir+"/lib32\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range formats {
+		cache := filepath.Join(dir, format)
+		if out, err := exec.Command(ldconfig, "-X", "-f", conf, "-C", cache, "-c", format).CombinedOutput(); err != nil {
+			t.Skipf("this ldconfig does not write the format %s: %v: %s", format, err, out)
+		}
+		out, err := exec.Command(ldconfig, "-p", "-C", cache).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(cache)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, err := ldcache.Parse(data)
+		if err != nil {
+			t.Fatalf("%s: %v", format, err)
+		}
+		lines := readBack.FindAllStringSubmatch(string(out), -1)
+		if len(lines) != len(entries) {
+			t.Fatalf("%s: %d entries; ldconfig reads %d", format, len(entries), len(lines))
+		}
+		ours := 0
+		for i, m := range lines {
+			e := entries[i]
+			if e.Name != m[1] || e.Path != m[4] || e.Is("amd64") != (m[2] == "libc6,x86-64") || e.Is("386") != (m[2] == "libc6") || (e.HWCap != 0) != (m[3] != "") {
+				t.Errorf("%s: %+v; ldconfig reads %q", format, e, m[0])
+			}
+			if strings.HasPrefix(e.Path, dir) {
+				ours++
+			}
+		}
+		// The old format has no place for what only some processors can use.
+		if want := map[bool]int{true: 3, false: 5}[format == "old"]; ours != want {
+			t.Errorf("%s: %d of the libraries are in it; want %d\n%s", format, ours, want, out)
+		}
+	}
+}
+
 func TestArchitectureIsInTheFlags(t *testing.T) {
 	for flags, arch := range map[uint32]string{0x0303: "amd64", 0x0003: "386", 0x0a03: "arm64"} {
 		e := ldcache.Entry{Flags: flags}
@@ -91,7 +169,7 @@ func TestDamageIsAnErrorAndNeverMore(t *testing.T) {
 		// The last entry's path needs the file's end but for the note behind it.
 		whole := bytes.LastIndex(data, []byte("/usr/lib/nvidia/libcuda.so.1\x00")) + len("/usr/lib/nvidia/libcuda.so.1\x00")
 		for n := range whole {
-			if entries, err := ldcache.Parse(data[:n]); err == nil && format != "compat" {
+			if entries, err := ldcache.Parse(data[:n]); err == nil {
 				t.Errorf("%s cut off at %d of %d: %d entries and no error", format, n, len(data), len(entries))
 			}
 		}
