@@ -19,7 +19,7 @@ import (
 // libraries finds the user-space driver that goes with the loaded kernel module.
 type libraries struct {
 	searchPath []string
-	// located is told where NVML is before the libraries themselves are read.
+	// located is told where NVML is before the libraries themselves are looked for.
 	located func(ctx context.Context, nvml string)
 }
 
@@ -71,12 +71,11 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 		return nil // the driver module has told why
 	}
 	set := &librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}}
-	m.scan(ctx, host, m.dirs(host, inv), set, inv)
+	dirs := m.dirs(host, inv)
+	m.locateNVML(ctx, host, dirs, version)
+	m.scan(ctx, host, dirs, set, inv)
 	if err := ctx.Err(); err != nil {
 		return err
-	}
-	if nvml := set.find("libnvidia-ml.so." + version); nvml != nil && m.located != nil {
-		m.located(ctx, host.Driver.HostPath(nvml.path))
 	}
 	for _, dir := range set.order {
 		o := set.others[dir]
@@ -103,6 +102,18 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Path, b.Path))
 	})
 	return nil
+}
+
+// locateNVML looks for NVML alone, so that it can be asked while the rest is
+// looked for. It is the file that scan takes too, the first there is.
+func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, version string) {
+	for _, dir := range dirs {
+		real, err := host.Driver.Resolve(path.Join(dir, "libnvidia-ml.so."+version))
+		if err == nil && m.located != nil && strings.HasSuffix(real, ".so."+version) {
+			m.located(ctx, host.Driver.HostPath(real))
+			return
+		}
+	}
 }
 
 // scan gathers the set's files from directories.
