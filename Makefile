@@ -74,8 +74,10 @@ bench: build $(NVIDIA_CTK) $(NVIDIA_CDI_HOOK) packages ## Measure generations an
 	$(GO) test -run '^$$' -bench . -benchmem ./discover/... ./edits/... ./spec/... ./internal/ldcache
 	$(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK)
 	@if [ -d '$(DRIVER_ROOTS)/550' ]; then \
-	  $(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) \
-	    -host testdata/hosts/h100x8.yaml -driver-root '$(DRIVER_ROOTS)/550'; \
+	  for n in 0 2000; do \
+	    $(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) \
+	      -host testdata/hosts/h100x8.yaml -driver-root '$(DRIVER_ROOTS)/550' -system-libraries $$n; \
+	  done; \
 	  NVIDIA_CTK='$(CURDIR)/$(NVIDIA_CTK)' NVIDIA_CDI_HOOK='$(CURDIR)/$(NVIDIA_CDI_HOOK)' $(GO) test -run '^$$' -bench . ./internal/e2e; \
 	else echo "make bench: no real driver: run make driver-roots for the rest"; fi
 

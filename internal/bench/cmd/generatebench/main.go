@@ -28,6 +28,7 @@ func main() {
 	flag.IntVar(&b.gpus, "gpus", 8, "how many GPUs the specs must have")
 	flag.StringVar(&b.description, "host", "internal/bench/h100x8.yaml", "description of the simulated host")
 	flag.StringVar(&b.driverRoot, "driver-root", "", "driver root of make driver-roots to use (default: the simulated host's own libraries)")
+	flag.IntVar(&b.systemLibraries, "system-libraries", 0, "libraries that have nothing to do with the driver to add to the driver root and its loader's cache")
 	flag.StringVar(&b.cdigen, "cdigen", "bin/cdigen", "the cdigen to measure")
 	flag.StringVar(&b.peer, "nvidia-ctk", "", "the nvidia-ctk to measure it against (default: none)")
 	flag.Parse()
@@ -38,10 +39,11 @@ func main() {
 }
 
 type bench struct {
-	runs, gpus   int
-	description  string
-	driverRoot   string
-	cdigen, peer string
+	runs, gpus      int
+	description     string
+	driverRoot      string
+	systemLibraries int
+	cdigen, peer    string
 }
 
 // program is one of the programs that are measured.
@@ -71,6 +73,9 @@ func (b *bench) run() (err error) {
 		host, driver, err = driverroots.WithFakeNVML(dir, b.driverRoot, b.description)
 	} else {
 		err = simulate(b.description, host)
+	}
+	if err == nil && b.systemLibraries > 0 {
+		err = addSystemLibraries(driver, b.systemLibraries)
 	}
 	if err != nil {
 		return err
@@ -109,6 +114,23 @@ func simulate(description, dir string) error {
 	// no functions.
 	d.Driver.WithoutLibraries = append(d.Driver.WithoutLibraries, "libnvidia-sandboxutils")
 	return d.Build(dir, simhost.Options{NVMLLibrary: nvml})
+}
+
+// addSystemLibraries puts n libraries into a driver root, as a whole system has
+// them beside those of the driver, and has ldconfig make its cache anew.
+func addSystemLibraries(root string, n int) error {
+	dir := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
+	for i := range n {
+		soname := fmt.Sprintf("libsystem%d.so.1", i)
+		if err := os.WriteFile(filepath.Join(dir, soname+".0"), simhost.SharedObject("amd64", soname), 0o644); err != nil {
+			return err
+		}
+	}
+	// It makes the links to the SONAMEs too.
+	if out, err := exec.Command("ldconfig", "-r", root).CombinedOutput(); err != nil {
+		return fmt.Errorf("ldconfig -r %s: %w: %s", root, err, out)
+	}
+	return nil
 }
 
 func (b *bench) programs(dir, host, driver string) []*program {
@@ -211,7 +233,14 @@ func (p *program) systemCalls(scratch string) (int, error) {
 }
 
 func report(w *os.File, b *bench, programs []*program, scratch string) error {
-	fmt.Fprintf(w, "%s, %d runs of each program in turn\n", b.description, b.runs)
+	what := b.description
+	if b.driverRoot != "" {
+		what += ", driver root " + filepath.Base(b.driverRoot)
+	}
+	if b.systemLibraries > 0 {
+		what += fmt.Sprintf(", %d further libraries", b.systemLibraries)
+	}
+	fmt.Fprintf(w, "%s: %d runs of each program in turn\n", what, b.runs)
 	fmt.Fprintf(w, "%-26s %10s %10s %10s %14s\n", "", "median", "least", "most", "system calls")
 	for _, p := range programs {
 		slices.Sort(p.took)
