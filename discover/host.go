@@ -51,6 +51,8 @@ type Tree struct {
 	Path  string
 	fsys  fs.FS
 	links map[string]string // directories already looked at: name to real name, "" for one that does not exist
+	// lookups has what was looked up; nil where nobody wants to know.
+	lookups *Lookups
 }
 
 // NewTree makes a tree of a file system, which should be an [fs.ReadLinkFS]:
@@ -86,6 +88,7 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 		}
 		next := path.Join(real, part)
 		if i == len(rest)-1 && !last {
+			t.lookups.name(t, real, part)
 			return next, nil
 		}
 		if known, ok := t.links[next]; ok && known != "" {
@@ -94,6 +97,7 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 		} else if ok {
 			return "", &fs.PathError{Op: "readlink", Path: next, Err: syscall.ENOENT}
 		}
+		t.lookups.name(t, real, part)
 		target, err := fs.ReadLink(t.fsys, next)
 		switch {
 		case errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrInvalid):
@@ -167,6 +171,7 @@ func (t Tree) ReadDir(name string) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.lookups.scan(t, real, func(string) bool { return true })
 	return fs.ReadDir(t.fsys, real)
 }
 
@@ -179,6 +184,11 @@ func (t Tree) names(dir string, keep func(string) bool) ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
+	if t.lookups != nil {
+		if real, err := t.Resolve(dir); err == nil {
+			t.lookups.scan(t, real, keep)
+		}
+	}
 	var all []string
 	switch d := f.(type) {
 	case interface {

@@ -62,7 +62,9 @@ func (t Tree) WithNodes(table []byte) (Tree, error) {
 			over.dirs[dir] = true
 		}
 	}
-	return NewTree(t.Path, over), lines.Err()
+	overlaid := NewTree(t.Path, over)
+	overlaid.lookups = t.lookups
+	return overlaid, lines.Err()
 }
 
 func parseNode(line string) (*nodeInfo, error) {

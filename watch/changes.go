@@ -1,0 +1,148 @@
+package watch
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cdigen/cdigen/discover"
+)
+
+// Changes says in a few words how one inventory differs from an earlier one, nil
+// for none, as far as users care: the driver, GPUs, their MIG devices, nodes and
+// files. It is empty where nothing of that differs.
+func Changes(old, now *discover.Inventory) []string {
+	if old == nil {
+		old = &discover.Inventory{}
+	}
+	if now == nil {
+		now = &discover.Inventory{}
+	}
+	var list []string
+	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if a, b := old.Driver.Version, now.Driver.Version; a != b {
+		say("driver: %s → %s", orNone(a), orNone(b))
+	}
+	gpus := map[string]*discover.GPU{}
+	for i := range old.GPUs {
+		gpus[old.GPUs[i].PCI] = &old.GPUs[i]
+	}
+	var came, went []string
+	for i := range now.GPUs {
+		g := &now.GPUs[i]
+		before := gpus[g.PCI]
+		delete(gpus, g.PCI)
+		if before == nil {
+			came = append(came, gpuNumber(g))
+			before = &discover.GPU{MIGEnabled: g.MIGEnabled}
+		} else if before.Usable() != g.Usable() {
+			say("gpu %s: %s → %s", gpuNumber(g), condition(before), condition(g))
+		}
+		if n, m := len(before.MIGDevices), len(g.MIGDevices); n != m || g.MIGEnabled != before.MIGEnabled {
+			say("gpu %s: MIG %s → %s devices", gpuNumber(g), migCount(before), migCount(g))
+		} else if !slices.EqualFunc(before.MIGDevices, g.MIGDevices, sameMIGDevice) {
+			say("gpu %s: other MIG devices", gpuNumber(g))
+		}
+		if a, b := len(before.DRM), len(g.DRM); a != b {
+			say("gpu %s: DRM nodes %d → %d", gpuNumber(g), a, b)
+		}
+	}
+	for i := range old.GPUs {
+		if _, gone := gpus[old.GPUs[i].PCI]; gone {
+			went = append(went, gpuNumber(&old.GPUs[i]))
+		}
+	}
+	if len(came) > 0 {
+		say("gpus came: %s", strings.Join(came, " "))
+	}
+	if len(went) > 0 {
+		say("gpus went: %s", strings.Join(went, " "))
+	}
+	list = append(list, names("nodes", nodePaths(old), nodePaths(now))...)
+	list = append(list, names("libraries", libraryPaths(old), libraryPaths(now))...)
+	list = append(list, names("files", filePaths(old), filePaths(now))...)
+	return list
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+func gpuNumber(g *discover.GPU) string {
+	if g.Index < 0 {
+		return g.PCI
+	}
+	return strconv.Itoa(g.Index)
+}
+
+func condition(g *discover.GPU) string {
+	switch {
+	case g.Excluded:
+		return "excluded"
+	case g.Lost:
+		return "lost"
+	case g.Node == nil:
+		return "no node"
+	}
+	return "usable"
+}
+
+func migCount(g *discover.GPU) string {
+	if !g.MIGEnabled {
+		return "off"
+	}
+	return strconv.Itoa(len(g.MIGDevices))
+}
+
+func sameMIGDevice(a, b discover.MIGDevice) bool {
+	return a.Index == b.Index && a.UUID == b.UUID && a.Profile == b.Profile && slices.Equal(a.Nodes, b.Nodes)
+}
+
+func nodePaths(inv *discover.Inventory) (list []string) {
+	for _, n := range inv.ControlNodes {
+		list = append(list, n.HostPath)
+	}
+	return list
+}
+
+func libraryPaths(inv *discover.Inventory) (list []string) {
+	for i := range inv.Libraries {
+		list = append(list, inv.Libraries[i].HostPath)
+	}
+	return list
+}
+
+func filePaths(inv *discover.Inventory) (list []string) {
+	for i := range inv.Files {
+		list = append(list, inv.Files[i].HostPath)
+	}
+	return list
+}
+
+// names says what came to and went from a list: by name when it is one or two, by
+// number otherwise.
+func names(what string, old, now []string) []string {
+	came := slices.DeleteFunc(slices.Clone(now), func(s string) bool { return slices.Contains(old, s) })
+	went := slices.DeleteFunc(slices.Clone(old), func(s string) bool { return slices.Contains(now, s) })
+	say := func(sign string, list []string) string {
+		if len(list) <= 2 {
+			return sign + strings.Join(list, " "+sign)
+		}
+		return fmt.Sprintf("%s%d", sign, len(list))
+	}
+	var parts []string
+	if len(came) > 0 {
+		parts = append(parts, say("+", came))
+	}
+	if len(went) > 0 {
+		parts = append(parts, say("-", went))
+	}
+	if parts == nil {
+		return nil
+	}
+	return []string{what + ": " + strings.Join(parts, " ")}
+}

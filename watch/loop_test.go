@@ -1,0 +1,566 @@
+package watch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// record is a log.
+type record struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
+}
+
+func (r *record) Reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.text.Reset()
+}
+
+// machine is a host in a bubble: a producer whose looks take a while and give
+// whatever the machine is like at that moment.
+type machine struct {
+	mu        sync.Mutex
+	inv       *discover.Inventory
+	err       error // of Look
+	applyErr  error
+	degraded  bool
+	takes     time.Duration
+	published *discover.Inventory // nil: no spec is in place
+	exists    bool
+	looks     []look
+	applied   int
+	running   int
+	began     time.Time
+}
+
+type look struct {
+	at   time.Duration
+	full bool
+}
+
+func (m *machine) Look(ctx context.Context, full bool) (*Look, error) {
+	m.mu.Lock()
+	m.looks = append(m.looks, look{time.Since(m.began), full})
+	m.running++
+	if m.running > 1 {
+		panic("two generations at once")
+	}
+	takes := m.takes
+	m.mu.Unlock()
+	select {
+	case <-time.After(takes):
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.running--
+	l := &Look{Inventory: m.inv, Degraded: m.degraded, Findings: m.inv.Findings, Lookups: discover.NewLookups()}
+	for i := range m.inv.GPUs {
+		if m.inv.GPUs[i].Usable() {
+			l.Spec = &specs.Spec{Devices: []specs.Device{{Name: "0"}}}
+		}
+	}
+	return l, m.err
+}
+
+func (m *machine) Apply(_ context.Context, l *Look) (spec.Outcome, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before, existed := m.published, m.exists
+	switch {
+	case m.applyErr != nil:
+		return "", m.applyErr
+	case l.Spec == nil:
+		m.published, m.exists = nil, false
+		if existed {
+			return spec.Removed, nil
+		}
+		return spec.Absent, nil
+	}
+	m.published, m.exists = l.Inventory, true
+	m.applied++
+	if existed && before == l.Inventory {
+		return spec.Unchanged, nil
+	}
+	return spec.Published, nil
+}
+
+func (m *machine) Exists() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.exists
+}
+
+// spec is what is published.
+func (m *machine) spec() *discover.Inventory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.published
+}
+
+func (m *machine) publications() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.applied
+}
+
+func (m *machine) become(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
+func (m *machine) all() []look {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.looks)
+}
+
+func (m *machine) last() look { all := m.all(); return all[len(all)-1] }
+
+func (m *machine) times() []time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []time.Duration
+	for _, l := range m.looks {
+		list = append(list, l.at)
+	}
+	return list
+}
+
+// inventory of a host with so many MIG devices on its one GPU and nodes.
+func inventory(mig int, nodes ...string) *discover.Inventory {
+	inv := &discover.Inventory{
+		Driver:    discover.Driver{Version: "550.54.15"},
+		GPUs:      []discover.GPU{{PCI: "0000:3b:00.0", MIGEnabled: mig > 0, MIGDevices: make([]discover.MIGDevice, mig), Node: &discover.DeviceNode{}}},
+		Libraries: []discover.Library{{SONAME: "libcuda.so.1", HostPath: "/usr/lib/libcuda.so.550.54.15"}},
+	}
+	for _, n := range nodes {
+		inv.ControlNodes = append(inv.ControlNodes, discover.DeviceNode{Path: n, HostPath: n})
+	}
+	return inv
+}
+
+func whole(mig int) *discover.Inventory { return inventory(mig, "/dev/nvidiactl", "/dev/nvidia-uvm") }
+
+// half is a driver without nvidia-uvm.
+func half() *discover.Inventory { return inventory(0, "/dev/nvidiactl") }
+
+var noDriver = &discover.Inventory{}
+
+// bubble runs a loop on a machine in a bubble of fake time.
+func bubble(t *testing.T, m *machine, change func(*Loop), test func(t *testing.T, l *Loop, logged *record)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		var log record
+		m.began = time.Now()
+		l := &Loop{Options: DefaultOptions(), Producer: m, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				if a.Key == slog.TimeKey {
+					return slog.Attr{}
+				}
+				return a
+			},
+		}))}
+		if change != nil {
+			change(l)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- l.Run(ctx) }()
+		synctest.Wait()
+		test(t, l, &log)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func expect[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+// pass lets time go by and the loop come to rest.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestLoopDebounces(t *testing.T) {
+	m := &machine{inv: whole(0)}
+	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *record) {
+		expect(t, "looks at the start", len(m.times()), 1)
+		pass(time.Second)
+		// Ten events 50 ms apart, then silence: one look, 100 ms after the last.
+		for range 10 {
+			l.Emit(Event{Source: "test"})
+			pass(50 * time.Millisecond)
+		}
+		pass(10 * time.Second)
+		if got := m.times(); !slices.Equal(got[1:], []time.Duration{1550 * time.Millisecond}) {
+			t.Errorf("looks at %v, want at 1.55 s only", got[1:])
+		}
+		// Events without end: a look each two seconds and not never.
+		before := len(m.times())
+		for range 200 {
+			l.Emit(Event{Source: "test"})
+			pass(50 * time.Millisecond)
+		}
+		pass(time.Second)
+		if n := len(m.times()) - before; n < 5 || n > 6 {
+			t.Errorf("%d looks in 10 s of events, want about one each 2 s", n)
+		}
+	})
+}
+
+func TestLoopLooksAgainAfterAChangeDuringALook(t *testing.T) {
+	m := &machine{inv: whole(0), takes: 5 * time.Second}
+	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *record) {
+		pass(time.Second)
+		l.Emit(Event{Source: "test", Full: true})
+		pass(time.Minute)
+		if got := m.all(); !slices.Equal(got, []look{{0, false}, {5 * time.Second, true}}) {
+			t.Errorf("looks %v", got)
+		}
+	})
+}
+
+func TestLoopIdles(t *testing.T) {
+	m := &machine{inv: whole(0)}
+	bubble(t, m, nil, func(t *testing.T, _ *Loop, logged *record) {
+		logged.Reset()
+		pass(24 * time.Hour)
+		expect(t, "looks", len(m.times()), 1)
+		expect(t, "log", logged.String(), "")
+	})
+}
+
+func TestLoopBacksOff(t *testing.T) {
+	for what, fail := range map[string]func(*machine, error){
+		"look":  func(m *machine, err error) { m.err = err },
+		"apply": func(m *machine, err error) { m.applyErr = err },
+	} {
+		t.Run(what, func(t *testing.T) {
+			m := &machine{inv: whole(0)}
+			fail(m, errors.New("no space left"))
+			bubble(t, m, nil, func(t *testing.T, l *Loop, logged *record) {
+				pass(time.Hour)
+				got := m.times()
+				// Waits double from 1 s to 60 s, with jitter downwards by up to a half.
+				wait := time.Second
+				for i := 1; i < len(got); i++ {
+					if d := got[i] - got[i-1]; d < wait/2 || d > wait {
+						t.Errorf("wait %d is %v, want %v to %v", i, d, wait/2, wait)
+					}
+					wait = min(2*wait, time.Minute)
+				}
+				if n := len(got); n < 60 {
+					t.Errorf("%d attempts in an hour: it gave up", n)
+				}
+				expect(t, "times the error was logged", strings.Count(logged.String(), "no space left"), 1)
+				expect(t, "condition", l.State().Condition, Failing)
+				// An event makes it try at once.
+				before := len(got)
+				m.become(func() { fail(m, nil) })
+				l.Emit(Event{Source: "test"})
+				pass(time.Second)
+				expect(t, "looks after the event", len(m.times()), before+1)
+				expect(t, "condition", l.State().Condition, Current)
+				if !strings.Contains(logged.String(), "msg=recovered") {
+					t.Errorf("no word of the recovery:\n%s", logged)
+				}
+			})
+		})
+	}
+}
+
+// While NVML does not answer, it is asked again now and then.
+func TestLoopRetriesWhatIsDegraded(t *testing.T) {
+	m := &machine{inv: whole(0), degraded: true}
+	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *record) {
+		pass(10 * time.Minute)
+		if n := len(m.times()); n < 10 || n > 30 {
+			t.Errorf("%d looks in 10 minutes", n)
+		}
+		expect(t, "lines", strings.Count(logged.String(), "\n"), 1)
+		m.become(func() { m.degraded = false })
+		pass(time.Minute)
+		before := len(m.times())
+		pass(time.Hour)
+		expect(t, "looks when it is whole", len(m.times()), before)
+		expect(t, "condition", l.State().Condition, Current)
+	})
+}
+
+func TestLoopHoldsTheLastSpec(t *testing.T) {
+	good, noUVM := whole(0), half()
+	for name, c := range map[string]struct {
+		becomes   *discover.Inventory
+		policy    Policy
+		published *discover.Inventory // after the grace time
+	}{
+		"driver gone":               {noDriver, Withdraw, nil},
+		"driver gone, to be kept":   {noDriver, Keep, good},
+		"no uvm":                    {noUVM, Withdraw, noUVM},
+		"no uvm, driver to be kept": {noUVM, Keep, noUVM},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &machine{inv: good}
+			bubble(t, m, func(l *Loop) { l.OnDriverLoss = c.policy }, func(t *testing.T, l *Loop, logged *record) {
+				pass(time.Second)
+				m.become(func() { m.inv = c.becomes })
+				for range 20 { // events do not shorten it
+					l.Emit(Event{Source: "test"})
+					pass(time.Second)
+				}
+				expect(t, "condition", l.State().Condition, Holding)
+				if m.spec() != good {
+					t.Fatal("the spec was given up before the grace time was over")
+				}
+				expect(t, "lines on holding", strings.Count(logged.String(), "not whole"), 1)
+				pass(11 * time.Second)
+				l.Emit(Event{Source: "test"})
+				pass(time.Minute)
+				if m.spec() != c.published {
+					t.Errorf("after the grace time %v is published, want %v", m.spec(), c.published)
+				}
+				before := len(m.times())
+				pass(time.Hour)
+				expect(t, "looks later", len(m.times()), before)
+				// It comes back.
+				again := whole(2)
+				m.become(func() { m.inv = again })
+				l.Emit(Event{Source: "test"})
+				pass(time.Second)
+				if m.spec() != again {
+					t.Error("the driver came back unnoticed")
+				}
+			})
+		})
+	}
+}
+
+// A reload that is over within the grace time changes the spec once.
+func TestLoopFollowsAReload(t *testing.T) {
+	m := &machine{inv: whole(0)}
+	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *record) {
+		logged.Reset()
+		for _, inv := range []*discover.Inventory{half(), noDriver, half(), whole(7)} {
+			m.become(func() { m.inv = inv })
+			l.Emit(Event{Source: "uevent", Detail: "add module nvidia"})
+			pass(5 * time.Second)
+		}
+		expect(t, "publications", m.publications(), 2)
+		want := `level=WARN msg="the driver is not whole; the last spec stays for now" why=/dev/nvidia-uvm grace=30s
+level=INFO msg=published trigger=uevent detail="add module nvidia" changes="gpu 0: MIG off → 7 devices" devices=1
+`
+		expect(t, "log", logged.String(), want)
+		pass(time.Hour)
+		expect(t, "publications", m.publications(), 2)
+	})
+}
+
+// What was published half stays published half: there is nothing better to keep.
+func TestLoopPublishesAnIncompleteHost(t *testing.T) {
+	m := &machine{inv: half()}
+	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *record) {
+		expect(t, "condition", l.State().Condition, Current)
+		other := inventory(1, "/dev/nvidiactl")
+		m.become(func() { m.inv = other })
+		l.Emit(Event{Source: "test"})
+		pass(time.Second)
+		if m.spec() != other {
+			t.Error("the change was held back")
+		}
+	})
+}
+
+func TestLoopIsReady(t *testing.T) {
+	for name, c := range map[string]struct {
+		inv    *discover.Inventory
+		exists bool
+		err    error
+		after  time.Duration
+	}{
+		"whole driver":           {inv: whole(0)},
+		"no GPU":                 {inv: noDriver},
+		"no GPU but an old spec": {inv: noDriver, exists: true},
+		"driver half loaded":     {inv: half(), after: 30 * time.Second},
+		"GPU without driver":     {inv: &discover.Inventory{Findings: []discover.Finding{{Module: "gpu", Severity: discover.MissingRequired}}}, after: 30 * time.Second},
+		"failing":                {inv: whole(0), err: errors.New("no"), after: 30 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &machine{inv: c.inv, err: c.err, exists: c.exists}
+			var ready time.Time
+			change := func(l *Loop) {
+				l.Changed = func(s State) {
+					if s.Ready && ready.IsZero() {
+						ready = time.Now()
+					}
+				}
+			}
+			bubble(t, m, change, func(t *testing.T, _ *Loop, _ *record) {
+				pass(2 * time.Minute)
+				if ready.IsZero() {
+					t.Fatal("never ready")
+				}
+				expect(t, "ready after", ready.Sub(m.began), c.after)
+			})
+		})
+	}
+}
+
+func TestLoopOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		inv       *discover.Inventory
+		old       bool
+		becomes   *discover.Inventory // after 10 s
+		after     time.Duration
+		published bool
+		err       error
+	}{
+		"whole":             {inv: whole(0), published: true},
+		"no GPU":            {inv: noDriver},
+		"driver comes":      {inv: half(), becomes: whole(0), after: 10*time.Second + 100*time.Millisecond, published: true},
+		"driver stays half": {inv: half(), old: true, after: 30 * time.Second, published: true},
+		"failing":           {inv: whole(0), err: errors.New("broken"), after: 30 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &machine{inv: c.inv, err: c.err, exists: c.old, began: time.Now()}
+				l := &Loop{Options: DefaultOptions(), Producer: m, Log: slog.New(slog.DiscardHandler)}
+				l.Once = true
+				if c.becomes != nil {
+					time.AfterFunc(10*time.Second, func() {
+						m.become(func() { m.inv = c.becomes })
+						l.Emit(Event{Source: "test"})
+					})
+				}
+				err := l.Run(t.Context())
+				if (err != nil) != (c.err != nil) {
+					t.Errorf("error %v, want %v", err, c.err)
+				}
+				expect(t, "it took", time.Since(m.began), c.after)
+				expect(t, "published", m.spec() != nil, c.published)
+			})
+		})
+	}
+}
+
+func TestLoopBeatStopsWhenAGenerationHangs(t *testing.T) {
+	m := &machine{inv: whole(0)}
+	var last time.Time
+	change := func(l *Loop) {
+		l.BeatEvery, l.Beat = 5*time.Second, func() { last = time.Now() }
+	}
+	bubble(t, m, change, func(t *testing.T, l *Loop, _ *record) {
+		pass(time.Hour + time.Second)
+		expect(t, "since the last beat", time.Since(last), time.Second)
+		m.become(func() { m.takes = 24 * time.Hour })
+		l.Emit(Event{Source: "test"})
+		pass(time.Hour)
+		if d := time.Since(last); d < 50*time.Minute {
+			t.Errorf("it still beats %v ago while a generation hangs", d)
+		}
+	})
+}
+
+func TestLoopLogsFindingsOnce(t *testing.T) {
+	bad := whole(0)
+	bad.Findings = []discover.Finding{
+		{Module: "gpu", Severity: discover.Fault, Message: "GPU 3 is lost"},
+		{Module: "driver", Severity: discover.MissingOptional, Message: "no libnvidia-ngx"},
+	}
+	m := &machine{inv: whole(0)}
+	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *record) {
+		logged.Reset()
+		for _, inv := range []*discover.Inventory{bad, bad, bad, whole(0)} {
+			m.become(func() { m.inv = inv })
+			l.Emit(Event{Source: "test"})
+			pass(time.Second)
+		}
+		expect(t, "found", strings.Count(logged.String(), `msg=finding module=gpu severity=fault message="GPU 3 is lost"`), 1)
+		expect(t, "resolved", strings.Count(logged.String(), `msg="finding resolved" module=gpu`), 1)
+		expect(t, "optional", strings.Count(logged.String(), "ngx"), 0)
+	})
+}
+
+// flaky is a source that ends with an error a few times and then works.
+type flaky struct {
+	fails int
+	runs  int
+}
+
+func (*flaky) Name() string { return "flaky" }
+
+func (s *flaky) Run(ctx context.Context, emit func(Event)) error {
+	s.runs++
+	if s.runs <= s.fails {
+		return errors.New("no such socket")
+	}
+	emit(Event{Source: s.Name()})
+	<-ctx.Done()
+	return nil
+}
+
+// A source that failed is run again, and since it may have missed something,
+// everything is looked at when it works.
+func TestLoopRestartsSources(t *testing.T) {
+	m := &machine{inv: whole(0)}
+	s := &flaky{fails: 10}
+	bubble(t, m, func(l *Loop) { l.Sources = []Source{s} }, func(t *testing.T, _ *Loop, logged *record) {
+		pass(time.Minute)
+		expect(t, "looks while it fails", len(m.times()), 1)
+		pass(15 * time.Minute)
+		expect(t, "runs", s.runs, 11)
+		expect(t, "looks", len(m.times()), 2)
+		expect(t, "full", m.last().full, true)
+		expect(t, "times it was logged", strings.Count(logged.String(), "no such socket"), 1)
+		expect(t, "recovery", strings.Count(logged.String(), "source works again"), 1)
+	})
+}
+
+func TestLoopEndsAtOnce(t *testing.T) {
+	m := &machine{inv: whole(0), takes: time.Hour}
+	bubble(t, m, nil, func(*testing.T, *Loop, *record) {})
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := &Loop{Options: DefaultOptions(), Producer: m, Log: slog.New(slog.DiscardHandler)}
+		start := time.Now()
+		time.AfterFunc(time.Second, cancel)
+		if err := l.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		expect(t, "it took", time.Since(start), time.Second)
+	})
+}

@@ -1,0 +1,392 @@
+package watch
+
+import (
+	"context"
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
+)
+
+// patience is how long a test waits for what has to come; it bounds nothing else.
+const patience = 30 * time.Second
+
+// listen runs a source until the test ends.
+func listen(t *testing.T, s Source) <-chan Event {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	events := make(chan Event, 10000)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, func(e Event) { events <- e }) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("%s: %v", s.Name(), err)
+			}
+		case <-time.After(patience):
+			t.Errorf("%s does not end", s.Name())
+		}
+	})
+	return events
+}
+
+// await an event whose detail has a part.
+func await(t *testing.T, events <-chan Event, part string) Event {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		select {
+		case e := <-events:
+			if strings.Contains(e.Detail, part) {
+				return e
+			}
+		case <-limit:
+			t.Fatalf("no event with %q", part)
+		}
+	}
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestProcfs(t *testing.T) {
+	root := t.TempDir()
+	nvidia := filepath.Join(root, "driver/nvidia")
+	write(t, filepath.Join(root, "devices"), "Character devices:\n195 nvidia\n")
+	events := listen(t, Procfs{Root: root, Every: 5 * time.Millisecond})
+	await(t, events, "watching")
+	last := ProcFingerprint(root)
+	// differs runs a change and says whether the fingerprint shows it.
+	differs := func(change func()) bool {
+		change()
+		now := ProcFingerprint(root)
+		defer func() { last = now }()
+		return now != last
+	}
+	for _, c := range []struct {
+		name, file, text string
+	}{
+		{"driver loaded", "version", "NVRM version: 550\n"},
+		{"GPU", "gpus/0000:3b:00.0/information", "Model: H100\nIRQ:   \t 64\n"},
+		{"MIG device", "capabilities/gpu0/mig/gi7/ci0/access", "DeviceFileMinor: 66\n"},
+		{"GPU instance", "capabilities/gpu0/mig/gi8/access", "DeviceFileMinor: 75\n"},
+		{"major number", "../../devices", "Character devices:\n195 nvidia\n509 nvidia-uvm\n"},
+	} {
+		if !differs(func() { write(t, filepath.Join(nvidia, c.file), c.text) }) {
+			t.Errorf("%s: not seen", c.name)
+		}
+		await(t, events, "changed")
+	}
+	if differs(func() {
+		write(t, filepath.Join(nvidia, "gpus/0000:3b:00.0/information"), "Model: H100\nIRQ:   \t 99\n")
+		write(t, filepath.Join(root, "devices"), "Character devices:\n195 nvidia\n200 other\n509 nvidia-uvm\n")
+	}) {
+		t.Error("an interrupt's number or another driver's devices count as a change")
+	}
+	if !differs(func() {
+		if err := os.RemoveAll(filepath.Join(nvidia, "capabilities/gpu0/mig/gi7")); err != nil {
+			t.Fatal(err)
+		}
+	}) {
+		t.Error("a MIG device that went was not seen")
+	}
+	await(t, events, "changed")
+}
+
+// BenchmarkProcfs is what an idle watcher does each second.
+func BenchmarkProcfs(b *testing.B) {
+	dir := b.TempDir()
+	hosttest.Open(b, hosttest.Load(b, "h100x8-mig7"), dir)
+	b.ReportAllocs()
+	for b.Loop() {
+		ProcFingerprint(filepath.Join(dir, "proc"))
+	}
+}
+
+func TestKernelLog(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "kmsg")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() }) // after the reader has ended
+	events := listen(t, KernelLog{Path: pipe})
+	await(t, events, "listening")
+	for _, c := range []struct {
+		line, want string
+	}{
+		{"4,1,1,-;NVRM: Xid (PCI:0000:3b:00): 13, pid=42, Graphics Exception\n", ""},
+		{"4,2,1,-;usb 1-1: new device, Xid 79\n", ""},
+		{"4,3,1,-;NVRM: Xid (PCI:0000:3b:00): 79, pid='<unknown>', GPU has fallen off the bus.\n", "Xid (PCI:0000:3b:00): 79"},
+		{"4,4,1,-;NVRM: GPU 0000:3b:00.0: GPU has fallen off the bus.\n", "fallen off the bus"},
+		{"4,5,1,-;NVRM: Xid (PCI:0000:3b:00): 119, Timeout waiting for RPC from GSP\n", "119"},
+	} {
+		if _, err := f.WriteString(c.line); err != nil {
+			t.Fatal(err)
+		}
+		if c.want != "" {
+			if e := await(t, events, c.want); !e.Full {
+				t.Errorf("%s: NVML is not asked", c.want)
+			}
+			continue
+		}
+		// Reads keep the records apart only if each is read before the next.
+		time.Sleep(20 * time.Millisecond)
+		select {
+		case e := <-events:
+			t.Errorf("%q is an event: %v", c.line, e)
+		default:
+		}
+	}
+}
+
+func TestParseUevent(t *testing.T) {
+	for message, want := range map[string]string{
+		"add@/module/nvidia_uvm\x00ACTION=add\x00DEVPATH=/module/nvidia_uvm\x00SUBSYSTEM=module\x00SEQNUM=1":                                  "add module nvidia_uvm",
+		"remove@/module/nvidia\x00ACTION=remove\x00DEVPATH=/module/nvidia\x00SUBSYSTEM=module":                                                "remove module nvidia",
+		"add@/module/loop\x00ACTION=add\x00DEVPATH=/module/loop\x00SUBSYSTEM=module":                                                          "",
+		"add@/devices/pci0000:3a/0000:3b:00.0\x00ACTION=add\x00DEVPATH=/devices/pci0000:3a/0000:3b:00.0\x00SUBSYSTEM=pci\x00PCI_ID=10DE:2330": "add pci 0000:3b:00.0",
+		"bind@/devices/pci0000:3a/0000:3b:00.0\x00ACTION=bind\x00DEVPATH=/devices/pci0000:3a/0000:3b:00.0\x00SUBSYSTEM=pci\x00DRIVER=nvidia":  "bind pci 0000:3b:00.0",
+		"add@/devices/pci0000:3a/0000:01:00.0\x00ACTION=add\x00DEVPATH=/devices/pci0000:3a/0000:01:00.0\x00SUBSYSTEM=pci\x00PCI_ID=8086:1533": "",
+		"add@/devices/pci/drm/renderD128\x00ACTION=add\x00DEVPATH=/devices/pci/drm/renderD128\x00SUBSYSTEM=drm":                               "add drm renderD128",
+		"add@/bus/pci/drivers/nvidia\x00ACTION=add\x00DEVPATH=/bus/pci/drivers/nvidia\x00SUBSYSTEM=drivers":                                   "add drivers nvidia",
+		"change@/devices/virtual/block/loop0\x00ACTION=change\x00DEVPATH=/devices/virtual/block/loop0\x00SUBSYSTEM=block":                     "",
+		"":           "",
+		"\x00=\x00=": "",
+	} {
+		if got := parseUevent([]byte(message)).concerns(); got != want {
+			t.Errorf("%q: %q, want %q", message, got, want)
+		}
+	}
+}
+
+func FuzzUevent(f *testing.F) {
+	f.Add([]byte("add@/module/nvidia\x00ACTION=add\x00DEVPATH=/module/nvidia\x00SUBSYSTEM=module\x00"))
+	f.Add([]byte("x\x00DEVPATH=/\x00SUBSYSTEM=pci\x00PCI_ID=10DE:"))
+	f.Fuzz(func(_ *testing.T, message []byte) { parseUevent(message).concerns() })
+}
+
+// In a network namespace of its own the test sends uevents: the kernel passes on a
+// privileged message to its port to all that listen there, as if it were its own.
+func TestUevents(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a network namespace")
+	}
+	events := make(chan Event, 100)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ended := make(chan error, 1)
+	opened := make(chan error, 1)
+	sender := -1
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			sender, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+		}
+		opened <- err
+		if err == nil {
+			ended <- Uevents{}.Run(ctx, func(e Event) { events <- e })
+		}
+	}()
+	if err := <-opened; err != nil {
+		hosttest.SkipWithout(t, "network namespace", err)
+	}
+	defer func() { _ = unix.Close(sender) }()
+	await(t, events, "listening")
+	send := func(message string) {
+		t.Helper()
+		request := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(message))
+		binary.NativeEndian.PutUint32(request, uint32(cap(request)))    //nolint:gosec // short
+		binary.NativeEndian.PutUint16(request[4:], unix.NLMSG_MIN_TYPE) // of a kind that is not skipped
+		binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST)
+		if err := unix.Sendto(sender, append(request, message...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("add@/module/loop\x00ACTION=add\x00DEVPATH=/module/loop\x00SUBSYSTEM=module\x00")
+	send("add@/module/nvidia_uvm\x00ACTION=add\x00DEVPATH=/module/nvidia_uvm\x00SUBSYSTEM=module\x00")
+	if e := await(t, events, "module"); e != (Event{Source: "uevent", Detail: "add module nvidia_uvm"}) {
+		t.Errorf("event %v", e)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// Files are noticed by what a generation looked up: names that exist or not, in
+// directories that exist or not.
+func TestFiles(t *testing.T) {
+	dir := t.TempDir()
+	lookups := func() *discover.Lookups {
+		l := discover.NewLookups()
+		l.AddFile(filepath.Join(dir, "lib/libcuda.so.1"))
+		l.AddFile(filepath.Join(dir, "run/nvidia/validations/driver-ready"))
+		l.Add(filepath.Join(dir, "etc/cdi"))
+		return l
+	}
+	write(t, filepath.Join(dir, "lib/other"), "")
+	s := &Files{Ignore: func(name string) bool { return strings.HasSuffix(name, ".tmp") }}
+	if err := s.Update(lookups()); err != nil {
+		t.Fatal(err)
+	}
+	events := listen(t, s)
+	await(t, events, "watching")
+	quiet := func(what string) {
+		t.Helper()
+		// What follows comes after whatever that would have led to.
+		write(t, filepath.Join(dir, "lib/libcuda.so.1"), what)
+		for {
+			e := <-events
+			if e.Detail == filepath.Join(dir, "lib/libcuda.so.1") {
+				break
+			}
+			t.Errorf("%s: event %v", what, e)
+		}
+		time.Sleep(20 * time.Millisecond)
+		for len(events) > 0 {
+			<-events
+		}
+	}
+	for len(events) > 0 {
+		<-events
+	}
+	write(t, filepath.Join(dir, "lib/libunrelated.so"), "")
+	quiet("a name that nobody asked for")
+
+	// Each level of a directory that comes late leads to a look and an update.
+	if err := os.Mkdir(filepath.Join(dir, "run"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	await(t, events, filepath.Join(dir, "run"))
+	write(t, filepath.Join(dir, "run/nvidia/validations/driver-ready"), "")
+	if err := s.Update(lookups()); err != nil {
+		t.Fatal(err)
+	}
+	// The file may have come before the watch.
+	await(t, events, "new directories")
+	if err := os.Remove(filepath.Join(dir, "run/nvidia/validations/driver-ready")); err != nil {
+		t.Fatal(err)
+	}
+	await(t, events, "driver-ready")
+
+	// A directory that goes and comes again.
+	write(t, filepath.Join(dir, "etc/cdi/a.yaml"), "")
+	await(t, events, filepath.Join(dir, "etc"))
+	if err := s.Update(lookups()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, events, "new directories")
+	for range 20 {
+		if err := os.RemoveAll(filepath.Join(dir, "etc/cdi")); err != nil {
+			t.Fatal(err)
+		}
+		await(t, events, filepath.Join(dir, "etc/cdi"))
+		write(t, filepath.Join(dir, "etc/cdi/a.yaml"), "")
+		await(t, events, filepath.Join(dir, "etc/cdi"))
+		// As the loop does it: an update after each event, and a change is either seen
+		// itself or as part of a directory that is watched anew.
+		update := func() {
+			if err := s.Update(lookups()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		update()
+		write(t, filepath.Join(dir, "etc/cdi/b.yaml"), "")
+		for limit := time.After(patience); ; {
+			var e Event
+			select {
+			case e = <-events:
+			case <-limit:
+				t.Fatal("the file in the new directory goes unseen")
+			}
+			if strings.HasSuffix(e.Detail, "b.yaml") || e.Detail == "new directories" {
+				break
+			}
+			update()
+		}
+		update()
+	}
+	time.Sleep(50 * time.Millisecond)
+	if err := s.Update(lookups()); err != nil {
+		t.Fatal(err)
+	}
+	for len(events) > 0 {
+		<-events
+	}
+	write(t, filepath.Join(dir, "etc/cdi/.a.yaml.tmp"), "")
+	quiet("our own temporary file")
+}
+
+// A name that comes while it is not yet asked for counts when the generation that
+// asks for it ends.
+func TestFilesRemembersWhatItPassedOver(t *testing.T) {
+	dir := t.TempDir()
+	first := discover.NewLookups()
+	first.AddFile(filepath.Join(dir, "a"))
+	s := &Files{}
+	if err := s.Update(first); err != nil {
+		t.Fatal(err)
+	}
+	events := listen(t, s)
+	await(t, events, "watching")
+	write(t, filepath.Join(dir, "b"), "")
+	write(t, filepath.Join(dir, "a"), "") // seen after b
+	await(t, events, filepath.Join(dir, "a"))
+	second := discover.NewLookups()
+	second.AddFile(filepath.Join(dir, "b"))
+	if err := s.Update(second); err != nil {
+		t.Fatal(err)
+	}
+	await(t, events, filepath.Join(dir, "b"))
+}
+
+// More events than the kernel's queue holds lead to a look at everything.
+func TestFilesOverflow(t *testing.T) {
+	dir := t.TempDir()
+	l := discover.NewLookups()
+	l.AddFile(filepath.Join(dir, "wanted"))
+	s := &Files{}
+	stall := make(chan struct{})
+	s.Ignore = func(string) bool { <-stall; return false }
+	if err := s.Update(l); err != nil {
+		t.Fatal(err)
+	}
+	events := listen(t, s)
+	await(t, events, "watching")
+	limit, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
+	if err != nil {
+		hosttest.SkipWithout(t, "inotify limit", err)
+	}
+	out, err := exec.Command("sh", "-c", `cd "$0"; i=0; while [ $i -lt $(($1 / 2 + 1000)) ]; do : > a; : > b; i=$((i + 1)); done`,
+		dir, strings.TrimSpace(string(limit))).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	close(stall)
+	if e := await(t, events, "lost"); !e.Full {
+		t.Error("no full look after an overflow")
+	}
+}

@@ -1,0 +1,84 @@
+package watch
+
+import (
+	"time"
+
+	"github.com/cdigen/cdigen/discover"
+)
+
+// Condition of the published spec.
+type Condition string
+
+// The conditions.
+const (
+	// Starting: no generation has ended yet.
+	Starting Condition = "starting"
+	// Current: the spec is what the host has.
+	Current Condition = "current"
+	// NoDevices: the host has no usable GPU and there is no spec.
+	NoDevices Condition = "no-devices"
+	// Holding: the driver is not whole and the last good spec stays meanwhile.
+	Holding Condition = "holding"
+	// Failing: the last generation failed; the spec is that of an earlier one.
+	Failing Condition = "failing"
+)
+
+// Results of a generation beside the outcomes of [spec.Publish].
+const (
+	Held   = "held"
+	Failed = "failed"
+)
+
+// Generation is what became of one.
+type Generation struct {
+	// Trigger is the name of the source of the first event that led to it, or
+	// "start", "retry" or "grace".
+	Trigger string `json:"trigger"`
+	// Detail is what the source saw.
+	Detail string `json:"detail,omitempty"`
+	// Result is published, unchanged, removed, absent, held or failed.
+	Result string `json:"result"`
+	// Changes in words.
+	Changes []string `json:"changes,omitempty"`
+	// At is when it began, Seconds how long it took.
+	At      time.Time `json:"at"`
+	Seconds float64   `json:"seconds"`
+	// Probed says whether NVML was asked.
+	Probed bool `json:"probed"`
+}
+
+// State of a loop.
+type State struct {
+	Started   time.Time `json:"started"`
+	Condition Condition `json:"condition"`
+	Ready     bool      `json:"ready"`
+	// Error of the last generation.
+	Error  string `json:"error,omitempty"`
+	Driver string `json:"driver,omitempty"`
+	// GPUs that are usable.
+	GPUs     int                `json:"gpus"`
+	Devices  []string           `json:"devices"`
+	Findings []discover.Finding `json:"findings"`
+	// LastChange is the generation that wrote or removed the spec last, or the first.
+	LastChange     *Generation `json:"lastChange,omitempty"`
+	LastGeneration *Generation `json:"lastGeneration,omitempty"`
+	// How many there were since Started.
+	Generations int `json:"generations"`
+	Events      int `json:"events"`
+	Probes      int `json:"probes"`
+}
+
+func (s *State) describe(look *Look) {
+	s.Driver, s.GPUs, s.Findings = look.Inventory.Driver.Version, 0, look.Findings
+	for i := range look.Inventory.GPUs {
+		if look.Inventory.GPUs[i].Usable() {
+			s.GPUs++
+		}
+	}
+	s.Devices = nil
+	if look.Spec != nil {
+		for i := range look.Spec.Devices {
+			s.Devices = append(s.Devices, look.Spec.Devices[i].Name)
+		}
+	}
+}
