@@ -9,15 +9,13 @@ import (
 	"github.com/cdigen/cdigen/discover"
 )
 
-// Changes says in a few words how one inventory differs from an earlier one, nil
-// for none, as far as users care: the driver, GPUs, their MIG devices, nodes and
-// files. It is empty where nothing of that differs.
+// Changes says in a few words how an inventory differs from an earlier one, as far
+// as users care: the driver, GPUs, their MIG devices, nodes and files. It is empty
+// where nothing of that differs. Of the first inventory, which has none before it
+// (nil), it gives a summary.
 func Changes(old, now *discover.Inventory) []string {
 	if old == nil {
-		old = &discover.Inventory{}
-	}
-	if now == nil {
-		now = &discover.Inventory{}
+		return summary(now)
 	}
 	var list []string
 	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
@@ -62,6 +60,24 @@ func Changes(old, now *discover.Inventory) []string {
 	list = append(list, names("nodes", nodePaths(old), nodePaths(now))...)
 	list = append(list, names("libraries", libraryPaths(old), libraryPaths(now))...)
 	list = append(list, names("files", filePaths(old), filePaths(now))...)
+	return list
+}
+
+func summary(inv *discover.Inventory) []string {
+	if inv.Driver.Version == "" {
+		return []string{"no driver"}
+	}
+	usable, mig := 0, 0
+	for i := range inv.GPUs {
+		if inv.GPUs[i].Usable() {
+			usable++
+			mig += len(inv.GPUs[i].MIGDevices)
+		}
+	}
+	list := []string{"driver " + inv.Driver.Version, fmt.Sprintf("%d usable GPUs of %d", usable, len(inv.GPUs))}
+	if mig > 0 {
+		list = append(list, fmt.Sprintf("%d MIG devices", mig))
+	}
 	return list
 }
 

@@ -21,7 +21,7 @@ import (
 // use it, but for OwnChange.
 type Generator struct {
 	// Host opens the host anew for each look.
-	Host func() discover.Host
+	Host func() (discover.Host, error)
 	// ProcRoot is the proc file system, for the fingerprint.
 	ProcRoot string
 	// Discover are the options of the modules. Its Probe is asked only when the
@@ -134,14 +134,20 @@ func (l *Look) NoGPU() bool {
 // NVML whatever the fingerprint says.
 func (g *Generator) Look(ctx context.Context, full bool) (*Look, error) {
 	look := &Look{Lookups: discover.NewLookups()}
-	for _, dir := range append(g.Directories, g.SpecDirs...) {
+	for _, dir := range slices.Concat(g.Directories, g.SpecDirs) {
 		look.Lookups.Add(dir)
 	}
 	look.Lookups.Add(filepath.Dir(g.Output))
-	host := g.Host().Record(look.Lookups)
-	for _, file := range append(g.Files, host.Driver.Path, host.Dev.Path) {
+	for _, file := range g.Files {
 		look.Lookups.AddFile(file)
 	}
+	host, err := g.Host()
+	if err != nil {
+		return look, err
+	}
+	host = host.Record(look.Lookups)
+	look.Lookups.AddFile(host.Driver.Path)
+	look.Lookups.AddFile(host.Dev.Path)
 	options, err := g.Spec()
 	if err != nil {
 		return look, err

@@ -84,6 +84,7 @@ type Loop struct {
 
 	mu    sync.Mutex
 	state State
+	busy  time.Time // when the generation under way began; zero: none
 
 	// The rest belongs to the goroutine of Run.
 	running   phase
@@ -181,7 +182,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.finish(ctx, r, results)
 		case <-timer.C:
 		case <-beat:
-			if l.running == idle || time.Since(l.began) < l.Hang {
+			if _, hangs := l.Hangs(); !hangs {
 				l.Beat()
 			}
 		}
@@ -196,6 +197,19 @@ func (l *Loop) State() State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.state
+}
+
+// Hangs says since when a generation is under way that takes too long.
+func (l *Loop) Hangs() (since time.Time, hangs bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.busy, !l.busy.IsZero() && time.Since(l.busy) >= l.Hang
+}
+
+func (l *Loop) setBusy(since time.Time) {
+	l.mu.Lock()
+	l.busy = since
+	l.mu.Unlock()
 }
 
 func (l *Loop) set(change func(*State)) {
@@ -260,6 +274,7 @@ func (l *Loop) start(ctx context.Context, now time.Time, results chan<- result) 
 	full := l.full
 	l.due, l.firstSeen, l.retry, l.full = time.Time{}, time.Time{}, time.Time{}, false
 	l.running, l.began = looking, now
+	l.setBusy(now)
 	go func() {
 		look, err := l.Producer.Look(ctx, full)
 		results <- result{look: look, err: err}
@@ -345,6 +360,7 @@ func (l *Loop) hold(look *Look) bool {
 func (l *Loop) end(r result, how string) {
 	now := time.Now()
 	l.running = idle
+	l.setBusy(time.Time{})
 	g := Generation{
 		Trigger: l.trigger.Source, Detail: l.trigger.Detail, Result: how, At: l.began, Seconds: now.Sub(l.began).Seconds(),
 		Probed: r.look != nil && r.look.Probed,
@@ -408,7 +424,7 @@ func (l *Loop) applied(r result) []string {
 		l.Log.Warn("withdrawn", append(attrs, "changes", what, "why", r.look.Missing())...)
 	case spec.Unchanged, spec.Absent:
 		if l.last == nil {
-			l.Log.Info(string(r.outcome), append(attrs, "found", what)...)
+			l.Log.Info(string(r.outcome), append(attrs, "changes", what)...)
 		}
 	}
 	l.last = r.look
@@ -419,7 +435,7 @@ func (l *Loop) applied(r result) []string {
 func (l *Loop) logFindings(list []discover.Finding) {
 	now := map[string]discover.Finding{}
 	for _, f := range list {
-		key := f.Module + "\x00" + f.Message
+		key := f.Module + "\x00" + f.Subject + "\x00" + f.Message
 		if !f.Severity.Grave() {
 			continue
 		}
@@ -427,11 +443,11 @@ func (l *Loop) logFindings(list []discover.Finding) {
 		if _, known := l.findings[key]; known {
 			continue
 		}
-		l.Log.Warn("finding", "module", f.Module, "severity", f.Severity, "message", f.Message)
+		l.Log.Warn("finding", "module", f.Module, "severity", f.Severity, "subject", f.Subject, "message", f.Message)
 	}
 	for key, f := range l.findings {
 		if _, still := now[key]; !still {
-			l.Log.Info("finding resolved", "module", f.Module, "message", f.Message)
+			l.Log.Info("finding resolved", "module", f.Module, "subject", f.Subject, "message", f.Message)
 		}
 	}
 	l.findings = now

@@ -509,7 +509,7 @@ func TestLoopLogsFindingsOnce(t *testing.T) {
 			l.Emit(Event{Source: "test"})
 			pass(time.Second)
 		}
-		expect(t, "found", strings.Count(logged.String(), `msg=finding module=gpu severity=fault message="GPU 3 is lost"`), 1)
+		expect(t, "found", strings.Count(logged.String(), `msg=finding module=gpu severity=fault subject="" message="GPU 3 is lost"`), 1)
 		expect(t, "resolved", strings.Count(logged.String(), `msg="finding resolved" module=gpu`), 1)
 		expect(t, "optional", strings.Count(logged.String(), "ngx"), 0)
 	})

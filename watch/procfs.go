@@ -134,6 +134,10 @@ func (r *procReader) names(dir string) []string {
 			break
 		}
 		_, _, names = unix.ParseDirent(r.buffer[:n], -1, names)
+		// Another name would have fitted, so this was all: procfs fills the buffer.
+		if len(r.buffer)-n > unix.NAME_MAX+32 {
+			break
+		}
 	}
 	slices.Sort(names)
 	for _, name := range names {

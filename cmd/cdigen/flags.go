@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -49,6 +50,8 @@ type hostFlags struct {
 	nvmlProbe                              string
 	nvmlTimeout                            time.Duration
 	noNVML                                 bool
+	// late: the roots of the driver and of the device nodes may come later.
+	late bool
 }
 
 func (f *hostFlags) add(flags *pflag.FlagSet) {
@@ -77,9 +80,12 @@ func (f *hostFlags) host() (discover.Host, error) {
 		if err != nil {
 			return discover.Host{}, err
 		}
-		if info, err := os.Stat(absolute); err != nil {
+		info, err := os.Stat(absolute)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && f.late && (dir.path == &f.driverRoot || dir.path == &f.devRoot):
+		case err != nil:
 			return discover.Host{}, usageError(fmt.Errorf("--%s: %w", dir.flag, err))
-		} else if !info.IsDir() {
+		case !info.IsDir():
 			return discover.Host{}, usageError(fmt.Errorf("--%s: %s is not a directory", dir.flag, absolute))
 		}
 		*dir.path = absolute

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -19,20 +18,12 @@ import (
 
 // generateFlags are the options of generate.
 type generateFlags struct {
-	host          hostFlags
-	log           logFlags
-	output        string
-	format        string
-	vendor, class string
-	names         []string
-	devices       []string
-	noAll         bool
-	maxVersion    string
-	keepOnEmpty   bool
-	strict        bool
-	report        string
-	lockTimeout   time.Duration
-	contents      contentFlags
+	host        hostFlags
+	log         logFlags
+	spec        specFlags
+	keepOnEmpty bool
+	strict      bool
+	report      string
 }
 
 func newGenerate() *cobra.Command {
@@ -60,55 +51,15 @@ Exit statuses:
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&f.output, "output", "o", "/etc/cdi/nvidia.yaml", "`file` to publish the spec as, .yaml or .json; - is standard output")
-	flags.StringVar(&f.format, "format", "", "yaml or json (default: by the name of the output, else yaml)")
-	flags.StringVar(&f.vendor, "vendor", "nvidia.com", "vendor of the devices' kind")
-	flags.StringVar(&f.class, "class", "gpu", "class of the devices' kind")
-	flags.StringSliceVar(&f.names, "device-name-strategy", []string{"index", "uuid"}, "how to name devices, one or more of index (0, 0:1), uuid, type-index (gpu0, mig0:1), pci")
-	flags.StringSliceVar(&f.devices, "device", nil, "put only these `devices` in, by index, UUID, g:m or PCI address (default: all)")
-	flags.BoolVar(&f.noAll, "no-all", false, "leave out the device named all")
-	flags.StringVar(&f.maxVersion, "max-cdi-version", "", "newest CDI `version` the spec may need, for older engines; what needs more is left out (default: no limit; the lowest possible is used)")
+	f.spec.add(flags)
+	flags.Lookup("output").Shorthand = "o"
 	flags.BoolVar(&f.keepOnEmpty, "keep-on-empty", false, "keep the old spec when the host has no usable GPU")
 	flags.BoolVar(&f.strict, "strict", false, "publish nothing and exit with 4 when something is broken or missing that GPU programs require")
 	flags.StringVar(&f.report, "report", "", "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)")
 	flags.Lookup("report").NoOptDefVal = "table"
-	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
-	f.contents.add(flags)
 	f.host.add(flags)
 	f.log.add(flags)
 	return cmd
-}
-
-// outputFormat is the format asked for, or that of the output's name.
-func (f *generateFlags) outputFormat() (spec.Format, error) {
-	switch ext := filepath.Ext(f.output); {
-	case f.format == "" && ext == ".json":
-		return spec.JSON, nil
-	case f.format == "":
-		return spec.YAML, nil
-	case f.format == string(spec.YAML) || f.format == string(spec.JSON):
-		return spec.Format(f.format), nil
-	}
-	return "", usageError(fmt.Errorf("--format %q: use yaml or json", f.format))
-}
-
-func (f *generateFlags) specOptions() (spec.Options, error) {
-	names, err := spec.ParseNameStrategies(f.names)
-	if err != nil {
-		return spec.Options{}, usageError(fmt.Errorf("--device-name-strategy: %w", err))
-	}
-	content, err := f.contents.options(f.host.arch)
-	if err != nil {
-		return spec.Options{}, usageError(err)
-	}
-	own, err := f.contents.own()
-	if err != nil {
-		return spec.Options{}, err
-	}
-	return spec.Options{
-		Vendor: f.vendor, Class: f.class, Names: names, NoAll: f.noAll, Devices: f.devices, MaxVersion: f.maxVersion,
-		Edits: content, Own: own,
-	}, nil
 }
 
 func (f *generateFlags) run(cmd *cobra.Command) error {
@@ -119,14 +70,14 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	if err := f.log.set(); err != nil {
 		return err
 	}
-	format, err := f.outputFormat()
+	format, err := f.spec.outputFormat()
 	if err != nil {
 		return err
 	}
 	if f.report != "" && f.report != "table" && f.report != "json" && f.report != "none" {
 		return usageError(fmt.Errorf("--report %q: use table, json or none", f.report))
 	}
-	options, err := f.specOptions()
+	options, err := f.spec.options(f.host.arch)
 	if err != nil {
 		return err
 	}
@@ -139,8 +90,8 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	}
 	s, left, err := spec.New(inv, options)
 	findings := slices.Concat(inv.Findings, left)
-	if s != nil && f.output != "-" {
-		findings = append(findings, spec.Neighbours(f.output, s, cdi.DefaultSpecDirs)...)
+	if s != nil && f.spec.output != "-" {
+		findings = append(findings, spec.Neighbours(f.spec.output, s, cdi.DefaultSpecDirs)...)
 	}
 	if err := writeReport(os.Stderr, f.report, findings); err != nil {
 		return err
@@ -160,38 +111,34 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if f.output == "-" {
+	if f.spec.output == "-" {
 		if err := spec.Validate(data); err != nil {
 			return err
 		}
 		_, err := cmd.OutOrStdout().Write(data)
 		return err
 	}
-	outcome, err := spec.Publish(cmd.Context(), f.output, data, f.publishOptions())
+	outcome, err := spec.Publish(cmd.Context(), f.spec.output, data, f.spec.publishOptions())
 	if err != nil {
 		return err
 	}
-	slog.Info(string(outcome), "path", f.output, "gpus", countUsable(inv), "devices", len(s.Devices),
+	slog.Info(string(outcome), "path", f.spec.output, "gpus", countUsable(inv), "devices", len(s.Devices),
 		"mounts", len(s.ContainerEdits.Mounts), "cdiVersion", s.Version)
 	return nil
-}
-
-func (f *generateFlags) publishOptions() spec.PublishOptions {
-	return spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: f.lockTimeout}
 }
 
 // empty deals with a host that has nothing to publish: a spec that stayed would
 // go on offering GPUs that are gone.
 func (f *generateFlags) empty(cmd *cobra.Command, why error) error {
-	if f.output == "-" || f.keepOnEmpty {
+	if f.spec.output == "-" || f.keepOnEmpty {
 		return &exitError{exitNoDevices, fmt.Errorf("%w: nothing published", why)}
 	}
-	outcome, err := spec.Remove(cmd.Context(), f.output, f.publishOptions())
+	outcome, err := spec.Remove(cmd.Context(), f.spec.output, f.spec.publishOptions())
 	if err != nil {
 		return fmt.Errorf("%w; %w", why, err)
 	}
 	if outcome == spec.Removed {
-		return &exitError{exitNoDevices, fmt.Errorf("%w: removed %s", why, f.output)}
+		return &exitError{exitNoDevices, fmt.Errorf("%w: removed %s", why, f.spec.output)}
 	}
 	return &exitError{exitNoDevices, fmt.Errorf("%w: nothing published", why)}
 }

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+
+	"github.com/cdigen/cdigen/watch"
+)
+
+func addRuntimeDir(flags *pflag.FlagSet, dir *string) {
+	flags.StringVar(dir, "runtime-dir", "", "`directory` of the watcher's lock and socket (default: /run/cdigen, for users other than root $XDG_RUNTIME_DIR/cdigen)")
+}
+
+func newStatus() *cobra.Command {
+	var output, runtimeDir, format string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the running watcher does, or the spec that is there",
+		Long: `status asks the cdigen watch that keeps the spec, and shows since when it runs,
+what it did last, the devices and what was found wanting. Without a watcher it
+shows the spec file.
+
+Exit statuses:
+  0  a watcher or a spec was found
+  1  neither was found
+  2  unusable flags or arguments`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "table" && format != "json" {
+				return usageError(fmt.Errorf("--output-format %q: use table or json", format))
+			}
+			path, err := filepath.Abs(output)
+			if err != nil {
+				return err
+			}
+			if runtimeDir == "" {
+				runtimeDir = defaultRuntimeDirectory()
+				// A user's question may be for the system's watcher.
+				if _, err := os.Stat(socketPath(runtimeDir, path)); err != nil {
+					runtimeDir = "/run/cdigen"
+				}
+			}
+			s, err := watch.AskStatus(cmd.Context(), socketPath(runtimeDir, path))
+			running := err == nil
+			if errors.Is(err, fs.ErrNotExist) {
+				s, err = fileStatus(path)
+			}
+			if err != nil {
+				return err
+			}
+			if format == "json" {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(s)
+			}
+			return writeStatus(cmd.OutOrStdout(), s, running)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&output, "output", defaultOutput, "`file` of the spec")
+	flags.StringVarP(&format, "output-format", "o", "table", "table or json")
+	addRuntimeDir(flags, &runtimeDir)
+	return cmd
+}
+
+// fileStatus is what the spec alone tells.
+func fileStatus(path string) (*watch.Status, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no cdigen watch is running and there is no %s: start cdigen watch or run cdigen generate", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	file, err := cdi.ReadSpec(path, 0)
+	if err != nil {
+		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run cdigen generate", err)
+	}
+	s := &watch.Status{Spec: path}
+	for i := range file.Devices {
+		s.Devices = append(s.Devices, file.Devices[i].Name)
+	}
+	s.LastChange = &watch.Generation{Trigger: "unknown", Result: "published", At: info.ModTime()}
+	return s, nil
+}
+
+func writeStatus(w io.Writer, s *watch.Status, running bool) error {
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-12s %s\n", name+":", oneLine(fmt.Sprintf(format, args...)))
+	}
+	moment := func(t time.Time) string {
+		return fmt.Sprintf("%s (%s ago)", t.Local().Format(time.DateTime), time.Since(t).Round(time.Second))
+	}
+	line("spec", "%s", s.Spec)
+	if running {
+		line("watcher", "process %d since %s", s.PID, moment(s.Started))
+		line("state", "%s", describe(&s.State))
+	} else {
+		line("watcher", "none is running")
+	}
+	if g := s.LastChange; g != nil {
+		what := g.Result
+		if len(g.Changes) > 0 {
+			what += ": " + strings.Join(g.Changes, ", ")
+		}
+		if running {
+			what = g.Trigger + ", " + what
+		}
+		line("last change", "%s %s", moment(g.At), what)
+	}
+	if g := s.LastGeneration; g != nil {
+		line("last look", "%s %s, %s in %.0f ms", moment(g.At), g.Trigger, g.Result, g.Seconds*1000)
+		line("so far", "%d looks, %d events, NVML asked %d times", s.Generations, s.Events, s.Probes)
+	}
+	if running {
+		line("findings", "%d, and %d of optional parts that are missing (--output-format json)", grave(s.Findings), len(s.Findings)-grave(s.Findings))
+	}
+	line("devices", "%s", dash(strings.Join(s.Devices, " ")))
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return err
+	}
+	if grave(s.Findings) > 0 {
+		fmt.Fprintln(w)
+	}
+	return writeReport(w, "", s.Findings)
+}

@@ -1,0 +1,397 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/watch"
+)
+
+// watchFlags are the options of watch.
+type watchFlags struct {
+	host         hostFlags
+	log          logFlags
+	spec         specFlags
+	poll         time.Duration
+	debounce     time.Duration
+	grace        time.Duration
+	onDriverLoss string
+	readyTimeout time.Duration
+	once         bool
+	health       string
+	kernelLog    string
+	runtimeDir   string
+}
+
+func newWatch() *cobra.Command {
+	var f watchFlags
+	cmd := &cobra.Command{
+		Use:   "watch",
+		Short: "Keep the CDI spec true while the driver, MIG devices or GPUs change",
+		Long: `watch publishes the CDI spec as generate does, and again whenever something that
+it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
+files, the spec itself. It logs one line for each change and nothing while idle.
+
+While the driver is half loaded the last good spec stays. When it is not whole
+again within the grace time, the spec becomes what generate would make of the
+host; when the driver is gone, the spec is removed (--on-driver-loss keep: kept).
+
+Under systemd it is a service of Type=notify, ready when the spec is published
+or the host clearly has no GPU. SIGHUP makes it look at everything anew; cdigen
+status shows what it does.
+
+Exit statuses:
+  0  it was told to end
+  1  failed
+  2  unusable flags or arguments
+  3  --once and the host has no usable GPU`,
+		Example: `  cdigen watch
+  cdigen watch --once --ready-timeout 60s
+  cdigen watch --driver-root /run/nvidia/driver --health :9400`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	d := watch.DefaultOptions()
+	f.spec.add(flags)
+	flags.Lookup("output").Shorthand = "o"
+	flags.Lookup("output").Usage = "`file` to publish the spec as, .yaml or .json"
+	flags.DurationVar(&f.poll, "poll", time.Second, "how often to look at procfs, which gives no events")
+	flags.DurationVar(&f.debounce, "debounce", d.Quiet, "how long nothing may happen before a generation starts")
+	flags.DurationVar(&f.grace, "grace", d.Grace, "how long the driver may be half loaded or gone before the last good spec is given up")
+	flags.StringVar(&f.onDriverLoss, "on-driver-loss", string(d.OnDriverLoss), "what happens then to the spec of a driver that is gone: withdraw or keep")
+	flags.DurationVar(&f.readyTimeout, "ready-timeout", d.ReadyTimeout, "how long to wait for a driver that is not whole yet before saying ready")
+	flags.BoolVar(&f.once, "once", false, "end when ready")
+	flags.StringVar(&f.health, "health", "", "`address` to answer /healthz, /readyz and /metrics on: [HOST]:PORT or unix:PATH; without HOST for this machine only (default: none)")
+	flags.StringVar(&f.kernelLog, "kernel-log", "/dev/kmsg", "`file` of the kernel's log, where the driver tells of lost GPUs; empty: none")
+	addRuntimeDir(flags, &f.runtimeDir)
+	f.host.add(flags)
+	f.log.add(flags)
+	return cmd
+}
+
+func (f *watchFlags) check() error {
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+		least time.Duration
+	}{
+		{"poll", f.poll, 10 * time.Millisecond}, {"debounce", f.debounce, time.Millisecond}, {"grace", f.grace, time.Millisecond},
+		{"ready-timeout", f.readyTimeout, time.Millisecond},
+	} {
+		if d.value < d.least {
+			return usageError(fmt.Errorf("--%s %v: it must be %v or more", d.flag, d.value, d.least))
+		}
+	}
+	if p := watch.Policy(f.onDriverLoss); p != watch.Withdraw && p != watch.Keep {
+		return usageError(fmt.Errorf("--on-driver-loss %q: use withdraw or keep", f.onDriverLoss))
+	}
+	if f.spec.output == "-" {
+		return usageError(errors.New("--output -: watch publishes a file; use generate"))
+	}
+	return nil
+}
+
+// generator checks the flags and makes the generator.
+func (f *watchFlags) generator() (*watch.Generator, error) {
+	f.host.late = true
+	var err error
+	if f.spec.output, err = filepath.Abs(f.spec.output); err != nil {
+		return nil, err
+	}
+	format, err := f.spec.outputFormat()
+	if err != nil {
+		return nil, err
+	}
+	options, err := f.spec.options(f.host.arch)
+	if err != nil {
+		return nil, err
+	}
+	if err := options.Check(); err != nil {
+		return nil, usageError(err)
+	}
+	first := f.host // host() fills in what was not given, which may differ later
+	if _, err := first.host(); err != nil {
+		return nil, err
+	}
+	discovery, err := f.host.discoverOptions()
+	if err != nil {
+		return nil, err
+	}
+	g := &watch.Generator{
+		Host:     func() (discover.Host, error) { h := f.host; return h.host() },
+		ProcRoot: first.procRoot,
+		Discover: discovery,
+		Spec:     func() (spec.Options, error) { return f.spec.options(f.host.arch) },
+		Output:   f.spec.output,
+		Format:   format,
+		SpecDirs: cdi.DefaultSpecDirs,
+		Publish:  f.spec.publishOptions(),
+		// Where NVIDIA's GPU operator tells that the driver container is ready.
+		Directories: []string{"/run/nvidia/validations"},
+	}
+	if f.host.devRoot == "" {
+		// Which directory has the nodes depends on this one; see host.
+		g.Files = append(g.Files, filepath.Join(first.driverRoot, "dev/nvidiactl"))
+	}
+	for _, file := range []string{f.spec.contents.edits, f.host.devNodes} {
+		if file == "" {
+			continue
+		}
+		if file, err = filepath.Abs(file); err != nil {
+			return nil, err
+		}
+		g.Files = append(g.Files, file)
+	}
+	return g, nil
+}
+
+func (f *watchFlags) run(cmd *cobra.Command) error {
+	// Generations are seldom: little memory in between is worth more than speed.
+	debug.SetGCPercent(50)
+	if err := f.log.set(); err != nil {
+		return err
+	}
+	if err := f.check(); err != nil {
+		return err
+	}
+	generator, err := f.generator()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	runtimeDir, err := runtimeDirectory(f.runtimeDir)
+	if err != nil {
+		return err
+	}
+	lock, err := singleInstance(runtimeDir, f.spec.output)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+
+	files := &watch.Files{Ignore: generator.OwnChange}
+	hangup := newHangup()
+	l := &watch.Loop{
+		Options:  f.options(),
+		Producer: generator,
+		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.poll}, files, hangup},
+		Watched:  files,
+		Log:      slog.Default(),
+	}
+	if f.kernelLog != "" {
+		l.Sources = append(l.Sources, watch.KernelLog{Path: f.kernelLog})
+	}
+	metrics := watch.NewMetrics(l, f.spec.output)
+	l.Generated = func(g watch.Generation) {
+		metrics.Generated(g)
+		debug.FreeOSMemory()
+	}
+	l.Changed = func(s watch.State) { notifyState(s, hangup) }
+	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
+		l.BeatEvery, l.Beat = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
+	}
+	if err := f.serve(ctx, l, metrics, runtimeDir); err != nil {
+		return err
+	}
+	err = l.Run(ctx)
+	if !f.once {
+		notify(daemon.SdNotifyStopping)
+	}
+	if err == nil && f.once && ctx.Err() == nil && l.State().GPUs == 0 {
+		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", l.State().Condition)}
+	}
+	return err
+}
+
+func (f *watchFlags) options() watch.Options {
+	o := watch.DefaultOptions()
+	o.Quiet, o.Bound, o.Grace, o.ReadyTimeout = f.debounce, max(o.Bound, 2*f.debounce), f.grace, f.readyTimeout
+	o.OnDriverLoss, o.Once = watch.Policy(f.onDriverLoss), f.once
+	o.Hang = max(o.Hang, 3*f.host.nvmlTimeout+f.spec.lockTimeout)
+	return o
+}
+
+// serve opens the socket of cdigen status and, where asked for, that of health.
+func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics, runtimeDir string) error {
+	start := func(address string, mode os.FileMode, handler http.Handler) error {
+		listener, err := watch.Listen(ctx, address)
+		if err != nil {
+			return err
+		}
+		if path, ok := strings.CutPrefix(address, "unix:"); ok {
+			if err := os.Chmod(path, mode); err != nil {
+				return err
+			}
+		}
+		go serve(ctx, listener, handler)
+		return nil
+	}
+	status := func() watch.Status {
+		return watch.Status{PID: os.Getpid(), Version: version, Spec: f.spec.output, State: l.State()}
+	}
+	// Everybody may ask: the spec can be read by everybody too.
+	if err := start("unix:"+socketPath(runtimeDir, f.spec.output), 0o666, watch.StatusHandler(status)); err != nil {
+		return fmt.Errorf("open the socket of cdigen status: %w", err)
+	}
+	if f.health == "" {
+		return nil
+	}
+	if err := start(f.health, 0o660, watch.HealthHandler(l, m)); err != nil {
+		return usageError(fmt.Errorf("--health %s: %w", f.health, err))
+	}
+	return nil
+}
+
+func serve(ctx context.Context, listener net.Listener, handler http.Handler) {
+	if err := watch.Serve(ctx, listener, handler); err != nil {
+		slog.Error("the server ended", "address", listener.Addr().String(), "error", err)
+	}
+}
+
+// hangup is the source of SIGHUP.
+type hangup struct {
+	signals chan os.Signal
+	// since is the time of a signal that no generation has followed yet, in
+	// nanoseconds; 0: none.
+	since atomic.Int64
+}
+
+func newHangup() *hangup {
+	h := &hangup{signals: make(chan os.Signal, 1)}
+	signal.Notify(h.signals, syscall.SIGHUP)
+	return h
+}
+
+// Name is "signal".
+func (*hangup) Name() string { return "signal" }
+
+// Run waits for signals until ctx ends.
+func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-h.signals:
+			h.since.Store(time.Now().UnixNano())
+			var now unix.Timespec
+			if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
+				notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
+			}
+			emit(watch.Event{Source: h.Name(), Detail: "SIGHUP", Full: true})
+		}
+	}
+}
+
+// notifyState tells systemd.
+func notifyState(s watch.State, h *hangup) {
+	text := "STATUS=" + describe(&s)
+	since := h.since.Load()
+	over := since != 0 && s.LastGeneration != nil && s.LastGeneration.At.UnixNano() >= since && h.since.CompareAndSwap(since, 0)
+	if s.Ready && (since == 0 || over) {
+		text += "\n" + daemon.SdNotifyReady
+	}
+	notify(text)
+}
+
+// notify is silent where there is no systemd.
+func notify(text string) {
+	if _, err := daemon.SdNotify(false, text); err != nil {
+		slog.Debug("systemd cannot be told", "error", err)
+	}
+}
+
+// describe is a state in one line.
+func describe(s *watch.State) string {
+	switch s.Condition {
+	case watch.Starting:
+		return "looking at the host"
+	case watch.NoDevices:
+		return "no usable GPU, no spec"
+	case watch.Holding:
+		return "the driver is not whole; the last good spec stays"
+	case watch.Failing:
+		return "failing, the last spec stays: " + oneLine(s.Error)
+	case watch.Current:
+	}
+	return fmt.Sprintf("%d GPUs, %d devices, driver %s", s.GPUs, len(s.Devices), s.Driver)
+}
+
+// runtimeDirectory is where watchers have their locks and sockets.
+func runtimeDirectory(dir string) (string, error) {
+	if dir == "" {
+		dir = defaultRuntimeDirectory()
+	}
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755) //nolint:gosec // anybody may ask for the status
+	}
+	if err != nil {
+		return "", fmt.Errorf("the directory of locks and sockets: %w: choose another --runtime-dir", err)
+	}
+	return dir, nil
+}
+
+func defaultRuntimeDirectory() string {
+	if user := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && user != "" {
+		return filepath.Join(user, "cdigen")
+	}
+	return "/run/cdigen"
+}
+
+// instanceName stands for an output in names of files, of which those of sockets
+// cannot be long.
+func instanceName(output string) string {
+	name := strings.ReplaceAll(strings.Trim(output, "/"), "/", "-")
+	if len(name) > 40 {
+		sum := sha256.Sum256([]byte(output))
+		name = fmt.Sprintf("%x-%s", sum[:6], name[len(name)-20:])
+	}
+	return name
+}
+
+func socketPath(runtimeDir, output string) string {
+	return filepath.Join(runtimeDir, instanceName(output)+".sock")
+}
+
+// singleInstance takes the lock of an output's watcher, which goes with the process.
+func singleInstance(runtimeDir, output string) (*os.File, error) {
+	name := filepath.Join(runtimeDir, instanceName(output)+".lock")
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644) //nolint:gosec // it has a process number in it
+	if err != nil {
+		return nil, fmt.Errorf("open the lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", name, err)
+		}
+		pid := make([]byte, 16)
+		n, _ := f.Read(pid)
+		return nil, fmt.Errorf("another cdigen watch (process %s) keeps %s", strings.TrimSpace(string(pid[:n])), output)
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
+	}
+	return f, nil
+}
