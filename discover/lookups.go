@@ -45,8 +45,11 @@ func (l *Lookups) scan(t Tree, dir string, keep func(string) bool) {
 }
 
 // Add records a directory of the host all of whose names matter, and the way to it.
-func (l *Lookups) Add(dir string) {
-	l.scans[dir] = append(l.scans[dir], func(string) bool { return true })
+func (l *Lookups) Add(dir string) { l.AddNames(dir, func(string) bool { return true }) }
+
+// AddNames is like Add for the names that keep accepts.
+func (l *Lookups) AddNames(dir string, keep func(name string) bool) {
+	l.scans[dir] = append(l.scans[dir], keep)
 	l.AddFile(dir)
 }
 

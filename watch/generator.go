@@ -79,8 +79,9 @@ type Look struct {
 	Lookups *discover.Lookups
 	// Probed says whether NVML was asked, and not merely remembered.
 	Probed bool
-	// Degraded says that NVML failed or a GPU is lost, so that it pays to ask
-	// again later though nothing may change.
+	// Degraded says that it pays to ask NVML again later though no event may come:
+	// it failed, a GPU is lost, or one in MIG mode has no instance, and that MIG mode
+	// is switched off shows nowhere else.
 	Degraded bool
 
 	data []byte
@@ -147,7 +148,13 @@ func (g *Generator) Look(ctx context.Context, full bool) (*Look, error) {
 	}
 	host = host.Record(look.Lookups)
 	look.Lookups.AddFile(host.Driver.Path)
-	look.Lookups.AddFile(host.Dev.Path)
+	// Nodes may come before the driver or sysfs tells of them, hence before any is
+	// looked up.
+	dev := filepath.Join(host.Dev.Path, "dev")
+	look.Lookups.AddNames(dev, func(name string) bool { return strings.HasPrefix(name, "nvidia") })
+	for _, dir := range []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"} {
+		look.Lookups.Add(filepath.Join(dev, dir))
+	}
 	options, err := g.Spec()
 	if err != nil {
 		return look, err
@@ -159,7 +166,9 @@ func (g *Generator) Look(ctx context.Context, full bool) (*Look, error) {
 	if look.Inventory, err = discover.Run(ctx, host, discover.Modules(discovery)); err != nil {
 		return look, err
 	}
-	look.Degraded = look.Degraded || slices.ContainsFunc(look.Inventory.GPUs, func(gpu discover.GPU) bool { return gpu.Lost })
+	look.Degraded = look.Degraded || slices.ContainsFunc(look.Inventory.GPUs, func(gpu discover.GPU) bool {
+		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0
+	})
 	var left []discover.Finding
 	look.Spec, left, err = spec.New(look.Inventory, options)
 	look.Findings = slices.Concat(look.Inventory.Findings, left)
@@ -191,7 +200,9 @@ func (g *Generator) remember(look *Look, full bool) func(string) discover.ProbeF
 			}
 			whole := true
 			for i := range report.GPUs {
-				whole = whole && !report.GPUs[i].Lost
+				gpu := &report.GPUs[i]
+				empty := gpu.MIGEnabled && len(gpu.MIGDevices) == 0
+				whole = whole && !gpu.Lost && !empty
 			}
 			// Should procfs have changed meanwhile, its poll says so; the answer is
 			// of the state before or after that, hence it is not kept.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -432,25 +433,59 @@ func (l *Loop) applied(r result) []string {
 	return changes
 }
 
+// logFindings says what was found wanting since the last time, and what no longer
+// is: a line for each kind, since a driver that is gone is missed by every GPU.
 func (l *Loop) logFindings(list []discover.Finding) {
 	now := map[string]discover.Finding{}
+	var fresh, gone findingGroups
 	for _, f := range list {
-		key := f.Module + "\x00" + f.Subject + "\x00" + f.Message
 		if !f.Severity.Grave() {
 			continue
 		}
-		now[key] = f
-		if _, known := l.findings[key]; known {
-			continue
+		key := f.Module + "\x00" + f.Subject + "\x00" + f.Message
+		if _, known := l.findings[key]; !known {
+			fresh.add(f)
 		}
-		l.Log.Warn("finding", "module", f.Module, "severity", f.Severity, "subject", f.Subject, "message", f.Message)
+		now[key] = f
 	}
-	for key, f := range l.findings {
+	for _, key := range slices.Sorted(maps.Keys(l.findings)) {
 		if _, still := now[key]; !still {
-			l.Log.Info("finding resolved", "module", f.Module, "subject", f.Subject, "message", f.Message)
+			gone.add(l.findings[key])
 		}
 	}
 	l.findings = now
+	for _, g := range fresh {
+		l.Log.Warn("finding", g.attrs()...)
+	}
+	for _, g := range gone {
+		l.Log.Info("finding resolved", g.attrs()...)
+	}
+}
+
+// findingGroup is findings of one module and severity.
+type findingGroup struct {
+	first discover.Finding
+	more  int
+}
+
+type findingGroups []*findingGroup
+
+func (groups *findingGroups) add(f discover.Finding) {
+	for _, g := range *groups {
+		if g.first.Module == f.Module && g.first.Severity == f.Severity {
+			g.more++
+			return
+		}
+	}
+	*groups = append(*groups, &findingGroup{first: f})
+}
+
+func (g *findingGroup) attrs() []any {
+	list := []any{"module", g.first.Module, "severity", g.first.Severity, "subject", g.first.Subject, "message", g.first.Message}
+	if g.more > 0 {
+		list = append(list, "more", g.more)
+	}
+	return list
 }
 
 // record puts a generation into the state.

@@ -126,6 +126,7 @@ func (r *procReader) names(dir string) []string {
 	defer unix.Close(fd) //nolint:errcheck // only read
 	var names []string
 	for {
+		// Until there is no more: a signal can cut an answer short.
 		n, err := unix.ReadDirent(fd, r.buffer[:])
 		if errors.Is(err, unix.EINTR) {
 			continue
@@ -134,10 +135,6 @@ func (r *procReader) names(dir string) []string {
 			break
 		}
 		_, _, names = unix.ParseDirent(r.buffer[:n], -1, names)
-		// Another name would have fitted, so this was all: procfs fills the buffer.
-		if len(r.buffer)-n > unix.NAME_MAX+32 {
-			break
-		}
 	}
 	slices.Sort(names)
 	for _, name := range names {

@@ -390,3 +390,16 @@ func TestFilesOverflow(t *testing.T) {
 		t.Error("no full look after an overflow")
 	}
 }
+
+// A host that stays the same has one fingerprint.
+func TestProcFingerprintIsStable(t *testing.T) {
+	dir := t.TempDir()
+	hosttest.Open(t, hosttest.Load(t, "h100x8-mig7"), dir)
+	proc := filepath.Join(dir, "proc")
+	want := ProcFingerprint(proc)
+	for range 2000 {
+		if ProcFingerprint(proc) != want {
+			t.Fatal("another fingerprint of the same files")
+		}
+	}
+}

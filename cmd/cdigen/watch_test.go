@@ -1,0 +1,625 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/watch"
+)
+
+// patience is how long a test waits for what has to come; it bounds nothing else.
+const patience = 60 * time.Second
+
+// programs that the tests run.
+type programs struct{ cdigen, probe, nvml string }
+
+// rig is a simulated host under a running cdigen watch.
+type rig struct {
+	t         *testing.T
+	programs  *programs
+	dir       string // of everything
+	host      string // the simulated host
+	live      *simhost.Description
+	args      []string
+	env       []string
+	kmsg      *os.File
+	cmd       *exec.Cmd
+	log       *lockedBuffer
+	latencies []time.Duration
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newRig(t *testing.T, name string) *rig {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make device nodes, which the watcher is to notice")
+	}
+	probe, library := buildProbe(t)
+	p := &programs{cdigen: filepath.Join(t.TempDir(), "cdigen"), probe: probe, nvml: library}
+	build := exec.Command("go", "build", "-o", p.cdigen, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r := &rig{t: t, programs: p, dir: t.TempDir(), log: &lockedBuffer{}}
+	r.host = filepath.Join(r.dir, "host")
+	r.live = hosttest.Load(t, name)
+	r.build(r.live, r.host)
+	r.args = []string{
+		"--driver-root", r.live.DriverRoot(r.host), "--dev-root", r.host, "--proc-root", filepath.Join(r.host, "proc"),
+		"--sys-root", filepath.Join(r.host, "sys"), "--nvml-probe", p.probe,
+	}
+	kmsg := filepath.Join(r.dir, "kmsg")
+	if err := unix.Mkfifo(kmsg, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if r.kmsg, err = os.OpenFile(kmsg, os.O_RDWR, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.kmsg.Close() })
+	return r
+}
+
+func (r *rig) build(d *simhost.Description, dir string) {
+	r.t.Helper()
+	if err := d.Build(dir, simhost.Options{NVMLLibrary: r.programs.nvml}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) spec() string { return filepath.Join(r.dir, "cdi/nvidia.yaml") }
+
+// start runs cdigen watch in a network namespace of its own, where nobody else's
+// uevents come and the test can send some.
+func (r *rig) start(args ...string) {
+	r.t.Helper()
+	all := append([]string{
+		"watch", "--output", r.spec(), "--runtime-dir", filepath.Join(r.dir, "run"), "--kernel-log", filepath.Join(r.dir, "kmsg"),
+	}, append(r.args, args...)...)
+	r.cmd = exec.Command(r.programs.cdigen, all...)
+	r.cmd.Env = append(os.Environ(), r.env...)
+	r.cmd.Stderr = r.log
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	if err := r.cmd.Start(); err != nil {
+		hosttest.SkipWithout(r.t, "network namespace", err)
+	}
+	r.t.Cleanup(func() {
+		_ = r.cmd.Process.Signal(unix.SIGTERM)
+		ended := make(chan error, 1)
+		go func() { ended <- r.cmd.Wait() }()
+		select {
+		case err := <-ended:
+			if err != nil {
+				r.t.Errorf("cdigen watch: %v", err)
+			}
+		case <-time.After(patience):
+			_ = r.cmd.Process.Kill()
+			r.t.Error("cdigen watch does not end")
+		}
+		if r.t.Failed() {
+			r.t.Logf("log of cdigen watch:\n%s", r.log)
+		}
+	})
+	r.until("the first spec", func() bool { return r.status() != nil && r.status().Ready })
+	// The sources have said that they listen, and that has been acted upon.
+	r.settle()
+}
+
+// settle waits until nothing is left to do.
+func (r *rig) settle() {
+	r.t.Helper()
+	last, since := -1, time.Now()
+	r.until("rest", func() bool {
+		if n := r.status().Generations; n != last {
+			last, since = n, time.Now()
+		}
+		return time.Since(since) > 400*time.Millisecond
+	})
+}
+
+func (r *rig) until(what string, holds func() bool) {
+	r.t.Helper()
+	for limit := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			r.t.Fatalf("never came: %s", what)
+		}
+	}
+}
+
+func (r *rig) status() *watch.Status {
+	s, err := watch.AskStatus(context.Background(), socketPath(filepath.Join(r.dir, "run"), r.spec()))
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+// fresh is what cdigen generate makes of the host; nil without a GPU.
+func (r *rig) fresh() []byte {
+	r.t.Helper()
+	cmd := exec.Command(r.programs.cdigen, append([]string{"generate", "--output", "-", "--report=none"}, r.args...)...)
+	cmd.Env = append(os.Environ(), r.env...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil && cmd.ProcessState.ExitCode() != exitNoDevices {
+		r.t.Fatalf("generate: %v\n%s", err, &stderr)
+	}
+	return out
+}
+
+// follows waits until the published spec is what generate makes, and notes how long
+// that took since the last change.
+func (r *rig) follows(what string, since time.Time) {
+	r.t.Helper()
+	limit := time.Now().Add(patience)
+	var seen []byte
+	var at time.Time
+	for want := r.fresh(); ; time.Sleep(2 * time.Millisecond) {
+		got, err := os.ReadFile(r.spec())
+		if info, statErr := os.Stat(r.spec()); err == nil && statErr == nil && !bytes.Equal(got, seen) {
+			seen, at = got, info.ModTime()
+		}
+		if err != nil && len(want) == 0 || err == nil && bytes.Equal(got, want) {
+			break
+		}
+		if time.Now().After(limit) {
+			r.t.Fatalf("%s: the spec is not what generate makes:\n%s\nwant:\n%s", what, got, want)
+		}
+	}
+	if seen != nil && at.After(since) {
+		r.latencies = append(r.latencies, at.Sub(since))
+		r.t.Logf("%s: published %v after the last change", what, at.Sub(since).Round(time.Millisecond))
+	} else {
+		r.t.Logf("%s: as it should be", what)
+	}
+}
+
+// become turns the live host into another one in steps: each a list of directories
+// or files below it, "" for all the rest. It returns the time of the last change.
+func (r *rig) become(d *simhost.Description, steps ...string) time.Time {
+	r.t.Helper()
+	next := filepath.Join(r.dir, "next")
+	if err := os.RemoveAll(next); err != nil {
+		r.t.Fatal(err)
+	}
+	r.build(d, next)
+	r.live = d
+	last := time.Now()
+	for i, step := range append(steps, "") {
+		if i > 0 && i < len(steps) {
+			time.Sleep(30 * time.Millisecond) // as an installer or a module takes
+		}
+		if r.sync(next, step) {
+			last = time.Now()
+		}
+	}
+	return last
+}
+
+// sync makes the paths with a prefix the same as in next.
+func (r *rig) sync(next, prefix string) (changed bool) {
+	r.t.Helper()
+	walk := func(root string, visit func(name string, info fs.FileInfo)) {
+		err := filepath.Walk(root, func(path string, info fs.FileInfo, err error) error {
+			if os.IsNotExist(err) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			name, _ := filepath.Rel(root, path)
+			if strings.HasPrefix(name, prefix) && name != "." {
+				visit(name, info)
+			}
+			return nil
+		})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	check := func(err error) {
+		r.t.Helper()
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	var gone []string
+	walk(r.host, func(name string, _ fs.FileInfo) {
+		if _, err := os.Lstat(filepath.Join(next, name)); err != nil {
+			gone = append(gone, name)
+		}
+	})
+	slices.Reverse(gone) // children first
+	for _, name := range gone {
+		check(os.RemoveAll(filepath.Join(r.host, name)))
+		changed = true
+	}
+	walk(next, func(name string, info fs.FileInfo) {
+		from, to := filepath.Join(next, name), filepath.Join(r.host, name)
+		old, err := os.Lstat(to)
+		switch {
+		case info.IsDir():
+			if err != nil {
+				check(os.MkdirAll(to, 0o755))
+				changed = true
+			}
+			return
+		case err == nil && old.Mode() == info.Mode() && same(from, to, info, old):
+			return
+		}
+		check(os.MkdirAll(filepath.Dir(to), 0o755))
+		link := filepath.Join(r.dir, "link")
+		check(os.Link(from, link))
+		check(os.Rename(link, to))
+		changed = changed || name != simhost.NodeTable // which nobody reads here
+	})
+	return changed
+}
+
+func same(a, b string, ai, bi fs.FileInfo) bool {
+	switch ai.Mode().Type() {
+	case fs.ModeSymlink:
+		x, _ := os.Readlink(a)
+		y, _ := os.Readlink(b)
+		return x == y
+	case 0:
+		x, _ := os.ReadFile(a)
+		y, _ := os.ReadFile(b)
+		return bytes.Equal(x, y)
+	}
+	return ai.Sys().(*syscall.Stat_t).Rdev == bi.Sys().(*syscall.Stat_t).Rdev //nolint:forcetypeassert // Linux
+}
+
+// change copies the live description with a change.
+func (r *rig) change(change func(d *simhost.Description)) *simhost.Description {
+	r.t.Helper()
+	data, err := json.Marshal(r.live)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	d, err := simhost.Parse(data)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	d.Arch = r.live.Arch
+	change(d)
+	return d
+}
+
+// uevent sends one in the watcher's network namespace.
+func (r *rig) uevent(action, subsystem, path string) {
+	r.t.Helper()
+	sent := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		sent <- func() error {
+			ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", r.cmd.Process.Pid))
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+			fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd) //nolint:errcheck // a socket
+			message := fmt.Sprintf("%[1]s@%[3]s\x00ACTION=%[1]s\x00DEVPATH=%[3]s\x00SUBSYSTEM=%[2]s\x00", action, subsystem, path)
+			request := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(message))
+			binary.NativeEndian.PutUint32(request, uint32(cap(request))) //nolint:gosec // short
+			binary.NativeEndian.PutUint16(request[4:], unix.NLMSG_MIN_TYPE)
+			binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST)
+			return unix.Sendto(fd, append(request, message...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		}()
+	}()
+	if err := <-sent; err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// The order in which a driver is loaded, and the part of the tree that NVML's
+// fake answers from.
+func load(r *rig, d *simhost.Description) time.Time {
+	return r.become(d, "usr", "proc/driver/nvidia/version", "proc", "sys", "dev/nvidiactl", "dev/nvidia0", "dev")
+}
+
+func unload(r *rig, d *simhost.Description) time.Time {
+	return r.become(d, "usr", "dev", "proc")
+}
+
+func TestWatchFollowsTheHost(t *testing.T) {
+	r := newRig(t, "h100x8")
+	r.start("--grace", "3s")
+	r.follows("start", time.Now())
+	original := r.live
+	mig := func(gpu int, instances ...simhost.GPUInstance) func(*simhost.Description) {
+		return func(d *simhost.Description) { d.GPUs[gpu].MIG = append([]simhost.GPUInstance{}, instances...) }
+	}
+	for _, c := range []struct {
+		name   string
+		change func(d *simhost.Description)
+		apply  func(r *rig, d *simhost.Description) time.Time
+	}{
+		{"MIG devices made", mig(3, simhost.GPUInstance{Profile: "1g.10gb", Count: 7}), load},
+		{"a MIG device destroyed", mig(3, simhost.GPUInstance{Profile: "1g.10gb", Count: 6}), load},
+		{"MIG devices of other sizes", mig(3, simhost.GPUInstance{Profile: "3g.40gb"}, simhost.GPUInstance{Profile: "2g.20gb", Compute: []int{1, 1}}), load},
+		{"all MIG devices destroyed", mig(3), load},
+		{"MIG mode off", func(d *simhost.Description) { d.GPUs[3].MIG = nil }, load},
+		{"a ninth GPU", func(d *simhost.Description) { d.GPUs = append(d.GPUs, simhost.GPU{PCI: "0000:e1:00.0"}) }, load},
+		{"the ninth GPU goes", func(d *simhost.Description) { d.GPUs = d.GPUs[:8] }, load},
+		{"no nvidia-uvm", func(d *simhost.Description) { d.Driver.NotLoaded = []string{"nvidia-uvm"} }, load},
+		{"nvidia-uvm late", func(d *simhost.Description) { d.Driver.NotLoaded = nil }, load},
+		{"no DRM nodes", func(d *simhost.Description) { d.Driver.NotLoaded = []string{"nvidia-drm"} }, load},
+		{"DRM nodes late", func(d *simhost.Description) { d.Driver.NotLoaded = nil }, load},
+		{"driver unloaded", func(d *simhost.Description) { d.Driver.KernelModule = "none" }, unload},
+		{"driver loaded with another nvidia-uvm major", func(d *simhost.Description) { d.Driver.KernelModule = "open"; d.Name = "other-majors" }, load},
+		{"driver upgraded", func(d *simhost.Description) { d.Driver.Version = "560.35.03" }, func(r *rig, d *simhost.Description) time.Time {
+			// The module is taken out first, then the package manager works, its
+			// ldconfig comes last, then the module is loaded.
+			out := r.change(func(d *simhost.Description) { d.Driver.KernelModule = "none" })
+			unload(r, out)
+			return r.become(d, "usr", "etc/ld.so.cache", "proc", "sys", "dev")
+		}},
+	} {
+		d := r.change(c.change)
+		r.follows(c.name, c.apply(r, d))
+		r.settle()
+	}
+	load(r, original)
+	r.settle()
+	slices.Sort(r.latencies)
+	t.Logf("%d changes, median %v, longest %v (a driver that is not whole is held for 3s)", len(r.latencies),
+		r.latencies[len(r.latencies)/2].Round(time.Millisecond), r.latencies[len(r.latencies)-1].Round(time.Millisecond))
+	for _, want := range []string{"gpu 3: MIG off → 7 devices", "gpu 3: MIG 7 → 6 devices", "gpu 3: MIG 0 → off devices", "gpus came: 8", "gpus went: 8", "driver: 550.54.15 → 560.35.03"} {
+		if !strings.Contains(r.log.String(), want) {
+			t.Errorf("no line says %q", want)
+		}
+	}
+}
+
+// What shows only as a uevent or in the kernel's log is acted upon too.
+func TestWatchListensToTheKernel(t *testing.T) {
+	r := newRig(t, "h100x8")
+	r.start()
+	before := r.status().Generations
+	r.uevent("add", "module", "/module/nvidia_uvm")
+	r.until("a look after the uevent", func() bool { s := r.status(); return s.Generations > before && s.LastGeneration.Trigger == "uevent" })
+	r.settle()
+
+	d := r.change(func(d *simhost.Description) { d.GPUs[2].Lost = true })
+	r.become(d)
+	r.settle()
+	if strings.Contains(r.log.String(), "gpu 2: usable → lost") {
+		t.Fatal("the kernel log makes no difference")
+	}
+	since := time.Now()
+	if _, err := r.kmsg.WriteString("4,99,1,-;NVRM: Xid (PCI:0000:52:00): 79, GPU has fallen off the bus.\n"); err != nil {
+		t.Fatal(err)
+	}
+	r.follows("GPU lost", since)
+	if !strings.Contains(r.log.String(), "gpu 2: usable → lost") {
+		t.Error("no line says that the GPU is lost")
+	}
+}
+
+func TestWatchRepairsTheSpec(t *testing.T) {
+	r := newRig(t, "h100x8")
+	r.start()
+	r.follows("start", time.Now())
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, harm := range map[string]func() error{
+		"deleted":           func() error { return os.Remove(r.spec()) },
+		"truncated":         func() error { return os.Truncate(r.spec(), 100) },
+		"emptied":           func() error { return os.WriteFile(r.spec(), nil, 0o600) },
+		"edited":            func() error { return os.WriteFile(r.spec(), []byte("kind: example.com/other\n"), 0o600) },
+		"made unreadable":   func() error { return os.Chmod(r.spec(), 0o600) },
+		"directory removed": func() error { return os.RemoveAll(filepath.Dir(r.spec())) },
+		"replaced by a link": func() error {
+			check(os.Remove(r.spec()))
+			return os.Symlink("/dev/null", r.spec())
+		},
+	} {
+		check(harm())
+		r.follows(name, time.Now())
+		r.until(name+": mode 0644", func() bool { info, err := os.Lstat(r.spec()); return err == nil && info.Mode() == 0o644 })
+		r.settle()
+	}
+}
+
+// A driver container has the driver's root, and its nodes, come and go as a whole.
+func TestWatchFollowsADriverContainer(t *testing.T) {
+	r := newRig(t, "driver-container")
+	none := r.change(func(d *simhost.Description) { d.Driver = simhost.Driver{} })
+	with := r.live
+	r.become(none, "run", "dev", "proc")
+	r.start("--grace", "2s")
+	for range 2 {
+		r.follows("driver container came", r.become(with, "proc", "sys", "dev", "run"))
+		r.settle()
+		r.become(none, "run", "dev", "proc")
+		r.until("the spec is withdrawn", func() bool { _, err := os.Stat(r.spec()); return os.IsNotExist(err) })
+		r.settle()
+	}
+}
+
+// Nothing happens, nothing is done.
+func TestWatchIdles(t *testing.T) {
+	r := newRig(t, "h100x8-mig7")
+	r.start("--poll", "20ms", "--log-level", "debug")
+	count := func() (generations, probes int, written string, modified time.Time) {
+		s := r.status()
+		info, err := os.Stat(r.spec())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", r.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(io)) {
+			if strings.HasPrefix(line, "write_bytes:") {
+				written = line
+			}
+		}
+		return s.Generations, s.Probes, written, info.ModTime()
+	}
+	g, p, w, m := count()
+	logged := r.log.String()
+	time.Sleep(3 * time.Second) // 150 polls
+	g2, p2, w2, m2 := count()
+	if g != g2 || p != p2 || w != w2 || !m.Equal(m2) {
+		t.Errorf("idle: generations %d to %d, probes %d to %d, %s to %s, spec written at %v and %v", g, g2, p, p2, w, w2, m, m2)
+	}
+	if now := r.log.String(); now != logged {
+		t.Errorf("it logs while idle: %s", now[len(logged):])
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if strings.HasPrefix(line, "VmRSS") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+}
+
+// 1,000 changes; readers see the old spec or the new one, whole, and none else.
+func TestWatchStorm(t *testing.T) {
+	r := newRig(t, "h100x8")
+	r.start("--poll", "50ms")
+	descriptors := func() int {
+		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	fds, generations := descriptors(), r.status().Generations
+	done := make(chan struct{})
+	var reader sync.WaitGroup
+	reads := 0
+	reader.Go(func() {
+		cache, err := cdi.NewCache(cdi.WithSpecDirs(filepath.Dir(r.spec())), cdi.WithAutoRefresh(true))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if cache.GetDevice("nvidia.com/gpu=all") == nil {
+				t.Errorf("the CDI cache lost the device: %v", cache.GetErrors())
+				return
+			}
+			if _, err := cdi.ReadSpec(r.spec(), 0); err != nil {
+				t.Errorf("a reader found: %v", err)
+				return
+			}
+			reads++
+		}
+	})
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // to be repeatable
+	mig := filepath.Join(r.host, "proc/driver/nvidia/capabilities/gpu1/mig")
+	node := filepath.Join(r.host, "dev/nvidia-modeset")
+	library := filepath.Join(r.host, "usr/lib/x86_64-linux-gnu/libnvidia-fbc.so.1")
+	target, err := os.Readlink(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdev := int(info.Sys().(*syscall.Stat_t).Rdev) //nolint:forcetypeassert,gosec // Linux
+	const changes = 1000
+	for i := range changes {
+		var err error
+		switch random.IntN(5) {
+		case 0:
+			err = os.MkdirAll(filepath.Join(mig, fmt.Sprintf("gi%d/ci0", random.IntN(15))), 0o755)
+		case 1:
+			err = os.RemoveAll(filepath.Join(mig, fmt.Sprintf("gi%d", random.IntN(15))))
+		case 2:
+			_ = os.Remove(node)
+			err = unix.Mknod(node, unix.S_IFCHR|0o666, rdev)
+		case 3:
+			_ = os.Remove(library)
+			if random.IntN(2) == 0 {
+				err = os.Symlink(target, library)
+			}
+		case 4:
+			err = os.WriteFile(filepath.Join(r.host, fmt.Sprintf("dev/dri/x%d", random.IntN(9))), nil, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%10 == 0 {
+			time.Sleep(time.Duration(random.IntN(60)) * time.Millisecond)
+		}
+	}
+	last := time.Now()
+	r.follows("storm", last)
+	r.settle()
+	close(done)
+	reader.Wait()
+	made := r.status().Generations - generations
+	t.Logf("%d changes, %d generations, %d reads, %d descriptors before and %d after", changes, made, reads, fds, descriptors())
+	if made > changes/10 {
+		t.Errorf("%d generations for %d changes", made, changes)
+	}
+	if now := descriptors(); now > fds+2 {
+		t.Errorf("%d descriptors, %d before", now, fds)
+	}
+	if reads == 0 {
+		t.Error("the reader read nothing")
+	}
+}
