@@ -477,7 +477,7 @@ func TestWatchFollowsADriverContainer(t *testing.T) {
 	none := r.change(func(d *simhost.Description) { d.Driver = simhost.Driver{} })
 	with := r.live
 	r.become(none, "run", "dev", "proc")
-	r.start("--grace", "2s")
+	r.start("--grace", "2s", "--ready-timeout", "1s")
 	for range 2 {
 		r.follows("driver container came", r.become(with, "proc", "sys", "dev", "run"))
 		r.settle()
