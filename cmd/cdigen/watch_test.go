@@ -623,3 +623,99 @@ func TestWatchStorm(t *testing.T) {
 		t.Error("the reader read nothing")
 	}
 }
+
+// A probe that hangs or crashes, a full disk and a read-only directory are each
+// told once, leave the last spec, and are recovered from without a restart.
+func TestWatchRecovers(t *testing.T) {
+	r := newRig(t, "h100x8")
+	cdiDir := filepath.Dir(r.spec())
+	if err := os.Mkdir(cdiDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("cdigen-test", cdiDir, "tmpfs", 0, "size=256k"); err != nil {
+		hosttest.SkipWithout(t, "mount", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(cdiDir, unix.MNT_DETACH) })
+	script := filepath.Join(r.dir, "probe")
+	probe := func(body string) {
+		t.Helper()
+		if err := os.WriteFile(script+".new", []byte("#!/bin/sh\n"+body+"\n"), 0o700); err != nil { //nolint:gosec // a program
+			t.Fatal(err)
+		}
+		if err := os.Rename(script+".new", script); err != nil {
+			t.Fatal(err)
+		}
+	}
+	works := `exec "` + r.programs.probe + `" "$@"`
+	probe(works)
+	r.args = append(r.args, "--nvml-probe", script, "--nvml-timeout", "300ms")
+	r.start()
+	r.follows("start", time.Now())
+
+	hangup := func() {
+		t.Helper()
+		if err := r.cmd.Process.Signal(unix.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(part string) int { return strings.Count(r.log.String(), part) }
+	for name, body := range map[string]string{"hangs": "exec sleep 100", "crashes": "kill -SEGV $$"} {
+		before, findings := r.status().Probes, count("msg=finding module=nvml")
+		probe(body)
+		hangup()
+		r.until("three probes that fail: "+name, func() bool { return r.status().Probes >= before+3 })
+		probe(works)
+		r.until("recovery from a probe that "+name, func() bool { return strings.Count(r.log.String(), `msg="finding resolved" module=nvml`) > findings })
+		if n := count("msg=finding module=nvml") - findings; n != 1 {
+			t.Errorf("a probe that %s is told %d times", name, n)
+		}
+		r.settle()
+		r.follows("after a probe that "+name, time.Now())
+	}
+
+	good, err := os.ReadFile(r.spec())
+	if err != nil {
+		t.Fatal(err)
+	}
+	filler := filepath.Join(cdiDir, "filler")
+	for name, c := range map[string]struct{ harm, mend func() error }{
+		"disk full": {
+			func() error { _ = os.WriteFile(filler, make([]byte, 1<<20), 0o600); return nil },
+			func() error { return os.Remove(filler) },
+		},
+		"read-only": {
+			func() error { return unix.Mount("", cdiDir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "") },
+			func() error { return unix.Mount("", cdiDir, "", unix.MS_REMOUNT, "size=256k") },
+		},
+	} {
+		if err := c.harm(); err != nil {
+			t.Fatal(err)
+		}
+		errors, recoveries := count("level=ERROR"), count("msg=recovered")
+		d := r.change(func(d *simhost.Description) {
+			if d.GPUs[1].MIG == nil {
+				d.GPUs[1].MIG = []simhost.GPUInstance{{Profile: "1g.10gb", Count: 7}}
+			} else {
+				d.GPUs[1].MIG = nil
+			}
+		})
+		load(r, d)
+		generations := r.status().Generations
+		r.until("failures: "+name, func() bool { s := r.status(); return s.Condition == watch.Failing && s.Generations > generations+2 })
+		if now, err := os.ReadFile(r.spec()); err != nil || !bytes.Equal(now, good) {
+			t.Errorf("%s: the last good spec is not as it was: %v", name, err)
+		}
+		if n := count("level=ERROR") - errors; n != 1 {
+			t.Errorf("%s: told %d times", name, n)
+		}
+		if err := c.mend(); err != nil {
+			t.Fatal(err)
+		}
+		r.until("recovery: "+name, func() bool { return count("msg=recovered") > recoveries })
+		r.settle()
+		r.follows(name, time.Now())
+		if good, err = os.ReadFile(r.spec()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
