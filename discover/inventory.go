@@ -79,7 +79,20 @@ type GPU struct {
 }
 
 // Usable says whether containers can be given this GPU or parts of it.
-func (g *GPU) Usable() bool { return !g.Excluded && !g.Lost && g.Node != nil }
+func (g *GPU) Usable() bool { return g.Unusable() == "" }
+
+// Unusable says in a few words why the GPU is not usable; it is empty when it is.
+func (g *GPU) Unusable() string {
+	switch {
+	case g.Excluded:
+		return "excluded"
+	case g.Lost:
+		return "lost"
+	case g.Node == nil:
+		return "no device node"
+	}
+	return ""
+}
 
 // Name is what findings call the GPU: its index, UUID and PCI address as far as
 // they are known.

@@ -60,7 +60,8 @@ func Publish(ctx context.Context, path string, data []byte, o PublishOptions) (O
 		return "", explain(path, err)
 	}
 	defer dir.Close() // and with it goes the lock
-	removeLeftovers(path)
+	// Left by a writer that was killed: under the lock, no one is writing it.
+	_ = unix.Unlink(TemporaryPath(path))
 	info, err := os.Lstat(path)
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -91,7 +92,8 @@ func Remove(ctx context.Context, path string, o PublishOptions) (Outcome, error)
 		return "", explain(path, err)
 	}
 	defer dir.Close()
-	removeLeftovers(path)
+	// Left by a writer that was killed: under the lock, no one is writing it.
+	_ = unix.Unlink(TemporaryPath(path))
 	// unlink(2) itself: os.Remove would take an empty directory too.
 	switch err := unix.Unlink(path); {
 	case err == nil:
@@ -191,38 +193,26 @@ func lockDirectory(ctx context.Context, path string, timeout time.Duration) (*os
 	}
 }
 
-// tempPattern is the name of temporary files, without a suffix that engines read.
-func tempPattern(path string) string { return "." + filepath.Base(path) + ".*.tmp" }
-
-// removeLeftovers removes temporary files of writers that were killed. It is
-// called under the lock, so no one is writing them.
-func removeLeftovers(path string) {
-	names, _ := filepath.Glob(filepath.Join(escape(filepath.Dir(path)), escape("."+filepath.Base(path)+".")+"*.tmp"))
-	for _, name := range names {
-		// What cannot be removed does no harm: engines do not read it.
-		_ = unix.Unlink(name)
-	}
-}
-
-// escape makes a name match itself alone as a pattern.
-func escape(name string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
+// TemporaryPath is where Publish writes before it renames to path. Engines do not
+// read a file of that name. Only the one with the lock uses it.
+func TemporaryPath(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 }
 
 // replace writes data to a temporary file and renames it to path.
 func replace(dir *os.File, path string, data []byte, validate func(string) error) (err error) {
-	temp, err := os.CreateTemp(filepath.Dir(path), tempPattern(path))
+	name := TemporaryPath(path)
+	temp, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	name := temp.Name()
 	defer func() {
 		if err != nil {
 			_ = temp.Close()
 			_ = unix.Unlink(name)
 		}
 	}()
-	// CreateTemp's mode is 0600; only the whole file gets the final name.
+	// Whatever the umask is.
 	if err := temp.Chmod(fileMode); err != nil {
 		return err
 	}

@@ -162,7 +162,7 @@ func TestLinkIsReplacedAndNotFollowed(t *testing.T) {
 func TestLeftoversOfKilledWritersAreRemoved(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "nvidia.yaml")
-	if err := os.WriteFile(filepath.Join(dir, ".nvidia.yaml.123.tmp"), []byte("torn"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, ".nvidia.yaml.tmp"), []byte("torn"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	publish(t, path, "new")

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -35,7 +36,7 @@ func Changes(old, now *discover.Inventory) []string {
 			came = append(came, gpuNumber(g))
 			before = &discover.GPU{MIGEnabled: g.MIGEnabled}
 		} else if before.Usable() != g.Usable() {
-			say("gpu %s: %s → %s", gpuNumber(g), condition(before), condition(g))
+			say("gpu %s: %s → %s", gpuNumber(g), cmp.Or(before.Unusable(), "usable"), cmp.Or(g.Unusable(), "usable"))
 		}
 		if n, m := len(before.MIGDevices), len(g.MIGDevices); n != m || g.MIGEnabled != before.MIGEnabled {
 			say("gpu %s: MIG %s → %s devices", gpuNumber(g), migCount(before), migCount(g))
@@ -93,18 +94,6 @@ func gpuNumber(g *discover.GPU) string {
 		return g.PCI
 	}
 	return strconv.Itoa(g.Index)
-}
-
-func condition(g *discover.GPU) string {
-	switch {
-	case g.Excluded:
-		return "excluded"
-	case g.Lost:
-		return "lost"
-	case g.Node == nil:
-		return "no node"
-	}
-	return "usable"
 }
 
 func migCount(g *discover.GPU) string {

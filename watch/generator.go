@@ -234,15 +234,8 @@ func (g *Generator) Exists() bool {
 // OwnChange says of a path that has changed whether it is as Apply left it: a
 // temporary file of ours, or the spec with what was published last.
 func (g *Generator) OwnChange(path string) bool {
-	name := filepath.Base(path)
-	if filepath.Dir(path) != filepath.Dir(g.Output) {
-		return false
-	}
-	if strings.HasPrefix(name, "."+filepath.Base(g.Output)+".") && strings.HasSuffix(name, ".tmp") {
-		return true
-	}
 	if path != g.Output {
-		return false
+		return path == spec.TemporaryPath(g.Output)
 	}
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode() != 0o644 {

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -388,14 +387,11 @@ func (l *Loop) end(r result, how string) {
 	}
 }
 
-// temporary is the part of a temporary file's name that is another one each time.
-var temporary = regexp.MustCompile(`\.\d+\.tmp\b`)
-
 // fail logs an error once, and once that it is over.
 func (l *Loop) fail(err error) {
 	message := ""
 	if err != nil {
-		message = temporary.ReplaceAllString(err.Error(), ".tmp")
+		message = err.Error()
 	}
 	switch {
 	case message == l.failure:

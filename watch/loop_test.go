@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -15,32 +14,9 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/spec"
 )
-
-// record is a log.
-type record struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (r *record) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.text.Write(p)
-}
-
-func (r *record) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.text.String()
-}
-
-func (r *record) Reset() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.text.Reset()
-}
 
 // machine is a host in a bubble: a producer whose looks take a while and give
 // whatever the machine is like at that moment.
@@ -175,10 +151,10 @@ func half() *discover.Inventory { return inventory(0, "/dev/nvidiactl") }
 var noDriver = &discover.Inventory{}
 
 // bubble runs a loop on a machine in a bubble of fake time.
-func bubble(t *testing.T, m *machine, change func(*Loop), test func(t *testing.T, l *Loop, logged *record)) {
+func bubble(t *testing.T, m *machine, change func(*Loop), test func(t *testing.T, l *Loop, logged *hosttest.Log)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		var log record
+		var log hosttest.Log
 		m.began = time.Now()
 		l := &Loop{Options: DefaultOptions(), Producer: m, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
 			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -218,7 +194,7 @@ func pass(d time.Duration) {
 
 func TestLoopDebounces(t *testing.T) {
 	m := &machine{inv: whole(0)}
-	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *record) {
+	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		expect(t, "looks at the start", len(m.times()), 1)
 		pass(time.Second)
 		// Ten events 50 ms apart, then silence: one look, 100 ms after the last.
@@ -245,7 +221,7 @@ func TestLoopDebounces(t *testing.T) {
 
 func TestLoopLooksAgainAfterAChangeDuringALook(t *testing.T) {
 	m := &machine{inv: whole(0), takes: 5 * time.Second}
-	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *record) {
+	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		pass(time.Second)
 		l.Emit(Event{Source: "test", Full: true})
 		pass(time.Minute)
@@ -257,7 +233,7 @@ func TestLoopLooksAgainAfterAChangeDuringALook(t *testing.T) {
 
 func TestLoopIdles(t *testing.T) {
 	m := &machine{inv: whole(0)}
-	bubble(t, m, nil, func(t *testing.T, _ *Loop, logged *record) {
+	bubble(t, m, nil, func(t *testing.T, _ *Loop, logged *hosttest.Log) {
 		logged.Reset()
 		pass(24 * time.Hour)
 		expect(t, "looks", len(m.times()), 1)
@@ -273,7 +249,7 @@ func TestLoopBacksOff(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			m := &machine{inv: whole(0)}
 			fail(m, errors.New("no space left"))
-			bubble(t, m, nil, func(t *testing.T, l *Loop, logged *record) {
+			bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 				pass(time.Hour)
 				got := m.times()
 				// Waits double from 1 s to 60 s, with jitter downwards by up to a half.
@@ -307,7 +283,7 @@ func TestLoopBacksOff(t *testing.T) {
 // While NVML does not answer, it is asked again now and then.
 func TestLoopRetriesWhatIsDegraded(t *testing.T) {
 	m := &machine{inv: whole(0), degraded: true}
-	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *record) {
+	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 		pass(10 * time.Minute)
 		if n := len(m.times()); n < 10 || n > 30 {
 			t.Errorf("%d looks in 10 minutes", n)
@@ -336,7 +312,7 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &machine{inv: good}
-			bubble(t, m, func(l *Loop) { l.OnDriverLoss = c.policy }, func(t *testing.T, l *Loop, logged *record) {
+			bubble(t, m, func(l *Loop) { l.OnDriverLoss = c.policy }, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 				pass(time.Second)
 				m.become(func() { m.inv = c.becomes })
 				for range 20 { // events do not shorten it
@@ -373,7 +349,7 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 // A reload that is over within the grace time changes the spec once.
 func TestLoopFollowsAReload(t *testing.T) {
 	m := &machine{inv: whole(0)}
-	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *record) {
+	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 		logged.Reset()
 		for _, inv := range []*discover.Inventory{half(), noDriver, half(), whole(7)} {
 			m.become(func() { m.inv = inv })
@@ -393,7 +369,7 @@ level=INFO msg=published trigger=uevent detail="add module nvidia" changes="gpu 
 // What was published half stays published half: there is nothing better to keep.
 func TestLoopPublishesAnIncompleteHost(t *testing.T) {
 	m := &machine{inv: half()}
-	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *record) {
+	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		expect(t, "condition", l.State().Condition, Current)
 		other := inventory(1, "/dev/nvidiactl")
 		m.become(func() { m.inv = other })
@@ -429,7 +405,7 @@ func TestLoopIsReady(t *testing.T) {
 					}
 				}
 			}
-			bubble(t, m, change, func(t *testing.T, _ *Loop, _ *record) {
+			bubble(t, m, change, func(t *testing.T, _ *Loop, _ *hosttest.Log) {
 				pass(2 * time.Minute)
 				if ready.IsZero() {
 					t.Fatal("never ready")
@@ -483,7 +459,7 @@ func TestLoopBeatStopsWhenAGenerationHangs(t *testing.T) {
 	change := func(l *Loop) {
 		l.BeatEvery, l.Beat = 5*time.Second, func() { last = time.Now() }
 	}
-	bubble(t, m, change, func(t *testing.T, l *Loop, _ *record) {
+	bubble(t, m, change, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		pass(time.Hour + time.Second)
 		expect(t, "since the last beat", time.Since(last), time.Second)
 		m.become(func() { m.takes = 24 * time.Hour })
@@ -502,7 +478,7 @@ func TestLoopLogsFindingsOnce(t *testing.T) {
 		{Module: "driver", Severity: discover.MissingOptional, Message: "no libnvidia-ngx"},
 	}
 	m := &machine{inv: whole(0)}
-	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *record) {
+	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 		logged.Reset()
 		for _, inv := range []*discover.Inventory{bad, bad, bad, whole(0)} {
 			m.become(func() { m.inv = inv })
@@ -538,7 +514,7 @@ func (s *flaky) Run(ctx context.Context, emit func(Event)) error {
 func TestLoopRestartsSources(t *testing.T) {
 	m := &machine{inv: whole(0)}
 	s := &flaky{fails: 10}
-	bubble(t, m, func(l *Loop) { l.Sources = []Source{s} }, func(t *testing.T, _ *Loop, logged *record) {
+	bubble(t, m, func(l *Loop) { l.Sources = []Source{s} }, func(t *testing.T, _ *Loop, logged *hosttest.Log) {
 		pass(time.Minute)
 		expect(t, "looks while it fails", len(m.times()), 1)
 		pass(15 * time.Minute)
@@ -552,7 +528,7 @@ func TestLoopRestartsSources(t *testing.T) {
 
 func TestLoopEndsAtOnce(t *testing.T) {
 	m := &machine{inv: whole(0), takes: time.Hour}
-	bubble(t, m, nil, func(*testing.T, *Loop, *record) {})
+	bubble(t, m, nil, func(*testing.T, *Loop, *hosttest.Log) {})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		l := &Loop{Options: DefaultOptions(), Producer: m, Log: slog.New(slog.DiscardHandler)}

@@ -2,7 +2,7 @@ package watch
 
 import (
 	"context"
-	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -197,36 +197,29 @@ func TestUevents(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ended := make(chan error, 1)
-	opened := make(chan error, 1)
-	sender := -1
+	type opening struct {
+		namespace string
+		err       error
+	}
+	opened := make(chan opening, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			sender, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
-		}
-		opened <- err
+		opened <- opening{fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), err}
 		if err == nil {
 			ended <- Uevents{}.Run(ctx, func(e Event) { events <- e })
 		}
 	}()
-	if err := <-opened; err != nil {
-		hosttest.SkipWithout(t, "network namespace", err)
+	listener := <-opened
+	if listener.err != nil {
+		hosttest.SkipWithout(t, "network namespace", listener.err)
 	}
-	defer func() { _ = unix.Close(sender) }()
 	await(t, events, "listening")
-	send := func(message string) {
-		t.Helper()
-		request := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(message))
-		binary.NativeEndian.PutUint32(request, uint32(cap(request)))    //nolint:gosec // short
-		binary.NativeEndian.PutUint16(request[4:], unix.NLMSG_MIN_TYPE) // of a kind that is not skipped
-		binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST)
-		if err := unix.Sendto(sender, append(request, message...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	for _, module := range []string{"loop", "nvidia_uvm"} {
+		if err := hosttest.SendUevent(listener.namespace, "add", "module", "/module/"+module); err != nil {
 			t.Fatal(err)
 		}
 	}
-	send("add@/module/loop\x00ACTION=add\x00DEVPATH=/module/loop\x00SUBSYSTEM=module\x00")
-	send("add@/module/nvidia_uvm\x00ACTION=add\x00DEVPATH=/module/nvidia_uvm\x00SUBSYSTEM=module\x00")
 	if e := await(t, events, "module"); e != (Event{Source: "uevent", Detail: "add module nvidia_uvm"}) {
 		t.Errorf("event %v", e)
 	}

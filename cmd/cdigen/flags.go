@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -164,4 +166,22 @@ func (f *logFlags) set() error {
 		return usageError(fmt.Errorf("--log-format %q: use text or json", f.format))
 	}
 	return nil
+}
+
+// addOutputFormat adds the flag of how a command prints what it found.
+func addOutputFormat(flags *pflag.FlagSet, format *string) {
+	flags.StringVarP(format, "output-format", "o", "table", "table or json")
+}
+
+func checkOutputFormat(format string) error {
+	if format != "table" && format != "json" {
+		return usageError(fmt.Errorf("--output-format %q: use table or json", format))
+	}
+	return nil
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }

@@ -52,7 +52,6 @@ Exit statuses:
 	}
 	flags := cmd.Flags()
 	f.spec.add(flags)
-	flags.Lookup("output").Shorthand = "o"
 	flags.BoolVar(&f.keepOnEmpty, "keep-on-empty", false, "keep the old spec when the host has no usable GPU")
 	flags.BoolVar(&f.strict, "strict", false, "publish nothing and exit with 4 when something is broken or missing that GPU programs require")
 	flags.StringVar(&f.report, "report", "", "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)")

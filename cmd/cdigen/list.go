@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,17 +36,15 @@ Exit statuses: 0 listed, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 			if err := log.set(); err != nil {
 				return err
 			}
-			if output != "table" && output != "json" {
-				return usageError(fmt.Errorf("--output-format %q: use table or json", output))
+			if err := checkOutputFormat(output); err != nil {
+				return err
 			}
 			inv, err := host.inventory(cmd)
 			if err != nil {
 				return err
 			}
 			if output == "json" {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				err = e.Encode(inv)
+				err = writeJSON(cmd.OutOrStdout(), inv)
 			} else {
 				err = errors.Join(writeReport(os.Stderr, report, inv.Findings), writeGPUs(cmd.OutOrStdout(), inv))
 			}
@@ -58,7 +55,7 @@ Exit statuses: 0 listed, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&output, "output-format", "o", "table", "table or json")
+	addOutputFormat(flags, &output)
 	flags.StringVar(&report, "report", "", "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)")
 	flags.Lookup("report").NoOptDefVal = "table"
 	host.add(flags)
@@ -120,12 +117,8 @@ func dash(s string) string {
 
 func state(g *discover.GPU) string {
 	switch {
-	case g.Excluded:
-		return "excluded"
-	case g.Lost:
-		return "lost"
-	case g.Node == nil:
-		return "no device node"
+	case !g.Usable():
+		return g.Unusable()
 	case g.MIGEnabled && len(g.MIGDevices) == 0:
 		return "MIG, no devices"
 	case g.MIGEnabled:

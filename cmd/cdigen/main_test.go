@@ -2,11 +2,13 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -17,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"cdigen": main})
+	testscript.Main(tests{m}, map[string]func(){"cdigen": main})
 }
 
 // TestScripts runs the scripts in testdata/script, each a page of the manual.
@@ -25,11 +27,11 @@ func TestMain(m *testing.M) {
 // simulated host testdata/hosts/NAME.yaml in $WORK/host and points cdigen's
 // variables at it; status N COMMAND ... runs a command that ends with status N.
 func TestScripts(t *testing.T) {
-	probe, library := buildProbe(t)
+	p := build(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("CDIGEN_NVML_PROBE", probe)
+			env.Setenv("CDIGEN_NVML_PROBE", p.probe)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -42,7 +44,7 @@ func TestScripts(t *testing.T) {
 				ts.Check(err)
 				dir := ts.MkAbs("host")
 				ts.Check(os.RemoveAll(dir))
-				ts.Check(d.Build(dir, simhost.Options{NVMLLibrary: library}))
+				ts.Check(d.Build(dir, simhost.Options{NVMLLibrary: p.nvml}))
 				ts.Setenv("CDIGEN_DRIVER_ROOT", d.DriverRoot(dir))
 				ts.Setenv("CDIGEN_DEV_ROOT", dir)
 				ts.Setenv("CDIGEN_DEV_NODES", filepath.Join(dir, simhost.NodeTable))
@@ -53,21 +55,50 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// buildProbe builds cdigen-nvml and the fake library it is to load.
-func buildProbe(t *testing.T) (probe, library string) {
-	t.Helper()
-	library, err := fakenvml.Build()
-	if err == nil {
-		probe = filepath.Join(t.TempDir(), "cdigen-nvml")
-		var out []byte
-		if out, err = exec.Command("go", "build", "-o", probe, "../cdigen-nvml").CombinedOutput(); err != nil {
-			t.Logf("%s", out)
+// programs that the tests run: cdigen, cdigen-nvml and the fake library it is to
+// load.
+type programs struct{ cdigen, probe, nvml string }
+
+// builtIn is the directory of the programs; empty: none was built.
+var builtIn string
+
+// built makes them once for all tests.
+var built = sync.OnceValues(func() (p programs, err error) {
+	if p.nvml, err = fakenvml.Build(); err != nil {
+		return p, fmt.Errorf("C compiler: %w", err)
+	}
+	if builtIn, err = os.MkdirTemp("", "cdigen-test"); err != nil {
+		return p, err
+	}
+	p.cdigen, p.probe = filepath.Join(builtIn, "cdigen"), filepath.Join(builtIn, "cdigen-nvml")
+	for output, c := range map[string]struct{ dir, cgo string }{p.cdigen: {".", "0"}, p.probe: {"../cdigen-nvml", "1"}} {
+		cmd := exec.Command("go", "build", "-o", output, c.dir)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED="+c.cgo)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return p, fmt.Errorf("build %s: %w\n%s", c.dir, err, out)
 		}
 	}
-	if err != nil {
-		hosttest.SkipWithout(t, "a C compiler for cdigen-nvml", err)
+	return p, nil
+})
+
+// tests removes the programs after all of them.
+type tests struct{ *testing.M }
+
+func (m tests) Run() int {
+	status := m.M.Run()
+	if builtIn != "" {
+		_ = os.RemoveAll(builtIn)
 	}
-	return probe, library
+	return status
+}
+
+func build(t *testing.T) programs {
+	t.Helper()
+	p, err := built()
+	if err != nil {
+		hosttest.SkipWithout(t, "programs for the tests", err)
+	}
+	return p
 }
 
 func status(ts *testscript.TestScript, neg bool, args []string) {

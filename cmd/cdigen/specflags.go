@@ -27,7 +27,7 @@ type specFlags struct {
 const defaultOutput = "/etc/cdi/nvidia.yaml"
 
 func (f *specFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.output, "output", defaultOutput, "`file` to publish the spec as, .yaml or .json; - is standard output")
+	flags.StringVarP(&f.output, "output", "o", defaultOutput, "`file` to publish the spec as, .yaml or .json; - is standard output")
 	flags.StringVar(&f.format, "format", "", "yaml or json (default: by the name of the output, else yaml)")
 	flags.StringVar(&f.vendor, "vendor", "nvidia.com", "vendor of the devices' kind")
 	flags.StringVar(&f.class, "class", "gpu", "class of the devices' kind")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,8 +35,8 @@ Exit statuses:
   1  neither was found
   2  unusable flags or arguments`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "table" && format != "json" {
-				return usageError(fmt.Errorf("--output-format %q: use table or json", format))
+			if err := checkOutputFormat(format); err != nil {
+				return err
 			}
 			path, err := filepath.Abs(output)
 			if err != nil {
@@ -59,16 +58,14 @@ Exit statuses:
 				return err
 			}
 			if format == "json" {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(s)
+				return writeJSON(cmd.OutOrStdout(), s)
 			}
 			return writeStatus(cmd.OutOrStdout(), s, running)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&output, "output", defaultOutput, "`file` of the spec")
-	flags.StringVarP(&format, "output-format", "o", "table", "table or json")
+	addOutputFormat(flags, &format)
 	addRuntimeDir(flags, &runtimeDir)
 	return cmd
 }

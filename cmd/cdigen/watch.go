@@ -73,7 +73,6 @@ Exit statuses:
 	flags := cmd.Flags()
 	d := watch.DefaultOptions()
 	f.spec.add(flags)
-	flags.Lookup("output").Shorthand = "o"
 	flags.Lookup("output").Usage = "`file` to publish the spec as, .yaml or .json"
 	flags.DurationVar(&f.poll, "poll", time.Second, "how often to look at procfs, which gives no events")
 	flags.DurationVar(&f.debounce, "debounce", d.Quiet, "how long nothing may happen before a generation starts")

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -30,13 +28,10 @@ import (
 // patience is how long a test waits for what has to come; it bounds nothing else.
 const patience = 60 * time.Second
 
-// programs that the tests run.
-type programs struct{ cdigen, probe, nvml string }
-
 // rig is a simulated host under a running cdigen watch.
 type rig struct {
 	t         *testing.T
-	programs  *programs
+	programs  programs
 	dir       string // of everything
 	host      string // the simulated host
 	live      *simhost.Description
@@ -44,25 +39,8 @@ type rig struct {
 	env       []string
 	kmsg      *os.File
 	cmd       *exec.Cmd
-	log       *lockedBuffer
+	log       *hosttest.Log
 	latencies []time.Duration
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newRig(t *testing.T, name string) *rig {
@@ -70,14 +48,8 @@ func newRig(t *testing.T, name string) *rig {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make device nodes, which the watcher is to notice")
 	}
-	probe, library := buildProbe(t)
-	p := &programs{cdigen: filepath.Join(t.TempDir(), "cdigen"), probe: probe, nvml: library}
-	build := exec.Command("go", "build", "-o", p.cdigen, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	r := &rig{t: t, programs: p, dir: t.TempDir(), log: &lockedBuffer{}}
+	p := build(t)
+	r := &rig{t: t, programs: p, dir: t.TempDir(), log: &hosttest.Log{}}
 	r.host = filepath.Join(r.dir, "host")
 	r.live = hosttest.Load(t, name)
 	r.build(r.live, r.host)
@@ -327,32 +299,7 @@ func (r *rig) change(change func(d *simhost.Description)) *simhost.Description {
 // uevent sends one in the watcher's network namespace.
 func (r *rig) uevent(action, subsystem, path string) {
 	r.t.Helper()
-	sent := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
-		sent <- func() error {
-			ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", r.cmd.Process.Pid))
-			if err != nil {
-				return err
-			}
-			defer ns.Close()
-			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd) //nolint:errcheck // a socket
-			message := fmt.Sprintf("%[1]s@%[3]s\x00ACTION=%[1]s\x00DEVPATH=%[3]s\x00SUBSYSTEM=%[2]s\x00", action, subsystem, path)
-			request := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(message))
-			binary.NativeEndian.PutUint32(request, uint32(cap(request))) //nolint:gosec // short
-			binary.NativeEndian.PutUint16(request[4:], unix.NLMSG_MIN_TYPE)
-			binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST)
-			return unix.Sendto(fd, append(request, message...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		}()
-	}()
-	if err := <-sent; err != nil {
+	if err := hosttest.SendUevent(fmt.Sprintf("/proc/%d/ns/net", r.cmd.Process.Pid), action, subsystem, path); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -437,9 +384,7 @@ func TestWatchListensToTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.follows("GPU lost", since)
-	if !strings.Contains(r.log.String(), "gpu 2: usable → lost") {
-		t.Error("no line says that the GPU is lost")
-	}
+	r.until("a line that says that the GPU is lost", func() bool { return strings.Contains(r.log.String(), "gpu 2: usable → lost") })
 }
 
 func TestWatchRepairsTheSpec(t *testing.T) {
