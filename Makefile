@@ -8,6 +8,8 @@ MAKEFLAGS   += --no-builtin-rules
 
 GO       ?= go
 PREFIX   ?= /usr/local
+# Where systemd looks for the settings is written into its units.
+SYSCONFDIR ?= /etc
 DESTDIR  ?=
 FUZZTIME ?= 10s
 # Extra flags for `make test`, for instance TESTFLAGS='-v -run MIG'.
@@ -124,10 +126,32 @@ DRIVER_ROOTS = $(or $(CDIGEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdige
 parity: build driver-roots $(NVIDIA_CTK) ## Compare with nvidia-ctk on real driver packages
 	$(GO) run ./internal/parity -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) $(DRIVER_ROOTS)/535 $(DRIVER_ROOTS)/550
 
+# systemd and udev read /usr/local/lib too.
+unitdir      = $(DESTDIR)$(PREFIX)/lib/systemd/system
+presetdir    = $(DESTDIR)$(PREFIX)/lib/systemd/system-preset
+udevrulesdir = $(DESTDIR)$(PREFIX)/lib/udev/rules.d
+settings     = $(DESTDIR)$(SYSCONFDIR)/cdigen/cdigen.env
+UNITS := cdigen.service cdigen-refresh.service cdigen-refresh.path
+
 .PHONY: install
-install: build ## Install the binaries below DESTDIR/PREFIX/bin
-	install -d '$(DESTDIR)$(PREFIX)/bin'
+install: build ## Install programs, systemd units, udev rules below DESTDIR/PREFIX, settings in DESTDIR/etc
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(unitdir)' '$(presetdir)' '$(udevrulesdir)' '$(dir $(settings))'
 	install -m 0755 $(BINARIES) '$(DESTDIR)$(PREFIX)/bin'
+	for unit in $(UNITS); do \
+	  sed -e '/^@hardening@$$/{r packaging/systemd/hardening.conf' -e 'd}' \
+	    -e 's|@bindir@|$(PREFIX)/bin|; s|@sysconfdir@|$(SYSCONFDIR)|' packaging/systemd/$$unit.in >'$(unitdir)'/$$unit; \
+	  chmod 0644 '$(unitdir)'/$$unit; \
+	done
+	install -m 0644 packaging/systemd/90-cdigen.preset '$(presetdir)'
+	install -m 0644 packaging/udev/71-cdigen.rules '$(udevrulesdir)'
+	@# Settings that somebody has changed stay.
+	test -e '$(settings)' || install -m 0644 packaging/cdigen.env '$(settings)'
+
+.PHONY: uninstall
+uninstall: ## Remove what install put there, but for settings that were changed
+	rm -f $(foreach b,$(notdir $(BINARIES)),'$(DESTDIR)$(PREFIX)/bin/$(b)') $(foreach u,$(UNITS),'$(unitdir)/$(u)') \
+	  '$(presetdir)/90-cdigen.preset' '$(udevrulesdir)/71-cdigen.rules'
+	if cmp -s packaging/cdigen.env '$(settings)'; then rm '$(settings)'; rmdir --ignore-fail-on-non-empty '$(dir $(settings))'; fi
 
 .PHONY: check
 check: ## Do everything that CI does

@@ -338,7 +338,8 @@ func (l *Loop) hold(look *Look) bool {
 		return false
 	}
 	now := time.Now()
-	forced := l.Once && !l.readyBy.IsZero() && !now.Before(l.readyBy)
+	// With Once no later generation would give the spec up.
+	forced := l.Once && (look.NoGPU() || !l.readyBy.IsZero() && !now.Before(l.readyBy))
 	if l.heldSince.IsZero() {
 		l.heldSince = now
 		if !forced {

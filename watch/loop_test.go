@@ -427,6 +427,7 @@ func TestLoopOnce(t *testing.T) {
 	}{
 		"whole":             {inv: whole(0), published: true},
 		"no GPU":            {inv: noDriver},
+		"no GPU any more":   {inv: noDriver, old: true},
 		"driver comes":      {inv: half(), becomes: whole(0), after: 10*time.Second + 100*time.Millisecond, published: true},
 		"driver stays half": {inv: half(), old: true, after: 30 * time.Second, published: true},
 		"failing":           {inv: whole(0), err: errors.New("broken"), after: 30 * time.Second},
@@ -448,6 +449,7 @@ func TestLoopOnce(t *testing.T) {
 				}
 				expect(t, "it took", time.Since(m.began), c.after)
 				expect(t, "published", m.spec() != nil, c.published)
+				expect(t, "a spec is in place", m.Exists(), c.published)
 			})
 		})
 	}

@@ -27,24 +27,20 @@ func cacheDir() (string, error) {
 // debian is the root file system of a minimal Debian, and graphical one with what
 // the driver's graphics libraries need. They are made once.
 var (
-	debian    = sync.OnceValues(func() (string, error) { return debootstrap("") })
+	debian    = sync.OnceValues(func() (string, error) { return debootstrap(debianSuite, "", "") })
 	graphical = sync.OnceValues(func() (string, error) {
-		return debootstrap("libx11-6,libxext6,libdrm2,libgbm1,libwayland-client0,libwayland-server0,libssl3,libgl1,libegl1")
+		return debootstrap(debianSuite, "-opengl", "libx11-6,libxext6,libdrm2,libgbm1,libwayland-client0,libwayland-server0,libssl3,libgl1,libegl1")
 	})
 )
 
-// debootstrap makes a minimal Debian with some packages more.
-func debootstrap(packages string) (root string, err error) {
+// debootstrap makes a minimal Debian with some packages more, for which suffix
+// stands in its directory's name.
+func debootstrap(suite, suffix, packages string) (root string, err error) {
 	cache, err := cacheDir()
 	if err != nil {
 		return "", err
 	}
-	root = filepath.Join(cache, "debian-"+debianSuite+"-"+runtime.GOARCH)
-	args := []string{"--variant=minbase"}
-	if packages != "" {
-		root += "-opengl"
-		args = append(args, "--include="+packages)
-	}
+	root = filepath.Join(cache, "debian-"+suite+"-"+runtime.GOARCH+suffix)
 	if _, err := os.Stat(root); err == nil {
 		return root, nil
 	}
@@ -56,7 +52,11 @@ func debootstrap(packages string) (root string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(fresh)) }()
-	if out, err := exec.Command("debootstrap", append(args, debianSuite, fresh)...).CombinedOutput(); err != nil {
+	args := []string{"--variant=minbase"}
+	if packages != "" {
+		args = append(args, "--include="+packages)
+	}
+	if out, err := exec.Command("debootstrap", append(args, suite, fresh)...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("debootstrap: %w\n%s", err, lastBytes(out, 500))
 	}
 	if err := os.Chmod(fresh, 0o755); err != nil {

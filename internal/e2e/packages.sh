@@ -8,6 +8,7 @@ set -euo pipefail
 needed=(
 	podman:podman crun:crun runc:runc conmon:conmon newuidmap:uidmap
 	debootstrap:debootstrap strace:strace setpriv:util-linux
+	systemd-nspawn:systemd-container nsenter:util-linux pgrep:procps
 )
 
 cannot() {
