@@ -19,13 +19,14 @@ import (
 // are those that engines read, in their order ([cdi.DefaultSpecDirs]); a path in
 // none of them has only its own directory's neighbours.
 func Neighbours(path string, s *specs.Spec, dirs []string) []discover.Finding {
-	own, err := filepath.Abs(path)
+	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil
 	}
-	rank := slices.Index(dirs, filepath.Dir(own))
+	home := resolve(filepath.Dir(path))
+	rank := slices.IndexFunc(dirs, func(dir string) bool { return resolve(dir) == home })
 	if rank < 0 {
-		dirs, rank = []string{filepath.Dir(own)}, 0
+		dirs, rank = []string{filepath.Dir(path)}, 0
 	}
 	var findings []discover.Finding
 	for i, dir := range dirs {
@@ -34,9 +35,12 @@ func Neighbours(path string, s *specs.Spec, dirs []string) []discover.Finding {
 			continue // engines pass over it too
 		}
 		for _, e := range entries {
+			if i == rank && e.Name() == filepath.Base(path) {
+				continue
+			}
 			other := filepath.Join(dir, e.Name())
 			shared := sharedDevices(other, e, s)
-			if len(shared) == 0 || other == own {
+			if len(shared) == 0 {
 				continue
 			}
 			f := discover.Finding{Module: "spec", Subject: other, Severity: discover.Fault}
@@ -54,6 +58,14 @@ func Neighbours(path string, s *specs.Spec, dirs []string) []discover.Finding {
 		}
 	}
 	return findings
+}
+
+// resolve gives one name to what may have several, as /run/cdi and /var/run/cdi.
+func resolve(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real
+	}
+	return dir
 }
 
 // maxNeighbour bounds what is read of a file that may be anything.

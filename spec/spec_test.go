@@ -295,6 +295,14 @@ func TestNeighboursThatDefineTheSameDevicesAreFound(t *testing.T) {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(c.content), 0o644)); err != nil {
 			t.Fatal(err)
 		}
+		// As /run/cdi is /var/run/cdi.
+		alias := filepath.Join(dir, "alias")
+		if err := os.Symlink(dirs[1], alias); err != nil {
+			t.Fatal(err)
+		}
+		if a, b := spec.Neighbours(filepath.Join(alias, "nvidia.yaml"), s, dirs), spec.Neighbours(filepath.Join(dirs[1], "nvidia.yaml"), s, dirs); !slices.Equal(a, b) {
+			t.Errorf("%s: by another name of the directory %+v, not %+v", c.file, a, b)
+		}
 		got := spec.Neighbours(filepath.Join(dir, "etc/nvidia.yaml"), s, dirs)
 		switch {
 		case c.severity == "" && len(got) > 0:

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"time"
 
-	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
 )
@@ -19,42 +21,55 @@ import (
 // one above it that does. Names that no generation has asked for are passed over,
 // so that a package manager at work elsewhere in /usr/bin goes unnoticed.
 type Files struct {
-	// Ignore says of a path whether its change is of our own making.
+	// Ignore says of a path whether its change is of our own making; nil: none is.
 	Ignore func(path string) bool
+	// Interest says what matters of a directory; nil: the contents of all.
+	Interest func(dir string) Interest
 
 	mu      sync.Mutex
-	watcher *fsnotify.Watcher
+	inotify *inotify
 	lookups *discover.Lookups
-	added   map[string]bool
+	watches map[int]*watched
 	emit    func(Event)
-	// passed are the names passed over since the last Update: should they have
+	// passed are the paths passed over since the last Update: should they have
 	// been asked for by the generation that ended with it, they count after all.
 	passed map[string]bool
 }
 
-// maxPassed bounds what is kept of names passed over; beyond it the next Update
+// watched is a directory with all the paths by which it was asked for.
+type watched struct {
+	paths []string
+	what  Interest
+}
+
+// maxPassed bounds what is kept of paths passed over; beyond it the next Update
 // takes it that one of them mattered.
 const maxPassed = 4096
+
+// gather is for how long events are left in the kernel's queue to be read at once.
+const gather = 10 * time.Millisecond
 
 // Name is "files".
 func (*Files) Name() string { return "files" }
 
 // Run watches until ctx ends.
 func (s *Files) Run(ctx context.Context, emit func(Event)) error {
-	w, err := fsnotify.NewWatcher()
+	i, err := newInotify()
 	if err != nil {
-		return fmt.Errorf("inotify: %w; see fs.inotify.max_user_instances", err)
+		return err
 	}
 	s.mu.Lock()
-	s.watcher, s.emit, s.added, s.passed = w, emit, map[string]bool{}, map[string]bool{}
+	s.inotify, s.emit, s.watches, s.passed = i, emit, map[int]*watched{}, map[string]bool{}
 	lookups := s.lookups
 	s.mu.Unlock()
-	defer func() {
+	end := func() {
 		s.mu.Lock()
-		s.watcher = nil
-		s.mu.Unlock()
-		_ = w.Close()
-	}()
+		defer s.mu.Unlock()
+		s.inotify = nil
+		_ = i.close()
+	}
+	defer end()
+	defer context.AfterFunc(ctx, end)()
 	if lookups != nil {
 		if err := s.Update(lookups); err != nil {
 			return err
@@ -62,41 +77,67 @@ func (s *Files) Run(ctx context.Context, emit func(Event)) error {
 		emit(Event{Source: s.Name(), Detail: "watching"})
 	}
 	for {
+		notices, err := i.read()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.see(notices)
+		// A busy directory that has nothing to do with GPUs wakes us this often only.
 		select {
 		case <-ctx.Done():
 			return nil
-		case e, ok := <-w.Events:
-			if !ok {
-				return errors.New("inotify ended")
-			}
-			s.see(e)
-		case err, ok := <-w.Errors:
-			switch {
-			case !ok:
-				return errors.New("inotify ended")
-			case errors.Is(err, fsnotify.ErrEventOverflow):
-				emit(Event{Source: s.Name(), Detail: "events were lost", Full: true})
-			default:
-				return fmt.Errorf("inotify: %w", err)
-			}
+		case <-time.After(gather):
 		}
 	}
 }
 
-// see deals with one event.
-func (s *Files) see(e fsnotify.Event) {
+// see deals with events.
+func (s *Files) see(notices []notice) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
-		delete(s.added, e.Name) // the kernel dropped the watch of a removed directory
-		_ = s.watcher.Remove(e.Name)
+	for _, n := range notices {
+		if s.inotify == nil {
+			return
+		}
+		if n.mask&unix.IN_Q_OVERFLOW != 0 {
+			s.emit(Event{Source: s.Name(), Detail: "events were lost", Full: true})
+			continue
+		}
+		w := s.watches[n.wd]
+		if w == nil {
+			continue // no longer watched
+		}
+		if n.mask&unix.IN_MOVE_SELF != 0 {
+			// It would be watched on under another path.
+			s.inotify.remove(n.wd)
+		}
+		if n.mask&(unix.IN_MOVE_SELF|unix.IN_IGNORED|unix.IN_UNMOUNT) != 0 {
+			delete(s.watches, n.wd)
+		}
+		paths := make([]string, len(w.paths))
+		for k, dir := range w.paths {
+			paths[k] = filepath.Join(dir, n.name)
+		}
+		s.changed(paths)
 	}
-	switch {
-	case s.lookups == nil || s.Ignore != nil && s.Ignore(e.Name):
-	case s.lookups.Has(e.Name):
-		s.emit(Event{Source: s.Name(), Detail: e.Name})
-	case len(s.passed) < maxPassed:
-		s.passed[e.Name] = true
+}
+
+// changed deals with a change of something that has one or more paths.
+func (s *Files) changed(paths []string) {
+	if s.lookups == nil || s.Ignore != nil && slices.ContainsFunc(paths, s.Ignore) {
+		return
+	}
+	if k := slices.IndexFunc(paths, s.lookups.Has); k >= 0 {
+		s.emit(Event{Source: s.Name(), Detail: paths[k]})
+		return
+	}
+	for _, path := range paths {
+		if len(s.passed) < maxPassed {
+			s.passed[path] = true
+		}
 	}
 }
 
@@ -106,36 +147,10 @@ func (s *Files) Update(l *discover.Lookups) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lookups = l
-	if s.watcher == nil {
+	if s.inotify == nil {
 		return nil // Run will come to it
 	}
-	wanted := map[string]bool{}
-	for _, dir := range l.Directories() {
-		if dir = nearest(dir); dir != "" {
-			wanted[dir] = true
-		}
-	}
-	var errs []error
-	fresh := false
-	for dir := range wanted {
-		if s.added[dir] {
-			continue
-		}
-		switch err := s.watcher.Add(dir); {
-		case err == nil:
-			s.added[dir], fresh = true, true
-		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission):
-			fresh = fresh || errors.Is(err, fs.ErrNotExist)
-		default:
-			errs = append(errs, fmt.Errorf("watch %s: %w", dir, err))
-		}
-	}
-	for dir := range s.added {
-		if !wanted[dir] {
-			_ = s.watcher.Remove(dir)
-			delete(s.added, dir)
-		}
-	}
+	fresh, err := s.watch(l)
 	switch {
 	case fresh:
 		// Something may have changed there before the watch was set.
@@ -150,10 +165,55 @@ func (s *Files) Update(l *discover.Lookups) error {
 		}
 	}
 	clear(s.passed)
-	if len(errs) > 0 {
-		return errs[0]
+	return err
+}
+
+// watch watches the directories of the lookups and no others. All are asked for
+// again, since a path may lead to another directory by now: a mount is not told of.
+// Fresh says that one was not watched before.
+func (s *Files) watch(l *discover.Lookups) (fresh bool, err error) {
+	wanted := map[string]bool{}
+	for _, dir := range l.Directories() {
+		if dir = nearest(dir); dir != "" {
+			wanted[dir] = true
+		}
 	}
-	return nil
+	now := map[int]*watched{}
+	for dir := range wanted {
+		what := Contents
+		if s.Interest != nil {
+			what = s.Interest(dir)
+		}
+		wd, e := s.inotify.add(dir, what)
+		switch {
+		case errors.Is(e, fs.ErrNotExist) || errors.Is(e, unix.ENOTDIR):
+			fresh = true // it was there a moment ago
+			continue
+		case errors.Is(e, fs.ErrPermission):
+			continue
+		case e != nil:
+			err = fmt.Errorf("watch %s: %w", dir, e)
+			continue
+		}
+		if now[wd] == nil {
+			now[wd] = &watched{}
+		}
+		now[wd].paths = append(now[wd].paths, dir)
+		if now[wd].what |= what; now[wd].what != what {
+			// The other path of it asked for more.
+			if _, e := s.inotify.add(dir, now[wd].what); e != nil {
+				fresh = true
+			}
+		}
+		fresh = fresh || s.watches[wd] == nil
+	}
+	for wd := range s.watches {
+		if now[wd] == nil {
+			s.inotify.remove(wd)
+		}
+	}
+	s.watches = now
+	return fresh, err
 }
 
 // nearest is the directory itself or the nearest one above it that exists.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
@@ -18,7 +19,7 @@ import (
 )
 
 // Generator makes and publishes specs for a [Loop]. One goroutine at a time may
-// use it, but for OwnChange.
+// use it, but for OwnChange and Interest.
 type Generator struct {
 	// Host opens the host anew for each look.
 	Host func() (discover.Host, error)
@@ -40,6 +41,7 @@ type Generator struct {
 	Directories, Files []string
 	Publish            spec.PublishOptions
 
+	dev    atomic.Value // string, the directory of the device nodes
 	key    probeKey
 	report *discover.NVMLReport
 
@@ -151,6 +153,7 @@ func (g *Generator) Look(ctx context.Context, full bool) (*Look, error) {
 	// Nodes may come before the driver or sysfs tells of them, hence before any is
 	// looked up.
 	dev := filepath.Join(host.Dev.Path, "dev")
+	g.dev.Store(dev)
 	look.Lookups.AddNames(dev, func(name string) bool { return strings.HasPrefix(name, "nvidia") })
 	for _, dir := range []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"} {
 		look.Lookups.Add(filepath.Join(dev, dir))
@@ -229,6 +232,19 @@ func (g *Generator) Apply(ctx context.Context, look *Look) (spec.Outcome, error)
 func (g *Generator) Exists() bool {
 	_, err := os.Lstat(g.Output)
 	return err == nil
+}
+
+// Interest says what matters of a directory that is watched: of device nodes the
+// names, of specs each write.
+func (g *Generator) Interest(dir string) Interest {
+	dev, _ := g.dev.Load().(string)
+	switch {
+	case dev != "" && (dir == dev || strings.HasPrefix(dir, dev+"/")):
+		return Names
+	case dir == filepath.Dir(g.Output) || slices.Contains(g.SpecDirs, dir):
+		return Writes
+	}
+	return Contents
 }
 
 // OwnChange says of a path that has changed whether it is as Apply left it: a

@@ -2,11 +2,13 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -331,6 +333,96 @@ func TestFiles(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, "etc/cdi/.a.yaml.tmp"), "")
 	quiet("our own temporary file")
+}
+
+// What wakes the watcher is what was asked for, and no more.
+func TestInotifyInterest(t *testing.T) {
+	for name, c := range map[string]struct {
+		what Interest
+		want []string
+	}{
+		"names":    {Names, []string{"create", "chmod", "end"}},
+		"contents": {Contents, []string{"create", "close", "chmod", "end"}},
+		"writes":   {Writes, []string{"create", "write", "close", "chmod", "end"}},
+	} {
+		dir := t.TempDir()
+		i, err := newInotify()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer i.close() //nolint:errcheck // only read
+		if _, err := i.add(dir, c.what); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Create(filepath.Join(dir, "f"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			_, err = f.WriteString("x")
+		}
+		if err := errors.Join(err, f.Close(), os.Chmod(f.Name(), 0o600), os.Mkdir(filepath.Join(dir, "end"), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for !slices.Contains(got, "end") {
+			notices, err := i.read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range notices {
+				switch {
+				case n.name == "end":
+					got = append(got, "end")
+				case n.name != "f":
+					t.Errorf("%s: notice of %q", name, n.name)
+				default:
+					got = append(got, map[uint32]string{
+						unix.IN_CREATE: "create", unix.IN_MODIFY: "write", unix.IN_CLOSE_WRITE: "close", unix.IN_ATTRIB: "chmod",
+					}[n.mask])
+				}
+			}
+		}
+		if got = slices.Compact(got); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// A directory that is asked for by two paths is watched for both, and a path that
+// has come to lead to another directory is watched there.
+func TestFilesFollowsPaths(t *testing.T) {
+	dir := t.TempDir()
+	lib, alias := filepath.Join(dir, "usr/lib"), filepath.Join(dir, "lib")
+	write(t, filepath.Join(lib, "x"), "")
+	if err := os.Symlink("usr/lib", alias); err != nil {
+		t.Fatal(err)
+	}
+	l := discover.NewLookups()
+	l.AddFile(filepath.Join(lib, "a"))
+	l.AddFile(filepath.Join(alias, "b"))
+	s := &Files{}
+	if err := s.Update(l); err != nil {
+		t.Fatal(err)
+	}
+	events := listen(t, s)
+	await(t, events, "watching")
+	for range 3 {
+		write(t, filepath.Join(lib, "a"), "")
+		await(t, events, filepath.Join(lib, "a"))
+		write(t, filepath.Join(lib, "b"), "")
+		await(t, events, filepath.Join(alias, "b"))
+		// Another directory takes its place, which for a mount nobody would tell.
+		write(t, filepath.Join(dir, "new/x"), "")
+		if err := unix.Renameat2(unix.AT_FDCWD, filepath.Join(dir, "new"), unix.AT_FDCWD, lib, unix.RENAME_EXCHANGE); err != nil {
+			t.Fatal(err)
+		}
+		await(t, events, lib)
+		if err := s.Update(l); err != nil {
+			t.Fatal(err)
+		}
+		await(t, events, "new directories")
+	}
 }
 
 // A name that comes while it is not yet asked for counts when the generation that

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"tags.cncf.io/container-device-interface/pkg/cdi"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/spec"
@@ -90,7 +89,7 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	s, left, err := spec.New(inv, options)
 	findings := slices.Concat(inv.Findings, left)
 	if s != nil && f.spec.output != "-" {
-		findings = append(findings, spec.Neighbours(f.spec.output, s, cdi.DefaultSpecDirs)...)
+		findings = append(findings, spec.Neighbours(f.spec.output, s, f.spec.dirs)...)
 	}
 	if err := writeReport(os.Stderr, f.report, findings); err != nil {
 		return err

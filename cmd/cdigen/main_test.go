@@ -92,7 +92,7 @@ func (m tests) Run() int {
 	return status
 }
 
-func build(t *testing.T) programs {
+func build(t testing.TB) programs {
 	t.Helper()
 	p, err := built()
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
 
 	"github.com/cdigen/cdigen/spec"
 )
@@ -19,6 +20,7 @@ type specFlags struct {
 	devices       []string
 	noAll         bool
 	maxVersion    string
+	dirs          []string
 	lockTimeout   time.Duration
 	contents      contentFlags
 }
@@ -35,6 +37,7 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.devices, "device", nil, "put only these `devices` in, by index, UUID, g:m or PCI address (default: all)")
 	flags.BoolVar(&f.noAll, "no-all", false, "leave out the device named all")
 	flags.StringVar(&f.maxVersion, "max-cdi-version", "", "newest CDI `version` the spec may need, for older engines; what needs more is left out (default: no limit; the lowest possible is used)")
+	flags.StringSliceVar(&f.dirs, "spec-dir", cdi.DefaultSpecDirs, "`directories` that engines read, by rising priority, to look for other specs of the same devices")
 	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
 	f.contents.add(flags)
 }

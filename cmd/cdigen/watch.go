@@ -20,7 +20,6 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-	"tags.cncf.io/container-device-interface/pkg/cdi"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/spec"
@@ -132,6 +131,13 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 	if _, err := first.host(); err != nil {
 		return nil, err
 	}
+	var dirs []string
+	for _, dir := range f.spec.dirs {
+		if dir, err = filepath.Abs(dir); err != nil {
+			return nil, err
+		}
+		dirs = append(dirs, dir)
+	}
 	discovery, err := f.host.discoverOptions()
 	if err != nil {
 		return nil, err
@@ -143,7 +149,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		Spec:     func() (spec.Options, error) { return f.spec.options(f.host.arch) },
 		Output:   f.spec.output,
 		Format:   format,
-		SpecDirs: cdi.DefaultSpecDirs,
+		SpecDirs: dirs,
 		Publish:  f.spec.publishOptions(),
 		// Where NVIDIA's GPU operator tells that the driver container is ready.
 		Directories: []string{"/run/nvidia/validations"},
@@ -189,7 +195,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	defer lock.Close()
 
-	files := &watch.Files{Ignore: generator.OwnChange}
+	files := &watch.Files{Ignore: generator.OwnChange, Interest: generator.Interest}
 	hangup := newHangup()
 	l := &watch.Loop{
 		Options:  f.options(),
