@@ -1,4 +1,4 @@
-// Package ldcache reads ld.so.cache, the dynamic loader's index of libraries.
+// Package ldcache reads and writes ld.so.cache, the dynamic loader's index of libraries.
 //
 // The formats are those of glibc's sysdeps/generic/dl-cache.h: the old one, the
 // old one with the new one behind it (what ldconfig wrote until glibc 2.32), and

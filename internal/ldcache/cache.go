@@ -1,0 +1,409 @@
+package ldcache
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+)
+
+// Cache is a whole ld.so.cache, from [Read] or [Empty], which can be added to and
+// written again as ldconfig would.
+type Cache struct {
+	// Layout is how it is written.
+	Layout Layout
+	// Entries in the order in which the loader prefers them.
+	Entries []Entry
+	// HWCaps are the names of glibc-hwcaps subdirectories, by the number in the lower
+	// half of [Entry.HWCap].
+	HWCaps []string
+	// Generator is what ldconfig says of itself, since glibc 2.33; empty: nothing.
+	Generator string
+
+	// unused are strings that no entry names and ldconfig writes nevertheless: those
+	// of subdirectories with no library in them.
+	unused []string
+	order  byteOrder
+	// merged: since glibc 2.33 a string that is the end of another one shares its
+	// place, and entries for some processors only are told by name.
+	merged bool
+}
+
+type byteOrder interface {
+	binary.ByteOrder
+	binary.AppendByteOrder
+}
+
+// Empty is a cache without libraries, as ldconfig of a glibc since 2.33 writes it.
+// The generator is what ldconfig would say of itself.
+func Empty(generator string) *Cache {
+	return &Cache{Generator: generator, order: binary.NativeEndian, merged: true}
+}
+
+// Layout of the formats in a file.
+type Layout int
+
+// The layouts. A cache that does not exist yet is [New].
+const (
+	// New is the new format alone, what ldconfig writes since glibc 2.32.
+	New Layout = iota
+	// Compat is the old format with the new one behind it.
+	Compat
+	// Old is the old format alone.
+	Old
+)
+
+const (
+	hwcapExtension = 1 << 62 // of Entry.HWCap: its lower half is a number in HWCaps
+
+	extensionMagic   = 0xeaa42174
+	extensionHeader  = 8  // uint32 magic, uint32 number of sections
+	extensionSection = 16 // uint32 tag, uint32 flags, uint32 offset, uint32 size
+	tagGenerator     = 0
+	tagHWCaps        = 1
+
+	// Limits of what is read, far from what any system has. The names of entries can
+	// share bytes, so that without a limit a short file could stand for a huge one.
+	maxStrings  = 16 << 20
+	maxSections = 16
+	maxHWCaps   = 4096
+)
+
+// Read reads a cache to be added to. An error says that it is damaged.
+func Read(data []byte) (*Cache, error) {
+	list, err := Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	total := 0
+	for _, e := range list {
+		total += len(e.Name) + len(e.Path)
+	}
+	if total > maxStrings {
+		return nil, fmt.Errorf("ld.so.cache: its %d entries have names of %d bytes, more than %d", len(list), total, maxStrings)
+	}
+	c := &Cache{Entries: list, order: binary.NativeEndian}
+	start := bytes.Index(data, []byte(newMagic))
+	switch {
+	case bytes.HasPrefix(data, []byte(newMagic)):
+	case start > 0 && (start == oldEnd(data) || start == (oldEnd(data)+7)&^7):
+		c.Layout = Compat
+	default:
+		// It does not say which of the two ways its strings are written.
+		c.Layout, c.merged = Old, true
+		c.findUnused(data[oldEnd(data):])
+		if !bytes.Equal(c.Encode(), data) {
+			c.merged, c.unused = false, nil
+		}
+		return c, nil
+	}
+	header := data[start:]
+	switch header[28] & endianMask {
+	case endianBig:
+		c.order = binary.BigEndian
+	case endianLittle:
+		c.order = binary.LittleEndian
+	}
+	offset := c.order.Uint32(header[32:])
+	if c.merged = offset != 0; !c.merged {
+		return c, nil
+	}
+	if err := c.readExtension(data, header, offset); err != nil {
+		return nil, err
+	}
+	if from, length := newHeader+newEntry*len(c.Entries), c.order.Uint32(header[24:]); uint64(from)+uint64(length) <= uint64(len(header)) {
+		c.findUnused(header[from:][:length])
+	}
+	return c, nil
+}
+
+// oldEnd is where the entries of the old format end.
+func oldEnd(data []byte) int {
+	return oldHeader + int(binary.NativeEndian.Uint32(data[12:]))*oldEntry
+}
+
+// section is a part of a cache, bounds checked.
+func section(data []byte, offset, size uint32) ([]byte, error) {
+	if uint64(offset)+uint64(size) > uint64(len(data)) {
+		return nil, errors.New("ld.so.cache: an extension points outside the file")
+	}
+	return data[offset:][:size], nil
+}
+
+// readExtension reads the sections behind the strings. Their offsets count from
+// the start of the file, those of strings from the header of the new format.
+func (c *Cache) readExtension(file, header []byte, offset uint32) error {
+	head, err := section(file, offset, extensionHeader)
+	if err != nil {
+		return err
+	}
+	count := c.order.Uint32(head[4:])
+	if c.order.Uint32(head) != extensionMagic || count > maxSections {
+		return errors.New("ld.so.cache: unknown extension")
+	}
+	table, err := section(file, offset+extensionHeader, count*extensionSection)
+	if err != nil {
+		return err
+	}
+	text := string(header)
+	for ; len(table) > 0; table = table[extensionSection:] {
+		content, err := section(file, c.order.Uint32(table[8:]), c.order.Uint32(table[12:]))
+		if err != nil {
+			return err
+		}
+		switch c.order.Uint32(table) {
+		case tagGenerator:
+			c.Generator = string(content[:min(len(content), maxString)])
+		case tagHWCaps:
+			if len(content)/4 > maxHWCaps {
+				return fmt.Errorf("ld.so.cache: %d kinds of processors", len(content)/4)
+			}
+			for ; len(content) >= 4; content = content[4:] {
+				name, ok := stringAt(text, c.order.Uint32(content))
+				if !ok {
+					return errors.New("ld.so.cache: a name of a processor is outside the file")
+				}
+				c.HWCaps = append(c.HWCaps, name)
+			}
+		}
+	}
+	return nil
+}
+
+// findUnused looks in a table for strings that nothing points to. They are names
+// of subdirectories, which are not like those of libraries.
+func (c *Cache) findUnused(table []byte) {
+	for s := range strings.SplitSeq(strings.TrimSuffix(string(table), "\x00"), "\x00") {
+		if strings.Contains(s, ".so") || s == "" || len(s) >= maxString || len(c.unused) == maxHWCaps || slices.Contains(c.HWCaps, s) ||
+			slices.ContainsFunc(c.Entries, func(e Entry) bool { return e.Name == s || e.Path == s }) {
+			continue
+		}
+		c.unused = append(c.unused, s)
+	}
+}
+
+// strings are all that the table has to have: two for each entry, then others.
+func (c *Cache) strings() []string {
+	list := make([]string, 0, 2*len(c.Entries)+len(c.HWCaps)+len(c.unused))
+	for _, e := range c.Entries {
+		list = append(list, e.Name, e.Path)
+	}
+	return append(append(list, c.HWCaps...), c.unused...)
+}
+
+// Add puts an entry where ldconfig would. Of those with its name and flags it is
+// the last, or goes before the first of them for which before is true. An entry
+// that is there already stays the only one, and Add says that nothing has changed.
+func (c *Cache) Add(e Entry, before func(Entry) bool) bool {
+	first, _ := slices.BinarySearchFunc(c.Entries, e, c.compare)
+	at := -1
+	i := first
+	for ; i < len(c.Entries) && c.compare(c.Entries[i], e) == 0; i++ {
+		if c.Entries[i] == e {
+			return false
+		}
+		if at < 0 && before != nil && before(c.Entries[i]) {
+			at = i
+		}
+	}
+	if at < 0 {
+		at = i
+	}
+	c.Entries = slices.Insert(c.Entries, at, e)
+	return true
+}
+
+// compare orders entries as the loader's search expects them.
+func (c *Cache) compare(a, b Entry) int {
+	if order := compareNames(b.Name, a.Name); order != 0 {
+		return order
+	}
+	if order := cmp.Compare(int32(b.Flags), int32(a.Flags)); order != 0 { //nolint:gosec // signed in the file
+		return order
+	}
+	if !c.merged { // the most specific processor first
+		return cmp.Or(cmp.Compare(bits.OnesCount64(b.HWCap), bits.OnesCount64(a.HWCap)), cmp.Compare(b.HWCap, a.HWCap))
+	}
+	special := func(e Entry) (string, bool) {
+		n := uint32(e.HWCap) //nolint:gosec // the lower half
+		if e.HWCap&hwcapExtension == 0 || uint64(n) >= uint64(len(c.HWCaps)) {
+			return "", false
+		}
+		return c.HWCaps[n], true
+	}
+	x, xSpecial := special(a)
+	y, ySpecial := special(b)
+	switch {
+	case xSpecial && !ySpecial:
+		return -1
+	case ySpecial && !xSpecial:
+		return 1
+	}
+	return strings.Compare(x, y)
+}
+
+// compareNames compares names of libraries: runs of digits by their value, and a
+// digit is more than any other byte.
+func compareNames(a, b string) int {
+	digit := func(s string) bool { return s != "" && '0' <= s[0] && s[0] <= '9' }
+	for a != "" {
+		switch {
+		case digit(a) && digit(b):
+			var x, y int32 // which may overflow, as there
+			for ; digit(a); a = a[1:] {
+				x = x*10 + int32(a[0]-'0')
+			}
+			for ; digit(b); b = b[1:] {
+				y = y*10 + int32(b[0]-'0')
+			}
+			if x != y {
+				return cmp.Compare(x, y)
+			}
+		case digit(a):
+			return 1
+		case digit(b):
+			return -1
+		case b == "":
+			return 1
+		case a[0] != b[0]:
+			return cmp.Compare(int8(a[0]), int8(b[0])) //nolint:gosec // char is signed there
+		default:
+			a, b = a[1:], b[1:]
+		}
+	}
+	if b != "" {
+		return -1
+	}
+	return 0
+}
+
+// Encode writes the cache as ldconfig of the same generation does.
+func (c *Cache) Encode() []byte {
+	order := c.order
+	var table []byte
+	var offsets []uint32
+	if c.merged {
+		table, offsets = mergeEnds(c.strings())
+	}
+	// Otherwise each entry has two strings of its own.
+	at := func(s string, number int) uint32 {
+		if c.merged {
+			return offsets[number]
+		}
+		n := uint32(len(table)) //nolint:gosec // bounded by what was read
+		table = append(append(table, s...), 0)
+		return n
+	}
+	var old []byte
+	entries := make([]byte, 0, newEntry*len(c.Entries))
+	base := uint32(0)
+	if c.Layout != Old {
+		base = uint32(newHeader + newEntry*len(c.Entries)) //nolint:gosec // as above
+	}
+	oldCount := 0
+	for i, e := range c.Entries {
+		name, path := base+at(e.Name, 2*i), base+at(e.Path, 2*i+1)
+		if c.merged || e.HWCap == 0 {
+			oldCount++
+			old = append32(order, old, e.Flags, name, path)
+		}
+		entries = order.AppendUint64(append32(order, entries, e.Flags, name, path, 0), e.HWCap)
+	}
+	var file []byte
+	if c.Layout != New {
+		if c.Layout == Compat && oldCount%2 == 1 {
+			oldCount++
+			old = append(old, old[len(old)-oldEntry:]...)
+		}
+		file = append(append(file, oldMagic...), 0)
+		file = append(append32(order, file, uint32(oldCount)), old...) //nolint:gosec // as above
+	}
+	if c.Layout == Old {
+		return append(file, table...)
+	}
+	start := len(file)
+	file = append(file, newMagic...)
+	file = append32(order, file, uint32(len(c.Entries)), uint32(len(table))) //nolint:gosec // as above
+	file = append(file, make([]byte, newHeader-28)...)
+	file = append(append(file, entries...), table...)
+	if !c.merged {
+		return file
+	}
+	file[start+28] = endianLittle
+	if order.Uint16([]byte{0, 1}) == 1 {
+		file[start+28] = endianBig
+	}
+	for len(file)%4 != 0 {
+		file = append(file, 0)
+	}
+	order.PutUint32(file[start+32:], uint32(len(file))) //nolint:gosec // as above
+	for i := range offsets {
+		offsets[i] += base
+	}
+	return c.appendExtension(order, file, offsets[2*len(c.Entries):])
+}
+
+// appendExtension writes the sections, of which that of the processors is left out
+// when it is empty. Their names stand at offsets.
+func (c *Cache) appendExtension(order byteOrder, file []byte, offsets []uint32) []byte {
+	sections := uint32(1)
+	if len(c.HWCaps) > 0 {
+		sections++
+	}
+	names := uint32(len(file)) + extensionHeader + sections*extensionSection //nolint:gosec // bounded by what was read
+	size := uint32(4 * len(c.HWCaps))                                        //nolint:gosec // as above
+	file = append32(order, file, extensionMagic, sections)
+	file = append32(order, file, tagGenerator, 0, names+size, uint32(len(c.Generator))) //nolint:gosec // as above
+	if size > 0 {
+		file = append32(order, file, tagHWCaps, 0, names, size)
+	}
+	file = append32(order, file, offsets[:len(c.HWCaps)]...)
+	return append(file, c.Generator...)
+}
+
+func append32(order byteOrder, b []byte, list ...uint32) []byte {
+	for _, v := range list {
+		b = order.AppendUint32(b, v)
+	}
+	return b
+}
+
+// mergeEnds makes a table of strings, each ended by a zero byte, in which a string
+// that is the end of another one has no place of its own, and gives the place of each.
+func mergeEnds(list []string) (table []byte, offsets []uint32) {
+	sorted := make([]int, len(list))
+	size := 0
+	for i, s := range list {
+		sorted[i] = i
+		size += len(s) + 1
+	}
+	slices.SortFunc(sorted, func(a, b int) int { return compareEnds(list[a], list[b]) })
+	table = make([]byte, 0, size)
+	offsets = make([]uint32, len(list))
+	last := 0
+	for k, i := range sorted {
+		if s := list[i]; k > 0 && strings.HasSuffix(list[last], s) {
+			offsets[i] = offsets[last] + uint32(len(list[last])-len(s)) //nolint:gosec // bounded by what was read
+		} else {
+			offsets[i] = uint32(len(table)) //nolint:gosec // as above
+			table = append(append(table, s...), 0)
+		}
+		last = i
+	}
+	return table, offsets
+}
+
+// compareEnds compares from the last byte on: the greater byte first, the longer
+// of two of which one is the other's end.
+func compareEnds(a, b string) int {
+	for i := 1; i <= min(len(a), len(b)); i++ {
+		if x, y := a[len(a)-i], b[len(b)-i]; x != y {
+			return cmp.Compare(y, x)
+		}
+	}
+	return cmp.Compare(len(b), len(a))
+}
