@@ -410,6 +410,13 @@ func (m *machine) testWatching(t *testing.T) {
 	m.until("READY after the reload", func() bool { return m.show("cdigen.service", "ActiveState") == "active" })
 	check(t, os.Remove(m.path("/etc/cdi/nvidia.yaml")))
 	m.follows("its removal")
+	// Everybody may read the spec and ask for the status, whatever the service's umask.
+	if info, err := os.Stat(m.path("/etc/cdi/nvidia.yaml")); err != nil || info.Mode() != 0o644 {
+		t.Errorf("the spec: %v, %v", info, err)
+	}
+	if out := m.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cdigen", "status"); !strings.Contains(out, "8 GPUs, 29 devices") {
+		t.Errorf("status for an ordinary user:\n%s", out)
+	}
 	// A second one on the same spec is refused, by name.
 	if _, err := m.try("cdigen", "watch"); err == nil || !strings.Contains(err.Error(), "another cdigen watch (process "+m.show("cdigen.service", "MainPID")+") keeps /etc/cdi/nvidia.yaml") {
 		t.Errorf("a second watcher: %v", err)
