@@ -33,11 +33,6 @@ type Cache struct {
 	merged bool
 }
 
-type byteOrder interface {
-	binary.ByteOrder
-	binary.AppendByteOrder
-}
-
 // Empty is a cache without libraries, as ldconfig of a glibc since 2.33 writes it.
 // The generator is what ldconfig would say of itself.
 func Empty(generator string) *Cache {
@@ -86,27 +81,23 @@ func Read(data []byte) (*Cache, error) {
 	if total > maxStrings {
 		return nil, fmt.Errorf("ld.so.cache: its %d entries have names of %d bytes, more than %d", len(list), total, maxStrings)
 	}
-	c := &Cache{Entries: list, order: binary.NativeEndian}
-	start := bytes.Index(data, []byte(newMagic))
-	switch {
-	case bytes.HasPrefix(data, []byte(newMagic)):
-	case start > 0 && (start == oldEnd(data) || start == (oldEnd(data)+7)&^7):
-		c.Layout = Compat
-	default:
+	layout, start, err := layoutOf(data)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cache{Entries: list, Layout: layout}
+	if layout == Old {
 		// It does not say which of the two ways its strings are written.
-		c.Layout, c.merged = Old, true
-		c.findUnused(data[oldEnd(data):])
+		c.order, c.merged = binary.NativeEndian, true
+		c.findUnused(data[start:])
 		if !bytes.Equal(c.Encode(), data) {
 			c.merged, c.unused = false, nil
 		}
 		return c, nil
 	}
 	header := data[start:]
-	switch header[28] & endianMask {
-	case endianBig:
-		c.order = binary.BigEndian
-	case endianLittle:
-		c.order = binary.LittleEndian
+	if c.order, err = orderOf(header); err != nil {
+		return nil, err
 	}
 	offset := c.order.Uint32(header[32:])
 	if c.merged = offset != 0; !c.merged {
@@ -119,11 +110,6 @@ func Read(data []byte) (*Cache, error) {
 		c.findUnused(header[from:][:length])
 	}
 	return c, nil
-}
-
-// oldEnd is where the entries of the old format end.
-func oldEnd(data []byte) int {
-	return oldHeader + int(binary.NativeEndian.Uint32(data[12:]))*oldEntry
 }
 
 // section is a part of a cache, bounds checked.
@@ -199,9 +185,8 @@ func (c *Cache) strings() []string {
 // the last, or goes before the first of them for which before is true. An entry
 // that is there already stays the only one, and Add says that nothing has changed.
 func (c *Cache) Add(e Entry, before func(Entry) bool) bool {
-	first, _ := slices.BinarySearchFunc(c.Entries, e, c.compare)
+	i, _ := slices.BinarySearchFunc(c.Entries, e, c.compare)
 	at := -1
-	i := first
 	for ; i < len(c.Entries) && c.compare(c.Entries[i], e) == 0; i++ {
 		if c.Entries[i] == e {
 			return false
@@ -344,12 +329,13 @@ func (c *Cache) Encode() []byte {
 	for i := range offsets {
 		offsets[i] += base
 	}
-	return c.appendExtension(order, file, offsets[2*len(c.Entries):])
+	return c.appendExtension(file, offsets[2*len(c.Entries):])
 }
 
 // appendExtension writes the sections, of which that of the processors is left out
 // when it is empty. Their names stand at offsets.
-func (c *Cache) appendExtension(order byteOrder, file []byte, offsets []uint32) []byte {
+func (c *Cache) appendExtension(file []byte, offsets []uint32) []byte {
+	order := c.order
 	sections := uint32(1)
 	if len(c.HWCaps) > 0 {
 		sections++

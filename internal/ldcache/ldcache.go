@@ -61,47 +61,66 @@ const (
 // prefers them. The strings of the entries share one copy of the data, so that
 // memory is bounded by the data's length.
 func Parse(data []byte) ([]Entry, error) {
+	layout, start, err := layoutOf(data)
+	if err != nil {
+		return nil, err
+	}
+	if layout == Old {
+		order := binary.NativeEndian
+		return entries(data[start:], data[oldHeader:], order, oldEntry, order.Uint32(data[12:]))
+	}
+	order, err := orderOf(data[start:])
+	if err != nil {
+		return nil, err
+	}
+	return entries(data[start:], data[start+newHeader:], order, newEntry, order.Uint32(data[start+20:]))
+}
+
+// layoutOf says which formats are in a file, and where the new one starts, or in
+// one without it the strings.
+func layoutOf(data []byte) (layout Layout, start int, err error) {
 	switch {
 	case bytes.HasPrefix(data, []byte(newMagic)):
-		return parseNew(data)
-	case bytes.HasPrefix(data, []byte(oldMagic)):
-		return parseOld(data)
+		return New, 0, nil
+	case !bytes.HasPrefix(data, []byte(oldMagic)):
+		return 0, 0, errors.New("not an ld.so.cache: unknown magic")
+	case len(data) < oldHeader:
+		return 0, 0, errCutOff
 	}
-	return nil, errors.New("not an ld.so.cache: unknown magic")
-}
-
-func parseNew(data []byte) ([]Entry, error) {
-	if len(data) < newHeader {
-		return nil, errors.New("ld.so.cache: header cut off")
-	}
-	var order binary.ByteOrder = binary.LittleEndian
-	switch data[28] & endianMask {
-	case endianUnset:
-		order = binary.NativeEndian
-	case endianLittle:
-	case endianBig:
-		order = binary.BigEndian
-	default:
-		return nil, errors.New("ld.so.cache: marked as invalid")
-	}
-	return entries(data, data[newHeader:], order, newEntry, order.Uint32(data[20:]))
-}
-
-func parseOld(data []byte) ([]Entry, error) {
-	if len(data) < oldHeader {
-		return nil, errors.New("ld.so.cache: header cut off")
-	}
-	order := binary.NativeEndian
-	count := order.Uint32(data[12:])
+	count := binary.NativeEndian.Uint32(data[12:])
 	if uint64(count) > uint64(len(data)-oldHeader)/oldEntry {
-		return nil, tooMany(count)
+		return 0, 0, tooMany(count)
 	}
 	end := oldHeader + int(count)*oldEntry
 	// The new format stands at the next multiple of 8, where there is one.
 	if at := (end + 7) &^ 7; at < len(data) && bytes.HasPrefix(data[at:], []byte(newMagic)) {
-		return parseNew(data[at:])
+		return Compat, at, nil
 	}
-	return entries(data[end:], data[oldHeader:], order, oldEntry, count)
+	return Old, end, nil
+}
+
+var errCutOff = errors.New("ld.so.cache: header cut off")
+
+// byteOrder of a cache, to read and to write it.
+type byteOrder interface {
+	binary.ByteOrder
+	binary.AppendByteOrder
+}
+
+// orderOf is the byte order of the new format, by its header.
+func orderOf(header []byte) (byteOrder, error) {
+	if len(header) < newHeader {
+		return nil, errCutOff
+	}
+	switch header[28] & endianMask {
+	case endianUnset:
+		return binary.NativeEndian, nil
+	case endianLittle:
+		return binary.LittleEndian, nil
+	case endianBig:
+		return binary.BigEndian, nil
+	}
+	return nil, errors.New("ld.so.cache: marked as invalid")
 }
 
 func tooMany(count uint32) error {
