@@ -139,7 +139,7 @@ install: build ## Install programs, systemd units, udev rules below DESTDIR/PREF
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(unitdir)' '$(presetdir)' '$(udevrulesdir)' '$(dir $(settings))'
 	install -m 0755 $(BINARIES) '$(DESTDIR)$(PREFIX)/bin'
 	for unit in $(UNITS); do \
-	  sed -e '/^@hardening@$$/{r packaging/systemd/hardening.conf' -e 'd}' \
+	  sed -e '/^@order@$$/{r packaging/systemd/order.conf' -e 'd}' -e '/^@hardening@$$/{r packaging/systemd/hardening.conf' -e 'd}' \
 	    -e 's|@bindir@|$(PREFIX)/bin|; s|@sysconfdir@|$(SYSCONFDIR)|' packaging/systemd/$$unit.in >'$(unitdir)'/$$unit; \
 	  chmod 0644 '$(unitdir)'/$$unit; \
 	done

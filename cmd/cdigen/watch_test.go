@@ -51,10 +51,7 @@ func newRig(t testing.TB, name string) *rig {
 	r.host = filepath.Join(r.dir, "host")
 	r.live = hosttest.Load(t, name)
 	r.build(r.live, r.host)
-	r.args = []string{
-		"--driver-root", r.live.DriverRoot(r.host), "--dev-root", r.host, "--proc-root", filepath.Join(r.host, "proc"),
-		"--sys-root", filepath.Join(r.host, "sys"), "--nvml-probe", p.probe,
-	}
+	r.args = append(hosttest.Flags(r.live.DriverRoot(r.host), r.host), "--nvml-probe", p.probe)
 	kmsg := filepath.Join(r.dir, "kmsg")
 	if err := unix.Mkfifo(kmsg, 0o600); err != nil {
 		t.Fatal(err)
@@ -115,22 +112,12 @@ func (r *rig) start(args ...string) {
 // settle waits until nothing is left to do.
 func (r *rig) settle() {
 	r.t.Helper()
-	last, since := -1, time.Now()
-	r.until("rest", func() bool {
-		if n := r.status().Generations; n != last {
-			last, since = n, time.Now()
-		}
-		return time.Since(since) > 400*time.Millisecond
-	})
+	r.until("rest", hosttest.Constantly(func() int { return r.status().Generations }, 400*time.Millisecond))
 }
 
 func (r *rig) until(what string, holds func() bool) {
 	r.t.Helper()
-	for limit := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(limit) {
-			r.t.Fatalf("never came: %s", what)
-		}
-	}
+	hosttest.Until(r.t, what, patience, 5*time.Millisecond, holds)
 }
 
 func (r *rig) status() *watch.Status {
@@ -499,7 +486,7 @@ func TestWatchIdles(t *testing.T) {
 		t.Errorf("it logs while idle: %s", now[len(logged):])
 	}
 	// Of which half is the program's own text and data.
-	if size := r.residentSize(); size > 20<<10 {
+	if size := hosttest.ResidentSize(r.t, r.cmd.Process.Pid); size > 20<<10 {
 		t.Errorf("%d KiB resident", size)
 	} else {
 		t.Logf("%d KiB resident", size)
@@ -520,7 +507,7 @@ func BenchmarkWatchIdle(b *testing.B) {
 			used := r.processorTime() - before
 			b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/poll")
 			b.ReportMetric(100*used.Seconds()/float64(b.N), "%core-at-1s")
-			b.ReportMetric(float64(r.residentSize())/1024, "RSS-MiB")
+			b.ReportMetric(float64(hosttest.ResidentSize(r.t, r.cmd.Process.Pid))/1024, "RSS-MiB")
 			b.ReportMetric(0, "ns/op") // is the time slept
 		})
 	}
@@ -545,20 +532,6 @@ func (r *rig) processorTime() (used time.Duration) {
 		used += time.Duration(nanoseconds)
 	}
 	return used
-}
-
-// residentSize is in KiB.
-func (r *rig) residentSize() (size int) {
-	r.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	if _, err := fmt.Sscan(rest, &size); err != nil {
-		r.t.Fatal(err)
-	}
-	return size
 }
 
 // A probe that hangs or crashes, a full disk and a read-only directory are each

@@ -15,6 +15,7 @@ import (
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
 	"github.com/cdigen/cdigen/internal/driverroots"
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
@@ -55,8 +56,7 @@ func specs8(b *testing.B) (ours, theirs string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	generate(b, filepath.Join(bin, "cdigen"), "generate", "--driver-root", driver, "--dev-root", host,
-		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"), "--output", filepath.Join(ours, "nvidia.yaml"))
+	generate(b, filepath.Join(bin, "cdigen"), append([]string{"generate", "--output", filepath.Join(ours, "nvidia.yaml")}, hosttest.Flags(driver, host)...)...)
 	generate(b, generator, "--quiet", "cdi", "generate", "--mode", "nvml", "--driver-root", driver, "--dev-root", host,
 		"--nvidia-cdi-hook-path", hook, "--output", filepath.Join(theirs, "nvidia.yaml"))
 	return ours, theirs
@@ -180,8 +180,7 @@ func BenchmarkSpecLoad(b *testing.B) {
 		b.Fatal(err)
 	}
 	ours, theirs := filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
-	generate(b, filepath.Join(bin, "cdigen"), "generate", "--driver-root", host, "--dev-root", host,
-		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"), "--output", filepath.Join(ours, "nvidia.yaml"))
+	generate(b, filepath.Join(bin, "cdigen"), append([]string{"generate", "--output", filepath.Join(ours, "nvidia.yaml")}, hosttest.Flags(host, host)...)...)
 	// nvidia-ctk reads the capabilities from /proc itself, so it gets one.
 	script := `mount -t tmpfs none /mnt && mkdir /mnt/real && mount -t proc none /mnt/real && cp -r "$1"/. /mnt/ &&
 ln -s real/self /mnt/self && mount --move /mnt /proc && shift && exec "$@"`

@@ -14,6 +14,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/internal/driverroots"
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
 )
 
@@ -51,8 +52,7 @@ func publishDriver(t *testing.T, root, version string, args ...string) *specs.Sp
 		t.Fatal(err)
 	}
 	const output = "/etc/cdi/nvidia.yaml"
-	args = append([]string{"generate", "--strict", "--no-nvml", "--driver-root", root, "--dev-root", host,
-		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"), "--output", output}, args...)
+	args = slices.Concat([]string{"generate", "--strict", "--no-nvml", "--output", output}, hosttest.Flags(root, host), args)
 	if err := command(work, filepath.Join(bin, "cdigen"), args...); err != nil {
 		t.Fatal(err)
 	}

@@ -5,10 +5,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
@@ -63,10 +65,7 @@ func publish(t *testing.T, args ...string) {
 		t.Fatal(err)
 	}
 	host := simulatedHost(t)
-	args = append([]string{
-		"generate", "--strict", "--driver-root", host, "--dev-root", host,
-		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"),
-	}, args...)
+	args = slices.Concat([]string{"generate", "--strict"}, hosttest.Flags(host, host), args)
 	if err := command(work, filepath.Join(bin, "cdigen"), args...); err != nil {
 		t.Fatal(err)
 	}

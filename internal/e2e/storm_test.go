@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -81,7 +79,7 @@ func TestStorm(t *testing.T) {
 	memory, descriptors := w.memory(t), w.descriptors(t)
 	w.change(t, storm, stormChanges)
 	want := w.fresh(t)
-	w.until(t, "the right spec", func() bool { got, _ := os.ReadFile(w.spec); return bytes.Equal(got, want) })
+	until(t, "the right spec", func() bool { got, _ := os.ReadFile(w.spec); return bytes.Equal(got, want) })
 	close(done)
 	readers.Wait()
 
@@ -120,9 +118,7 @@ func watchDemo(t *testing.T, dir string) *watcher {
 	check(t, err)
 	w := &watcher{bin: filepath.Join(bin, "cdigen"), host: filepath.Join(dir, "host"), spec: "/etc/cdi/nvidia.yaml", run: filepath.Join(dir, "run")}
 	check(t, hosttest.Load(t, "demo").Build(w.host, simhost.Options{NVMLLibrary: nvml}))
-	w.args = []string{
-		"--driver-root", w.host, "--dev-root", w.host, "--proc-root", filepath.Join(w.host, "proc"), "--sys-root", filepath.Join(w.host, "sys"),
-	}
+	w.args = hosttest.Flags(w.host, w.host)
 	var log hosttest.Log
 	w.cmd = exec.Command(w.bin, append([]string{"watch", "--runtime-dir", w.run, "--kernel-log=", "--grace", "200ms"}, w.args...)...)
 	w.cmd.Stderr = &log
@@ -137,17 +133,8 @@ func watchDemo(t *testing.T, dir string) *watcher {
 		}
 		_ = os.Remove(w.spec)
 	})
-	w.until(t, "the first spec", func() bool { s, err := w.ask(); return err == nil && s.Ready })
+	until(t, "the first spec", func() bool { s, err := w.ask(); return err == nil && s.Ready })
 	return w
-}
-
-func (w *watcher) until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for limit := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatalf("never came: %s", what)
-		}
-	}
 }
 
 func (w *watcher) ask() (*watch.Status, error) {
@@ -176,15 +163,7 @@ func (w *watcher) fresh(t *testing.T) []byte {
 }
 
 // memory is the resident size in KiB.
-func (w *watcher) memory(t *testing.T) int {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.cmd.Process.Pid))
-	check(t, err)
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	n, err := strconv.Atoi(strings.Fields(rest)[0])
-	check(t, err)
-	return n
-}
+func (w *watcher) memory(t *testing.T) int { return hosttest.ResidentSize(t, w.cmd.Process.Pid) }
 
 func (w *watcher) descriptors(t *testing.T) int {
 	t.Helper()

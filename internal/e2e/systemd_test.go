@@ -83,14 +83,13 @@ func (m *machine) write(name, text string) {
 	check(m.t, os.WriteFile(m.path(name), []byte(text), 0o644))
 }
 
-// install is make install into the machine's root.
+// make makes a target with the machine's root as DESTDIR.
 func (m *machine) make(target string) {
 	m.t.Helper()
 	check(m.t, command(repository(), "make", target, "DESTDIR="+m.root))
 }
 
-// has puts a simulated host into the machine, in place of the last one. The files
-// below hold stay as they are for now.
+// has puts a simulated host into the machine, in place of the last one.
 func (m *machine) has(d *simhost.Description) {
 	m.t.Helper()
 	m.host = d
@@ -182,11 +181,12 @@ func (m *machine) run(args ...string) string {
 
 func (m *machine) until(what string, holds func() bool) {
 	m.t.Helper()
-	for limit := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(limit) {
-			m.t.Fatalf("never came: %s", what)
-		}
-	}
+	until(m.t, what, holds)
+}
+
+func until(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	hosttest.Until(t, what, patience, 20*time.Millisecond, holds)
 }
 
 // show gives a property of a unit.
@@ -214,13 +214,7 @@ func (m *machine) status() *watch.Status {
 // settle waits until the watcher has nothing left to do: longer than it polls.
 func (m *machine) settle() {
 	m.t.Helper()
-	last, since := -1, time.Now()
-	m.until("rest", func() bool {
-		if n := m.status().Generations; n != last {
-			last, since = n, time.Now()
-		}
-		return time.Since(since) > 1500*time.Millisecond
-	})
+	m.until("rest", hosttest.Constantly(func() int { return m.status().Generations }, 1500*time.Millisecond))
 }
 
 // published is the spec in the machine; nil without one.

@@ -1,0 +1,54 @@
+package hosttest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Flags point cdigen at a simulated host in dir, whose driver has a root of its own
+// or is in dir too.
+func Flags(driverRoot, dir string) []string {
+	return []string{
+		"--driver-root", driverRoot, "--dev-root", dir, "--proc-root", filepath.Join(dir, "proc"), "--sys-root", filepath.Join(dir, "sys"),
+	}
+}
+
+// Until waits for what has to come, and looks for it again after each pause.
+// Patience bounds nothing but how long a test that fails takes.
+func Until(t testing.TB, what string, patience, pause time.Duration, holds func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(patience); !holds(); time.Sleep(pause) {
+		if time.Now().After(limit) {
+			t.Fatalf("never came: %s", what)
+		}
+	}
+}
+
+// Constantly makes a condition for [Until]: a number has not changed for a time.
+func Constantly(number func() int, enough time.Duration) func() bool {
+	last, since := -1, time.Now()
+	return func() bool {
+		if n := number(); n != last {
+			last, since = n, time.Now()
+		}
+		return time.Since(since) > enough
+	}
+}
+
+// ResidentSize of a process in KiB.
+func ResidentSize(t testing.TB, pid int) (size int) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	if _, err := fmt.Sscan(rest, &size); err != nil {
+		t.Fatal(err)
+	}
+	return size
+}
