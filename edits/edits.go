@@ -16,6 +16,7 @@ type Options struct {
 	VersionedNames bool
 	// Capabilities that containers want the GPU for; empty: all.
 	Capabilities []discover.Capability
+	Hooks        Hooks
 }
 
 // wants says whether something that serves a capability goes in.
@@ -46,6 +47,7 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 			e.Env = append(e.Env, "CUDA_MPS_PIPE_DIRECTORY="+f.Targets[0])
 		}
 	}
+	e.Hooks = hooks(inv, &o)
 	return e
 }
 
@@ -64,9 +66,20 @@ func controlNodeWanted(node string, o *Options) bool {
 func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
 	nodes := []discover.DeviceNode{*g.Node}
 	if o.wants(discover.Graphics, discover.Display, discover.Video) {
-		nodes = append(nodes, g.DRM...)
+		nodes = append(nodes, drm(g, &o)...)
 	}
 	return specs.ContainerEdits{DeviceNodes: deviceNodes(nodes)}
+}
+
+// drm are the DRM nodes of a GPU. Their names by PCI address are nodes too, unless
+// a hook makes links of them.
+func drm(g *discover.GPU, o *Options) (nodes []discover.DeviceNode) {
+	for _, n := range g.DRM {
+		if !o.Hooks.nodeLinks() || nodeOf(g, n) == "" {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
 }
 
 // MIGDevice are the edits for one MIG device: its GPU's node and both access
@@ -74,7 +87,7 @@ func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
 func MIGDevice(g *discover.GPU, d *discover.MIGDevice, o Options) specs.ContainerEdits {
 	nodes := append([]discover.DeviceNode{*g.Node}, d.Nodes...)
 	if d.Graphics && o.wants(discover.Graphics, discover.Display, discover.Video) {
-		nodes = append(nodes, g.DRM...)
+		nodes = append(nodes, drm(g, &o)...)
 	}
 	return specs.ContainerEdits{DeviceNodes: deviceNodes(nodes)}
 }

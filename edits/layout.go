@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hook"
 )
 
 // Layout says where in a container the libraries of the driver land.
@@ -83,6 +84,26 @@ var mountOptions = []string{"ro", "nosuid", "nodev", "rbind", "rprivate"}
 // socketOptions are of what a container has to write to, and nothing runs from.
 var socketOptions = []string{"nosuid", "nodev", "noexec", "rbind", "rprivate"}
 
+// eachLibrary calls f with each library that is wanted and the directories it goes
+// to.
+func eachLibrary(inv *discover.Inventory, o *Options, f func(lib *discover.Library, dirs []string)) {
+	for i := range inv.Libraries {
+		lib := &inv.Libraries[i]
+		dirs := o.Layout.Dirs
+		serves := lib.Capabilities
+		if lib.Bits32() {
+			dirs = o.Layout.Dirs32
+			serves = serves[:len(serves)-1]
+			if !discover.Wanted([]discover.Capability{discover.Compat32}, o.Capabilities) {
+				continue
+			}
+		}
+		if discover.Wanted(serves, o.Capabilities) {
+			f(lib, dirs)
+		}
+	}
+}
+
 // mounts puts each library under all its names into all the layout's directories,
 // and each file to its targets. Of two with one target the first gets it, so that
 // no target is mounted twice.
@@ -95,26 +116,18 @@ func mounts(inv *discover.Inventory, o Options) []mount {
 			list = append(list, mount{source, target, options})
 		}
 	}
-	for i := range inv.Libraries {
-		lib := &inv.Libraries[i]
-		dirs := o.Layout.Dirs
-		serves := lib.Capabilities
-		if lib.Bits32() {
-			dirs = o.Layout.Dirs32
-			serves = serves[:len(serves)-1]
-			if !discover.Wanted([]discover.Capability{discover.Compat32}, o.Capabilities) {
+	linked := o.Hooks.has(hook.Symlinks)
+	eachLibrary(inv, &o, func(lib *discover.Library, dirs []string) {
+		for i, name := range libraryNames(lib, o.VersionedNames) {
+			// The hook makes links of the other names beside the first.
+			if linked && i > 0 {
 				continue
 			}
-		}
-		if !discover.Wanted(serves, o.Capabilities) {
-			continue
-		}
-		for _, name := range libraryNames(lib, o.VersionedNames) {
 			for _, dir := range dirs {
 				add(lib.HostPath, path.Join(dir, name), mountOptions)
 			}
 		}
-	}
+	})
 	for _, f := range inv.Files {
 		if !discover.Wanted(f.Capabilities, o.Capabilities) {
 			continue

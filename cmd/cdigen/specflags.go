@@ -23,6 +23,7 @@ type specFlags struct {
 	dirs          []string
 	lockTimeout   time.Duration
 	contents      contentFlags
+	hooks         hookFlags
 }
 
 // defaultOutput is where engines and administrators look for it.
@@ -40,6 +41,7 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.dirs, "spec-dir", cdi.DefaultSpecDirs, "`directories` that engines read, by rising priority, to look for other specs of the same devices")
 	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
 	f.contents.add(flags)
+	f.hooks.add(flags)
 }
 
 // outputFormat is the format asked for, or that of the output's name.
@@ -62,6 +64,9 @@ func (f *specFlags) options(arch string) (spec.Options, error) {
 	}
 	content, err := f.contents.options(arch)
 	if err != nil {
+		return spec.Options{}, usageError(err)
+	}
+	if content.Hooks, err = f.hooks.options(); err != nil {
 		return spec.Options{}, usageError(err)
 	}
 	own, err := f.contents.own()

@@ -167,3 +167,10 @@ func stringAt(text string, at uint32) (string, bool) {
 	}
 	return text[:end], true
 }
+
+// FlagsOf are the flags of entries for an architecture, given by Go's name; ok is
+// false for one that no driver is made for.
+func FlagsOf(arch string) (f uint32, ok bool) {
+	f, ok = flags[arch]
+	return f, ok
+}

@@ -1,0 +1,92 @@
+package hook
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// hostParams is the file by which programs learn whether they may make device
+// nodes themselves.
+const hostParams = "/proc/driver/nvidia/params"
+
+// maskParams puts a file that says "ModifyDeviceFiles: 0" over the container's
+// parameters of the driver, so that nvidia-smi makes no nodes of GPUs which the
+// container was not given. Where that cannot be done it is left out.
+func (c *container) maskParams() error {
+	data, err := os.ReadFile(c.params)
+	if isMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	masked, changed := maskParameters(data)
+	if !changed {
+		return nil
+	}
+	target, err := c.handle(c.params, unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSkipped, err)
+	}
+	defer unix.Close(target) //nolint:errcheck // nothing was written
+	if !onFilesystem(target, unix.PROC_SUPER_MAGIC) {
+		return fmt.Errorf("%w: %s is not on a proc file system", errSkipped, c.params)
+	}
+	if err := c.mountOver(target, masked); err != nil {
+		return fmt.Errorf("%w: cover %s: %w", errSkipped, c.params, err)
+	}
+	return nil
+}
+
+// maskParameters changes the one parameter.
+func maskParameters(data []byte) (masked []byte, changed bool) {
+	for line := range bytes.Lines(data) {
+		if name, value, ok := bytes.Cut(line, []byte(":")); ok && string(name) == "ModifyDeviceFiles" && string(bytes.TrimSpace(value)) != "0" {
+			line, changed = []byte("ModifyDeviceFiles: 0\n"), true
+		}
+		masked = append(masked, line...)
+	}
+	return masked, changed
+}
+
+// mountOver covers a file with other content, read-only. The content is a file of
+// the container's root file system that has no name any more: it carries the label
+// and the owner that the container's own files have, and nothing else is mounted.
+func (c *container) mountOver(target int, data []byte) error {
+	d, err := dirBelow(c.fd, "/", "/")
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	temp := temporary()
+	fd, err := unix.Openat(d.fd, temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o400)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), path.Join("/", temp))
+	defer f.Close()
+	defer unix.Unlinkat(d.fd, temp, 0) //nolint:errcheck // what is wrong shows elsewhere
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o444); err != nil {
+		return err
+	}
+	tree, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return fmt.Errorf("take a file to mount: %w", err)
+	}
+	defer unix.Close(tree) //nolint:errcheck // nothing was written
+	attr := unix.MountAttr{
+		Attr_set:    unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC,
+		Propagation: unix.MS_PRIVATE,
+	}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return fmt.Errorf("make the mount read-only: %w", err)
+	}
+	return unix.MoveMount(tree, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
