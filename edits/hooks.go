@@ -3,7 +3,6 @@ package edits
 import (
 	"fmt"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -181,21 +180,20 @@ func searchedLibraries(inv *discover.Inventory, o *Options) (paths []string) {
 	return paths
 }
 
-// libraryLinks are the further names of libraries as links to their SONAMEs.
+// libraryLinks are the file names of libraries, "libcuda.so.550.54.15", as links to
+// their SONAMEs, unless they are mounted too.
 func libraryLinks(inv *discover.Inventory, o *Options) (links []hook.Link) {
-	if !o.Hooks.has(hook.Symlinks) {
+	if !o.Hooks.has(hook.Symlinks) || o.VersionedNames {
 		return nil
 	}
 	seen := map[string]bool{}
 	eachLibrary(inv, o, func(lib *discover.Library, dirs []string) {
-		for _, dir := range dirs {
-			names := libraryNames(lib, true)
-			target := path.Join(dir, names[0])
-			for _, name := range names[1:] {
-				p := path.Join(dir, name)
-				if relative, err := filepath.Rel(path.Dir(p), target); err == nil && !seen[p] {
+		mounted := libraryNames(lib, false)
+		for _, name := range libraryNames(lib, true)[len(mounted):] {
+			for _, dir := range dirs {
+				if p := path.Join(dir, name); !seen[p] {
 					seen[p] = true
-					links = append(links, hook.Link{Target: relative, Path: p})
+					links = append(links, hook.Link{Target: path.Base(mounted[0]), Path: p})
 				}
 			}
 		}

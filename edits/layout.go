@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/hook"
 )
 
 // Layout says where in a container the libraries of the driver land.
@@ -116,13 +115,8 @@ func mounts(inv *discover.Inventory, o Options) []mount {
 			list = append(list, mount{source, target, options})
 		}
 	}
-	linked := o.Hooks.has(hook.Symlinks)
 	eachLibrary(inv, &o, func(lib *discover.Library, dirs []string) {
-		for i, name := range libraryNames(lib, o.VersionedNames) {
-			// The hook makes links of the other names beside the first.
-			if linked && i > 0 {
-				continue
-			}
+		for _, name := range libraryNames(lib, o.VersionedNames) {
 			for _, dir := range dirs {
 				add(lib.HostPath, path.Join(dir, name), mountOptions)
 			}

@@ -36,11 +36,16 @@ var (
 // debootstrap makes a minimal Debian with some packages more, for which suffix
 // stands in its directory's name.
 func debootstrap(suite, suffix, packages string) (root string, err error) {
+	return debootstrapArch(suite, runtime.GOARCH, suffix, packages)
+}
+
+// debootstrapArch does so for an architecture by its Go name.
+func debootstrapArch(suite, arch, suffix, packages string) (root string, err error) {
 	cache, err := cacheDir()
 	if err != nil {
 		return "", err
 	}
-	root = filepath.Join(cache, "debian-"+suite+"-"+runtime.GOARCH+suffix)
+	root = filepath.Join(cache, "debian-"+suite+"-"+arch+suffix)
 	if _, err := os.Stat(root); err == nil {
 		return root, nil
 	}
@@ -53,6 +58,9 @@ func debootstrap(suite, suffix, packages string) (root string, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(fresh)) }()
 	args := []string{"--variant=minbase"}
+	if arch == "386" {
+		args = append(args, "--arch=i386")
+	}
 	if packages != "" {
 		args = append(args, "--include="+packages)
 	}

@@ -24,7 +24,7 @@ var build = sync.OnceValues(func() (string, error) {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return "", err
 	}
-	err := command(repository(), "go", "build", "-buildvcs=false", "-o", bin+"/", "./cmd/cdigen", "./cmd/cdigen-nvml")
+	err := command(repository(), "go", "build", "-buildvcs=false", "-o", bin+"/", "./cmd/cdigen", "./cmd/cdigen-nvml", "./cmd/cdigen-hook")
 	return bin, err
 })
 

@@ -91,6 +91,9 @@ func copyNodes(t *testing.T, host string) {
 			if err == nil {
 				err = os.Symlink(link, target)
 			}
+			if errors.Is(err, fs.ErrExist) {
+				return nil // by another test
+			}
 			return err
 		case d.Type()&fs.ModeCharDevice == 0:
 			return nil
@@ -109,13 +112,10 @@ func copyNodes(t *testing.T, host string) {
 	}
 }
 
-func TestRootlessContainerIsGivenTheDevicesNamed(t *testing.T) {
-	p := rootless(t)
-	root := requireDebian(t)
-	host := simulatedHost(t)
-	copyNodes(t, host)
-	publish(t, "--dev-root", "/")
-	// Root's files are not the user's to put an overlay on; an image becomes his.
+// imported is an image with the files of a root. Root's files are not the user's to
+// put an overlay on; an image becomes his.
+func (p podman) imported(t *testing.T, root string) string {
+	t.Helper()
 	const image = "localhost/debian:1"
 	load := exec.Command("tar", "-C", root, "--one-file-system", "-cf", "-", ".")
 	pipe, err := load.StdoutPipe()
@@ -133,6 +133,16 @@ func TestRootlessContainerIsGivenTheDevicesNamed(t *testing.T) {
 	if err := load.Wait(); err != nil {
 		t.Fatalf("tar: %v", err)
 	}
+	return image
+}
+
+func TestRootlessContainerIsGivenTheDevicesNamed(t *testing.T) {
+	p := rootless(t)
+	root := requireDebian(t)
+	host := simulatedHost(t)
+	copyNodes(t, host)
+	publish(t, "--dev-root", "/")
+	image := p.imported(t, root)
 	cache, err := os.ReadFile(filepath.Join(root, "etc/ld.so.cache"))
 	if err != nil {
 		t.Fatal(err)

@@ -87,12 +87,40 @@ func (c *container) updateGlibc(list, compat []library) error {
 	for _, l := range compat {
 		changed = cache.Add(l.entry(), func(ldcache.Entry) bool { return true }) || changed
 	}
-	// First the configuration: an ldconfig in between then finds both.
+	// First the configuration: an ldconfig in between then finds both. On a root
+	// that is read-only none can be run.
 	err = errors.Join(c.configure(compatConf, c.compat), c.configure(driverConf, dirs...))
+	if errors.Is(err, unix.EROFS) {
+		err = nil
+	}
 	if changed {
-		err = errors.Join(err, c.put(cacheFile, cache.Encode()))
+		err = errors.Join(err, c.putOrCover(cacheFile, cache.Encode()))
 	}
 	return err
+}
+
+// putOrCover writes a file of the container, or where its root is read-only, which
+// crun makes it before it runs hooks, mounts one over that which is there.
+func (c *container) putOrCover(name string, data []byte) error {
+	err := c.put(name, data)
+	if !errors.Is(err, unix.EROFS) {
+		return err
+	}
+	target, err := c.handle(name, unix.O_NOFOLLOW, 0)
+	if err == nil {
+		defer unix.Close(target) //nolint:errcheck // nothing was written
+		var s unix.Stat_t
+		if err = unix.Fstat(target, &s); err == nil && s.Mode&unix.S_IFMT != unix.S_IFREG {
+			err = errors.New("it is not a regular file")
+		}
+	}
+	if err == nil {
+		err = c.mountOver(target, data)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the container's root is read-only, and %s cannot be covered: %w", errSkipped, name, err)
+	}
+	return nil
 }
 
 func (l library) entry() ldcache.Entry {
@@ -447,5 +475,5 @@ func (c *container) addMuslPath(name string, dirs []string) error {
 	if !changed {
 		return nil
 	}
-	return c.put(name, data)
+	return c.putOrCover(name, data)
 }

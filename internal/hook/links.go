@@ -1,8 +1,11 @@
 package hook
 
 import (
+	"errors"
 	"fmt"
 	"path"
+
+	"golang.org/x/sys/unix"
 )
 
 // makeLinks makes links, in directories that are made where they are missing.
@@ -29,9 +32,16 @@ func (c *container) makeLink(l Link) error {
 		return nil
 	}
 	d, err := c.dir(parent)
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%w: %w", errSkipped, err)
+	}
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	return d.symlink(l.Target, name)
+	err = d.symlink(l.Target, name)
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%w: %w", errSkipped, err)
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -54,10 +55,19 @@ func maskParameters(data []byte) (masked []byte, changed bool) {
 }
 
 // mountOver covers a file with other content, read-only. The content is a file of
-// the container's root file system that has no name any more: it carries the label
-// and the owner that the container's own files have, and nothing else is mounted.
+// the container that has no name any more: it carries the label and the owner that
+// the container's own files have, and nothing else is mounted. Where the root is
+// read-only already, its /dev has room.
 func (c *container) mountOver(target int, data []byte) error {
-	d, err := dirBelow(c.fd, "/", "/")
+	err := c.mountFrom("/", target, data)
+	if errors.Is(err, unix.EROFS) {
+		err = c.mountFrom("/dev", target, data)
+	}
+	return err
+}
+
+func (c *container) mountFrom(parent string, target int, data []byte) error {
+	d, err := c.dir(parent)
 	if err != nil {
 		return err
 	}
@@ -67,7 +77,7 @@ func (c *container) mountOver(target int, data []byte) error {
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), path.Join("/", temp))
+	f := os.NewFile(uintptr(fd), path.Join(parent, temp))
 	defer f.Close()
 	defer unix.Unlinkat(d.fd, temp, 0) //nolint:errcheck // what is wrong shows elsewhere
 	if _, err := f.Write(data); err != nil {
