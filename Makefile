@@ -73,7 +73,7 @@ demo: build ## Show the GPUs, the device names and the spec of this or a simulat
 
 .PHONY: bench
 bench: build $(NVIDIA_CTK) $(NVIDIA_CDI_HOOK) packages ## Measure generations and container starts, against nvidia-ctk
-	$(GO) test -run '^$$' -bench . -benchmem ./discover/... ./edits/... ./spec/... ./watch ./internal/ldcache
+	$(GO) test -run '^$$' -bench . -benchmem ./discover/... ./edits/... ./spec/... ./watch ./internal/ldcache ./internal/hook ./cmd/cdigen-hook
 	$(GO) test -run '^$$' -bench . -benchtime 500x ./cmd/cdigen
 	$(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK)
 	@if [ -d '$(DRIVER_ROOTS)/550' ]; then \

@@ -32,6 +32,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("CDIGEN_NVML_PROBE", p.probe)
+			env.Setenv("HOOK", p.hook)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -55,9 +56,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// programs that the tests run: cdigen, cdigen-nvml and the fake library it is to
-// load.
-type programs struct{ cdigen, probe, nvml string }
+// programs that the tests run: cdigen, cdigen-nvml, cdigen-hook and the fake library
+// that the second is to load.
+type programs struct{ cdigen, probe, hook, nvml string }
 
 // builtIn is the directory of the programs; empty: none was built.
 var builtIn string
@@ -70,8 +71,8 @@ var built = sync.OnceValues(func() (p programs, err error) {
 	if builtIn, err = os.MkdirTemp("", "cdigen-test"); err != nil {
 		return p, err
 	}
-	p.cdigen, p.probe = filepath.Join(builtIn, "cdigen"), filepath.Join(builtIn, "cdigen-nvml")
-	for output, c := range map[string]struct{ dir, cgo string }{p.cdigen: {".", "0"}, p.probe: {"../cdigen-nvml", "1"}} {
+	p.cdigen, p.probe, p.hook = filepath.Join(builtIn, "cdigen"), filepath.Join(builtIn, "cdigen-nvml"), filepath.Join(builtIn, "hook")
+	for output, c := range map[string]struct{ dir, cgo string }{p.cdigen: {".", "0"}, p.probe: {"../cdigen-nvml", "1"}, p.hook: {"../cdigen-hook", "0"}} {
 		cmd := exec.Command("go", "build", "-o", output, c.dir)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED="+c.cgo)
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -36,9 +36,15 @@ func peerPrograms(b *testing.B) (generator, hook string) {
 	return generator, hook
 }
 
+// specDirs are directories with one spec each.
+type specDirs struct {
+	ours, oursHooked   string // without hooks, and with those that do what the peer's do
+	theirs, theirsBare string // with its hooks, and without
+}
+
 // specs8 writes the specs of both programs for the 8-GPU host with the real 550
 // driver into directories of their own.
-func specs8(b *testing.B) (ours, theirs string) {
+func specs8(b *testing.B) (dirs specDirs) {
 	b.Helper()
 	generator, hook := peerPrograms(b)
 	root, _ := driverRoot(b, "550")
@@ -51,15 +57,24 @@ func specs8(b *testing.B) (ours, theirs string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	ours, theirs = filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
+	for to, name := range map[*string]string{&dirs.ours: "ours", &dirs.oursHooked: "ours-hooked", &dirs.theirs: "theirs", &dirs.theirsBare: "theirs-bare"} {
+		*to = filepath.Join(dir, name)
+	}
 	bin, err := build()
 	if err != nil {
 		b.Fatal(err)
 	}
-	generate(b, filepath.Join(bin, "cdigen"), append([]string{"generate", "--output", filepath.Join(ours, "nvidia.yaml")}, hosttest.Flags(driver, host)...)...)
-	generate(b, generator, "--quiet", "cdi", "generate", "--mode", "nvml", "--driver-root", driver, "--dev-root", host,
-		"--nvidia-cdi-hook-path", hook, "--output", filepath.Join(theirs, "nvidia.yaml"))
-	return ours, theirs
+	for _, c := range []struct{ dir, hooks string }{{dirs.ours, "none"}, {dirs.oursHooked, "ldcache,cuda-compat,device-params"}} {
+		generate(b, filepath.Join(bin, "cdigen"), append(append([]string{"generate"}, hosttest.Flags(driver, host)...), "--hooks", c.hooks, "--output", filepath.Join(c.dir, "nvidia.yaml"))...)
+	}
+	for _, c := range []struct{ dir, disabled string }{{dirs.theirs, ""}, {dirs.theirsBare, "all"}} {
+		args := []string{"--quiet", "cdi", "generate", "--mode", "nvml", "--driver-root", driver, "--dev-root", host, "--nvidia-cdi-hook-path", hook}
+		if c.disabled != "" {
+			args = append(args, "--disable-hook", c.disabled)
+		}
+		generate(b, generator, append(args, "--output", filepath.Join(c.dir, "nvidia.yaml"))...)
+	}
+	return dirs
 }
 
 func generate(b *testing.B, program string, args ...string) {
@@ -73,14 +88,16 @@ func generate(b *testing.B, program string, args ...string) {
 }
 
 // BenchmarkContainerStart runs `crun run` of a container that ends at once: with
-// no device, with all of cdigen's spec, and with all of nvidia-ctk's and its
-// hooks, in turn, so that what else the machine does hits all alike.
+// no device, with all of cdigen's spec, and with all of nvidia-ctk's, both without
+// and with hooks (nvidia-ctk's links are mounts in cdigen's), in turn, so that what else the machine does hits all alike.
 func BenchmarkContainerStart(b *testing.B) {
 	requireNamespace(b)
 	requireCommands(b, "crun")
 	image := requireDebian(b)
-	ours, theirs := specs8(b)
-	for _, c := range []struct{ name, specs string }{{"no device", ""}, {"cdigen", ours}, {"nvidia-ctk", theirs}} {
+	dirs := specs8(b)
+	for _, c := range []struct{ name, specs string }{
+		{"no device", ""}, {"cdigen", dirs.ours}, {"cdigen with hooks", dirs.oursHooked}, {"nvidia-ctk without hooks", dirs.theirsBare}, {"nvidia-ctk", dirs.theirs},
+	} {
 		b.Run(c.name, func(b *testing.B) {
 			bundle := workDir(b)
 			writeBundle(b, bundle, image, c.specs)

@@ -164,7 +164,7 @@ func TestHookIsTheLoadersTruth(t *testing.T) {
 			}
 			args := append([]string{"--capabilities=compute,utility", "--hooks=ldcache"}, c.args...)
 			names := hookLibraries(t, publishDriver(t, root, version, args...), c.dir)
-			loadable := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return needsMore(name) })
+			loadable := slices.DeleteFunc(slices.Clone(names), needsMore)
 			script := listed(names, c.listed) + loaded("perl", loadable) + c.script
 			if c.other == "" {
 				script += same

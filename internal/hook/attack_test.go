@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -365,7 +366,7 @@ func TestOtherNamesOfAFileStay(t *testing.T) {
 	root := filepath.Join(shared, "root")
 	outside := map[string]string{}
 	for i, name := range []string{cacheFile, confFile, confDir + "/" + driverConf, confDir + "/" + compatConf, libDir + "/libcuda.so"} {
-		at, other := filepath.Join(root, name), filepath.Join(shared, fmt.Sprint(i))
+		at, other := filepath.Join(root, name), filepath.Join(shared, strconv.Itoa(i))
 		if _, err := os.Lstat(at); err != nil {
 			writeFile(t, at, "the host's")
 		}

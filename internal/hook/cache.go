@@ -106,7 +106,7 @@ func (c *container) putOrCover(name string, data []byte) error {
 	if !errors.Is(err, unix.EROFS) {
 		return err
 	}
-	target, err := c.handle(name, unix.O_NOFOLLOW, 0)
+	target, err := c.handle(name, unix.O_NOFOLLOW)
 	if err == nil {
 		defer unix.Close(target) //nolint:errcheck // nothing was written
 		var s unix.Stat_t
@@ -286,7 +286,7 @@ func (c *container) isLinkTo(link, name string) bool {
 
 // stat is what is at a path; nothing is all zeros.
 func (c *container) stat(name string, flags int) (s unix.Stat_t) {
-	fd, err := c.handle(name, flags, 0)
+	fd, err := c.handle(name, flags)
 	if err != nil {
 		return s
 	}
@@ -331,7 +331,7 @@ func (f *file) library(dir string) (library, error) {
 // links by their SONAMEs, which ldconfig would have made.
 func (c *container) mounted(folder string) ([]library, error) {
 	folder = path.Clean("/" + folder)
-	fd, err := c.handle(folder, unix.O_DIRECTORY, 0)
+	fd, err := c.handle(folder, unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
@@ -394,7 +394,7 @@ func (c *container) compatLibraries() (list []library, err error) {
 	if c.compat == "" {
 		return nil, nil
 	}
-	fd, err := c.handle(c.compat, unix.O_DIRECTORY, 0)
+	fd, err := c.handle(c.compat, unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}

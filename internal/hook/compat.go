@@ -44,7 +44,7 @@ func (c *container) findCompat(host *Compat) (string, error) {
 	if !path.IsAbs(name) {
 		return "", fmt.Errorf("directory of the image's CUDA libraries %q: want an absolute path", name)
 	}
-	fd, err := c.handle(name, unix.O_DIRECTORY, 0)
+	fd, err := c.handle(name, unix.O_DIRECTORY)
 	if isMissing(err) {
 		return "", nil
 	}

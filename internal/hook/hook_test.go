@@ -359,7 +359,7 @@ func TestDeviceParametersAreMasked(t *testing.T) {
 	}
 	defer r.Close()
 	c := &container{Root: r, params: "/proc/version"}
-	target, err := r.handle(c.params, 0, 0)
+	target, err := r.handle(c.params, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

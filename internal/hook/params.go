@@ -29,7 +29,7 @@ func (c *container) maskParams() error {
 	if !changed {
 		return nil
 	}
-	target, err := c.handle(c.params, unix.O_NOFOLLOW, 0)
+	target, err := c.handle(c.params, unix.O_NOFOLLOW)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSkipped, err)
 	}

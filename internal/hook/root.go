@@ -95,8 +95,8 @@ func onFilesystem(fd int, magic int64) bool {
 }
 
 // handle opens a path for no more than to look at, whatever it is.
-func (r *Root) handle(name string, flags int, resolve uint64) (int, error) {
-	return openIn(r.fd, name, flags, resolve)
+func (r *Root) handle(name string, flags int) (int, error) {
+	return openIn(r.fd, name, flags, 0)
 }
 
 func openIn(root int, name string, flags int, resolve uint64) (int, error) {
@@ -127,7 +127,7 @@ type file struct {
 // open opens a regular file for reading. What else may lie there is looked at, but
 // not opened: a FIFO would block, and to open some devices has effects.
 func (r *Root) open(name string) (*file, error) {
-	fd, err := r.handle(name, 0, 0)
+	fd, err := r.handle(name, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (r *Root) readFile(name string, limit int64) ([]byte, error) {
 
 // exists says whether a path leads to anything.
 func (r *Root) exists(name string) bool {
-	fd, err := r.handle(name, 0, 0)
+	fd, err := r.handle(name, 0)
 	if err != nil {
 		return false
 	}
@@ -205,7 +205,7 @@ func identify(s unix.Stat_t) identity { return identity{s.Dev, s.Ino} }
 
 // dirIdentity is that of a directory.
 func (r *Root) dirIdentity(name string) (identity, error) {
-	fd, err := r.handle(name, unix.O_DIRECTORY, 0)
+	fd, err := r.handle(name, unix.O_DIRECTORY)
 	if err != nil {
 		return identity{}, err
 	}
@@ -231,7 +231,7 @@ func (r *Root) dir(name string) (*dir, error) {
 	name = path.Clean("/" + name)
 	// /dev is the runtime's, a file system of its own. That of the host is none.
 	if name == "/dev" || strings.HasPrefix(name, "/dev/") {
-		dev, err := r.handle("/dev", unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		dev, err := r.handle("/dev", unix.O_DIRECTORY|unix.O_NOFOLLOW)
 		if err != nil {
 			return nil, err
 		}
