@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -220,11 +221,30 @@ func TestHookKnows32BitLibraries(t *testing.T) {
 	}
 }
 
+// staticBusybox is the path of a busybox that needs no libraries.
+func staticBusybox(t *testing.T) string {
+	t.Helper()
+	requireCommands(t, "busybox")
+	program, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := elf.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		missing(t, program+" is not static: install busybox-static")
+	}
+	return program
+}
+
 // An image that has a static shell and nothing else: there is no loader that could
 // be told of libraries, and the container starts all the same.
 func TestHookOnAnImageWithoutALoader(t *testing.T) {
 	p := rootful(t, "crun")
-	requireCommands(t, "busybox")
+	busybox := staticBusybox(t)
 	root, version := driverRoot(t, "550")
 	empty := filepath.Join(workDir(t), "busybox")
 	if err := os.Mkdir(empty, 0o755); err != nil {
@@ -236,12 +256,8 @@ func TestHookOnAnImageWithoutALoader(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	program, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, name := range []string{"busybox", "sh"} {
-		if err := command(work, "cp", program, filepath.Join(merged, "bin", name)); err != nil {
+		if err := command(work, "cp", busybox, filepath.Join(merged, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -249,6 +265,49 @@ func TestHookOnAnImageWithoutALoader(t *testing.T) {
 	out := p.run(t, throwaway(merged), []string{"nvidia.com/gpu=all"}, "busybox wc -c < /etc/ld.so.cache; busybox cat /etc/ld.so.conf /etc/ld.so.conf.d/00-cdigen.conf")
 	if !regexp.MustCompile(`^\d{4,}\ninclude /etc/ld.so.conf.d/\*.conf\n/usr/lib/x86_64-linux-gnu\n/usr/lib/i386-linux-gnu\n$`).MatchString(out.stdout) {
 		t.Errorf("the container printed %q", out.stdout)
+	}
+}
+
+// An image whose only loader is musl's: it finds what is in the driver's directory,
+// here a library that is made for it, as the driver's own are not.
+func TestHookTellsMusl(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the test knows the loader's name for amd64")
+	}
+	p := rootful(t, "crun")
+	requireCommands(t, "musl-gcc")
+	busybox := staticBusybox(t)
+	dir := workDir(t)
+	const source = `
+#include <dlfcn.h>
+#include <stdio.h>
+int main(int argc, char **argv) {
+	puts(dlopen(argv[1], RTLD_NOW) ? "loaded" : dlerror());
+}
+`
+	const edits = "containerEdits:\n  mounts:\n    - {hostPath: %s, containerPath: /usr/local/nvidia/lib64/libtest.so.1, options: [ro, bind]}\n"
+	file := func(name string) string { return filepath.Join(dir, name) }
+	err := errors.Join(os.Mkdir(file("base"), 0o755), os.WriteFile(file("load.c"), []byte(source), 0o644), os.WriteFile(file("test.c"), []byte("int test;\n"), 0o644),
+		os.WriteFile(file("own.yaml"), fmt.Appendf(nil, edits, file("libtest.so.1")), 0o644),
+		command(dir, "musl-gcc", "-o", "load", "load.c"), command(dir, "musl-gcc", "-shared", "-fPIC", "-Wl,-soname,libtest.so.1", "-o", "libtest.so.1", "test.c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := image(t, file("base"))
+	const loader = "ld-musl-x86_64.so.1"
+	for _, d := range []string{"bin", "lib", "etc", "proc", "sys", "dev", "run", "tmp"} {
+		err = errors.Join(err, os.Mkdir(filepath.Join(root, d), 0o755))
+	}
+	err = errors.Join(err, command(dir, "cp", busybox, filepath.Join(root, "bin/sh")), command(dir, "cp", file("load"), filepath.Join(root, "bin/load")),
+		command(dir, "cp", "-L", "/lib/"+loader, filepath.Join(root, "lib", loader)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for hooks, want := range map[string]string{"none": "Error loading shared library libtest.so.1: No such file or directory\n", "ldcache": "loaded\n"} {
+		publish(t, "--library-layout=private", "--edits="+file("own.yaml"), "--hooks="+hooks)
+		if out := p.run(t, throwaway(root), []string{"nvidia.com/gpu=0"}, "/bin/load libtest.so.1; test ! -e /etc/ld.so.cache"); out.stdout != want {
+			t.Errorf("--hooks %s: the program printed %q, want %q", hooks, out.stdout, want)
+		}
 	}
 }
 

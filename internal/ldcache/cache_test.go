@@ -211,3 +211,43 @@ func TestNamesThatShareBytesAreLimited(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// What is made of any names and paths is read back as it is, in an order in which
+// the loader's search finds it, and ldconfig itself accepts it.
+func FuzzAdd(f *testing.F) {
+	f.Add("libcuda.so.1\x00/usr/lib/libcuda.so.1\x00libcuda.so.2\x00/usr/lib/libcuda.so.2", false)
+	f.Add("lib10.so\x00/a\x00lib9.so\x00/b\x00lib9.so\x00/c\x00\x00", true)
+	f.Add("liba-1.so.4294967299\x00/lib/liba-1.so.4294967299\x00lib\xff.so\x00/\xff", false)
+	_, missing := os.Stat("/sbin/ldconfig")
+	f.Fuzz(func(t *testing.T, text string, first bool) {
+		c := ldcache.Empty("ldconfig")
+		added := map[ldcache.Entry]bool{}
+		words := strings.Split(text, "\x00")
+		for i := 0; i+1 < len(words); i += 2 {
+			if len(words[i]) > 200 || len(words[i+1]) > 200 {
+				return
+			}
+			e := ldcache.Entry{Name: words[i], Path: words[i+1], Flags: 0x303}
+			if c.Add(e, func(ldcache.Entry) bool { return first }) == added[e] {
+				t.Errorf("%+v was there before: %v", e, added[e])
+			}
+			added[e] = true
+		}
+		data := c.Encode()
+		again, err := ldcache.Read(data)
+		if err != nil || !slices.Equal(again.Entries, c.Entries) || len(again.Entries) != len(added) {
+			t.Fatalf("%d entries of %d were read: %v", len(again.Entries), len(added), err)
+		}
+		if missing != nil {
+			return
+		}
+		file := filepath.Join(t.TempDir(), "cache")
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("/sbin/ldconfig", "-p", "-C", file).CombinedOutput()
+		if want := fmt.Sprintf("%d libs found in cache `%s'\n", len(added), file); err != nil || !strings.HasPrefix(string(out), want) {
+			t.Errorf("ldconfig -p: %v: %.200s, want %s", err, out, want)
+		}
+	})
+}
