@@ -45,8 +45,10 @@ told on standard error; with --strict 1 then.
 func main() {
 	// First of all: what the image has set means nothing to this program.
 	os.Clearenv()
+	// Nothing is collected in so short a life, unless an image makes it need memory: the
+	// hook may run within the container's own limit.
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(256 << 20)
+	debug.SetMemoryLimit(16 << 20)
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -24,7 +24,7 @@ const (
 	driverConf = "00-cdigen.conf"
 	include    = "include " + confDir + "/*.conf\n"
 
-	maxCache = 16 << 20
+	maxCache = 4 << 20 // some 40,000 libraries
 	maxConf  = 64 << 10
 	maxDirs  = 256
 )
