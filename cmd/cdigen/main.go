@@ -70,7 +70,7 @@ CDI (podman, containerd, CRI-O, Docker) inject from it by themselves:
   cdigen generate
   podman run --device nvidia.com/gpu=all ...
 
-No hook or wrapper runs when a container starts.
+Nothing of cdigen runs when a container starts, unless --hooks asks for it.
 
 Every flag can be given as a variable of the environment too: --driver-root is
 CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,

@@ -4,7 +4,6 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -361,16 +360,8 @@ func TestHookInAllKindsOfContainers(t *testing.T) {
 // subordinate gives podman's --userns=auto numbers to take from.
 func subordinate(t *testing.T) {
 	t.Helper()
-	const line = "containers:1000000:1000000\n"
 	for _, file := range []string{"/etc/subuid", "/etc/subgid"} {
-		data, err := os.ReadFile(file)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal(err)
-		}
-		if strings.Contains(string(data), line) {
-			continue
-		}
-		if err := appendTo(file, line); err != nil {
+		if err := setEntry(file, "containers:1000000:1000000\n"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -50,7 +50,7 @@ func addUser(t *testing.T, home string) {
 		"/etc/subuid": fmt.Sprintf("%s:%d:%d\n", userName, subIDs, subIDsLen),
 		"/etc/subgid": fmt.Sprintf("%s:%d:%d\n", userName, subIDs, subIDsLen),
 	} {
-		if err := appendTo(file, line); err != nil {
+		if err := setEntry(file, line); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -65,13 +65,21 @@ func addUser(t *testing.T, home string) {
 	}
 }
 
-func appendTo(file, line string) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if err != nil {
+// setEntry puts a line into a table like /etc/passwd, in the place of those with the
+// same first field.
+func setEntry(file, line string) error {
+	data, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	_, err = f.WriteString(line)
-	return errors.Join(err, f.Close())
+	name, _, _ := strings.Cut(line, ":")
+	var table strings.Builder
+	for old := range strings.Lines(string(data)) {
+		if !strings.HasPrefix(old, name+":") {
+			table.WriteString(strings.TrimSuffix(old, "\n") + "\n")
+		}
+	}
+	return os.WriteFile(file, []byte(table.String()+line), 0o644)
 }
 
 // copyNodes puts the simulated device nodes into the /dev of the mount namespace.
