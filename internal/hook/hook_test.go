@@ -321,7 +321,7 @@ func TestWhatIsMountedIsNotWrittenTo(t *testing.T) {
 	if err := os.Remove(filepath.Join(host, "ld.so.cache")); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("/dev", filepath.Join(root, "dev"), "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount("/dev", filepath.Join(root, "dev"), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		t.Fatal(err)
 	}
 	q := driverLibraries()
