@@ -26,7 +26,7 @@ func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
 	}
 	for _, e := range entries {
 		name := path.Join(dir, e.Name(), "information")
-		gpu := GPU{PCI: e.Name(), Minor: -1}
+		gpu := GPU{PCI: e.Name(), Minor: -1, NUMANode: numaNode(host, e.Name())}
 		if _, err := parsePCI(e.Name()); err != nil {
 			inv.find(m.Name(), Fault, host.Proc.HostPath(path.Join(dir, e.Name())), "%v", err)
 			continue
@@ -52,6 +52,19 @@ func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
 		}
 	}
 	return nil
+}
+
+// numaNode reads the NUMA node of a PCI device.
+func numaNode(host Host, pci string) int {
+	data, err := host.Sys.ReadFile("bus/pci/devices/" + pci + "/numa_node")
+	if err != nil {
+		return -1
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 // numberGPUs puts GPUs in the order of PCI addresses and gives each that is not

@@ -64,6 +64,9 @@ type GPU struct {
 	// PCI is the address in the form sysfs uses, "0000:3b:00.0", in lower case.
 	PCI   string `json:"pci"`
 	Model string `json:"model,omitempty"`
+	// NUMANode is the node of memory and processors that the GPU is next to, as
+	// sysfs has it (numa_node); -1 where there is one node only or none is told.
+	NUMANode int `json:"numaNode"`
 	// Excluded: the administrator has told the driver to leave this GPU alone.
 	Excluded bool `json:"excluded,omitempty"`
 	// Lost: NVML says that the GPU cannot be reached any more.

@@ -31,7 +31,7 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 		Env: []string{"NVIDIA_VISIBLE_DEVICES=void"},
 	}
 	for _, n := range inv.ControlNodes {
-		if controlNodeWanted(n.Path, &o) {
+		if o.wants(ControlNodeCapabilities(n.Path)...) {
 			e.DeviceNodes = append(e.DeviceNodes, deviceNode(n))
 		}
 	}
@@ -51,21 +51,24 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 	return e
 }
 
-// controlNodeWanted says whether a control node serves what is asked for.
-func controlNodeWanted(node string, o *Options) bool {
+// ControlNodeCapabilities are those that a control node serves; none: all.
+func ControlNodeCapabilities(node string) []discover.Capability {
 	switch node {
 	case "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools":
-		return o.wants(discover.Compute, discover.Video, discover.Graphics)
+		return []discover.Capability{discover.Compute, discover.Video, discover.Graphics}
 	case "/dev/nvidia-modeset":
-		return o.wants(discover.Graphics, discover.Display)
+		return []discover.Capability{discover.Graphics, discover.Display}
 	}
-	return true
+	return nil
 }
+
+// DRMCapabilities are those that the DRM nodes of a GPU serve.
+var DRMCapabilities = []discover.Capability{discover.Graphics, discover.Display, discover.Video}
 
 // GPU are the edits for one full GPU.
 func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
 	nodes := []discover.DeviceNode{*g.Node}
-	if o.wants(discover.Graphics, discover.Display, discover.Video) {
+	if o.wants(DRMCapabilities...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}
 	return specs.ContainerEdits{DeviceNodes: deviceNodes(nodes)}
@@ -86,7 +89,7 @@ func drm(g *discover.GPU, o *Options) (nodes []discover.DeviceNode) {
 // capabilities, and the GPU's DRM nodes where the profile has graphics.
 func MIGDevice(g *discover.GPU, d *discover.MIGDevice, o Options) specs.ContainerEdits {
 	nodes := append([]discover.DeviceNode{*g.Node}, d.Nodes...)
-	if d.Graphics && o.wants(discover.Graphics, discover.Display, discover.Video) {
+	if d.Graphics && o.wants(DRMCapabilities...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}
 	return specs.ContainerEdits{DeviceNodes: deviceNodes(nodes)}

@@ -203,7 +203,7 @@ func libraryLinks(inv *discover.Inventory, o *Options) (links []hook.Link) {
 
 // nodeLinks are the names of DRM nodes by PCI address as links to the nodes.
 func nodeLinks(inv *discover.Inventory, o *Options) (links []hook.Link) {
-	if !o.wants(discover.Graphics, discover.Display, discover.Video) {
+	if !o.wants(DRMCapabilities...) {
 		return nil
 	}
 	for i := range inv.GPUs {

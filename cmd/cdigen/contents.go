@@ -35,19 +35,23 @@ func (f *contentFlags) options(arch string) (edits.Options, error) {
 	if err != nil {
 		return edits.Options{}, fmt.Errorf("--library-layout: %w", err)
 	}
-	o := edits.Options{Layout: layout, VersionedNames: f.versionedNames}
-	for _, name := range f.capabilities {
+	capabilities, err := parseCapabilities(f.capabilities)
+	return edits.Options{Layout: layout, VersionedNames: f.versionedNames, Capabilities: capabilities}, err
+}
+
+// parseCapabilities reads names of capabilities; nil is all.
+func parseCapabilities(names []string) (list []discover.Capability, err error) {
+	for _, name := range names {
 		c := discover.Capability(strings.TrimSpace(name))
 		switch {
 		case c == "all":
-			o.Capabilities = nil
-			return o, nil
+			return nil, nil
 		case !slices.Contains(discover.Capabilities, c):
-			return o, fmt.Errorf("--capabilities: unknown capability %q: use one or more of %v, or all", name, discover.Capabilities)
+			return nil, fmt.Errorf("--capabilities: unknown capability %q: use one or more of %v, or all", name, discover.Capabilities)
 		}
-		o.Capabilities = append(o.Capabilities, c)
+		list = append(list, c)
 	}
-	return o, nil
+	return list, nil
 }
 
 // own reads the user's edits.

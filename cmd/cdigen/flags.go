@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -169,15 +170,21 @@ func (f *logFlags) set() error {
 }
 
 // addOutputFormat adds the flag of how a command prints what it found.
-func addOutputFormat(flags *pflag.FlagSet, format *string) {
-	flags.StringVarP(format, "output-format", "o", "table", "table or json")
+func addOutputFormat(flags *pflag.FlagSet, format *string, formats ...string) {
+	flags.StringVarP(format, "output-format", "o", formats[0], alternatives(formats))
 }
 
-func checkOutputFormat(format string) error {
-	if format != "table" && format != "json" {
-		return usageError(fmt.Errorf("--output-format %q: use table or json", format))
+func checkOutputFormat(format string, formats ...string) error {
+	if !slices.Contains(formats, format) {
+		return usageError(fmt.Errorf("--output-format %q: use %s", format, alternatives(formats)))
 	}
 	return nil
+}
+
+// alternatives are words as in "table, json or csv".
+func alternatives(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 func writeJSON(w io.Writer, v any) error {

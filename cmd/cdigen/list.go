@@ -5,124 +5,150 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
-	"strings"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/spec"
 )
 
+// listing is what list prints as JSON.
+type listing struct {
+	Directories []string       `json:"directories"`
+	Devices     []spec.Defined `json:"devices"`
+	Broken      []spec.Broken  `json:"broken"`
+}
+
 func newList() *cobra.Command {
 	var (
-		host   hostFlags
-		log    logFlags
-		output string
-		report string
+		dirs    []string
+		format  string
+		resolve string
 	)
+	formats := []string{"table", "json", "name"}
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the GPUs and MIG devices of this host and the names they get",
-		Long: `list finds the GPUs and MIG devices of this host, as generate does, and prints
-them with the CDI names that generate gives them. Nothing is written.
+		Short: "List the CDI devices that engines can use, and why others not",
+		Long: `list reads the spec files that container engines read and prints the names of all
+devices in them, whoever wrote them. A device of which there is another in a
+directory of higher priority is shadowed by that; two in one directory are in
+conflict, and engines use neither.
 
-With -o json everything that was found is printed: driver, GPUs, device nodes,
-libraries and findings.
+With --resolve NAME it prints what a container gets that asks for this device. With
+-o name there are the names that can be used and nothing else.
 
-Exit statuses: 0 listed, 1 failed, 2 unusable flags, 3 no usable GPU.`,
+Exit statuses: 0 listed, 1 failed or no such device, 2 unusable flags, 3 no device
+can be used.`,
+		Example: `  cdigen list
+  cdigen list --resolve nvidia.com/gpu=0
+  cdigen list -o name | grep MIG`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := log.set(); err != nil {
+			if err := checkOutputFormat(format, formats...); err != nil {
 				return err
 			}
-			if err := checkOutputFormat(output); err != nil {
+			devices, broken := spec.Scan(dirs)
+			if resolve != "" {
+				return writeResolved(cmd.OutOrStdout(), resolve, format, devices)
+			}
+			if format == "json" {
+				all := listing{dirs, devices, broken}
+				if all.Devices == nil {
+					all.Devices = []spec.Defined{}
+				}
+				if all.Broken == nil {
+					all.Broken = []spec.Broken{}
+				}
+				if err := writeJSON(cmd.OutOrStdout(), all); err != nil {
+					return err
+				}
+			} else if err := errors.Join(writeDefined(cmd.OutOrStdout(), format, devices), writeBroken(os.Stderr, broken)); err != nil {
 				return err
 			}
-			inv, err := host.inventory(cmd)
-			if err != nil {
-				return err
+			if !slices.ContainsFunc(devices, available) {
+				return &exitError{exitNoDevices, fmt.Errorf("no CDI device can be used: run cdigen generate, or name the engine's directories with --spec-dir (now %v)", dirs)}
 			}
-			if output == "json" {
-				err = writeJSON(cmd.OutOrStdout(), inv)
-			} else {
-				err = errors.Join(writeReport(os.Stderr, report, inv.Findings), writeGPUs(cmd.OutOrStdout(), inv))
-			}
-			if err == nil && countUsable(inv) == 0 {
-				err = &exitError{exitNoDevices, spec.ErrNoDevices}
-			}
-			return err
+			return nil
 		},
 	}
 	flags := cmd.Flags()
-	addOutputFormat(flags, &output)
-	flags.StringVar(&report, "report", "", "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)")
-	flags.Lookup("report").NoOptDefVal = "table"
-	host.add(flags)
-	log.add(flags)
+	addOutputFormat(flags, &format, formats...)
+	flags.StringSliceVar(&dirs, "spec-dir", cdi.DefaultSpecDirs, "`directories` that engines read, by rising priority")
+	flags.StringVar(&resolve, "resolve", "", "print what a container gets for the device of this `name`, nvidia.com/gpu=0")
 	return cmd
 }
 
-func writeGPUs(w io.Writer, inv *discover.Inventory) error {
-	if inv.Driver.Version != "" {
-		fmt.Fprintf(w, "Driver %s (%s kernel module)", inv.Driver.Version, inv.Driver.Flavor)
-		if inv.Driver.CUDAVersion != "" {
-			fmt.Fprintf(w, ", CUDA %s", inv.Driver.CUDAVersion)
-		}
-		fmt.Fprintf(w, ", %d libraries\n\n", len(inv.Libraries))
-	}
+func available(d spec.Defined) bool { return d.Availability == spec.Available }
+
+func writeDefined(w io.Writer, format string, devices []spec.Defined) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "GPU\tUUID\tPCI ADDRESS\tNODE\tMODEL\tSTATE")
-	for i := range inv.GPUs {
-		g := &inv.GPUs[i]
-		index, node := "-", "-"
-		if g.Index >= 0 {
-			index = strconv.Itoa(g.Index)
-		}
-		if g.Node != nil {
-			node = g.Node.Path
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", index, dash(g.UUID), g.PCI, node, dash(g.Model), state(g))
-		for _, d := range g.MIGDevices {
-			var caps []string
-			for _, n := range d.Nodes {
-				caps = append(caps, n.Path[len("/dev/nvidia-caps/"):])
-			}
-			fmt.Fprintf(table, "%d:%d\t%s\t\t%s\tMIG %s\t\n", g.Index, d.Index, dash(d.UUID), dash(strings.Join(caps, ",")), dash(d.Profile))
+	if format == "table" && len(devices) > 0 {
+		fmt.Fprintln(table, "DEVICE\tPRIORITY\tFILE\tSTATE")
+	}
+	for _, d := range devices {
+		switch {
+		case format == "table":
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", oneLine(d.Name), d.Priority, oneLine(d.File), availability(d))
+		case available(d):
+			fmt.Fprintln(table, d.Name)
 		}
 	}
-	if err := table.Flush(); err != nil {
-		return err
+	return table.Flush()
+}
+
+// availability in words.
+func availability(d spec.Defined) string {
+	switch d.Availability {
+	case spec.Shadowed:
+		return "shadowed by " + oneLine(d.By)
+	case spec.Conflicting:
+		return "conflict with " + oneLine(d.By)
 	}
-	s, _, err := spec.New(inv, spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID}})
-	if errors.Is(err, spec.ErrNoDevices) {
+	return string(d.Availability)
+}
+
+func writeBroken(w io.Writer, broken []spec.Broken) error {
+	if len(broken) == 0 {
 		return nil
 	}
-	if err != nil {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "BROKEN FILE\tERROR")
+	for _, b := range broken {
+		fmt.Fprintf(table, "%s\t%s\n", oneLine(b.File), oneLine(b.Error))
+	}
+	return table.Flush()
+}
+
+// writeResolved prints the edits of a device, as YAML or JSON.
+func writeResolved(w io.Writer, name, format string, devices []spec.Defined) error {
+	var others []spec.Defined
+	for _, d := range devices {
+		if d.Name != name {
+			continue
+		}
+		if !available(d) {
+			others = append(others, d)
+			continue
+		}
+		resolved := struct {
+			Device         string `json:"device"`
+			File           string `json:"file"`
+			ContainerEdits any    `json:"containerEdits"`
+		}{d.Name, d.File, d.Edits()}
+		if format == "json" {
+			return writeJSON(w, resolved)
+		}
+		data, err := yaml.Marshal(resolved)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(data)
 		return err
 	}
-	fmt.Fprintln(w, "\nCDI device names:")
-	for _, d := range s.Devices {
-		fmt.Fprintf(w, "  %s=%s\n", s.Kind, d.Name)
+	if len(others) > 0 {
+		return fmt.Errorf("engines cannot use %s: both %s and %s define it: remove one of them", name, others[0].File, others[0].By)
 	}
-	return nil
-}
-
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return oneLine(s)
-}
-
-func state(g *discover.GPU) string {
-	switch {
-	case !g.Usable():
-		return g.Unusable()
-	case g.MIGEnabled && len(g.MIGDevices) == 0:
-		return "MIG, no devices"
-	case g.MIGEnabled:
-		return "MIG"
-	}
-	return "ok"
+	return fmt.Errorf("no CDI device %q: cdigen list prints those there are", name)
 }

@@ -81,7 +81,7 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return flagsFromEnvironment(cmd) }
-	root.AddCommand(newGenerate(), newWatch(), newStatus(), newList(), newVersion())
+	root.AddCommand(newGenerate(), newWatch(), newStatus(), newInfo(), newList(), newVersion())
 	for _, c := range root.Commands() {
 		c.Args = usageArgs(cobra.NoArgs)
 	}

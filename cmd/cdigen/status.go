@@ -21,6 +21,9 @@ func addRuntimeDir(flags *pflag.FlagSet, dir *string) {
 	flags.StringVar(dir, "runtime-dir", "", "`directory` of the watcher's lock and socket (default: /run/cdigen, for users other than root $XDG_RUNTIME_DIR/cdigen)")
 }
 
+// statusFormats are how status prints.
+var statusFormats = []string{"table", "json"}
+
 func newStatus() *cobra.Command {
 	var output, runtimeDir, format string
 	cmd := &cobra.Command{
@@ -35,7 +38,7 @@ Exit statuses:
   1  neither was found
   2  unusable flags or arguments`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutputFormat(format); err != nil {
+			if err := checkOutputFormat(format, statusFormats...); err != nil {
 				return err
 			}
 			path, err := filepath.Abs(output)
@@ -65,7 +68,7 @@ Exit statuses:
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&output, "output", defaultOutput, "`file` of the spec")
-	addOutputFormat(flags, &format)
+	addOutputFormat(flags, &format, statusFormats...)
 	addRuntimeDir(flags, &runtimeDir)
 	return cmd
 }

@@ -31,6 +31,7 @@ run() {
 }
 
 mkdir -p "$(dirname "$spec")"
-run bin/cdigen list "${flags[@]}"
+run bin/cdigen info "${flags[@]}"
 run bin/cdigen generate --output "$spec" "${flags[@]}"
+run bin/cdigen list --spec-dir "$(dirname "$spec")"
 run cat "$spec"

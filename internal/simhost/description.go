@@ -88,6 +88,8 @@ type GPU struct {
 	Minor *int `json:"minor,omitempty"`
 	// Model, where it is not that of the host.
 	Model string `json:"model,omitempty"`
+	// NUMANode next to the GPU. Absent: the host tells none.
+	NUMANode *int `json:"numaNode,omitempty"`
 	// Excluded: the driver was told to leave the GPU alone.
 	Excluded bool `json:"excluded,omitempty"`
 	// Lost: the GPU has fallen off the bus; procfs still lists it.

@@ -2,6 +2,7 @@ package simhost
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -13,6 +14,8 @@ type pciDevice struct {
 	class   uint32
 	driver  string // kernel driver it is bound to; empty for none
 	drm     []drmNode
+	// numaNode as the file of that name has it; nil: there is no such file.
+	numaNode *int
 }
 
 // drmNode is a node below /dev/dri.
@@ -47,16 +50,16 @@ func (d *Description) workstation() bool {
 // pciDevices are all devices on the bus: those that every host has, then NVIDIA's.
 func (d *Description) pciDevices() []pciDevice {
 	list := []pciDevice{
-		{"0000:00:00.0", 0x8086, 0x09a2, classHostBridge, "", nil},
-		{"0000:04:00.0", 0x144d, 0xa824, classNVMe, "nvme", nil},
-		{"0000:05:00.0", 0x15b3, 0x1021, classEthernet, "mlx5_core", nil},
+		{"0000:00:00.0", 0x8086, 0x09a2, classHostBridge, "", nil, nil},
+		{"0000:04:00.0", 0x144d, 0xa824, classNVMe, "nvme", nil, nil},
+		{"0000:05:00.0", 0x15b3, 0x1021, classEthernet, "mlx5_core", nil, nil},
 	}
 	if d.workstation() {
 		// A processor with graphics of its own.
-		list = append(list, pciDevice{"0000:00:02.0", 0x8086, 0xa780, classVGA, "i915", []drmNode{{"card0", 0}, {"renderD128", firstRenderNode}}})
+		list = append(list, pciDevice{"0000:00:02.0", 0x8086, 0xa780, classVGA, "i915", []drmNode{{"card0", 0}, {"renderD128", firstRenderNode}}, nil})
 	} else {
 		// The graphics of a server's management controller cannot render.
-		list = append(list, pciDevice{"0000:03:00.0", 0x1a03, 0x2000, classVGA, "ast", []drmNode{{"card0", 0}}})
+		list = append(list, pciDevice{"0000:03:00.0", 0x1a03, 0x2000, classVGA, "ast", []drmNode{{"card0", 0}}, nil})
 	}
 	driver := map[string]string{proprietary: "nvidia", openModule: "nvidia", nouveau: "nouveau"}[d.kernelModule()]
 	for i := range d.NVSwitches {
@@ -64,13 +67,13 @@ func (d *Description) pciDevices() []pciDevice {
 		if bound != "" {
 			bound = "nvidia-nvswitch"
 		}
-		list = append(list, pciDevice{fmt.Sprintf("0000:%02x:00.0", 0x07+i), nvidiaVendor, 0x22a3, classBridge, bound, nil})
+		list = append(list, pciDevice{fmt.Sprintf("0000:%02x:00.0", 0x07+i), nvidiaVendor, 0x22a3, classBridge, bound, nil, nil})
 	}
 	for _, g := range d.gpus() {
-		p := pciDevice{g.PCI, nvidiaVendor, g.device, class3D, driver, g.drm(d.workstation())}
+		p := pciDevice{g.PCI, nvidiaVendor, g.device, class3D, driver, g.drm(d.workstation()), g.NUMANode}
 		if g.display {
 			p.class = classVGA
-			list = append(list, pciDevice{strings.TrimSuffix(g.PCI, ".0") + ".1", nvidiaVendor, 0x22ba, classAudio, "snd_hda_intel", nil})
+			list = append(list, pciDevice{strings.TrimSuffix(g.PCI, ".0") + ".1", nvidiaVendor, 0x22ba, classAudio, "snd_hda_intel", nil, nil})
 		}
 		list = append(list, p)
 	}
@@ -113,6 +116,9 @@ func writePCIDevice(t *tree, p pciDevice) {
 	t.write(dir+"/vendor", fmt.Sprintf("0x%04x\n", p.vendor))
 	t.write(dir+"/device", fmt.Sprintf("0x%04x\n", p.device))
 	t.write(dir+"/class", fmt.Sprintf("0x%06x\n", p.class))
+	if p.numaNode != nil {
+		t.write(dir+"/numa_node", strconv.Itoa(*p.numaNode)+"\n")
+	}
 	t.link("../../../bus/pci", dir+"/subsystem")
 	if p.driver != "" {
 		t.link("../../../bus/pci/drivers/"+p.driver, dir+"/driver")

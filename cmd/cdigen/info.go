@@ -1,0 +1,300 @@
+package main
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// infoFlags are the options of info and its subcommand.
+type infoFlags struct {
+	host   hostFlags
+	log    logFlags
+	output string
+	report string
+}
+
+func (f *infoFlags) add(cmd *cobra.Command, formats ...string) {
+	flags := cmd.Flags()
+	addOutputFormat(flags, &f.output, formats...)
+	flags.StringVar(&f.report, "report", "", "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)")
+	flags.Lookup("report").NoOptDefVal = "table"
+	f.host.add(flags)
+	f.log.add(flags)
+}
+
+// look discovers the host and has it written. JSON has the findings in it; for the
+// other formats they go to standard error.
+func (f *infoFlags) look(cmd *cobra.Command, formats []string, write func(w io.Writer, inv *discover.Inventory) error) error {
+	if err := f.log.set(); err != nil {
+		return err
+	}
+	if err := checkOutputFormat(f.output, formats...); err != nil {
+		return err
+	}
+	inv, err := f.host.inventory(cmd)
+	if err != nil {
+		return err
+	}
+	if f.output != "json" {
+		err = writeReport(os.Stderr, f.report, inv.Findings)
+	}
+	if err = errors.Join(err, write(cmd.OutOrStdout(), inv)); err == nil && countUsable(inv) == 0 {
+		err = &exitError{exitNoDevices, spec.ErrNoDevices}
+	}
+	return err
+}
+
+func newInfo() *cobra.Command {
+	var f infoFlags
+	formats := []string{"table", "json", "csv"}
+	cmd := &cobra.Command{
+		Use:   "info",
+		Short: "Show the driver, the GPUs and the MIG devices of this host",
+		Long: `info finds the driver, the GPUs and the MIG devices of this host, as generate does,
+and prints them. Nothing is written.
+
+With -o json everything that was found is printed: driver, GPUs, device nodes,
+libraries, other files and findings. With -o csv there is a line for each GPU and
+each MIG device.
+
+Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.look(cmd, formats, func(w io.Writer, inv *discover.Inventory) error {
+				switch f.output {
+				case "json":
+					return writeJSON(w, inv)
+				case "csv":
+					return writeInfoCSV(w, inv)
+				}
+				return writeInfo(w, inv)
+			})
+		},
+	}
+	f.add(cmd, formats...)
+	cmd.AddCommand(newInfoFiles())
+	return cmd
+}
+
+func writeInfo(w io.Writer, inv *discover.Inventory) error {
+	if inv.Driver.Version != "" {
+		fmt.Fprintf(w, "Driver %s (%s kernel module)", inv.Driver.Version, inv.Driver.Flavor)
+		if inv.Driver.CUDAVersion != "" {
+			fmt.Fprintf(w, ", CUDA %s", inv.Driver.CUDAVersion)
+		}
+		fmt.Fprintf(w, ", %d libraries\n\n", len(inv.Libraries))
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "GPU\tMINOR\tUUID\tPCI ADDRESS\tNUMA\tMODEL\tSTATE")
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", number(g.Index, "-"), number(g.Minor, "-"), dash(g.UUID), g.PCI, number(g.NUMANode, "-"), dash(g.Model), state(g))
+		for j := range g.MIGDevices {
+			d := &g.MIGDevices[j]
+			fmt.Fprintf(table, "%d:%d\t\t%s\t\t\tMIG %s\t%s\n", g.Index, d.Index, dash(d.UUID), dash(d.Profile), migState(d))
+		}
+	}
+	return table.Flush()
+}
+
+func writeInfoCSV(w io.Writer, inv *discover.Inventory) error {
+	out := csv.NewWriter(w)
+	rows := [][]string{{"index", "minor", "uuid", "pci", "numa_node", "model", "state", "mig_profile", "device_node"}}
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		node := ""
+		if g.Node != nil {
+			node = g.Node.Path
+		}
+		rows = append(rows, []string{number(g.Index, ""), number(g.Minor, ""), g.UUID, g.PCI, number(g.NUMANode, ""), g.Model, state(g), "", node})
+		for j := range g.MIGDevices {
+			d := &g.MIGDevices[j]
+			rows = append(rows, []string{fmt.Sprintf("%d:%d", g.Index, d.Index), number(g.Minor, ""), d.UUID, g.PCI, number(g.NUMANode, ""), g.Model, migState(d), d.Profile, node})
+		}
+	}
+	return out.WriteAll(rows)
+}
+
+// number prints a number that is negative where it is not known.
+func number(n int, unknown string) string {
+	if n < 0 {
+		return unknown
+	}
+	return strconv.Itoa(n)
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return oneLine(s)
+}
+
+func state(g *discover.GPU) string {
+	switch {
+	case !g.Usable():
+		return g.Unusable()
+	case g.MIGEnabled && len(g.MIGDevices) == 0:
+		return "MIG, no devices"
+	case g.MIGEnabled:
+		return "MIG"
+	}
+	return "ok"
+}
+
+func migState(d *discover.MIGDevice) string {
+	if len(d.Nodes) == 0 {
+		return "no device nodes"
+	}
+	return "ok"
+}
+
+// injected is a file of the host that containers may get.
+type injected struct {
+	Kind string `json:"kind"`
+	Path string `json:"path"`
+	// Capabilities that it serves; empty: all.
+	Capabilities []discover.Capability `json:"capabilities"`
+}
+
+// The kinds of files, which are flags of info files too.
+var fileKinds = []string{"libraries", "binaries", "ipcs", "firmware", "configs", "devices"}
+
+// injectedFiles are all files of the host that containers may get, kind by kind.
+func injectedFiles(inv *discover.Inventory) (list []injected) {
+	for i := range inv.Libraries {
+		list = append(list, injected{"libraries", inv.Libraries[i].HostPath, inv.Libraries[i].Capabilities})
+	}
+	kinds := map[discover.FileKind]string{
+		discover.Config: "configs", discover.Plugin: "libraries", discover.Binary: "binaries", discover.Firmware: "firmware",
+		discover.Socket: "ipcs", discover.Directory: "ipcs",
+	}
+	for _, f := range inv.Files {
+		list = append(list, injected{kinds[f.Kind], f.HostPath, f.Capabilities})
+	}
+	for _, n := range inv.ControlNodes {
+		list = append(list, injected{"devices", n.Path, edits.ControlNodeCapabilities(n.Path)})
+	}
+	var nodes []discover.DeviceNode
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		if !g.Usable() {
+			continue
+		}
+		nodes = append(nodes, *g.Node)
+		for _, n := range g.DRM {
+			list = append(list, injected{"devices", n.Path, edits.DRMCapabilities})
+		}
+		for _, d := range g.MIGDevices {
+			nodes = append(nodes, d.Nodes...)
+		}
+	}
+	for _, n := range nodes {
+		list = append(list, injected{"devices", n.Path, nil})
+	}
+	slices.SortStableFunc(list, func(a, b injected) int {
+		if a.Kind != b.Kind {
+			return slices.Index(fileKinds, a.Kind) - slices.Index(fileKinds, b.Kind)
+		}
+		return strings.Compare(a.Path, b.Path)
+	})
+	// A node of a GPU stands for each of its MIG devices.
+	return slices.CompactFunc(list, func(a, b injected) bool { return a.Kind == b.Kind && a.Path == b.Path })
+}
+
+func newInfoFiles() *cobra.Command {
+	var (
+		f            infoFlags
+		capabilities []string
+		compat32     bool
+	)
+	wanted := map[string]*bool{}
+	formats := []string{"table", "json", "path"}
+	cmd := &cobra.Command{
+		Use:   "files",
+		Short: "Show the files of the driver that containers may get",
+		Long: `files prints the host's files that containers may get, with the capabilities they
+serve: what "cdigen generate --capabilities" chooses from. Nothing is written.
+
+The flags for kinds limit what is printed to these. With -o path there is one
+path a line and nothing else.
+
+Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
+		Example: `  cdigen info files --libraries --capabilities compute
+  cdigen info files -o path --binaries --ipcs`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			asked, err := parseCapabilities(capabilities)
+			if err != nil {
+				return usageError(err)
+			}
+			keep := func(i injected) bool {
+				all := true
+				for _, w := range wanted {
+					all = all && !*w
+				}
+				return (all || *wanted[i.Kind]) && (!compat32 || slices.Contains(i.Capabilities, discover.Compat32)) && serves(i.Capabilities, asked)
+			}
+			return f.look(cmd, formats, func(w io.Writer, inv *discover.Inventory) error {
+				list := slices.DeleteFunc(injectedFiles(inv), func(i injected) bool { return !keep(i) })
+				return writeInjected(w, f.output, list)
+			})
+		},
+	}
+	for _, kind := range fileKinds {
+		wanted[kind] = cmd.Flags().Bool(kind, false, "print "+kind)
+	}
+	cmd.Flags().BoolVar(&compat32, "compat32", false, "print what is for 32-bit programs only")
+	cmd.Flags().StringSliceVar(&capabilities, "capabilities", []string{"all"}, "print what serves one or more of compute, utility, graphics, video, display, ngx, compat32, or all")
+	f.add(cmd, formats...)
+	return cmd
+}
+
+// serves says whether a file goes in for what is asked for: one for 32-bit programs
+// only where those are asked for too.
+func serves(capabilities, asked []discover.Capability) bool {
+	if at := slices.Index(capabilities, discover.Compat32); at >= 0 {
+		return discover.Wanted(capabilities[at:at+1], asked) && discover.Wanted(slices.Delete(slices.Clone(capabilities), at, at+1), asked)
+	}
+	return discover.Wanted(capabilities, asked)
+}
+
+func writeInjected(w io.Writer, format string, list []injected) error {
+	if format == "json" {
+		if list == nil {
+			list = []injected{}
+		}
+		return writeJSON(w, list)
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if format == "table" {
+		fmt.Fprintln(table, "KIND\tCAPABILITIES\tPATH")
+	}
+	for _, i := range list {
+		if format == "path" {
+			fmt.Fprintln(table, i.Path)
+			continue
+		}
+		names := make([]string, 0, len(i.Capabilities))
+		for _, c := range i.Capabilities {
+			names = append(names, string(c))
+		}
+		if len(names) == 0 {
+			names = []string{"all"}
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", i.Kind, strings.Join(names, ","), oneLine(i.Path))
+	}
+	return table.Flush()
+}
