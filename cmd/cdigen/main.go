@@ -23,6 +23,8 @@ const (
 	exitUsage     = 2
 	exitNoDevices = 3
 	exitStrict    = 4
+	exitStale     = 5
+	exitBroken    = 6
 )
 
 // exitError is an error with an exit status of its own.
@@ -81,9 +83,11 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return flagsFromEnvironment(cmd) }
-	root.AddCommand(newGenerate(), newWatch(), newStatus(), newInfo(), newList(), newVersion())
+	root.AddCommand(newGenerate(), newWatch(), newStatus(), newInfo(), newList(), newDiff(), newCheck(), newVersion())
 	for _, c := range root.Commands() {
-		c.Args = usageArgs(cobra.NoArgs)
+		if c.Args == nil {
+			c.Args = usageArgs(cobra.NoArgs)
+		}
 	}
 	return root
 }

@@ -31,7 +31,13 @@ const defaultOutput = "/etc/cdi/nvidia.yaml"
 
 func (f *specFlags) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.output, "output", "o", defaultOutput, "`file` to publish the spec as, .yaml or .json; - is standard output")
+	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
 	flags.StringVar(&f.format, "format", "", "yaml or json (default: by the name of the output, else yaml)")
+	f.addContents(flags)
+}
+
+// addContents adds the flags that say what is in the spec.
+func (f *specFlags) addContents(flags *pflag.FlagSet) {
 	flags.StringVar(&f.vendor, "vendor", "nvidia.com", "vendor of the devices' kind")
 	flags.StringVar(&f.class, "class", "gpu", "class of the devices' kind")
 	flags.StringSliceVar(&f.names, "device-name-strategy", []string{"index", "uuid"}, "how to name devices, one or more of index (0, 0:1), uuid, type-index (gpu0, mig0:1), pci")
@@ -39,7 +45,6 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.noAll, "no-all", false, "leave out the device named all")
 	flags.StringVar(&f.maxVersion, "max-cdi-version", "", "newest CDI `version` the spec may need, for older engines; what needs more is left out (default: no limit; the lowest possible is used)")
 	flags.StringSliceVar(&f.dirs, "spec-dir", cdi.DefaultSpecDirs, "`directories` that engines read, by rising priority, to look for other specs of the same devices")
-	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
 	f.contents.add(flags)
 	f.hooks.add(flags)
 }

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// presentFlags are the options of commands that compare a spec with the one that
+// generate would publish now.
+type presentFlags struct {
+	host   hostFlags
+	log    logFlags
+	spec   specFlags
+	output string
+}
+
+func (f *presentFlags) add(cmd *cobra.Command, formats ...string) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.spec.output, "output", defaultOutput, "`file` of the published spec")
+	f.spec.addContents(flags)
+	addOutputFormat(flags, &f.output, formats...)
+	f.host.add(flags)
+	f.log.add(flags)
+}
+
+// present is the spec that generate would publish now; nil where it would publish
+// none, and then why.
+func (f *presentFlags) present(cmd *cobra.Command) (s *specs.Spec, inv *discover.Inventory, why, err error) {
+	options, err := f.spec.options(f.host.arch)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := options.Check(); err != nil {
+		return nil, nil, nil, usageError(err)
+	}
+	if inv, err = f.host.inventory(cmd); err != nil {
+		return nil, nil, nil, err
+	}
+	s, _, err = spec.New(inv, options)
+	if errors.Is(err, spec.ErrNoDevices) {
+		return nil, inv, err, nil
+	}
+	return s, inv, nil, err
+}
+
+// readSpec reads a spec file with the CDI library.
+func readSpec(path string) (*specs.Spec, error) {
+	s, err := cdi.ReadSpec(path, 0)
+	if err != nil {
+		return nil, err
+	}
+	return s.Spec, nil
+}
+
+func newDiff() *cobra.Command {
+	var f presentFlags
+	var noColor bool
+	formats := []string{"text", "json"}
+	cmd := &cobra.Command{
+		Use:   "diff [OLD [NEW]]",
+		Short: "Show what is different between a spec and the host as it is now",
+		Long: `diff compares the published spec, or the spec file OLD, with what generate would
+publish now, or with the spec file NEW. It compares what specs mean: devices,
+device nodes, mounts, variables and hooks, and neither order nor layout. Give it
+the flags that the spec is generated with.
+
+Exit statuses:
+  0  no difference
+  1  failed
+  2  unusable flags or arguments
+  3  the host has no usable GPU now: generate would remove the spec
+  5  there are differences`,
+		Example: `  cdigen diff
+  cdigen diff /etc/cdi/nvidia.yaml.old /etc/cdi/nvidia.yaml`,
+		Args: usageArgs(cobra.MaximumNArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.log.set(); err != nil {
+				return err
+			}
+			if err := checkOutputFormat(f.output, formats...); err != nil {
+				return err
+			}
+			older, newer, err := f.pair(cmd, args)
+			if err != nil {
+				return err
+			}
+			changes := spec.Diff(older, newer)
+			if f.output == "json" {
+				if changes == nil {
+					changes = []spec.Change{}
+				}
+				err = writeJSON(cmd.OutOrStdout(), changes)
+			} else {
+				err = writeChanges(cmd.OutOrStdout(), changes, !noColor && colored(cmd.OutOrStdout()))
+			}
+			if err == nil && len(changes) > 0 {
+				err = &exitError{exitStale, fmt.Errorf("%d differences", len(changes))}
+			}
+			return err
+		},
+	}
+	f.add(cmd, formats...)
+	cmd.Flags().BoolVar(&noColor, "no-color", false, "no colours on a terminal either, as with NO_COLOR")
+	return cmd
+}
+
+// pair are the specs to be compared.
+func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *specs.Spec, err error) {
+	file := f.spec.output
+	if len(args) > 0 {
+		file = args[0]
+	}
+	if older, err = readSpec(file); err != nil {
+		return nil, nil, err
+	}
+	if len(args) == 2 {
+		newer, err = readSpec(args[1])
+		return older, newer, err
+	}
+	newer, _, why, err := f.present(cmd)
+	if why != nil {
+		err = &exitError{exitNoDevices, fmt.Errorf("%w: generate would remove %s", why, file)}
+	}
+	return older, newer, err
+}
+
+// colored says whether colours are wanted: on a terminal, unless NO_COLOR is set
+// (no-color.org).
+func colored(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// writeChanges prints a line for each change, those of a device below its name.
+// What several devices have alike is printed once, with all their names.
+func writeChanges(w io.Writer, changes []spec.Change, color bool) error {
+	signs := map[spec.Op][2]string{spec.OpAdded: {"+", "\x1b[32m"}, spec.OpRemoved: {"-", "\x1b[31m"}, spec.OpChanged: {"~", "\x1b[33m"}}
+	var b strings.Builder
+	told := map[spec.Change]bool{}
+	for _, c := range changes {
+		alike := c
+		alike.Device = ""
+		if c.Device != "" && told[alike] {
+			continue
+		}
+		line := fmt.Sprintf("%s %s %s", signs[c.Op][0], c.Kind, c.Name)
+		switch {
+		case c.Op == spec.OpChanged:
+			line += fmt.Sprintf(": %s → %s", c.Old, c.New)
+		case c.Old+c.New != "":
+			line += ": " + c.Old + c.New
+		}
+		if c.Device != "" {
+			told[alike] = true
+			line += " (" + devicesOf(changes, alike) + ")"
+		}
+		line = oneLine(line)
+		if color {
+			line = signs[c.Op][1] + line + "\x1b[0m"
+		}
+		b.WriteString(line + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// devicesOf names the devices that have a change.
+func devicesOf(changes []spec.Change, alike spec.Change) string {
+	var names []string
+	for _, c := range changes {
+		name := c.Device
+		if c.Device = ""; name != "" && c == alike && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) > 4 {
+		return fmt.Sprintf("devices %s and %d others", strings.Join(names[:3], ", "), len(names)-3)
+	}
+	if len(names) == 1 {
+		return "device " + names[0]
+	}
+	return "devices " + strings.Join(names, ", ")
+}
