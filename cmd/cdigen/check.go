@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -84,7 +84,7 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale, 6 broken.`,
 			if f.output == "json" {
 				err = writeJSON(cmd.OutOrStdout(), all)
 			} else {
-				err = writeChecked(cmd.OutOrStdout(), all)
+				err = writeChecked(cmd.OutOrStdout(), all, colored(cmd))
 			}
 			return cmp.Or(err, verdictError(all))
 		},
@@ -234,11 +234,11 @@ func checkNode(n *specs.DeviceNode, nodes map[string]discover.DeviceNode) error 
 	return nil
 }
 
-func writeChecked(w io.Writer, all []checked) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "STATE\tFILE\tSUBJECT\tFINDING")
+func writeChecked(w io.Writer, all []checked, color bool) error {
+	colors := map[verdict]table.Color{isTrue: table.Green, isStale: table.Yellow, isBroken: table.Red}
+	t := table.New(w, "STATE", "FILE", "SUBJECT", "FINDING")
 	for _, c := range all {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", c.Verdict, oneLine(c.File), dash(c.Subject), dash(c.Message))
+		t.Row(colors[c.Verdict].Paint(string(c.Verdict), color), oneLine(c.File), dash(c.Subject), dash(c.Message))
 	}
-	return table.Flush()
+	return t.Flush()
 }

@@ -4,16 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -66,7 +65,6 @@ func readSpec(path string) (*specs.Spec, error) {
 
 func newDiff() *cobra.Command {
 	var f presentFlags
-	var noColor bool
 	formats := []string{"text", "json"}
 	cmd := &cobra.Command{
 		Use:   "diff [OLD [NEW]]",
@@ -103,7 +101,7 @@ Exit statuses:
 				}
 				err = writeJSON(cmd.OutOrStdout(), changes)
 			} else {
-				err = writeChanges(cmd.OutOrStdout(), changes, !noColor && colored(cmd.OutOrStdout()))
+				err = writeChanges(cmd.OutOrStdout(), changes, colored(cmd))
 			}
 			if err == nil && len(changes) > 0 {
 				err = &exitError{exitStale, fmt.Errorf("%d differences", len(changes))}
@@ -112,7 +110,6 @@ Exit statuses:
 		},
 	}
 	f.add(cmd, formats...)
-	cmd.Flags().BoolVar(&noColor, "no-color", false, "no colours on a terminal either, as with NO_COLOR")
 	return cmd
 }
 
@@ -136,21 +133,11 @@ func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *sp
 	return older, newer, err
 }
 
-// colored says whether colours are wanted: on a terminal, unless NO_COLOR is set
-// (no-color.org).
-func colored(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}
-
 // writeChanges prints a line for each change, those of a device below its name.
 // What several devices have alike is printed once, with all their names.
 func writeChanges(w io.Writer, changes []spec.Change, color bool) error {
-	signs := map[spec.Op][2]string{spec.OpAdded: {"+", "\x1b[32m"}, spec.OpRemoved: {"-", "\x1b[31m"}, spec.OpChanged: {"~", "\x1b[33m"}}
+	signs := map[spec.Op]string{spec.OpAdded: "+", spec.OpRemoved: "-", spec.OpChanged: "~"}
+	colors := map[spec.Op]table.Color{spec.OpAdded: table.Green, spec.OpRemoved: table.Red, spec.OpChanged: table.Yellow}
 	var b strings.Builder
 	told := map[spec.Change]bool{}
 	for _, c := range changes {
@@ -159,7 +146,7 @@ func writeChanges(w io.Writer, changes []spec.Change, color bool) error {
 		if c.Device != "" && told[alike] {
 			continue
 		}
-		line := fmt.Sprintf("%s %s %s", signs[c.Op][0], c.Kind, c.Name)
+		line := fmt.Sprintf("%s %s %s", signs[c.Op], c.Kind, c.Name)
 		switch {
 		case c.Op == spec.OpChanged:
 			line += fmt.Sprintf(": %s → %s", c.Old, c.New)
@@ -170,11 +157,7 @@ func writeChanges(w io.Writer, changes []spec.Change, color bool) error {
 			told[alike] = true
 			line += " (" + devicesOf(changes, alike) + ")"
 		}
-		line = oneLine(line)
-		if color {
-			line = signs[c.Op][1] + line + "\x1b[0m"
-		}
-		b.WriteString(line + "\n")
+		b.WriteString(colors[c.Op].Paint(oneLine(line), color) + "\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

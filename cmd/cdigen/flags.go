@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/table"
 )
 
 // environmentName is the variable that stands for a flag.
@@ -185,6 +186,13 @@ func checkOutputFormat(format string, formats ...string) error {
 func alternatives(words []string) string {
 	last := len(words) - 1
 	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// colored says whether colours are wanted on standard output: on a terminal, unless
+// --no-color or NO_COLOR (no-color.org) say no.
+func colored(cmd *cobra.Command) bool {
+	off, err := cmd.Flags().GetBool("no-color")
+	return err == nil && !off && os.Getenv("NO_COLOR") == "" && table.IsTerminal(cmd.OutOrStdout())
 }
 
 func writeJSON(w io.Writer, v any) error {

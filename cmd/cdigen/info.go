@@ -9,12 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -96,17 +96,16 @@ func writeInfo(w io.Writer, inv *discover.Inventory) error {
 		}
 		fmt.Fprintf(w, ", %d libraries\n\n", len(inv.Libraries))
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "GPU\tMINOR\tUUID\tPCI ADDRESS\tNUMA\tMODEL\tSTATE")
+	t := table.New(w, "GPU", "MINOR", "UUID", "PCI ADDRESS", "NUMA", "MODEL", "STATE")
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", number(g.Index, "-"), number(g.Minor, "-"), dash(g.UUID), g.PCI, number(g.NUMANode, "-"), dash(g.Model), state(g))
+		t.Row(number(g.Index, "-"), number(g.Minor, "-"), dash(g.UUID), g.PCI, number(g.NUMANode, "-"), dash(g.Model), state(g))
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
-			fmt.Fprintf(table, "%d:%d\t\t%s\t\t\tMIG %s\t%s\n", g.Index, d.Index, dash(d.UUID), dash(d.Profile), migState(d))
+			t.Row(fmt.Sprintf("%d:%d", g.Index, d.Index), "", dash(d.UUID), "", "", "MIG "+dash(d.Profile), migState(d))
 		}
 	}
-	return table.Flush()
+	return t.Flush()
 }
 
 func writeInfoCSV(w io.Writer, inv *discover.Inventory) error {
@@ -278,15 +277,14 @@ func writeInjected(w io.Writer, format string, list []injected) error {
 		}
 		return writeJSON(w, list)
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	if format == "table" {
-		fmt.Fprintln(table, "KIND\tCAPABILITIES\tPATH")
-	}
-	for _, i := range list {
-		if format == "path" {
-			fmt.Fprintln(table, i.Path)
-			continue
+	if format == "path" {
+		for _, i := range list {
+			fmt.Fprintln(w, i.Path)
 		}
+		return nil
+	}
+	t := table.New(w, "KIND", "CAPABILITIES", "PATH")
+	for _, i := range list {
 		names := make([]string, 0, len(i.Capabilities))
 		for _, c := range i.Capabilities {
 			names = append(names, string(c))
@@ -294,7 +292,7 @@ func writeInjected(w io.Writer, format string, list []injected) error {
 		if len(names) == 0 {
 			names = []string{"all"}
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", i.Kind, strings.Join(names, ","), oneLine(i.Path))
+		t.Row(i.Kind, strings.Join(names, ","), oneLine(i.Path))
 	}
-	return table.Flush()
+	return t.Flush()
 }

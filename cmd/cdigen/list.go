@@ -6,12 +6,13 @@ import (
 	"io"
 	"os"
 	"slices"
-	"text/tabwriter"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -64,7 +65,7 @@ can be used.`,
 				if err := writeJSON(cmd.OutOrStdout(), all); err != nil {
 					return err
 				}
-			} else if err := errors.Join(writeDefined(cmd.OutOrStdout(), format, devices), writeBroken(os.Stderr, broken)); err != nil {
+			} else if err := errors.Join(writeDefined(cmd.OutOrStdout(), format, devices, colored(cmd)), writeBroken(os.Stderr, broken)); err != nil {
 				return err
 			}
 			if !slices.ContainsFunc(devices, available) {
@@ -82,20 +83,27 @@ can be used.`,
 
 func available(d spec.Defined) bool { return d.Availability == spec.Available }
 
-func writeDefined(w io.Writer, format string, devices []spec.Defined) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	if format == "table" && len(devices) > 0 {
-		fmt.Fprintln(table, "DEVICE\tPRIORITY\tFILE\tSTATE")
-	}
-	for _, d := range devices {
-		switch {
-		case format == "table":
-			fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", oneLine(d.Name), d.Priority, oneLine(d.File), availability(d))
-		case available(d):
-			fmt.Fprintln(table, d.Name)
+func writeDefined(w io.Writer, format string, devices []spec.Defined, color bool) error {
+	if format == "name" {
+		for _, d := range devices {
+			if available(d) {
+				fmt.Fprintln(w, d.Name)
+			}
 		}
+		return nil
 	}
-	return table.Flush()
+	if len(devices) == 0 {
+		return nil
+	}
+	t := table.New(w, "DEVICE", "PRIORITY", "FILE", "STATE")
+	for _, d := range devices {
+		state := availability(d)
+		if !available(d) {
+			state = table.Yellow.Paint(state, color)
+		}
+		t.Row(oneLine(d.Name), strconv.Itoa(d.Priority), oneLine(d.File), state)
+	}
+	return t.Flush()
 }
 
 // availability in words.
@@ -113,12 +121,11 @@ func writeBroken(w io.Writer, broken []spec.Broken) error {
 	if len(broken) == 0 {
 		return nil
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "BROKEN FILE\tERROR")
+	t := table.New(w, "BROKEN FILE", "ERROR")
 	for _, b := range broken {
-		fmt.Fprintf(table, "%s\t%s\n", oneLine(b.File), oneLine(b.Error))
+		t.Row(oneLine(b.File), oneLine(b.Error))
 	}
-	return table.Flush()
+	return t.Flush()
 }
 
 // writeResolved prints the edits of a device, as YAML or JSON.

@@ -2,12 +2,11 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/table"
 )
 
 // writeReport prints findings. Without a form it is a table of the grave ones,
@@ -24,18 +23,16 @@ func writeReport(w io.Writer, form string, findings []discover.Finding) error {
 		e.SetIndent("", "  ")
 		return e.Encode(findings)
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	rows := 0
+	t := table.New(w, "SEVERITY", "MODULE", "SUBJECT", "FINDING")
 	for _, f := range findings {
-		if form == "" && !f.Severity.Grave() {
-			continue
+		if form != "" || f.Severity.Grave() {
+			t.Row(string(f.Severity), f.Module, oneLine(f.Subject), oneLine(f.Message))
 		}
-		if rows++; rows == 1 {
-			fmt.Fprintln(table, "SEVERITY\tMODULE\tSUBJECT\tFINDING")
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", f.Severity, f.Module, oneLine(f.Subject), oneLine(f.Message))
 	}
-	return table.Flush()
+	if t.Len() == 0 {
+		return nil
+	}
+	return t.Flush()
 }
 
 // oneLine keeps control characters that came from outside out of a table.

@@ -1,0 +1,93 @@
+package table
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestTableFitsTheTerminal(t *testing.T) {
+	header := []string{"DEVICE", "PRIORITY", "STATE"}
+	rows := [][]string{
+		{"nvidia.com/gpu=0", "0", "shadowed by /var/run/cdi/nvidia.yaml"},
+		{"nvidia.com/gpu=all", "1", Green.Paint("ok", true)},
+		{"", "10", ""},
+	}
+	for _, c := range []struct {
+		name  string
+		width int
+		want  string
+	}{
+		{"no terminal", 0, `
+DEVICE              PRIORITY  STATE
+nvidia.com/gpu=0    0         shadowed by /var/run/cdi/nvidia.yaml
+nvidia.com/gpu=all  1         GREENokOFF
+                    10
+`},
+		{"just wide enough", 66, `
+DEVICE              PRIORITY  STATE
+nvidia.com/gpu=0    0         shadowed by /var/run/cdi/nvidia.yaml
+nvidia.com/gpu=all  1         GREENokOFF
+                    10
+`},
+		{"narrow", 60, `
+DEVICE              PRIORITY  STATE
+nvidia.com/gpu=0    0         shadowed by
+                              /var/run/cdi/nvidia.yaml
+nvidia.com/gpu=all  1         GREENokOFF
+                    10
+`},
+		{"too narrow for words", 40, `
+DEVICE    nvidia.com/gpu=0
+PRIORITY  0
+STATE     shadowed by /var/run/cdi/nvidia.yaml
+
+DEVICE    nvidia.com/gpu=all
+PRIORITY  1
+STATE     GREENokOFF
+
+DEVICE
+PRIORITY  10
+STATE
+`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var b strings.Builder
+			table := New(&b, header...)
+			table.width = c.width
+			for _, r := range rows {
+				table.Row(r...)
+			}
+			if err := table.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			got := strings.NewReplacer("\x1b[32m", "GREEN", "\x1b[0m", "OFF").Replace("\n" + b.String())
+			lines := strings.Split(got, "\n")
+			for i := range lines {
+				lines[i] = strings.TrimRight(lines[i], " ")
+			}
+			if diff := cmp.Diff(c.want, strings.Join(lines, "\n")); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestTableWithoutRowsOrHeader(t *testing.T) {
+	for want, header := range map[string][]string{"": nil, "A  B\n": {"A", "B"}} {
+		var b strings.Builder
+		if err := New(&b, header...).Flush(); err != nil || b.String() != want {
+			t.Errorf("header %q: %q, %v, want %q", header, b.String(), err, want)
+		}
+	}
+}
+
+func TestColoursEndWithTheLine(t *testing.T) {
+	if got, want := Red.Paint("a\nb", true), "\x1b[31ma\x1b[0m\n\x1b[31mb\x1b[0m"; got != want {
+		t.Errorf("Paint = %q, want %q", got, want)
+	}
+	if got := Red.Paint("a", false); got != "a" {
+		t.Errorf("Paint without colours = %q", got)
+	}
+}
