@@ -113,8 +113,9 @@ golden: ## Rewrite the golden files; review the difference like code
 	$(GO) test -count=1 ./spec -update
 
 .PHONY: docs
-docs: ## Write docs/contents.md from the tables in the code
+docs: ## Write docs/contents.md from the tables in the code, and what the commands shown in the documentation print
 	$(GO) run ./internal/contentsdoc
+	$(GO) test -count=1 -run TestDocumentation ./cmd/cdigen -update
 
 .PHONY: driver-roots
 driver-roots: ## Unpack Debian's NVIDIA driver packages (535, 550) into ~/.cache/cdigen

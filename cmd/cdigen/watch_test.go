@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
@@ -346,6 +347,23 @@ func TestWatchFollowsTheHost(t *testing.T) {
 		if !strings.Contains(r.log.String(), want) {
 			t.Errorf("no line says %q", want)
 		}
+	}
+}
+
+// TestWatchLog prints what the README shows: MIG devices are made whose device nodes
+// were there already, so that only procfs tells.
+func TestWatchLog(t *testing.T) {
+	r := newRig(t, "h100x8")
+	mig := r.change(func(d *simhost.Description) { d.GPUs[3].MIG = []simhost.GPUInstance{{Profile: "1g.10gb", Count: 7}} })
+	next := filepath.Join(r.dir, "mig")
+	r.build(mig, next)
+	r.sync(next, "dev/nvidia-caps")
+	r.start()
+	r.sync(next, "usr")
+	r.sync(next, "proc")
+	r.until("the second spec", func() bool { return strings.Count(r.log.String(), "msg=published") == 2 })
+	if diff := cmp.Diff(shownText(t, "../../README.md"), "# cdigen watch\n"+r.log.String()); diff != "" {
+		t.Errorf("not what is printed (-documented +printed):\n%s", diff)
 	}
 }
 

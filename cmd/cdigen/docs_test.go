@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/simhost"
+)
+
+var update = flag.Bool("update", false, "write into the documentation what the commands in it print")
+
+// elision stands for lines that the documentation leaves out.
+const elision = "…"
+
+// shown is a block of commands and their output in the documentation:
+//
+//	<!-- run on demo after cdigen generate -->
+//	```console
+//	# cdigen list
+//	DEVICE …
+//	```
+//
+// The comment names the simulated host, and what was done there before, in the
+// shell's language. A block that a test of its own makes has "<!-- shown by TestName -->".
+type shown struct {
+	comment    string
+	first, end int // lines between the fences
+}
+
+var (
+	runOn   = regexp.MustCompile(`^<!-- run on ([a-z0-9-]+)(?: after (.*))? -->$`)
+	shownBy = regexp.MustCompile(`^<!-- shown by (Test\w+) -->$`)
+	prompt  = regexp.MustCompile(`^[#$] (.*)$`)
+)
+
+// documents are the files whose blocks are checked.
+func documents(t *testing.T) []string {
+	t.Helper()
+	list, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(list) == 0 {
+		t.Fatalf("no documents: %v", err)
+	}
+	return append(list, "../../README.md")
+}
+
+func readLines(t *testing.T, file string) []string {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(string(data), "\n")
+}
+
+func blocks(lines []string) (list []shown) {
+	for i := 0; i < len(lines); i++ {
+		if lines[i] != "```console" {
+			continue
+		}
+		b := shown{first: i + 1}
+		if i > 0 {
+			b.comment = lines[i-1]
+		}
+		for i++; i < len(lines) && lines[i] != "```"; i++ {
+		}
+		b.end = i
+		list = append(list, b)
+	}
+	return list
+}
+
+// TestDocumentationShowsWhatIsPrinted runs each command of ours that the
+// documentation shows, on the host that it names, and compares what it prints.
+func TestDocumentationShowsWhatIsPrinted(t *testing.T) {
+	for _, file := range documents(t) {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			lines := readLines(t, file)
+			list := blocks(lines)
+			slices.Reverse(list) // so that those before stay where they are when one is rewritten
+			changed := false
+			for _, b := range list {
+				text := slices.Clone(lines[b.first:b.end])
+				on := runOn.FindStringSubmatch(b.comment)
+				switch {
+				case shownBy.MatchString(b.comment):
+					continue
+				case on == nil && slices.ContainsFunc(text, ours):
+					t.Errorf("%s:%d: the output is not checked: put <!-- run on HOST --> on the line before", file, b.first)
+					continue
+				case on == nil:
+					continue
+				}
+				got := runShown(t, on[1], on[2], text)
+				if *update && !slices.Contains(text, elision) {
+					changed = changed || !slices.Equal(got, text)
+					lines = slices.Replace(lines, b.first, b.end, got...)
+					continue
+				}
+				if diff := cmp.Diff(elide(got, text), text); diff != "" {
+					t.Errorf("%s:%d: not what is printed (-printed +documented):\n%s", file, b.first, diff)
+				}
+			}
+			if changed {
+				if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// ours says whether a line shows a command of ours.
+func ours(line string) bool {
+	m := prompt.FindStringSubmatch(line)
+	return m != nil && (m[1] == "cdigen" || strings.HasPrefix(m[1], "cdigen "))
+}
+
+// elide leaves out of a text what a model leaves out with a line of "…", as far as
+// the lines around it are the same.
+func elide(text, model []string) []string {
+	var out []string
+	for i, line := range model {
+		switch {
+		case line == elision && i+1 < len(model):
+			at := slices.Index(text, model[i+1])
+			if at < 0 {
+				return append(out, text...)
+			}
+			out, text = append(out, elision), text[at:]
+		case line == elision:
+			return append(out, elision)
+		case len(text) > 0:
+			out, text = append(out, text[0]), text[1:]
+		}
+	}
+	return append(out, text...)
+}
+
+// runShown runs the commands of a block that are ours and returns the block with
+// what they print. The simulated host is the root: its directory is cut out.
+func runShown(t *testing.T, name, before string, block []string) (out []string) {
+	t.Helper()
+	p := build(t)
+	d := hosttest.Load(t, name)
+	host := filepath.Join(t.TempDir(), "host")
+	if err := d.Build(host, simhost.Options{NVMLLibrary: p.nvml}); err != nil {
+		t.Fatal(err)
+	}
+	env := slices.Concat(os.Environ(), []string{
+		"PATH=" + filepath.Dir(p.cdigen) + ":" + os.Getenv("PATH"), "LC_ALL=C.UTF-8",
+		"CDIGEN_NVML_PROBE=" + p.probe, "CDIGEN_HOOK_PATH=" + p.hook, "CDIGEN_DRIVER_ROOT=" + d.DriverRoot(host), "CDIGEN_DEV_ROOT=" + host,
+		"CDIGEN_DEV_NODES=" + filepath.Join(host, simhost.NodeTable),
+		"CDIGEN_PROC_ROOT=" + host + "/proc", "CDIGEN_SYS_ROOT=" + host + "/sys",
+		"CDIGEN_OUTPUT=" + host + "/etc/cdi/nvidia.yaml", "CDIGEN_SPEC_DIR=" + host + "/etc/cdi," + host + "/var/run/cdi",
+		"CDIGEN_RUNTIME_DIR=" + host + "/run/cdigen", "HOST=" + host})
+	run := func(script string) []string {
+		cmd := exec.Command("sh", "-c", script)
+		cmd.Env, cmd.Dir = env, host
+		text, err := cmd.CombinedOutput()
+		if exit := (*exec.ExitError)(nil); err != nil && !asExit(err, &exit) {
+			t.Fatalf("%s: %v", script, err)
+		}
+		text = bytes.TrimSuffix(bytes.ReplaceAll(text, []byte(host), nil), []byte("\n"))
+		if len(text) == 0 {
+			return nil
+		}
+		return strings.Split(string(text), "\n")
+	}
+	if before != "" {
+		if text := run("set -e; { " + rooted(before) + "; } >/dev/null 2>&1 || echo failed with $?"); text != nil {
+			t.Fatalf("%s: %s", before, strings.Join(text, "\n"))
+		}
+	}
+	skipping := false
+	for _, line := range block {
+		m := prompt.FindStringSubmatch(line)
+		switch {
+		case ours(line):
+			skipping = true
+			out = append(append(out, line), run(rooted(m[1]))...)
+		case m != nil:
+			skipping = false
+			out = append(out, line)
+		case !skipping:
+			t.Errorf("output of a command that is not ours cannot be checked: %q", line)
+		}
+	}
+	return out
+}
+
+// rooted moves the absolute paths of specs and settings in a command below the
+// simulated host.
+func rooted(command string) string {
+	return regexp.MustCompile(`(^|[ =>])(/(?:etc|var/run|run)/)`).ReplaceAllString(command, `$1"$$HOST"$2`)
+}
+
+func asExit(err error, exit **exec.ExitError) bool {
+	e, ok := err.(*exec.ExitError) //nolint:errorlint // os/exec does not wrap it
+	*exit = e
+	return ok
+}
+
+// shownText is the block that a test makes.
+func shownText(t *testing.T, file string) string {
+	t.Helper()
+	lines := readLines(t, file)
+	for _, b := range blocks(lines) {
+		if m := shownBy.FindStringSubmatch(b.comment); m != nil && m[1] == t.Name() {
+			return strings.Join(lines[b.first:b.end], "\n") + "\n"
+		}
+	}
+	t.Fatal(fmt.Errorf("%s has no block shown by %s", file, t.Name()))
+	return ""
+}
+
+func TestElide(t *testing.T) {
+	for _, c := range []struct{ text, model, want string }{
+		{"a b c d", "a … d", "a … d"},
+		{"a b c d", "a …", "a …"},
+		{"a b c d", "… d", "… d"},
+		{"a x c d", "a b … d", "a x … d"},
+		{"a b", "a … d", "a b"},
+		{"a b c", "a b", "a b c"},
+	} {
+		got := strings.Join(elide(strings.Fields(c.text), strings.Fields(c.model)), " ")
+		if got != c.want {
+			t.Errorf("elide(%s, %s) = %s, want %s", c.text, c.model, got, c.want)
+		}
+	}
+}
