@@ -58,6 +58,14 @@ $(BINARIES): bin/%:
 	@mkdir -p bin
 	$(BUILD) ./cmd/$*
 
+.PHONY: manual
+manual: bin/cdigen ## Write the manual pages and shell completions into build/manual
+	@rm -rf build/manual && mkdir -p build/manual
+	$(GO) run -tags man -ldflags '-X main.version=$(VERSION)' ./cmd/cdigen build/manual
+	bin/cdigen completion bash >build/manual/cdigen.bash
+	bin/cdigen completion zsh >build/manual/_cdigen
+	bin/cdigen completion fish >build/manual/cdigen.fish
+
 .PHONY: packages
 packages:
 	@internal/e2e/packages.sh
@@ -97,8 +105,9 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 lint: $(GOLANGCI_LINT) ## Check the format, go vet, golangci-lint
 	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...)); \
 	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:" $$unformatted >&2; exit 1; fi
-	$(GO) vet ./...
+	$(GO) vet ./... && $(GO) vet -tags man ./cmd/cdigen
 	$(GOLANGCI_LINT) run
+	$(GOLANGCI_LINT) run --build-tags man ./cmd/cdigen
 
 .PHONY: cover
 cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) percent
@@ -132,12 +141,18 @@ parity: build driver-roots $(NVIDIA_CTK) ## Compare with nvidia-ctk on real driv
 unitdir      = $(DESTDIR)$(PREFIX)/lib/systemd/system
 presetdir    = $(DESTDIR)$(PREFIX)/lib/systemd/system-preset
 udevrulesdir = $(DESTDIR)$(PREFIX)/lib/udev/rules.d
+mandir       = $(DESTDIR)$(PREFIX)/share/man/man1
+# Directories in which bash-completion, zsh and fish look for what packages bring.
+bashdir      = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+zshdir       = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+fishdir      = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 settings     = $(DESTDIR)$(SYSCONFDIR)/cdigen/cdigen.env
 UNITS := cdigen.service cdigen-refresh.service cdigen-refresh.path
 
 .PHONY: install
-install: build ## Install programs, systemd units, udev rules below DESTDIR/PREFIX, settings in DESTDIR/etc
-	install -d '$(DESTDIR)$(PREFIX)/bin' '$(unitdir)' '$(presetdir)' '$(udevrulesdir)' '$(dir $(settings))'
+install: build manual ## Install programs, manual, systemd units, udev rules below DESTDIR/PREFIX, settings in DESTDIR/etc
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(unitdir)' '$(presetdir)' '$(udevrulesdir)' '$(dir $(settings))' \
+	  '$(mandir)' '$(bashdir)' '$(zshdir)' '$(fishdir)'
 	install -m 0755 $(BINARIES) '$(DESTDIR)$(PREFIX)/bin'
 	for unit in $(UNITS); do \
 	  sed -e '/^@order@$$/{r packaging/systemd/order.conf' -e 'd}' -e '/^@hardening@$$/{r packaging/systemd/hardening.conf' -e 'd}' \
@@ -146,13 +161,18 @@ install: build ## Install programs, systemd units, udev rules below DESTDIR/PREF
 	done
 	install -m 0644 packaging/systemd/90-cdigen.preset '$(presetdir)'
 	install -m 0644 packaging/udev/71-cdigen.rules '$(udevrulesdir)'
+	install -m 0644 build/manual/*.1 '$(mandir)'
+	install -m 0644 build/manual/cdigen.bash '$(bashdir)/cdigen'
+	install -m 0644 build/manual/_cdigen '$(zshdir)'
+	install -m 0644 build/manual/cdigen.fish '$(fishdir)'
 	@# Settings that somebody has changed stay.
 	test -e '$(settings)' || install -m 0644 packaging/cdigen.env '$(settings)'
 
 .PHONY: uninstall
 uninstall: ## Remove what install put there, but for settings that were changed
 	rm -f $(foreach b,$(notdir $(BINARIES)),'$(DESTDIR)$(PREFIX)/bin/$(b)') $(foreach u,$(UNITS),'$(unitdir)/$(u)') \
-	  '$(presetdir)/90-cdigen.preset' '$(udevrulesdir)/71-cdigen.rules'
+	  '$(presetdir)/90-cdigen.preset' '$(udevrulesdir)/71-cdigen.rules' \
+	  '$(mandir)'/cdigen.1 '$(mandir)'/cdigen-*.1 '$(bashdir)/cdigen' '$(zshdir)/_cdigen' '$(fishdir)/cdigen.fish'
 	if cmp -s packaging/cdigen.env '$(settings)'; then rm '$(settings)'; rmdir --ignore-fail-on-non-empty '$(dir $(settings))'; fi
 
 .PHONY: check

@@ -173,6 +173,7 @@ func (f *logFlags) set() error {
 // addOutputFormat adds the flag of how a command prints what it found.
 func addOutputFormat(flags *pflag.FlagSet, format *string, formats ...string) {
 	flags.StringVarP(format, "output-format", "o", formats[0], alternatives(formats))
+	setValues(flags, "output-format", formats...)
 }
 
 func checkOutputFormat(format string, formats ...string) error {

@@ -4,12 +4,7 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -38,29 +33,6 @@ func (e *exitError) Unwrap() error { return e.err }
 
 func usageError(err error) error { return &exitError{exitUsage, err} }
 
-func main() {
-	os.Exit(run())
-}
-
-func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	cmd := newRoot()
-	ran, err := cmd.ExecuteContextC(ctx)
-	if err == nil {
-		return 0
-	}
-	fmt.Fprintf(os.Stderr, "%s: %v\n", ran.CommandPath(), err)
-	var withStatus *exitError
-	if errors.As(err, &withStatus) {
-		if withStatus.status == exitUsage {
-			fmt.Fprintf(os.Stderr, "Run '%s --help' for what it takes.\n", ran.CommandPath())
-		}
-		return withStatus.status
-	}
-	return exitFailed
-}
-
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "cdigen",
@@ -85,12 +57,19 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return flagsFromEnvironment(cmd) }
 	root.AddCommand(newGenerate(), newWatch(), newStatus(), newInfo(), newList(), newDiff(), newCheck(), newVersion())
-	for _, c := range root.Commands() {
-		if c.Args == nil {
-			c.Args = usageArgs(cobra.NoArgs)
-		}
-	}
+	finish(root)
 	return root
+}
+
+// finish sets for a command and those below it what all have alike.
+func finish(cmd *cobra.Command) {
+	if cmd.Args == nil {
+		cmd.Args = usageArgs(cobra.NoArgs)
+	}
+	completeFlags(cmd)
+	for _, c := range cmd.Commands() {
+		finish(c)
+	}
 }
 
 // usageArgs gives the errors of a check of arguments the exit status of usage.

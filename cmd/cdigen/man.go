@@ -1,0 +1,95 @@
+//go:build man
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
+)
+
+// With the tag man the program is another one, which writes the manual pages of all
+// commands into a directory. What it needs for that is of no use at run time.
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: go run -tags man ./cmd/cdigen DIRECTORY")
+		os.Exit(exitUsage)
+	}
+	if err := writeManual(os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, "write the manual:", err)
+		os.Exit(exitFailed)
+	}
+}
+
+func writeManual(dir string) error {
+	root := newRoot()
+	root.DisableAutoGenTag = true
+	prepare(root)
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // pages are for everybody
+		return err
+	}
+	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "cdigen " + version, Manual: "cdigen"}, dir); err != nil {
+		return err
+	}
+	pages, err := filepath.Glob(filepath.Join(dir, "cdigen*.1"))
+	for _, page := range pages {
+		var data []byte
+		if data, err = os.ReadFile(page); err == nil {
+			// A variable's name must not be hyphenated.
+			err = os.WriteFile(page, bytes.ReplaceAll(data, []byte("CDIGEN_"), []byte(`\%CDIGEN_`)), 0o644) //nolint:gosec // for everybody
+		}
+		if err != nil {
+			break
+		}
+	}
+	return err
+}
+
+// prepare turns the help texts of a command and those below it into Markdown, from
+// which the pages are made.
+func prepare(cmd *cobra.Command) {
+	cmd.Long = markdown(cmd.Long)
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Annotations == nil {
+			_, usage := pflag.UnquoteUsage(f)
+			f.Usage = escape(strings.ReplaceAll(usage, "\n", " "))
+			if f.Name != "help" && f.Name != "version" {
+				f.Usage += " (" + escape(environmentName(f.Name)) + ")"
+			}
+			f.Annotations = map[string][]string{}
+		}
+	})
+	for _, c := range cmd.Commands() {
+		prepare(c)
+	}
+}
+
+// markdown keeps what is indented as it is, and lets nothing else be taken for
+// markup.
+func markdown(help string) string {
+	var b strings.Builder
+	verbatim := false
+	for line := range strings.Lines(help) {
+		indented := strings.HasPrefix(line, "  ")
+		if indented != verbatim {
+			b.WriteString("\n")
+			verbatim = indented
+		}
+		if indented {
+			b.WriteString("    " + line[2:])
+		} else {
+			b.WriteString(escape(line))
+		}
+	}
+	return b.String()
+}
+
+func escape(s string) string {
+	return strings.NewReplacer("<", `\<`, "*", `\*`, "_", `\_`, "`", "\\`", "[", `\[`, "…", "...").Replace(s)
+}
