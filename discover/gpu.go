@@ -86,13 +86,44 @@ func numberGPUs(list []GPU) {
 
 // whyNone looks on the PCI bus for NVIDIA GPUs that another driver, or none, has.
 func (m gpus) whyNone(host Host, inv *Inventory) {
+	list, _, err := PCIGPUs(host)
+	if err != nil {
+		inv.find(m.Name(), Fault, host.Sys.HostPath("bus/pci/devices"), "%v", err)
+	}
+	for _, g := range list {
+		subject := "GPU (" + g.PCI + ")"
+		switch {
+		case g.Driver == "":
+			inv.find(m.Name(), Fault, subject, "no kernel driver is bound to it: load the nvidia module")
+		case g.Driver == "nvidia":
+			inv.find(m.Name(), Fault, subject, "bound to nvidia, but %s does not list it", host.Proc.HostPath("driver/nvidia/gpus"))
+		case g.Passthrough():
+			inv.find(m.Name(), MissingOptional, subject, "bound to %s for a virtual machine: left out", g.Driver)
+		default:
+			inv.find(m.Name(), Fault, subject, "bound to the kernel driver %s: NVIDIA's own driver is needed", g.Driver)
+		}
+	}
+}
+
+// PCIGPU is an NVIDIA GPU on the PCI bus, whichever kernel driver has it.
+type PCIGPU struct {
+	// PCI address, "0000:3b:00.0".
+	PCI string `json:"pci"`
+	// Driver is the kernel driver that is bound to it: "nvidia", "nouveau",
+	// "vfio-pci"; empty: none.
+	Driver string `json:"driver,omitempty"`
+}
+
+// Passthrough says whether the GPU is set aside for a virtual machine.
+func (g *PCIGPU) Passthrough() bool { return strings.HasPrefix(g.Driver, "vfio") }
+
+// PCIGPUs are NVIDIA's GPUs on the PCI bus, in the order of sysfs, and how many PCI
+// devices were looked at. A host without PCI has none, which is no error.
+func PCIGPUs(host Host) (list []PCIGPU, devices int, err error) {
 	const dir = "bus/pci/devices"
 	entries, err := host.Sys.ReadDir(dir)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			inv.find(m.Name(), Fault, host.Sys.HostPath(dir), "%v", err)
-		}
-		return
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, nil
 	}
 	for _, e := range entries {
 		device := path.Join(dir, e.Name())
@@ -103,19 +134,13 @@ func (m gpus) whyNone(host Host, inv *Inventory) {
 		if string(bytes.TrimSpace(vendor)) != "0x10de" || !bytes.HasPrefix(class, []byte("0x03")) {
 			continue
 		}
-		subject := "GPU (" + e.Name() + ")"
-		bound, err := host.Sys.Resolve(path.Join(device, "driver"))
-		switch bound = path.Base(bound); {
-		case err != nil:
-			inv.find(m.Name(), Fault, subject, "no kernel driver is bound to it: load the nvidia module")
-		case bound == "nvidia":
-			inv.find(m.Name(), Fault, subject, "bound to nvidia, but %s does not list it", host.Proc.HostPath("driver/nvidia/gpus"))
-		case strings.HasPrefix(bound, "vfio"):
-			inv.find(m.Name(), MissingOptional, subject, "bound to %s for a virtual machine: left out", bound)
-		default:
-			inv.find(m.Name(), Fault, subject, "bound to the kernel driver %s: NVIDIA's own driver is needed", bound)
+		g := PCIGPU{PCI: e.Name()}
+		if bound, err := host.Sys.Resolve(path.Join(device, "driver")); err == nil {
+			g.Driver = path.Base(bound)
 		}
+		list = append(list, g)
 	}
+	return list, len(entries), err
 }
 
 // Information is what /proc/driver/nvidia/gpus/<address>/information says of a

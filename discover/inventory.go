@@ -30,6 +30,9 @@ type Driver struct {
 	// Version of the loaded kernel module as /proc/driver/nvidia/version has it,
 	// for instance "550.54.15". Empty when no module is loaded.
 	Version string `json:"version,omitempty"`
+	// OtherVersions are those of libraries that go with another kernel module than
+	// the loaded one: left over, or newer and waiting for a reboot.
+	OtherVersions []string `json:"otherVersions,omitempty"`
 	// Flavor of the kernel module; empty when no module is loaded.
 	Flavor Flavor `json:"flavor,omitempty"`
 	// CUDAVersion is the newest CUDA version the driver supports, for instance

@@ -81,6 +81,11 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 		o := set.others[dir]
 		inv.find(m.Name(), MissingOptional, host.Driver.HostPath(dir),
 			"%d libraries of driver version %s left out: the loaded kernel module is %s", o.files, strings.Join(o.versions, ", "), version)
+		for _, v := range o.versions {
+			if !slices.Contains(inv.Driver.OtherVersions, v) {
+				inv.Driver.OtherVersions = append(inv.Driver.OtherVersions, v)
+			}
+		}
 	}
 	if set.find("libcuda.so."+version) == nil {
 		advice := "install the user-space driver of that version or name its directory with --library-search-path"
