@@ -16,6 +16,7 @@ import (
 
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/table"
 )
 
 var update = flag.Bool("update", false, "write into the documentation what the commands in it print")
@@ -171,11 +172,10 @@ func runShown(t *testing.T, name, before string, block []string) (out []string) 
 		if exit := (*exec.ExitError)(nil); err != nil && !asExit(err, &exit) {
 			t.Fatalf("%s: %v", script, err)
 		}
-		text = bytes.TrimSuffix(bytes.ReplaceAll(text, []byte(host), nil), []byte("\n"))
-		if len(text) == 0 {
+		if text = bytes.TrimSuffix(text, []byte("\n")); len(text) == 0 {
 			return nil
 		}
-		return strings.Split(string(text), "\n")
+		return unroot(strings.Split(string(text), "\n"), host)
 	}
 	if before != "" {
 		if text := run("set -e; { " + rooted(before) + "; } >/dev/null 2>&1 || echo failed with $?"); text != nil {
@@ -205,6 +205,58 @@ func rooted(command string) string {
 	return regexp.MustCompile(`(^|[ =>])(/(?:etc|var/run|run)/)`).ReplaceAllString(command, `$1"$$HOST"$2`)
 }
 
+// tableHeader is a line of headings: capitals, at least two columns.
+var tableHeader = regexp.MustCompile(`^[A-Z][A-Z ]*[A-Z](  +[A-Z][A-Z ]*)+$`)
+
+// unroot cuts the directory of the simulated host out of lines. Tables are set anew,
+// since the longest cell decides how wide a column is.
+func unroot(lines []string, host string) (out []string) {
+	cut := func(s string) string { return strings.ReplaceAll(s, host, "") }
+	for len(lines) > 0 {
+		if !tableHeader.MatchString(lines[0]) {
+			out, lines = append(out, cut(lines[0])), lines[1:]
+			continue
+		}
+		starts := []int{0}
+		for _, gap := range regexp.MustCompile(`  +`).FindAllStringIndex(lines[0], -1) {
+			starts = append(starts, gap[1])
+		}
+		var text bytes.Buffer
+		set := table.New(&text)
+		for len(lines) > 0 && (set.Len() == 0 || !tableHeader.MatchString(lines[0])) {
+			cells := cells(lines[0], starts)
+			if cells == nil {
+				break
+			}
+			for i := range cells {
+				cells[i] = cut(cells[i])
+			}
+			set.Row(cells...)
+			lines = lines[1:]
+		}
+		if err := set.Flush(); err != nil {
+			panic(err) // a buffer takes all
+		}
+		out = append(out, strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")...)
+	}
+	return out
+}
+
+// cells are the cells of a line of a table; nil when it is none.
+func cells(line string, starts []int) (cells []string) {
+	for i, start := range starts {
+		if start > len(line) || i > 0 && line[start-2:start] != "  " {
+			return nil
+		}
+		end := len(line)
+		if i+1 < len(starts) {
+			end = min(end, starts[i+1])
+		}
+		cells = append(cells, strings.TrimRight(line[start:end], " "))
+	}
+	return cells
+}
+
 func asExit(err error, exit **exec.ExitError) bool {
 	e, ok := err.(*exec.ExitError) //nolint:errorlint // os/exec does not wrap it
 	*exit = e
@@ -222,6 +274,26 @@ func shownText(t *testing.T, file string) string {
 	}
 	t.Fatal(fmt.Errorf("%s has no block shown by %s", file, t.Name()))
 	return ""
+}
+
+func TestUnroot(t *testing.T) {
+	got := unroot(strings.Split(`a line of /tmp/host/etc
+DEVICE  FILE             STATE
+0       /tmp/host/etc/a  ok
+1       -                by /tmp/host/b
+FILE         ERROR
+/tmp/host/x  y
+cdigen list: 1 of /tmp/host/etc`, "\n"), "/tmp/host")
+	want := `a line of /etc
+DEVICE  FILE    STATE
+0       /etc/a  ok
+1       -       by /b
+FILE  ERROR
+/x    y
+cdigen list: 1 of /etc`
+	if text := strings.Join(got, "\n"); text != want {
+		t.Errorf("unroot makes\n%s\nwant\n%s", text, want)
+	}
 }
 
 func TestElide(t *testing.T) {

@@ -23,9 +23,12 @@ func run() int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(os.Stderr, "%s: %v\n", ran.CommandPath(), err)
 	var withStatus *exitError
-	if errors.As(err, &withStatus) {
+	if errors.As(err, &withStatus) && withStatus.err == nil {
+		return withStatus.status // all was said
+	}
+	fmt.Fprintf(os.Stderr, "%s: %v\n", ran.CommandPath(), err)
+	if withStatus != nil {
 		if withStatus.status == exitUsage {
 			fmt.Fprintf(os.Stderr, "Run '%s --help' for what it takes.\n", ran.CommandPath())
 		}

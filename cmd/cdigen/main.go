@@ -22,13 +22,20 @@ const (
 	exitBroken    = 6
 )
 
-// exitError is an error with an exit status of its own.
+// exitError is an error with an exit status of its own. Without an error it is the
+// status of what was printed, and there is no more to say.
 type exitError struct {
 	status int
 	err    error
 }
 
-func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("status %d", e.status)
+	}
+	return e.err.Error()
+}
+
 func (e *exitError) Unwrap() error { return e.err }
 
 func usageError(err error) error { return &exitError{exitUsage, err} }

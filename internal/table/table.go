@@ -150,6 +150,18 @@ func (t *Table) blocks() string {
 	return b.String()
 }
 
+// Wrap breaks a text between words into lines of a width; 0 or less: it does not.
+func Wrap(s string, width int) string {
+	if width <= 0 {
+		return s
+	}
+	lines := strings.Split(text.WrapSoft(s, width), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
 // Width is how many columns the terminal has that w is; 0 when w is none or it does
 // not tell.
 func Width(w io.Writer) int {
