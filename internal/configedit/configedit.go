@@ -119,15 +119,14 @@ func startsLine(text []byte, offset int) bool {
 
 // lookup follows a path through tables.
 func lookup(values map[string]any, path []string) (any, bool) {
-	v, ok := any(values), true
+	v := any(values)
 	for _, key := range path {
-		table, isTable := v.(map[string]any)
-		if !isTable {
+		table, _ := v.(map[string]any)
+		inner, ok := table[key]
+		if !ok {
 			return nil, false
 		}
-		if v, ok = table[key]; !ok {
-			return nil, false
-		}
+		v = inner
 	}
 	return v, true
 }
@@ -228,7 +227,7 @@ func (s *settings) Values() map[string]any { return s.values }
 
 // Bool gives a setting that is true or false; set is false when the file has none.
 func (s *settings) Bool(path ...string) (value, set bool, err error) {
-	v, ok, err := s.value(path)
+	v, ok, err := s.Value(path...)
 	if !ok || err != nil {
 		return false, false, err
 	}
@@ -242,7 +241,7 @@ func (s *settings) Bool(path ...string) (value, set bool, err error) {
 // Strings gives a setting that is a list of strings; set is false when the file has
 // none.
 func (s *settings) Strings(path ...string) (value []string, set bool, err error) {
-	v, ok, err := s.value(path)
+	v, ok, err := s.Value(path...)
 	if !ok || err != nil {
 		return nil, false, err
 	}
@@ -261,9 +260,9 @@ func (s *settings) Strings(path ...string) (value []string, set bool, err error)
 	return value, true, nil
 }
 
-// value gives a setting of whatever type. What should be a table on the way to it and
-// is none is an error.
-func (s *settings) value(path []string) (value any, set bool, err error) {
+// Value gives a setting of whatever type. What should be a table on the way to it and is
+// none is an error.
+func (s *settings) Value(path ...string) (value any, set bool, err error) {
 	for i := 1; i < len(path); i++ {
 		v, ok := lookup(s.values, path[:i])
 		if !ok {

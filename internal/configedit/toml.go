@@ -175,7 +175,7 @@ func (d *TOML) Set(value any, path ...string) error {
 	if e := d.entry(path); e != nil {
 		return d.become(value, path, splice{e.value.start, e.value.end, d.encode(value)})
 	}
-	if _, _, err := d.value(path); err != nil {
+	if _, _, err := d.Value(path...); err != nil {
 		return err
 	}
 	return d.become(value, path, d.add(value, path))
@@ -374,7 +374,7 @@ func (d *TOML) inset() string {
 
 // Prepend puts strings before those of a list that is there.
 func (d *TOML) Prepend(values []string, path ...string) error {
-	v, set, err := d.value(path)
+	v, set, err := d.Value(path...)
 	if err != nil {
 		return err
 	}
