@@ -1,7 +1,5 @@
 package runtimes
 
-import "slices"
-
 // The settings of buildkitd.toml.
 var (
 	buildKitSwitch = []string{"cdi", "disabled"}
@@ -59,7 +57,7 @@ func (c *buildKitConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 	case c.hasDirs:
 		err = c.file.addDirs(missing, buildKitDirsAt...)
 	default:
-		err = c.file.set(slices.Concat(missing, e.SpecDirs), buildKitDirsAt...)
+		err = c.file.set(withDirs(e.SpecDirs, missing), buildKitDirsAt...)
 	}
 	return changes(c.file), err
 }

@@ -305,7 +305,7 @@ func (c *containerdConfig) describe(e *Engine) {
 
 func (c *containerdConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 	if e.CDI == Unused {
-		return nil, unsupported(fmt.Sprintf("the CRI plugin of containerd is switched off by %s: only Kubernetes needs it, and it only with this plugin", e.Switch))
+		return nil, unsupported(fmt.Sprintf("its CRI plugin, which Kubernetes uses, is switched off by %s; Docker, ctr and nerdctl do not need it", e.Switch))
 	}
 	if e.CDI == Off {
 		if err := c.set(enableCDI, true); err != nil {
@@ -322,7 +322,7 @@ func (c *containerdConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 	case set:
 		err = s.file.addDirs(missing, s.setting(cdiSpecDirs)...)
 	default:
-		err = c.set(cdiSpecDirs, slices.Concat(missing, e.SpecDirs))
+		err = c.set(cdiSpecDirs, withDirs(e.SpecDirs, missing))
 	}
 	return c.changes(), err
 }
@@ -330,7 +330,7 @@ func (c *containerdConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 func (c *containerdConfig) disable(e *Engine) ([]Change, error) {
 	switch e.CDI {
 	case Always:
-		return nil, unsupported(fmt.Sprintf("containerd %s has no switch for CDI: enable_cdi is gone since 2.4", e.Version))
+		return nil, unsupported(fmt.Sprintf("version %s has no switch for CDI: enable_cdi is gone since 2.4", e.Version))
 	case On:
 		err := c.set(enableCDI, false)
 		return c.changes(), err

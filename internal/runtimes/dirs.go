@@ -294,8 +294,8 @@ func (c *dirsConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 		return nil, nil
 	}
 	if c.setting == nil {
-		return nil, unsupported(fmt.Sprintf("%s %s searches %s and cannot be told to search %s: use a directory that it searches",
-			c.engine, e.Version, strings.Join(c.dirs, " and "), strings.Join(missing, " and ")))
+		return nil, unsupported(fmt.Sprintf("version %s searches %s and cannot be told to search %s: use a directory that it searches",
+			e.Version, strings.Join(c.dirs, " and "), strings.Join(missing, " and ")))
 	}
 	target := c.from
 	if c.dropIn != nil && slices.Index(c.files, c.from) < slices.Index(c.files, c.dropIn) {
@@ -308,7 +308,7 @@ func (c *dirsConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 	if target == c.from {
 		err = target.addDirs(missing, c.setting...)
 	} else {
-		err = target.set(slices.Concat(missing, c.dirs), c.setting...)
+		err = target.set(withDirs(c.dirs, missing), c.setting...)
 	}
 	return changes(target), err
 }
@@ -317,7 +317,7 @@ func (c *dirsConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 func (c *dirsConfig) disable(*Engine) ([]Change, error) {
 	f := c.dropIn
 	if f == nil || !f.exists() || !bytes.HasPrefix(f.old, []byte(dropInHeader)) {
-		return nil, unsupported(fmt.Sprintf("%s has no switch for CDI, and no file that cdigen runtime enable wrote", c.engine))
+		return nil, unsupported("it has no switch for CDI, and no file that cdigen runtime enable wrote")
 	}
 	list, _, err := f.doc.Value(c.setting...)
 	if err == nil && !configedit.Equal(f.doc.Values(), configedit.With(nil, list, c.setting...)) {

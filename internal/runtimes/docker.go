@@ -95,7 +95,7 @@ func (c *dockerConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 	case c.hasDirs && len(c.usedDirs()) == len(c.dirs):
 		err = c.file.addDirs(missing, dockerDirs...)
 	default:
-		err = c.file.set(slices.Concat(missing, e.SpecDirs), dockerDirs...)
+		err = c.file.set(withDirs(e.SpecDirs, missing), dockerDirs...)
 	}
 	return changes(c.file), err
 }

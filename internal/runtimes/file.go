@@ -120,6 +120,21 @@ func missingDirs(have, want []string) (missing []string) {
 	return missing
 }
 
+// withDirs is a list of directories with others that it lacks. They get the lowest
+// priority, so that specs that were found before still go before theirs, but /var/run/cdi
+// the highest, as it has by default.
+func withDirs(have, missing []string) []string {
+	var first, last []string
+	for _, dir := range missing {
+		if sameDir(dir, "/var/run/cdi") {
+			last = append(last, dir)
+		} else {
+			first = append(first, dir)
+		}
+	}
+	return slices.Concat(first, have, last)
+}
+
 // sameDir compares directories; /var/run is /run.
 func sameDir(a, b string) bool {
 	clean := func(dir string) string {

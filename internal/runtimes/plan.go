@@ -83,14 +83,13 @@ func (s System) Disable(r Request) (*Plan, error) {
 func (s System) plan(r Request, change func(switchable, *Engine) ([]Change, error)) (*Plan, error) {
 	k, ok := find(r.Engine)
 	if !ok || !slices.Contains(Switchable(), r.Engine) {
-		return nil, unsupported(fmt.Sprintf("%s has no configuration of CDI that can be changed", r.Engine))
+		return nil, unsupported("it has no configuration of CDI that can be changed")
 	}
 	if canonical(r.Version) == "" {
-		return nil, fmt.Errorf("%s: its version %q is none", r.Engine, r.Version)
+		return nil, fmt.Errorf("%q is no version", r.Version)
 	}
 	if _, ok := release(r.Engine, r.Version); !ok {
-		return nil, unsupported(fmt.Sprintf("%s %s has no CDI, which came with version %s: %s", r.Engine, r.Version, firstRelease(r.Engine),
-			cmp.Or(k.without, "update it")))
+		return nil, unsupported(fmt.Sprintf("version %s has no CDI, which came with %s: %s", r.Version, firstRelease(r.Engine), cmp.Or(k.without, "update it")))
 	}
 	e, c := s.engine(k, r)
 	if e.Err != nil {

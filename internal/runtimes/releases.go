@@ -170,7 +170,10 @@ func parseVersion(output string) string {
 
 // A version's numbers, and what follows where that says that it is not released yet.
 // What distributions add ("+dfsg1", "~ds1-6", "-1.el9", "-jammy") means nothing.
-var versionParts = regexp.MustCompile(`^v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-.~+]?(alpha|beta|rc|dev|pre)[-.~]?(\d*))?`)
+var versionParts = regexp.MustCompile(`^v?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:[-.~+]?(alpha|beta|rc|dev|pre)[-.~]?(\d*))?`)
+
+// IsVersion says whether a text begins as versions do: "28", "28.0", "1.7.24~ds1".
+func IsVersion(text string) bool { return canonical(text) != "" }
 
 // canonical is a version in the form of package semver; empty when it is none.
 func canonical(version string) string {
