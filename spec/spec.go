@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -245,6 +246,26 @@ func Encode(s *specs.Spec, f Format) ([]byte, error) {
 		return append(data, '\n'), err
 	}
 	return nil, fmt.Errorf("unknown format %q: use yaml or json", f)
+}
+
+// Parse reads the bytes of a spec, YAML or JSON, and checks them as engines do, with the
+// CDI library. The format is the one they are in.
+func Parse(data []byte) (*specs.Spec, Format, error) {
+	s, err := cdi.ParseSpec(data)
+	switch {
+	case errors.Is(err, io.EOF) || err == nil && s == nil:
+		return nil, "", errors.New("there is no spec in it")
+	case err != nil:
+		// The library gives one line for each field it does not know.
+		return nil, "", errors.New(strings.Join(strings.Fields(err.Error()), " "))
+	}
+	if err := Validate(data); err != nil {
+		return nil, "", err
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		return s, JSON, nil
+	}
+	return s, YAML, nil
 }
 
 // ValidateFile reads a spec's file as engines do, with the CDI library, and

@@ -25,7 +25,8 @@ func TestMain(m *testing.M) {
 // TestScripts runs the scripts in testdata/script, each a page of the manual.
 // They have two commands more than testscript's own: host NAME builds the
 // simulated host testdata/hosts/NAME.yaml in $WORK/host and points cdigen's
-// variables at it; status N COMMAND ... runs a command that ends with status N.
+// variables at it; status N COMMAND ... runs a command that ends with status N. The
+// condition [root] says whether device nodes can be made.
 func TestScripts(t *testing.T) {
 	p := build(t)
 	testscript.Run(t, testscript.Params{
@@ -33,7 +34,14 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("CDIGEN_NVML_PROBE", p.probe)
 			env.Setenv("HOOK", p.hook)
+			env.Setenv("DOCS", hosttest.Path("../docs"))
 			return nil
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "root" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return os.Geteuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": status,
