@@ -135,7 +135,7 @@ func findNode(dev Tree, majors map[string]uint32, name string) (*DeviceNode, err
 	}
 	node := &DeviceNode{Path: "/" + name, HostPath: dev.HostPath(name)}
 	var ok bool
-	if node.Major, node.Minor, ok = deviceNumbers(info); !ok {
+	if node.Major, node.Minor, ok = DeviceNumbers(info); !ok {
 		return nil, fmt.Errorf("%s is not a character device", node.HostPath)
 	}
 	device, minor := nodeDevice(name)

@@ -77,6 +77,8 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	if err := o.Check(); err != nil {
 		return nil, nil, err
 	}
+	// Older versions have no hostPath of nodes.
+	o.Edits.WithoutAliases = !atLeast(o.MaxVersion, "0.5.0")
 	devices, err := selectDevices(devicesOf(inv, o.Names, o.Edits), o.Devices)
 	if err != nil {
 		return nil, nil, err
@@ -201,7 +203,13 @@ func selectDevices(list []device, wanted []string) ([]device, error) {
 // fits says whether a name may stand in a spec of that version: one that begins
 // with a digit came with 0.5.0 (SPEC.md, "Versions").
 func fits(name, version string) bool {
-	return version == "" || semver.Compare("v"+version, "v0.5.0") >= 0 || name[0] < '0' || name[0] > '9'
+	return atLeast(version, "0.5.0") || name[0] < '0' || name[0] > '9'
+}
+
+// atLeast says whether a newest version allows what came with another; empty allows
+// all.
+func atLeast(newest, version string) bool {
+	return newest == "" || semver.Compare("v"+newest, "v"+version) >= 0
 }
 
 // whyVersion names what in a spec needs its version.

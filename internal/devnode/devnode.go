@@ -229,8 +229,12 @@ func mend(root *os.Root, n Node) error {
 			return fail("chown", err)
 		}
 	}
-	// fchmod(2) does not take such a handle, and fchmodat2(2) is of Linux 6.6.
-	if err := unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), uint32(n.Mode.Perm())); err != nil {
+	// fchmod(2) does not take such a handle; fchmodat2(2) does, from Linux 6.6 on.
+	err = unix.Fchmodat(fd, "", uint32(n.Mode.Perm()), unix.AT_EMPTY_PATH)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		err = unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), uint32(n.Mode.Perm()))
+	}
+	if err != nil {
 		return fail("chmod", err)
 	}
 	return nil
