@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -112,7 +111,7 @@ func (f *devCharFlags) wanted(host discover.Host, made []discover.ExpectedNode) 
 	present, err := discover.PresentNodes(host)
 	if !f.dryRun || !f.createNodes {
 		for _, err := range unjoined(err) {
-			f.problem(fmt.Errorf("%w: add --create-device-nodes", err))
+			f.problem(err)
 		}
 	}
 	for _, n := range present {
