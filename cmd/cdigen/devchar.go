@@ -47,7 +47,6 @@ Exit statuses:
   5  --dry-run, and there is something to do`,
 		Example: `  cdigen system create-dev-char-symlinks
   cdigen system create-dev-char-symlinks --load-kernel-modules --create-device-nodes --create-all`,
-		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()

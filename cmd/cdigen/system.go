@@ -20,7 +20,6 @@ func newSystem() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "system",
 		Short: "Make what the driver needs of the host: device nodes and their links",
-		Args:  usageArgs(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newDeviceNodes(), newDevChar())
@@ -339,7 +338,6 @@ Exit statuses:
 		Example: `  cdigen system create-device-nodes --load-kernel-modules
   cdigen system create-device-nodes --dry-run -o json
   cdigen system create-device-nodes --imex-channels 0,2-5`,
-		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			imex, err := discover.ParseIMEXChannels(channels)
 			if err != nil {
