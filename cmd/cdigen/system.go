@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -167,7 +168,7 @@ func (f *systemFlags) nodes(host discover.Host, o discover.NodeOptions) ([]disco
 			continue
 		}
 		c := systemChange{
-			Do: string(do), Kind: "device-node", Path: host.Dev.HostPath(n.Path), Was: was, Purpose: n.Purpose,
+			Do: cmp.Or(string(do), "make"), Kind: "device-node", Path: host.Dev.HostPath(n.Path), Was: was, Purpose: n.Purpose,
 			Is: fmt.Sprintf("%d:%d %04o %d:%d", n.Major, n.Minor, n.Mode, n.UID, n.GID),
 		}
 		switch {

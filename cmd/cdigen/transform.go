@@ -109,7 +109,7 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if f.output == "-" {
+	if f.output == "-" || f.output == "" { // as nvidia-ctk has it
 		if err := spec.Validate(data); err != nil {
 			return fmt.Errorf("the spec would not be valid any more: %w", err)
 		}
