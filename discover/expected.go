@@ -408,7 +408,7 @@ func PresentNodes(host Host) ([]DeviceNode, error) {
 			}
 			node, err := findNode(host.Dev, majors, name)
 			if err != nil {
-				errs = append(errs, err)
+				errs = append(errs, fmt.Errorf("%w; %s", err, makesNode))
 				continue
 			}
 			// The number that a driver had before it was unloaded may be another's now.

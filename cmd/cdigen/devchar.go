@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -48,7 +47,6 @@ Exit statuses:
   5  --dry-run, and there is something to do`,
 		Example: `  cdigen system create-dev-char-symlinks
   cdigen system create-dev-char-symlinks --load-kernel-modules --create-device-nodes --create-all`,
-		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
@@ -112,7 +110,7 @@ func (f *devCharFlags) wanted(host discover.Host, made []discover.ExpectedNode) 
 	present, err := discover.PresentNodes(host)
 	if !f.dryRun || !f.createNodes {
 		for _, err := range unjoined(err) {
-			f.problem(fmt.Errorf("%w: add --create-device-nodes", err))
+			f.problem(err)
 		}
 	}
 	for _, n := range present {

@@ -36,7 +36,6 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("CDIGEN_NVML_PROBE", p.probe)
 			env.Setenv("HOOK", p.hook)
-			env.Setenv("DOCS", hosttest.Path("../docs"))
 			return nil
 		},
 		Condition: func(name string) (bool, error) {

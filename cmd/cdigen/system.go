@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -20,7 +21,6 @@ func newSystem() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "system",
 		Short: "Make what the driver needs of the host: device nodes and their links",
-		Args:  usageArgs(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newDeviceNodes(), newDevChar())
@@ -168,7 +168,7 @@ func (f *systemFlags) nodes(host discover.Host, o discover.NodeOptions) ([]disco
 			continue
 		}
 		c := systemChange{
-			Do: string(do), Kind: "device-node", Path: host.Dev.HostPath(n.Path), Was: was, Purpose: n.Purpose,
+			Do: cmp.Or(string(do), "make"), Kind: "device-node", Path: host.Dev.HostPath(n.Path), Was: was, Purpose: n.Purpose,
 			Is: fmt.Sprintf("%d:%d %04o %d:%d", n.Major, n.Minor, n.Mode, n.UID, n.GID),
 		}
 		switch {
@@ -339,7 +339,6 @@ Exit statuses:
 		Example: `  cdigen system create-device-nodes --load-kernel-modules
   cdigen system create-device-nodes --dry-run -o json
   cdigen system create-device-nodes --imex-channels 0,2-5`,
-		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			imex, err := discover.ParseIMEXChannels(channels)
 			if err != nil {

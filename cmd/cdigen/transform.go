@@ -18,7 +18,6 @@ func newTransform() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "transform",
 		Short: "Change a spec for another place",
-		Args:  usageArgs(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newTransformRoot())
@@ -65,7 +64,6 @@ Exit statuses:
 		Example: `  cdigen transform root --from / --to /run/nvidia/driver <driver.yaml >host.yaml
   cdigen transform root --from /host --to / --input /etc/cdi/nvidia.yaml --output /etc/cdi/nvidia.yaml
   cdigen transform root --relative-to container --from /usr/lib64 --to /usr/local/nvidia/lib64 --input a.yaml`,
-		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.root.Side = spec.Side(side)
 			return f.run(cmd)
@@ -75,6 +73,7 @@ Exit statuses:
 	flags.StringVar(&f.root.From, "from", "", "`directory` that paths are below (required)")
 	flags.StringVar(&f.root.To, "to", "", "`directory` that they are to be below (required)")
 	flags.StringVar(&side, "relative-to", side, "whose paths: host or container")
+	setValues(flags, "relative-to", string(spec.HostSide), string(spec.ContainerSide))
 	flags.StringVar(&f.input, "input", "-", "`file` with the spec; - is standard input")
 	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write, .yaml or .json; - is standard output, in the format of the input")
 	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
@@ -110,7 +109,7 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if f.output == "-" {
+	if f.output == "-" || f.output == "" { // as nvidia-ctk has it
 		if err := spec.Validate(data); err != nil {
 			return fmt.Errorf("the spec would not be valid any more: %w", err)
 		}

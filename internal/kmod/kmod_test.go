@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cdigen/cdigen/internal/hosttest"
@@ -20,17 +21,17 @@ func TestMain(m *testing.M) {
 	}
 	if os.Args[2] == "nvidia-none" {
 		fmt.Fprintln(os.Stderr, "modprobe: FATAL: Module nvidia-none not found\n  in directory /lib/modules/6.1.0")
-		os.Exit(1)
+		syscall.Exit(1)
 	}
 	if os.Args[2] == "silent" {
-		os.Exit(3)
+		syscall.Exit(3)
 	}
 	wd, _ := os.Getwd()
 	said := fmt.Sprintln(os.Args[1:], os.Environ(), wd)
 	if err := os.WriteFile("/called", []byte(said), 0o644); err != nil {
-		os.Exit(2)
+		syscall.Exit(2)
 	}
-	os.Exit(0)
+	syscall.Exit(0)
 }
 
 // installed makes a root with this program as modprobe in one of its directories.
