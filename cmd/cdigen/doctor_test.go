@@ -45,6 +45,7 @@ verb=$1
 shift
 [ "$1" = --now ] && shift
 case $verb in
+--version) echo "systemd 252 (252.39-1~deb12u1)" ;;
 is-enabled|is-active)
 	word=disabled; [ $verb = is-active ] && word=inactive
 	[ -e $state/$1 ] || { [ $verb = is-enabled ] && echo not-found; [ $verb = is-active ] && echo inactive; exit 4; }
@@ -97,6 +98,7 @@ func newMachine(t *testing.T, name string) *machine {
 	m.write("var/lib/units/cdigen.service", "enabled\nactive\n")
 	m.engine("podman", "podman version 5.4.2")
 	m.engine("dockerd", "Docker version 28.5.2+dfsg1, build d3d3a5e")
+	m.engine("runc", "runc version 1.1.5+ds1")
 	m.must("cdigen generate --report=none --log-level error")
 	m.must("cdigen system create-dev-char-symlinks")
 	return m
@@ -249,23 +251,25 @@ func (m *machine) next(change func(d *simhost.Description)) (dir string) {
 func (m *machine) later(change func(d *simhost.Description), prefixes ...string) (script string) {
 	m.t.Helper()
 	next := m.next(change)
+	var b strings.Builder
 	for _, prefix := range prefixes {
 		m.check(os.MkdirAll(filepath.Dir(m.path("sim/later/"+prefix)), 0o755))
 		m.check(exec.Command("cp", "-a", filepath.Join(next, prefix), m.path("sim/later/"+prefix)).Run())
-		script += fmt.Sprintf("rm -rf /%[1]s; mkdir -p /%[2]s; cp -a /sim/later/%[1]s /%[1]s\n", prefix, filepath.Dir(prefix))
+		fmt.Fprintf(&b, "rm -rf /%[1]s; mkdir -p /%[2]s; cp -a /sim/later/%[1]s /%[1]s\n", prefix, filepath.Dir(prefix))
 	}
-	return script
+	return b.String()
 }
 
 // aside takes files away, for a script that brings them back.
 func (m *machine) aside(names ...string) (script string) {
 	m.t.Helper()
+	var b strings.Builder
 	for _, name := range names {
 		m.check(os.MkdirAll(filepath.Dir(m.path("sim/aside/"+name)), 0o755))
 		m.check(os.Rename(m.path(name), m.path("sim/aside/"+name)))
-		script += fmt.Sprintf("mkdir -p /%[2]s; mv /sim/aside/%[1]s /%[1]s\n", name, filepath.Dir(name))
+		fmt.Fprintf(&b, "mkdir -p /%[2]s; mv /sim/aside/%[1]s /%[1]s\n", name, filepath.Dir(name))
 	}
-	return script
+	return b.String()
 }
 
 // mig is the host with an instance on its second GPU.
@@ -434,10 +438,11 @@ func (m *machine) unbind() {
 
 // bind is the script that gives the GPUs to NVIDIA's driver.
 func (m *machine) bind() (script string) {
+	var b strings.Builder
 	for _, g := range m.host.GPUs {
-		script += fmt.Sprintf("ln -sfn ../../../bus/pci/drivers/nvidia /sys/devices/pci0000:00/%s/driver\n", g.PCI)
+		fmt.Fprintf(&b, "ln -sfn ../../../bus/pci/drivers/nvidia /sys/devices/pci0000:00/%s/driver\n", g.PCI)
 	}
-	return script
+	return b.String()
 }
 
 func TestDoctorFindsWhatIsWrongAndItsCommandsMendIt(t *testing.T) {

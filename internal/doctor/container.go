@@ -96,7 +96,7 @@ func (p *Patient) Container(c *Container) ([]Complaint, Compared, error) {
 		return []Complaint{{
 			ID: "container-no-gpu", Severity: Broken,
 			Message:  "The container was given no GPU.",
-			Evidence: fmt.Sprintf("no NVIDIA node in %s", p.containerRoot(c)),
+			Evidence: "no NVIDIA node in " + p.containerRoot(c),
 			Advice:   fmt.Sprintf("Start it with --device %s=all, or with one of the devices in cdigen list.", p.Kind),
 		}}, with, nil
 	}

@@ -52,7 +52,7 @@ func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
 	case e.Err != nil && e.Err.File == "":
 		return []Complaint{{
 			ID: "engine-unknown", Severity: Warning,
-			Message:  fmt.Sprintf("%s does not tell its version: it cannot be said what it does with CDI.", name),
+			Message:  name + " does not tell its version: it cannot be said what it does with CDI.",
 			Evidence: e.Err.Error(),
 		}}
 	case e.Err != nil:
@@ -64,7 +64,7 @@ func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
 	case e.CDI == runtimes.None:
 		c := Complaint{
 			ID: "engine-without-cdi", Severity: Warning,
-			Message:  fmt.Sprintf("%s is too old for CDI: it cannot use the spec.", name),
+			Message:  name + " is too old for CDI: it cannot use the spec.",
 			Evidence: e.Program + " --version",
 			Advice:   "Install a newer version; until then, give a container plain arguments.",
 		}
@@ -108,7 +108,7 @@ func (p *Patient) engineDirectories(e *runtimes.Engine, name string, enable []st
 	return &Complaint{
 		ID: "engine-directories", Severity: Broken,
 		Message:  fmt.Sprintf("%s does not look for specs in %s.", name, dir),
-		Evidence: fmt.Sprintf("it reads %s", strings.Join(e.SpecDirs, ", ")),
+		Evidence: "it reads " + strings.Join(e.SpecDirs, ", "),
 		Mend:     enable,
 		Advice:   restarts(e),
 	}
