@@ -389,6 +389,22 @@ var ailments = []struct {
 		m.engine("dockerd", "Docker version 26.1.5+dfsg1, build 411e817")
 		m.write("etc/docker/daemon.json", "{\n  \"features\": {\"buildkit\": true}\n}\n")
 	}, []string{"engine-cdi-off"}},
+	{"CDI is off in containerd", "", func(m *machine) {
+		m.program("usr/bin/containerd", "#!/bin/sh\ncase $1 in --config) cat $2 ;; *) echo containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6+b4 ;; esac\n")
+		m.write("etc/containerd/config.toml", "version = 2\n")
+	}, []string{"engine-cdi-off"}},
+	{"CDI is off in BuildKit", "", func(m *machine) {
+		m.engine("buildkitd", "buildkitd github.com/moby/buildkit v0.20.0 121ecd5b9083b8eef32183cd404dd13e15b4a3df")
+		m.write("etc/buildkit/buildkitd.toml", "[cdi]\n  disabled = true # not yet\n")
+	}, []string{"engine-cdi-off"}},
+	{"podman looks elsewhere", "", func(m *machine) {
+		m.engine("podman", "podman version 5.6.0")
+		m.write("etc/containers/containers.conf", "[engine]\ncdi_spec_dirs = [\"/opt/cdi\"]\n")
+	}, []string{"engine-directories"}},
+	{"CRI-O looks elsewhere", "", func(m *machine) {
+		m.engine("crio", "crio version 1.30.0")
+		m.write("etc/crio/crio.conf", "[crio.runtime]\ncdi_spec_dirs = [\"/opt/cdi\"]\n")
+	}, []string{"engine-directories"}},
 	{"an engine looks elsewhere", "", func(m *machine) {
 		m.write("etc/docker/daemon.json", "{\"cdi-spec-dirs\": [\"/opt/cdi\"]}\n")
 	}, []string{"engine-directories"}},

@@ -55,13 +55,13 @@ func (p *Patient) spec() (list []Complaint) {
 		c.Message = fmt.Sprintf("Containers do not start with %s: it names what the host has not.", p.Spec)
 	case worst.Subject != "":
 		c.ID, c.Severity = "spec-stale", Broken
-		c.Message = fmt.Sprintf("%s was made for another driver than the loaded one: CUDA fails in containers.", p.Spec)
+		c.Message = p.Spec + " was made for another driver than the loaded one: CUDA fails in containers."
 	case p.Watcher != nil && p.Watcher.Condition == watch.Current:
 		// The watcher knows its own settings; ours may be others.
 		return list
 	default:
 		c.ID, c.Severity = "spec-stale", Warning
-		c.Message = fmt.Sprintf("%s is not what the host has now: containers get what was.", p.Spec)
+		c.Message = p.Spec + " is not what the host has now: containers get what was."
 	}
 	return append(list, c)
 }
@@ -151,7 +151,7 @@ func (p *Patient) neighbours(ctx context.Context) (list []Complaint) {
 		}
 		c := Complaint{
 			ID: "spec-file-broken", Severity: Warning,
-			Message:  fmt.Sprintf("%s cannot be read as a spec; buildah, buildkitd and singularity then refuse all devices, others its own.", b.File),
+			Message:  b.File + " cannot be read as a spec; buildah, buildkitd and singularity then refuse all devices, others its own.",
 			Evidence: b.Error,
 			Mend:     []string{setAside(b.File)},
 		}
