@@ -436,3 +436,43 @@ func TestContainerdComparesWhatItMakesOfConfigurations(t *testing.T) {
 		})
 	}
 }
+
+// containerd 2.4 knows no enable_cdi, which files may still have.
+func TestContainerdChecksWithoutASwitch(t *testing.T) {
+	const section = "[plugins.'io.containerd.cri.v1.runtime']\n"
+	s := installation{files: map[string]string{"etc/containerd/config.toml": "version = 3\n" + section + "enable_cdi = false\ncdi_spec_dirs = ['/x']\n"}}.system(t)
+	s.Run = func(_ context.Context, _ string, args ...string) ([]byte, error) {
+		return []byte(strings.Replace(readFile(t, args[1]), "enable_cdi = false\n", "", 1)), nil
+	}
+	p, err := s.Enable(runtimes.Request{Engine: runtimes.Containerd, Version: "2.4.2", Program: "containerd", SpecDirs: []string{"/etc/cdi"}})
+	if err == nil {
+		err = p.Check(t.Context())
+	}
+	if err != nil || len(p.Changes) != 1 {
+		t.Errorf("%v", err)
+	}
+}
+
+// A drop-in that does not exist yet is among the copies too.
+func TestContainerdChecksANewDropIn(t *testing.T) {
+	s := installation{files: map[string]string{"etc/containerd/config.toml": "version = 3\nimports = [\"conf.d/*.toml\"]\n"}}.system(t)
+	var seen []string
+	s.Run = func(_ context.Context, _ string, args ...string) ([]byte, error) {
+		text := readFile(t, args[1])
+		if dropIn, err := os.ReadFile(filepath.Join(filepath.Dir(args[1]), "001.toml")); err == nil {
+			text += string(dropIn)
+		}
+		seen = append(seen, text)
+		return fmt.Appendf(nil, "[plugins.'io.containerd.cri.v1.runtime']\nenable_cdi = %v\n", len(seen) == 1), nil
+	}
+	p, err := s.Disable(runtimes.Request{Engine: runtimes.Containerd, Version: "2.1.9", Program: "containerd"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if len(seen) != 2 || strings.Contains(seen[0], "enable_cdi") || !strings.HasSuffix(seen[1], "\n[plugins.'io.containerd.cri.v1.runtime']\nenable_cdi = false\n") {
+		t.Errorf("it has seen %q", seen)
+	}
+}
