@@ -3,6 +3,7 @@ package runtimes
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -145,12 +146,9 @@ func (s System) glob(pattern string) (names []string, err error) {
 	if !strings.Contains(pattern, "*") {
 		return []string{pattern}, nil
 	}
-	if s.Root == "/" {
-		return filepath.Glob(pattern)
-	}
-	found, err := filepath.Glob(s.path(pattern))
+	found, err := fs.Glob(os.DirFS(s.Root), strings.TrimPrefix(pattern, "/"))
 	for _, name := range found {
-		names = append(names, "/"+strings.TrimPrefix(strings.TrimPrefix(name, s.Root), "/"))
+		names = append(names, "/"+name)
 	}
 	return names, err
 }

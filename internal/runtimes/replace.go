@@ -53,7 +53,7 @@ func (p *Plan) replace(c Change) (r *replacement, err error) {
 	r = &replacement{path: target}
 	defer func() {
 		if err != nil {
-			err = joined([]error{err, r.undo()})
+			err = joined([]error{writeError(target, err), r.undo()})
 		}
 	}()
 	now, err := p.system.read(c.Path)
@@ -61,7 +61,7 @@ func (p *Plan) replace(c Change) (r *replacement, err error) {
 		return r, err
 	}
 	if !bytes.Equal(now, c.Old) || (now == nil) != (c.Old == nil) {
-		return r, fmt.Errorf("%s has changed meanwhile: run cdigen again", target)
+		return r, errors.New("it has changed meanwhile: run cdigen again")
 	}
 	scratch := p.scratch(c, target)
 	aside := func(what string) string {
@@ -138,6 +138,22 @@ func (r *replacement) commit() (string, error) {
 		return r.kept, fmt.Errorf("name the backup: %w", err)
 	}
 	return r.backup, syncDir(filepath.Dir(r.backup))
+}
+
+// writeError tells of the file that was meant, and not of those beside it.
+func writeError(target string, err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		err = path.Err
+	case errors.As(err, &link):
+		err = link.Err
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("write %s: it is mounted there, so change it where it comes from: %w", target, err)
+	}
+	return fmt.Errorf("write %s: %w", target, err)
 }
 
 // renameNew renames a file, unless somebody has made another one of that name meanwhile.
