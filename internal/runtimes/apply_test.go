@@ -130,6 +130,9 @@ func TestANewFileIsForAllToRead(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode() != 0o644 {
 		t.Errorf("%v, %v", info, err)
 	}
+	if info, err := os.Stat(filepath.Dir(file)); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("its directory: %v, %v", info, err)
+	}
 	if list := names(t, filepath.Dir(file)); !slices.Equal(list, []string{"daemon.json"}) {
 		t.Errorf("there are %v", list)
 	}

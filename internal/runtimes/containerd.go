@@ -45,8 +45,7 @@ type containerdConfig struct {
 type containerdFile struct {
 	*file
 	version int64
-	// imports as they are written, and as absolute patterns.
-	imports  []string
+	// patterns are the imports as absolute paths.
 	patterns []string
 }
 
@@ -129,10 +128,11 @@ func (s System) openContainerd(name string) (*containerdFile, error) {
 	} else if set {
 		return nil, f.errorf([]string{"version"}, "version is not a number")
 	}
-	if f.imports, _, err = f.strings("imports"); err != nil {
+	imports, _, err := f.strings("imports")
+	if err != nil {
 		return nil, err
 	}
-	for _, pattern := range f.imports {
+	for _, pattern := range imports {
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join(filepath.Dir(name), pattern)
 		}
