@@ -124,7 +124,7 @@ golden: ## Rewrite the golden files; review the difference like code
 .PHONY: docs
 docs: ## Write the tables of the documentation from those in the code, and what the commands shown in the documentation print
 	$(GO) run ./internal/contentsdoc
-	$(GO) test -count=1 -run TestDocumentation ./cmd/cdigen -update
+	$(GO) test -count=1 -run 'TestDocumentation|TestReadme|TestDoctor.*(Page|Healthy)' ./cmd/cdigen -update
 
 .PHONY: driver-roots
 driver-roots: ## Unpack Debian's NVIDIA driver packages (535, 550) into ~/.cache/cdigen

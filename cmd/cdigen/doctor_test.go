@@ -508,3 +508,38 @@ func TestDoctorFindsWhatIsWrongAndItsCommandsMendIt(t *testing.T) {
 		})
 	}
 }
+
+// The pages that docs/doctor.md shows.
+
+const doctorDocument = "../../docs/doctor.md"
+
+func TestReadmeShowsDoctor(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.node("dev/nvidia-uvm", 510, 0)
+	text, _, _ := m.run("cdigen doctor")
+	compareShown(t, "../../README.md", "# cdigen doctor\n"+text)
+}
+
+func TestDoctorPage(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.node("dev/nvidia-uvm", 510, 0)
+	m.engine("dockerd", "Docker version 26.1.5+dfsg1, build 411e817")
+	m.write("var/lib/units/cdigen.service", "")
+	text, _, _ := m.run("cdigen doctor")
+	compareShown(t, doctorDocument, "# cdigen doctor\n"+text)
+}
+
+func TestDoctorOnAHealthyHost(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.well()
+	compareShown(t, doctorDocument, "# cdigen doctor\n"+m.must("cdigen doctor"))
+}
+
+func TestDoctorContainerPage(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.program("usr/bin/podman", "#!/bin/sh\n[ $1 != inspect ] || echo 4711 0123456789abcdef\n")
+	m.must("mkdir -p /proc/4711/root/dev; cp -a /dev/nvidiactl /dev/nvidia0 /proc/4711/root/dev; mknod /proc/4711/root/dev/nvidia-uvm c 510 0")
+	m.write("proc/4711/mountinfo", "701 700 8:1 /usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 /usr/lib/x86_64-linux-gnu/libcuda.so.1 ro - ext4 /dev/sda1 rw\n")
+	text, _, _ := m.run("cdigen doctor container web")
+	compareShown(t, doctorDocument, "# cdigen doctor container web\n"+text)
+}

@@ -123,9 +123,12 @@ func (p *Patient) Examine(ctx context.Context) ([]Complaint, error) {
 	}
 	if !sick {
 		list = append(list, p.gpus()...)
-		list = append(list, p.nodes()...)
+		nodes := p.nodes()
+		list = append(list, nodes...)
 		list = append(list, p.findings(list)...)
-		list = append(list, p.spec()...)
+		// Without its nodes a GPU is left out: what would be published now is not what
+		// there should be.
+		list = append(list, p.spec(Worst(nodes) == Broken)...)
 	}
 	list = append(list, p.neighbours(ctx)...)
 	list = append(list, p.engines(ctx)...)

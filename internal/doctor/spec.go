@@ -20,8 +20,9 @@ import (
 // publish is the command that makes the published spec what it should be.
 func (p *Patient) publish() []string { return []string{p.Cdigen("generate")} }
 
-// spec looks at the published spec.
-func (p *Patient) spec() (list []Complaint) {
+// spec looks at the published spec. When the host is incomplete it is not compared
+// with what would be published now.
+func (p *Patient) spec(incomplete bool) (list []Complaint) {
 	if p.Now == nil {
 		return nil // the GPUs were complained of
 	}
@@ -56,7 +57,7 @@ func (p *Patient) spec() (list []Complaint) {
 	case worst.Subject != "":
 		c.ID, c.Severity = "spec-stale", Broken
 		c.Message = p.Spec + " was made for another driver than the loaded one: CUDA fails in containers."
-	case p.Watcher != nil && p.Watcher.Condition == watch.Current:
+	case incomplete || p.Watcher != nil && p.Watcher.Condition == watch.Current:
 		// The watcher knows its own settings; ours may be others.
 		return list
 	default:
