@@ -211,6 +211,7 @@ func busyboxImage(t *testing.T) *bytes.Buffer {
 // Docker of Debian 13 refuses CDI devices until cdigen runtime enable, and then injects
 // them.
 func TestDockerIsEnabled(t *testing.T) {
+	requireNamespace(t)
 	publish(t)
 	e := engines(t, "trixie")
 	// What this machine has no privileges or modules for.
@@ -320,4 +321,68 @@ func TestContainerdIsEnabled(t *testing.T) {
 	e.fails(main+":1:13: ", "cdigen", "runtime", "enable", "containerd")
 	e.write(main, strings.Replace(shipped, "[plugins]", "oom_score = \"high\"\n[plugins]", 1))
 	e.fails("containerd refuses its configuration as it is", "cdigen", "runtime", "enable", "containerd")
+}
+
+// A daemon that does not start with CDI switched on, and says so as dockerd does: it is
+// Type=notify, and ends before it is ready.
+const sulkyDaemon = `#!/bin/sh
+case $1 in
+--version) echo Docker version 26.1.5, build 411e817 ;;
+--validate) ;;
+*)
+	! { [ -e /srv/sulk ] && grep -q '"cdi": true' /etc/docker/daemon.json; } || exit 1
+	systemd-notify --ready
+	exec sleep infinity
+	;;
+esac
+`
+
+const dockerUnit = `[Service]
+Type=notify
+NotifyAccess=all
+ExecStart=/usr/local/bin/dockerd
+
+[Install]
+WantedBy=multi-user.target
+`
+
+// systemd's own restart of a service, and what is left when that fails.
+func TestServiceIsRestarted(t *testing.T) {
+	m := newMachine(t, "trixie")
+	bin, err := build()
+	check(t, err)
+	check(t, command(".", "cp", filepath.Join(bin, "cdigen"), m.path("/usr/local/bin/cdigen")))
+	const before = "{\n  \"log-level\": \"warn\"\n}\n"
+	m.write("/etc/docker/daemon.json", before)
+	m.write("/srv/sulk", "")
+	m.write("/usr/local/bin/dockerd", sulkyDaemon)
+	check(t, os.Chmod(m.path("/usr/local/bin/dockerd"), 0o755))
+	m.write("/etc/systemd/system/docker.service", dockerUnit)
+	check(t, command(".", "systemctl", "--root="+m.root, "enable", "docker.service"))
+	m.boot()
+	m.until("the daemon", func() bool { return m.show("docker.service", "ActiveState") == "active" })
+	config := func() string {
+		t.Helper()
+		text, err := os.ReadFile(m.path("/etc/docker/daemon.json"))
+		check(t, err)
+		return string(text)
+	}
+
+	_, err = m.try("cdigen", "runtime", "enable", "docker", "--restart")
+	if err == nil || !strings.Contains(err.Error(), "the old configuration is back and docker.service is restarted with it") {
+		t.Errorf("a restart that fails: %v", err)
+	}
+	if state := m.show("docker.service", "ActiveState"); state != "active" || config() != before {
+		t.Errorf("after it the daemon is %s, its configuration\n%s", state, config())
+	}
+
+	check(t, os.Remove(m.path("/srv/sulk")))
+	old := m.show("docker.service", "MainPID")
+	m.run("cdigen", "runtime", "enable", "docker", "--restart")
+	if pid := m.show("docker.service", "MainPID"); pid == old || m.show("docker.service", "ActiveState") != "active" || !strings.Contains(config(), `"cdi": true`) {
+		t.Errorf("process %s is now %s, its configuration\n%s", old, pid, config())
+	}
+	if backup, err := os.ReadFile(m.path("/etc/docker/daemon.json.cdigen-backup")); err != nil || string(backup) != before {
+		t.Errorf("the backup: %v\n%s", err, backup)
+	}
 }
