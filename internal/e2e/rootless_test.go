@@ -44,13 +44,19 @@ func rootless(t *testing.T) podman {
 
 func addUser(t *testing.T, home string) {
 	t.Helper()
+	addUserBelow(t, "/", home)
+}
+
+// addUserBelow adds the user to a system whose root directory is root.
+func addUserBelow(t *testing.T, root, home string) {
+	t.Helper()
 	for file, line := range map[string]string{
 		"/etc/passwd": fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", userName, userID, userID, home),
 		"/etc/group":  fmt.Sprintf("%s:x:%d:\n", userName, userID),
 		"/etc/subuid": fmt.Sprintf("%s:%d:%d\n", userName, subIDs, subIDsLen),
 		"/etc/subgid": fmt.Sprintf("%s:%d:%d\n", userName, subIDs, subIDsLen),
 	} {
-		if err := setEntry(file, line); err != nil {
+		if err := setEntry(filepath.Join(root, file), line); err != nil {
 			t.Fatal(err)
 		}
 	}

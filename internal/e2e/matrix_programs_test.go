@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// goProgram is a program that is built from its module, once, and kept in the cache.
+type goProgram struct {
+	module, version string
+	packages        []string
+	// cgo: the program links C.
+	cgo bool
+	// kubernetes: the module's own replacements point into its source tree, and the
+	// modules are published on their own.
+	kubernetes bool
+	ldflags    string
+}
+
+// The versions are those that the matrix was last run with; each is the newest that
+// could be had then, but for the kubelet, whose later versions refuse cgroups of
+// version 1, which is all there is here.
+var (
+	containerd2 = goProgram{module: "github.com/containerd/containerd/v2", version: "v2.4.2", packages: []string{"cmd/containerd", "cmd/ctr", "cmd/containerd-shim-runc-v2"}}
+	buildkit    = goProgram{module: "github.com/moby/buildkit", version: "v0.34.2", packages: []string{"cmd/buildkitd", "cmd/buildctl"},
+		ldflags: "-X github.com/moby/buildkit/version.Version=v0.34.2"}
+	kubelet = goProgram{module: "k8s.io/kubernetes", version: "v1.34.4", packages: []string{"cmd/kubelet"}, kubernetes: true,
+		ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"}
+	devicePlugin = goProgram{module: "github.com/NVIDIA/k8s-device-plugin", version: "v0.18.0", packages: []string{"cmd/nvidia-device-plugin"}, cgo: true}
+)
+
+// build gives the directory with the programs.
+func (p goProgram) build() (dir string, err error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	name := regexp.MustCompile(`/v\d+$`).ReplaceAllString(p.module, "")
+	dir = filepath.Join(cache, "programs", filepath.Base(name)+"-"+p.version)
+	built := func(pkg string) bool {
+		_, err := os.Stat(filepath.Join(dir, filepath.Base(pkg)))
+		return err == nil
+	}
+	if !slices.ContainsFunc(p.packages, func(pkg string) bool { return !built(pkg) }) {
+		return dir, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	scratch, err := os.MkdirTemp(dir, "build-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
+	// As a dependency of a module of ours: `go install` refuses modules that replace or
+	// exclude others.
+	mod := fmt.Sprintf("module build\n\ngo 1.26.0\n\nrequire %s %s\n", p.module, p.version)
+	if p.kubernetes {
+		more, err := p.stagingModules(scratch)
+		if err != nil {
+			return "", err
+		}
+		mod += more
+	}
+	if err := os.WriteFile(filepath.Join(scratch, "go.mod"), []byte(mod), 0o644); err != nil {
+		return "", err
+	}
+	for _, pkg := range p.packages {
+		cmd := exec.Command("go", "build", "-mod=mod", "-trimpath", "-ldflags", "-s -w "+p.ldflags, "-o", filepath.Join(scratch, filepath.Base(pkg)), p.module+"/"+pkg)
+		cmd.Dir = scratch
+		cmd.Env = append(os.Environ(), fmt.Sprintf("CGO_ENABLED=%d", map[bool]int{true: 1}[p.cgo]), "GOFLAGS=-buildvcs=false", "GOWORK=off")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s %s: %w\n%s", p.module, p.version, err, lastBytes(out, 2000))
+		}
+		if err := os.Rename(filepath.Join(scratch, filepath.Base(pkg)), filepath.Join(dir, filepath.Base(pkg))); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+// stagingModules are the replacements that make a program of Kubernetes' own module
+// buildable: the parts of its source tree that are modules are published as v0.X.Y.
+func (p goProgram) stagingModules(dir string) (string, error) {
+	download := exec.Command("go", "mod", "download", "-json", p.module+"@"+p.version)
+	download.Dir = dir
+	out, err := download.Output()
+	if err != nil {
+		return "", fmt.Errorf("download %s %s: %w", p.module, p.version, err)
+	}
+	var answer struct{ GoMod string }
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return "", err
+	}
+	data, err := os.ReadFile(answer.GoMod)
+	if err != nil {
+		return "", err
+	}
+	version := "v0" + strings.TrimPrefix(p.version, "v1")
+	var mod strings.Builder
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, "godebug ") {
+			mod.WriteString(line)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\s*(k8s\.io/\S+) => \./staging/`).FindAllStringSubmatch(string(data), -1) {
+		fmt.Fprintf(&mod, "replace %s => %s %s\n", m[1], m[1], version)
+	}
+	return mod.String(), nil
+}

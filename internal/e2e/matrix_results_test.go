@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// engineResult is what docs/engines.json keeps of an engine's last run.
+type engineResult struct {
+	Engine  string                `json:"engine"`
+	Version string                `json:"version"`
+	Forced  string                `json:"forced,omitempty"`
+	Setup   float64               `json:"setupSeconds"`
+	Seconds float64               `json:"seconds"`
+	Cases   map[string]caseResult `json:"cases"`
+}
+
+// caseResult is one cell.
+type caseResult struct {
+	Result  string  `json:"result"`
+	Note    string  `json:"note,omitempty"`
+	Seconds float64 `json:"seconds,omitempty"`
+}
+
+// The results of a case.
+const (
+	passes = "passes"
+	failed = "FAILED"
+	none   = "none" // it cannot be asked; the note says why
+)
+
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(100*time.Millisecond)) / float64(time.Second)
+}
+
+// resultFile has one result for each engine, so that a run of one leaves the others'.
+func resultFile() string { return filepath.Join(repository(), "docs/engines.json") }
+
+func readResults(t *testing.T) map[string]*engineResult {
+	t.Helper()
+	results := map[string]*engineResult{}
+	data, err := os.ReadFile(resultFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return results
+	}
+	check(t, err)
+	var list []*engineResult
+	check(t, json.Unmarshal(data, &list))
+	for _, r := range list {
+		results[r.Engine] = r
+	}
+	return results
+}
+
+// keepResult puts an engine's result into the file and the table of the documentation.
+func keepResult(t *testing.T, r *engineResult) {
+	t.Helper()
+	results := readResults(t)
+	results[r.Engine] = r
+	var list []*engineResult
+	for _, name := range resultOrder() {
+		if r := results[name]; r != nil {
+			list = append(list, r)
+		}
+	}
+	var data bytes.Buffer
+	e := json.NewEncoder(&data)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", " ")
+	check(t, e.Encode(list))
+	check(t, os.WriteFile(resultFile(), data.Bytes(), 0o644))
+}
+
+// keepSample keeps what an engine says of a device that it does not know.
+func keepSample(t *testing.T, engine, text string) {
+	t.Helper()
+	if _, write := selected(engine, false); !write {
+		return
+	}
+	// Names that differ from run to run.
+	text = strings.ReplaceAll(text, work, "/tmp/e2e")
+	text = regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAllString(text, "ID")
+	text = regexp.MustCompile(`/tmp/e2e/\d+`).ReplaceAllString(text, "/tmp/e2e/N")
+	text = regexp.MustCompile(`time="[^"]*"`).ReplaceAllString(text, `time="TIME"`)
+	text = regexp.MustCompile(`(build|Containerfile)\.\d+`).ReplaceAllString(text, "$1.N")
+	dir := filepath.Join("testdata", "unknown-device")
+	check(t, os.MkdirAll(dir, 0o755))
+	check(t, os.WriteFile(filepath.Join(dir, engine+".txt"), []byte(strings.TrimSpace(text)+"\n"), 0o644))
+}
+
+// resultOrder are the names of all results in the order of the table.
+func resultOrder() []string {
+	var names []string
+	for i := range engineList {
+		names = append(names, engineList[i].name)
+	}
+	return names
+}

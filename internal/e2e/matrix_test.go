@@ -1,0 +1,77 @@
+package e2e
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// engineVariable selects engines of the matrix: their names, or the beginnings of them,
+// separated by commas, or "all". Unset means the quick ones. What is run because of it
+// is written to docs/engines.md.
+const engineVariable = "CDIGEN_E2E_ENGINE"
+
+// selected says whether an engine is to be run, and whether the results are written.
+func selected(name string, quick bool) (run, write bool) {
+	wanted := os.Getenv(engineVariable)
+	if wanted == "" {
+		return quick, false
+	}
+	return wanted == "all" || slices.ContainsFunc(strings.Split(wanted, ","), func(w string) bool { return strings.HasPrefix(name, w) }), true
+}
+
+func dieWithUs() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+
+// TestEngines asks every engine the same questions. docs/engines.md has the answers.
+func TestEngines(t *testing.T) {
+	var names []string
+	for i := range engineList {
+		e := &engineList[i]
+		run, write := selected(e.name, e.quick)
+		if !run {
+			continue
+		}
+		names = append(names, e.name)
+		t.Run(e.name, func(t *testing.T) { testEngine(t, e, write) })
+	}
+	t.Logf("engines: %s (%s=all for all)", strings.Join(names, ", "), engineVariable)
+}
+
+func testEngine(t *testing.T, e *matrixEngine, write bool) {
+	requireNamespace(t)
+	began := time.Now()
+	host := simulatedHost(t)
+	copyNodes(t, host)
+	if _, err := smallImage(); err != nil {
+		t.Fatal(err)
+	}
+	publishHere(t)
+	s := e.start(t, newPlace(t, e.suite))
+	result := engineResult{Engine: e.name, Version: s.version, Forced: e.forced, Setup: seconds(time.Since(began)), Cases: map[string]caseResult{}}
+	began = time.Now()
+	for _, c := range matrixCases() {
+		if why, ok := e.without[c.name]; ok {
+			result.Cases[c.name] = caseResult{Result: none, Note: why}
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			start := time.Now()
+			et := &engineTest{session: s, engine: e, host: host}
+			defer func() {
+				r := caseResult{Result: passes, Note: et.note, Seconds: seconds(time.Since(start))}
+				if t.Failed() {
+					r.Result = failed
+				}
+				result.Cases[c.name] = r
+			}()
+			c.test(t, et)
+		})
+	}
+	result.Seconds = seconds(time.Since(began))
+	if write {
+		keepResult(t, &result)
+	}
+}
