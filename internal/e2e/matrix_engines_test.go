@@ -45,7 +45,7 @@ const (
 	podmanForced   = "no network, lower ulimits, no pids limit"
 	rootlessForced = "no network, `--cgroups=disabled`"
 	dockerForced   = "no network, cgroupfs"
-	criForced      = "pods have the host's network, `restrict_oom_score_adj`, no hugetlb limits"
+	criForced      = "pods have a loopback network only, `restrict_oom_score_adj`, no hugetlb limits"
 )
 
 var engineList = []matrixEngine{
@@ -215,20 +215,34 @@ func startContainerd(which string, ask client) func(*testing.T, *place) *session
 	}
 }
 
+// loopback is the directory, in work, of the network plugin that makes a pod's lo.
+var loopback = sync.OnceValues(func() (string, error) {
+	dir, err := loopbackPlugin.build()
+	if err != nil {
+		return "", err
+	}
+	plugins := filepath.Join(work, "cni")
+	return plugins, command(work, "cp", "-r", dir, plugins)
+})
+
 // runContainerd starts containerd with its socket in the place's directory.
 func runContainerd(t *testing.T, p *place) {
 	t.Helper()
+	plugins, err := loopback()
+	if err != nil {
+		missing(t, err.Error())
+	}
 	check(t, os.MkdirAll(p.dir+"/net.d", 0o755))
 	check(t, os.WriteFile(p.dir+"/net.d/10-lo.conflist", []byte(`{"cniVersion":"1.0.0","name":"lo","plugins":[{"type":"loopback"}]}`), 0o644))
 	header := fmt.Sprintf("root = %q\nstate = %q\n[grpc]\n  address = %q\n", p.dir+"/containerd", "/run/containerd-e2e", p.dir+"/c.sock")
 	// The OOM score and hugetlb limits are not this machine's to set.
 	const limits = "  restrict_oom_score_adj = true\n  disable_hugetlb_controller = true\n"
 	config := "version = 3\n" + header + "[plugins.'io.containerd.cri.v1.runtime']\n" + limits +
-		"[plugins.'io.containerd.cri.v1.runtime'.cni]\n  conf_dir = \"" + p.dir + "/net.d\"\n" +
+		"[plugins.'io.containerd.cri.v1.runtime'.cni]\n  bin_dir = \"" + plugins + "\"\n  conf_dir = \"" + p.dir + "/net.d\"\n" +
 		"[plugins.'io.containerd.cri.v1.images'.pinned_images]\n  sandbox = \"" + imageName + "\"\n"
 	if strings.HasPrefix(version(p.must(t, "containerd", "--version")), "1.") {
 		config = "version = 2\n" + header + "[plugins.\"io.containerd.grpc.v1.cri\"]\n  enable_cdi = true\n  sandbox_image = \"" + imageName + "\"\n" + limits +
-			"  [plugins.\"io.containerd.grpc.v1.cri\".cni]\n    conf_dir = \"" + p.dir + "/net.d\"\n"
+			"  [plugins.\"io.containerd.grpc.v1.cri\".cni]\n    bin_dir = \"" + plugins + "\"\n    conf_dir = \"" + p.dir + "/net.d\"\n"
 	}
 	check(t, os.WriteFile(p.dir+"/config.toml", []byte(config), 0o644))
 	address := []string{"ctr", "--address", p.dir + "/c.sock"}
@@ -312,6 +326,8 @@ func printed(log string) string {
 func startBuildah(t *testing.T, p *place) *session {
 	t.Helper()
 	buildah := []string{"buildah", "--storage-driver", "overlay", "--root", p.dir + "/root", "--runroot", p.dir + "/run"}
+	empty := p.dir + "/context"
+	check(t, os.Mkdir(empty, 0o755))
 	p.must(t, append(buildah, "pull", "--quiet", "docker-archive:"+archive())...)
 	var n atomic.Int32
 	return &session{
@@ -328,7 +344,7 @@ func startBuildah(t *testing.T, p *place) *session {
 			if c.mknod {
 				args = append(args, "--cap-add=CAP_MKNOD")
 			}
-			out, err := p.run(append(args, "/var/empty")...)
+			out, err := p.run(append(args, empty)...)
 			return printed(out.stdout), err
 		},
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,8 @@ type place struct {
 	path string
 	// dir is the engine's own, at the same path in and outside the place.
 	dir string
+	// end ends all that runs in it.
+	end func()
 }
 
 // runCDI is the directory that is /var/run/cdi in a place.
@@ -37,7 +40,7 @@ func runCDI() string { return filepath.Join(work, "run-cdi") }
 
 // enginePackages are what the engines of another release need.
 const enginePackages = "podman,crun,runc,conmon,netavark,containerd,docker.io,docker-cli,iptables,procps,iproute2," +
-	"busybox-static,uidmap,buildah,lxc,systemd-container"
+	"busybox-static,uidmap,buildah,lxc"
 
 // newPlace makes a place; suite is empty for this machine.
 func newPlace(t *testing.T, suite string) *place {
@@ -90,36 +93,32 @@ if [ -n "$root" ]; then
 	umount -l /old
 fi
 busybox ip link set lo up
-exec sleep infinity`
+echo ready
+# Process 1 reaps what others leave.
+while :; do sleep 1000 & wait; done`
 	holder := exec.Command("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts",
 		"sh", "-c", script, "sh", p.root, work, runCDI())
 	var output hosttest.Log
 	holder.Stdout, holder.Stderr = &output, &output
 	holder.SysProcAttr = dieWithUs()
 	check(t, holder.Start())
-	t.Cleanup(func() {
-		_ = unix.Kill(number(t, p.pid), unix.SIGKILL)
+	p.end = sync.OnceFunc(func() {
+		// unshare ends process 1 of the place, and that all the others.
 		_ = holder.Process.Kill()
 		_ = holder.Wait()
 	})
+	t.Cleanup(p.end)
 	until(t, "the engine's place", func() bool {
-		self := strconv.Itoa(holder.Process.Pid)
-		children, err := os.ReadFile("/proc/" + self + "/task/" + self + "/children")
-		if err != nil {
-			t.Fatalf("%v: %s", err, &output)
+		if unix.Kill(holder.Process.Pid, 0) != nil || strings.Contains(output.String(), "mount:") {
+			t.Fatalf("it cannot be made: %s", &output)
 		}
-		p.pid = strings.TrimSpace(string(children))
-		name, _ := os.ReadFile("/proc/" + p.pid + "/comm")
-		return string(name) == "sleep\n"
+		return strings.HasSuffix(output.String(), "ready\n")
 	})
-	return p
-}
-
-func number(t *testing.T, text string) int {
-	t.Helper()
-	n, err := strconv.Atoi(text)
+	self := strconv.Itoa(holder.Process.Pid)
+	children, err := os.ReadFile("/proc/" + self + "/task/" + self + "/children")
 	check(t, err)
-	return n
+	p.pid = strings.TrimSpace(string(children))
+	return p
 }
 
 // unmountTree unmounts all that is mounted on a directory.
@@ -184,8 +183,8 @@ func (p *place) daemon(t *testing.T, ready func() bool, args ...string) {
 		close(ended)
 	}()
 	t.Cleanup(func() {
-		// Later clean-up, which is done before, ends the place and so the daemon.
-		_ = cmd.Process.Kill()
+		// What was started has become a child of the place's.
+		p.end()
 		<-ended
 		if t.Failed() {
 			t.Logf("log of %s:\n%s", filepath.Base(args[0]), lastBytes([]byte(log.String()), 3000))

@@ -72,10 +72,9 @@ func (r *request) run() (status int, err error) {
 		return 0, err
 	}
 
-	namespaces := &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE}
+	namespaces := &runtime.NamespaceOption{Network: runtime.NamespaceMode_POD}
 	if r.userns {
 		ids := []*runtime.IDMapping{{HostId: 200000, ContainerId: 0, Length: 65536}}
-		namespaces.Network = runtime.NamespaceMode_POD
 		namespaces.UsernsOptions = &runtime.UserNamespace{Mode: runtime.NamespaceMode_POD, Uids: ids, Gids: ids}
 	}
 	pod := &runtime.PodSandboxConfig{
