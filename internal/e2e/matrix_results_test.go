@@ -102,5 +102,8 @@ func resultOrder() []string {
 	for i := range engineList {
 		names = append(names, engineList[i].name)
 	}
+	for _, r := range crioReleases {
+		names = append(names, crioName(r.release))
+	}
 	return names
 }
