@@ -147,7 +147,7 @@ bashdir      = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 zshdir       = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir      = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 settings     = $(DESTDIR)$(SYSCONFDIR)/cdigen/cdigen.env
-UNITS := cdigen.service cdigen-refresh.service cdigen-refresh.path
+UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path
 
 .PHONY: install
 install: build manual ## Install programs, manual, systemd units, udev rules below DESTDIR/PREFIX, settings in DESTDIR/etc

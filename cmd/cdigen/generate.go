@@ -46,6 +46,7 @@ Exit statuses:
   4  --strict and something broken or missing; the old spec is as it was`,
 		Example: `  cdigen generate
   cdigen generate --output -
+  cdigen generate --profile k8s-device-plugin
   cdigen generate --driver-root /run/nvidia/driver --device-name-strategy uuid`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}

@@ -62,7 +62,12 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 	}
 	root.PersistentFlags().Bool("no-color", false, "no colours on a terminal either, as with NO_COLOR")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return flagsFromEnvironment(cmd) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := flagsFromEnvironment(cmd); err != nil {
+			return err
+		}
+		return applyProfile(cmd)
+	}
 	root.AddCommand(newGenerate(), newWatch(), newStatus(), newInfo(), newList(), newDiff(), newCheck(), newDoctor(), newRuntime(), newTransform(),
 		newSystem(), newVersion())
 	finish(root)

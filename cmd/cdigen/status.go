@@ -68,6 +68,7 @@ Exit statuses:
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&output, "output", defaultOutput, "`file` of the spec")
+	addProfile(flags)
 	addOutputFormat(flags, &format, statusFormats...)
 	addRuntimeDir(flags, &runtimeDir)
 	return cmd

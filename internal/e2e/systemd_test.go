@@ -337,7 +337,7 @@ func (m *machine) in(t *testing.T) func() {
 
 func (m *machine) testUnits(t *testing.T) {
 	defer m.in(t)()
-	if out := m.run("sh", "-c", "systemd-analyze verify cdigen.service cdigen-refresh.service cdigen-refresh.path 2>&1"); out != "" {
+	if out := m.run("sh", "-c", "systemd-analyze verify cdigen.service cdigen@k8s-device-plugin.service cdigen-refresh.service cdigen-refresh.path 2>&1"); out != "" {
 		t.Errorf("systemd-analyze verify:\n%s", out)
 	}
 	for _, unit := range []string{"cdigen.service", "cdigen-refresh.service"} {

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// profiles are what other programs want of a spec, as other defaults of flags.
+var profiles = map[string]map[string]string{
+	// NVIDIA's device plugin hands out k8s.device-plugin.nvidia.com/gpu=<UUID or index>,
+	// whichever of the CDI strategies it has, and writes this very file when it starts
+	// (k8s-device-plugin, internal/cdi/cdi.go). A second file of that kind would be in
+	// conflict with it in its directory, and hidden by it in another, so this is the same
+	// one, which the watcher takes back. The plugin knows no device called all.
+	"k8s-device-plugin": {
+		"vendor": "k8s.device-plugin.nvidia.com", "class": "gpu", "no-all": "true",
+		"output": "/var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json",
+	},
+}
+
+const profileFlag = "profile"
+
+// addProfile adds the flag; applyProfile obeys it.
+func addProfile(flags *pflag.FlagSet) {
+	names := slices.Sorted(maps.Keys(profiles))
+	flags.String(profileFlag, "", "make the spec that another program names in its requests: "+strings.Join(names, ", ")+" (default: none)")
+	setValues(flags, profileFlag, names...)
+}
+
+// applyProfile sets each flag of the profile that was not given, nor its variable.
+func applyProfile(cmd *cobra.Command) error {
+	f := cmd.Flags().Lookup(profileFlag)
+	if f == nil || f.Value.String() == "" {
+		return nil
+	}
+	profile, ok := profiles[f.Value.String()]
+	if !ok {
+		return usageError(fmt.Errorf("--profile %q: use %s", f.Value, strings.Join(slices.Sorted(maps.Keys(profiles)), " or ")))
+	}
+	for name, value := range profile {
+		if flag := cmd.Flags().Lookup(name); flag != nil && !flag.Changed {
+			if err := flag.Value.Set(value); err != nil {
+				return fmt.Errorf("--profile %s: --%s: %w", f.Value, name, err)
+			}
+		}
+	}
+	return nil
+}
