@@ -203,6 +203,12 @@ func publishHere(t *testing.T, args ...string) {
 	publish(t, append([]string{"--dev-root", "/"}, args...)...)
 }
 
+// What neighbours have: no spec at all, or one of ours' devices.
+const (
+	brokenSpec = "cdiVersion: 0.5.0\nkind: [vendor.example/device\n"
+	shadowSpec = "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits:\n    env: [SPEC=shadow]\n"
+)
+
 // neighbour writes another vendor's spec and removes it at the end of the test.
 func neighbour(t *testing.T, name, text string) {
 	t.Helper()
@@ -212,7 +218,7 @@ func neighbour(t *testing.T, name, text string) {
 }
 
 func testBrokenNeighbour(t *testing.T, e *engineTest) {
-	neighbour(t, "vendor.yaml", "cdiVersion: 0.5.0\nkind: [vendor.example/device\n")
+	neighbour(t, "vendor.yaml", brokenSpec)
 	out := e.must(t, container{devices: one, script: busyLook})
 	checkInside(t, e.host, parseBusyLook(t, out), given[0].nodes)
 }
@@ -227,7 +233,7 @@ func testShadowed(t *testing.T, e *engineTest) {
 		// Engines that watch notice the removal a moment later.
 		until(t, "the shadow to go", func() bool { return ask("0") == "spec" })
 	})
-	neighbour(t, "nvidia.yaml", "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits:\n    env: [SPEC=shadow]\n")
+	neighbour(t, "nvidia.yaml", shadowSpec)
 	if got := ask("0"); got != "spec shadow" {
 		t.Errorf("device 0, which is in both: %q, want the one of /var/run/cdi", got)
 	}

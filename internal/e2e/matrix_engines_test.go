@@ -20,17 +20,28 @@ type matrixEngine struct {
 	name string
 	// suite of Debian that the engine is from and lives in; empty is this machine's.
 	suite string
+	// cgroup2: with cgroups of version 2.
+	cgroup2 bool
 	// quick: part of every run of the tests.
 	quick bool
 	start func(*testing.T, *place) *session
 	// without: cases that it cannot be asked, and the exact reason.
 	without map[string]string
+	// faults of the engine, whatever the spec is; each is tested too, so that the table
+	// does not outlive it.
+	faults map[string]fault
 	// noFilter: it sets no device filter, and refuses mknod instead.
 	noFilter bool
 	// forced is what this machine makes necessary and a user would not write.
 	forced string
 	// atOnce is the number of containers started at once; 0 is 100.
 	atOnce int
+}
+
+// fault is what an engine does instead of what a case wants.
+type fault struct {
+	why  string
+	test func(*testing.T, *engineTest)
 }
 
 func (e *matrixEngine) many() int {
@@ -45,7 +56,7 @@ const (
 	podmanForced   = "no network, lower ulimits, no pids limit"
 	rootlessForced = "no network, `--cgroups=disabled`"
 	dockerForced   = "no network, cgroupfs"
-	criForced      = "pods have a loopback network only, `restrict_oom_score_adj`, no hugetlb limits"
+	criForced      = "`restrict_oom_score_adj`, no hugetlb limits"
 )
 
 var engineList = []matrixEngine{
@@ -64,13 +75,34 @@ var engineList = []matrixEngine{
 	{name: "containerd-1.7-annotation", suite: "trixie", start: startContainerd("", criAnnotation), forced: criForced},
 	{name: "containerd-2.1-cri", suite: "sid", start: startContainerd("", criField), forced: criForced},
 	{name: "containerd-2.1-ctr", suite: "sid", start: startContainerd("", ctr)},
-	{name: "containerd-2.4-cri", quick: true, start: startContainerd("built", criField), forced: criForced},
-	{name: "containerd-2.4-annotation", start: startContainerd("built", criAnnotation), forced: criForced},
-	{name: "containerd-2.4-ctr", start: startContainerd("built", ctr)},
-	{name: "buildah-1.39", suite: "trixie", start: startBuildah, without: buildWithout, forced: "no network"},
-	{name: "buildah-1.43", suite: "sid", start: startBuildah, without: buildWithout, forced: "no network"},
+	{name: "containerd-2.4-cri", quick: true, without: idmapWithout, start: startContainerd("built", criField), forced: criForced},
+	{name: "containerd-2.4-annotation", without: idmapWithout, start: startContainerd("built", criAnnotation), forced: criForced},
+	{name: "containerd-2.4-ctr", without: idmapWithout, start: startContainerd("built", ctr)},
+	{name: "buildah-1.39", suite: "trixie", cgroup2: true, start: startBuildah, faults: map[string]fault{"not root": buildahMode, "shadowed": buildahOneDirectory}, without: buildWithout, forced: "no network, lower ulimits", atOnce: 20},
+	{name: "buildah-1.43", suite: "sid", cgroup2: true, start: startBuildah, faults: map[string]fault{"not root": buildahMode, "broken neighbour": buildahGivesUp}, without: buildWithout, forced: "no network, lower ulimits", atOnce: 20},
 	{name: "buildkit-0.34", start: startBuildkit, without: buildWithout, forced: "the host's network"},
 }
+
+// containerd 2 gives the image's files to a user namespace with idmapped mounts.
+var idmapWithout = map[string]string{
+	"user namespace": "Debian 12's runc 1.1.5 cannot: `failed to validate OCI runtime features: idmap mounts not supported`",
+}
+
+var (
+	buildahMode = fault{"makes device nodes with mode 0, which only root can open", func(t *testing.T, e *engineTest) {
+		wantLines(t, e.must(t, container{devices: one, user: true, script: tryOpen("/dev/nvidia0")}), "open /dev/nvidia0 Permission denied")
+	}}
+	buildahOneDirectory = fault{"reads /etc/cdi only, so that nothing there is shadowed", func(t *testing.T, e *engineTest) {
+		neighbour(t, "nvidia.yaml", shadowSpec)
+		wantLines(t, e.must(t, container{devices: one, script: "echo spec $SPEC"}), "spec")
+	}}
+	buildahGivesUp = fault{"injects nothing while any spec file is broken, whoever's it is", func(t *testing.T, e *engineTest) {
+		neighbour(t, "vendor.yaml", brokenSpec)
+		if out, err := e.run(container{devices: one, script: "echo started"}); err == nil || !strings.Contains(err.Error(), "nvidia.com/gpu=0") {
+			t.Errorf("buildah does inject: %q, %v", out, err)
+		}
+	}}
+)
 
 var buildWithout = map[string]string{
 	"read-only root": "a build writes to its root file system",
@@ -215,9 +247,9 @@ func startContainerd(which string, ask client) func(*testing.T, *place) *session
 	}
 }
 
-// loopback is the directory, in work, of the network plugin that makes a pod's lo.
-var loopback = sync.OnceValues(func() (string, error) {
-	dir, err := loopbackPlugin.build()
+// podNetwork is the directory, in work, of the plugins that give a pod its network.
+var podNetwork = sync.OnceValues(func() (string, error) {
+	dir, err := networkPlugins.build()
 	if err != nil {
 		return "", err
 	}
@@ -228,17 +260,18 @@ var loopback = sync.OnceValues(func() (string, error) {
 // runContainerd starts containerd with its socket in the place's directory.
 func runContainerd(t *testing.T, p *place) {
 	t.Helper()
-	plugins, err := loopback()
+	plugins, err := podNetwork()
 	if err != nil {
 		missing(t, err.Error())
 	}
 	check(t, os.MkdirAll(p.dir+"/net.d", 0o755))
-	check(t, os.WriteFile(p.dir+"/net.d/10-lo.conflist", []byte(`{"cniVersion":"1.0.0","name":"lo","plugins":[{"type":"loopback"}]}`), 0o644))
+	check(t, os.WriteFile(p.dir+"/net.d/10-pod.conflist", []byte(`{"cniVersion": "1.0.0", "name": "pod", "plugins": [
+{"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.88.0.0/16", "dataDir": "`+p.dir+`/ipam"}}]}`), 0o644))
 	header := fmt.Sprintf("root = %q\nstate = %q\n[grpc]\n  address = %q\n", p.dir+"/containerd", "/run/containerd-e2e", p.dir+"/c.sock")
 	// The OOM score and hugetlb limits are not this machine's to set.
 	const limits = "  restrict_oom_score_adj = true\n  disable_hugetlb_controller = true\n"
 	config := "version = 3\n" + header + "[plugins.'io.containerd.cri.v1.runtime']\n" + limits +
-		"[plugins.'io.containerd.cri.v1.runtime'.cni]\n  bin_dir = \"" + plugins + "\"\n  conf_dir = \"" + p.dir + "/net.d\"\n" +
+		"[plugins.'io.containerd.cri.v1.runtime'.cni]\n  bin_dirs = [\"" + plugins + "\"]\n  conf_dir = \"" + p.dir + "/net.d\"\n" +
 		"[plugins.'io.containerd.cri.v1.images'.pinned_images]\n  sandbox = \"" + imageName + "\"\n"
 	if strings.HasPrefix(version(p.must(t, "containerd", "--version")), "1.") {
 		config = "version = 2\n" + header + "[plugins.\"io.containerd.grpc.v1.cri\"]\n  enable_cdi = true\n  sandbox_image = \"" + imageName + "\"\n" + limits +
@@ -325,7 +358,7 @@ func printed(log string) string {
 
 func startBuildah(t *testing.T, p *place) *session {
 	t.Helper()
-	buildah := []string{"buildah", "--storage-driver", "overlay", "--root", p.dir + "/root", "--runroot", p.dir + "/run"}
+	buildah := []string{"env", "CONTAINERS_CONF=" + containersConf(), "buildah", "--storage-driver", "overlay", "--root", p.dir + "/root", "--runroot", p.dir + "/run"}
 	empty := p.dir + "/context"
 	check(t, os.Mkdir(empty, 0o755))
 	p.must(t, append(buildah, "pull", "--quiet", "docker-archive:"+archive())...)
@@ -371,7 +404,8 @@ func startBuildkit(t *testing.T, p *place) *session {
 			context := fmt.Sprintf("%s/build.%d", p.dir, n.Add(1))
 			var options strings.Builder
 			for _, d := range c.devices {
-				options.WriteString("--device=" + d + " ")
+				// Without "required" a step goes on without a device that is not there.
+				options.WriteString("--device=" + d + ",required ")
 			}
 			err := os.Mkdir(context, 0o755)
 			if err == nil {

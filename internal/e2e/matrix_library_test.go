@@ -206,7 +206,7 @@ func libraryCases(l *library, host string) map[string]func(*testing.T) string {
 			return ""
 		},
 		"broken neighbour": func(t *testing.T) string {
-			neighbour(t, "vendor.yaml", "cdiVersion: 0.5.0\nkind: [vendor.example/device\n")
+			neighbour(t, "vendor.yaml", brokenSpec)
 			a := l.ask(t, one...)
 			checkInside(t, host, a.inside(), given[0].nodes)
 			return ""
@@ -214,7 +214,7 @@ func libraryCases(l *library, host string) map[string]func(*testing.T) string {
 		"shadowed": func(t *testing.T) string {
 			spec := func(device string) string { a := l.ask(t, "nvidia.com/gpu="+device); return a.inside().env["SPEC"] }
 			t.Cleanup(func() { until(t, "the shadow to go", func() bool { return spec("0") == "" }) })
-			neighbour(t, "nvidia.yaml", "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits:\n    env: [SPEC=shadow]\n")
+			neighbour(t, "nvidia.yaml", shadowSpec)
 			until(t, "the shadow", func() bool { return spec("0") == "shadow" })
 			if got := spec("1"); got != "" {
 				t.Errorf("device 1, which is ours alone, has SPEC=%s", got)

@@ -42,8 +42,10 @@ func runCDI() string { return filepath.Join(work, "run-cdi") }
 const enginePackages = "podman,crun,runc,conmon,netavark,containerd,docker.io,docker-cli,iptables,procps,iproute2," +
 	"busybox-static,uidmap,buildah,lxc"
 
-// newPlace makes a place; suite is empty for this machine.
-func newPlace(t *testing.T, suite string) *place {
+// newPlace makes a place; suite is empty for this machine. With cgroup2 it has the
+// cgroups of version 2, with no controller but the device filter, where this machine has
+// both versions.
+func newPlace(t *testing.T, suite string, cgroup2 bool) *place {
 	t.Helper()
 	requireNamespace(t)
 	p := &place{dir: workDir(t)}
@@ -71,7 +73,10 @@ func newPlace(t *testing.T, suite string) *place {
 		check(t, errors.Join(os.RemoveAll(layer), os.RemoveAll(p.dir)))
 	})
 	const script = `set -e
-root=$1 work=$2 runcdi=$3
+root=$1 work=$2 runcdi=$3 cgroup2=$4
+if [ "$cgroup2" = true ]; then
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+fi
 if [ -n "$root" ]; then
 	cd "$root"
 	mkdir -p old ".$work" etc/cdi
@@ -97,7 +102,7 @@ echo ready
 # Process 1 reaps what others leave.
 while :; do sleep 1000 & wait; done`
 	holder := exec.Command("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts",
-		"sh", "-c", script, "sh", p.root, work, runCDI())
+		"sh", "-c", script, "sh", p.root, work, runCDI(), strconv.FormatBool(cgroup2))
 	var output hosttest.Log
 	holder.Stdout, holder.Stderr = &output, &output
 	holder.SysProcAttr = dieWithUs()

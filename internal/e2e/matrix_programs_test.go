@@ -31,7 +31,7 @@ var (
 	containerd2 = goProgram{module: "github.com/containerd/containerd/v2", version: "v2.4.2", packages: []string{"cmd/containerd", "cmd/ctr", "cmd/containerd-shim-runc-v2"}}
 	buildkit    = goProgram{module: "github.com/moby/buildkit", version: "v0.34.2", packages: []string{"cmd/buildkitd", "cmd/buildctl"},
 		ldflags: "-X github.com/moby/buildkit/version.Version=v0.34.2"}
-	loopbackPlugin = goProgram{module: "github.com/containernetworking/plugins", version: "v1.10.0", packages: []string{"plugins/main/loopback"}}
+	networkPlugins = goProgram{module: "github.com/containernetworking/plugins", version: "v1.10.0", packages: []string{"plugins/main/loopback", "plugins/main/ptp", "plugins/ipam/host-local"}}
 	kubelet        = goProgram{module: "k8s.io/kubernetes", version: "v1.34.4", packages: []string{"cmd/kubelet"}, kubernetes: true,
 		ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"}
 	devicePlugin = goProgram{module: "github.com/NVIDIA/k8s-device-plugin", version: "v0.18.0", packages: []string{"cmd/nvidia-device-plugin"}, cgo: true}

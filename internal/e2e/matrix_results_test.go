@@ -34,6 +34,7 @@ type caseResult struct {
 const (
 	passes = "passes"
 	failed = "FAILED"
+	fails  = "fails" // by a fault of the engine; the note says which
 	none   = "none" // it cannot be asked; the note says why
 )
 
