@@ -607,6 +607,77 @@ API nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *pci
 	return give(pci->busId, sizeof pci->busId, device->parent ? device->parent->bus_id : device->bus_id);
 }
 
+/* Hopper, as the PCI id of give_pci is. */
+API nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major, int *minor)
+{
+	ENTER_DEVICE(device);
+	*major = 9;
+	*minor = 0;
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetBrand(nvmlDevice_t device, unsigned int *brand)
+{
+	ENTER_DEVICE(device);
+	*brand = 14; /* NVML_BRAND_NVIDIA */
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetArchitecture(nvmlDevice_t device, unsigned int *architecture)
+{
+	ENTER_DEVICE(device);
+	*architecture = 9; /* NVML_DEVICE_ARCH_HOPPER */
+	return NVML_SUCCESS;
+}
+
+/* Events: they can be registered for and none ever comes. */
+
+typedef struct event_set {
+	int unused;
+} *nvmlEventSet_t;
+
+typedef struct {
+	nvmlDevice_t device;
+	unsigned long long eventType, eventData;
+	unsigned int gpuInstanceId, computeInstanceId;
+} nvmlEventData_t;
+
+API nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set)
+{
+	ENTER(-1);
+	*set = calloc(1, sizeof **set);
+	return *set == NULL ? NVML_ERROR_UNKNOWN : NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set)
+{
+	free(set);
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long long *types)
+{
+	ENTER_DEVICE(device);
+	*types = 0x1 | 0x2 | 0x8; /* ECC errors of one and two bits, critical Xid */
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long types, nvmlEventSet_t set)
+{
+	(void)types;
+	(void)set;
+	ENTER_DEVICE(device);
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int milliseconds)
+{
+	(void)set;
+	(void)data;
+	usleep(milliseconds * 1000);
+	return NVML_ERROR_TIMEOUT;
+}
+
 API nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, unsigned int *pending)
 {
 	ENTER_DEVICE(device);
@@ -729,6 +800,12 @@ typedef struct {
 } nvmlGpuInstanceProfileInfo_t;
 _Static_assert(sizeof(nvmlGpuInstanceProfileInfo_t) == 48, "layout");
 
+/* Of eight slices of memory an instance of three or of seven slices has one more. */
+static unsigned int memory_slices(unsigned int slices)
+{
+	return slices == 3 || slices == 7 ? slices + 1 : slices;
+}
+
 API nvmlReturn_t nvmlDeviceGetGpuInstanceProfileInfo(nvmlDevice_t device, unsigned int profile, nvmlGpuInstanceProfileInfo_t *info)
 {
 	ENTER_DEVICE(device);
@@ -736,7 +813,12 @@ API nvmlReturn_t nvmlDeviceGetGpuInstanceProfileInfo(nvmlDevice_t device, unsign
 		return NVML_ERROR_INVALID_ARGUMENT;
 	if (gpu_profiles[profile].slices == 0)
 		return NVML_ERROR_NOT_SUPPORTED;
-	*info = (nvmlGpuInstanceProfileInfo_t){.id = PROFILE_ID + profile, .sliceCount = gpu_profiles[profile].slices};
+	*info = (nvmlGpuInstanceProfileInfo_t){
+		.id = PROFILE_ID + profile,
+		.sliceCount = gpu_profiles[profile].slices,
+		.instanceCount = 7 / gpu_profiles[profile].slices,
+		.memorySizeMB = device->memory * memory_slices(gpu_profiles[profile].slices) / 8,
+	};
 	return NVML_SUCCESS;
 }
 
