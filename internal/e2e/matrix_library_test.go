@@ -48,11 +48,11 @@ var librarySource string
 
 // buildLibrary builds the program that injects with a version of the library.
 func buildLibrary(module, version string) (path string, err error) {
-	cache, err := cacheDir()
+	programs, err := programsDir()
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, "programs", "cdi-"+version)
+	dir := filepath.Join(programs, "cdi-"+version)
 	path = filepath.Join(dir, "inject")
 	main := strings.ReplaceAll(librarySource, "MODULE", module)
 	if old, err := os.ReadFile(path + ".go"); err == nil && string(old) == main {

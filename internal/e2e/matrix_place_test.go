@@ -72,15 +72,19 @@ func newPlace(t *testing.T, suite string, cgroup2 bool) *place {
 		check(t, unmountTree(p.dir))
 		check(t, errors.Join(os.RemoveAll(layer), os.RemoveAll(p.dir)))
 	})
+	programs, err := programsDir()
+	check(t, err)
+	check(t, os.MkdirAll(programs, 0o755))
 	const script = `set -e
-root=$1 work=$2 runcdi=$3 cgroup2=$4
+root=$1 work=$2 runcdi=$3 cgroup2=$4 programs=$5
 if [ "$cgroup2" = true ]; then
 	mount -t cgroup2 cgroup2 /sys/fs/cgroup
 fi
 if [ -n "$root" ]; then
 	cd "$root"
-	mkdir -p old ".$work" etc/cdi
+	mkdir -p old ".$work" ".$programs" etc/cdi
 	mount --rbind "$work" ".$work"
+	mount --bind "$programs" ".$programs"
 	mount --bind /etc/cdi etc/cdi
 	mount --rbind /dev dev
 	mount --rbind /sys sys
@@ -102,7 +106,7 @@ echo ready
 # Process 1 reaps what others leave.
 while :; do sleep 1000 & wait; done`
 	holder := exec.Command("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts",
-		"sh", "-c", script, "sh", p.root, work, runCDI(), strconv.FormatBool(cgroup2))
+		"sh", "-c", script, "sh", p.root, work, runCDI(), strconv.FormatBool(cgroup2), programs)
 	var output hosttest.Log
 	holder.Stdout, holder.Stderr = &output, &output
 	holder.SysProcAttr = dieWithUs()
@@ -176,11 +180,12 @@ func (p *place) must(t *testing.T, args ...string) string {
 }
 
 // daemon starts a program in the place that ends with it, and waits until ready says so.
-func (p *place) daemon(t *testing.T, ready func() bool, args ...string) {
+// It gives its log.
+func (p *place) daemon(t *testing.T, ready func() bool, args ...string) *hosttest.Log {
 	t.Helper()
-	var log hosttest.Log
+	log := &hosttest.Log{}
 	cmd := p.command(context.Background(), args...)
-	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.Stdout, cmd.Stderr = log, log
 	check(t, cmd.Start())
 	ended := make(chan struct{})
 	go func() {
@@ -203,6 +208,7 @@ func (p *place) daemon(t *testing.T, ready func() bool, args ...string) {
 		}
 		return ready()
 	})
+	return log
 }
 
 // write makes a file of the place.

@@ -37,14 +37,20 @@ var (
 	devicePlugin = goProgram{module: "github.com/NVIDIA/k8s-device-plugin", version: "v0.18.0", packages: []string{"cmd/nvidia-device-plugin"}, cgo: true}
 )
 
+// programsDir has a directory for each of them.
+func programsDir() (string, error) {
+	cache, err := cacheDir()
+	return filepath.Join(cache, "programs"), err
+}
+
 // build gives the directory with the programs.
 func (p goProgram) build() (dir string, err error) {
-	cache, err := cacheDir()
+	programs, err := programsDir()
 	if err != nil {
 		return "", err
 	}
 	name := regexp.MustCompile(`/v\d+$`).ReplaceAllString(p.module, "")
-	dir = filepath.Join(cache, "programs", filepath.Base(name)+"-"+p.version)
+	dir = filepath.Join(programs, filepath.Base(name)+"-"+p.version)
 	built := func(pkg string) bool {
 		_, err := os.Stat(filepath.Join(dir, filepath.Base(pkg)))
 		return err == nil

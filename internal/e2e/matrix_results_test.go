@@ -35,7 +35,7 @@ const (
 	passes = "passes"
 	failed = "FAILED"
 	fails  = "fails" // by a fault of the engine; the note says which
-	none   = "none" // it cannot be asked; the note says why
+	none   = "none"  // it cannot be asked; the note says why
 )
 
 func seconds(d time.Duration) float64 {
