@@ -23,6 +23,9 @@ import (
 // pluginSpec is the file that NVIDIA's device plugin writes, and cdigen with its profile.
 const pluginSpec = "/var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json"
 
+// fullGPU is the resource that pods ask for.
+const fullGPU = "nvidia.com/gpu"
+
 // kubernetesName is that of the results in ENGINE= and in the table.
 const kubernetesName = "kubernetes"
 
@@ -181,28 +184,25 @@ func (n *node) published() bool {
 // startPlugin starts the device plugin anew and waits until the kubelet knows its
 // devices and the spec that the plugin has written is cdigen's again. It gives how long
 // that took.
-func (n *node) startPlugin(list, id string) time.Duration {
+func (n *node) startPlugin(list, id, resource string) time.Duration {
 	n.t.Helper()
 	if n.plugin != "" {
 		n.must(n.t, "pkill", "-x", "nvidia-device-p") // as much as the kernel keeps of the name
 	}
 	n.plugin = list
-	updates := n.updates()
-	pluginLog := n.daemon(n.top, func() bool { return n.updates() > updates },
+	updates := n.updates(resource)
+	n.daemon(n.top, func() bool { return n.updates(resource) > updates },
 		"env", "LD_LIBRARY_PATH="+n.host+"/usr/lib/x86_64-linux-gnu", "nvidia-device-plugin",
 		"--driver-root-ctr-path", n.host, "--nvidia-driver-root", n.host, "--nvidia-dev-root", n.host,
 		"--device-list-strategy", list, "--device-id-strategy", id, "--mig-strategy", "mixed", "--mps-root", "", "--device-discovery-strategy", "nvml")
-	if strings.Contains(pluginLog.String(), "Failed to") {
-		n.t.Logf("device plugin:\n%s", lastBytes([]byte(pluginLog.String()), 1000))
-	}
 	start := time.Now()
 	until(n.t, "cdigen's spec in the place of the plugin's", n.published)
 	return time.Since(start)
 }
 
-// updates counts the lists of devices that the kubelet was given.
-func (n *node) updates() int {
-	return strings.Count(n.log.String(), "Processed device updates for resource")
+// updates counts the lists of a resource's devices that the kubelet was given.
+func (n *node) updates(resource string) int {
+	return strings.Count(n.log.String(), `"Processed device updates for resource" resourceName="`+resource+`"`)
 }
 
 // pod runs a pod with one container that asks for some of a resource and looks around,
@@ -249,15 +249,15 @@ spec:
 // libraries in the directory of Fedora-like images.
 func (n *node) oneGPU(list, id string) string {
 	n.t.Helper()
-	took := n.startPlugin(list, id)
-	in := n.pod("nvidia.com/gpu", 1)
+	took := n.startPlugin(list, id, fullGPU)
+	in := n.pod(fullGPU, 1)
 	checkInside(n.t, n.host, in, slices.Concat(common, graphicsOf(n.t, in, 1)))
 	return fmt.Sprintf("the plugin's spec was replaced within %v", max(took.Round(100*time.Millisecond), 100*time.Millisecond))
 }
 
 func (n *node) twoGPUs() string {
-	n.startPlugin("cdi-cri", "uuid")
-	in := n.pod("nvidia.com/gpu", 2)
+	n.startPlugin("cdi-cri", "uuid", fullGPU)
+	in := n.pod(fullGPU, 2)
 	checkInside(n.t, n.host, in, slices.Concat(common, graphicsOf(n.t, in, 2)))
 	return ""
 }
@@ -281,8 +281,8 @@ func graphicsOf(t *testing.T, in inside, count int) []string {
 // noCDI: with the plugin's default strategy there is nothing for containerd to inject.
 func (n *node) noCDI() string {
 	n.t.Helper()
-	n.startPlugin("envvar", "uuid")
-	in := n.pod("nvidia.com/gpu", 1)
+	n.startPlugin("envvar", "uuid", fullGPU)
+	in := n.pod(fullGPU, 1)
 	if len(in.nodes) > 0 || !strings.HasPrefix(in.env["NVIDIA_VISIBLE_DEVICES"], "GPU-") {
 		n.t.Errorf("the container has the nodes %v and NVIDIA_VISIBLE_DEVICES=%s", in.nodes, in.env["NVIDIA_VISIBLE_DEVICES"])
 	}
@@ -291,9 +291,10 @@ func (n *node) noCDI() string {
 
 func (n *node) migDevice() string {
 	n.t.Helper()
-	n.startPlugin("cdi-cri", "uuid")
 	// The one device of that size.
-	in := n.pod("nvidia.com/mig-3g.40gb", 1)
+	const resource = "nvidia.com/mig-3g.40gb"
+	n.startPlugin("cdi-cri", "uuid", resource)
+	in := n.pod(resource, 1)
 	checkInside(n.t, n.host, in, given[3].nodes)
 	return ""
 }
@@ -312,8 +313,9 @@ func (n *node) migChange() string {
 		return err == nil && strings.Contains(out.stdout, `"3:1"`) && n.published()
 	})
 	took := time.Since(start).Round(100 * time.Millisecond)
-	n.startPlugin("cdi-cri", "uuid")
-	in := n.pod("nvidia.com/mig-4g.40gb", 1)
+	const resource = "nvidia.com/mig-4g.40gb"
+	n.startPlugin("cdi-cri", "uuid", resource)
+	in := n.pod(resource, 1)
 	var caps []string
 	for path := range in.nodes {
 		if strings.HasPrefix(path, "/dev/nvidia-caps/") {

@@ -630,6 +630,25 @@ API nvmlReturn_t nvmlDeviceGetArchitecture(nvmlDevice_t device, unsigned int *ar
 	return NVML_SUCCESS;
 }
 
+/* How two GPUs are connected: through their NUMA node, without NVLink. */
+
+API nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t first, nvmlDevice_t second, unsigned int *level)
+{
+	ENTER_DEVICE(first);
+	if (!valid(second))
+		return NVML_ERROR_INVALID_ARGUMENT;
+	*level = 40; /* NVML_TOPOLOGY_NODE */
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetNvLinkState(nvmlDevice_t device, unsigned int link, unsigned int *active)
+{
+	(void)link;
+	(void)active;
+	ENTER_DEVICE(device);
+	return NVML_ERROR_NOT_SUPPORTED;
+}
+
 /* Events: they can be registered for and none ever comes. */
 
 typedef struct event_set {
