@@ -136,7 +136,7 @@ func (n *node) has(d *simhost.Description) {
 		check(n.t, os.Remove(path))
 	}
 	// The plugin knows one procfs.
-	n.must(n.t, "sh", "-c", `mount --bind "$0/proc/driver" /proc/driver && mount --bind "$0/proc/devices" /proc/devices`, n.host)
+	n.must(n.t, "sh", "-c", `umount -l /proc/driver /proc/devices 2>/dev/null; mount --bind "$0/proc/driver" /proc/driver && mount --bind "$0/proc/devices" /proc/devices`, n.host)
 }
 
 func (n *node) startKubelet() {
