@@ -110,7 +110,7 @@ cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) 
 
 .PHONY: golden
 golden: ## Rewrite the golden files; review the difference like code
-	$(GO) test -count=1 ./spec -update
+	$(GO) test -count=1 ./spec ./internal/inject -update
 
 .PHONY: docs
 docs: ## Write docs/contents.md from the tables in the code
