@@ -199,14 +199,11 @@ func (f *injectFlags) editBundle(cmd *cobra.Command, names []string) error {
 		if f.remove {
 			form = config.Form() // the others stay as they are
 		}
-		var leftOut []string
-		if edited, leftOut, err = config.Inject(source, wanted, form); err != nil {
+		var notes []string
+		if edited, notes, err = config.Inject(source, wanted, form); err != nil {
 			return err
 		}
-		tellLeftOut(string(form), leftOut)
-		if version := config.Version(); form == inject.NspawnBundle && version != inject.NspawnVersion {
-			slog.Warn("systemd-nspawn reads bundles of ociVersion "+inject.NspawnVersion+" only", "path", path, "ociVersion", version)
-		}
+		tell(string(form), notes)
 	}
 	return f.put(cmd, path, data, edited, wanted)
 }
@@ -240,11 +237,11 @@ func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 		if cgroup == "" {
 			cgroup = inject.HostCgroup()
 		}
-		var leftOut []string
-		if lines, leftOut, err = inject.LXC(contents, cgroup); err != nil {
+		var notes []string
+		if lines, notes, err = inject.LXC(contents, cgroup); err != nil {
 			return err
 		}
-		tellLeftOut(f.format, leftOut)
+		tell(f.format, notes)
 	}
 	edited := []byte(block.With(wanted, lines))
 	if f.file == "" {
@@ -271,11 +268,11 @@ func (f *injectFlags) printOptions(cmd *cobra.Command, names []string) error {
 	options := map[string]func(*inject.Contents) ([][]string, []string, error){
 		formatNspawn: inject.Nspawn, formatDocker: inject.Docker, formatPodman: inject.Podman,
 	}[f.format]
-	args, leftOut, err := options(contents)
+	args, notes, err := options(contents)
 	if err != nil {
 		return err
 	}
-	tellLeftOut(f.format, leftOut)
+	tell(f.format, notes)
 	text, quoted := inject.Words(args)
 	if quoted {
 		slog.Warn(`options are quoted, since one has a special character in it: use eval "… $(cdigen inject …) …"`)
@@ -284,9 +281,10 @@ func (f *injectFlags) printOptions(cmd *cobra.Command, names []string) error {
 	return err
 }
 
-func tellLeftOut(format string, leftOut []string) {
-	for _, what := range leftOut {
-		slog.Warn("left out: the format has no words for it", "format", format, "what", what)
+// tell says what a format cannot do.
+func tell(format string, notes []string) {
+	for _, note := range notes {
+		slog.Warn(note, "format", format)
 	}
 }
 

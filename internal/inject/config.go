@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -25,8 +26,8 @@ const (
 	// OCI is what the runtime specification says: runc, crun and so on.
 	OCI Form = "oci"
 	// NspawnBundle is for systemd-nspawn --oci-bundle. It refuses the usual options of
-	// bind mounts and hooks of newer kinds; what is to be read-only goes into
-	// linux.readonlyPaths.
+	// bind mounts, which therefore take two steps, and hooks of newer kinds, and makes
+	// nodes in /dev itself only: those below are bound.
 	NspawnBundle Form = "oci-nspawn"
 )
 
@@ -81,19 +82,11 @@ func (c *Config) Devices() []string { return c.injected.Devices }
 // Form they were injected in.
 func (c *Config) Form() Form { return c.injected.Form }
 
-// Version is the file's ociVersion.
-func (c *Config) Version() string { return c.spec.Version }
-
-// NspawnVersion is the only ociVersion that systemd-nspawn reads (oci_load in its
-// sources).
-const NspawnVersion = "1.0.0"
-
 // Base is the file without any device.
 func (c *Config) Base() []byte { return c.base.Pack() }
 
-// Inject is the file with these devices and no others. leftOut is what systemd-nspawn
-// has no words for.
-func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, leftOut []string, err error) {
+// Inject is the file with these devices and no others.
+func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, notes []string, err error) {
 	contents, err := s.Contents(devices)
 	if err != nil {
 		return nil, nil, err
@@ -110,9 +103,7 @@ func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, le
 		return nil, nil, err
 	}
 	if form == NspawnBundle {
-		spec.Hooks, spec.Linux.IntelRdt, spec.Linux.NetDevices = c.spec.Hooks, c.spec.Linux.IntelRdt, c.spec.Linux.NetDevices
-		leftOut = slices.Concat(contents.Hooks, contents.Others)
-		forNspawn(spec, c.spec.Mounts)
+		notes = c.forNspawn(spec, contents)
 	}
 	before, err := tree(c.spec)
 	if err != nil {
@@ -128,43 +119,77 @@ func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, le
 		e.edit(leaf, before.Find(leaf), after.Find(leaf))
 	}
 	e.annotate()
-	return root.Pack(), leftOut, nil
+	return root.Pack(), notes, nil
 }
 
-// forNspawn puts the mounts that an injection has added into words that
-// systemd-nspawn knows (oci_mounts and mount_bind in its sources): "rbind", "norbind"
-// and "idmap" are all its options for bind mounts.
-func forNspawn(spec *oci.Spec, before []oci.Mount) {
+// forNspawn puts what was injected into words that systemd-nspawn has (oci_mounts and
+// oci_hooks in its sources).
+func (c *Config) forNspawn(spec *oci.Spec, contents *Contents) (notes []string) {
+	spec.Hooks, spec.Linux.IntelRdt, spec.Linux.NetDevices = c.spec.Hooks, c.spec.Linux.IntelRdt, c.spec.Linux.NetDevices
+	notes = leftOut(contents.Hooks, contents.Others)
+	if c.spec.Version != nspawnVersion {
+		notes = append(notes, fmt.Sprintf("systemd-nspawn reads ociVersion %s only; this is %q", nspawnVersion, c.spec.Version))
+	}
+
 	known := map[string]int{}
-	for _, m := range before {
+	for _, m := range c.spec.Mounts {
 		known[text(m)]++
 	}
-	for i := range spec.Mounts {
-		m := &spec.Mounts[i]
-		if key := text(*m); known[key] > 0 {
+	var mounts []oci.Mount
+	for _, m := range spec.Mounts {
+		if key := text(m); known[key] > 0 {
 			known[key]--
+		} else if isBind(m) {
+			mounts = append(mounts, nspawnBind(m)...)
 			continue
 		}
-		if !isBind(*m) {
-			continue
-		}
-		var options []string
-		for _, o := range m.Options {
-			switch o {
-			case "rbind", "norbind", "idmap", "noidmap":
-				options = append(options, o)
-			case "bind":
-				options = append(options, "norbind")
-			case "ridmap":
-				options = append(options, "idmap")
-			case "ro":
-				if !slices.Contains(spec.Linux.ReadonlyPaths, m.Destination) {
-					spec.Linux.ReadonlyPaths = append(spec.Linux.ReadonlyPaths, m.Destination)
-				}
-			}
-		}
-		m.Type, m.Options = "bind", options
+		mounts = append(mounts, m)
 	}
+	spec.Mounts = mounts
+
+	// It makes no directories for the nodes that it makes.
+	var outside []string
+	for _, n := range contents.Nodes {
+		if path.Dir(path.Clean(n.Path)) == "/dev" {
+			continue
+		}
+		source, inDev := n.inDev()
+		if !inDev {
+			outside = append(outside, source)
+		}
+		spec.Linux.Devices = slices.DeleteFunc(spec.Linux.Devices, func(d oci.LinuxDevice) bool { return d.Path == n.Path })
+		spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m oci.Mount) bool { return m.Destination == n.Path })
+		spec.Mounts = append(spec.Mounts, oci.Mount{Type: "bind", Source: source, Destination: n.Path})
+	}
+	return append(notes, outsideDev(outside)...)
+}
+
+// nspawnVersion is the one ociVersion that systemd-nspawn reads (oci_load).
+const nspawnVersion = "1.0.0"
+
+// nspawnBind is a bind mount in systemd-nspawn's words: with other options than these
+// (parse_mount_bind_options) it refuses to start. All others are given by a second
+// mount that is none of type "bind", of which it hands all options to the kernel, and
+// which it makes after those of that type (custom_mount_compare).
+func nspawnBind(m oci.Mount) []oci.Mount {
+	bind, again := oci.Mount{Type: "bind", Source: m.Source, Destination: m.Destination}, m
+	again.Type, again.Options = "none", []string{"bind", "remount"}
+	for _, o := range m.Options {
+		switch o {
+		case "rbind", "norbind", "idmap", "noidmap":
+			bind.Options = append(bind.Options, o)
+		case "bind":
+			bind.Options = append(bind.Options, "norbind")
+		case "ridmap":
+			bind.Options = append(bind.Options, "idmap")
+		case "ro", "nosuid", "nodev", "noexec":
+			again.Options = append(again.Options, o)
+		}
+	}
+	if len(again.Options) == 2 {
+		return []oci.Mount{bind}
+	}
+	return []oci.Mount{bind, again}
 }
 
 // decode reads what the runtime specification knows of a config.json.

@@ -455,10 +455,10 @@ func TestUnusableConfigIsRefusedWithItsPlace(t *testing.T) {
 
 // The options of bind mounts that systemd-nspawn has.
 func TestNspawnBundleHasItsOwnMountOptions(t *testing.T) {
-	source, host := odd(t)
-	config, err := ParseConfig([]byte(`{"process": {}, "mounts": [{"destination": "/own", "options": ["bind", "ro"]}], "linux": {"namespaces": [{"type": "user"}], "readonlyPaths": ["/proc/sys"]}}`))
+	source, _ := odd(t)
+	config, err := ParseConfig([]byte(`{"process": {}, "mounts": [{"destination": "/own", "options": ["bind", "ro"]}], "linux": {"namespaces": [{"type": "user"}]}}`))
 	check(t, err)
-	data, leftOut, err := config.Inject(source, []string{"vendor.com/thing=odd"}, NspawnBundle)
+	data, notes, err := config.Inject(source, []string{"vendor.com/thing=odd", "vendor.com/thing=1"}, NspawnBundle)
 	check(t, err)
 	s, err := decode(data)
 	check(t, err)
@@ -466,17 +466,28 @@ func TestNspawnBundleHasItsOwnMountOptions(t *testing.T) {
 	for _, m := range s.Mounts {
 		got = append(got, fmt.Sprintf("%s %s %s", m.Destination, m.Type, strings.Join(m.Options, ",")))
 	}
-	want := []string{"/own  bind,ro", "/scratch tmpfs nosuid,size=1m", "/opt/a b\\c bind rbind,idmap", "/opt/c:d bind norbind,idmap", "/opt/e,f bind ", "/opt/proc proc ", "/usr/lib/lib.so.1 bind rbind,idmap"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s (%s)", diff, host)
+	want := []string{
+		"/own  bind,ro", "/scratch tmpfs nosuid,size=1m", "/opt/a b\\c bind rbind,idmap",
+		"/opt/c:d bind norbind,idmap", "/opt/c:d none bind,remount,ro,noexec",
+		"/opt/e,f bind ", "/opt/proc proc ",
+		"/usr/lib/lib.so.1 bind rbind,idmap", "/usr/lib/lib.so.1 none bind,remount,ro,nosuid,nodev",
+		"/dev/by-path/pci-0000:01:00.0-thing bind ",
 	}
-	if diff := cmp.Diff([]string{"/proc/sys", "/opt/c:d", "/usr/lib/lib.so.1"}, s.Linux.ReadonlyPaths); diff != "" {
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+	for _, d := range s.Linux.Devices {
+		if strings.Contains(d.Path, "by-path") {
+			t.Errorf("systemd-nspawn cannot make %s", d.Path)
+		}
 	}
 	if s.Hooks != nil || s.Linux.IntelRdt != nil || s.Linux.NetDevices != nil {
 		t.Errorf("what systemd-nspawn refuses is in it: %s", data)
 	}
-	if diff := cmp.Diff([]string{"createContainer hook /bin/true", "poststop hook /bin/false", "class of service gold", "network device eth7"}, leftOut); diff != "" {
+	if diff := cmp.Diff([]string{
+		"left out: createContainer hook /bin/true", "left out: poststop hook /bin/false", "left out: class of service gold", "left out: network device eth7",
+		`systemd-nspawn reads ociVersion 1.0.0 only; this is ""`,
+	}, notes); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -16,7 +16,7 @@ import (
 var leaves = []string{
 	"/process/env", "/process/user/additionalGids", "/mounts",
 	"/hooks/prestart", "/hooks/createRuntime", "/hooks/createContainer", "/hooks/startContainer", "/hooks/poststart", "/hooks/poststop",
-	"/linux/devices", "/linux/resources/devices", "/linux/intelRdt", "/linux/netDevices", "/linux/readonlyPaths",
+	"/linux/devices", "/linux/resources/devices", "/linux/intelRdt", "/linux/netDevices",
 }
 
 // item is an element of a list or a member of a table.

@@ -5,8 +5,8 @@
 // along goes into the config.json of an OCI bundle ([Config], which can take it out
 // again), into an LXC container's configuration ([LXC], [Block]), or into the command
 // line of systemd-nspawn, Docker or podman ([Nspawn], [Docker], [Podman]). What a
-// runtime has no words for is left out and told; nothing is left out silently but
-// nosuid, nodev and noexec where a runtime has no such options.
+// runtime has no words for is left out, and notes say so, but for the mount options
+// nosuid, nodev and noexec.
 //
 // The package starts no container and knows nothing of GPUs.
 package inject
@@ -232,6 +232,14 @@ func isDirectory(path string) (bool, error) {
 		return false, err
 	}
 	return info.IsDir(), nil
+}
+
+// leftOut are notes on what a runtime has no words for.
+func leftOut(lists ...[]string) (notes []string) {
+	for _, what := range slices.Concat(lists...) {
+		notes = append(notes, "left out: "+what)
+	}
+	return notes
 }
 
 // options of a mount without some.

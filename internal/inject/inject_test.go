@@ -99,7 +99,7 @@ func check(t testing.TB, err error) {
 
 // simulated is a source of the spec of a simulated host in a directory, with what
 // containers need to compute. Ordinary users make no device nodes: plain files stand in
-// for them, and the spec has their numbers.
+// for all, and the spec has their numbers.
 func simulated(t *testing.T) (*Source, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -113,7 +113,7 @@ func simulated(t *testing.T) (*Source, string) {
 	})
 	check(t, err)
 	numbers := map[string][2]int64{}
-	for _, n := range slices.Concat(inv.ControlNodes, inv.GPUs[0].DRM, inv.GPUs[7].MIGDevices[0].Nodes) {
+	for _, n := range append(slices.Concat(inv.ControlNodes, inv.GPUs[7].MIGDevices[0].Nodes), *inv.GPUs[7].Node) {
 		numbers[n.HostPath] = [2]int64{int64(n.Major), int64(n.Minor)}
 	}
 	pin := func(e *specs.ContainerEdits) {
@@ -123,10 +123,9 @@ func simulated(t *testing.T) (*Source, string) {
 			}
 			n.Type, n.Major, n.Minor = "c", numbers[n.HostPath][0], numbers[n.HostPath][1]
 			n.HostPath = filepath.Join(dir, n.HostPath)
-			if _, err := os.Stat(n.HostPath); err != nil {
-				check(t, os.MkdirAll(filepath.Dir(n.HostPath), 0o755))
-				check(t, os.WriteFile(n.HostPath, nil, 0o644))
-			}
+			check(t, os.RemoveAll(n.HostPath))
+			check(t, os.MkdirAll(filepath.Dir(n.HostPath), 0o755))
+			check(t, os.WriteFile(n.HostPath, nil, 0o644))
 		}
 		for _, m := range e.Mounts {
 			m.HostPath = filepath.Join(dir, m.HostPath)
@@ -146,17 +145,17 @@ func simulated(t *testing.T) (*Source, string) {
 func printed(t *testing.T, c *Contents, host string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	tell := func(name, text string, leftOut []string, err error) {
+	tell := func(name, text string, notes []string, err error) {
 		t.Helper()
 		check(t, err)
-		all[name] = golden(text, leftOut, host)
+		all[name] = golden(text, notes, host)
 	}
-	lines, leftOut, err := LXC(c, CgroupV2)
-	tell("lxc", strings.Join(lines, "\n")+"\n", leftOut, err)
+	lines, notes, err := LXC(c, CgroupV2)
+	tell("lxc", strings.Join(lines, "\n")+"\n", notes, err)
 	for name, format := range map[string]func(*Contents) ([][]string, []string, error){"nspawn": Nspawn, "docker-args": Docker, "podman-args": Podman} {
-		args, leftOut, err := format(c)
+		args, notes, err := format(c)
 		text, _ := Words(args)
-		tell(name, text, leftOut, err)
+		tell(name, text, notes, err)
 	}
 	return all
 }
@@ -178,12 +177,12 @@ func TestFormatsAreAsTheirGoldens(t *testing.T) {
 			for _, form := range []Form{OCI, NspawnBundle} {
 				config, err := ParseConfig([]byte(runcSpec))
 				check(t, err)
-				data, leftOut, err := config.Inject(source, c.devices, form)
+				data, notes, err := config.Inject(source, c.devices, form)
 				check(t, err)
 				// The digests are those of paths that change.
 				text := digests.ReplaceAllString(string(data), "DIGEST")
 				text = string(diff.Diff("config.json", []byte(runcSpec), "config.json", []byte(text)))
-				all[string(form)] = golden(text, leftOut, host)
+				all[string(form)] = golden(text, notes, host)
 			}
 			for format, got := range all {
 				compareGolden(t, filepath.Join("testdata", c.name+"."+format), got)
@@ -193,13 +192,13 @@ func TestFormatsAreAsTheirGoldens(t *testing.T) {
 }
 
 // golden is a text as golden files have it.
-func golden(text string, leftOut []string, host string) string {
+func golden(text string, notes []string, host string) string {
 	var b strings.Builder
-	b.WriteString(strings.ReplaceAll(text, host, "HOST"))
-	for _, what := range leftOut {
-		b.WriteString("left out: " + what + "\n")
+	b.WriteString(text)
+	for _, note := range notes {
+		b.WriteString("note: " + note + "\n")
 	}
-	return b.String()
+	return strings.ReplaceAll(b.String(), host, "HOST")
 }
 
 var digests = regexp.MustCompile(`\b[0-9a-f]{12}\b`)

@@ -30,18 +30,17 @@ func HostCgroup() Cgroup {
 	return CgroupV2
 }
 
-// LXC gives the lines of a container's configuration, lxc.container.conf(5). leftOut
-// is what LXC has no words for.
-func LXC(c *Contents, cgroup Cgroup) (lines, leftOut []string, err error) {
+// LXC gives the lines of a container's configuration, lxc.container.conf(5).
+func LXC(c *Contents, cgroup Cgroup) (lines, notes []string, err error) {
 	if err := c.present(); err != nil {
 		return nil, nil, err
 	}
-	leftOut = slices.Concat(c.Hooks, c.Others, groups(c))
+	notes = leftOut(c.Hooks, c.Others, groups(c))
 	for _, env := range c.Env {
 		// LXC takes white space off the ends of a line.
 		if strings.TrimSpace(env) != env || strings.ContainsAny(env, "\n\r") {
 			name, _, _ := strings.Cut(env, "=")
-			leftOut = append(leftOut, "variable "+name)
+			notes = append(notes, leftOut([]string{"variable " + name})...)
 			continue
 		}
 		lines = append(lines, "lxc.environment = "+env)
@@ -75,7 +74,7 @@ func LXC(c *Contents, cgroup Cgroup) (lines, leftOut []string, err error) {
 		}
 		lines = append(lines, lxcMount(m.Source, m.Destination, "none", options...))
 	}
-	return lines, leftOut, nil
+	return lines, notes, nil
 }
 
 // lxcMount is a line as in fstab(5). The path in the container is below its root.

@@ -14,25 +14,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Nspawn gives options of systemd-nspawn(1), one each. leftOut is what it has no
-// options for. The device filter is part of the scope that systemd-nspawn makes: with
-// --keep-unit it is the caller's.
-func Nspawn(c *Contents) (args [][]string, leftOut []string, err error) {
+// Nspawn gives options of systemd-nspawn(1). It lets a container use the device nodes
+// that are bound into it, by itself.
+func Nspawn(c *Contents) (args [][]string, notes []string, err error) {
 	if err := c.present(); err != nil {
 		return nil, nil, err
 	}
-	leftOut = slices.Concat(c.Hooks, c.Others, groups(c))
+	notes = leftOut(c.Hooks, c.Others, groups(c))
 	option := func(name, value string) { args = append(args, []string{name + "=" + value}) }
 	for _, env := range c.Env {
 		option("--setenv", env)
 	}
+	var outside []string
 	for _, n := range c.Nodes {
-		option("--bind", nspawnPair(n.HostPath, n.Path))
+		source, inDev := n.inDev()
+		if !inDev {
+			outside = append(outside, source)
+		}
+		option("--bind", nspawnPair(source, n.Path))
 	}
-	for _, r := range c.rules() {
-		// Without a space and the access it is rwm.
-		option("--property", "DeviceAllow="+c.systemdDevice(r))
-	}
+	notes = append(notes, outsideDev(outside)...)
 	for _, m := range c.Mounts {
 		switch {
 		case isBind(m):
@@ -51,23 +52,31 @@ func Nspawn(c *Contents) (args [][]string, leftOut []string, err error) {
 			}
 			option("--tmpfs", value)
 		default:
-			leftOut = append(leftOut, m.Type+" at "+m.Destination)
+			notes = append(notes, leftOut([]string{m.Type + " at " + m.Destination})...)
 		}
 	}
-	return args, leftOut, nil
+	return args, notes, nil
 }
 
-// systemdDevice is a device as systemd has it in DeviceAllow. It takes paths in /dev
-// only, and there by numbers too, of which versions before 240 know nothing.
-func (c *Contents) systemdDevice(r rule) string {
-	for _, n := range c.Nodes {
-		var s unix.Stat_t
-		if n.kind() == r.kind && strings.HasPrefix(path.Clean(n.HostPath), "/dev/") && unix.Stat(n.HostPath, &s) == nil &&
-			int64(unix.Major(s.Rdev)) == r.major && int64(unix.Minor(s.Rdev)) == r.minor {
-			return n.HostPath
+// inDev is a path of the node on the host that is in /dev, as is the one in the
+// container as a rule; false: there is none. systemd filters by no others.
+func (n Node) inDev() (hostPath string, ok bool) {
+	for _, p := range []string{n.HostPath, n.Path} {
+		var node, s unix.Stat_t
+		if strings.HasPrefix(path.Clean(p), "/dev/") && unix.Stat(n.HostPath, &node) == nil && unix.Stat(p, &s) == nil &&
+			node.Rdev == s.Rdev && node.Mode&unix.S_IFMT == s.Mode&unix.S_IFMT {
+			return p, true
 		}
 	}
-	return fmt.Sprintf("/dev/%s/%d:%d", map[string]string{"b": "block", "c": "char"}[r.kind], r.major, r.minor)
+	return n.HostPath, false
+}
+
+// outsideDev is a note on paths of device nodes, if there are any.
+func outsideDev(paths []string) []string {
+	if len(paths) == 0 {
+		return nil
+	}
+	return []string{"systemd-nspawn takes device nodes outside /dev with --keep-unit only: " + strings.Join(paths, ", ")}
 }
 
 func nspawnEscape(path string) string {
@@ -83,23 +92,23 @@ func nspawnPair(source, destination string) string {
 }
 
 // Docker gives options of docker run, of 17.06 and later.
-func Docker(c *Contents) (args [][]string, leftOut []string, err error) {
+func Docker(c *Contents) (args [][]string, notes []string, err error) {
 	// Others than these and "ro" Docker refuses.
 	return engine(c, []string{"shared", "rshared", "slave", "rslave", "private"}, false)
 }
 
 // Podman gives options of podman run.
-func Podman(c *Contents) (args [][]string, leftOut []string, err error) {
+func Podman(c *Contents) (args [][]string, notes []string, err error) {
 	return engine(c, []string{"nosuid", "nodev", "noexec", "shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable"}, true)
 }
 
 // engine gives options that Docker and podman have alike; known are the options of
 // mounts that this one has beyond "ro".
-func engine(c *Contents, known []string, podman bool) (args [][]string, leftOut []string, err error) {
+func engine(c *Contents, known []string, podman bool) (args [][]string, notes []string, err error) {
 	if err := c.present(); err != nil {
 		return nil, nil, err
 	}
-	leftOut = slices.Concat(c.Hooks, c.Others)
+	notes = leftOut(c.Hooks, c.Others)
 	add := func(name, value string) { args = append(args, []string{name, value}) }
 	for _, env := range c.Env {
 		add("-e", env)
@@ -141,10 +150,10 @@ func engine(c *Contents, known []string, podman bool) (args [][]string, leftOut 
 			}
 			add("--tmpfs", value)
 		default:
-			leftOut = append(leftOut, m.Type+" at "+m.Destination)
+			notes = append(notes, leftOut([]string{m.Type + " at " + m.Destination})...)
 		}
 	}
-	return args, leftOut, nil
+	return args, notes, nil
 }
 
 // bind is the option for a bind mount.
