@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	"tags.cncf.io/container-device-interface/pkg/parser"
 
+	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/inject"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -25,6 +28,7 @@ type injectFlags struct {
 	dirs         []string
 	bundle, file string
 	cgroup       string
+	rootfs       string
 	remove       bool
 	dryRun       bool
 	print        bool
@@ -56,7 +60,7 @@ kind is one of nvidia.com/gpu: 0 is nvidia.com/gpu=0.
                (--file)
   nspawn       prints options of systemd-nspawn
   docker-args  prints options of docker run, for a Docker older than 25
-  podman-args  prints options of podman run, for a podman older than 4.1
+  podman-args  prints options of podman run, for a podman older than 4.3
 
 A file that is edited has a record of its devices. Devices are added to those that
 it has, which are injected anew as the specs now have them. --remove takes them out
@@ -101,7 +105,8 @@ that cannot be read or written; 2 unusable flags or arguments.`,
 	flags.StringVar(&f.format, "format", string(inject.OCI), alternatives(injectFormats))
 	flags.StringVar(&f.bundle, "bundle", ".", "`directory` of the bundle whose config.json is edited (oci, oci-nspawn)")
 	flags.StringVar(&f.file, "file", "", "container's configuration `file` to keep the lines in, at its end (lxc; default: print them)")
-	flags.StringVar(&f.cgroup, "cgroup", "", "version of the device filter: v1, v2, or none for containers of ordinary users (lxc; default: this host's)")
+	flags.StringVar(&f.cgroup, "cgroup", "", "`version` of the device filter: v1, v2, or none for containers of ordinary users (lxc; default: this host's)")
+	flags.StringVar(&f.rootfs, "rootfs", "", "container's root `directory`, to mount where symbolic links in it lead, since LXC follows none (lxc; default: what the --file says)")
 	flags.BoolVar(&f.remove, "remove", false, "take the devices out of the file again, without DEVICE all of them")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would change in the file, as a unified diff, and change nothing")
 	flags.BoolVar(&f.print, "print", false, "print the edited file and leave the file itself as it is")
@@ -147,21 +152,38 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return fmt.Errorf("--file is for --format lxc, not for %s", f.format)
 	case given("cgroup") && f.format != formatLXC:
 		return fmt.Errorf("--cgroup is for --format lxc, not for %s", f.format)
+	case given("rootfs") && f.format != formatLXC:
+		return fmt.Errorf("--rootfs is for --format lxc, not for %s", f.format)
 	case !slices.Contains([]string{"", "v1", "v2", "none"}, f.cgroup):
 		return fmt.Errorf("--cgroup %q: use v1, v2 or none", f.cgroup)
+	case f.rootfs != "" && !isDirectory(f.rootfs):
+		return fmt.Errorf("--rootfs %s: there is no such directory", f.rootfs)
 	case len(names) == 0 && !f.remove:
 		return errors.New("name the devices to inject, such as 0 or all: cdigen list has their names")
 	}
 	return nil
 }
 
-// source has the devices named, or says why not.
-func (f *injectFlags) source(names []string) (*inject.Source, error) {
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// source has the devices that are wanted, or says why not. Others than those named
+// are in a file already.
+func (f *injectFlags) source(wanted, names []string) (*inject.Source, error) {
 	devices, broken := spec.Scan(f.dirs)
-	for _, name := range names {
-		if _, err := usable(name, devices, broken); err != nil {
-			return nil, err
+	for _, name := range wanted {
+		_, err := usable(name, devices, broken)
+		switch {
+		case err == nil:
+			continue
+		case f.remove:
+			err = fmt.Errorf("%w: it stays in the file: take it out too, with --remove %s %s", err, strings.Join(names, " "), name)
+		case !slices.Contains(names, name):
+			err = fmt.Errorf("%w: it was injected before: take it out first, with --remove %s", err, name)
 		}
+		return nil, err
 	}
 	return inject.Open(f.dirs)
 }
@@ -191,7 +213,7 @@ func (f *injectFlags) editBundle(cmd *cobra.Command, names []string) error {
 	}
 	edited := config.Base()
 	if len(wanted) > 0 {
-		source, err := f.source(wanted)
+		source, err := f.source(wanted, names)
 		if err != nil {
 			return err
 		}
@@ -229,7 +251,7 @@ func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 	}
 	var lines []string
 	if len(wanted) > 0 {
-		contents, err := f.contents(wanted)
+		contents, err := f.contents(wanted, names)
 		if err != nil {
 			return err
 		}
@@ -237,8 +259,12 @@ func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 		if cgroup == "" {
 			cgroup = inject.HostCgroup()
 		}
+		real := func(path string) string { return path }
+		if root := cmp.Or(f.rootfs, block.Rootfs()); root != "" {
+			real = follow(root)
+		}
 		var notes []string
-		if lines, notes, err = inject.LXC(contents, cgroup); err != nil {
+		if lines, notes, err = inject.LXC(contents, cgroup, real); err != nil {
 			return err
 		}
 		tell(f.format, notes)
@@ -251,17 +277,32 @@ func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 	return f.put(cmd, f.file, text, edited, wanted)
 }
 
-func (f *injectFlags) contents(names []string) (*inject.Contents, error) {
-	source, err := f.source(names)
+// follow makes a function that follows the links of a container's root directory. Where
+// that cannot be read, a path stays as it is.
+func follow(root string) func(string) string {
+	tree := discover.DirTree(root)
+	return func(name string) string {
+		// What is not there yet has no links in it.
+		for there, rest := name, ""; there != "/"; there, rest = path.Dir(there), path.Join(path.Base(there), rest) {
+			if real, err := tree.Resolve(there); err == nil {
+				return path.Join("/", real, rest)
+			}
+		}
+		return name
+	}
+}
+
+func (f *injectFlags) contents(wanted, names []string) (*inject.Contents, error) {
+	source, err := f.source(wanted, names)
 	if err != nil {
 		return nil, err
 	}
-	return source.Contents(names)
+	return source.Contents(wanted)
 }
 
 // printOptions prints options of a program's command line.
 func (f *injectFlags) printOptions(cmd *cobra.Command, names []string) error {
-	contents, err := f.contents(names)
+	contents, err := f.contents(names, names)
 	if err != nil {
 		return err
 	}

@@ -164,32 +164,45 @@ func TestBundleHasInjectedHooks(t *testing.T) {
 }
 
 func TestLXCContainerHasInjectedDevices(t *testing.T) {
-	requireNamespace(t)
-	requireCommands(t, "lxc-start", "lxc-execute")
-	dir := workDir(t)
-	root := image(t, requireDebian(t))
+	for _, c := range []struct {
+		name   string
+		change string // of the image
+	}{
+		{"Debian", ":"},
+		{"where usr/lib64 is a link", "rm lib64 && mv usr/lib64 lib64 && ln -s lib usr/lib64"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			requireNamespace(t)
+			requireCommands(t, "lxc-start", "lxc-execute")
+			root := image(t, requireDebian(t))
+			check(t, command(root, "sh", "-ec", c.change))
+			testLXC(t, root)
+		})
+	}
+}
+
+func testLXC(t *testing.T, root string) {
 	othersNode(t, root)
 	check(t, os.WriteFile(filepath.Join(root, "sight"), []byte(sight), 0o755))
 	publish(t)
-	container := filepath.Join(dir, "c")
-	check(t, os.Mkdir(container, 0o755))
-	config := filepath.Join(container, "config")
-	const original = `lxc.uts.name = cdigen-e2e
+	dir := workDir(t)
+	check(t, os.Mkdir(filepath.Join(dir, "c"), 0o755))
+	config := filepath.Join(dir, "c/config")
+	original := fmt.Appendf(nil, `lxc.uts.name = cdigen-e2e
 lxc.rootfs.path = dir:%s
 lxc.net.0.type = empty
 lxc.mount.auto = proc:mixed sys:ro
-lxc.autodev = 1
 lxc.environment = PATH=/usr/sbin:/usr/bin:/sbin:/bin
 lxc.cgroup.devices.deny = a
 lxc.cgroup.devices.allow = c 1:* rwm
 lxc.cgroup.devices.allow = c 5:* rwm
 lxc.cgroup.devices.allow = c 136:* rwm
-`
-	check(t, os.WriteFile(config, fmt.Appendf(nil, original, root), 0o644))
-	// The container writes to a file: lxc-start gives it a terminal of its own.
+`, root)
+	check(t, os.WriteFile(config, original, 0o644))
 	run := func(want string) {
 		t.Helper()
 		for _, program := range [][]string{{"lxc-start", "--foreground"}, {"lxc-execute"}} {
+			// The container writes to a file: lxc-start gives it a terminal of its own.
 			log := filepath.Join(dir, "log")
 			cmd := exec.Command(program[0], append(program[1:], "--lxcpath", dir, "--name", "c", "--logfile", log, "--logpriority", "INFO",
 				"--", "sh", "-c", "sh /sight > /out 2>&1")...)
@@ -209,6 +222,9 @@ lxc.cgroup.devices.allow = c 136:* rwm
 	run(seen)
 	inject(t, "--format", "lxc", "--file", config, "--remove")
 	run(unseen)
+	if now, err := os.ReadFile(config); err != nil || !bytes.Equal(now, original) {
+		t.Errorf("the configuration is not as it was: %v", err)
+	}
 }
 
 func TestPodmanHasInjectedDevicesWithoutCDI(t *testing.T) {
@@ -224,6 +240,20 @@ func TestPodmanHasInjectedDevicesWithoutCDI(t *testing.T) {
 				t.Errorf("the container printed\n%swant\n%s", out.stdout, seen)
 			}
 		})
+	}
+}
+
+func TestRootlessPodmanHasInjectedDevicesWithoutCDI(t *testing.T) {
+	p := rootless(t)
+	root := requireDebian(t)
+	copyNodes(t, simulatedHost(t))
+	publish(t, "--dev-root", "/")
+	image := p.imported(t, root)
+	options := strings.Fields(inject(t, "--format", "podman-args", "0"))
+	out := p.run(t, append(options, "--cgroups=disabled", image), nil, sight)
+	// There is no device filter, and no other node to try.
+	if want := strings.Replace(seen, "Operation not permitted\n", "", 1); out.stdout != want {
+		t.Errorf("the container printed\n%swant\n%s", out.stdout, want)
 	}
 }
 

@@ -91,7 +91,11 @@ func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, no
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := contents.mountsPresent(); err != nil {
+	present := contents.mountsPresent
+	if form == NspawnBundle {
+		present = contents.present
+	}
+	if err := present(); err != nil {
 		return nil, nil, err
 	}
 	// The library edits in place.

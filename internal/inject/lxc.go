@@ -3,6 +3,7 @@ package inject
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -30,8 +31,10 @@ func HostCgroup() Cgroup {
 	return CgroupV2
 }
 
-// LXC gives the lines of a container's configuration, lxc.container.conf(5).
-func LXC(c *Contents, cgroup Cgroup) (lines, notes []string, err error) {
+// LXC gives the lines of a container's configuration, lxc.container.conf(5). LXC mounts
+// nothing by way of a symbolic link: real gives the path that a path leads to in the
+// container's root file system, where that is known.
+func LXC(c *Contents, cgroup Cgroup, real func(path string) string) (lines, notes []string, err error) {
 	if err := c.present(); err != nil {
 		return nil, nil, err
 	}
@@ -55,6 +58,10 @@ func LXC(c *Contents, cgroup Cgroup) (lines, notes []string, err error) {
 		lines = append(lines, lxcMount(n.HostPath, n.Path, "none", "bind", "create=file"))
 	}
 	for _, m := range c.Mounts {
+		// What is in the image's /dev is not in the container's.
+		if !strings.HasPrefix(path.Clean(m.Destination), "/dev/") {
+			m.Destination = real(m.Destination)
+		}
 		if !isBind(m) {
 			lines = append(lines, lxcMount(m.Source, m.Destination, m.Type, append(slices.Clone(m.Options), "create=dir")...))
 			continue
@@ -144,6 +151,20 @@ func ParseBlock(text string) (*Block, error) {
 		b.before = strings.TrimSuffix(b.before, "\n")
 	}
 	return &b, nil
+}
+
+// Rootfs is the directory that is the container's root file system, where it is one.
+func (b *Block) Rootfs() (dir string) {
+	for line := range strings.Lines(b.before + "\n" + b.after) {
+		key, value, _ := strings.Cut(line, "=")
+		if key = strings.TrimSpace(key); key == "lxc.rootfs.path" {
+			dir = strings.TrimPrefix(strings.TrimSpace(value), "dir:")
+		}
+	}
+	if !path.IsAbs(dir) {
+		return "" // an image, or a file system that LXC mounts
+	}
+	return dir
 }
 
 // With is the text with these lines in the place of those that were there, or at its

@@ -55,6 +55,38 @@ func TestBrokenBlockIsRefused(t *testing.T) {
 	}
 }
 
+func TestRootfsOfAConfiguration(t *testing.T) {
+	for text, want := range map[string]string{
+		"lxc.rootfs.path = dir:/srv/a\n":                          "/srv/a",
+		"lxc.rootfs.path=/srv/a b \nlxc.uts.name = x":             "/srv/a b",
+		"lxc.rootfs.path = /a\n lxc.rootfs.path = /b\n":           "/b",
+		"#lxc.rootfs.path = /a\n":                                 "",
+		"lxc.rootfs.path = overlay:/lower:/upper\n":               "",
+		"lxc.rootfs.path = zfs:pool/a\nlxc.rootfs.options = /a\n": "",
+		"": "",
+	} {
+		b, err := ParseBlock(text)
+		check(t, err)
+		if got := b.Rootfs(); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestLXCMountsWhereLinksLead(t *testing.T) {
+	source, _ := odd(t)
+	c, err := source.Contents([]string{"vendor.com/thing=0"})
+	check(t, err)
+	lines, _, err := LXC(c, CgroupNone, func(path string) string { return "/real" + path })
+	check(t, err)
+	text := strings.Join(lines, "\n")
+	for _, want := range []string{" real/usr/lib/lib.so.1 none ", " dev/thing0 none "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
 func FuzzBlock(f *testing.F) {
 	f.Add("lxc.uts.name = a\n")
 	f.Add("a\n# cdigen inject: begin a.com/b=c\nx\n# cdigen inject: end\nb")

@@ -131,7 +131,7 @@ func engine(c *Contents, known []string, podman bool) (args [][]string, notes []
 		// nodes; where there is none, by a rule.
 		mount := []string{"type=bind", "source=" + n.HostPath, "target=" + n.Path}
 		if podman {
-			mount = append(mount, "dev") // rootless it is nodev else
+			mount = append(mount, "dev") // podman-run(1): by default it is nodev
 		}
 		add("--mount", commas(mount))
 		if r := (rule{n.kind(), n.Major, n.Minor, ""}); n.Type != "p" && n.Access != "" && !given[r] {
