@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,9 +94,9 @@ func sees(t *testing.T, want string, cmd *exec.Cmd) {
 	}
 }
 
-// bundle is an OCI bundle of a Debian that prints what sight does, with the
-// configuration that runc makes.
-func bundle(t *testing.T) string {
+// bundle is an OCI bundle of a Debian that runs a script, with the configuration that
+// runc makes.
+func bundle(t *testing.T, script string) string {
 	t.Helper()
 	requireCommands(t, "runc")
 	dir := workDir(t)
@@ -103,11 +104,10 @@ func bundle(t *testing.T) string {
 	othersNode(t, root)
 	check(t, command(dir, "runc", "spec"))
 	editJSON(t, filepath.Join(dir, "config.json"), func(config map[string]any) {
-		config["ociVersion"] = "1.0.0" // systemd-nspawn reads no other
 		config["root"] = map[string]any{"path": root}
 		process := config["process"].(map[string]any)
 		process["terminal"] = false
-		process["args"] = []string{"sh", "-c", sight}
+		process["args"] = []string{"sh", "-c", script}
 		delete(process, "rlimits") // raising them takes CAP_SYS_RESOURCE
 	})
 	return dir
@@ -130,7 +130,7 @@ func TestBundleHasInjectedDevices(t *testing.T) {
 	for _, runtime := range ociRuntimes {
 		t.Run(runtime, func(t *testing.T) {
 			requireCommands(t, runtime)
-			dir := bundle(t)
+			dir := bundle(t, sight)
 			publish(t)
 			config := filepath.Join(dir, "config.json")
 			original, err := os.ReadFile(config)
@@ -157,10 +157,25 @@ func TestBundleHasInjectedDevices(t *testing.T) {
 // The loader finds these libraries by what the hook adds to its cache alone.
 func TestBundleHasInjectedHooks(t *testing.T) {
 	requireNamespace(t)
-	dir := bundle(t)
+	dir := bundle(t, sight)
 	publish(t, "--hooks=ldcache", "--library-layout=private")
 	inject(t, "--bundle", dir, "0")
 	sees(t, seen, exec.Command("runc", "--root", dir+"/state", "run", "--bundle", dir, "cdigen-e2e-hooks"))
+}
+
+func TestInjectedRealDriverLoads(t *testing.T) {
+	requireNamespace(t)
+	root, version := driverRoot(t, "550")
+	s := publishDriver(t, root, version, "--capabilities=compute,utility", "--library-layout=debian")
+	const dir = "/usr/lib/x86_64-linux-gnu"
+	names := slices.DeleteFunc(libraries(s, dir, "550"), func(name string) bool { return needsMore(name) || strings.Contains(name, "/") })
+	if len(names) < 10 || !slices.Contains(names, "libcuda.so.1") {
+		t.Fatalf("in the spec is %q", names)
+	}
+	// It prints nothing when all is well.
+	bundle := bundle(t, loaded("perl", names))
+	inject(t, "--bundle", bundle, "0")
+	sees(t, "", exec.Command("runc", "--root", bundle+"/state", "run", "--bundle", bundle, "cdigen-e2e-driver"))
 }
 
 func TestLXCContainerHasInjectedDevices(t *testing.T) {
