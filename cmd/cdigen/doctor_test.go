@@ -384,6 +384,10 @@ var ailments = []struct {
 	{"the spec's version is too new for an engine", "", func(m *machine) {
 		m.engine("podman", "podman version 4.2.0")
 	}, []string{"engine-too-old"}},
+	{"the spec's version is too new for two engines", "", func(m *machine) {
+		m.engine("podman", "podman version 4.2.0")
+		m.engine("crio", "crio version 1.24.1")
+	}, []string{"engine-too-old"}},
 	{"an engine is too old for CDI", "", func(m *machine) { m.engine("dockerd", "Docker version 20.10.24+dfsg1, build 297e128") }, []string{"engine-without-cdi"}},
 	{"CDI is off in Docker", "", func(m *machine) {
 		m.engine("dockerd", "Docker version 26.1.5+dfsg1, build 411e817")
@@ -391,6 +395,7 @@ var ailments = []struct {
 	}, []string{"engine-cdi-off"}},
 	{"CDI is off in containerd", "", func(m *machine) {
 		m.program("usr/bin/containerd", "#!/bin/sh\ncase $1 in --config) cat $2 ;; *) echo containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6+b4 ;; esac\n")
+		m.engine("kubelet", "Kubernetes v1.32.1")
 		m.write("etc/containerd/config.toml", "version = 2\n")
 	}, []string{"engine-cdi-off"}},
 	{"CDI is off in BuildKit", "", func(m *machine) {
@@ -491,7 +496,7 @@ func TestDoctorFindsWhatIsWrongAndItsCommandsMendIt(t *testing.T) {
 						t.Errorf("the command %q is not printed:\n%s", command, text)
 					}
 					t.Logf("%s: $ %s", want, command)
-					if stdout, stderr, status := m.run(command); status != 0 && want != "engine-without-cdi" {
+					if stdout, stderr, status := m.run(command); status != 0 {
 						t.Fatalf("%s: status %d\n%s%s", command, status, stdout, stderr)
 					}
 				}

@@ -203,8 +203,8 @@ func (p *Patient) Resolves(name string) *Complaint {
 		ID: "device-unknown", Severity: Broken,
 		Message:  fmt.Sprintf("No spec defines %s: engines call it unresolvable.", name),
 		Evidence: "the specs in " + strings.Join(p.SpecDirs, ", "),
-		Mend:     []string{p.Cdigen("list")},
-		Advice:   "No device of that kind is there.",
+		Mend:     []string{p.Cdigen("list")}, Own: true,
+		Advice: "No device of that kind is there.",
 	}
 	if len(alike) > 0 {
 		c.Advice = "There is " + some(alike) + "."

@@ -172,7 +172,7 @@ func (p *Patient) watcher(ctx context.Context) []Complaint {
 			ID: "watcher-failing", Severity: Warning,
 			Message:  "cdigen watch cannot publish the spec; the last one stays.",
 			Evidence: w.Error,
-			Mend:     []string{p.Cdigen("status")},
+			Mend:     []string{p.Cdigen("status")}, Own: true,
 		}}
 	}
 	c := Complaint{
