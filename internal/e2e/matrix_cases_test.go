@@ -71,7 +71,7 @@ func matrixCases() []engineCase {
 	for _, g := range given {
 		cases = append(cases, engineCase{g.name, func(t *testing.T, e *engineTest) {
 			out := e.must(t, container{devices: g.devices, script: busyLook})
-			checkInside(t, e.host, parseBusyLook(t, out), g.nodes)
+			e.checkInside(t, out, g.nodes)
 		}})
 	}
 	return append(cases,
@@ -104,6 +104,18 @@ func (e *engineTest) must(t *testing.T, c container) string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// checkInside compares what busyLook printed with what must have been given.
+func (e *engineTest) checkInside(t *testing.T, stdout string, nodes []string) {
+	t.Helper()
+	in := parseBusyLook(t, stdout)
+	if e.engine.plainMounts {
+		for path, options := range in.mounts {
+			in.mounts[path] = options + ",nosuid,nodev"
+		}
+	}
+	checkInside(t, e.host, in, nodes)
 }
 
 func parseBusyLook(t *testing.T, stdout string) inside {
@@ -220,7 +232,7 @@ func neighbour(t *testing.T, name, text string) {
 func testBrokenNeighbour(t *testing.T, e *engineTest) {
 	neighbour(t, "vendor.yaml", brokenSpec)
 	out := e.must(t, container{devices: one, script: busyLook})
-	checkInside(t, e.host, parseBusyLook(t, out), given[0].nodes)
+	e.checkInside(t, out, given[0].nodes)
 }
 
 // Of two specs the one in /var/run/cdi counts for the devices that it has, as the CDI

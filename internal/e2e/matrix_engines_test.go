@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +33,8 @@ type matrixEngine struct {
 	faults map[string]fault
 	// noFilter: it sets no device filter, and refuses mknod instead.
 	noFilter bool
+	// plainMounts: its mounts can be read-only, and nothing else.
+	plainMounts bool
 	// forced is what this machine makes necessary and a user would not write.
 	forced string
 	// atOnce is the number of containers started at once; 0 is 100.
@@ -108,6 +111,8 @@ var buildWithout = map[string]string{
 	"read-only root": "a build writes to its root file system",
 	"user namespace": "a setting of the builder, not of a step",
 }
+
+func allEngines() []matrixEngine { return slices.Concat(engineList, injectEngines) }
 
 // flags gives options of engines whose command line is docker's.
 func (c *container) flags() []string {

@@ -103,8 +103,11 @@ func resultOrder() []string {
 	for i := range engineList {
 		names = append(names, engineList[i].name)
 	}
+	for i := range injectEngines {
+		names = append(names, injectEngines[i].name)
+	}
 	for _, r := range crioReleases {
 		names = append(names, crioName(r.release))
 	}
-	return names
+	return append(names, kubernetesName)
 }

@@ -28,8 +28,9 @@ func dieWithUs() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: s
 // TestEngines asks every engine the same questions. docs/engines.md has the answers.
 func TestEngines(t *testing.T) {
 	var names []string
-	for i := range engineList {
-		e := &engineList[i]
+	engines := allEngines()
+	for i := range engines {
+		e := &engines[i]
 		run, write := selected(e.name, e.quick)
 		if !run {
 			continue
