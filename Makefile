@@ -75,6 +75,13 @@ packages:
 test: packages ## Run all tests (as root: with real container runtimes)
 	$(GO) test -count=1 -timeout=20m $(TESTFLAGS) ./...
 
+# The engines of a run: names of docs/engines.md or their beginnings, separated by commas.
+ENGINE ?= all
+
+.PHONY: e2e
+e2e: packages ## Run every container engine (ENGINE=podman,docker-28: these) and write docs/engines.md
+	CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Engines|CRIOLibrary|Kubernetes)$$' ./internal/e2e
+
 .PHONY: demo
 demo: build ## Show the GPUs, the device names and the spec of this or a simulated host
 	@internal/demo/demo.sh

@@ -78,6 +78,7 @@ func keepResult(t *testing.T, r *engineResult) {
 	e.SetIndent("", " ")
 	check(t, e.Encode(list))
 	check(t, os.WriteFile(resultFile(), data.Bytes(), 0o644))
+	writeTables(t, results)
 }
 
 // keepSample keeps what an engine says of a device that it does not know.
