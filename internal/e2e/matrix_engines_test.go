@@ -21,6 +21,8 @@ type matrixEngine struct {
 	name string
 	// suite of Debian that the engine is from and lives in; empty is this machine's.
 	suite string
+	// external is the program of an engine that the tests cannot install.
+	external string
 	// cgroup2: with cgroups of version 2.
 	cgroup2 bool
 	// quick: part of every run of the tests.
@@ -112,7 +114,7 @@ var buildWithout = map[string]string{
 	"user namespace": "a setting of the builder, not of a step",
 }
 
-func allEngines() []matrixEngine { return slices.Concat(engineList, injectEngines) }
+func allEngines() []matrixEngine { return slices.Concat(engineList, externalEngines, injectEngines) }
 
 // flags gives options of engines whose command line is docker's.
 func (c *container) flags() []string {
@@ -262,6 +264,14 @@ var podNetwork = sync.OnceValues(func() (string, error) {
 	return plugins, command(work, "cp", "-r", dir, plugins)
 })
 
+// writeNetwork configures the network of pods.
+func writeNetwork(t *testing.T, p *place) {
+	t.Helper()
+	check(t, os.MkdirAll(p.dir+"/net.d", 0o755))
+	check(t, os.WriteFile(p.dir+"/net.d/10-pod.conflist", []byte(`{"cniVersion": "1.0.0", "name": "pod", "plugins": [
+{"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.88.0.0/16", "dataDir": "`+p.dir+`/ipam"}}]}`), 0o644))
+}
+
 // runContainerd starts containerd with its socket in the place's directory.
 func runContainerd(t *testing.T, p *place) {
 	t.Helper()
@@ -269,9 +279,7 @@ func runContainerd(t *testing.T, p *place) {
 	if err != nil {
 		missing(t, err.Error())
 	}
-	check(t, os.MkdirAll(p.dir+"/net.d", 0o755))
-	check(t, os.WriteFile(p.dir+"/net.d/10-pod.conflist", []byte(`{"cniVersion": "1.0.0", "name": "pod", "plugins": [
-{"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.88.0.0/16", "dataDir": "`+p.dir+`/ipam"}}]}`), 0o644))
+	writeNetwork(t, p)
 	header := fmt.Sprintf("root = %q\nstate = %q\n[grpc]\n  address = %q\n", p.dir+"/containerd", "/run/containerd-e2e", p.dir+"/c.sock")
 	// The OOM score and hugetlb limits are not this machine's to set.
 	const limits = "  restrict_oom_score_adj = true\n  disable_hugetlb_controller = true\n"

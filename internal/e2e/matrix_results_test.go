@@ -101,11 +101,10 @@ func keepSample(t *testing.T, engine, text string) {
 // resultOrder are the names of all results in the order of the table.
 func resultOrder() []string {
 	var names []string
-	for i := range engineList {
-		names = append(names, engineList[i].name)
-	}
-	for i := range injectEngines {
-		names = append(names, injectEngines[i].name)
+	for _, list := range [][]matrixEngine{engineList, externalEngines, injectEngines} {
+		for i := range list {
+			names = append(names, list[i].name)
+		}
 	}
 	for _, r := range crioReleases {
 		names = append(names, crioName(r.release))

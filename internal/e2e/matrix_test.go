@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -43,6 +44,12 @@ func TestEngines(t *testing.T) {
 
 func testEngine(t *testing.T, e *matrixEngine, write bool) {
 	requireNamespace(t)
+	if e.external != "" {
+		if _, err := exec.LookPath(e.external); err != nil {
+			e.notFound(t, write)
+			return
+		}
+	}
 	began := time.Now()
 	host := simulatedHost(t)
 	copyNodes(t, host)

@@ -72,7 +72,7 @@ func (r *request) run() (status int, err error) {
 		return 0, err
 	}
 
-	namespaces := &runtime.NamespaceOption{Network: runtime.NamespaceMode_POD}
+	namespaces := &runtime.NamespaceOption{Network: runtime.NamespaceMode_POD, Pid: runtime.NamespaceMode_CONTAINER}
 	if r.userns {
 		ids := []*runtime.IDMapping{{HostId: 200000, ContainerId: 0, Length: 65536}}
 		namespaces.UsernsOptions = &runtime.UserNamespace{Mode: runtime.NamespaceMode_POD, Uids: ids, Gids: ids}
@@ -138,8 +138,8 @@ func (r *request) config(namespaces *runtime.NamespaceOption) *runtime.Container
 	return c
 }
 
-// printLog prints a container's log: "TIME stdout F text", where P in place of F is a
-// line that goes on.
+// printLog prints what is of standard output in a container's log: "TIME stdout F text",
+// where P in place of F is a line that goes on.
 func printLog(path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -150,6 +150,9 @@ func printLog(path string) error {
 		fields := bytes.SplitN(line, []byte(" "), 4)
 		if len(fields) < 4 {
 			return fmt.Errorf("%s: a line of another form: %q", path, line)
+		}
+		if string(fields[1]) != "stdout" {
+			continue
 		}
 		text := fields[3]
 		if string(fields[2]) == "P" {

@@ -1,0 +1,116 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// externalEngines are those that no registry has which the tests use. They are run where
+// somebody has put their programs into PATH; elsewhere their last results stay.
+var externalEngines = []matrixEngine{
+	{name: "nerdctl-2.3", external: "nerdctl", start: startNerdctl, forced: "no network", without: map[string]string{
+		"user namespace": idmapWithout["user namespace"],
+	}},
+	{name: "crio-1.36", external: "crio", suite: "sid", start: startCRIO, forced: criForced},
+	{name: "apptainer-1.5", external: "apptainer", start: startApptainer},
+}
+
+// whyExternal says for each program why the tests cannot get it themselves.
+var whyExternal = map[string]string{
+	"nerdctl":   "the Go module proxy has no checksum of its module, and Debian no package",
+	"crio":      "the Go module proxy does not serve its module, and Debian has no package",
+	"apptainer": "the Go module proxy does not serve its module, and Debian's 1.4 has no CDI",
+}
+
+// notFound keeps for an engine whose program is not there that it was not run, unless
+// it was run before.
+func (e *matrixEngine) notFound(t *testing.T, write bool) {
+	t.Helper()
+	why := fmt.Sprintf("%s is not in PATH, and cannot be installed by the tests: %s", e.external, whyExternal[e.external])
+	t.Log(why)
+	if !write || readResults(t)[e.name] != nil {
+		return
+	}
+	result := engineResult{Engine: e.name, Version: "not run", Cases: map[string]caseResult{}}
+	for _, c := range matrixCases() {
+		result.Cases[c.name] = caseResult{Result: none, Note: why}
+	}
+	keepResult(t, &result)
+}
+
+// bring makes a program of this machine, and what lies beside it, available in a place.
+func (p *place) bring(t *testing.T, name string) {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	check(t, err)
+	dir := filepath.Join(work, "external")
+	check(t, os.MkdirAll(dir, 0o755))
+	check(t, command(work, "cp", "-a", filepath.Dir(path)+"/.", dir))
+	p.path += dir + ":"
+}
+
+func startNerdctl(t *testing.T, p *place) *session {
+	t.Helper()
+	requireCommands(t, "runc")
+	dir, err := containerd2.build()
+	if err != nil {
+		missing(t, err.Error())
+	}
+	p.path = dir + ":"
+	p.bring(t, "nerdctl")
+	runContainerd(t, p)
+	nerdctl := []string{"nerdctl", "--address", p.dir + "/c.sock", "--data-root", p.dir + "/nerdctl", "--cgroup-manager", "cgroupfs"}
+	p.must(t, append(nerdctl, "load", "--input", archive())...)
+	return &session{
+		version: version(p.must(t, "nerdctl", "--version")) + " on containerd " + version(p.must(t, "containerd", "--version")),
+		run: func(c container) (string, error) {
+			args := append(append([]string{}, nerdctl...), "run", "--rm", "--network=none")
+			out, err := p.run(append(append(append(args, c.flags()...), imageName), c.shell()...)...)
+			return out.stdout, err
+		},
+	}
+}
+
+func startCRIO(t *testing.T, p *place) *session {
+	t.Helper()
+	p.bring(t, "crio")
+	plugins, err := podNetwork()
+	if err != nil {
+		missing(t, err.Error())
+	}
+	writeNetwork(t, p)
+	socket := p.dir + "/crio.sock"
+	storage := []string{"--storage-driver", "overlay", "--root", p.dir + "/storage", "--runroot", p.dir + "/run"}
+	p.write(t, "/etc/containers/policy.json", `{"default": [{"type": "insecureAcceptAnything"}]}`)
+	p.write(t, "/etc/crio/crio.conf.d/runc.conf", "[crio.runtime.runtimes.runc]\nruntime_path = \"/usr/sbin/runc\"\nmonitor_path = \"/usr/bin/conmon\"\n")
+	p.must(t, append(append([]string{"podman"}, storage...), "load", "--input", archive())...)
+	p.daemon(t, func() bool { _, err := p.run("test", "-S", socket); return err == nil }, append([]string{"crio", "--listen", socket,
+		"--cni-config-dir", p.dir + "/net.d", "--cni-plugin-dir", plugins, "--cgroup-manager", "cgroupfs", "--conmon-cgroup", "pod",
+		"--pause-image", imageName, "--pause-command", "/bin/sleep 1000000", "--version-file", p.dir + "/version", "--container-exits-dir", p.dir + "/exits",
+		"--default-runtime", "runc", "--log-level", "warn"}, storage...)...)
+	return &session{
+		version: version(p.must(t, "crio", "--version")) + ", runc " + version(p.must(t, "runc", "--version")),
+		run:     cri(t, p, socket),
+	}
+}
+
+func startApptainer(t *testing.T, p *place) *session {
+	t.Helper()
+	p.bring(t, "apptainer")
+	return &session{
+		version: version(p.must(t, "apptainer", "--version")),
+		run: func(c container) (string, error) {
+			args := []string{"apptainer", "exec", "--writable-tmpfs"}
+			for _, d := range c.devices {
+				args = append(args, "--device", d)
+			}
+			args = append(args, filepath.Join(work, imageRootfs))
+			out, err := p.run(append(args, c.shell()...)...)
+			return strings.TrimPrefix(out.stdout, "\n"), err
+		},
+	}
+}
