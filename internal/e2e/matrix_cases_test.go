@@ -17,6 +17,8 @@ import (
 type container struct {
 	devices []string
 	script  string
+	// gpus is what --gpus is given; empty: there is no such option.
+	gpus string
 	// user: not root, but 1000.
 	user     bool
 	readOnly bool
@@ -75,6 +77,9 @@ func matrixCases() []engineCase {
 		}})
 	}
 	return append(cases,
+		engineCase{"--gpus", func(t *testing.T, e *engineTest) {
+			e.checkInside(t, e.must(t, container{gpus: e.engine.gpus, script: busyLook}), given[0].nodes)
+		}},
 		engineCase{"unknown name", testUnknownName},
 		engineCase{"not root", testNotRoot},
 		engineCase{"read-only root", testReadOnly},

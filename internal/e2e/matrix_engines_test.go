@@ -37,6 +37,9 @@ type matrixEngine struct {
 	noFilter bool
 	// plainMounts: its mounts can be read-only, and nothing else.
 	plainMounts bool
+	// gpus is what --gpus takes for the GPU of index 0; empty: it has no such option, or one
+	// that has nothing to do with CDI.
+	gpus string
 	// forced is what this machine makes necessary and a user would not write.
 	forced string
 	// atOnce is the number of containers started at once; 0 is 100.
@@ -65,24 +68,24 @@ const (
 )
 
 var engineList = []matrixEngine{
-	{name: "podman-4.3-crun", quick: true, start: startPodman("crun"), forced: podmanForced},
-	{name: "podman-4.3-runc", start: startPodman("runc"), forced: podmanForced},
-	{name: "podman-4.3-rootless", start: startRootless, forced: rootlessForced, noFilter: true, atOnce: 50},
-	{name: "podman-5.4-crun", suite: "trixie", start: startPodman("crun"), forced: podmanForced},
-	{name: "podman-5.4-runc", suite: "trixie", start: startPodman("runc"), forced: podmanForced},
-	{name: "podman-5.4-rootless", suite: "trixie", start: startRootless, forced: rootlessForced, noFilter: true, atOnce: 50},
-	{name: "podman-5.8-crun", suite: "sid", start: startPodman("crun"), forced: podmanForced},
-	{name: "podman-5.8-runc", suite: "sid", start: startPodman("runc"), forced: podmanForced},
-	{name: "podman-5.8-rootless", suite: "sid", start: startRootless, forced: rootlessForced, noFilter: true, atOnce: 50},
-	{name: "docker-26", suite: "trixie", start: startDocker(`"features": {"cdi": true}, `), forced: dockerForced},
-	{name: "docker-28", suite: "sid", start: startDocker(""), forced: dockerForced},
+	{name: "podman-4.3-crun", gpus: "0", faults: map[string]fault{"--gpus": podmanNoGPUs}, quick: true, start: startPodman("crun"), forced: podmanForced},
+	{name: "podman-4.3-runc", gpus: "0", faults: map[string]fault{"--gpus": podmanNoGPUs}, start: startPodman("runc"), forced: podmanForced},
+	{name: "podman-4.3-rootless", gpus: "0", faults: map[string]fault{"--gpus": podmanNoGPUs}, start: startRootless, forced: rootlessForced, noFilter: true, atOnce: 50},
+	{name: "podman-5.4-crun", gpus: "0", suite: "trixie", start: startPodman("crun"), forced: podmanForced},
+	{name: "podman-5.4-runc", gpus: "0", suite: "trixie", start: startPodman("runc"), forced: podmanForced},
+	{name: "podman-5.4-rootless", gpus: "0", suite: "trixie", start: startRootless, forced: rootlessForced, noFilter: true, atOnce: 50},
+	{name: "podman-5.8-crun", gpus: "0", suite: "sid", start: startPodman("crun"), forced: podmanForced},
+	{name: "podman-5.8-runc", gpus: "0", suite: "sid", start: startPodman("runc"), forced: podmanForced},
+	{name: "podman-5.8-rootless", gpus: "0", suite: "sid", start: startRootless, forced: rootlessForced, noFilter: true, atOnce: 50},
+	{name: "docker-26", gpus: "device=0", faults: map[string]fault{"--gpus": dockerNoGPUs}, suite: "trixie", start: startDocker(`"features": {"cdi": true}, `), forced: dockerForced},
+	{name: "docker-28", gpus: "device=0", faults: map[string]fault{"--gpus": dockerNoGPUs}, suite: "sid", start: startDocker(""), forced: dockerForced},
 	{name: "containerd-1.7-cri", suite: "trixie", start: startContainerd("", criField), forced: criForced},
 	{name: "containerd-1.7-annotation", suite: "trixie", start: startContainerd("", criAnnotation), forced: criForced},
 	{name: "containerd-2.1-cri", suite: "sid", start: startContainerd("", criField), forced: criForced},
 	{name: "containerd-2.1-ctr", suite: "sid", start: startContainerd("", ctr)},
 	{name: "containerd-2.4-cri", quick: true, without: idmapWithout, start: startContainerd("built", criField), forced: criForced},
 	{name: "containerd-2.4-annotation", without: idmapWithout, start: startContainerd("built", criAnnotation), forced: criForced},
-	{name: "containerd-2.4-ctr", without: idmapWithout, start: startContainerd("built", ctr)},
+	{name: "containerd-2.4-ctr", gpus: "0", without: idmapWithout, start: startContainerd("built", ctr)},
 	{name: "buildah-1.39", suite: "trixie", cgroup2: true, start: startBuildah, faults: map[string]fault{"not root": buildahMode, "shadowed": buildahOneDirectory}, without: buildWithout, forced: "no network, lower ulimits", atOnce: 20},
 	{name: "buildah-1.43", suite: "sid", cgroup2: true, start: startBuildah, faults: map[string]fault{"not root": buildahMode, "broken neighbour": buildahGivesUp}, without: buildWithout, forced: "no network, lower ulimits", atOnce: 20},
 	{name: "buildkit-0.34", start: startBuildkit, without: buildWithout, forced: "the host's network"},
@@ -94,6 +97,16 @@ var idmapWithout = map[string]string{
 }
 
 var (
+	podmanNoGPUs = fault{"takes `--gpus` and does nothing about it", func(t *testing.T, e *engineTest) {
+		out := e.must(t, container{gpus: e.engine.gpus, script: "ls /dev/nvidia0 2>/dev/null || echo none"})
+		wantLines(t, out, "none")
+	}}
+	dockerNoGPUs = fault{"`--gpus` means NVIDIA's runtime hook before Docker 29.2: `could not select device driver \"\" with capabilities: [[gpu]]`", func(t *testing.T, e *engineTest) {
+		out, err := e.run(container{gpus: e.engine.gpus, script: "true"})
+		if err == nil || !strings.Contains(err.Error(), "could not select device driver") {
+			t.Errorf("a container with --gpus gives %q, %v", out, err)
+		}
+	}}
 	buildahMode = fault{"makes device nodes with mode 0, which only root can open", func(t *testing.T, e *engineTest) {
 		wantLines(t, e.must(t, container{devices: one, user: true, script: tryOpen("/dev/nvidia0")}), "open /dev/nvidia0 Permission denied")
 	}}
@@ -121,6 +134,9 @@ func (c *container) flags() []string {
 	var args []string
 	for _, d := range c.devices {
 		args = append(args, "--device", d)
+	}
+	if c.gpus != "" {
+		args = append(args, "--gpus", c.gpus)
 	}
 	if c.user {
 		args = append(args, "--user", "1000:1000")

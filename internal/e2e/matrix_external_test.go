@@ -12,7 +12,7 @@ import (
 // externalEngines are those that no registry has which the tests use. They are run where
 // somebody has put their programs into PATH; elsewhere their last results stay.
 var externalEngines = []matrixEngine{
-	{name: "nerdctl-2.3", external: "nerdctl", start: startNerdctl, forced: "no network", without: map[string]string{
+	{name: "nerdctl-2.3", gpus: "device=0", external: "nerdctl", start: startNerdctl, forced: "no network", without: map[string]string{
 		"user namespace": idmapWithout["user namespace"],
 	}},
 	{name: "crio-1.36", external: "crio", suite: "sid", start: startCRIO, forced: criForced},

@@ -169,9 +169,7 @@ func startLXC(t *testing.T, p *place) *session {
 				"lxc.mount.entry = " + output + " tmp none bind 0 0\n" +
 				strings.ReplaceAll("lxc.cgroup.devices.deny = a\nlxc.cgroup.devices.allow = c *:* m\n"+
 					"lxc.cgroup.devices.allow = c 1:* rwm\nlxc.cgroup.devices.allow = c 5:* rwm\nlxc.cgroup.devices.allow = c 136:* rwm\n", "cgroup", cgroup)
-			for _, e := range imageEnvironment {
-				config += "lxc.environment = " + e + "\n"
-			}
+			config += "lxc.environment = " + strings.Join(imageEnvironment, "\nlxc.environment = ") + "\n"
 			if c.readOnly {
 				config += "lxc.rootfs.options = ro\n"
 			}

@@ -142,6 +142,7 @@ var caseTexts = map[string]string{
 	"MIG device":        "one MIG device by `g:m`",
 	"MIG UUID":          "one MIG device by UUID",
 	"all":               "`all`",
+	"--gpus":            "`--gpus` gives the same device",
 	"unknown name":      "an unknown name is an error that names it",
 	"not root":          "the container's user is not root: nodes open, libraries load",
 	"read-only root":    "a read-only root file system",

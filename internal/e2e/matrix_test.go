@@ -61,7 +61,11 @@ func testEngine(t *testing.T, e *matrixEngine, write bool) {
 	result := engineResult{Engine: e.name, Version: s.version, Forced: e.forced, Setup: seconds(time.Since(began)), Cases: map[string]caseResult{}}
 	began = time.Now()
 	for _, c := range matrixCases() {
-		if why, ok := e.without[c.name]; ok {
+		why, ok := e.without[c.name]
+		if c.name == "--gpus" && e.gpus == "" {
+			why, ok = "has no `--gpus` that concerns CDI", true
+		}
+		if ok {
 			result.Cases[c.name] = caseResult{Result: none, Note: why}
 			continue
 		}
@@ -87,7 +91,10 @@ func testEngine(t *testing.T, e *matrixEngine, write bool) {
 		})
 	}
 	result.Seconds = seconds(time.Since(began))
-	if write {
+	switch {
+	case write && len(result.Cases) == len(matrixCases()):
 		keepResult(t, &result)
+	case write:
+		t.Log("not all cases were run: docs/engines.md stays as it is")
 	}
 }
