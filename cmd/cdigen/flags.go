@@ -213,8 +213,17 @@ func colored(cmd *cobra.Command) bool {
 	return err == nil && !off && os.Getenv("NO_COLOR") == "" && table.IsTerminal(cmd.OutOrStdout())
 }
 
+// count is a number and a noun, "1 change" or "2 changes".
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 func writeJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // commands have > and &
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }

@@ -72,8 +72,8 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if f.report != "" && f.report != "table" && f.report != "json" && f.report != "none" {
-		return usageError(fmt.Errorf("--report %q: use table, json or none", f.report))
+	if err := checkReport(f.report); err != nil {
+		return err
 	}
 	options, err := f.spec.options(f.host.arch)
 	if err != nil {

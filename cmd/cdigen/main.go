@@ -5,6 +5,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -98,6 +99,12 @@ func finish(cmd *cobra.Command) {
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
+			if len(args) > 0 && cmd.HasSubCommands() {
+				cmd.SuggestionsMinimumDistance = 2
+				if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+					err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, ", "))
+				}
+			}
 			return usageError(err)
 		}
 		return nil
