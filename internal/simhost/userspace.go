@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/elfstub"
 )
 
 // library is one library of the driver. In its names %v is the driver's version.
@@ -123,19 +125,19 @@ func (d *Description) writeUserSpace(t *tree, o Options) {
 		for _, l := range driverLibraries {
 			if l.minimal {
 				l = l.of(version)
-				t.write(path.Join(d.driverRoot(), d.libraryDir(l.graphics), l.file()), string(SharedObject(d.arch(), l.soname)))
+				t.write(path.Join(d.driverRoot(), d.libraryDir(l.graphics), l.file()), string(elfstub.SharedObject(d.arch(), l.soname)))
 			}
 		}
 	}
 	for _, l := range otherLibraries {
 		name := path.Join(d.libraryDir(true), l.file())
-		t.write(path.Join(d.driverRoot(), name), string(SharedObject(d.arch(), l.soname)))
+		t.write(path.Join(d.driverRoot(), name), string(elfstub.SharedObject(d.arch(), l.soname)))
 		cache = append(cache, cacheEntry{l.soname, "/" + name})
 	}
 	for i := range d.SystemLibraries {
 		soname := fmt.Sprintf("libsystem%d.so.1", i)
 		name := path.Join(d.libraryDir(true), soname)
-		t.write(path.Join(d.driverRoot(), name+".0"), string(SharedObject(d.arch(), soname)))
+		t.write(path.Join(d.driverRoot(), name+".0"), string(elfstub.SharedObject(d.arch(), soname)))
 		t.link(path.Base(name)+".0", path.Join(d.driverRoot(), name))
 		cache = append(cache, cacheEntry{soname, "/" + name})
 	}
@@ -151,7 +153,7 @@ func (d *Description) writeUserSpace(t *tree, o Options) {
 // loader's cache.
 func (d *Description) writeLibrary(t *tree, l library, o Options) []cacheEntry {
 	root, dir := d.driverRoot(), path.Join(d.libraryDir(l.graphics), l.dir)
-	data := SharedObject(d.arch(), l.soname, l.needed...)
+	data := elfstub.SharedObject(d.arch(), l.soname, l.needed...)
 	if o.NVMLLibrary != "" && l.stem == "libnvidia-ml" && d.arch() == runtime.GOARCH {
 		fake, err := os.ReadFile(o.NVMLLibrary)
 		if err != nil && t.err == nil {

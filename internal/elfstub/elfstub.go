@@ -1,4 +1,7 @@
-package simhost
+// Package elfstub makes shared libraries that have names and nothing else. They stand
+// in for a driver's, which are not free software, where only the names matter: on
+// simulated hosts and on recorded ones.
+package elfstub
 
 import (
 	"bytes"
