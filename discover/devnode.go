@@ -75,7 +75,7 @@ func findNode(dev Tree, majors map[string]uint32, name, device string, minor int
 	}
 	node := &DeviceNode{Path: "/" + name, HostPath: dev.HostPath(name)}
 	var ok bool
-	if node.Major, node.Minor, ok = deviceNumbers(info); !ok {
+	if node.Major, node.Minor, ok = DeviceNumbers(info); !ok {
 		return nil, fmt.Errorf("%s is not a character device", node.HostPath)
 	}
 	want, known := majors[device]

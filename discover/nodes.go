@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deviceNumbers are the numbers of a character device node; ok is false for
+// DeviceNumbers are the numbers of a character device node; ok is false for
 // every other kind of file.
-func deviceNumbers(info fs.FileInfo) (major, minor uint32, ok bool) {
+func DeviceNumbers(info fs.FileInfo) (major, minor uint32, ok bool) {
 	if info.Mode()&fs.ModeCharDevice == 0 {
 		return 0, 0, false
 	}
