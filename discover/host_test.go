@@ -95,7 +95,7 @@ func TestNodeTableStandsInForDeviceNodes(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if major, minor, ok := deviceNumbers(info); major != c.major || minor != c.minor || ok != c.ok {
+		if major, minor, ok := DeviceNumbers(info); major != c.major || minor != c.minor || ok != c.ok {
 			t.Errorf("%s is %d:%d, %v; want %d:%d, %v", c.name, major, minor, ok, c.major, c.minor, c.ok)
 		}
 	}
@@ -118,7 +118,7 @@ func TestRealNodesHaveTheirNumbers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if major, minor, ok := deviceNumbers(info); major != 1 || minor != 3 || !ok {
+	if major, minor, ok := DeviceNumbers(info); major != 1 || minor != 3 || !ok {
 		t.Errorf("/dev/null is %d:%d, %v; want 1:3 (null(4))", major, minor, ok)
 	}
 }

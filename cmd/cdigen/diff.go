@@ -110,6 +110,7 @@ Exit statuses:
 		},
 	}
 	f.add(cmd, formats...)
+	f.host.addCaptured(cmd.Flags())
 	return cmd
 }
 

@@ -20,6 +20,8 @@ type Identifiers struct {
 	Serials []string
 	// MachineIDs are UUIDs without dashes (machine-id(5)).
 	MachineIDs []string
+	// Words are whatever else is not to be shown.
+	Words []string
 }
 
 // Collect reads the identifiers of this machine as far as the caller may: an ordinary
@@ -64,6 +66,15 @@ func (ids *Identifiers) Add(hosts, users, serials []string) {
 	ids.Hosts = add(ids.Hosts, telling, hosts...)
 	ids.Users = add(ids.Users, telling, users...)
 	ids.Serials = add(ids.Serials, serial, serials...)
+}
+
+// AddWord has a further word known, and says whether it can be one.
+func (ids *Identifiers) AddWord(text string) bool {
+	if len(text) < 2 || strings.TrimSpace(text) != text {
+		return false
+	}
+	ids.Words = append(ids.Words, text)
+	return true
 }
 
 func add(list []string, accept func(string) bool, texts ...string) []string {

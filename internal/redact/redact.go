@@ -47,7 +47,7 @@ var (
 	accountForm = regexp.MustCompile(`[0-9A-Za-z][0-9A-Za-z._+-]*@[0-9A-Za-z][0-9A-Za-z._-]*`)
 	homeForm    = regexp.MustCompile(`/home/([0-9A-Za-z][0-9A-Za-z._-]*)`)
 
-	wordForm     = regexp.MustCompile(`redacted-(?:host|user|serial)-\d{8}`)
+	wordForm     = regexp.MustCompile(`redacted-(?:host|user|serial|word)-\d{8}`)
 	wordReplaced = regexp.MustCompile(`^` + wordForm.String() + `$`)
 
 	machineReplaced = regexp.MustCompile(`^0{8}\d{24}$`)
@@ -77,6 +77,7 @@ func New(key []byte, ids Identifiers) *Redactor {
 		{ids.Serials, rule{replacement: named("serial"), replaced: wordReplaced}},
 		{ids.Hosts, rule{replacement: named("host"), replaced: wordReplaced}},
 		{ids.Users, rule{replacement: named("user"), replaced: wordReplaced}},
+		{ids.Words, rule{replacement: named("word"), replaced: wordReplaced}},
 	} {
 		for _, text := range kind.list {
 			kind.rule.word = true

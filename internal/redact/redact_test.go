@@ -13,7 +13,7 @@ import (
 
 var known = Identifiers{
 	Hosts: []string{"gpu-node-17.example.org", "gpu-node-17"}, Users: []string{"jane"}, Serials: []string{"1323021009876", "JKQZ93/A"},
-	MachineIDs: []string{"0123456789abcdef0123456789abcdef"},
+	MachineIDs: []string{"0123456789abcdef0123456789abcdef"}, Words: []string{"rack 7"},
 }
 
 func TestIdentifiersAreReplacedInTheirForm(t *testing.T) {
@@ -41,6 +41,7 @@ func TestIdentifiersAreReplacedInTheirForm(t *testing.T) {
 		{"who built the module elsewhere", "(dvs-builder@U22-I3-AF03-09-4)", `^\(user@host\)$`},
 		{"user", "/data/jane/lib", `^/data/redacted-user-\d{8}/lib$`},
 		{"home of somebody else", "/home/joe.doe/lib", `^/home/redacted-user-\d{8}/lib$`},
+		{"another word", "in Rack 7.", `^in redacted-word-\d{8}.$`},
 		{"machine-id", "0123456789abcdef0123456789abcdef", `^0{8}\d{24}$`},
 		{"what tells nothing", "NVRM 0000:3b:00.0 00000000:3B:00.0 96.00.99.00.01 12:34:56 550.54.15 NVIDIA H100 80GB HBM3", "^NVRM 0000:3b:00.0 00000000:3B:00.0 96.00.99.00.01 12:34:56 550.54.15 NVIDIA H100 80GB HBM3$"},
 	} {
@@ -114,6 +115,11 @@ func TestWordThatTellsNothingIsNoIdentifier(t *testing.T) {
 	var ids Identifiers
 	ids.Add([]string{"localhost", "nvidia", "GPU", "a", "10.0.0.1", "x y", "-x-", "", "node"}, []string{"root", "video", "jane", "Jane"}, []string{"1234", "none", "12345"})
 	want := Identifiers{Hosts: []string{"node"}, Users: []string{"jane"}, Serials: []string{"12345"}}
+	for word, want := range map[string]bool{"": false, "x": false, " xy": false, "xy\n": false} {
+		if got := ids.AddWord(word); got != want {
+			t.Errorf("%q: %v", word, got)
+		}
+	}
 	if diff := cmp.Diff(want, ids); diff != "" {
 		t.Error(diff)
 	}
