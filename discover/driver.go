@@ -18,18 +18,19 @@ type driver struct{}
 
 func (driver) Name() string { return "driver" }
 
+const versionFile = "driver/nvidia/version"
+
 func (m driver) Discover(_ context.Context, host Host, inv *Inventory) error {
-	const version = "driver/nvidia/version"
-	data, err := host.Proc.ReadFile(version)
+	data, err := host.Proc.ReadFile(versionFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		inv.find(m.Name(), Fault, host.Proc.HostPath(version), "the NVIDIA kernel module is not loaded: install the driver or run modprobe nvidia")
+		inv.find(m.Name(), Fault, host.Proc.HostPath(versionFile), "the NVIDIA kernel module is not loaded: install the driver or run modprobe nvidia")
 		return nil
 	}
 	if err == nil {
 		inv.Driver.Version, inv.Driver.Flavor, err = ParseVersion(data)
 	}
 	if err != nil {
-		inv.find(m.Name(), Fault, host.Proc.HostPath(version), "%v", err)
+		inv.find(m.Name(), Fault, host.Proc.HostPath(versionFile), "%v", err)
 	}
 	data, err = host.Proc.ReadFile("devices")
 	if err == nil {

@@ -33,7 +33,7 @@ func (m drm) Discover(_ context.Context, host Host, inv *Inventory) error {
 			if !strings.HasPrefix(e.Name(), "card") && !strings.HasPrefix(e.Name(), "renderD") {
 				continue // controlD*, gone since Linux 4.17
 			}
-			node, err := findNode(host.Dev, nil, "dev/dri/"+e.Name(), "", -1)
+			node, err := findNode(host.Dev, nil, "dev/dri/"+e.Name())
 			if err != nil {
 				inv.find(m.Name(), MissingOptional, g.Name(), "%v: left out", err)
 				continue

@@ -19,6 +19,20 @@ type gpus struct{}
 func (gpus) Name() string { return "gpu" }
 
 func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
+	m.read(host, inv)
+	if len(inv.GPUs) == 0 {
+		m.whyNone(host, inv)
+	}
+	for i := range inv.GPUs {
+		if g := &inv.GPUs[i]; g.Excluded {
+			inv.find(m.Name(), MissingOptional, g.Name(), "excluded by the driver's settings (NVreg_ExcludedGpus or a GPU exclusion list): left out")
+		}
+	}
+	return nil
+}
+
+// read lists the GPUs in their order.
+func (m gpus) read(host Host, inv *Inventory) {
 	const dir = "driver/nvidia/gpus"
 	entries, err := host.Proc.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -42,16 +56,7 @@ func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
 		}
 		inv.GPUs = append(inv.GPUs, gpu)
 	}
-	if len(inv.GPUs) == 0 {
-		m.whyNone(host, inv)
-	}
 	numberGPUs(inv.GPUs)
-	for i := range inv.GPUs {
-		if g := &inv.GPUs[i]; g.Excluded {
-			inv.find(m.Name(), MissingOptional, g.Name(), "excluded by the driver's settings (NVreg_ExcludedGpus or a GPU exclusion list): left out")
-		}
-	}
-	return nil
 }
 
 // numaNode reads the NUMA node of a PCI device.

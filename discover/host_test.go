@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -99,13 +100,27 @@ func TestNodeTableStandsInForDeviceNodes(t *testing.T) {
 			t.Errorf("%s is %d:%d, %v; want %d:%d, %v", c.name, major, minor, ok, c.major, c.minor, c.ok)
 		}
 	}
+	entries, err := tree.ReadDir("dev")
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name()+" "+e.Type().String())
+	}
+	if want := []string{"null ----------", "nvidia-caps d---------", "nvidia0 Dc---------"}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("%q, %v; want %q", names, err, want)
+	}
+	if entries, err := tree.ReadDir("dev/nvidia-caps"); err != nil || len(entries) != 1 || entries[0].Name() != "nvidia-cap12" {
+		t.Errorf("a directory that only the table has: %v, %v", entries, err)
+	}
+	if _, err := tree.ReadDir("dev/dri"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that nobody has: %v", err)
+	}
 	if _, err := tree.Lstat("dev/nvidia1"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a node that is not in the table: %v", err)
 	}
 }
 
 func TestBadNodeTableNamesTheLine(t *testing.T) {
-	for _, line := range []string{"dev/nvidia0", "dev/nvidia0 195 x 0666", "dev/nvidia0 195 0 0999", "dev/nvidia0 99999 0 0666"} {
+	for _, line := range []string{"dev/nvidia0", "dev/nvidia0 195 x 0666", "dev/nvidia0 195 0 0999", "dev/nvidia0 99999 0 0666", "dev/nvidia0 195 0 0666 0", "dev/nvidia0 195 0 0666 0 -1"} {
 		_, err := NewTree("/", fstest.MapFS{}).WithNodes([]byte("# table\n" + line + "\n"))
 		if err == nil || !strings.Contains(err.Error(), "line 2") {
 			t.Errorf("%q: %v; want an error that names line 2", line, err)

@@ -86,7 +86,8 @@ func numbered(tree Tree, dir, prefix string) ([]int, error) {
 	var list []int
 	for _, e := range entries {
 		if number, ok := strings.CutPrefix(e.Name(), prefix); ok {
-			if n, err := strconv.ParseUint(number, 10, 16); err == nil {
+			n, err := strconv.ParseUint(number, 10, 20) // MINORBITS of Linux
+			if err == nil && strconv.FormatUint(n, 10) == number {
 				list = append(list, int(n))
 			}
 		}
@@ -126,16 +127,17 @@ func (m mig) match(g *GPU, instances []instance, inv *Inventory) {
 	slices.SortFunc(g.MIGDevices, func(a, b MIGDevice) int { return cmp.Compare(a.Index, b.Index) })
 }
 
+const migMinorsFile = "driver/nvidia-caps/mig-minors"
+
 // minors reads the driver's table of all capabilities there can be.
 func (m mig) minors(host Host, inv *Inventory) map[instance]int {
-	const name = "driver/nvidia-caps/mig-minors"
-	data, err := host.Proc.ReadFile(name)
+	data, err := host.Proc.ReadFile(migMinorsFile)
 	table := map[instance]int{}
 	if err == nil {
 		table, err = parseMIGMinors(data)
 	}
 	if err != nil {
-		inv.find(m.Name(), MissingOptional, host.Proc.HostPath(name), "%v: capabilities are read one by one", err)
+		inv.find(m.Name(), MissingOptional, host.Proc.HostPath(migMinorsFile), "%v: capabilities are read one by one", err)
 	}
 	return table
 }
@@ -158,10 +160,9 @@ func (m mig) nodes(host Host, inv *Inventory, g *GPU, d MIGDevice, table map[ins
 		case !ok && minor != formulaMinor(i):
 			inv.find(m.Name(), Fault, migName(g, d.Index), "%s has minor %d, by the driver's numbering it would be %d: the former is used", access, minor, formulaMinor(i))
 		}
-		node := fmt.Sprintf("dev/nvidia-caps/nvidia-cap%d", minor)
-		found, err := findNode(host.Dev, inv.Driver.Majors, node, "nvidia-caps", minor)
+		found, err := findNode(host.Dev, inv.Driver.Majors, capabilityNode(minor))
 		if err != nil {
-			inv.find(m.Name(), MissingRequired, migName(g, d.Index), "%v: left out; nvidia-modprobe -f %s makes the node", err, host.Proc.HostPath(access))
+			inv.find(m.Name(), MissingRequired, migName(g, d.Index), "%v: left out; "+makesNode, err)
 			return nil
 		}
 		nodes = append(nodes, *found)
@@ -181,27 +182,18 @@ func capabilityPath(i instance) string {
 // GPU instances of 8 compute instances on a GPU.
 func formulaMinor(i instance) int { return 3 + 135*i.gpu + 9*i.gi + i.ci + 1 }
 
+// capabilityNode is the device node of a capability.
+func capabilityNode(minor int) string {
+	return fmt.Sprintf("dev/%s/nvidia-cap%d", capabilityNodes, minor)
+}
+
 func capabilityMinor(proc Tree, name string) (int, error) {
 	data, err := proc.ReadFile(name)
 	if err != nil {
 		return 0, err
 	}
-	return parseCapability(data)
-}
-
-// parseCapability reads the file of a capability, of which the first line counts:
-//
-//	DeviceFileMinor: 12
-//	DeviceFileMode: 292
-//	DeviceFileModify: 1
-func parseCapability(data []byte) (int, error) {
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, "DeviceFileMinor:"); ok {
-			minor, err := strconv.ParseUint(strings.TrimSpace(value), 10, 20)
-			return int(minor), err
-		}
-	}
-	return 0, errors.New("no line DeviceFileMinor")
+	c, err := parseCapability(data)
+	return c.minor, err
 }
 
 // parseMIGMinors reads /proc/driver/nvidia-caps/mig-minors, lines such as

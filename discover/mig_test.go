@@ -53,8 +53,8 @@ func TestCapabilityHasItsMinor(t *testing.T) {
 		{"", 0, false},
 	} {
 		got, err := parseCapability([]byte(c.data))
-		if (err == nil) != c.ok || c.ok && got != c.want {
-			t.Errorf("%q: %d, %v; want %d, %v", c.data, got, err, c.want, c.ok)
+		if (err == nil) != c.ok || c.ok && got.minor != c.want {
+			t.Errorf("%q: %d, %v; want %d, %v", c.data, got.minor, err, c.want, c.ok)
 		}
 	}
 }
@@ -62,8 +62,9 @@ func TestCapabilityHasItsMinor(t *testing.T) {
 func FuzzParseCapability(f *testing.F) {
 	f.Add([]byte("DeviceFileMinor: 12\nDeviceFileMode: 292\nDeviceFileModify: 1\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if minor, err := parseCapability(data); err == nil && (minor < 0 || minor >= 1<<20) {
-			t.Errorf("accepted %d", minor)
+		c, err := parseCapability(data)
+		if err == nil && (c.minor < 0 || c.minor >= 1<<20 || c.mode&^0o777 != 0) {
+			t.Errorf("accepted %+v", c)
 		}
 	})
 }

@@ -3,9 +3,11 @@ package discover
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,13 +22,11 @@ func DeviceNumbers(info fs.FileInfo) (major, minor uint32, ok bool) {
 	if info.Mode()&fs.ModeCharDevice == 0 {
 		return 0, 0, false
 	}
-	switch sys := info.Sys().(type) {
-	case *syscall.Stat_t:
-		return unix.Major(uint64(sys.Rdev)), unix.Minor(uint64(sys.Rdev)), true //nolint:unconvert // 32 bits wide on some architectures
-	case *nodeInfo:
-		return sys.major, sys.minor, true
+	sys, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, false
 	}
-	return 0, 0, false
+	return unix.Major(uint64(sys.Rdev)), unix.Minor(uint64(sys.Rdev)), true //nolint:unconvert // 32 bits wide on some architectures
 }
 
 // nodeFS is a file system in which some names are character device nodes
@@ -43,7 +43,8 @@ type nodeFS struct {
 // device needs root.
 //
 // Each line of the table is a node: its path below the tree, the major and minor
-// number in decimal and the permissions in octal ("dev/nvidia0 195 0 0666").
+// number in decimal, the permissions in octal ("dev/nvidia0 195 0 0666") and, unless
+// they are root's, the numbers of user and group ("dev/nvidia0 195 0 0660 0 44").
 // Empty lines and those that begin with # are passed over.
 func (t Tree) WithNodes(table []byte) (Tree, error) {
 	over := &nodeFS{FS: t.fsys, nodes: map[string]*nodeInfo{}, dirs: map[string]bool{}}
@@ -69,18 +70,23 @@ func (t Tree) WithNodes(table []byte) (Tree, error) {
 
 func parseNode(line string) (*nodeInfo, error) {
 	fields := strings.Fields(line)
-	if len(fields) != 4 {
-		return nil, fmt.Errorf("%q is not a path, two device numbers and a mode", line)
+	if len(fields) == 4 {
+		fields = append(fields, "0", "0")
 	}
-	major, err1 := strconv.ParseUint(fields[1], 10, 12)
-	minor, err2 := strconv.ParseUint(fields[2], 10, 20)
-	mode, err3 := strconv.ParseUint(fields[3], 8, 9)
-	for _, err := range []error{err1, err2, err3} {
-		if err != nil {
+	if len(fields) != 6 {
+		return nil, fmt.Errorf("%q is not a path, two device numbers, a mode and perhaps user and group", line)
+	}
+	node := &nodeInfo{path: clean(fields[0])}
+	var numbers [5]uint64
+	for i, size := range [5]struct{ base, bits int }{{10, 12}, {10, 20}, {8, 9}, {10, 32}, {10, 32}} {
+		var err error
+		if numbers[i], err = strconv.ParseUint(fields[i+1], size.base, size.bits); err != nil {
 			return nil, fmt.Errorf("%q: %w", line, err)
 		}
 	}
-	return &nodeInfo{clean(fields[0]), uint32(major), uint32(minor), fs.FileMode(mode)}, nil
+	node.mode = fs.FileMode(numbers[2]) | fs.ModeDevice | fs.ModeCharDevice
+	node.stat = syscall.Stat_t{Rdev: unix.Mkdev(uint32(numbers[0]), uint32(numbers[1])), Uid: uint32(numbers[3]), Gid: uint32(numbers[4])}
+	return node, nil
 }
 
 func (f *nodeFS) ReadLink(name string) (string, error) {
@@ -97,16 +103,40 @@ func (f *nodeFS) Lstat(name string) (fs.FileInfo, error) {
 	return fs.Lstat(f.FS, name)
 }
 
-// nodeInfo is the fs.FileInfo of a node in a table.
+func (f *nodeFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(f.FS, name)
+	if err != nil && (!f.dirs[name] || !errors.Is(err, fs.ErrNotExist)) {
+		return nil, err
+	}
+	over := map[string]*nodeInfo{}
+	for dir := range f.dirs {
+		if path.Dir(dir) == name {
+			over[path.Base(dir)] = &nodeInfo{path: dir, mode: fs.ModeDir | 0o755}
+		}
+	}
+	for p, node := range f.nodes {
+		if path.Dir(p) == name {
+			over[path.Base(p)] = node
+		}
+	}
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return over[e.Name()] != nil })
+	for _, info := range over {
+		entries = append(entries, fs.FileInfoToDirEntry(info))
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, nil
+}
+
+// nodeInfo is the fs.FileInfo of a node in a table, or of a directory on the way to one.
 type nodeInfo struct {
-	path         string
-	major, minor uint32
-	perm         fs.FileMode
+	path string
+	mode fs.FileMode
+	stat syscall.Stat_t
 }
 
 func (n *nodeInfo) Name() string       { return path.Base(n.path) }
 func (n *nodeInfo) Size() int64        { return 0 }
-func (n *nodeInfo) Mode() fs.FileMode  { return n.perm | fs.ModeDevice | fs.ModeCharDevice }
+func (n *nodeInfo) Mode() fs.FileMode  { return n.mode }
 func (n *nodeInfo) ModTime() time.Time { return time.Time{} }
-func (n *nodeInfo) IsDir() bool        { return false }
-func (n *nodeInfo) Sys() any           { return n }
+func (n *nodeInfo) IsDir() bool        { return n.mode.IsDir() }
+func (n *nodeInfo) Sys() any           { return &n.stat }

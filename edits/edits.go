@@ -16,7 +16,10 @@ type Options struct {
 	VersionedNames bool
 	// Capabilities that containers want the GPU for; empty: all.
 	Capabilities []discover.Capability
-	Hooks        Hooks
+	// WithoutAliases leaves out names by PCI address of DRM nodes, for which a spec
+	// needs hostPath and thereby CDI 0.5.0.
+	WithoutAliases bool
+	Hooks          Hooks
 }
 
 // wants says whether something that serves a capability goes in.
@@ -78,7 +81,7 @@ func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
 // a hook makes links of them.
 func drm(g *discover.GPU, o *Options) (nodes []discover.DeviceNode) {
 	for _, n := range g.DRM {
-		if !o.Hooks.nodeLinks() || nodeOf(g, n) == "" {
+		if nodeOf(g, n) == "" || !o.Hooks.nodeLinks() && !o.WithoutAliases {
 			nodes = append(nodes, n)
 		}
 	}

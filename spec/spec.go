@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -76,6 +77,8 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	if err := o.Check(); err != nil {
 		return nil, nil, err
 	}
+	// Older versions have no hostPath of nodes.
+	o.Edits.WithoutAliases = !atLeast(o.MaxVersion, "0.5.0")
 	devices, err := selectDevices(devicesOf(inv, o.Names, o.Edits), o.Devices)
 	if err != nil {
 		return nil, nil, err
@@ -200,7 +203,13 @@ func selectDevices(list []device, wanted []string) ([]device, error) {
 // fits says whether a name may stand in a spec of that version: one that begins
 // with a digit came with 0.5.0 (SPEC.md, "Versions").
 func fits(name, version string) bool {
-	return version == "" || semver.Compare("v"+version, "v0.5.0") >= 0 || name[0] < '0' || name[0] > '9'
+	return atLeast(version, "0.5.0") || name[0] < '0' || name[0] > '9'
+}
+
+// atLeast says whether a newest version allows what came with another; empty allows
+// all.
+func atLeast(newest, version string) bool {
+	return newest == "" || semver.Compare("v"+newest, "v"+version) >= 0
 }
 
 // whyVersion names what in a spec needs its version.
@@ -245,6 +254,26 @@ func Encode(s *specs.Spec, f Format) ([]byte, error) {
 		return append(data, '\n'), err
 	}
 	return nil, fmt.Errorf("unknown format %q: use yaml or json", f)
+}
+
+// Parse reads the bytes of a spec, YAML or JSON, and checks them as engines do, with the
+// CDI library. The format is the one they are in.
+func Parse(data []byte) (*specs.Spec, Format, error) {
+	s, err := cdi.ParseSpec(data)
+	switch {
+	case errors.Is(err, io.EOF) || err == nil && s == nil:
+		return nil, "", errors.New("there is no spec in it")
+	case err != nil:
+		// The library gives one line for each field it does not know.
+		return nil, "", errors.New(strings.Join(strings.Fields(err.Error()), " "))
+	}
+	if err := Validate(data); err != nil {
+		return nil, "", err
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		return s, JSON, nil
+	}
+	return s, YAML, nil
 }
 
 // ValidateFile reads a spec's file as engines do, with the CDI library, and

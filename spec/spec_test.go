@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
@@ -394,5 +395,34 @@ func BenchmarkGenerate(b *testing.B) {
 	}
 	if info, err := os.Stat(output); err == nil {
 		b.ReportMetric(float64(info.Size()), "spec-bytes")
+	}
+}
+
+func TestParseTellsTheFormat(t *testing.T) {
+	yaml := specWith("{env: [A=1]}")
+	s, format, err := spec.Parse([]byte(yaml))
+	if err != nil || format != spec.YAML {
+		t.Fatalf("%s, %v", format, err)
+	}
+	json, err := spec.Encode(s, spec.JSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, format, err := spec.Parse(slices.Concat([]byte("\n "), json))
+	if diff := cmp.Diff(s, again); err != nil || format != spec.JSON || diff != "" {
+		t.Errorf("%s, %v\n%s", format, err, diff)
+	}
+	for text, want := range map[string]string{
+		"":     "there is no spec in it",
+		"\n\n": "there is no spec in it",
+		"null": "there is no spec in it",
+		"cdiVersion: 0.5.0\nkind: v.com/d\nmore: 1\ndevices: [{name: a, containerEdits: {env: [A=1]}}]\n": "field more not found",
+		"cdiVersion: 0.5.0\nkind: v.com/d\ndevices: []\n":                                                 "no devices",
+		"{": "yaml",
+		strings.Replace(yaml, "0.5.0", "9.9.9", 1): "9.9.9",
+	} {
+		if _, _, err := spec.Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v; want %q", text, err, want)
+		}
 	}
 }

@@ -164,7 +164,7 @@ func runShown(t *testing.T, name, before string, block []string) (out []string) 
 		"CDIGEN_DEV_NODES=" + filepath.Join(host, simhost.NodeTable),
 		"CDIGEN_PROC_ROOT=" + host + "/proc", "CDIGEN_SYS_ROOT=" + host + "/sys",
 		"CDIGEN_OUTPUT=" + host + "/etc/cdi/nvidia.yaml", "CDIGEN_SPEC_DIR=" + host + "/etc/cdi," + host + "/var/run/cdi",
-		"CDIGEN_RUNTIME_DIR=" + host + "/run/cdigen", "HOST=" + host})
+		"CDIGEN_RUNTIME_DIR=" + host + "/run/cdigen", "CDIGEN_DEV_CHAR_PATH=" + host + "/dev/char", "HOST=" + host})
 	run := func(script string) []string {
 		cmd := exec.Command("sh", "-c", script)
 		cmd.Env, cmd.Dir = env, host

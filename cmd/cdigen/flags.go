@@ -61,12 +61,19 @@ type hostFlags struct {
 	captured *capture.Capture
 }
 
-func (f *hostFlags) add(flags *pflag.FlagSet) {
+// addRoots adds the flags of where things are, for commands that need neither sysfs nor
+// the user-space driver.
+func (f *hostFlags) addRoots(flags *pflag.FlagSet) {
+	f.arch, f.sysRoot = runtime.GOARCH, "/"
 	flags.StringVar(&f.driverRoot, "driver-root", "/", "`directory` the user-space driver is installed below")
 	flags.StringVar(&f.devRoot, "dev-root", "", "`directory` that has dev/ with the device nodes (default: the driver root where it has dev/nvidiactl, else /)")
 	flags.StringVar(&f.procRoot, "proc-root", "/proc", "`directory` of the proc file system")
-	flags.StringVar(&f.sysRoot, "sys-root", "/sys", "`directory` of the sys file system")
 	flags.StringVar(&f.devNodes, "dev-nodes", "", "`file` with a table of device nodes that stand in for those of the dev root, for recorded and simulated hosts")
+}
+
+func (f *hostFlags) add(flags *pflag.FlagSet) {
+	f.addRoots(flags)
+	flags.StringVar(&f.sysRoot, "sys-root", "/sys", "`directory` of the sys file system")
 	flags.StringSliceVar(&f.librarySearchPath, "library-search-path", nil, "further `directories` of the driver root to search for libraries, before all others")
 	flags.StringVar(&f.arch, "arch", runtime.GOARCH, "`architecture` of the driver, by its Go name (amd64, arm64)")
 	flags.StringVar(&f.nvmlProbe, "nvml-probe", "", "`path` of cdigen-nvml (default: beside cdigen, then in PATH)")

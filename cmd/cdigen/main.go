@@ -63,7 +63,8 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 	root.PersistentFlags().Bool("no-color", false, "no colours on a terminal either, as with NO_COLOR")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return flagsFromEnvironment(cmd) }
-	root.AddCommand(newGenerate(), newWatch(), newStatus(), newInfo(), newList(), newDiff(), newCheck(), newCapture(), newVersion())
+	root.AddCommand(newGenerate(), newWatch(), newStatus(), newInfo(), newList(), newDiff(), newCheck(), newDoctor(), newRuntime(), newTransform(),
+		newSystem(), newCapture(), newVersion())
 	finish(root)
 	return root
 }

@@ -23,9 +23,12 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the scripts in testdata/script, each a page of the manual.
-// They have two commands more than testscript's own: host NAME builds the
+// They have four commands more than testscript's own: host NAME builds the
 // simulated host testdata/hosts/NAME.yaml in $WORK/host and points cdigen's
-// variables at it; status N COMMAND ... runs a command that ends with status N.
+// variables at it; status N COMMAND ... runs a command that ends with status N. The
+// condition [root] says whether device nodes can be made. As root, machine NAME makes
+// a whole system of a simulated host in $MACHINE (see machine), and on N COMMAND ...
+// runs a shell's command on it.
 func TestScripts(t *testing.T) {
 	p := build(t)
 	testscript.Run(t, testscript.Params{
@@ -35,8 +38,26 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HOOK", p.hook)
 			return nil
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "root" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return os.Geteuid() == 0, nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": status,
+			"machine": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) != 1 {
+					ts.Fatalf("usage: machine NAME")
+				}
+				ts.Setenv("MACHINE", newMachine(t, args[0]).root)
+			},
+			"on": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) < 2 {
+					ts.Fatalf("usage: on N COMMAND [ARGUMENT ...]")
+				}
+				status(ts, false, append([]string{args[0], "env", "-i", "PATH=" + machinePath, "chroot", ts.Getenv("MACHINE"), "sh", "-c"}, strings.Join(args[1:], " ")))
+			},
 			"host": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) != 1 {
 					ts.Fatalf("usage: host NAME")

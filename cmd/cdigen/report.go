@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
@@ -43,4 +45,12 @@ func oneLine(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// reason is an error without the path, which stands beside it.
+func reason(err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }

@@ -2,13 +2,13 @@ package capture
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,6 +76,8 @@ type File struct {
 	Link string `yaml:"link,omitempty"`
 	// Node has the numbers of a character device node, "195:255".
 	Node string `yaml:"node,omitempty"`
+	// Owner are the numbers of a node's user and group, "0:44"; empty: root's.
+	Owner string `yaml:"owner,omitempty"`
 	// Library has the names in a shared library.
 	Library *Library `yaml:"library,omitempty"`
 	// Cache has what is in an ld.so.cache.
@@ -231,7 +233,16 @@ func (t *Tree) tree() discover.Tree {
 	return discover.NewTree(t.Path, files)
 }
 
-var numbersForm = regexp.MustCompile(`^(\d{1,4}):(\d{1,7})$`)
+// pair reads two numbers of so many bits with a colon between them.
+func pair(s string, bits1, bits2 int) (a, b uint32, err error) {
+	first, second, _ := strings.Cut(s, ":")
+	x, err1 := strconv.ParseUint(first, 10, bits1)
+	y, err2 := strconv.ParseUint(second, 10, bits2)
+	if err := errors.Join(err1, err2); err != nil {
+		return 0, 0, fmt.Errorf("%q is not two numbers with a colon between them", s)
+	}
+	return uint32(x), uint32(y), nil
+}
 
 // The modes that need not be told.
 const (
@@ -254,13 +265,16 @@ func (f *File) file() (*fstest.MapFile, error) {
 		m.Mode, m.Data = fs.ModeSymlink|0o777, []byte(f.Link)
 	}
 	if is(f.Node != "") {
-		n := numbersForm.FindStringSubmatch(f.Node)
-		if n == nil {
-			return nil, fmt.Errorf("node: %q is not MAJOR:MINOR", f.Node)
+		major, minor, err := pair(f.Node, 12, 20) // MINORBITS of Linux is 20
+		if err != nil {
+			return nil, fmt.Errorf("node: %w", err)
 		}
-		major, _ := strconv.Atoi(n[1])
-		minor, _ := strconv.Atoi(n[2])
-		m.Mode, m.Sys = fs.ModeDevice|fs.ModeCharDevice|usualNode, &syscall.Stat_t{Rdev: unix.Mkdev(uint32(major), uint32(minor))}
+		uid, gid, err := pair(cmp.Or(f.Owner, "0:0"), 32, 32)
+		if err != nil {
+			return nil, fmt.Errorf("owner: %w", err)
+		}
+		m.Mode = fs.ModeDevice | fs.ModeCharDevice | usualNode
+		m.Sys = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
 	}
 	if is(f.Library != nil) {
 		if discover.Triplet(f.Library.Arch) == "" {

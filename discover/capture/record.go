@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/elfname"
@@ -275,6 +276,9 @@ func (w *watched) tree(c *Capture, regular func(w *watched, name string) (File, 
 			case fs.ModeDevice | fs.ModeCharDevice:
 				major, minor, _ := discover.DeviceNumbers(info)
 				f.Node, mode = fmt.Sprintf("%d:%d", major, minor), usualNode
+				if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid|stat.Gid != 0 {
+					f.Owner = fmt.Sprintf("%d:%d", stat.Uid, stat.Gid)
+				}
 			case 0:
 				f, err = regular(w, name)
 			default:

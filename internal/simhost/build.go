@@ -20,7 +20,7 @@ type Options struct {
 // Device nodes are made only where the caller may, which takes CAP_MKNOD.
 // The file dev-nodes always lists them, one a line and sorted: the path below
 // dir, the major and minor number in decimal, the permissions in octal
-// ("dev/nvidia0 195 0 0666").
+// ("dev/nvidia0 195 0 0666") and, unless they are root's, the numbers of user and group.
 func (d *Description) Build(dir string, o Options) error {
 	if err := d.build(dir, o); err != nil {
 		return fmt.Errorf("build simulated host %s: %w", d.Name, err)

@@ -77,6 +77,9 @@ type Driver struct {
 	WithoutLibraries []string `json:"withoutLibraries,omitempty"`
 	// ExtraVersions are further versions whose libraries were left behind.
 	ExtraVersions []string `json:"extraVersions,omitempty"`
+	// Parameters of the kernel module by name, without NVreg_, where they are not
+	// what they are by default: "DeviceFileGID", "CreateImexChannel0".
+	Parameters map[string]uint32 `json:"parameters,omitempty"`
 }
 
 // GPU is one GPU.
@@ -213,6 +216,11 @@ func (d *Description) validate() error {
 	}
 	for i, module := range d.Driver.NotLoaded {
 		errs = append(errs, oneOf(fmt.Sprintf("driver.notLoaded[%d]", i), module, "nvidia-uvm", "nvidia-modeset", "nvidia-drm"))
+	}
+	for name := range d.Driver.Parameters {
+		if !slices.ContainsFunc(d.parameters(), func(p parameter) bool { return p.name == name }) {
+			errs = append(errs, fmt.Errorf("driver.parameters: the driver has no parameter %q", name))
+		}
 	}
 	for i, stem := range d.Driver.WithoutLibraries {
 		known := slices.ContainsFunc(driverLibraries, func(l library) bool { return l.stem == stem })

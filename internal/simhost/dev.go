@@ -20,6 +20,7 @@ type node struct {
 	path         string // below the tree: "dev/nvidia0"
 	major, minor int
 	mode         os.FileMode
+	uid, gid     int
 }
 
 // The fixed minor numbers of major 195.
@@ -39,7 +40,14 @@ func (d *Description) nodes() []node {
 func (d *Description) allNodes() []node {
 	var list []node
 	add := func(name string, major, minor int, mode os.FileMode) {
-		list = append(list, node{"dev/" + name, major, minor, mode})
+		list = append(list, node{path: "dev/" + name, major: major, minor: minor, mode: mode})
+	}
+	// Those of nvidia itself have the permissions and the owner that it was given.
+	addNVIDIA := func(name string, major, minor int) {
+		list = append(list, node{
+			"dev/" + name, major, minor, os.FileMode(d.parameter("DeviceFileMode")),
+			int(d.parameter("DeviceFileUID")), int(d.parameter("DeviceFileGID")),
+		})
 	}
 	for _, p := range d.pciDevices() {
 		for _, n := range p.drm {
@@ -47,15 +55,15 @@ func (d *Description) allNodes() []node {
 		}
 	}
 	if d.nvidiaLoaded() {
-		add("nvidiactl", nvidiaMajor, ctlMinor, 0o666)
+		addNVIDIA("nvidiactl", nvidiaMajor, ctlMinor)
 		for _, g := range d.gpus() {
 			if !g.Excluded { // nodes are made for the GPUs that NVML has
-				add(fmt.Sprintf("nvidia%d", g.minor), nvidiaMajor, g.minor, 0o666)
+				addNVIDIA(fmt.Sprintf("nvidia%d", g.minor), nvidiaMajor, g.minor)
 			}
 		}
 	}
 	if d.loaded("nvidia-modeset") {
-		add("nvidia-modeset", nvidiaMajor, modesetMinor, 0o666)
+		addNVIDIA("nvidia-modeset", nvidiaMajor, modesetMinor)
 	}
 	if d.loaded("nvidia-uvm") {
 		add("nvidia-uvm", d.major("nvidia-uvm"), 0, 0o666)
@@ -65,6 +73,7 @@ func (d *Description) allNodes() []node {
 		capNode := func(minor int, mode os.FileMode) {
 			add(fmt.Sprintf("nvidia-caps/nvidia-cap%d", minor), d.major("nvidia-caps"), minor, mode)
 		}
+		capNode(nvlinkFabric, 0o400)
 		capNode(migConfig, 0o400)
 		capNode(migMonitor, 0o444)
 		for _, g := range d.gpus() {
@@ -76,7 +85,14 @@ func (d *Description) allNodes() []node {
 			}
 		}
 	}
+	if d.hasIMEX() {
+		add(fmt.Sprintf("nvidia-caps/nvidia-cap%d", imexFabric), d.major("nvidia-caps"), imexFabric, 0o400)
+		if d.parameter("CreateImexChannel0") == 1 {
+			addNVIDIA("nvidia-caps-imex-channels/channel0", d.major("nvidia-caps-imex-channels"), 0)
+		}
+	}
 	if d.nvidiaLoaded() && d.NVSwitches > 0 {
+		add("nvidia-nvlink", d.major("nvidia-nvlink"), 0, 0o666)
 		add("nvidia-nvswitchctl", d.major("nvidia-nvswitch"), 255, 0o666)
 		for i := range d.NVSwitches {
 			add(fmt.Sprintf("nvidia-nvswitch%d", i), d.major("nvidia-nvswitch"), i, 0o666)
@@ -101,7 +117,11 @@ func (d *Description) writeDev(t *tree) {
 	var table strings.Builder
 	permitted := true
 	for _, n := range list {
-		fmt.Fprintf(&table, "%s %d %d %04o\n", n.path, n.major, n.minor, n.mode)
+		fmt.Fprintf(&table, "%s %d %d %04o", n.path, n.major, n.minor, n.mode)
+		if n.uid != 0 || n.gid != 0 {
+			fmt.Fprintf(&table, " %d %d", n.uid, n.gid)
+		}
+		table.WriteByte('\n')
 		permitted = permitted && t.mknod(n)
 	}
 	t.write(NodeTable, table.String())
@@ -118,7 +138,7 @@ func (t *tree) mknod(n node) bool {
 		return false
 	}
 	if err == nil {
-		err = os.Chmod(file, n.mode) // mknod(2) heeds the umask
+		err = errors.Join(os.Chmod(file, n.mode), os.Chown(file, n.uid, n.gid)) // mknod(2) heeds the umask
 	}
 	if err != nil {
 		t.err = fmt.Errorf("make device node %s: %w", file, err)

@@ -20,14 +20,18 @@ func capability(minor, gi, ci int) int {
 	return 3 + minor*maxGPUInstances*perInstance + gi*perInstance + ci + 1
 }
 
-// The capabilities that belong to no GPU.
+// The capabilities that belong to no GPU. The driver numbers capabilities in the
+// order of its tables: NVLink's, MIG's, each GPU's, the system's.
 const (
-	migConfig  = 1
-	migMonitor = 2
+	nvlinkFabric = 0
+	migConfig    = 1
+	migMonitor   = 2
+	imexFabric   = 3 + maxGPUs*maxGPUInstances*(1+maxComputeInstances)
 )
 
 func (d *Description) writeProc(t *tree) {
 	t.write("proc/devices", d.procDevices())
+	t.write("proc/modules", d.procModules())
 	if !d.nvidiaLoaded() {
 		return
 	}
@@ -39,6 +43,26 @@ func (d *Description) writeProc(t *tree) {
 	if d.knowsMIG() {
 		d.writeCapabilities(t)
 	}
+	// On hosts without NVSwitches too, which the driver cannot know beforehand.
+	t.mkdir("proc/driver/nvidia-nvswitch/devices")
+	t.write("proc/driver/nvidia-nvswitch/permissions", "DeviceFileMode: 438\n")
+	t.write("proc/driver/nvidia-nvlink/permissions", "DeviceFileMode: 438\n")
+	for i := range d.NVSwitches {
+		t.write("proc/driver/nvidia-nvswitch/devices/"+switchAddress(i)+"/information",
+			fmt.Sprintf("BIOS Version: 96.10.57.00.01\nUUID: %s\nPhysical location ID: %04x\n", d.uuid("SWX", switchAddress(i)), i+1))
+	}
+}
+
+// procModules has the columns of the kernel (m_show in kernel/module/procfs.c).
+func (d *Description) procModules() string {
+	var b strings.Builder
+	for _, module := range []string{"nvidia-uvm", "nvidia-drm", "nvidia-modeset", "nvidia"} {
+		if module == "nvidia" && d.nvidiaLoaded() || module != "nvidia" && d.loaded(module) {
+			fmt.Fprintf(&b, "%s 1306624 0 - Live 0x0000000000000000 (POE)\n", strings.ReplaceAll(module, "-", "_"))
+		}
+	}
+	b.WriteString("nvme 65536 4 - Live 0x0000000000000000\n")
+	return b.String()
 }
 
 // knowsMIG: drivers have had MIG and its capabilities since r450.
@@ -62,6 +86,44 @@ func (d *Description) procVersion() string {
 	return "NVRM version: " + id + "\nGCC version:  gcc version 12.2.0 (Debian 12.2.0-14) \n"
 }
 
+// parameter is a parameter of the kernel module that is a number.
+type parameter struct {
+	name  string
+	value uint32
+}
+
+// unset is what the driver shows of a number that was not set.
+const unset = 1<<32 - 1
+
+// parameters are those of the kernel module, in the order of nv-reg.h.
+func (d *Description) parameters() []parameter {
+	list := []parameter{
+		{"ResmanDebugLevel", unset}, {"RmLogonRC", 1},
+		{"ModifyDeviceFiles", 1}, {"DeviceFileUID", 0}, {"DeviceFileGID", 0}, {"DeviceFileMode", 0o666},
+		{"InitializeSystemMemoryAllocations", 1}, {"UsePageAttributeTable", unset}, {"EnableMSI", 1}, {"MemoryPoolSize", 0},
+		{"NvLinkDisable", 0}, {"RmProfilingAdminOnly", 1},
+	}
+	if d.hasIMEX() {
+		list = append(list, parameter{"ImexChannelCount", 2048}, parameter{"CreateImexChannel0", 0})
+	}
+	for i := range list {
+		if value, ok := d.Driver.Parameters[list[i].name]; ok {
+			list[i].value = value
+		}
+	}
+	return list
+}
+
+// parameter is the value of a parameter; 0 where the driver has none of that name.
+func (d *Description) parameter(name string) uint32 {
+	for _, p := range d.parameters() {
+		if p.name == name {
+			return p.value
+		}
+	}
+	return 0
+}
+
 func (d *Description) procParams() string {
 	var excluded []string
 	for _, g := range d.gpus() {
@@ -70,11 +132,8 @@ func (d *Description) procParams() string {
 		}
 	}
 	var b strings.Builder
-	// 438 is 0666. A number that was not set is 2^32-1.
-	b.WriteString("ResmanDebugLevel: 4294967295\nRmLogonRC: 1\nModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n" +
-		"InitializeSystemMemoryAllocations: 1\nUsePageAttributeTable: 4294967295\nEnableMSI: 1\nMemoryPoolSize: 0\nNvLinkDisable: 0\nRmProfilingAdminOnly: 1\n")
-	if d.hasIMEX() {
-		b.WriteString("ImexChannelCount: 2048\nCreateImexChannel0: 0\n")
+	for _, p := range d.parameters() {
+		fmt.Fprintf(&b, "%s: %d\n", p.name, p.value)
 	}
 	fmt.Fprintf(&b, "RegistryDwords: \"\"\nRegistryDwordsPerDevice: \"\"\nRmMsg: \"\"\nGpuBlacklist: \"\"\nTemporaryFilePath: \"\"\nExcludedGpus: %q\n", strings.Join(excluded, ","))
 	return b.String()
@@ -115,9 +174,11 @@ func (d *Description) information(place int, g gpu) string {
 
 func (d *Description) writeCapabilities(t *tree) {
 	const dir = "proc/driver/nvidia/capabilities/"
-	write := func(name string, minor, mode int) {
-		t.write(dir+name, fmt.Sprintf("DeviceFileMinor: %d\nDeviceFileMode: %d\nDeviceFileModify: 1\n", minor, mode))
+	file := func(minor, mode int) string {
+		return fmt.Sprintf("DeviceFileMinor: %d\nDeviceFileMode: %d\nDeviceFileModify: %d\n", minor, mode, d.parameter("ModifyDeviceFiles"))
 	}
+	write := func(name string, minor, mode int) { t.write(dir+name, file(minor, mode)) }
+	t.write("proc/driver/nvidia-nvlink/capabilities/fabric-mgmt", file(nvlinkFabric, 0o400))
 	write("mig/config", migConfig, 0o400)
 	write("mig/monitor", migMonitor, 0o444)
 	for _, g := range d.gpus() {
@@ -131,6 +192,11 @@ func (d *Description) writeCapabilities(t *tree) {
 		}
 	}
 	t.write("proc/driver/nvidia-caps/mig-minors", migMinors())
+	t.write("proc/driver/nvidia-caps/nvlink-minors", fmt.Sprintf("fabric-mgmt %d\n", nvlinkFabric))
+	if d.hasIMEX() {
+		write("fabric-imex-mgmt", imexFabric, 0o400)
+		t.write("proc/driver/nvidia-caps/sys-minors", fmt.Sprintf("fabric-imex-mgmt %d\n", imexFabric))
+	}
 }
 
 // migMinors is the whole table, which the driver writes on every host alike.
@@ -179,9 +245,7 @@ func (d *Description) charDevices() []charDevice {
 	if d.knowsMIG() {
 		list = append(list, charDevice{237 + shift, "nvidia-caps"})
 	}
-	if d.NVSwitches > 0 {
-		list = append(list, charDevice{236 + shift, "nvidia-nvswitch"})
-	}
+	list = append(list, charDevice{236 + shift, "nvidia-nvswitch"})
 	if d.hasIMEX() {
 		list = append(list, charDevice{498 + shift, "nvidia-caps-imex-channels"})
 	}

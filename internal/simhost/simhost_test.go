@@ -96,3 +96,33 @@ func TestLdconfigReadsTheCaches(t *testing.T) {
 		}
 	}
 }
+
+func TestNodesFollowTheParametersOfTheModule(t *testing.T) {
+	d, err := Parse([]byte("name: x\ndriver: {version: 570.86.10, parameters: {DeviceFileGID: 44, DeviceFileMode: 432, CreateImexChannel0: 1}}\n" +
+		"model: NVIDIA L4\ngpus: [{pci: \"0000:3b:00.0\"}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := d.Build(dir, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{
+		NodeTable:                            "dev/nvidia0 195 0 0660 0 44\n",
+		"proc/driver/nvidia/params":          "DeviceFileGID: 44\nDeviceFileMode: 432\n",
+		"proc/driver/nvidia/version":         "570.86.10",
+		"proc/modules":                       "\nnvidia 1306624 ",
+		"proc/driver/nvidia-caps/sys-minors": "fabric-imex-mgmt 4323\n",
+	} {
+		if data, err := os.ReadFile(filepath.Join(dir, file)); err != nil || !strings.Contains(string(data), want) {
+			t.Errorf("%s: %q, %v; want %q in it", file, data, err, want)
+		}
+	}
+	table, _ := os.ReadFile(filepath.Join(dir, NodeTable))
+	if !strings.Contains(string(table), "dev/nvidia-caps-imex-channels/channel0 ") {
+		t.Errorf("no IMEX channel 0 in %s", table)
+	}
+	if _, err := Parse([]byte("name: x\ndriver: {version: 535.1.2, parameters: {CreateImexChannel0: 1}}\n")); err == nil {
+		t.Error("a driver without IMEX has a parameter for it")
+	}
+}

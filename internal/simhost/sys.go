@@ -67,7 +67,7 @@ func (d *Description) pciDevices() []pciDevice {
 		if bound != "" {
 			bound = "nvidia-nvswitch"
 		}
-		list = append(list, pciDevice{fmt.Sprintf("0000:%02x:00.0", 0x07+i), nvidiaVendor, 0x22a3, classBridge, bound, nil, nil})
+		list = append(list, pciDevice{switchAddress(i), nvidiaVendor, 0x22a3, classBridge, bound, nil, nil})
 	}
 	for _, g := range d.gpus() {
 		p := pciDevice{g.PCI, nvidiaVendor, g.device, class3D, driver, g.drm(d.workstation()), g.NUMANode}
@@ -79,6 +79,9 @@ func (d *Description) pciDevices() []pciDevice {
 	}
 	return list
 }
+
+// switchAddress is the PCI address of an NVSwitch.
+func switchAddress(i int) string { return fmt.Sprintf("0000:%02x:00.0", 0x07+i) }
 
 func (g gpu) drm(boardRenders bool) []drmNode {
 	if g.card < 0 {

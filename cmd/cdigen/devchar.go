@@ -1,0 +1,132 @@
+package main
+
+import (
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
+)
+
+// devCharFlags are the options of create-dev-char-symlinks.
+type devCharFlags struct {
+	systemFlags
+	dir         string
+	all         bool
+	createNodes bool
+}
+
+func newDevChar() *cobra.Command {
+	var f devCharFlags
+	cmd := &cobra.Command{
+		Use:   "create-dev-char-symlinks",
+		Short: "Make the links of /dev/char that lead to the driver's nodes, and repair wrong ones",
+		Long: `create-dev-char-symlinks makes a link /dev/char/<major>:<minor> to each device node of
+the driver, as udev does for the devices that the kernel tells it of. systemd before
+240, and runc 1.1.3 to 1.1.6 with any systemd, look devices of containers up there:
+without the links a container loses its GPUs at "systemctl daemon-reload" ("Failed to
+initialize NVML: Unknown Error").
+
+A link at a number of the driver's that leads to a node of another is replaced. A link
+to one of the driver's nodes that is gone, or has other numbers, is removed. Links to
+other drivers' nodes are not touched. A node with wrong numbers gets no link; see
+create-device-nodes, and --create-device-nodes.
+
+With --create-all there are also links to nodes that do not exist yet: of every GPU,
+the control nodes and all MIG instances that the GPUs could have.
+
+When one link fails the others are made nevertheless. Standard output has a line for
+each change; "is" and "was" are where a link leads.
+
+Exit statuses:
+  0  all links are right now, or were
+  1  some failed
+  2  unusable flags or arguments
+  3  the driver is not loaded
+  5  --dry-run, and there is something to do`,
+		Example: `  cdigen system create-dev-char-symlinks
+  cdigen system create-dev-char-symlinks --load-kernel-modules --create-device-nodes --create-all`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.dir, "dev-char-path", "/dev/char", "`directory` of the links")
+	flags.BoolVar(&f.all, "create-all", false, "make links to nodes that do not exist yet, too")
+	flags.BoolVar(&f.createNodes, "create-device-nodes", false, "make missing device nodes first, and repair wrong ones")
+	f.add(cmd)
+	return cmd
+}
+
+func (f *devCharFlags) run(cmd *cobra.Command) error {
+	dir, err := filepath.Abs(f.dir)
+	if err != nil {
+		return err
+	}
+	host, ready, err := f.open(cmd)
+	if err != nil {
+		return err
+	}
+	if ready {
+		if err := f.links(host, dir); err != nil {
+			return err
+		}
+	}
+	return f.report(cmd, "all links are right")
+}
+
+// links makes links that are missing and repairs those that are wrong.
+func (f *devCharFlags) links(host discover.Host, dir string) error {
+	var made []discover.ExpectedNode
+	if f.createNodes {
+		var err error
+		if made, err = f.nodes(host, discover.NodeOptions{}); err != nil {
+			return err
+		}
+		if host, err = f.reopen(); err != nil {
+			return err
+		}
+	}
+	char := devnode.CharDir{Dir: dir, Root: f.host.devRoot, Ours: discover.IsDriverNode}
+	changes, err := char.Plan(f.wanted(host, made), host.Dev)
+	if err != nil {
+		return err
+	}
+	for _, change := range changes {
+		err := change.Err
+		if err == nil && !f.dryRun {
+			err = char.Apply(change)
+		}
+		f.record(systemChange{
+			Do: string(change.Do), Kind: "link", Path: change.Path, Is: change.Target, Was: change.Was,
+			Done: err == nil && !f.dryRun,
+		}, err)
+	}
+	return nil
+}
+
+// wanted are the links that should be there: to present nodes, to those that a dry run
+// would make, and with --create-all to all there can be, which else may be there.
+func (f *devCharFlags) wanted(host discover.Host, made []discover.ExpectedNode) (links []devnode.Link) {
+	present, err := discover.PresentNodes(host)
+	if !f.dryRun || !f.createNodes {
+		for _, err := range unjoined(err) {
+			f.problem(err)
+		}
+	}
+	for _, n := range present {
+		links = append(links, devnode.Link{Node: devnode.Node{Name: n.Path[1:], Major: n.Major, Minor: n.Minor}})
+	}
+	if f.dryRun {
+		for _, n := range made {
+			links = append(links, devnode.Link{Node: deviceNode(n)})
+		}
+	}
+	possible, err := discover.ExpectedNodes(host, discover.NodeOptions{Possible: true})
+	if f.all {
+		f.cannot(err)
+	}
+	for _, n := range possible {
+		links = append(links, devnode.Link{Node: deviceNode(n), Optional: !f.all})
+	}
+	return links
+}

@@ -1,0 +1,489 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/doctor"
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/simhost"
+)
+
+// machine is a simulated host that is a whole system: a directory that processes take
+// for their root. What they find in /proc and /sys is the simulation's; programs that
+// would change a kernel or a service are scripts that change the simulation.
+type machine struct {
+	t    *testing.T
+	root string
+	host *simhost.Description
+	// settle waits for what goes on after a command; nil: nothing does.
+	settle func()
+}
+
+// applets are the programs that busybox is on the machine.
+var applets = []string{"sh", "cat", "chmod", "cp", "echo", "grep", "ln", "ls", "mkdir", "mknod", "mv", "rm", "sed", "sort", "touch", "test"}
+
+const machinePath = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// fakeSystemctl keeps the state of units in files.
+const fakeSystemctl = `#!/bin/sh
+state=/var/lib/units
+verb=$1
+shift
+[ "$1" = --now ] && shift
+case $verb in
+is-enabled|is-active)
+	word=disabled; [ $verb = is-active ] && word=inactive
+	[ -e $state/$1 ] || { [ $verb = is-enabled ] && echo not-found; [ $verb = is-active ] && echo inactive; exit 4; }
+	grep -q "^${verb#is-}d*$" $state/$1 && { echo ${verb#is-} | sed s/enable$/enabled/; exit 0; }
+	echo $word; exit 3 ;;
+enable) for unit; do [ -e $state/$unit ] || { echo "no unit $unit" >&2; exit 1; }; printf 'enabled\nactive\n' >$state/$unit; done ;;
+disable) for unit; do : >$state/$unit; done ;;
+restart|reload) echo "$verb $*" >>/var/log/systemctl ;;
+reboot) echo reboot >>/var/log/systemctl; [ ! -x /sim/reboot ] || exec /sim/reboot ;;
+*) echo "systemctl $verb?" >&2; exit 1 ;;
+esac
+`
+
+// newMachine makes a machine of a simulated host on which all is well: systemd runs,
+// cdigen.service is active, the spec is published, Podman and Docker are installed.
+func newMachine(t *testing.T, name string) *machine {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can change the root directory of a process, and make device nodes")
+	}
+	p := build(t)
+	m := &machine{t: t, root: filepath.Join(t.TempDir(), "root"), host: hosttest.Load(t, name)}
+	m.check(m.host.Build(m.root, simhost.Options{NVMLLibrary: p.nvml}))
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		hosttest.SkipWithout(t, "busybox", err)
+	}
+	m.copy(busybox, "bin/busybox")
+	for _, applet := range applets {
+		m.check(os.Symlink("busybox", m.path("bin/"+applet)))
+	}
+	m.copy(p.cdigen, "usr/bin/cdigen")
+	m.copy(p.hook, "usr/bin/cdigen-hook")
+	m.copy(p.probe, "usr/bin/cdigen-nvml")
+	libraries, err := exec.Command("ldd", p.probe).Output()
+	m.check(err)
+	for _, file := range regexp.MustCompile(`/\S+`).FindAllString(string(libraries), -1) {
+		m.copy(file, file)
+	}
+	m.write("etc/os-release", "ID=debian\n")
+	m.write("proc/sys/kernel/osrelease", "6.1.0-test\n")
+	m.write("proc/42/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+	m.check(os.Symlink("42", m.path("proc/self")))
+	m.write("lib/modules/6.1.0-test/modules.dep", "updates/dkms/nvidia-current.ko:\n")
+	for _, dir := range []string{"run/systemd/system", "var/lib/units", "var/log", "sim", "tmp", "etc/modprobe.d", "usr/local/bin"} {
+		m.check(os.MkdirAll(m.path(dir), 0o755))
+	}
+	m.node("dev/null", 1, 3)
+	m.program("usr/bin/systemctl", fakeSystemctl)
+	m.write("var/lib/units/cdigen.service", "enabled\nactive\n")
+	m.engine("podman", "podman version 5.4.2")
+	m.engine("dockerd", "Docker version 28.5.2+dfsg1, build d3d3a5e")
+	m.must("cdigen generate --report=none --log-level error")
+	m.must("cdigen system create-dev-char-symlinks")
+	return m
+}
+
+func (m *machine) path(name string) string { return filepath.Join(m.root, name) }
+
+func (m *machine) check(err error) {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) copy(from, to string) {
+	m.t.Helper()
+	data, err := os.ReadFile(from)
+	m.check(err)
+	m.check(os.MkdirAll(filepath.Dir(m.path(to)), 0o755))
+	m.check(os.WriteFile(m.path(to), data, 0o755)) //nolint:gosec // a program
+}
+
+func (m *machine) write(name, text string) {
+	m.t.Helper()
+	m.check(os.MkdirAll(filepath.Dir(m.path(name)), 0o755))
+	m.check(os.WriteFile(m.path(name), []byte(text), 0o644)) //nolint:gosec // as on a system
+}
+
+func (m *machine) program(name, text string) {
+	m.t.Helper()
+	m.write(name, text)
+	m.check(os.Chmod(m.path(name), 0o755))
+}
+
+// engine installs what stands for a container engine: it tells its version, and finds
+// every configuration valid.
+func (m *machine) engine(name, version string) {
+	m.program("usr/bin/"+name, "#!/bin/sh\necho '"+version+"'\n")
+}
+
+// edit changes a file by a regular expression, which must match.
+func (m *machine) edit(name, pattern, replacement string) {
+	m.t.Helper()
+	data, err := os.ReadFile(m.path(name))
+	m.check(err)
+	re := regexp.MustCompile("(?m)" + pattern)
+	if !re.Match(data) {
+		m.t.Fatalf("%s has no %s:\n%s", name, pattern, data)
+	}
+	m.check(os.WriteFile(m.path(name), re.ReplaceAll(data, []byte(replacement)), 0o644)) //nolint:gosec // as on a system
+}
+
+func (m *machine) remove(names ...string) {
+	m.t.Helper()
+	for _, name := range names {
+		m.check(os.RemoveAll(m.path(name)))
+	}
+}
+
+// node makes a device node anew with other numbers.
+func (m *machine) node(name string, major, minor uint32) {
+	m.t.Helper()
+	m.remove(name)
+	m.check(unix.Mknod(m.path(name), unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor))))
+	m.check(os.Chmod(m.path(name), 0o666)) //nolint:gosec // as the driver has it
+}
+
+// run runs a shell's command on the machine.
+func (m *machine) run(script string) (stdout, stderr string, status int) {
+	m.t.Helper()
+	cmd := exec.Command("/bin/sh", "-c", script)
+	cmd.Env = []string{"PATH=" + machinePath, "HOME=/", "LC_ALL=C.UTF-8"}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root}
+	var out, talk bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &talk
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return out.String(), talk.String(), exit.ExitCode()
+	}
+	m.check(err)
+	return out.String(), talk.String(), 0
+}
+
+func (m *machine) must(script string) string {
+	m.t.Helper()
+	stdout, stderr, status := m.run(script)
+	if status != 0 {
+		m.t.Fatalf("%s: status %d\n%s%s", script, status, stdout, stderr)
+	}
+	return stdout
+}
+
+// doctor is what cdigen doctor says.
+func (m *machine) doctor() (list []doctor.Complaint, text string, status int) {
+	m.t.Helper()
+	text, stderr, status := m.run("cdigen doctor")
+	if stderr != "" && status != exitNoDevices {
+		m.t.Errorf("doctor says on standard error:\n%s", stderr)
+	}
+	data, _, again := m.run("cdigen doctor -o json")
+	if again != status {
+		m.t.Errorf("status %d, and %d with -o json", status, again)
+	}
+	if status != exitNoDevices {
+		m.check(json.Unmarshal([]byte(data), &list))
+	}
+	return list, text + stderr, status
+}
+
+// well fails unless doctor has nothing but a line of praise.
+func (m *machine) well() {
+	m.t.Helper()
+	list, text, status := m.doctor()
+	if status != 0 || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "All is well: ") || doctor.Worst(list) == doctor.Broken {
+		m.t.Errorf("status %d, want one line that all is well:\n%s", status, text)
+	}
+}
+
+// copyTree makes another simulated host's files the machine's.
+func (m *machine) become(change func(d *simhost.Description), prefixes ...string) {
+	m.t.Helper()
+	next := m.next(change)
+	for _, prefix := range prefixes {
+		m.remove(prefix)
+		m.check(os.MkdirAll(filepath.Dir(m.path(prefix)), 0o755))
+		if _, err := os.Lstat(filepath.Join(next, prefix)); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		m.check(exec.Command("cp", "-a", filepath.Join(next, prefix), m.path(prefix)).Run())
+	}
+}
+
+// next builds another state of the host.
+func (m *machine) next(change func(d *simhost.Description)) (dir string) {
+	m.t.Helper()
+	data, err := json.Marshal(m.host)
+	m.check(err)
+	d, err := simhost.Parse(data)
+	m.check(err)
+	d.Arch = m.host.Arch
+	change(d)
+	dir = filepath.Join(m.t.TempDir(), "next")
+	m.check(d.Build(dir, simhost.Options{NVMLLibrary: build(m.t).nvml}))
+	return dir
+}
+
+// later keeps another state of the host's files on the machine, for a script that
+// makes them its own.
+func (m *machine) later(change func(d *simhost.Description), prefixes ...string) (script string) {
+	m.t.Helper()
+	next := m.next(change)
+	for _, prefix := range prefixes {
+		m.check(os.MkdirAll(filepath.Dir(m.path("sim/later/"+prefix)), 0o755))
+		m.check(exec.Command("cp", "-a", filepath.Join(next, prefix), m.path("sim/later/"+prefix)).Run())
+		script += fmt.Sprintf("rm -rf /%[1]s; mkdir -p /%[2]s; cp -a /sim/later/%[1]s /%[1]s\n", prefix, filepath.Dir(prefix))
+	}
+	return script
+}
+
+// aside takes files away, for a script that brings them back.
+func (m *machine) aside(names ...string) (script string) {
+	m.t.Helper()
+	for _, name := range names {
+		m.check(os.MkdirAll(filepath.Dir(m.path("sim/aside/"+name)), 0o755))
+		m.check(os.Rename(m.path(name), m.path("sim/aside/"+name)))
+		script += fmt.Sprintf("mkdir -p /%[2]s; mv /sim/aside/%[1]s /%[1]s\n", name, filepath.Dir(name))
+	}
+	return script
+}
+
+// mig is the host with an instance on its second GPU.
+func withInstance(d *simhost.Description) {
+	d.GPUs[1].MIG = []simhost.GPUInstance{{Profile: "7g.80gb"}}
+}
+
+const foreignSpec = `cdiVersion: 0.5.0
+kind: nvidia.com/gpu
+devices: [{name: "0", containerEdits: {deviceNodes: [{path: /dev/nvidia0}]}}]
+`
+
+// ailments are what can be wrong: how the machine is broken, and what doctor has to
+// complain of first, again and again after the commands that it printed were run,
+// until all is well.
+var ailments = []struct {
+	name  string
+	host  string // two-gpus when empty
+	harm  func(m *machine)
+	first []string // IDs
+}{
+	{"the kernel module is not loaded", "", func(m *machine) {
+		m.remove("dev/char", "etc/cdi")
+		back := m.aside("proc/driver", "proc/devices", "sys/module")
+		m.write("proc/devices", "Character devices:\n  1 mem\n\nBlock devices:\n")
+		m.must("rm -rf /dev/nvidia*")
+		m.unbind()
+		m.program("sbin/modprobe", "#!/bin/sh\nfor last; do :; done\n[ \"$last\" = nvidia ] || exit 0\nrm /proc/devices\n"+back+m.bind())
+	}, []string{"driver-not-loaded", "spec-missing", "dev-char-links"}},
+	{"nouveau has the GPU", "", func(m *machine) {
+		back := m.aside("proc/driver", "proc/devices")
+		m.write("proc/devices", "Character devices:\n  1 mem\n\nBlock devices:\n")
+		m.driver("nouveau")
+		m.program("sbin/update-initramfs", "#!/bin/sh\ntouch /sim/initramfs\n")
+		m.program("sim/reboot", "#!/bin/sh\ngrep -q '^blacklist nouveau$' /etc/modprobe.d/* && test -e /sim/initramfs || exit 0\nrm /proc/devices\n"+back+m.bind())
+	}, []string{"driver-not-loaded"}},
+	{"no driver is installed", "", func(m *machine) {
+		back := m.aside("proc/driver", "proc/devices")
+		m.remove("lib/modules")
+		m.write("proc/devices", "Character devices:\n  1 mem\n\nBlock devices:\n")
+		m.unbind()
+		m.program("usr/bin/apt-get", "#!/bin/sh\n[ \"$*\" = 'install nvidia-driver' ] && touch /sim/installed\n")
+		m.program("sim/reboot", "#!/bin/sh\ntest -e /sim/installed || exit 0\nrm /proc/devices\n"+back+m.bind())
+	}, []string{"driver-not-loaded"}},
+	{"one GPU has no driver", "", func(m *machine) {
+		bound := m.later(func(*simhost.Description) {}, "proc/driver", "usr/lib/x86_64-linux-gnu") + m.bind()
+		m.become(func(d *simhost.Description) { d.GPUs = d.GPUs[:1] }, "proc/driver", "usr/lib/x86_64-linux-gnu")
+		m.remove("sys/devices/pci0000:00/0000:43:00.0/driver", "sys/bus/pci/drivers/nvidia/bind")
+		m.must("cdigen generate --log-level error")
+		m.program("sim/bind", "#!/bin/sh\n"+bound)
+		// The kernel's file takes an address; here somebody who reads it.
+		m.check(unix.Mkfifo(m.path("sys/bus/pci/drivers/nvidia/bind"), 0o600))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			address, err := os.ReadFile(m.path("sys/bus/pci/drivers/nvidia/bind"))
+			if err == nil && string(address) == "0000:43:00.0\n" {
+				m.run("/sim/bind")
+			}
+		}()
+		m.settle = func() { <-done }
+	}, []string{"gpu-unbound", "spec-stale"}},
+	{"a GPU is lost", "lost-gpu", func(m *machine) {
+		m.program("usr/bin/nvidia-smi", "#!/bin/sh\n[ \"$1 $2\" = '--gpu-reset -i' ] || exit 1\n"+
+			m.later(func(d *simhost.Description) {
+				for i := range d.GPUs {
+					d.GPUs[i].Lost = false
+				}
+			}, "usr/lib/x86_64-linux-gnu"))
+	}, []string{"gpu-lost", "spec-stale"}},
+	{"a device node is missing", "", func(m *machine) { m.remove("dev/nvidia1") }, []string{"node-missing"}},
+	{"the control node is missing", "", func(m *machine) { m.remove("dev/nvidiactl") }, []string{"node-missing"}},
+	{"a device node has another's numbers", "", func(m *machine) { m.node("dev/nvidia1", 195, 7) }, []string{"node-wrong"}},
+	{"only root may open a node", "", func(m *machine) { m.check(os.Chmod(m.path("dev/nvidia0"), 0o600)) }, []string{"node-mode"}},
+	{"nvidia-uvm is not loaded", "", func(m *machine) {
+		m.remove("dev/nvidia-uvm", "dev/nvidia-uvm-tools")
+		line := regexp.MustCompile(`(?m)^ *\d+ nvidia-uvm$`).FindString(m.must("cat /proc/devices"))
+		m.edit("proc/devices", `^ *\d+ nvidia-uvm\n`, "")
+		m.program("sbin/modprobe", "#!/bin/sh\nfor last; do :; done\n[ \"$last\" = nvidia-uvm ] && sed -i 's/^$/"+line+"\\n/' /proc/devices; exit 0\n")
+	}, []string{"uvm-not-loaded"}},
+	{"nvidia-uvm has another major number than its node", "", func(m *machine) { m.node("dev/nvidia-uvm", 400, 0) }, []string{"node-wrong"}},
+	{"the libraries are newer than the kernel module", "", func(m *machine) {
+		old := m.later(func(*simhost.Description) {}, "proc/driver")
+		m.edit("proc/driver/nvidia/version", `550\.54\.15`, "535.161.08")
+		m.program("sim/reboot", "#!/bin/sh\n"+old)
+	}, []string{"driver-mismatch"}},
+	{"the libraries are not installed", "", func(m *machine) {
+		back := m.aside("usr/lib/x86_64-linux-gnu")
+		m.program("usr/bin/apt-get", "#!/bin/sh\n"+back)
+	}, []string{"driver-libraries-missing"}},
+	{"there is no spec", "", func(m *machine) { m.remove("etc/cdi") }, []string{"spec-missing"}},
+	{"the spec is truncated", "", func(m *machine) { m.check(os.Truncate(m.path("etc/cdi/nvidia.yaml"), 100)) }, []string{"spec-broken"}},
+	{"the spec names a file that is gone", "", func(m *machine) { m.edit("etc/cdi/nvidia.yaml", `libcuda\.so\.550\.54\.15`, "libcuda.so.535.1.2") }, []string{"spec-broken"}},
+	{"the spec is of another driver", "", func(m *machine) {
+		m.must("cp /usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 /usr/lib/x86_64-linux-gnu/libcuda.so.535.161.08")
+		m.edit("etc/cdi/nvidia.yaml", `libcuda\.so\.550\.54\.15`, "libcuda.so.535.161.08")
+	}, []string{"spec-stale"}},
+	{"the spec is not what the host has", "", func(m *machine) { m.must("cdigen generate --device 0 --log-level error") }, []string{"spec-stale"}},
+	{"the spec comes from elsewhere", "", func(m *machine) {
+		m.must("mkdir -p /var/run/cdi; mv /etc/cdi/nvidia.yaml /var/run/cdi/other.yaml")
+	}, []string{"spec-foreign", "spec-shadowed"}},
+	{"the spec is hidden by another", "", func(m *machine) { m.write("var/run/cdi/other.yaml", foreignSpec) }, []string{"spec-shadowed"}},
+	{"the spec is in conflict with another", "", func(m *machine) { m.write("etc/cdi/other.yaml", foreignSpec) }, []string{"spec-conflict"}},
+	{"only root can read the spec", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi/nvidia.yaml"), 0o600)) }, []string{"spec-unreadable"}},
+	{"only root can read the directory", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi"), 0o700)) }, []string{"spec-unreadable"}},
+	{"another spec is broken", "", func(m *machine) { m.write("etc/cdi/other.yaml", "devices: 7\n") }, []string{"spec-file-broken"}},
+	{"nvidia-cdi-refresh is active", "", func(m *machine) {
+		m.write("var/lib/units/nvidia-cdi-refresh.path", "enabled\nactive\n")
+		m.write("var/lib/units/nvidia-cdi-refresh.service", "enabled\n")
+		m.write("var/run/cdi/nvidia.yaml", foreignSpec)
+	}, []string{"other-generator"}},
+	{"the spec's version is too new for an engine", "", func(m *machine) {
+		m.engine("podman", "podman version 4.2.0")
+	}, []string{"engine-too-old"}},
+	{"an engine is too old for CDI", "", func(m *machine) { m.engine("dockerd", "Docker version 20.10.24+dfsg1, build 297e128") }, []string{"engine-without-cdi"}},
+	{"CDI is off in Docker", "", func(m *machine) {
+		m.engine("dockerd", "Docker version 26.1.5+dfsg1, build 411e817")
+		m.write("etc/docker/daemon.json", "{\n  \"features\": {\"buildkit\": true}\n}\n")
+	}, []string{"engine-cdi-off"}},
+	{"an engine looks elsewhere", "", func(m *machine) {
+		m.write("etc/docker/daemon.json", "{\"cdi-spec-dirs\": [\"/opt/cdi\"]}\n")
+	}, []string{"engine-directories"}},
+	{"Docker's --gpus lacks its program", "", func(m *machine) { m.engine("dockerd", "Docker version 29.3.0, build 1234567") }, []string{"docker-gpus"}},
+	{"SELinux forbids containers the nodes", "", func(m *machine) {
+		m.write("sys/fs/selinux/enforce", "1")
+		m.write("sys/fs/selinux/booleans/container_use_devices", "0 0")
+		m.write("sys/fs/selinux/booleans/container_use_xserver_devices", "0 0")
+		m.program("usr/sbin/setsebool", "#!/bin/sh\n[ $1 = -P ] && printf '1 1' >/sys/fs/selinux/booleans/${2%=true}\n")
+	}, []string{"selinux-devices"}},
+	{"control groups of both versions", "", func(m *machine) {
+		m.engine("crun", "crun version 1.8.1")
+		both := "30 23 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n31 23 0:27 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n"
+		m.write("proc/42/mountinfo", both)
+		m.write("sys/fs/cgroup/unified/cgroup.controllers", "hugetlb\n")
+		m.check(os.MkdirAll(m.path("etc/default/grub.d"), 0o755))
+		m.program("usr/sbin/update-grub", "#!/bin/sh\n. /etc/default/grub.d/cdigen.cfg; echo $GRUB_CMDLINE_LINUX >/sim/cmdline\n")
+		m.program("sim/reboot", "#!/bin/sh\n[ \"$(cat /sim/cmdline)\" = systemd.unified_cgroup_hierarchy=1 ] || exit 0\necho '30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw' >/proc/42/mountinfo\n")
+	}, []string{"cgroup-hybrid"}},
+	{"no device controller", "", func(m *machine) {
+		m.write("proc/42/mountinfo", "31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n")
+		m.program("bin/mount", "#!/bin/sh\n[ -d $6 ] && echo \"32 23 0:28 / $6 rw - $2 $5 rw,$4\" >>/proc/42/mountinfo\n")
+	}, []string{"cgroup-devices"}},
+	{"a GPU in MIG mode without instances", "mig-no-instances", func(m *machine) {
+		m.program("usr/bin/nvidia-smi", "#!/bin/sh\n[ \"$*\" = 'mig -i 1 -cgi 0 -C' ] || exit 1\n"+
+			m.later(withInstance, "proc/driver", "usr/lib/x86_64-linux-gnu"))
+	}, []string{"mig-no-instances", "node-missing", "spec-stale", "dev-char-links"}},
+	{"nobody keeps the spec true", "", func(m *machine) { m.write("var/lib/units/cdigen.service", "") }, []string{"watcher-not-running"}},
+	{"systemd does not know the nodes", "", func(m *machine) { m.remove("dev/char") }, []string{"dev-char-links"}},
+	{"a link for systemd leads elsewhere", "", func(m *machine) {
+		m.must("ln -sfn ../nvidiactl /dev/char/195:1")
+	}, []string{"dev-char-links"}},
+}
+
+// driver binds another kernel driver to the GPUs.
+func (m *machine) driver(name string) {
+	for _, g := range m.host.GPUs {
+		m.must(fmt.Sprintf("ln -sfn ../../../bus/pci/drivers/%s /sys/devices/pci0000:00/%s/driver; mkdir -p /sys/bus/pci/drivers/%[1]s", name, g.PCI))
+	}
+}
+
+func (m *machine) unbind() {
+	for _, g := range m.host.GPUs {
+		m.remove("sys/devices/pci0000:00/" + g.PCI + "/driver")
+	}
+}
+
+// bind is the script that gives the GPUs to NVIDIA's driver.
+func (m *machine) bind() (script string) {
+	for _, g := range m.host.GPUs {
+		script += fmt.Sprintf("ln -sfn ../../../bus/pci/drivers/nvidia /sys/devices/pci0000:00/%s/driver\n", g.PCI)
+	}
+	return script
+}
+
+func TestDoctorFindsWhatIsWrongAndItsCommandsMendIt(t *testing.T) {
+	for _, c := range ailments {
+		t.Run(c.name, func(t *testing.T) {
+			host := c.host
+			if host == "" {
+				host = "two-gpus"
+			}
+			m := newMachine(t, host)
+			c.harm(m)
+			for _, want := range c.first {
+				list, text, status := m.doctor()
+				if len(list) == 0 || list[0].ID != want {
+					t.Fatalf("status %d, want %s first:\n%s", status, want, text)
+				}
+				first := list[0]
+				if wantStatus := map[doctor.Severity]int{doctor.Broken: exitBroken, doctor.Warning: exitStale}[first.Severity]; status != wantStatus {
+					t.Errorf("%s: status %d, want %d", want, status, wantStatus)
+				}
+				lines := strings.Split(text, "\n")
+				if !strings.HasPrefix(lines[0], string(first.Severity)+" ") || !strings.Contains(lines[1], "["+want+"] ") {
+					t.Errorf("the first lines are not those of %s:\n%s", want, text)
+				}
+				if first.Evidence == "" || len(first.Mend) == 0 {
+					t.Fatalf("%s has no evidence or no command:\n%s", want, text)
+				}
+				for _, command := range first.Mend {
+					if !strings.Contains(text, "\n         $ "+command+"\n") {
+						t.Errorf("the command %q is not printed:\n%s", command, text)
+					}
+					t.Logf("%s: $ %s", want, command)
+					if stdout, stderr, status := m.run(command); status != 0 && want != "engine-without-cdi" {
+						t.Fatalf("%s: status %d\n%s%s", command, status, stdout, stderr)
+					}
+				}
+				if m.settle != nil {
+					m.settle()
+				}
+				if list, text, _ := m.doctor(); slices.ContainsFunc(list, func(c doctor.Complaint) bool { return c.ID == want }) && want != "engine-without-cdi" {
+					t.Fatalf("%s is still complained of after its commands:\n%s", want, text)
+				}
+			}
+			if !slices.Contains(c.first, "engine-without-cdi") {
+				m.well()
+			}
+		})
+	}
+}

@@ -1,0 +1,436 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/internal/table"
+)
+
+// allEngines stands for every engine that is installed.
+const allEngines = "all"
+
+func newRuntime() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "runtime",
+		Short: "Show what container engines do with CDI, and switch it on or off in them",
+		Long: `runtime shows which container engines are installed and what each does with CDI,
+and switches CDI on or off in their configuration. Nothing else is changed there: no
+runtime is added, no default changed.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newRuntimeStatus(), newRuntimeSwitch(true), newRuntimeSwitch(false))
+	return cmd
+}
+
+// runtimeFlags say which engines are looked at.
+type runtimeFlags struct {
+	root string
+	log  logFlags
+}
+
+func (f *runtimeFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.root, "root", "/", "`directory` that has the engines' configuration in its etc, for images")
+	f.log.add(cmd.Flags())
+}
+
+func (f *runtimeFlags) system() (runtimes.System, error) {
+	s := runtimes.Local()
+	root, err := filepath.Abs(f.root)
+	if err != nil {
+		return s, err
+	}
+	if info, err := os.Stat(root); err != nil || !info.IsDir() {
+		return s, usageError(fmt.Errorf("--root %s: there is no such directory", f.root))
+	}
+	s.Root = root
+	return s, nil
+}
+
+// engineNames makes engines of arguments. Empty stands for all.
+func engineNames(args []string, known []runtimes.Name) (names []runtimes.Name, err error) {
+	for _, arg := range args {
+		name := runtimes.Name(strings.ToLower(arg))
+		switch {
+		case name == allEngines && len(args) == 1:
+			return nil, nil
+		case name == allEngines:
+			return nil, usageError(errors.New("all stands alone"))
+		case name == "cri-o":
+			name = runtimes.CRIO
+		}
+		if !slices.Contains(known, name) {
+			return nil, usageError(fmt.Errorf("engine %q: use %s", arg, alternatives(append(words(known), allEngines))))
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// completeEngines completes the names of engines, each once.
+func completeEngines(known []runtimes.Name) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		var left []cobra.Completion
+		for _, name := range append(words(known), allEngines) {
+			if !slices.Contains(args, name) && (name != allEngines || len(args) == 0) {
+				left = append(left, name)
+			}
+		}
+		if slices.Contains(args, allEngines) {
+			left = nil
+		}
+		return left, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func newRuntimeStatus() *cobra.Command {
+	var (
+		f      runtimeFlags
+		format string
+	)
+	formats := []string{"table", "json"}
+	cmd := &cobra.Command{
+		Use:   "status [ENGINE ...]",
+		Short: "Show which engines are installed and what they do with CDI",
+		Long: `status shows the container engines that are installed, or those named: version, what
+they do with requests for CDI devices, the newest cdiVersion of a spec that they
+accept, the directories they search for specs by rising priority, and the setting that
+decides it. CDI is
+
+  always   injected; there is no switch
+  on, off  as a setting has it, or its default
+  none     not known to this version
+  unused   not injected, since the part that would is switched off (containerd's CRI plugin)
+  unknown  not to be found out: the configuration is broken, or the program does not tell
+           its version
+
+Settings come from configuration files. Flags of a daemon, as its unit may have them,
+are not seen.
+
+Exit statuses:
+  0  shown
+  1  an engine that was named is not installed, or one is unknown
+  2  unusable flags or arguments`,
+		Example: `  cdigen runtime status
+  cdigen runtime status docker -o json`,
+		Args:              usageArgs(cobra.ArbitraryArgs),
+		ValidArgsFunction: completeEngines(runtimes.Names()),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.log.set(); err != nil {
+				return err
+			}
+			if err := checkOutputFormat(format, formats...); err != nil {
+				return err
+			}
+			names, err := engineNames(args, runtimes.Names())
+			if err != nil {
+				return err
+			}
+			s, err := f.system()
+			if err != nil {
+				return err
+			}
+			found := runtimes.Detect(cmd.Context(), s, names...)
+			if format == "json" {
+				err = writeJSON(cmd.OutOrStdout(), found)
+			} else {
+				err = errors.Join(writeEngines(cmd.OutOrStdout(), found, colored(cmd)), writeEngineErrors(os.Stderr, found))
+			}
+			return cmp.Or(err, missingEngines(names, found))
+		},
+	}
+	addOutputFormat(cmd.Flags(), &format, formats...)
+	f.add(cmd)
+	return cmd
+}
+
+// missingEngines is an error if an engine that was named is not there or one cannot be
+// told of.
+func missingEngines(names []runtimes.Name, found []runtimes.Engine) error {
+	var missing, unknown []string
+	for _, name := range names {
+		if !slices.ContainsFunc(found, func(e runtimes.Engine) bool { return e.Name == name }) {
+			missing = append(missing, string(name))
+		}
+	}
+	for _, e := range found {
+		if e.Err != nil {
+			unknown = append(unknown, string(e.Name))
+		}
+	}
+	switch {
+	case len(missing) > 0:
+		return fmt.Errorf("not installed: %s", strings.Join(missing, ", "))
+	case len(unknown) > 0:
+		return fmt.Errorf("unknown: %s", strings.Join(unknown, ", "))
+	case len(found) == 0:
+		slog.Info("no container engine is installed")
+	}
+	return nil
+}
+
+func writeEngines(w io.Writer, found []runtimes.Engine, color bool) error {
+	if len(found) == 0 {
+		return nil
+	}
+	colors := map[runtimes.State]table.Color{
+		runtimes.Always: table.Green, runtimes.On: table.Green, runtimes.Off: table.Yellow, runtimes.None: table.Yellow, runtimes.Unknown: table.Red,
+	}
+	t := table.New(w, "ENGINE", "VERSION", "CDI", "ACCEPTS", "SPEC DIRECTORIES", "SET BY")
+	for _, e := range found {
+		state := string(e.CDI)
+		if c, ok := colors[e.CDI]; ok {
+			state = c.Paint(state, color)
+		}
+		by := slices.DeleteFunc([]string{e.Switch, e.SpecDirsFrom, e.Note}, func(s string) bool { return s == "" })
+		t.Row(string(e.Name), dash(e.Version), state, dash(e.MaxCDIVersion), dash(strings.Join(e.SpecDirs, ", ")), dash(strings.Join(by, "; ")))
+	}
+	return t.Flush()
+}
+
+func writeEngineErrors(w io.Writer, found []runtimes.Engine) error {
+	t := table.New(w, "ENGINE", "ERROR")
+	for _, e := range found {
+		if e.Err != nil {
+			t.Row(string(e.Name), oneLine(e.Err.Error()))
+		}
+	}
+	if t.Len() == 0 {
+		return nil
+	}
+	return t.Flush()
+}
+
+// switchFlags are the options of enable and disable.
+type switchFlags struct {
+	runtimeFlags
+	on            bool
+	dryRun        bool
+	restart       bool
+	noValidate    bool
+	config        string
+	engineVersion string
+	specDirs      []string
+}
+
+func newRuntimeSwitch(on bool) *cobra.Command {
+	f := switchFlags{on: on}
+	cmd := &cobra.Command{
+		Use:   "enable ENGINE ...",
+		Short: "Switch CDI on in engines' configuration",
+		Long: `enable changes the configuration of docker, containerd, crio, podman or buildkit, or
+of all of these that are installed, so that the engine injects CDI devices and
+searches --spec-dir for specs:
+
+  docker      features.cdi in daemon.json, where the version needs it; cdi-spec-dirs
+  containerd  enable_cdi and cdi_spec_dirs of the CRI plugin: in the file that has
+              them, for containerd 2 in a drop-in where there are some
+  buildkit    disabled and specDirs of [cdi] in buildkitd.toml
+  crio        cdi_spec_dirs in crio.conf.d/99-cdigen.conf: CDI is always on
+  podman      cdi_spec_dirs in containers.conf.d/99-cdigen.conf: CDI is always on
+`,
+		Example: `  cdigen runtime enable docker --dry-run
+  cdigen runtime enable docker --restart
+  cdigen runtime enable containerd --root /mnt/image --engine-version 1.7.29`,
+		ValidArgsFunction: completeEngines(runtimes.Switchable()),
+		Args:              usageArgs(cobra.MinimumNArgs(1)),
+		RunE:              f.run,
+	}
+	if !on {
+		cmd.Use = "disable ENGINE ..."
+		cmd.Short = "Switch CDI off in engines' configuration"
+		cmd.Long = `disable changes the configuration of docker, containerd or buildkit so that the engine
+refuses CDI devices. podman, crio and containerd from 2.4 on have no switch: for the
+first two disable removes the file that enable wrote.
+`
+		cmd.Example = `  cdigen runtime disable docker --dry-run
+  cdigen runtime disable docker --restart`
+	}
+	cmd.Long += `
+The difference is printed as a unified diff. All else in a file stays as it is, byte by
+byte. A file that is broken is refused, with line and column. dockerd and containerd
+check the new configuration before it is written (dockerd --validate, containerd config
+dump). A file is replaced in one step and what was in it stays beside it, as
+NAME.cdigen-backup. When anything fails, also a --restart, all is put back.
+
+Exit statuses:
+  0  done, or nothing to do
+  1  failed; nothing is changed
+  2  unusable flags or arguments
+  5  --dry-run, and something would be changed`
+	flags := cmd.Flags()
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would change and write nothing")
+	flags.BoolVar(&f.restart, "restart", false, "restart the engine's service when something was changed (systemctl restart)")
+	flags.BoolVar(&f.noValidate, "no-validate", false, "do not have the engine check the new configuration")
+	flags.StringVar(&f.config, "config", "", "`file` to change, for one engine (default: where the engine looks for it)")
+	flags.StringVar(&f.engineVersion, "engine-version", "", "`version` of the one engine, for one that is not installed here")
+	if on {
+		flags.StringSliceVar(&f.specDirs, "spec-dir", []string{filepath.Dir(defaultOutput)}, "`directories` that the engine has to search")
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
+	if err := f.log.set(); err != nil {
+		return err
+	}
+	names, err := engineNames(args, runtimes.Switchable())
+	if err != nil {
+		return err
+	}
+	s, err := f.system()
+	if err == nil {
+		err = f.check(names, s.Root)
+	}
+	if err != nil {
+		return err
+	}
+	every := len(names) == 0
+	if every {
+		names = runtimes.Switchable()
+	}
+	installed := runtimes.Detect(cmd.Context(), s, names...)
+	var errs []error
+	would := false
+	for _, name := range names {
+		e := runtimes.Engine{Name: name, Version: f.engineVersion}
+		if i := slices.IndexFunc(installed, func(e runtimes.Engine) bool { return e.Name == name }); i >= 0 {
+			e = installed[i]
+		} else if every {
+			continue
+		}
+		changes, err := f.switchOne(cmd.Context(), cmd.OutOrStdout(), colored(cmd), s, e)
+		would = would || changes
+		switch {
+		case every && errors.Is(err, runtimes.ErrUnsupported):
+			slog.Warn("left out", "engine", name, "reason", err)
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	switch {
+	case len(errs) > 0:
+		return errors.Join(errs...)
+	case every && len(installed) == 0:
+		return fmt.Errorf("none of %s is installed", strings.Join(words(names), ", "))
+	case f.dryRun && would:
+		return &exitError{exitStale, errors.New("--dry-run: nothing was written")}
+	}
+	return nil
+}
+
+// check refuses flags that do not go together.
+func (f *switchFlags) check(names []runtimes.Name, root string) error {
+	one := len(names) == 1
+	switch {
+	case f.config != "" && !one:
+		return usageError(errors.New("--config is for one engine"))
+	case f.engineVersion != "" && !one:
+		return usageError(errors.New("--engine-version is for one engine"))
+	case f.engineVersion != "" && !runtimes.IsVersion(f.engineVersion):
+		return usageError(fmt.Errorf("--engine-version %q: use one as the engine prints it, 28.0.4", f.engineVersion))
+	case f.config != "" && root != "/":
+		return usageError(errors.New("--config and --root do not go together: name the file as it is here"))
+	case f.restart && root != "/":
+		return usageError(errors.New("--restart and --root do not go together: the engines below a root do not run"))
+	case f.restart && f.dryRun:
+		return usageError(errors.New("--restart and --dry-run do not go together"))
+	}
+	for _, dir := range f.specDirs {
+		if !filepath.IsAbs(dir) {
+			return usageError(fmt.Errorf("--spec-dir %q: it is not an absolute path", dir))
+		}
+	}
+	if f.config == "" {
+		return nil
+	}
+	file, err := filepath.Abs(f.config)
+	f.config = file
+	return err
+}
+
+// switchOne changes one engine's configuration, and says whether there is something to
+// change.
+func (f *switchFlags) switchOne(ctx context.Context, w io.Writer, color bool, s runtimes.System, e runtimes.Engine) (changes bool, err error) {
+	version := cmp.Or(f.engineVersion, e.Version)
+	if version == "" {
+		if e.Err != nil {
+			return false, fmt.Errorf("%w: name its version with --engine-version", e.Err)
+		}
+		return false, errors.New("it is not installed: name its version with --engine-version if it is to be")
+	}
+	request := runtimes.Request{Engine: e.Name, Version: version, Config: f.config, SpecDirs: f.specDirs}
+	// The program checks what is for its version.
+	if version == e.Version && !f.noValidate {
+		request.Program = e.Program
+	}
+	plan := s.Disable
+	if f.on {
+		plan = s.Enable
+	}
+	p, err := plan(request)
+	if err != nil {
+		return false, err
+	}
+	if len(p.Changes) == 0 {
+		slog.Info("nothing to do", "engine", e.Name, "version", version, "cdi", p.Engine.CDI)
+		return false, nil
+	}
+	if _, err := io.WriteString(w, paintDiff(p.Diff(), color)); err != nil {
+		return true, err
+	}
+	if err := p.Check(ctx); err != nil {
+		return true, err
+	}
+	if f.dryRun {
+		return true, nil
+	}
+	done, err := p.Apply(ctx, f.restart)
+	if err != nil {
+		return true, err
+	}
+	fields := []any{"engine", e.Name, "files", strings.Join(done.Files, ",")}
+	if len(done.Backups) > 0 {
+		fields = append(fields, "backups", strings.Join(done.Backups, ","))
+	}
+	switch {
+	case done.Restarted != "":
+		fields = append(fields, "restarted", done.Restarted)
+	case p.Engine.Service != "" && s.Root == "/":
+		fields = append(fields, "next", "systemctl restart "+strings.TrimSuffix(p.Engine.Service, ".service"))
+	}
+	slog.Info("changed", fields...)
+	return true, nil
+}
+
+// paintDiff gives lines that come and go their colours.
+func paintDiff(text string, color bool) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		body := strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "--- "), strings.HasPrefix(line, "+++ "):
+			body = table.Bold.Paint(body, color)
+		case strings.HasPrefix(line, "+"):
+			body = table.Green.Paint(body, color)
+		case strings.HasPrefix(line, "-"):
+			body = table.Red.Paint(body, color)
+		}
+		b.WriteString(body + line[len(strings.TrimSuffix(line, "\n")):])
+	}
+	return b.String()
+}

@@ -1,0 +1,365 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/kmod"
+	"github.com/cdigen/cdigen/internal/table"
+)
+
+func newSystem() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "system",
+		Short: "Make what the driver needs of the host: device nodes and their links",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newDeviceNodes(), newDevChar())
+	return cmd
+}
+
+// systemChange is one thing that is to be done to the host, or was.
+type systemChange struct {
+	// Do is load, make, replace, mend or remove.
+	Do string `json:"do"`
+	// Kind is kernel-module, device-node or link.
+	Kind string `json:"kind"`
+	// Path of a node or link on this machine; the name of a module.
+	Path string `json:"path"`
+	// Is and Was are a node's numbers, mode and owner, or a link's target.
+	Is      string `json:"is,omitempty"`
+	Was     string `json:"was,omitempty"`
+	Purpose string `json:"purpose,omitempty"`
+	Done    bool   `json:"done"`
+	Error   string `json:"error,omitempty"`
+}
+
+// systemFlags are the options of commands that change the host.
+type systemFlags struct {
+	host                       hostFlags
+	dryRun, force, loadModules bool
+	output                     string
+	changes                    []systemChange
+	// problems are why something cannot be known or done, where no change stands for it.
+	problems []string
+}
+
+var systemFormats = []string{"table", "json"}
+
+func (f *systemFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.BoolVar(&f.dryRun, "dry-run", false, "change nothing, and print what would be done")
+	flags.BoolVar(&f.force, "force", false, "also where the driver was told that nodes are not user space's to change (NVreg_ModifyDeviceFiles=0)")
+	flags.BoolVar(&f.loadModules, "load-kernel-modules", false, "load nvidia, nvidia-uvm and nvidia-modeset first, with the modprobe of the driver root")
+	addOutputFormat(flags, &f.output, systemFormats...)
+	f.host.addRoots(flags)
+}
+
+// open opens the host and loads its modules if they are to be. Ready is false when that
+// is all there is to do: what comes after it shows when the driver is really loaded.
+func (f *systemFlags) open(cmd *cobra.Command) (host discover.Host, ready bool, err error) {
+	if host, err = f.reopen(); err != nil {
+		return host, false, err
+	}
+	for _, m := range discover.KernelModules(host) {
+		switch {
+		case m.Loaded:
+			continue
+		case !f.loadModules && m.Required:
+			return host, false, &exitError{exitNoDevices, fmt.Errorf("%w: run modprobe nvidia, add --load-kernel-modules, or install the driver", discover.ErrNotLoaded)}
+		case !f.loadModules:
+			continue
+		}
+		c := systemChange{Do: "load", Kind: "kernel-module", Path: m.Name, Purpose: m.Purpose}
+		if !f.dryRun {
+			err := kmod.Load(cmd.Context(), f.host.driverRoot, m.Name)
+			switch {
+			case err != nil && m.Required:
+				return host, false, &exitError{exitNoDevices, err}
+			case err != nil:
+				// Not every host has it. A node that is missed for want of it is told.
+				fmt.Fprintf(os.Stderr, "%s: %v\n", cmd.CommandPath(), err)
+				continue
+			}
+			c.Done = true
+		}
+		ready = ready || m.Required
+		f.changes = append(f.changes, c)
+	}
+	if f.dryRun && ready {
+		return host, false, nil
+	}
+	// A host remembers what was not there.
+	host, err = f.reopen()
+	return host, true, err
+}
+
+func (f *systemFlags) reopen() (discover.Host, error) {
+	if err := checkOutputFormat(f.output, systemFormats...); err != nil {
+		return discover.Host{}, err
+	}
+	if f.host.devNodes != "" && !f.dryRun {
+		return discover.Host{}, usageError(errors.New("--dev-nodes: nodes of a table cannot be changed: add --dry-run"))
+	}
+	host, err := f.host.host()
+	if err != nil {
+		return host, err
+	}
+	if info, err := os.Stat(filepath.Join(f.host.devRoot, "dev")); err != nil || !info.IsDir() {
+		return host, usageError(fmt.Errorf("--dev-root %s: there is no directory dev in it", f.host.devRoot))
+	}
+	return host, nil
+}
+
+// cannot records why some of the expected nodes cannot be.
+func (f *systemFlags) cannot(err error) {
+	for _, err := range unjoined(err) {
+		var node *discover.NodeError
+		switch {
+		case !errors.As(err, &node):
+			f.problem(err)
+		case node.Module != "" && f.loadModules && f.dryRun: // it will be loaded
+		default:
+			f.record(systemChange{Do: "make", Kind: "device-node", Path: node.Path}, node.Err)
+		}
+	}
+}
+
+func (f *systemFlags) problem(err error) {
+	if !slices.Contains(f.problems, err.Error()) {
+		f.problems = append(f.problems, err.Error())
+	}
+}
+
+// unjoined are the errors that errors.Join has made one.
+func unjoined(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}
+
+// nodes makes nodes that are missing and repairs those that are wrong. It returns all
+// that should be there.
+func (f *systemFlags) nodes(host discover.Host, o discover.NodeOptions) ([]discover.ExpectedNode, error) {
+	nodes, err := discover.ExpectedNodes(host, o)
+	f.cannot(err)
+	root, err := os.OpenRoot(f.host.devRoot)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	for _, n := range nodes {
+		node := deviceNode(n)
+		do, was, err := devnode.Check(host.Dev, node)
+		if do == devnode.None && err == nil {
+			continue
+		}
+		c := systemChange{
+			Do: cmp.Or(string(do), "make"), Kind: "device-node", Path: host.Dev.HostPath(n.Path), Was: was, Purpose: n.Purpose,
+			Is: fmt.Sprintf("%d:%d %04o %d:%d", n.Major, n.Minor, n.Mode, n.UID, n.GID),
+		}
+		switch {
+		case err == nil && n.Unmanaged && !f.force:
+			err = errors.New("the driver was told that its nodes are not user space's to change (NVreg_ModifyDeviceFiles=0): add --force, or do it by a rule of udev's")
+		case err == nil && !f.dryRun:
+			var did devnode.Action
+			if did, err = devnode.Apply(root, node); did == devnode.None && err == nil {
+				continue // somebody else was faster
+			}
+			c.Done = err == nil
+		}
+		f.record(c, err)
+	}
+	return nodes, nil
+}
+
+// record adds a change that was made, is to be made, or could not be made for a reason.
+func (f *systemFlags) record(c systemChange, err error) {
+	switch {
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		err = fmt.Errorf("%w: run as root, not in a container", reason(err))
+	case err != nil:
+		err = reason(err)
+	}
+	if err != nil {
+		c.Error = err.Error()
+	}
+	if !slices.Contains(f.changes, c) {
+		f.changes = append(f.changes, c)
+	}
+}
+
+// deviceNode is an expected node for the package that makes it.
+func deviceNode(n discover.ExpectedNode) devnode.Node {
+	return devnode.Node{Name: n.Path[1:], Major: n.Major, Minor: n.Minor, Mode: n.Mode, UID: n.UID, GID: n.GID}
+}
+
+// report prints what was done, and makes an exit status of it.
+func (f *systemFlags) report(cmd *cobra.Command, allRight string) error {
+	var failed []systemChange
+	for _, c := range f.changes {
+		if c.Error != "" {
+			failed = append(failed, c)
+		}
+	}
+	if err := f.write(cmd); err != nil {
+		return err
+	}
+	for _, p := range f.problems {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", cmd.CommandPath(), oneLine(p))
+	}
+	told := map[string]bool{}
+	for _, c := range failed {
+		if told[c.Error] {
+			continue
+		}
+		told[c.Error] = true
+		n := 0
+		for _, other := range failed {
+			if other.Error == c.Error {
+				n++
+			}
+		}
+		who := c.Path
+		if n > 1 {
+			who = fmt.Sprintf("%s and %d others", c.Path, n-1)
+		}
+		fmt.Fprintf(os.Stderr, "%s: %s: %s\n", cmd.CommandPath(), oneLine(who), oneLine(c.Error))
+	}
+	switch all, bad := len(f.changes)+len(f.problems), len(failed)+len(f.problems); {
+	case bad > 0:
+		return fmt.Errorf("%d of %d changes failed", bad, all)
+	case all == 0:
+		fmt.Fprintf(os.Stderr, "%s: nothing to do: %s\n", cmd.CommandPath(), allRight)
+	case f.dryRun:
+		return &exitError{exitStale, fmt.Errorf("%d changes to make", all)}
+	}
+	return nil
+}
+
+// The words for changes that were made, are to be made, and could not be made.
+var changeWords = map[string][3]string{
+	"load":    {"loaded", "to load", "not loaded"},
+	"make":    {"made", "to make", "not made"},
+	"replace": {"replaced", "to replace", "not replaced"},
+	"mend":    {"mended", "to mend", "not mended"},
+	"remove":  {"removed", "to remove", "not removed"},
+}
+
+func (f *systemFlags) write(cmd *cobra.Command) error {
+	w := cmd.OutOrStdout()
+	if f.output == "json" {
+		if f.changes == nil {
+			f.changes = []systemChange{}
+		}
+		return writeJSON(w, f.changes)
+	}
+	if len(f.changes) == 0 {
+		return nil
+	}
+	color := colored(cmd)
+	header := []string{"CHANGE", "PATH", "IS"}
+	was := slices.ContainsFunc(f.changes, func(c systemChange) bool { return c.Was != "" })
+	purpose := slices.ContainsFunc(f.changes, func(c systemChange) bool { return c.Purpose != "" })
+	if was {
+		header = append(header, "WAS")
+	}
+	if purpose {
+		header = append(header, "FOR")
+	}
+	t := table.New(w, header...)
+	for _, c := range f.changes {
+		words, is := changeWords[c.Do], c.Is
+		word, paint := words[0], table.Green
+		switch {
+		case c.Error != "":
+			word, paint, is = words[2], table.Red, ""
+		case f.dryRun:
+			word, paint = words[1], table.Yellow
+		}
+		row := []string{paint.Paint(word, color), oneLine(c.Path), dash(is)}
+		if was {
+			row = append(row, dash(c.Was))
+		}
+		if purpose {
+			row = append(row, dash(c.Purpose))
+		}
+		t.Row(row...)
+	}
+	return t.Flush()
+}
+
+func newDeviceNodes() *cobra.Command {
+	var (
+		f        systemFlags
+		control  bool
+		channels []string
+	)
+	cmd := &cobra.Command{
+		Use:   "create-device-nodes",
+		Short: "Make the device nodes that the driver should have, and repair wrong ones",
+		Long: `create-device-nodes makes the device nodes of the loaded driver that are missing:
+
+  control nodes  nvidiactl, nvidia-uvm, nvidia-uvm-tools, nvidia-modeset (when its
+                 module is loaded)
+  GPUs           nvidia0 and so on, by the minor numbers of the GPUs
+  capabilities   nvidia-caps/*: to configure and to monitor MIG, of each MIG instance
+                 that exists, to manage NVLink and IMEX
+  NVSwitches     nvidia-nvswitchctl, nvidia-nvswitch0 and so on, nvidia-nvlink, on
+                 hosts that have NVSwitches
+  IMEX channels  those of --imex-channels, and channel 0 where the driver was told to
+                 make it; those that have a node are checked
+
+A node with the numbers of another boot or driver, and what is no device node, is
+replaced; a wrong mode or owner is mended. All is taken from /proc: numbers from
+/proc/devices, mode and owner from the driver's parameters. NVML is not needed.
+
+When one node fails the others are made nevertheless. Standard output has a line for
+each change; "is" and "was" are numbers, mode and owner.
+
+Exit statuses:
+  0  all nodes are right now, or were
+  1  some failed, or may not be made (NVreg_ModifyDeviceFiles=0, see --force)
+  2  unusable flags or arguments
+  3  the driver is not loaded
+  5  --dry-run, and there is something to do`,
+		Example: `  cdigen system create-device-nodes --load-kernel-modules
+  cdigen system create-device-nodes --dry-run -o json
+  cdigen system create-device-nodes --imex-channels 0,2-5`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			imex, err := discover.ParseIMEXChannels(channels)
+			if err != nil {
+				return usageError(fmt.Errorf("--imex-channels: %w", err))
+			}
+			if control && len(imex) > 0 {
+				return usageError(errors.New("--imex-channels: not with --control-devices"))
+			}
+			host, ready, err := f.open(cmd)
+			if err == nil && ready {
+				_, err = f.nodes(host, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex})
+			}
+			if err != nil {
+				return err
+			}
+			return f.report(cmd, "all device nodes are right")
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&control, "control-devices", false, "make the control nodes only")
+	flags.StringSliceVar(&channels, "imex-channels", nil, "`channels` for IMEX (memory that hosts share) to make nodes for: 0,2-5")
+	f.add(cmd)
+	return cmd
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/spec"
+)
+
+func newTransform() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "transform",
+		Short: "Change a spec for another place",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newTransformRoot())
+	return cmd
+}
+
+// transformFlags are the options of transform root.
+type transformFlags struct {
+	root          spec.RootTransform
+	input, output string
+	lockTimeout   time.Duration
+	log           logFlags
+}
+
+func newTransformRoot() *cobra.Command {
+	var f transformFlags
+	side := string(spec.HostSide)
+	cmd := &cobra.Command{
+		Use:   "root --from DIR --to DIR",
+		Short: "Move the paths of a spec from below one directory to another",
+		Long: `root moves the paths of a spec that are below --from to the same places below --to.
+Whole components count: /driver has nothing to do with /driver-backup.
+
+--relative-to host (the default) moves host paths: of mounts, of device nodes (one
+without a hostPath is given it), the programs of hooks, their variables, and those
+of their arguments that name files of the host.
+
+--relative-to container moves container paths: of mounts, of device nodes (what they
+are on the host stays), the variables of the container, and the other arguments of
+hooks. The program and variables of a startContainer hook are the container's.
+
+Which arguments are whose is known of cdigen-hook, nvidia-cdi-hook and nvidia-ctk. With
+other programs they are the container's for createContainer and startContainer hooks,
+and the host's for all others. Paths are found alone, after "=", and in lists with ":"
+or "::".
+
+The spec gets the lowest cdiVersion that it needs then, which may be below the one it
+had. A file is replaced in one step and not touched when nothing changes.
+
+Exit statuses:
+  0  written, also when there was no path to move, which is told
+  1  failed, for instance because it is no valid spec
+  2  unusable flags or arguments`,
+		Example: `  cdigen transform root --from / --to /run/nvidia/driver <driver.yaml >host.yaml
+  cdigen transform root --from /host --to / --input /etc/cdi/nvidia.yaml --output /etc/cdi/nvidia.yaml
+  cdigen transform root --relative-to container --from /usr/lib64 --to /usr/local/nvidia/lib64 --input a.yaml`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.root.Side = spec.Side(side)
+			return f.run(cmd)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.root.From, "from", "", "`directory` that paths are below (required)")
+	flags.StringVar(&f.root.To, "to", "", "`directory` that they are to be below (required)")
+	flags.StringVar(&side, "relative-to", side, "whose paths: host or container")
+	setValues(flags, "relative-to", string(spec.HostSide), string(spec.ContainerSide))
+	flags.StringVar(&f.input, "input", "-", "`file` with the spec; - is standard input")
+	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write, .yaml or .json; - is standard output, in the format of the input")
+	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
+	f.log.add(flags)
+	return cmd
+}
+
+func (f *transformFlags) run(cmd *cobra.Command) error {
+	if err := f.log.set(); err != nil {
+		return err
+	}
+	if err := f.root.Check(); err != nil {
+		return usageError(fmt.Errorf("--%w", err))
+	}
+	s, format, err := f.read(cmd)
+	if err != nil {
+		return err
+	}
+	moved, count, err := f.root.Apply(s)
+	if err != nil {
+		return err
+	}
+	if count == 0 {
+		fmt.Fprintf(os.Stderr, "%s: no path of the %s is below %s: none moved\n", cmd.CommandPath(), f.root.Side, f.root.From)
+	}
+	switch filepath.Ext(f.output) {
+	case ".yaml":
+		format = spec.YAML
+	case ".json":
+		format = spec.JSON
+	}
+	data, err := spec.Encode(moved, format)
+	if err != nil {
+		return err
+	}
+	if f.output == "-" || f.output == "" { // as nvidia-ctk has it
+		if err := spec.Validate(data); err != nil {
+			return fmt.Errorf("the spec would not be valid any more: %w", err)
+		}
+		_, err := cmd.OutOrStdout().Write(data)
+		return err
+	}
+	outcome, err := spec.Publish(cmd.Context(), f.output, data, spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: f.lockTimeout})
+	if err != nil {
+		return err
+	}
+	slog.Info(string(outcome), "path", f.output, "moved", count, "cdiVersion", moved.Version)
+	return nil
+}
+
+// read reads the spec.
+func (f *transformFlags) read(cmd *cobra.Command) (*specs.Spec, spec.Format, error) {
+	name := f.input
+	var data []byte
+	var err error
+	if f.input == "-" {
+		name = "standard input"
+		data, err = io.ReadAll(cmd.InOrStdin())
+	} else {
+		data, err = os.ReadFile(f.input)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("read the spec: %w", err)
+	}
+	s, format, err := spec.Parse(data)
+	if err != nil {
+		return nil, "", fmt.Errorf("read the spec from %s: %w", name, err)
+	}
+	return s, format, nil
+}

@@ -1,0 +1,285 @@
+// Package configedit changes single settings of configuration files that people
+// wrote, in JSON and TOML, and leaves all else in them as it is: comments, order,
+// indentation, quotes, ends of lines, a byte order mark, a last line without end.
+//
+// [ParseJSON] and [ParseTOML] read a file, whose settings Bool and Strings give; what
+// is not valid is an [Error] with line and column. Set and Prepend then change one
+// setting, named by its path from the root. They find the place with a parser that
+// keeps positions and put the new text there, so no other byte can change. Then they
+// read the result again and compare it with what was meant: where anything but that
+// setting has another meaning, they change nothing and return an error.
+//
+// The package knows no file names and no engines.
+package configedit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Error says what is wrong with a file, and where.
+type Error struct {
+	// Line and Column count from 1, columns in characters. They are 0 when the place
+	// is not known.
+	Line, Column int
+	Message      string
+}
+
+// Error is "3:14: message".
+func (e *Error) Error() string {
+	if e.Line == 0 {
+		return e.Message
+	}
+	return fmt.Sprintf("%d:%d: %s", e.Line, e.Column, e.Message)
+}
+
+// errorAt makes an Error for an offset in a text.
+func errorAt(text []byte, offset int, format string, args ...any) *Error {
+	before := text[:min(max(offset, 0), len(text))]
+	line := before[bytes.LastIndexByte(before, '\n')+1:]
+	return &Error{1 + bytes.Count(before, []byte{'\n'}), 1 + utf8.RuneCount(line), fmt.Sprintf(format, args...)}
+}
+
+// byteOrderMark of UTF-8, which some editors write.
+var byteOrderMark = []byte("\ufeff")
+
+// decode takes the byte order mark off and refuses what is not UTF-8.
+func decode(data []byte) (mark, text []byte, err error) {
+	if bytes.HasPrefix(data, []byte{0xfe, 0xff}) || bytes.HasPrefix(data, []byte{0xff, 0xfe}) {
+		return nil, nil, &Error{1, 1, "it is in UTF-16: convert it to UTF-8"}
+	}
+	text = bytes.TrimPrefix(data, byteOrderMark)
+	mark = data[:len(data)-len(text)]
+	if utf8.Valid(text) {
+		return mark, text, nil
+	}
+	offset := 0
+	for {
+		r, size := utf8.DecodeRune(text[offset:])
+		if r == utf8.RuneError && size <= 1 {
+			return nil, nil, errorAt(text, offset, "it is not UTF-8")
+		}
+		offset += size
+	}
+}
+
+// splice is a replacement of text[start:end].
+type splice struct {
+	start, end int
+	text       string
+}
+
+// apply makes replacements, which must not overlap.
+func apply(text []byte, splices ...splice) []byte {
+	slices.SortFunc(splices, func(a, b splice) int { return a.start - b.start })
+	var out []byte
+	at := 0
+	for _, s := range splices {
+		out = append(append(out, text[at:s.start]...), s.text...)
+		at = s.end
+	}
+	return append(out, text[at:]...)
+}
+
+// endOfLine that the text uses: that of its first line.
+func endOfLine(text []byte) string {
+	if i := bytes.IndexByte(text, '\n'); i > 0 && text[i-1] == '\r' {
+		return "\r\n"
+	}
+	return "\n"
+}
+
+// lineStart is the offset of the line that an offset is in.
+func lineStart(text []byte, offset int) int { return bytes.LastIndexByte(text[:offset], '\n') + 1 }
+
+// lineEnd is the offset behind that line's end, or the end of the text.
+func lineEnd(text []byte, offset int) int {
+	if i := bytes.IndexByte(text[offset:], '\n'); i >= 0 {
+		return offset + i + 1
+	}
+	return len(text)
+}
+
+// indentation is the white space that the line of an offset begins with.
+func indentation(text []byte, offset int) string {
+	line := text[lineStart(text, offset):]
+	return string(line[:len(line)-len(bytes.TrimLeft(line, " \t"))])
+}
+
+// startsLine says whether nothing but white space is before the offset in its line.
+func startsLine(text []byte, offset int) bool {
+	return len(bytes.TrimLeft(text[lineStart(text, offset):offset], " \t")) == 0
+}
+
+// lookup follows a path through tables.
+func lookup(values map[string]any, path []string) (any, bool) {
+	v := any(values)
+	for _, key := range path {
+		table, _ := v.(map[string]any)
+		inner, ok := table[key]
+		if !ok {
+			return nil, false
+		}
+		v = inner
+	}
+	return v, true
+}
+
+// with is a copy of the tables in which the path has the value.
+func with(values map[string]any, path []string, value any) map[string]any {
+	changed := make(map[string]any, len(values)+1)
+	for k, v := range values {
+		changed[k] = v
+	}
+	if len(path) > 1 {
+		inner, _ := changed[path[0]].(map[string]any)
+		value = with(inner, path[1:], value)
+	}
+	changed[path[0]] = value
+	return changed
+}
+
+// With is a copy of parsed tables in which the setting at the path has the value, a
+// bool or a []string.
+func With(values map[string]any, value any, path ...string) map[string]any {
+	return with(values, path, general(value))
+}
+
+// Equal says whether two values are the same, as parsers return them.
+func Equal(a, b any) bool {
+	switch a := a.(type) {
+	case map[string]any:
+		b, ok := b.(map[string]any)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		for k := range a {
+			if v, ok := b[k]; !ok || !Equal(a[k], v) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		b, ok := b.([]any)
+		return ok && slices.EqualFunc(a, b, Equal)
+	case float64:
+		b, ok := b.(float64)
+		return ok && (a == b || math.IsNaN(a) && math.IsNaN(b))
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// general is a value as parsers return it.
+func general(value any) any {
+	list, ok := value.([]string)
+	if !ok {
+		return value
+	}
+	all := make([]any, 0, len(list))
+	for _, s := range list {
+		all = append(all, s)
+	}
+	return all
+}
+
+// errOtherMeaning ends an edit that would have changed something else too.
+var errOtherMeaning = errors.New("the file is written in a way that cdigen cannot change safely: change the setting by hand")
+
+// describe a value that is of the wrong type.
+func (s *settings) describe(v any) string {
+	switch v.(type) {
+	case map[string]any:
+		return s.table
+	case []any:
+		return "a list"
+	case string:
+		return "a string"
+	case bool:
+		return "true or false"
+	case nil:
+		return "null"
+	}
+	return "a number or date"
+}
+
+// name of a setting for people.
+func name(path []string) string { return strings.Join(path, ".") }
+
+// settings are what a file says, whatever its format.
+type settings struct {
+	text   []byte
+	values map[string]any
+	// table is what the format calls a group of settings.
+	table string
+	// find gives the offset of a setting's value in text.
+	find func(path []string) (offset int, ok bool)
+}
+
+// Values are all settings of the file, as maps, slices, strings, bools and the numbers
+// and dates of the format's parser. They are not to be changed.
+func (s *settings) Values() map[string]any { return s.values }
+
+// Bool gives a setting that is true or false; set is false when the file has none.
+func (s *settings) Bool(path ...string) (value, set bool, err error) {
+	v, ok, err := s.Value(path...)
+	if !ok || err != nil {
+		return false, false, err
+	}
+	value, ok = v.(bool)
+	if !ok {
+		return false, false, s.Errorf(path, "%s is %s, not true or false", name(path), s.describe(v))
+	}
+	return value, true, nil
+}
+
+// Strings gives a setting that is a list of strings; set is false when the file has
+// none.
+func (s *settings) Strings(path ...string) (value []string, set bool, err error) {
+	v, ok, err := s.Value(path...)
+	if !ok || err != nil {
+		return nil, false, err
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return nil, false, s.Errorf(path, "%s is %s, not a list of strings", name(path), s.describe(v))
+	}
+	value = make([]string, 0, len(list))
+	for _, element := range list {
+		text, ok := element.(string)
+		if !ok {
+			return nil, false, s.Errorf(path, "%s has %s in it, and not only strings", name(path), s.describe(element))
+		}
+		value = append(value, text)
+	}
+	return value, true, nil
+}
+
+// Value gives a setting of whatever type. What should be a table on the way to it and is
+// none is an error.
+func (s *settings) Value(path ...string) (value any, set bool, err error) {
+	for i := 1; i < len(path); i++ {
+		v, ok := lookup(s.values, path[:i])
+		if !ok {
+			return nil, false, nil
+		}
+		if _, isTable := v.(map[string]any); !isTable {
+			return nil, false, s.Errorf(path[:i], "%s is %s, not %s", name(path[:i]), s.describe(v), s.table)
+		}
+	}
+	value, set = lookup(s.values, path)
+	return value, set, nil
+}
+
+// Errorf makes an error about a setting, with its place.
+func (s *settings) Errorf(path []string, format string, args ...any) error {
+	if offset, ok := s.find(path); ok {
+		return errorAt(s.text, offset, format, args...)
+	}
+	return &Error{Message: fmt.Sprintf(format, args...)}
+}

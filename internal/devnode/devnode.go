@@ -1,0 +1,241 @@
+package devnode
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Node is a character device node as it should be.
+type Node struct {
+	// Name is the path below the root, with slashes and without a leading one: "dev/null".
+	Name         string
+	Major, Minor uint32
+	// Mode has permission bits only.
+	Mode     fs.FileMode
+	UID, GID uint32
+}
+
+// Action is what is to be done about a node or a link.
+type Action string
+
+// The actions.
+const (
+	// None: it is as it should be.
+	None Action = ""
+	// Make one that is missing.
+	Make Action = "make"
+	// Replace what is there and is something else.
+	Replace Action = "replace"
+	// Mend the mode or the owner of a node.
+	Mend Action = "mend"
+	// Remove a link that leads nowhere.
+	Remove Action = "remove"
+)
+
+// Lstater describes files below a root without following a link at the name itself.
+// [os.Root] is one.
+type Lstater interface {
+	Lstat(name string) (fs.FileInfo, error)
+}
+
+// Check says what is to be done about a node. Was describes what is there instead; it is
+// empty when nothing is there or all is well.
+func Check(root Lstater, n Node) (do Action, was string, err error) {
+	info, err := root.Lstat(n.Name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Make, "", nil
+	}
+	if err != nil {
+		return None, "", err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode()&fs.ModeCharDevice == 0 {
+		return Replace, kind(info.Mode()), nil
+	}
+	major, minor := numbers(stat)
+	switch {
+	case major != n.Major || minor != n.Minor:
+		return Replace, fmt.Sprintf("%d:%d", major, minor), nil
+	case info.Mode().Perm() != n.Mode.Perm() || stat.Uid != n.UID || stat.Gid != n.GID:
+		return Mend, fmt.Sprintf("%04o %d:%d", info.Mode().Perm(), stat.Uid, stat.Gid), nil
+	}
+	return None, "", nil
+}
+
+// numbers of a device node.
+func numbers(stat *syscall.Stat_t) (major, minor uint32) {
+	dev := uint64(stat.Rdev) //nolint:unconvert // 32 bits wide on some architectures
+	return unix.Major(dev), unix.Minor(dev)
+}
+
+// kind of a file in words.
+func kind(mode fs.FileMode) string {
+	switch {
+	case mode.IsRegular():
+		return "a regular file"
+	case mode.IsDir():
+		return "a directory"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case mode&fs.ModeDevice != 0:
+		return "a block device"
+	}
+	return "neither file nor device"
+}
+
+// attempts is how often a node is looked at again that somebody else made or removed
+// between two steps.
+const attempts = 5
+
+// Apply makes a node what it should be, and says what it did. Missing directories are
+// made with mode 0755. A directory in the node's place is removed when it is empty: a
+// container engine that was to mount the missing node may have left it.
+func Apply(root *os.Root, n Node) (did Action, err error) {
+	for range attempts {
+		do, _, err := Check(root, n)
+		if err != nil {
+			return did, err
+		}
+		switch do {
+		case None:
+			return did, nil
+		case Mend:
+			err = mend(root, n)
+		default:
+			err = put(root, n, do)
+		}
+		switch {
+		case err == nil:
+			did = do // and looked at once more
+		case !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT):
+			return None, err
+		}
+	}
+	return None, fmt.Errorf("%s: %w", n.Name, errUnstable)
+}
+
+var errUnstable = errors.New("it does not stay as it is made: another program changes it")
+
+// put makes a node under a temporary name and gives it its own.
+func put(root *os.Root, n Node, do Action) error {
+	dir, err := openDirectory(root, path.Dir(n.Name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	fd, base := int(dir.Fd()), path.Base(n.Name)
+	temporary := temporaryName(base)
+	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: n.Name, Err: err} }
+	if err := unix.Mknodat(fd, temporary, unix.S_IFCHR, int(unix.Mkdev(n.Major, n.Minor))); err != nil {
+		return fail("mknod", err)
+	}
+	defer func() { _ = unix.Unlinkat(fd, temporary, 0) }() // not there any more when all went well
+	// Nobody may open it before it has its owner.
+	if err := unix.Fchownat(fd, temporary, int(n.UID), int(n.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fail("chown", err)
+	}
+	if err := unix.Fchmodat(fd, temporary, uint32(n.Mode.Perm()), 0); err != nil {
+		return fail("chmod", err)
+	}
+	if err := rename(fd, temporary, base, do); err != nil {
+		return fail("rename", err)
+	}
+	return nil
+}
+
+// temporaryName is one that no program takes for a node, and nobody else has.
+func temporaryName(base string) string {
+	return "." + base + "." + strconv.FormatUint(rand.Uint64(), 36) + ".tmp" //nolint:gosec // no secret
+}
+
+// rename gives a temporary file its name. One that is to be made does not replace what
+// somebody else has made meanwhile.
+func rename(dir int, temporary, name string, do Action) error {
+	if do == Make {
+		err := unix.Renameat2(dir, temporary, dir, name, unix.RENAME_NOREPLACE)
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+			return err
+		}
+		// A file system without it.
+		return unix.Linkat(dir, temporary, dir, name, 0)
+	}
+	err := unix.Renameat(dir, temporary, dir, name)
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR) {
+		if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil {
+			return err
+		}
+		return unix.Renameat(dir, temporary, dir, name)
+	}
+	return err
+}
+
+// openDirectory opens a directory below the root, and makes it and its parents first
+// where they are missing.
+func openDirectory(root *os.Root, name string) (*os.File, error) {
+	dir, err := root.Open(name)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return dir, err
+	}
+	if parent := path.Dir(name); parent != "." {
+		d, err := openDirectory(root, parent)
+		if err != nil {
+			return nil, err
+		}
+		_ = d.Close()
+	}
+	switch err := root.Mkdir(name, 0o755); {
+	case err == nil:
+		if err := root.Chmod(name, 0o755); err != nil { // whatever the umask is
+			return nil, err
+		}
+	case !errors.Is(err, fs.ErrExist):
+		return nil, err
+	}
+	return root.Open(name)
+}
+
+// mend gives a node its mode and owner through a handle, which is still the same node
+// when somebody replaces it meanwhile.
+func mend(root *os.Root, n Node) error {
+	dir, err := root.Open(path.Dir(n.Name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: n.Name, Err: err} }
+	// O_PATH: the driver is not asked, as it would be for a device that is opened.
+	fd, err := unix.Openat(int(dir.Fd()), path.Base(n.Name), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail("open", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return fail("stat", err)
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFCHR || stat.Rdev != unix.Mkdev(n.Major, n.Minor) {
+		return fail("open", unix.EEXIST) // something else meanwhile
+	}
+	if stat.Uid != n.UID || stat.Gid != n.GID {
+		if err := unix.Fchownat(fd, "", int(n.UID), int(n.GID), unix.AT_EMPTY_PATH); err != nil {
+			return fail("chown", err)
+		}
+	}
+	// fchmod(2) does not take such a handle; fchmodat2(2) does, from Linux 6.6 on.
+	err = unix.Fchmodat(fd, "", uint32(n.Mode.Perm()), unix.AT_EMPTY_PATH)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		err = unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), uint32(n.Mode.Perm()))
+	}
+	if err != nil {
+		return fail("chmod", err)
+	}
+	return nil
+}

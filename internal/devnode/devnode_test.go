@@ -1,0 +1,232 @@
+package devnode
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/hosttest"
+)
+
+// null stands for the nodes of a driver: its numbers are those of /dev/null, whatever its
+// name.
+var null = Node{Name: "dev/null", Major: 1, Minor: 3, Mode: 0o640, UID: 7, GID: 44}
+
+// openRoot makes a root with a directory dev. Nodes take root's rights.
+func openRoot(t *testing.T) (*os.Root, string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "dev"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = root.Close() })
+	return root, dir
+}
+
+func needsMknod(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("device nodes are made by root")
+	}
+}
+
+func mknod(t *testing.T, path string, n Node) {
+	t.Helper()
+	if err := unix.Mknod(path, unix.S_IFCHR, int(unix.Mkdev(n.Major, n.Minor))); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chown(path, int(n.UID), int(n.GID)), os.Chmod(path, n.Mode)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// isRight fails the test unless a node is what it should be and nothing lies beside it.
+func isRight(t *testing.T, root *os.Root, n Node) {
+	t.Helper()
+	if do, was, err := Check(root, n); do != None || was != "" || err != nil {
+		t.Errorf("%s: still to %s, was %q, %v", n.Name, do, was, err)
+	}
+	dir, err := root.Open(filepath.Dir(n.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil || len(names) != 1 {
+		t.Errorf("left beside it: %v, %v", names, err)
+	}
+}
+
+func TestWhateverStandsInTheWayBecomesTheNode(t *testing.T) {
+	needsMknod(t)
+	other := null
+	other.Minor = 5
+	closed := null
+	closed.Mode = 0o600
+	foreign := null
+	foreign.UID = 0
+	for name, c := range map[string]struct {
+		before func(path string) error
+		do     Action
+		was    string
+	}{
+		"nothing":                       {func(string) error { return nil }, Make, ""},
+		"a node with another number":    {func(path string) error { mknod(t, path, other); return nil }, Replace, "1:5"},
+		"a node with another mode":      {func(path string) error { mknod(t, path, closed); return nil }, Mend, "0600 7:44"},
+		"a node of another owner":       {func(path string) error { mknod(t, path, foreign); return nil }, Mend, "0640 0:44"},
+		"a file":                        {func(path string) error { return os.WriteFile(path, []byte("x"), 0o644) }, Replace, "a regular file"},
+		"an empty directory":            {func(path string) error { return os.Mkdir(path, 0o755) }, Replace, "a directory"},
+		"a link to such a node":         {func(path string) error { return os.Symlink("/dev/null", path) }, Replace, "a symbolic link"},
+		"a link that leads nowhere":     {func(path string) error { return os.Symlink("none", path) }, Replace, "a symbolic link"},
+		"a FIFO":                        {func(path string) error { return unix.Mkfifo(path, 0o666) }, Replace, "neither file nor device"},
+		"a block device of that number": {func(path string) error { return unix.Mknod(path, unix.S_IFBLK, int(unix.Mkdev(1, 3))) }, Replace, "a block device"},
+		"the node as it should be":      {func(path string) error { mknod(t, path, null); return nil }, None, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, dir := openRoot(t)
+			if err := c.before(filepath.Join(dir, null.Name)); err != nil {
+				t.Fatal(err)
+			}
+			if do, was, err := Check(root, null); do != c.do || was != c.was || err != nil {
+				t.Errorf("check: %q, %q, %v; want %q, %q", do, was, err, c.do, c.was)
+			}
+			before, _ := root.Lstat(null.Name)
+			if did, err := Apply(root, null); did != c.do || err != nil {
+				t.Errorf("apply: %q, %v; want %q", did, err, c.do)
+			}
+			isRight(t, root, null)
+			// Who has the node mounted or open has the mended one too.
+			after, err := root.Lstat(null.Name)
+			if err != nil || c.do == Mend && !os.SameFile(before, after) {
+				t.Errorf("not the same node any more: %v", err)
+			}
+			if did, err := Apply(root, null); did != None || err != nil {
+				t.Errorf("once more: %q, %v", did, err)
+			}
+		})
+	}
+}
+
+func TestDirectoriesAreMadeReadableWhateverTheUmask(t *testing.T) {
+	needsMknod(t)
+	root, dir := openRoot(t)
+	defer unix.Umask(unix.Umask(0o077))
+	n := null
+	n.Name, n.Mode = "dev/sub/deeper/null", 0o666
+	if did, err := Apply(root, n); did != Make || err != nil {
+		t.Fatalf("%q, %v", did, err)
+	}
+	isRight(t, root, n)
+	for _, name := range []string{"dev/sub", "dev/sub/deeper"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v, %v; want 0755", name, info, err)
+		}
+	}
+}
+
+func TestADirectoryWithFilesInItStays(t *testing.T) {
+	needsMknod(t)
+	root, dir := openRoot(t)
+	file := filepath.Join(dir, null.Name, "precious")
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if did, err := Apply(root, null); did != None || !errors.Is(err, unix.ENOTEMPTY) {
+		t.Errorf("%q, %v; want an error", did, err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+	if names, err := os.ReadDir(filepath.Join(dir, "dev")); err != nil || len(names) != 1 {
+		t.Errorf("%v, %v", names, err)
+	}
+}
+
+func TestNothingIsMadeOutsideTheRoot(t *testing.T) {
+	outside := t.TempDir()
+	root, dir := openRoot(t)
+	n := null
+	n.Name = "dev/sub/null"
+	for _, target := range []string{outside, "../../" + filepath.Base(outside)} {
+		link := filepath.Join(dir, "dev/sub")
+		_ = os.Remove(link)
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+		if did, err := Apply(root, n); err == nil {
+			t.Errorf("through a link to %s: %q", target, did)
+		}
+	}
+	if names, err := os.ReadDir(outside); err != nil || len(names) > 0 {
+		t.Errorf("%v, %v", names, err)
+	}
+}
+
+func TestWhoMayNotMakeNodesIsTold(t *testing.T) {
+	root, dir := openRoot(t)
+	hosttest.WithoutRights(t, func() {
+		if did, err := Apply(root, null); did != None || !errors.Is(err, unix.EPERM) {
+			t.Errorf("%q, %v; want %v", did, err, unix.EPERM)
+		}
+	})
+	if names, err := os.ReadDir(filepath.Join(dir, "dev")); err != nil || len(names) > 0 {
+		t.Errorf("left behind: %v, %v", names, err)
+	}
+}
+
+func TestManyWhoMakeOneNodeAtOnceAreAllContent(t *testing.T) {
+	needsMknod(t)
+	for range 50 {
+		root, _ := openRoot(t)
+		var wg sync.WaitGroup
+		did, errs := make([]Action, 4), make([]error, 4)
+		for i := range errs {
+			wg.Go(func() { did[i], errs[i] = Apply(root, null) })
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil || strings.Count(fmt.Sprint(did), string(Make)) != 1 {
+			t.Errorf("%q, %v; want one who made it and no error", did, err)
+		}
+		isRight(t, root, null)
+	}
+}
+
+// As nvidia-modprobe does it: it removes the node, makes it and then gives it its mode.
+func TestAnotherProgramMayMakeTheNodeMeanwhile(t *testing.T) {
+	needsMknod(t)
+	root, dir := openRoot(t)
+	path := filepath.Join(dir, null.Name)
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for range 500 {
+			_ = os.Remove(path)
+			_ = unix.Mknod(path, unix.S_IFCHR, int(unix.Mkdev(1, 3)))
+			_ = os.Chmod(path, 0o666)
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		if _, err := Apply(root, null); err != nil && !errors.Is(err, errUnstable) {
+			t.Fatal(err)
+		}
+	}
+	isRight(t, root, null)
+}

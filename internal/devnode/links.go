@@ -1,0 +1,250 @@
+package devnode
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// CharDir is a directory /dev/char, in which <major>:<minor> is a link to the node with
+// these numbers. udev keeps it for devices that the kernel tells it of.
+type CharDir struct {
+	// Dir is the directory itself, Root the one that has dev with the nodes.
+	Dir, Root string
+	// Ours says of a node's name below the root whether links to it are kept here. Links
+	// to all others are not touched.
+	Ours func(name string) bool
+}
+
+// Link is a link as it should be.
+type Link struct {
+	// Node that it leads to: its name and numbers.
+	Node Node
+	// Optional: the link need not be there, and is not made.
+	Optional bool
+}
+
+// LinkChange is what is to be done about a link.
+type LinkChange struct {
+	Do Action
+	// Path of the link.
+	Path string
+	// Target that it gets; empty for one that is removed.
+	Target string
+	// Was is the present target, or says what else is there.
+	Was string
+	// Err says why nothing can be done.
+	Err error
+}
+
+// Plan says what is to be done so that every link that is not optional is there and
+// leads to a node of its numbers, and no link to one of our nodes leads elsewhere. The
+// changes come in order of numbers.
+func (c CharDir) Plan(links []Link, root Lstater) ([]LinkChange, error) {
+	entries, err := os.ReadDir(c.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	present := map[string]fs.DirEntry{}
+	for _, e := range entries {
+		if _, _, ok := parseNumbers(e.Name()); ok {
+			present[e.Name()] = e
+		}
+	}
+	var list []LinkChange
+	wanted := map[string]Link{}
+	for _, l := range links {
+		name := fmt.Sprintf("%d:%d", l.Node.Major, l.Node.Minor)
+		if other, ok := wanted[name]; ok && !other.Optional {
+			continue
+		}
+		wanted[name] = l
+	}
+	for name, l := range wanted {
+		e, exists := present[name]
+		change := LinkChange{Path: filepath.Join(c.Dir, name), Target: c.target(l.Node.Name)}
+		switch {
+		case !exists && l.Optional:
+			continue
+		case !exists:
+			change.Do = Make
+		case e.Type()&fs.ModeSymlink == 0:
+			if c.isNode(change.Path, l.Node) {
+				continue
+			}
+			change.Do, change.Was, change.Err = Replace, kind(e.Type()), errors.New("it is no link: remove it")
+		default:
+			to, text, err := c.resolve(name)
+			if err != nil {
+				return nil, err
+			}
+			if to == l.Node.Name || hasNumbers(root, to, l.Node.Major, l.Node.Minor) {
+				continue
+			}
+			if l.Optional && !c.Ours(to) {
+				continue
+			}
+			change.Do, change.Was = Replace, text
+		}
+		list = append(list, change)
+	}
+	for name, e := range present {
+		if _, ok := wanted[name]; ok || e.Type()&fs.ModeSymlink == 0 {
+			continue
+		}
+		to, text, err := c.resolve(name)
+		if err != nil {
+			return nil, err
+		}
+		major, minor, _ := parseNumbers(name)
+		if c.Ours(to) && !hasNumbers(root, to, major, minor) {
+			list = append(list, LinkChange{Do: Remove, Path: filepath.Join(c.Dir, name), Was: text})
+		}
+	}
+	slices.SortFunc(list, func(a, b LinkChange) int {
+		major1, minor1, _ := parseNumbers(filepath.Base(a.Path))
+		major2, minor2, _ := parseNumbers(filepath.Base(b.Path))
+		return slices.Compare([]uint32{major1, minor1}, []uint32{major2, minor2})
+	})
+	return list, nil
+}
+
+// parseNumbers reads the name of a link.
+func parseNumbers(name string) (major, minor uint32, ok bool) {
+	first, second, ok := strings.Cut(name, ":")
+	x, err1 := strconv.ParseUint(first, 10, 32)
+	y, err2 := strconv.ParseUint(second, 10, 32)
+	return uint32(x), uint32(y), ok && err1 == nil && err2 == nil
+}
+
+// target is the text of a link to a node: relative where the directory stands beside the
+// nodes, as udev has it, so that it is right whatever the root is called.
+func (c CharDir) target(name string) string {
+	node, parent := filepath.Join(c.Root, name), filepath.Dir(c.Dir)
+	if inside(c.Root, parent) && inside(parent, node) {
+		return "../" + strings.TrimPrefix(node[len(parent):], "/")
+	}
+	return node
+}
+
+// inside says whether a path is a directory or below it.
+func inside(dir, path string) bool {
+	name, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(name)
+}
+
+// resolve is the name below the root that a link leads to, by its text alone, and the
+// text. A name outside the root begins with "..".
+func (c CharDir) resolve(link string) (name, text string, err error) {
+	text, err = os.Readlink(filepath.Join(c.Dir, link))
+	if err != nil {
+		return "", "", err
+	}
+	to := text
+	if !filepath.IsAbs(to) {
+		to = filepath.Join(c.Dir, to)
+	}
+	if !inside(c.Root, to) && filepath.IsAbs(text) && inside(c.Root, c.Dir) {
+		// For a system of its own the root is "/".
+		return path.Clean(text)[1:], text, nil
+	}
+	name, err = filepath.Rel(c.Root, to)
+	return name, text, err
+}
+
+// hasNumbers says whether a name below the root is a device node of these numbers.
+func hasNumbers(root Lstater, name string, major, minor uint32) bool {
+	if !filepath.IsLocal(name) {
+		return false
+	}
+	info, err := root.Lstat(name)
+	return err == nil && isNode(info, major, minor)
+}
+
+func isNode(info fs.FileInfo, major, minor uint32) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode()&fs.ModeCharDevice == 0 {
+		return false
+	}
+	x, y := numbers(stat)
+	return x == major && y == minor
+}
+
+// isNode says whether a path is a device node itself, of a node's numbers.
+func (c CharDir) isNode(path string, n Node) bool {
+	info, err := os.Lstat(path)
+	return err == nil && isNode(info, n.Major, n.Minor)
+}
+
+// Apply makes a change that Plan found. A directory that is missing is made with mode
+// 0755. A link that somebody else has changed meanwhile is left to them when it is
+// removed, and replaced when it should be another.
+func (c CharDir) Apply(change LinkChange) error {
+	if change.Err != nil {
+		return change.Err
+	}
+	root, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	fd, name := int(dir.Fd()), filepath.Base(change.Path)
+	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: change.Path, Err: err} }
+	if change.Do == Remove {
+		if text, err := root.Readlink(name); err != nil || text != change.Was {
+			return nil // gone, or another's
+		}
+		if err := unix.Unlinkat(fd, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fail("remove", err)
+		}
+		return nil
+	}
+	temporary := temporaryName(name)
+	if err := unix.Symlinkat(change.Target, fd, temporary); err != nil {
+		return fail("symlink", err)
+	}
+	defer func() { _ = unix.Unlinkat(fd, temporary, 0) }()
+	err = rename(fd, temporary, name, change.Do)
+	if errors.Is(err, unix.EEXIST) {
+		if text, err := root.Readlink(name); err == nil && text == change.Target {
+			return nil
+		}
+		err = rename(fd, temporary, name, Replace)
+	}
+	if err != nil {
+		return fail("rename", err)
+	}
+	return nil
+}
+
+// open opens the directory, and makes it first if need be.
+func (c CharDir) open() (*os.Root, error) {
+	root, err := os.OpenRoot(c.Dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return root, err
+	}
+	if err := os.MkdirAll(filepath.Dir(c.Dir), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(c.Dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	if err := os.Chmod(c.Dir, 0o755); err != nil { //nolint:gosec // as /dev has it
+		return nil, err
+	}
+	return os.OpenRoot(c.Dir)
+}

@@ -1,0 +1,284 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+)
+
+// Container is a running container as its engine tells of it.
+type Container struct {
+	Engine string `json:"engine"`
+	ID     string `json:"id"`
+	// PID of its first process, on the host.
+	PID int `json:"pid"`
+	// Restart are the commands that give it anew what the spec has now.
+	Restart []string `json:"-"`
+}
+
+// engineQueries are how engines are asked for a container: the answer has the
+// process number and the full ID.
+var engineQueries = []struct {
+	engine  string
+	inspect []string
+	restart string
+}{
+	{"podman", []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"}, "podman restart %s"},
+	{"docker", []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"}, "docker restart %s"},
+	// The kubelet makes another container in its place.
+	{"crictl", []string{"inspect", "--output", "go-template", "--template", "{{.info.pid}} {{.status.id}}"}, "crictl stop %s"},
+}
+
+// FindContainer asks the engines that are installed for a container by its name or
+// ID. The error is clear when none has it, or when it does not run.
+func (p *Patient) FindContainer(ctx context.Context, id string) (*Container, error) {
+	var asked []string
+	var failed error
+	for _, q := range engineQueries {
+		if !p.has(q.engine) {
+			continue
+		}
+		asked = append(asked, q.engine)
+		out, err := p.Run(ctx, q.engine, append(slices.Clone(q.inspect), id)...)
+		if err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		pid, full, _ := strings.Cut(strings.TrimSpace(out), " ")
+		n, err := strconv.Atoi(pid)
+		switch {
+		case err != nil || n < 0:
+			failed = errors.Join(failed, fmt.Errorf("%s tells no process number of %s: %q", q.engine, id, out))
+			continue
+		case n == 0:
+			return nil, fmt.Errorf("the container %s does not run: %s start %s", id, q.engine, id)
+		}
+		return &Container{Engine: q.engine, ID: full, PID: n, Restart: []string{fmt.Sprintf(q.restart, id)}}, nil
+	}
+	if asked == nil {
+		return nil, errors.New("none of podman, docker and crictl is installed: name the container's first process with --pid")
+	}
+	return nil, fmt.Errorf("no running container %s (asked %s; containers of another user's rootless engine are seen by that user only): %w", id, strings.Join(asked, ", "), failed)
+}
+
+// Compared is what a container was compared with.
+type Compared struct {
+	Nodes, Libraries int
+}
+
+// Container compares a container's device nodes and libraries with the host's.
+func (p *Patient) Container(c *Container) ([]Complaint, Compared, error) {
+	var with Compared
+	nodes, err := p.containerNodes(c)
+	if err != nil {
+		return nil, with, err
+	}
+	mounts, err := p.driverMounts(c)
+	if err != nil {
+		return nil, with, err
+	}
+	with = Compared{len(nodes), len(mounts)}
+	if len(nodes) == 0 && len(mounts) == 0 {
+		return []Complaint{{
+			ID: "container-no-gpu", Severity: Broken,
+			Message:  "The container was given no GPU.",
+			Evidence: fmt.Sprintf("no NVIDIA node in %s", p.containerRoot(c)),
+			Advice:   fmt.Sprintf("Start it with --device %s=all, or with one of the devices in cdigen list.", p.Kind),
+		}}, with, nil
+	}
+	list := p.compareNodes(c, nodes)
+	list = append(list, p.compareLibraries(c, mounts)...)
+	return append(list, p.incomplete(c, nodes, mounts)...), with, nil
+}
+
+func (p *Patient) containerRoot(c *Container) string {
+	return filepath.Join(p.Host.Proc.Path, strconv.Itoa(c.PID), "root")
+}
+
+// containerNodes are the NVIDIA and DRM nodes in a container.
+func (p *Patient) containerNodes(c *Container) (list []discover.DeviceNode, err error) {
+	root := p.containerRoot(c)
+	for _, dir := range []string{"/dev", "/dev/dri", "/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels"} {
+		entries, err := os.ReadDir(filepath.Join(root, dir))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && dir != "/dev":
+			continue
+		case errors.Is(err, fs.ErrPermission):
+			return nil, fmt.Errorf("look into the container: %w: run as root, or as the container's owner", err)
+		case err != nil:
+			return nil, fmt.Errorf("look into the container: %w", err)
+		}
+		for _, e := range entries {
+			if dir == "/dev" && !strings.HasPrefix(e.Name(), "nvidia") {
+				continue
+			}
+			var s unix.Stat_t
+			if unix.Lstat(filepath.Join(root, dir, e.Name()), &s) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
+				list = append(list, discover.DeviceNode{
+					Path: path.Join(dir, e.Name()), Major: unix.Major(uint64(s.Rdev)), Minor: unix.Minor(uint64(s.Rdev)), //nolint:unconvert // 32 bits wide on some architectures
+				})
+			}
+		}
+	}
+	return list, nil
+}
+
+// compareNodes finds nodes that have other numbers than the host's, or that the host
+// no longer has.
+func (p *Patient) compareNodes(c *Container, nodes []discover.DeviceNode) (list []Complaint) {
+	host := map[string]discover.DeviceNode{}
+	for _, n := range p.nvidiaNodes() {
+		host[n.Path] = n
+	}
+	for i := range p.Inventory.GPUs {
+		for _, n := range p.Inventory.GPUs[i].DRM {
+			host[n.Path] = n
+		}
+	}
+	for _, n := range nodes {
+		have, ok := host[n.Path]
+		switch {
+		case !ok && strings.HasPrefix(n.Path, "/dev/dri/"):
+			// Some other GPU's: the container may have it from elsewhere.
+		case !ok:
+			list = append(list, Complaint{
+				ID: "container-node-gone", Severity: Broken,
+				Message:  fmt.Sprintf("The container has %s, which the host no longer has: its GPU or MIG device is gone.", n.Path),
+				Evidence: fmt.Sprintf("%s%s is %d:%d", p.containerRoot(c), n.Path, n.Major, n.Minor),
+				Mend:     c.Restart,
+			})
+		case have.Major != n.Major || have.Minor != n.Minor:
+			list = append(list, Complaint{
+				ID: "container-node-stale", Severity: Broken,
+				Message:  fmt.Sprintf("The container's %s is another device than the host's: the driver was loaded anew since it started.", n.Path),
+				Evidence: fmt.Sprintf("%s%s is %d:%d, %s is %d:%d", p.containerRoot(c), n.Path, n.Major, n.Minor, have.HostPath, have.Major, have.Minor),
+				Mend:     c.Restart,
+			})
+		}
+	}
+	return list
+}
+
+// driverMount is a library of the driver that is mounted in a container.
+type driverMount struct {
+	target  string // in the container
+	source  string // path in the source's file system
+	deleted bool
+}
+
+// driverLibrary is the name of a library of the driver.
+var driverLibrary = regexp.MustCompile(`^lib(?:cuda|cudadebugger|nvcuvid|nvoptix|nvidia-[a-z0-9-]+|[A-Za-z0-9_]+_nvidia)\.so(?:\.|$)`)
+
+// fileVersion is the driver's version at the end of a library's file name.
+var fileVersion = regexp.MustCompile(`\.so\.(\d{3,}\.\d{2,}(?:\.\d+)?)$`)
+
+func (p *Patient) driverMounts(c *Container) (list []driverMount, err error) {
+	proc, err := procfs.NewFS(p.Host.Proc.Path)
+	if err != nil {
+		return nil, err
+	}
+	process, err := proc.Proc(c.PID)
+	if err != nil {
+		return nil, fmt.Errorf("look into the container: %w", err)
+	}
+	mounts, err := process.MountInfo()
+	if err != nil {
+		return nil, fmt.Errorf("look into the container: %w", err)
+	}
+	for _, m := range mounts {
+		if !driverLibrary.MatchString(path.Base(m.MountPoint)) {
+			continue
+		}
+		// proc_pid_mountinfo(5): the root of a file that is gone ends so.
+		source, deleted := strings.CutSuffix(m.Root, "//deleted")
+		list = append(list, driverMount{m.MountPoint, source, deleted})
+	}
+	return list, nil
+}
+
+// compareLibraries finds libraries that are of another driver than the loaded one,
+// or whose files the host no longer has.
+func (p *Patient) compareLibraries(c *Container, mounts []driverMount) (list []Complaint) {
+	var deleted, stale []string
+	version := ""
+	for _, m := range mounts {
+		found := fileVersion.FindStringSubmatch(m.source)
+		switch {
+		case found != nil && found[1] != p.Inventory.Driver.Version:
+			version = found[1]
+			stale = append(stale, m.target)
+		case m.deleted:
+			deleted = append(deleted, m.target)
+		}
+	}
+	if stale != nil {
+		list = append(list, Complaint{
+			ID: "container-library-stale", Severity: Broken,
+			Message:  fmt.Sprintf("The container has libraries of driver %s, the loaded kernel module is %s: CUDA fails.", version, p.Inventory.Driver.Version),
+			Evidence: fmt.Sprintf("%s in %s/%d/mountinfo", some(stale), p.Host.Proc.Path, c.PID),
+			Mend:     c.Restart,
+		})
+	}
+	if deleted != nil {
+		list = append(list, Complaint{
+			ID: "container-library-deleted", Severity: Warning,
+			Message:  "The container has libraries that were replaced on the host since it started.",
+			Evidence: fmt.Sprintf("%s, deleted in %s/%d/mountinfo", some(deleted), p.Host.Proc.Path, c.PID),
+			Mend:     c.Restart,
+		})
+	}
+	return list
+}
+
+// gives says whether the spec gives every container what has one of the names.
+func (p *Patient) gives(names func(name string) bool) bool {
+	if p.Now == nil {
+		return false
+	}
+	e := p.Now.ContainerEdits
+	return slices.ContainsFunc(e.DeviceNodes, func(n *specs.DeviceNode) bool { return names(n.Path) }) ||
+		slices.ContainsFunc(e.Mounts, func(m *specs.Mount) bool { return names(m.ContainerPath) })
+}
+
+func isCUDA(name string) bool { return strings.HasPrefix(path.Base(name), "libcuda.so") }
+
+// incomplete finds what the spec gives every container and this one has not.
+func (p *Patient) incomplete(c *Container, nodes []discover.DeviceNode, mounts []driverMount) (list []Complaint) {
+	lacks := func(what, effect string) {
+		list = append(list, Complaint{
+			ID: "container-incomplete", Severity: Broken,
+			Message:  fmt.Sprintf("The container has no %s: %s.", what, effect),
+			Evidence: "nothing of that name in " + p.containerRoot(c),
+			Mend:     c.Restart,
+			Advice:   "Look at the spec with cdigen check first.",
+		})
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(nodes, func(n discover.DeviceNode) bool { return n.Path == name })
+	}
+	for _, n := range []struct{ name, effect string }{
+		{"/dev/nvidiactl", "no GPU program starts"}, {"/dev/nvidia-uvm", "CUDA does not start"},
+	} {
+		if !has(n.name) && p.gives(func(name string) bool { return name == n.name }) {
+			lacks(n.name, n.effect)
+		}
+	}
+	if p.gives(isCUDA) && !slices.ContainsFunc(mounts, func(m driverMount) bool { return isCUDA(m.target) }) {
+		lacks("libcuda.so.1 of the host's", "CUDA does not start, or fails with a version of the image's own")
+	}
+	return list
+}

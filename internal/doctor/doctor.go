@@ -1,0 +1,215 @@
+// Package doctor finds out why containers get no GPU, or soon will not: it looks at
+// every link of the chain from the kernel module to the engine that reads the spec,
+// and says for each that is broken where it was seen and which command mends it.
+//
+// A [Patient] is what is known of the host, collected once. [Patient.Examine] turns
+// it into a list of [Complaint], the worst first. Checks only look; nothing is
+// changed here. The package stands on top of all others: it knows of discovery, of
+// specs, of the watcher and of engines.
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/watch"
+)
+
+// Severity of a complaint.
+type Severity string
+
+// The severities, the worst first.
+const (
+	// Broken: containers of some kind get no GPU, or do not start.
+	Broken Severity = "broken"
+	// Warning: containers work, and will not after some event that can be expected,
+	// or some of their programs do not.
+	Warning Severity = "warning"
+	// Note: nothing is wrong, but somebody may wonder.
+	Note Severity = "note"
+)
+
+var severities = []Severity{Broken, Warning, Note}
+
+// Complaint is one thing that is wrong.
+type Complaint struct {
+	// ID is the same whenever the same thing is wrong: "uvm-not-loaded".
+	ID       string   `json:"id"`
+	Severity Severity `json:"severity"`
+	// Message says what is wrong and what that means for containers.
+	Message string `json:"message"`
+	// Evidence says where it was seen.
+	Evidence string `json:"evidence"`
+	// Mend are the commands that mend it, for a shell, in order. Empty where no
+	// command does.
+	Mend []string `json:"mend"`
+	// Safe: the commands neither stop nor change anything that works, nor delete
+	// what cannot be made again.
+	Safe bool `json:"safe"`
+	// Advice is what else there is to do, or to know first.
+	Advice string `json:"advice,omitempty"`
+}
+
+// Patient is what is known of a host.
+type Patient struct {
+	Host      discover.Host
+	Inventory *discover.Inventory
+	// Root of the system's own files, as /etc and /run.
+	Root discover.Tree
+	// Spec is the path that cdigen publishes to, Kind the kind of its devices.
+	Spec, Kind string
+	// SpecDirs are the directories that engines read by default, by rising priority.
+	SpecDirs []string
+	// Now is the spec that would be published now; nil: none, for want of a device.
+	Now *specs.Spec
+	// Older makes a spec that needs no later CDI version; the error says why not.
+	Older func(version string) error
+	// Hook says why the program of a hook cannot be run.
+	Hook    func(path string) error
+	Engines []runtimes.Engine
+	// Settings is the file with the settings of the service; empty: none is used.
+	Settings string
+	// Watcher is the answer of a running cdigen watch that keeps Spec; nil: none runs.
+	Watcher *watch.Status
+	// Cdigen is the line by which a shell runs one of our commands with the flags that
+	// it needs here.
+	Cdigen func(args ...string) string
+	// Run runs a program and returns what it prints on standard output.
+	Run func(ctx context.Context, program string, args ...string) (string, error)
+	// Find looks a program up in PATH.
+	Find func(program string) (string, error)
+}
+
+// Command runs a program of the host, for [Patient.Run].
+func Command(ctx context.Context, program string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.WaitDelay = time.Second
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if err != nil {
+		if text := strings.TrimSpace(stderr.String()); text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
+		err = fmt.Errorf("%s %s: %w", program, strings.Join(args, " "), err)
+	}
+	return stdout.String(), err
+}
+
+// ErrNoGPU is returned for a machine that has no NVIDIA GPU, of which nothing else
+// can be said.
+var ErrNoGPU = errors.New("no NVIDIA GPU")
+
+// Examine looks at everything. The complaints come the worst first, and causes
+// before what follows from them. The error is [ErrNoGPU], wrapped, or the context's.
+func (p *Patient) Examine(ctx context.Context) ([]Complaint, error) {
+	list, sick, err := p.driver()
+	if err != nil {
+		return nil, err
+	}
+	if !sick {
+		list = append(list, p.gpus()...)
+		list = append(list, p.nodes()...)
+		list = append(list, p.findings(list)...)
+		list = append(list, p.spec()...)
+	}
+	list = append(list, p.neighbours(ctx)...)
+	list = append(list, p.engines(ctx)...)
+	list = append(list, p.system(ctx)...)
+	slices.SortStableFunc(list, func(a, b Complaint) int {
+		return slices.Index(severities, a.Severity) - slices.Index(severities, b.Severity)
+	})
+	return list, ctx.Err()
+}
+
+// Worst is the worst severity among complaints; empty when there is none.
+func Worst(list []Complaint) Severity {
+	for _, s := range severities {
+		if slices.ContainsFunc(list, func(c Complaint) bool { return c.Severity == s }) {
+			return s
+		}
+	}
+	return ""
+}
+
+// exists says whether the system has a file.
+func (p *Patient) exists(name string) bool {
+	_, err := p.Root.Stat(name)
+	return err == nil
+}
+
+// has says whether a program is in PATH.
+func (p *Patient) has(program string) bool {
+	_, err := p.Find(program)
+	return err == nil
+}
+
+// count is a number and a noun, "1 GPU" or "2 GPUs".
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// some are the first of a list and how many others there are.
+func some(list []string) string {
+	const enough = 3
+	if len(list) <= enough+1 {
+		return strings.Join(list, ", ")
+	}
+	return fmt.Sprintf("%s and %d others", strings.Join(list[:enough], ", "), len(list)-enough)
+}
+
+// Well says in a line what a host is like about which there is no complaint.
+func (p *Patient) Well() string {
+	usable := 0
+	for i := range p.Inventory.GPUs {
+		if p.Inventory.GPUs[i].Usable() {
+			usable++
+		}
+	}
+	line := fmt.Sprintf("All is well: driver %s, %s", p.Inventory.Driver.Version, count(usable, "GPU"))
+	if p.Now != nil {
+		line += fmt.Sprintf(", %s in %s", count(len(p.Now.Devices), "device"), p.Spec)
+	}
+	var able []string
+	for _, e := range p.Engines {
+		able = append(able, strings.TrimSpace(string(e.Name)+" "+e.Version))
+	}
+	if len(able) == 0 {
+		return line + "; no container engine is installed"
+	}
+	return line + ", for " + strings.Join(able, ", ")
+}
+
+// isRoot says whether commands need no sudo.
+func isRoot() bool { return os.Geteuid() == 0 }
+
+// AsRoot is a command as somebody has to give it who is not root.
+func AsRoot(command string) string {
+	if isRoot() || strings.HasPrefix(command, "#") {
+		return command
+	}
+	return "sudo " + command
+}
+
+// checkSpec compares a spec file with the host.
+func (p *Patient) checkSpec(file string) []spec.Fault {
+	truth := spec.Truth{Kind: p.Kind, Now: p.Now, Inventory: p.Inventory, Hook: p.Hook}
+	return truth.Check(file)
+}

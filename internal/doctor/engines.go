@@ -1,0 +1,197 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/semver"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+
+	"github.com/cdigen/cdigen/internal/runtimes"
+)
+
+// switchable are the engines that cdigen runtime knows how to set up.
+var switchable = []runtimes.Name{runtimes.Docker, runtimes.Containerd, runtimes.CRIO, runtimes.Podman, runtimes.BuildKit}
+
+// defaultSpec is where cdigen publishes unless it is told otherwise, and where cdigen
+// runtime makes engines look.
+const defaultSpec = "/etc/cdi/nvidia.yaml"
+
+// engines looks at each container engine that is installed: whether it knows CDI,
+// has it on, reads the directory of the spec, and accepts the spec's version.
+func (p *Patient) engines(ctx context.Context) (list []Complaint) {
+	for i := range p.Engines {
+		e := &p.Engines[i]
+		list = append(list, p.engine(ctx, e)...)
+		if e.Name == runtimes.Docker && e.Err == nil {
+			list = append(list, p.dockerGPUs(e)...)
+		}
+	}
+	return list
+}
+
+// engine stops at the first thing wrong: without CDI its directories do not matter.
+func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
+	name := strings.TrimSpace(string(e.Name) + " " + e.Version)
+	args := []string{"runtime", "enable", string(e.Name)}
+	if e.Service != "" {
+		args = append(args, "--restart")
+	}
+	if dir := filepath.Dir(p.Spec); dir != filepath.Dir(defaultSpec) {
+		args = append(args, "--spec-dir="+dir)
+	}
+	enable := []string{p.Cdigen(args...)}
+	if !slices.Contains(switchable, e.Name) {
+		enable = nil
+	}
+	switch {
+	case e.Err != nil && e.Err.File == "":
+		return []Complaint{{
+			ID: "engine-unknown", Severity: Warning,
+			Message:  fmt.Sprintf("%s does not tell its version: it cannot be said what it does with CDI.", name),
+			Evidence: e.Err.Error(),
+		}}
+	case e.Err != nil:
+		return []Complaint{{
+			ID: "engine-config-broken", Severity: Broken,
+			Message:  fmt.Sprintf("The configuration of %s cannot be read: it does not start, or not as it was meant to.", name),
+			Evidence: e.Err.Error(),
+		}}
+	case e.CDI == runtimes.None:
+		c := Complaint{
+			ID: "engine-without-cdi", Severity: Warning,
+			Message:  fmt.Sprintf("%s is too old for CDI: it cannot use the spec.", name),
+			Evidence: e.Program + " --version",
+			Advice:   "Install a newer version; until then, give a container plain arguments.",
+		}
+		if e.Name == runtimes.Docker || e.Name == runtimes.Podman {
+			c.Mend = []string{p.Cdigen("inject", "--format", string(e.Name)+"-args", "all")}
+		}
+		return []Complaint{c}
+	case e.CDI == runtimes.Off:
+		return []Complaint{{
+			ID: "engine-cdi-off", Severity: Broken,
+			Message:  fmt.Sprintf("CDI is switched off in %s: it refuses the devices of every spec.", name),
+			Evidence: e.Switch,
+			Mend:     enable,
+			Advice:   restarts(e),
+		}}
+	}
+	var list []Complaint
+	if c := p.engineDirectories(e, name, enable); c != nil {
+		list = append(list, *c)
+	}
+	if c := p.engineVersion(ctx, e, name); c != nil {
+		list = append(list, *c)
+	}
+	return list
+}
+
+// restarts warns of what restarting an engine does.
+func restarts(e *runtimes.Engine) string {
+	if e.Name == runtimes.Docker {
+		return "A restart of Docker ends its containers, unless live-restore is on."
+	}
+	return ""
+}
+
+// engineDirectories looks whether an engine reads the directory of the spec.
+func (p *Patient) engineDirectories(e *runtimes.Engine, name string, enable []string) *Complaint {
+	dir := filepath.Dir(p.Spec)
+	if len(e.SpecDirs) == 0 || slices.ContainsFunc(e.SpecDirs, func(d string) bool { return samePath(d, dir) }) {
+		return nil
+	}
+	return &Complaint{
+		ID: "engine-directories", Severity: Broken,
+		Message:  fmt.Sprintf("%s does not look for specs in %s.", name, dir),
+		Evidence: fmt.Sprintf("it reads %s", strings.Join(e.SpecDirs, ", ")),
+		Mend:     enable,
+		Advice:   restarts(e),
+	}
+}
+
+// engineVersion looks whether an engine accepts the spec's version of CDI.
+func (p *Patient) engineVersion(ctx context.Context, e *runtimes.Engine, name string) *Complaint {
+	version := p.version()
+	if version == "" || e.MaxCDIVersion == "" || semver.Compare("v"+version, "v"+e.MaxCDIVersion) <= 0 {
+		return nil
+	}
+	c := &Complaint{
+		ID: "engine-too-old", Severity: Broken,
+		Message:  fmt.Sprintf("%s refuses the spec: it accepts CDI %s, the spec needs %s.", name, e.MaxCDIVersion, version),
+		Evidence: fmt.Sprintf("cdiVersion of %s, %s --version", p.Spec, e.Program),
+	}
+	if err := p.Older(e.MaxCDIVersion); err != nil {
+		c.Advice = fmt.Sprintf("Install a newer version of it: %v.", err)
+		return c
+	}
+	c.Safe = true
+	if p.Settings != "" {
+		c.Mend = append(c.Mend, fmt.Sprintf("sh -c 'mkdir -p %s; echo CDIGEN_MAX_CDI_VERSION=%s >>%s'", path.Dir(p.Settings), e.MaxCDIVersion, p.Settings))
+		if _, _, active := p.unit(ctx, watchUnit); active {
+			c.Mend = append(c.Mend, "systemctl restart "+watchUnit)
+		}
+	}
+	c.Mend = append(c.Mend, p.Cdigen("generate", "--max-cdi-version="+e.MaxCDIVersion))
+	return c
+}
+
+// version is that of the published spec, or of the one that would be.
+func (p *Patient) version() string {
+	if s, err := cdi.ReadSpec(p.Spec, 0); err == nil {
+		return s.Version
+	}
+	if p.Now != nil {
+		return p.Now.Version
+	}
+	return ""
+}
+
+// hookProgram is the name of which Docker makes its --gpus depend.
+const hookProgram = "nvidia-cdi-hook"
+
+// dockerGPUs looks whether docker run --gpus leads to CDI. Since 29.2 it does when a
+// program of a certain name is in the daemon's PATH; what that does is all the same.
+// Otherwise it is NVIDIA's own hook's affair, or, since 29.3, an error about AMD.
+func (p *Patient) dockerGPUs(e *runtimes.Engine) []Complaint {
+	if e.CDI == runtimes.None || e.CDI == runtimes.Off || !semver.IsValid("v"+semverOf(e.Version)) {
+		return nil
+	}
+	if semver.Compare("v"+semverOf(e.Version), "v29.2.0") < 0 {
+		if p.has("nvidia-container-runtime-hook") {
+			return nil
+		}
+		return []Complaint{{
+			ID: "docker-gpus-legacy", Severity: Note,
+			Message:  fmt.Sprintf("docker run --gpus does not use CDI in Docker %s; --device %s=all does.", e.Version, p.Kind),
+			Evidence: e.Program + " --version",
+		}}
+	}
+	if p.has(hookProgram) {
+		return nil
+	}
+	c := Complaint{
+		ID: "docker-gpus", Severity: Warning,
+		Message:  fmt.Sprintf("docker run --gpus fails: Docker %s takes it for CDI only when a program named %s is in its PATH.", e.Version, hookProgram),
+		Evidence: "no " + hookProgram + " in PATH",
+		Advice:   fmt.Sprintf("docker run --device %s=all works without it.", p.Kind),
+	}
+	if hook, err := p.Find("cdigen-hook"); err == nil {
+		c.Mend = []string{fmt.Sprintf("ln -s %s /usr/local/bin/%s", hook, hookProgram), "systemctl restart docker.service"}
+		c.Advice += " " + restarts(e)
+	}
+	return []Complaint{c}
+}
+
+// semverOf are the three numbers that a version begins with.
+func semverOf(version string) string {
+	end := strings.IndexFunc(version, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
+	if end >= 0 {
+		version = version[:end]
+	}
+	return strings.TrimSuffix(version, ".")
+}

@@ -1,0 +1,212 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/watch"
+)
+
+// publish is the command that makes the published spec what it should be.
+func (p *Patient) publish() []string { return []string{p.Cdigen("generate")} }
+
+// spec looks at the published spec.
+func (p *Patient) spec() (list []Complaint) {
+	if p.Now == nil {
+		return nil // the GPUs were complained of
+	}
+	_, err := os.Stat(p.Spec)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return p.noSpec()
+	}
+	if c := p.unreadable(); c != nil {
+		list = append(list, *c)
+	}
+	faults := p.checkSpec(p.Spec)
+	if len(faults) == 0 {
+		return list
+	}
+	worst := faults[0]
+	c := Complaint{Mend: p.publish(), Safe: true}
+	c.Evidence = worst.Subject
+	if c.Evidence == "" {
+		c.Evidence = p.Spec
+	}
+	c.Evidence += ": " + worst.Message
+	if n := len(faults) - 1; n > 0 {
+		c.Evidence += fmt.Sprintf(" (cdigen check has %d more)", n)
+	}
+	switch {
+	case worst.Verdict == spec.Unusable && worst.Subject == "":
+		c.ID, c.Severity = "spec-broken", Broken
+		c.Message = fmt.Sprintf("Engines cannot read %s: no container gets a GPU.", p.Spec)
+	case worst.Verdict == spec.Unusable:
+		c.ID, c.Severity = "spec-broken", Broken
+		c.Message = fmt.Sprintf("Containers do not start with %s: it names what the host has not.", p.Spec)
+	case worst.Subject != "":
+		c.ID, c.Severity = "spec-stale", Broken
+		c.Message = fmt.Sprintf("%s was made for another driver than the loaded one: CUDA fails in containers.", p.Spec)
+	case p.Watcher != nil && p.Watcher.Condition == watch.Current:
+		// The watcher knows its own settings; ours may be others.
+		return list
+	default:
+		c.ID, c.Severity = "spec-stale", Warning
+		c.Message = fmt.Sprintf("%s is not what the host has now: containers get what was.", p.Spec)
+	}
+	return append(list, c)
+}
+
+// noSpec is the complaint about a spec that is not there.
+func (p *Patient) noSpec() []Complaint {
+	devices, _ := spec.Scan(p.SpecDirs)
+	for _, d := range devices {
+		if d.Availability == spec.Available && strings.HasPrefix(d.Name, p.Kind+"=") {
+			return []Complaint{{
+				ID: "spec-foreign", Severity: Warning,
+				Message:  fmt.Sprintf("The devices of %s come from a file that cdigen does not keep; it may be stale at any time.", p.Kind),
+				Evidence: d.File + " defines " + d.Name + "; there is no " + p.Spec,
+				Mend:     p.publish(),
+				Safe:     true,
+			}}
+		}
+	}
+	return []Complaint{{
+		ID: "spec-missing", Severity: Broken,
+		Message:  fmt.Sprintf("There is no spec: engines do not know %s.", p.Kind),
+		Evidence: "there is no " + p.Spec,
+		Mend:     p.publish(),
+		Safe:     true,
+	}}
+}
+
+// unreadable is the complaint about a spec that only root can read: rootless engines
+// cannot.
+func (p *Patient) unreadable() *Complaint {
+	for _, at := range []string{p.Spec, filepath.Dir(p.Spec)} {
+		info, err := os.Stat(at)
+		if err != nil {
+			continue
+		}
+		want := fs.FileMode(0o644)
+		if info.IsDir() {
+			want = 0o755
+		}
+		if need := want & 0o005; info.Mode().Perm()&need != need {
+			return &Complaint{
+				ID: "spec-unreadable", Severity: Warning,
+				Message:  fmt.Sprintf("Only root can read %s: rootless engines find no device.", at),
+				Evidence: fmt.Sprintf("%s has mode %#o", at, info.Mode().Perm()),
+				Mend:     []string{fmt.Sprintf("chmod %#o %s", want, at)},
+				Safe:     true,
+			}
+		}
+	}
+	return nil
+}
+
+// neighbours looks at what others have put into the directories that engines read.
+func (p *Patient) neighbours(ctx context.Context) (list []Complaint) {
+	refresh := p.refreshUnits(ctx)
+	told := map[string]bool{}
+	if len(refresh) > 0 {
+		const output = "/var/run/cdi/nvidia.yaml"
+		c := Complaint{
+			ID: "other-generator", Severity: Warning,
+			Message:  "NVIDIA's nvidia-cdi-refresh makes a spec of the same devices, which hides this one where it is stale.",
+			Evidence: strings.Join(refresh, " and ") + " enabled or active",
+			Mend:     []string{"systemctl disable --now " + strings.Join(refresh, " ")},
+		}
+		if p.exists(output) && !samePath(output, p.Spec) {
+			c.Mend = append(c.Mend, "rm "+output)
+			told[output] = true
+		}
+		list = append(list, c)
+	}
+	if p.Now != nil {
+		for _, f := range spec.Neighbours(p.Spec, p.Now, p.SpecDirs) {
+			if !f.Severity.Grave() || told[f.Subject] || told["/var"+f.Subject] {
+				continue
+			}
+			c := Complaint{ID: "spec-shadowed", Severity: Warning, Message: fmt.Sprintf("%s %s.", f.Subject, f.Message), Evidence: f.Subject, Mend: []string{setAside(f.Subject)}}
+			if filepath.Dir(f.Subject) == filepath.Dir(p.Spec) {
+				c.ID, c.Severity = "spec-conflict", Broken
+			}
+			list = append(list, c)
+		}
+	}
+	_, broken := spec.Scan(p.SpecDirs)
+	for _, b := range broken {
+		if b.File == p.Spec {
+			continue // told by spec
+		}
+		c := Complaint{
+			ID: "spec-file-broken", Severity: Warning,
+			Message:  fmt.Sprintf("%s cannot be read as a spec; buildah, buildkitd and singularity then refuse all devices, others its own.", b.File),
+			Evidence: b.Error,
+			Mend:     []string{setAside(b.File)},
+		}
+		if slices.Contains(p.SpecDirs, b.File) {
+			c.Mend, c.Severity = []string{"chmod 0755 " + b.File}, Broken
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// setAside takes a spec out of the way without deleting it: engines read .yaml and
+// .json only.
+func setAside(file string) string { return fmt.Sprintf("mv %s %[1]s.disabled", file) }
+
+// samePath says whether two paths are of one file, as below /run and /var/run.
+func samePath(a, b string) bool {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return path.Clean(a) == path.Clean(b) || err1 == nil && err2 == nil && os.SameFile(x, y)
+}
+
+// Resolves says for a device's name whether engines know it, and else why not. A
+// name without kind is of this kind.
+func (p *Patient) Resolves(name string) *Complaint {
+	if !strings.Contains(name, "=") {
+		name = p.Kind + "=" + name
+	}
+	devices, _ := spec.Scan(p.SpecDirs)
+	var alike []string
+	kind, _, _ := strings.Cut(name, "=")
+	for _, d := range devices {
+		switch {
+		case d.Name == name && d.Availability == spec.Conflicting:
+			return &Complaint{
+				ID: "device-conflict", Severity: Broken,
+				Message:  fmt.Sprintf("Two files define %s: engines take neither.", name),
+				Evidence: d.File + " and " + d.By,
+				Mend:     []string{setAside(d.By)},
+			}
+		case d.Name == name && d.Availability == spec.Available:
+			return nil
+		case d.Availability == spec.Available && strings.HasPrefix(d.Name, kind+"="):
+			alike = append(alike, d.Name)
+		}
+	}
+	c := &Complaint{
+		ID: "device-unknown", Severity: Broken,
+		Message:  fmt.Sprintf("No spec defines %s: engines call it unresolvable.", name),
+		Evidence: "the specs in " + strings.Join(p.SpecDirs, ", "),
+		Mend:     []string{p.Cdigen("list")},
+		Advice:   "No device of that kind is there.",
+	}
+	if len(alike) > 0 {
+		c.Advice = "There is " + some(alike) + "."
+	}
+	return c
+}

@@ -1,0 +1,244 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/procfs"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/watch"
+)
+
+// system looks at what of the operating system decides whether containers may use
+// the nodes, and whether the spec stays true.
+func (p *Patient) system(ctx context.Context) (list []Complaint) {
+	list = append(list, p.seLinux()...)
+	list = append(list, p.cgroups()...)
+	list = append(list, p.watcher(ctx)...)
+	return append(list, p.charLinks()...)
+}
+
+// seLinux looks at the booleans by which SELinux lets containers open device nodes.
+// NVIDIA's nodes are xserver_misc_device_t in the reference policy.
+func (p *Patient) seLinux() []Complaint {
+	const dir = "fs/selinux"
+	if data, err := p.Host.Sys.ReadFile(dir + "/enforce"); err != nil || strings.TrimSpace(string(data)) != "1" {
+		return nil
+	}
+	var off []string
+	for _, boolean := range []string{"container_use_xserver_devices", "container_use_devices"} {
+		data, err := p.Host.Sys.ReadFile(path.Join(dir, "booleans", boolean))
+		if err != nil {
+			continue // not a boolean of this policy
+		}
+		// The present value and the one that is to come.
+		if strings.HasPrefix(string(data), "1") {
+			return nil
+		}
+		off = append(off, boolean)
+	}
+	if off == nil {
+		return nil
+	}
+	return []Complaint{{
+		ID: "selinux-devices", Severity: Broken,
+		Message:  "SELinux keeps containers from opening the GPUs' nodes, unless they run with --security-opt label=disable.",
+		Evidence: fmt.Sprintf("%s is 1, %s off", p.Host.Sys.HostPath(dir+"/enforce"), strings.Join(off, " and ")),
+		Mend:     []string{"setsebool -P " + off[0] + "=true"},
+	}}
+}
+
+// cgroups looks at how control groups are mounted.
+func (p *Patient) cgroups() (list []Complaint) {
+	mounts := p.cgroupMounts()
+	unified, devices := "", false
+	legacy := false
+	for _, m := range mounts {
+		switch {
+		case m.FSType == "cgroup2":
+			unified = m.MountPoint
+		case m.FSType == "cgroup":
+			legacy = true
+			if _, ok := m.SuperOptions["devices"]; ok {
+				devices = true
+			}
+		}
+	}
+	if !legacy {
+		return nil
+	}
+	if unified != "" && p.has("crun") {
+		name := strings.TrimPrefix(unified, "/sys/")
+		controllers, err := p.Host.Sys.ReadFile(name + "/cgroup.controllers")
+		if text := strings.TrimSpace(string(controllers)); err == nil && text != "" {
+			list = append(list, Complaint{
+				ID: "cgroup-hybrid", Severity: Broken,
+				Message:  "crun starts no container where both versions of control groups are mounted and version 2 has controllers.",
+				Evidence: fmt.Sprintf("%s/cgroup.controllers: %s", unified, text),
+				Mend:     p.kernelArgument("systemd.unified_cgroup_hierarchy=1"),
+				Advice:   "runc does not mind: podman --runtime runc.",
+			})
+		}
+	}
+	if !devices {
+		list = append(list, Complaint{
+			ID: "cgroup-devices", Severity: Warning,
+			Message:  "No device controller of control groups is mounted: a container that makes itself a node can open any GPU.",
+			Evidence: p.Host.Proc.HostPath("self/mountinfo") + " has control groups of version 1 without devices",
+			Mend:     []string{"mkdir -p /sys/fs/cgroup/devices", "mount -t cgroup -o devices cgroup /sys/fs/cgroup/devices"},
+			Safe:     true,
+		})
+	}
+	return list
+}
+
+// cgroupMounts are the mounted control groups.
+func (p *Patient) cgroupMounts() []*procfs.MountInfo {
+	list, err := procfs.NewFS(p.Host.Proc.Path)
+	if err != nil {
+		return nil
+	}
+	self, err := list.Self()
+	if err != nil {
+		return nil
+	}
+	all, err := self.MountInfo()
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(all, func(m *procfs.MountInfo) bool { return !strings.HasPrefix(m.FSType, "cgroup") })
+}
+
+// kernelArgument are the commands that give the kernel an argument from the next
+// boot on.
+func (p *Patient) kernelArgument(argument string) []string {
+	switch {
+	case p.has("grubby"):
+		return []string{"grubby --update-kernel=ALL --args=" + argument, "systemctl reboot"}
+	case p.has("update-grub"):
+		return []string{
+			`sh -c 'echo "GRUB_CMDLINE_LINUX=\"\$GRUB_CMDLINE_LINUX ` + argument + `\"" >/etc/default/grub.d/cdigen.cfg'`,
+			"update-grub", "systemctl reboot",
+		}
+	}
+	return nil
+}
+
+// The units that keep the spec true.
+const (
+	watchUnit   = "cdigen.service"
+	refreshUnit = "cdigen-refresh.path"
+)
+
+// hasSystemd says whether systemd runs the machine (sd_booted(3)).
+func (p *Patient) hasSystemd() bool { return p.exists("run/systemd/system") && p.has("systemctl") }
+
+// unit says whether a unit is there, enabled, and active.
+func (p *Patient) unit(ctx context.Context, name string) (installed, enabled, active bool) {
+	if !p.hasSystemd() {
+		return false, false, false
+	}
+	// Both print their word and end with a status that says the same less clearly.
+	state, _ := p.Run(ctx, "systemctl", "is-enabled", name)
+	now, _ := p.Run(ctx, "systemctl", "is-active", name)
+	state, now = strings.TrimSpace(state), strings.TrimSpace(now)
+	installed = state != "" && state != "not-found"
+	return installed, strings.HasPrefix(state, "enabled") || state == "static" && now == "active", now == "active" || now == "activating" || now == "reloading"
+}
+
+// refreshUnits are the units of NVIDIA's generator that are enabled or active.
+func (p *Patient) refreshUnits(ctx context.Context) (list []string) {
+	for _, name := range []string{"nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service"} {
+		if _, enabled, active := p.unit(ctx, name); enabled || active {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// watcher looks whether anybody keeps the spec true.
+func (p *Patient) watcher(ctx context.Context) []Complaint {
+	if w := p.Watcher; w != nil {
+		if w.Condition != watch.Failing {
+			return nil
+		}
+		return []Complaint{{
+			ID: "watcher-failing", Severity: Warning,
+			Message:  "cdigen watch cannot publish the spec; the last one stays.",
+			Evidence: w.Error,
+			Mend:     []string{p.Cdigen("status")},
+		}}
+	}
+	c := Complaint{
+		ID: "watcher-not-running", Severity: Warning,
+		Message: "Nothing keeps the spec true: it is stale after the next change of driver, MIG devices or GPUs.",
+	}
+	if !p.hasSystemd() {
+		c.Severity = Note
+		c.Evidence = "no cdigen watch runs"
+		c.Advice = "Let what starts services here start cdigen watch."
+		return []Complaint{c}
+	}
+	installed, _, active := p.unit(ctx, watchUnit)
+	if active {
+		return nil // it may have been given another --output or --runtime-dir
+	}
+	if _, enabled, active := p.unit(ctx, refreshUnit); enabled && active {
+		return nil
+	}
+	c.Evidence = watchUnit + " and " + refreshUnit + " are not active"
+	c.Mend, c.Safe = []string{"systemctl enable --now " + watchUnit}, true
+	if !installed {
+		c.Evidence = watchUnit + " is not installed"
+		c.Mend = []string{"systemd-run --unit=cdigen --property=Type=notify " + p.Cdigen("watch")}
+		c.Advice = "That lasts until the next boot: install cdigen's units for good (make install)."
+	}
+	return []Complaint{c}
+}
+
+// charLinks looks at the links in /dev/char by which systemd knows device nodes:
+// without them a container loses its GPU at the next daemon-reload, where the engine
+// leaves control groups to systemd.
+func (p *Patient) charLinks() []Complaint {
+	if !p.hasSystemd() {
+		return nil
+	}
+	var missing []string
+	for _, n := range p.nvidiaNodes() {
+		name := fmt.Sprintf("dev/char/%d:%d", n.Major, n.Minor)
+		real, err := p.Host.Dev.Resolve(name)
+		if err == nil && ("/"+real == n.Path || real == name) {
+			continue
+		}
+		missing = append(missing, "/"+name)
+	}
+	if missing == nil {
+		return nil
+	}
+	return []Complaint{{
+		ID: "dev-char-links", Severity: Warning,
+		Message:  "systemd does not know the GPUs' nodes: containers may lose them at systemctl daemon-reload (\"NVML: Unknown Error\").",
+		Evidence: "no link to the node at " + some(missing),
+		Mend:     []string{p.Cdigen("system", "create-dev-char-symlinks")},
+		Safe:     true,
+	}}
+}
+
+// nvidiaNodes are the nodes of NVIDIA's own devices.
+func (p *Patient) nvidiaNodes() []discover.DeviceNode {
+	list := slices.Clone(p.Inventory.ControlNodes)
+	for i := range p.Inventory.GPUs {
+		g := &p.Inventory.GPUs[i]
+		if g.Node != nil {
+			list = append(list, *g.Node)
+		}
+		for _, d := range g.MIGDevices {
+			list = append(list, d.Nodes...)
+		}
+	}
+	return list
+}

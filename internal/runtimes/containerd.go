@@ -1,0 +1,520 @@
+package runtimes
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cdigen/cdigen/internal/configedit"
+)
+
+// The names of the CRI plugin's configuration in files of version 1, 2, and from 3 on.
+const (
+	criV1 = "cri"
+	criV2 = "io.containerd.grpc.v1.cri"
+	criV3 = "io.containerd.cri.v1.runtime"
+)
+
+// containerdConfig is config.toml with what it imports.
+//
+// containerd reads a file, then those it imports, then what these import. A later file
+// goes before an earlier one, but not in the same way in all versions: containerd 1.7
+// takes each plugin's section as a whole from the last file that has one, so that a
+// drop-in with one key deletes all others of that section (mergeConfig in
+// services/server/config/config.go). containerd 2 merges sections key by key; a list is
+// replaced (cmd/containerd/server/config/config.go). Names of older versions count as long
+// as the configuration is migrated: until 2.2 by the version of the last file that has
+// one, from 2.3 on each file by its own.
+type containerdConfig struct {
+	system  System
+	version string // of containerd
+	files   []*containerdFile
+	// merged: sections are merged key by key.
+	merged bool
+	// sections that may have settings, by rising priority.
+	sections []section
+	// disabled is the file with disabled_plugins that has the CRI plugin; nil: it runs.
+	disabled *file
+}
+
+// containerdFile is one of the files.
+type containerdFile struct {
+	*file
+	version int64
+	// imports as they are written, and as absolute patterns.
+	imports  []string
+	patterns []string
+}
+
+// section is the CRI plugin's in a file, whether it is there or not.
+type section struct {
+	file *containerdFile
+	id   string
+}
+
+func (s section) setting(key string) []string { return []string{"plugins", s.id, key} }
+
+// readContainerd reads config.toml and what it imports. The flags of containerd are not
+// seen.
+func readContainerd(s System, r Request) (configuration, error) {
+	c := &containerdConfig{system: s, version: r.Version, merged: atLeast(r.Version, "2.0.0-alpha")}
+	main := r.file(s.userFile("/etc/containerd/config.toml", "containerd/config.toml"))
+	known := map[string]bool{}
+	for pending := []string{main}; len(pending) > 0; {
+		name := pending[0]
+		pending = pending[1:]
+		if known[name] {
+			continue
+		}
+		known[name] = true
+		f, err := s.openContainerd(name)
+		if err != nil {
+			return nil, err
+		}
+		if name == main && !f.exists() {
+			f.begin(c.newVersion(), criID(c.merged))
+		}
+		if name != main && !f.exists() {
+			return nil, &Error{File: f.shown, Message: "it is imported but does not exist: containerd would not start"}
+		}
+		c.files = append(c.files, f)
+		for _, pattern := range f.patterns {
+			names, err := s.glob(pattern)
+			if err != nil {
+				return nil, f.errorf([]string{"imports"}, "%s: %v", pattern, err)
+			}
+			pending = append(pending, names...)
+		}
+	}
+	if err := c.findSections(); err != nil {
+		return nil, err
+	}
+	return c, c.findDisabled()
+}
+
+// criID is the name of the CRI plugin's section in new files.
+func criID(merged bool) string {
+	if merged {
+		return criV3
+	}
+	return criV2
+}
+
+// begin says what a file begins with that does not exist.
+func (f *containerdFile) begin(version int64, id string) {
+	f.version = version
+	quote := "'"
+	if version == 2 {
+		quote = `"`
+	}
+	f.created = fmt.Sprintf("version = %d\n\n[plugins.%[2]s%[3]s%[2]s]\n", version, quote, id)
+}
+
+func (s System) openContainerd(name string) (*containerdFile, error) {
+	opened, err := s.open(name, parseTOML)
+	if err != nil {
+		return nil, err
+	}
+	f := &containerdFile{file: opened}
+	version, set, err := f.doc.Value("version")
+	if err != nil {
+		return nil, fileError(f.shown, err)
+	}
+	if n, ok := version.(int64); ok {
+		f.version = n
+	} else if set {
+		return nil, f.errorf([]string{"version"}, "version is not a number")
+	}
+	if f.imports, _, err = f.strings("imports"); err != nil {
+		return nil, err
+	}
+	for _, pattern := range f.imports {
+		if !filepath.IsAbs(pattern) {
+			pattern = filepath.Join(filepath.Dir(name), pattern)
+		}
+		f.patterns = append(f.patterns, filepath.Clean(pattern))
+	}
+	return f, nil
+}
+
+// glob lists what an import means: as containerd has it, only a star makes a pattern.
+func (s System) glob(pattern string) (names []string, err error) {
+	if !strings.Contains(pattern, "*") {
+		return []string{pattern}, nil
+	}
+	if s.Root == "/" {
+		return filepath.Glob(pattern)
+	}
+	found, err := filepath.Glob(s.path(pattern))
+	for _, name := range found {
+		names = append(names, "/"+strings.TrimPrefix(strings.TrimPrefix(name, s.Root), "/"))
+	}
+	return names, err
+}
+
+// reads says whether containerd would import a file because of where it is.
+func (c *containerdConfig) reads(name string) bool {
+	for _, f := range c.files {
+		for _, pattern := range f.patterns {
+			if matches, err := filepath.Match(pattern, name); err == nil && matches {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// configVersion is that of the whole configuration, as containerd until 2.2 has it.
+func (c *containerdConfig) configVersion() int64 {
+	version := int64(1)
+	if c.merged {
+		version = 3
+	}
+	for _, f := range c.files {
+		if f.version > 1 || f.version == 1 && !c.merged {
+			version = f.version
+		}
+	}
+	return version
+}
+
+func (c *containerdConfig) findSections() error {
+	version := c.configVersion()
+	add := func(ids ...string) {
+		for _, id := range ids {
+			for _, f := range c.files {
+				c.sections = append(c.sections, section{f, id})
+			}
+		}
+	}
+	switch {
+	case !c.merged && version == 1:
+		add(criV1)
+	case !c.merged:
+		add(criV2)
+	case atLeast(c.version, "2.3.0-alpha"):
+		for _, f := range c.files {
+			if f.version < 2 {
+				c.sections = append(c.sections, section{f, criV1})
+			}
+			if f.version < 3 {
+				c.sections = append(c.sections, section{f, criV2})
+			}
+			c.sections = append(c.sections, section{f, criV3})
+		}
+	case version < 3:
+		add(criV2, criV3)
+	default:
+		add(criV3)
+	}
+	if !c.merged {
+		// The last section is all there is.
+		for i, s := range slices.Backward(c.sections) {
+			_, set, err := s.file.doc.Value("plugins", s.id)
+			if err != nil {
+				return fileError(s.file.shown, err)
+			}
+			if set {
+				c.sections = c.sections[i : i+1]
+				return nil
+			}
+		}
+		c.sections = c.sections[:1]
+	}
+	return nil
+}
+
+// findDisabled finds whether the CRI plugin is among those that are not started.
+func (c *containerdConfig) findDisabled() error {
+	for _, f := range c.files {
+		names, _, err := f.strings("disabled_plugins")
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(names, func(name string) bool { return name == criV1 || name == criV2 || name == criV3 }) {
+			c.disabled = f.file
+		}
+	}
+	return nil
+}
+
+// last finds the section whose setting counts; ok is false when none has it.
+func (c *containerdConfig) last(key string) (s section, ok bool, err error) {
+	for _, s := range slices.Backward(c.sections) {
+		_, set, err := s.file.doc.Value(s.setting(key)...)
+		if err != nil {
+			return s, false, fileError(s.file.shown, err)
+		}
+		if set {
+			return s, true, nil
+		}
+	}
+	return section{}, false, nil
+}
+
+const (
+	enableCDI   = "enable_cdi"
+	cdiSpecDirs = "cdi_spec_dirs"
+)
+
+func (c *containerdConfig) describe(e *Engine) {
+	for _, f := range c.files {
+		e.read(f.file)
+	}
+	fail := func(err error) { e.CDI, e.Err = Unknown, fileError("", err) }
+	s, set, err := c.last(enableCDI)
+	if err != nil {
+		fail(err)
+		return
+	}
+	switch {
+	case e.CDI == Always:
+	case set:
+		on, _, err := s.file.bool(s.setting(enableCDI)...)
+		if err != nil {
+			fail(err)
+			return
+		}
+		if e.CDI = Off; on {
+			e.CDI = On
+		}
+		e.Switch = enableCDI + " in " + s.file.shown
+	case e.CDI == Off:
+		e.Switch = "no " + enableCDI + " in " + c.files[0].shown
+	}
+	if s, set, err = c.last(cdiSpecDirs); err != nil {
+		fail(err)
+		return
+	}
+	if set {
+		dirs, _, err := s.file.strings(s.setting(cdiSpecDirs)...)
+		if err != nil {
+			fail(err)
+			return
+		}
+		e.SpecDirs, e.SpecDirsFrom = dirs, cdiSpecDirs+" in "+s.file.shown
+	}
+	if c.disabled != nil {
+		e.CDI, e.Switch = Unused, "disabled_plugins in "+c.disabled.shown
+		e.Note = "the CRI plugin, for Kubernetes, is switched off; ctr and nerdctl use CDI without it"
+	}
+}
+
+func (c *containerdConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+	if e.CDI == Unused {
+		return nil, unsupported(fmt.Sprintf("its CRI plugin, which Kubernetes uses, is switched off by %s; Docker, ctr and nerdctl do not need it", e.Switch))
+	}
+	if e.CDI == Off {
+		if err := c.set(enableCDI, true); err != nil {
+			return nil, err
+		}
+	}
+	missing := missingDirs(e.SpecDirs, dirs)
+	if len(missing) == 0 {
+		return c.changes(), nil
+	}
+	s, set, err := c.last(cdiSpecDirs)
+	switch {
+	case err != nil:
+	case set:
+		err = s.file.addDirs(missing, s.setting(cdiSpecDirs)...)
+	default:
+		err = c.set(cdiSpecDirs, withDirs(e.SpecDirs, missing))
+	}
+	return c.changes(), err
+}
+
+func (c *containerdConfig) disable(e *Engine) ([]Change, error) {
+	switch e.CDI {
+	case Always:
+		return nil, unsupported(fmt.Sprintf("version %s has no switch for CDI: enable_cdi is gone since 2.4", e.Version))
+	case On:
+		err := c.set(enableCDI, false)
+		return c.changes(), err
+	}
+	return nil, nil
+}
+
+func (c *containerdConfig) changes() (list []Change) {
+	for _, f := range c.files {
+		list = append(list, changes(f.file)...)
+	}
+	return list
+}
+
+// dropInName is that of our own file, for containerd 2.
+const dropInName = "99-cdigen.toml"
+
+// set changes a setting of the CRI plugin where it counts: in the place that has it, for
+// containerd 1.7 in the section that counts, else in a drop-in, if there is a directory for
+// them and nothing but the setting can change by it, else in the main file.
+func (c *containerdConfig) set(key string, value any) error {
+	s, set, err := c.last(key)
+	if err != nil {
+		return err
+	}
+	main := c.files[0]
+	switch {
+	case set:
+	case !c.merged:
+		s = c.sections[len(c.sections)-1]
+	default:
+		if s, err = c.home(); err != nil {
+			return err
+		}
+	}
+	if s.id == criV1 {
+		return fmt.Errorf("%s is of version 1, whose settings cdigen does not change: bring it to version %d first, as containerd config migrate does",
+			main.shown, c.newVersion())
+	}
+	return s.file.set(value, s.setting(key)...)
+}
+
+// newVersion is the one of files for this containerd.
+func (c *containerdConfig) newVersion() int64 {
+	switch {
+	case !c.merged:
+		return 2
+	case atLeast(c.version, "2.3.0-alpha"):
+		return 4
+	}
+	return 3
+}
+
+// home is where containerd 2 gets a setting that no file has.
+func (c *containerdConfig) home() (section, error) {
+	main := c.files[0]
+	s := section{main, criV3}
+	switch {
+	case !main.exists():
+		return s, nil
+	case main.version < 2:
+		s.id = criV1
+		return s, nil
+	case main.version == 2:
+		s.id = criV2
+	}
+	for _, pattern := range main.patterns {
+		name := filepath.Join(filepath.Dir(pattern), dropInName)
+		if matches, err := filepath.Match(pattern, name); err != nil || !matches || strings.Contains(filepath.Dir(pattern), "*") {
+			continue
+		}
+		i := slices.IndexFunc(c.files, func(f *containerdFile) bool { return f.name == name })
+		if i < 0 {
+			f, err := c.system.openContainerd(name)
+			if err != nil {
+				return s, err
+			}
+			// containerd until 2.2 does not migrate files of different versions, 2.3
+			// refuses a drop-in of a higher version.
+			f.begin(main.version, s.id)
+			f.created = "# Written by cdigen runtime.\n" + f.created
+			c.files = append(c.files, f)
+			i = len(c.files) - 1
+		}
+		s.file = c.files[i]
+		return s, nil
+	}
+	return s, nil
+}
+
+// check has containerd itself read the configuration before and after the change, and
+// compares what it makes of them (containerd config dump): only the settings of CDI may
+// be different. Both are copies in a directory of their own, one file for each, which the
+// first imports in the order that containerd reads them in.
+func (c *containerdConfig) check(ctx context.Context, program string, changed []Change) error {
+	before, err := c.dump(ctx, program, nil)
+	if err != nil {
+		return fmt.Errorf("containerd refuses its configuration as it is: %w", err)
+	}
+	after, err := c.dump(ctx, program, changed)
+	if err != nil {
+		return fmt.Errorf("containerd refuses the changed configuration: %w", err)
+	}
+	id, want := criID(c.merged), before
+	for _, key := range []string{enableCDI, cdiSpecDirs} {
+		s, set, err := c.last(key)
+		if err != nil || !set {
+			continue
+		}
+		value, _, _ := s.file.doc.Value(s.setting(key)...)
+		if list, ok := value.([]any); ok {
+			texts := make([]string, 0, len(list))
+			for _, v := range list {
+				texts = append(texts, fmt.Sprint(v))
+			}
+			value = texts
+		}
+		want = configedit.With(want, value, "plugins", id, key)
+	}
+	if !configedit.Equal(after, want) {
+		return fmt.Errorf("containerd config dump shows that %s would change more than the settings of CDI, or these not: change %s by hand",
+			c.system.path(changed[0].Path), enableCDI)
+	}
+	return nil
+}
+
+// dump is what containerd makes of copies of the files, with changes.
+func (c *containerdConfig) dump(ctx context.Context, program string, changed []Change) (map[string]any, error) {
+	dir, err := os.MkdirTemp("", "cdigen-containerd-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // copies
+	var main []byte
+	var imports []string
+	for i, f := range c.files {
+		data := f.old
+		for _, change := range changed {
+			if change.Path == f.name {
+				data = change.New
+			}
+		}
+		if data == nil {
+			continue
+		}
+		d, err := configedit.ParseTOML(data)
+		if err != nil {
+			return nil, err
+		}
+		if _, set, _ := d.Strings("imports"); set {
+			if err := d.Set([]string{}, "imports"); err != nil {
+				return nil, err
+			}
+		}
+		if i == 0 {
+			main = d.Bytes()
+			continue
+		}
+		name := filepath.Join(dir, fmt.Sprintf("%03d.toml", i))
+		if err := os.WriteFile(name, d.Bytes(), 0o600); err != nil {
+			return nil, err
+		}
+		imports = append(imports, name)
+	}
+	name := filepath.Join(dir, "config.toml")
+	if main != nil {
+		d, err := configedit.ParseTOML(main)
+		if err == nil && len(imports) > 0 {
+			err = d.Set(imports, "imports")
+		}
+		if err == nil {
+			err = os.WriteFile(name, d.Bytes(), 0o600)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	out, err := c.system.Run(ctx, program, "--config", name, "config", "dump")
+	if err != nil {
+		return nil, err
+	}
+	d, err := configedit.ParseTOML(out)
+	if err != nil {
+		return nil, fmt.Errorf("containerd config dump: %w", err)
+	}
+	return configedit.With(d.Values(), []string{}, "imports"), nil
+}

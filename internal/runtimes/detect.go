@@ -1,0 +1,241 @@
+package runtimes
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cdigen/cdigen/internal/configedit"
+)
+
+// Engine is an engine that is installed.
+type Engine struct {
+	Name Name `json:"name"`
+	// Program that was asked for its version.
+	Program string `json:"program,omitempty"`
+	// Version as the program prints it, "26.1.5+dfsg1".
+	Version string `json:"version,omitempty"`
+	CDI     State  `json:"cdi"`
+	// Switch says what makes it so: "features.cdi in /etc/docker/daemon.json", or what is
+	// missing there. It is empty when the version alone decides.
+	Switch string `json:"switch,omitempty"`
+	// MaxCDIVersion is the newest cdiVersion of a spec that it accepts, "0.5.0"; empty
+	// when that is not known.
+	MaxCDIVersion string `json:"maxCDIVersion,omitempty"`
+	// SpecDirs are the directories it searches for specs, by rising priority.
+	SpecDirs []string `json:"specDirs"`
+	// SpecDirsFrom is the setting they are from; empty for the engine's defaults.
+	SpecDirsFrom string `json:"specDirsFrom,omitempty"`
+	// Config are the configuration files that were read, in the engine's order.
+	Config []string `json:"config"`
+	// Service is the systemd unit that has to be restarted when the configuration
+	// changes; empty for engines that read it at each run.
+	Service string `json:"service,omitempty"`
+	// Note is what else users should know about its CDI.
+	Note string `json:"note,omitempty"`
+	// Err says why something above is not known.
+	Err *Error `json:"error,omitempty"`
+}
+
+// Error says what is wrong with an engine or its configuration.
+type Error struct {
+	// File with the mistake, and where in it, from 1; without a File it is the program
+	// that failed, without a Line the place is not known.
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Message string `json:"message"`
+}
+
+// Error is "/etc/docker/daemon.json:3:1: message".
+func (e *Error) Error() string {
+	switch {
+	case e.File == "":
+		return e.Message
+	case e.Line == 0:
+		return e.File + ": " + e.Message
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
+}
+
+// fileError is an error about a file, with the place where the cause has it.
+func fileError(file string, err error) *Error {
+	var (
+		known *Error
+		place *configedit.Error
+		path  *os.PathError
+	)
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &place):
+		return &Error{file, place.Line, place.Column, place.Message}
+	case errors.As(err, &path):
+		return &Error{File: file, Message: fmt.Sprintf("%s: %v", path.Op, path.Err)}
+	}
+	return &Error{File: file, Message: err.Error()}
+}
+
+// known is what the package knows of an engine.
+type known struct {
+	name Name
+	// programs that may be its own, the first one found counts.
+	programs []string
+	service  string
+	note     string
+	// without is what users of versions that have no CDI can do.
+	without string
+	// configure reads the configuration; nil for an engine that has none about CDI.
+	configure func(s System, r Request) (configuration, error)
+}
+
+// configuration is what an engine's files say about CDI.
+type configuration interface {
+	// describe tells an Engine, of which the version's defaults are filled in, what the
+	// files say.
+	describe(e *Engine)
+}
+
+// engines in the order in which they are told.
+var engines = []known{
+	{name: Podman, programs: []string{"podman"}, configure: readPodman},
+	{name: Docker, programs: []string{"dockerd"}, service: "docker.service", configure: readDocker,
+		without: "cdigen inject --format docker-args prints what gives a container GPUs without it"},
+	{name: Containerd, programs: []string{"containerd"}, service: "containerd.service", configure: readContainerd},
+	{name: CRIO, programs: []string{"crio"}, service: "crio.service", configure: readCRIO},
+	{name: Buildah, programs: []string{"buildah"}, configure: readBuildah},
+	{name: BuildKit, programs: []string{"buildkitd"}, service: "buildkit.service", configure: readBuildKit},
+	{name: Nerdctl, programs: []string{"nerdctl"}, configure: readNerdctl},
+	{name: Apptainer, programs: []string{"apptainer"}, note: "takes device nodes, mounts and variables of a spec, and no hooks"},
+	{name: Singularity, programs: []string{"singularity"}, note: "with --oci only"},
+}
+
+func find(name Name) (known, bool) {
+	i := slices.IndexFunc(engines, func(k known) bool { return k.name == name })
+	if i < 0 {
+		return known{}, false
+	}
+	return engines[i], true
+}
+
+// Names of all engines that Detect looks for, in its order.
+func Names() (names []Name) {
+	for _, k := range engines {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// patience with an engine that is asked for its version.
+const patience = 5 * time.Second
+
+// Detect finds the engines that are installed, all or those named, in the order of Names.
+// Each is asked for its version, for five seconds at most.
+func Detect(ctx context.Context, s System, names ...Name) []Engine {
+	found := make([]*Engine, len(engines))
+	var wait sync.WaitGroup
+	for i, k := range engines {
+		if len(names) == 0 || slices.Contains(names, k.name) {
+			wait.Go(func() { found[i] = s.detect(ctx, k) })
+		}
+	}
+	wait.Wait()
+	installed := []Engine{}
+	for _, e := range found {
+		if e != nil {
+			installed = append(installed, *e)
+		}
+	}
+	return installed
+}
+
+// detect finds one engine; nil when it is not installed.
+func (s System) detect(ctx context.Context, k known) *Engine {
+	program, output, err := s.ask(ctx, k)
+	if program == "" {
+		return nil
+	}
+	// Apptainer brings a link of its older name.
+	if k.name == Singularity && strings.Contains(strings.ToLower(output), "apptainer") {
+		return nil
+	}
+	version := parseVersion(output)
+	if err == nil && canonical(version) == "" {
+		err = fmt.Errorf("%s --version: no version in its answer %q", filepath.Base(program), firstLine(output))
+	}
+	e := s.Engine(k.name, version)
+	e.Program = program
+	if err != nil {
+		e.CDI, e.Err = Unknown, cmp.Or(e.Err, &Error{Message: err.Error()})
+	}
+	return &e
+}
+
+// ask finds the engine's program and what it says of its version.
+func (s System) ask(ctx context.Context, k known) (program, output string, err error) {
+	for _, name := range k.programs {
+		program, err = s.LookPath(name)
+		if err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer for %v", patience))
+		defer cancel()
+		out, err := s.Run(ctx, program, "--version")
+		return program, string(out), err
+	}
+	return "", "", err
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return line[:min(len(line), 80)]
+}
+
+// Engine is an engine of a version, "28.0.4", that need not be installed, as the
+// configuration files of the system make it.
+func (s System) Engine(name Name, version string) Engine {
+	k, _ := find(name)
+	e, _ := s.engine(k, Request{Engine: name, Version: version})
+	return e
+}
+
+// engine reads the configuration of a version that has CDI.
+func (s System) engine(k known, r Request) (Engine, configuration) {
+	e := Engine{Name: r.Engine, Version: r.Version, Service: k.service, Note: k.note, SpecDirs: []string{}, Config: []string{}}
+	can, ok := release(r.Engine, r.Version)
+	switch {
+	case canonical(r.Version) == "":
+		e.CDI = Unknown
+		return e, nil
+	case !ok:
+		e.CDI, e.Note = None, "has CDI from version "+firstRelease(r.Engine)+" on"
+		return e, nil
+	}
+	e.CDI, e.MaxCDIVersion, e.SpecDirs = can.CDI, can.MaxCDIVersion, slices.Clone(can.SpecDirs)
+	if k.configure == nil {
+		return e, nil
+	}
+	c, err := k.configure(s, r)
+	if err != nil {
+		e.CDI, e.Err = Unknown, fileError("", err)
+		return e, nil
+	}
+	c.describe(&e)
+	return e, c
+}
+
+// read adds files that exist to those that were read.
+func (e *Engine) read(files ...*file) {
+	for _, f := range files {
+		if f.exists() {
+			e.Config = append(e.Config, f.shown)
+		}
+	}
+}

@@ -1,0 +1,252 @@
+package runtimes
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/diff"
+)
+
+// Request says which engine's configuration is meant.
+type Request struct {
+	Engine Name
+	// Version of the engine, as in [Engine].
+	Version string
+	// Program of the engine, which checks what is written; without one it is not checked.
+	Program string
+	// Config is the file to look at and to change, instead of the engine's own ones.
+	Config string
+	// SpecDirs have to be among those that the engine searches.
+	SpecDirs []string
+}
+
+// file is the one asked for, or the engine's own.
+func (r Request) file(own string) string { return cmp.Or(r.Config, own) }
+
+// switchable is the configuration of an engine that can be changed.
+type switchable interface {
+	configuration
+	// enable and disable give what has to change, for an engine as describe left it.
+	enable(e *Engine, dirs []string) ([]Change, error)
+	disable(e *Engine) ([]Change, error)
+}
+
+// checked is a configuration that the engine's own program can check. A change is not
+// written where the check fails.
+type checked interface {
+	check(ctx context.Context, program string, changed []Change) error
+}
+
+// Change of a file.
+type Change struct {
+	// Path in the system.
+	Path string
+	// Old and New are what is in the file and what will be; nil is no file.
+	Old, New []byte
+}
+
+// Plan is what has to change in an engine's configuration, and how.
+type Plan struct {
+	// Engine as it is before.
+	Engine Engine
+	// Changes are none when nothing has to change.
+	Changes []Change
+
+	system  System
+	config  switchable
+	program string
+}
+
+// Switchable are the engines whose configuration can be changed.
+func Switchable() []Name { return []Name{Docker, Containerd, CRIO, Podman, BuildKit} }
+
+// Enable plans what makes an engine inject CDI devices from the directories. The error is
+// an [ErrUnsupported] when it cannot be made to, and an [*Error] with line and column when
+// its configuration is broken.
+func (s System) Enable(r Request) (*Plan, error) {
+	return s.plan(r, func(c switchable, e *Engine) ([]Change, error) { return c.enable(e, r.SpecDirs) })
+}
+
+// Disable plans what makes it refuse CDI devices, or takes back what Enable did where
+// there is no switch.
+func (s System) Disable(r Request) (*Plan, error) {
+	return s.plan(r, func(c switchable, e *Engine) ([]Change, error) { return c.disable(e) })
+}
+
+func (s System) plan(r Request, change func(switchable, *Engine) ([]Change, error)) (*Plan, error) {
+	k, ok := find(r.Engine)
+	if !ok || !slices.Contains(Switchable(), r.Engine) {
+		return nil, unsupported("it has no configuration of CDI that can be changed")
+	}
+	if canonical(r.Version) == "" {
+		return nil, fmt.Errorf("%q is no version", r.Version)
+	}
+	if _, ok := release(r.Engine, r.Version); !ok {
+		return nil, unsupported(fmt.Sprintf("version %s has no CDI, which came with %s: %s", r.Version, firstRelease(r.Engine), cmp.Or(k.without, "update it")))
+	}
+	e, c := s.engine(k, r)
+	if e.Err != nil {
+		return nil, e.Err
+	}
+	p := &Plan{Engine: e, system: s, config: c.(switchable), program: r.Program}
+	var err error
+	p.Changes, err = change(p.config, &e)
+	return p, err
+}
+
+// Diff shows the changes as a unified diff.
+func (p *Plan) Diff() string {
+	var b strings.Builder
+	for _, c := range p.Changes {
+		from, to := p.system.path(c.Path), p.system.path(c.Path)
+		if c.Old == nil {
+			from = "/dev/null"
+		}
+		if c.New == nil {
+			to = "/dev/null"
+		}
+		text := diff.Diff(from, c.Old, to, c.New)
+		// Its first line, of the diff program, is of no use.
+		b.Write(text[bytes.IndexByte(text, '\n')+1:])
+	}
+	return b.String()
+}
+
+// checkTime is how long an engine may take to check a configuration.
+const checkTime = time.Minute
+
+// Check has the engine's own program check the changed configuration, where it has a
+// check and the program is there. Nothing is written but copies.
+func (p *Plan) Check(ctx context.Context) error {
+	c, ok := p.config.(checked)
+	if !ok || p.program == "" || len(p.Changes) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, fmt.Errorf("no end after %v", checkTime))
+	defer cancel()
+	return c.check(ctx, p.program, p.Changes)
+}
+
+// Applied says what Apply did.
+type Applied struct {
+	// Files that were changed, and Backups of those that existed before.
+	Files, Backups []string
+	// Restarted is the unit that was.
+	Restarted string
+}
+
+// Apply writes the changes, and restarts the engine's service if that is wanted. Each file
+// is replaced in one step, with its mode, owner and attributes; a link stays and its
+// target is replaced. What was in a file before stays beside it, under its name with
+// .cdigen-backup, in the place of an older backup. When something fails, everything is
+// as it was, and the service is restarted again if it was restarted at all.
+func (p *Plan) Apply(ctx context.Context, restart bool) (*Applied, error) {
+	restart = restart && p.Engine.Service != "" && len(p.Changes) > 0
+	var systemctl string
+	if restart {
+		var err error
+		if systemctl, err = p.system.LookPath("systemctl"); err != nil {
+			return nil, fmt.Errorf("no systemctl to restart %s with, so nothing was changed: %w", p.Engine.Service, err)
+		}
+	}
+	var done []*replacement
+	undo := func() error {
+		var errs []error
+		for _, r := range slices.Backward(done) {
+			errs = append(errs, r.undo())
+		}
+		return joined(errs)
+	}
+	for _, c := range p.Changes {
+		r, err := p.replace(c)
+		if err != nil {
+			return nil, joined([]error{fmt.Errorf("%w; nothing was changed", err), undo()})
+		}
+		done = append(done, r)
+	}
+	result := &Applied{}
+	if restart {
+		if err := p.restart(ctx, systemctl); err != nil {
+			return nil, p.restartFailed(ctx, systemctl, err, undo())
+		}
+		result.Restarted = p.Engine.Service
+	}
+	var errs []error
+	for _, r := range done {
+		result.Files = append(result.Files, r.path)
+		backup, err := r.commit()
+		if backup != "" {
+			result.Backups = append(result.Backups, backup)
+		}
+		errs = append(errs, err)
+	}
+	return result, joined(errs)
+}
+
+// restart has systemd restart the service. A service that takes long to start has limits of
+// its own.
+func (p *Plan) restart(ctx context.Context, systemctl string) error {
+	args := []string{"restart", p.Engine.Service}
+	if p.system.UID != 0 {
+		args = append([]string{"--user"}, args...)
+	}
+	_, err := p.system.Run(ctx, systemctl, args...)
+	return err
+}
+
+// restartFailed restarts the service with its old configuration.
+func (p *Plan) restartFailed(ctx context.Context, systemctl string, err, undone error) error {
+	if undone != nil {
+		return fmt.Errorf("%w; the old configuration could not be put back: %w", err, undone)
+	}
+	// Whoever interrupted us wants his service back all the same.
+	if again := p.restart(context.WithoutCancel(ctx), systemctl); again != nil {
+		return fmt.Errorf("%w; the old configuration is back, but with it %s does not start either", err, p.Engine.Service)
+	}
+	return fmt.Errorf("%w; the old configuration is back and %s is restarted with it", err, p.Engine.Service)
+}
+
+// scratch is the directory for what must be in the file system of a file and must not be
+// read by the engine: its own, or one above it.
+func (p *Plan) scratch(c Change, target string) string {
+	own := filepath.Dir(target)
+	avoids, ok := p.config.(interface{ reads(name string) bool })
+	if !ok {
+		return own
+	}
+	if dir, err := p.system.resolve(filepath.Dir(c.Path)); err != nil || dir != own {
+		return own // a link leads elsewhere
+	}
+	for dir := filepath.Dir(c.Path); dir != "/"; dir = filepath.Dir(dir) {
+		if avoids.reads(filepath.Join(dir, "x"+backupSuffix)) {
+			continue
+		}
+		if there, err := p.system.resolve(dir); err == nil {
+			return there
+		}
+	}
+	return own
+}
+
+// checkCopy writes a changed file where the engine can check it.
+func checkCopy(change Change, check func(name string) error) error {
+	f, err := os.CreateTemp("", "cdigen-*-"+filepath.Base(change.Path))
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // a copy
+	if _, err := f.Write(change.New); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return check(f.Name())
+}

@@ -1,0 +1,200 @@
+package runtimes
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+
+	"golang.org/x/mod/semver"
+)
+
+// Name of an engine.
+type Name string
+
+// The engines, by what users call them.
+const (
+	Podman      Name = "podman"
+	Docker      Name = "docker"
+	Containerd  Name = "containerd"
+	CRIO        Name = "crio"
+	Buildah     Name = "buildah"
+	BuildKit    Name = "buildkit"
+	Nerdctl     Name = "nerdctl"
+	Apptainer   Name = "apptainer"
+	Singularity Name = "singularity"
+)
+
+// State is what an engine does with requests for CDI devices.
+type State string
+
+// The states.
+const (
+	// Always: it has no switch.
+	Always State = "always"
+	On     State = "on"
+	Off    State = "off"
+	// None: this version has no CDI.
+	None State = "none"
+	// Unused: the part of the engine that would use CDI is switched off.
+	Unused State = "unused"
+	// Unknown: its version or its configuration cannot be read.
+	Unknown State = "unknown"
+)
+
+// Release is what an engine does with CDI from a version on.
+type Release struct {
+	Engine Name
+	// From is the first version that does, "25.0.0".
+	From string
+	// CDI is what it does unless it is configured otherwise.
+	CDI State
+	// MaxCDIVersion is the newest cdiVersion of a spec that it accepts, "0.5.0".
+	MaxCDIVersion string
+	// SpecDirs are the directories it searches unless configured otherwise, by rising
+	// priority.
+	SpecDirs []string
+	// Configurable: other directories can be configured.
+	Configurable bool
+}
+
+// The directories of the CDI library, and what others make of them.
+var (
+	bothDirs     = []string{"/etc/cdi", "/var/run/cdi"}
+	etcDir       = []string{"/etc/cdi"}
+	buildKitDirs = []string{"/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi"}
+)
+
+// Releases are the versions of each engine with which something changes, in rising order.
+// Older versions than the first of an engine have no CDI; newer ones than the last can
+// do at least as much. The CDI version is that of the library in go.mod or vendor.mod at
+// each release's tag, the rest is from the source at that tag.
+var Releases = []Release{
+	// Podman 3 took /etc/cdi/*.json without a look at the version. The
+	// directories can be configured from 5.5 on, which searched but one until 5.6.
+	{Podman, "3.2.0", Always, "", etcDir, false},
+	{Podman, "4.0.0", Always, "0.2.0", bothDirs, false},
+	{Podman, "4.1.0", Always, "0.4.0", bothDirs, false},
+	{Podman, "4.3.0", Always, "0.5.0", bothDirs, false},
+	{Podman, "4.7.0", Always, "0.6.0", bothDirs, false},
+	{Podman, "5.1.0", Always, "0.7.0", bothDirs, false},
+	{Podman, "5.2.0", Always, "0.8.0", bothDirs, false},
+	{Podman, "5.5.0", Always, "1.0.0", etcDir, true},
+	{Podman, "5.6.0", Always, "1.0.0", bothDirs, true},
+	{Podman, "6.0.0", Always, "1.1.0", bothDirs, true},
+
+	{Docker, "25.0.0", Off, "0.6.0", bothDirs, true},
+	{Docker, "25.0.17", Off, "0.8.0", bothDirs, true},
+	{Docker, "26.0.0", Off, "0.6.0", bothDirs, true},
+	{Docker, "26.1.0", Off, "0.7.0", bothDirs, true},
+	{Docker, "27.4.0", Off, "0.8.0", bothDirs, true},
+	{Docker, "28.1.0", Off, "1.0.0", bothDirs, true},
+	{Docker, "28.2.0", On, "1.0.0", bothDirs, true},
+	{Docker, "29.2.0", On, "1.1.0", bothDirs, true},
+
+	// Of containerd's CRI plugin. enable_cdi is gone since 2.4.
+	{Containerd, "1.7.0", Off, "0.5.0", bothDirs, true},
+	{Containerd, "1.7.12", Off, "0.6.0", bothDirs, true},
+	{Containerd, "1.7.16", Off, "0.7.0", bothDirs, true},
+	{Containerd, "1.7.27", Off, "0.8.0", bothDirs, true},
+	{Containerd, "2.0.0", On, "0.8.0", bothDirs, true},
+	{Containerd, "2.0.5", On, "1.0.0", bothDirs, true},
+	{Containerd, "2.2.1", On, "1.1.0", bothDirs, true},
+	{Containerd, "2.4.0", Always, "1.1.0", bothDirs, true},
+
+	{CRIO, "1.24.0", Always, "0.3.0", bothDirs, true},
+	{CRIO, "1.25.0", Always, "0.5.0", bothDirs, true},
+	{CRIO, "1.28.0", Always, "0.6.0", bothDirs, true},
+	{CRIO, "1.30.0", Always, "0.7.0", bothDirs, true},
+	{CRIO, "1.31.0", Always, "0.8.0", bothDirs, true},
+	{CRIO, "1.33.0", Always, "1.0.0", bothDirs, true},
+	{CRIO, "1.35.0", Always, "1.1.0", bothDirs, true},
+
+	{Buildah, "1.36.0", Always, "0.7.0", etcDir, true},
+	{Buildah, "1.37.0", Always, "0.8.0", etcDir, true},
+	{Buildah, "1.40.0", Always, "1.0.0", etcDir, true},
+	{Buildah, "1.41.0", Always, "1.0.0", bothDirs, true},
+	{Buildah, "1.44.0", Always, "1.1.0", bothDirs, true},
+
+	{BuildKit, "0.20.0", On, "0.8.0", buildKitDirs, true},
+	{BuildKit, "0.21.0", On, "1.0.0", buildKitDirs, true},
+	{BuildKit, "0.27.0", On, "1.1.0", buildKitDirs, true},
+
+	{Nerdctl, "2.1.0", Always, "1.0.0", bothDirs, true},
+	{Nerdctl, "2.2.1", Always, "1.1.0", bothDirs, true},
+
+	{Apptainer, "1.5.0", Always, "1.1.0", bothDirs, false},
+
+	// With --oci only.
+	{Singularity, "4.0.0", Always, "0.6.0", bothDirs, false},
+	{Singularity, "4.1.3", Always, "0.7.0", bothDirs, false},
+	{Singularity, "4.1.5", Always, "0.8.0", bothDirs, false},
+	{Singularity, "4.3.0", Always, "1.0.0", bothDirs, false},
+	{Singularity, "4.3.7", Always, "1.1.0", bothDirs, false},
+}
+
+// release finds what a version does; ok is false when it has no CDI.
+func release(engine Name, version string) (r Release, ok bool) {
+	for _, candidate := range Releases {
+		if candidate.Engine == engine && atLeast(version, candidate.From) {
+			r, ok = candidate, true
+		}
+	}
+	return r, ok
+}
+
+// firstRelease is the oldest that has CDI.
+func firstRelease(engine Name) string {
+	for _, r := range Releases {
+		if r.Engine == engine {
+			return short(r.From)
+		}
+	}
+	return ""
+}
+
+// short is a version without a patch level of 0.
+func short(version string) string { return strings.TrimSuffix(version, ".0") }
+
+// The output of an engine's --version begins in one of these ways, which
+// TestVersionOutput has samples of. "dockerd" prints "Docker version 26.1.5, build …",
+// containerd its module before its version, CRI-O the version below or behind its name.
+var versionWord = regexp.MustCompile(`(?m)(?:^|[\s(])v?(\d+\.\d+[0-9A-Za-z.~+-]*)`)
+
+// parseVersion finds the version in the output of --version, as it is printed.
+func parseVersion(output string) string {
+	if m := versionWord.FindStringSubmatch(output); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// A version's numbers, and what follows where that says that it is not released yet.
+// What distributions add ("+dfsg1", "~ds1-6", "-1.el9", "-jammy") means nothing.
+var versionParts = regexp.MustCompile(`^v?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:[-.~+]?(alpha|beta|rc|dev|pre)[-.~]?(\d*))?`)
+
+// IsVersion says whether a text begins as versions do: "28", "28.0", "1.7.24~ds1".
+func IsVersion(text string) bool { return canonical(text) != "" }
+
+// canonical is a version in the form of package semver; empty when it is none.
+func canonical(version string) string {
+	m := versionParts.FindStringSubmatch(version)
+	if m == nil {
+		return ""
+	}
+	v := "v" + number(m[1]) + "." + number(m[2]) + "." + number(m[3])
+	if m[4] != "" {
+		v += "-" + m[4] + "." + number(m[5])
+	}
+	return v
+}
+
+// number without zeros before it.
+func number(digits string) string {
+	n, _ := strconv.ParseUint(digits, 10, 32)
+	return strconv.FormatUint(n, 10)
+}
+
+// atLeast says whether a version is not older than another.
+func atLeast(version, other string) bool {
+	return semver.Compare(canonical(version), canonical(other)) >= 0
+}

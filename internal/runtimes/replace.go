@@ -1,0 +1,255 @@
+package runtimes
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// backupSuffix is what follows a file's name in that of its backup. No engine reads such
+// names as drop-ins but those that read all, for which see Plan.scratch.
+const backupSuffix = ".cdigen-backup"
+
+// replacement is a file that has been replaced and can still be put back.
+type replacement struct {
+	// path of the file, behind all links, for us.
+	path string
+	// kept is another name of the old file; empty when there was none.
+	kept string
+	// backup is the name that the old file gets in the end; empty for none.
+	backup string
+	// created: there was no file. made are the directories that were made for it, the
+	// upper ones first.
+	created bool
+	made    []string
+}
+
+// joined is errors.Join without a list of one.
+func joined(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}
+
+// replace puts a change into its place.
+func (p *Plan) replace(c Change) (r *replacement, err error) {
+	target, err := p.system.resolve(c.Path)
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(target, p.system.path("/nix/store")+"/") {
+		return nil, fmt.Errorf("%s is made by NixOS: change the system's configuration", p.system.path(c.Path))
+	}
+	r = &replacement{path: target}
+	defer func() {
+		if err != nil {
+			err = joined([]error{err, r.undo()})
+		}
+	}()
+	now, err := p.system.read(c.Path)
+	if err != nil {
+		return r, err
+	}
+	if !bytes.Equal(now, c.Old) || (now == nil) != (c.Old == nil) {
+		return r, fmt.Errorf("%s has changed meanwhile: run cdigen again", target)
+	}
+	scratch := p.scratch(c, target)
+	aside := func(what string) string {
+		return filepath.Join(scratch, "."+filepath.Base(target)+".cdigen-"+what+"-"+rand.Text()[:8])
+	}
+	if c.Old == nil {
+		if r.made, err = makeDirs(filepath.Dir(target)); err != nil {
+			return r, err
+		}
+		fresh := aside("new")
+		defer os.Remove(fresh) //nolint:errcheck // it has another name then
+		if err := write(fresh, c.New, ""); err != nil {
+			return r, err
+		}
+		if err := renameNew(fresh, target); err != nil {
+			return r, err
+		}
+		r.created = true
+		return r, syncDir(filepath.Dir(target))
+	}
+	kept := aside("old")
+	if c.New == nil {
+		if err := os.Rename(target, kept); err != nil {
+			return r, err
+		}
+		r.kept = kept
+		return r, syncDir(filepath.Dir(target))
+	}
+	fresh := aside("new")
+	defer os.Remove(fresh) //nolint:errcheck // it has another name then
+	if err := write(fresh, c.New, target); err != nil {
+		return r, err
+	}
+	if err := keep(target, kept); err != nil {
+		return r, err
+	}
+	r.kept = kept
+	if err := os.Rename(fresh, target); err != nil {
+		// The old file is still in its place.
+		return &replacement{}, joined([]error{err, os.Remove(kept)})
+	}
+	r.backup = filepath.Join(scratch, filepath.Base(target)+backupSuffix)
+	return r, syncDir(filepath.Dir(target))
+}
+
+// undo puts the old file back, or removes what was made.
+func (r *replacement) undo() error {
+	if r.created {
+		if err := os.Remove(r.path); err != nil {
+			return err
+		}
+	}
+	for _, dir := range slices.Backward(r.made) {
+		_ = os.Remove(dir) // unless somebody else uses it already
+	}
+	if r.kept == "" {
+		return nil
+	}
+	if err := os.Rename(r.kept, r.path); err != nil {
+		return fmt.Errorf("put %s back, which is in %s: %w", r.path, r.kept, err)
+	}
+	return syncDir(filepath.Dir(r.path))
+}
+
+// commit makes the old file the backup and gives its name.
+func (r *replacement) commit() (string, error) {
+	switch {
+	case r.kept == "":
+		return "", nil
+	case r.backup == "":
+		return "", os.Remove(r.kept)
+	}
+	if err := os.Rename(r.kept, r.backup); err != nil {
+		return r.kept, fmt.Errorf("name the backup: %w", err)
+	}
+	return r.backup, syncDir(filepath.Dir(r.backup))
+}
+
+// renameNew renames a file, unless somebody has made another one of that name meanwhile.
+func renameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // not every file system can
+		return os.Rename(from, to)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+// makeDirs makes a directory and those above it, and gives those that did not exist.
+func makeDirs(dir string) (made []string, err error) {
+	for above := dir; ; above = filepath.Dir(above) {
+		if _, err := os.Stat(above); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append([]string{above}, made...)
+	}
+	return made, os.MkdirAll(dir, 0o755)
+}
+
+// write writes a new file, to the disk, with mode, owner and extended attributes of
+// another one. Without one everybody may read it.
+func write(name string, data []byte, like string) (err error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := f.Close(); err == nil {
+			err = e
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if like == "" {
+		err = f.Chmod(0o644)
+	} else {
+		err = copyAttributes(like, f)
+	}
+	if err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// copyAttributes gives a file the mode, the owner and the extended attributes, such as
+// SELinux's label and access control lists, of another one.
+func copyAttributes(from string, to *os.File) error {
+	var old, now unix.Stat_t
+	if err := errors.Join(unix.Stat(from, &old), unix.Fstat(int(to.Fd()), &now)); err != nil {
+		return err
+	}
+	if old.Uid != now.Uid || old.Gid != now.Gid {
+		if err := to.Chown(int(old.Uid), int(old.Gid)); err != nil {
+			return fmt.Errorf("keep the owner of %s: %w", from, err)
+		}
+	}
+	if err := unix.Fchmod(int(to.Fd()), old.Mode&0o7777); err != nil {
+		return err
+	}
+	names, err := attributeNames(from)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+		n, err := unix.Getxattr(from, name, value)
+		if err == nil {
+			err = unix.Fsetxattr(int(to.Fd()), name, value[:n], 0)
+		}
+		if err != nil {
+			return fmt.Errorf("keep the attribute %s of %s: %w", name, from, err)
+		}
+	}
+	return nil
+}
+
+func attributeNames(path string) ([]string, error) {
+	list := make([]byte, 64<<10) // XATTR_LIST_MAX
+	n, err := unix.Listxattr(path, list)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the attributes of %s: %w", path, err)
+	}
+	return strings.FieldsFunc(string(list[:n]), func(r rune) bool { return r == 0 }), nil
+}
+
+// keep gives a file a second name, or copies it where file systems have no such names.
+func keep(path, second string) error {
+	if os.Link(path, second) == nil {
+		return nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return write(second, data, path)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
