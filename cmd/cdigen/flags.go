@@ -27,6 +27,9 @@ func environmentName(flag string) string {
 	return "CDIGEN_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
+// environmentAnnotation is on flags that a variable has set.
+const environmentAnnotation = "cdigen_environment"
+
 // flagsFromEnvironment sets each flag that was not given from its variable.
 func flagsFromEnvironment(cmd *cobra.Command) error {
 	var errs []error
@@ -38,6 +41,10 @@ func flagsFromEnvironment(cmd *cobra.Command) error {
 		}
 		if err := cmd.Flags().Set(f.Name, value); err != nil {
 			errs = append(errs, fmt.Errorf("%s=%q: %w", name, value, err))
+			return
+		}
+		if err := cmd.Flags().SetAnnotation(f.Name, environmentAnnotation, []string{name}); err != nil {
+			errs = append(errs, err)
 		}
 	})
 	if len(errs) > 0 {
@@ -110,14 +117,15 @@ func (c *capturedFlag) Set(file string) error {
 	return nil
 }
 
-// checkCaptured refuses flags that say where to look on this machine.
+// checkCaptured refuses flags that say where to look on this machine. Variables that do
+// so are of no account: a flag goes before them.
 func (f *hostFlags) checkCaptured(flags *pflag.FlagSet) error {
 	if f.captured == nil {
 		return nil
 	}
 	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "arch", "nvml-probe", "nvml-timeout"} {
-		if flags.Changed(name) {
-			return usageError(fmt.Errorf("--captured and --%s (%s): use one of them, since a captured host has it all", name, environmentName(name)))
+		if flag := flags.Lookup(name); flag.Changed && flag.Annotations[environmentAnnotation] == nil {
+			return usageError(fmt.Errorf("--captured and --%s: use one of them: a captured host is whole", name))
 		}
 	}
 	return nil

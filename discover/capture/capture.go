@@ -136,14 +136,22 @@ func (c *Capture) Encode() ([]byte, error) {
 
 // Parse reads a capture. An error names the field, or the line.
 func Parse(data []byte) (*Capture, error) {
+	var first struct {
+		Format int `yaml:"capture"`
+	}
+	switch err := yaml.Unmarshal(data, &first); {
+	case err != nil:
+		return nil, fmt.Errorf("not a capture: %w", oneLine(err))
+	case first.Format == 0:
+		return nil, errors.New("not a capture: it has no field capture")
+	case first.Format != format:
+		return nil, fmt.Errorf("capture: %d: this cdigen reads captures of format %d", first.Format, format)
+	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	var c Capture
 	if err := d.Decode(&c); err != nil {
-		return nil, fmt.Errorf("not a capture: %w", err)
-	}
-	if c.Format != format {
-		return nil, fmt.Errorf("capture: %d: this cdigen reads captures of format %d", c.Format, format)
+		return nil, oneLine(err)
 	}
 	if discover.Triplet(c.Arch) == "" {
 		return nil, fmt.Errorf("arch: %q is none that the driver is made for", c.Arch)
@@ -159,6 +167,15 @@ func Parse(data []byte) (*Capture, error) {
 		}
 	}
 	return &c, nil
+}
+
+// oneLine is an error of the YAML library, which has a line for each field.
+func oneLine(err error) error {
+	var fields *yaml.TypeError
+	if errors.As(err, &fields) {
+		return errors.New(strings.Join(fields.Errors, "; "))
+	}
+	return err
 }
 
 func (t *Tree) check() error {

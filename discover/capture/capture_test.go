@@ -234,9 +234,10 @@ func TestUnusableCaptureIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ name, text, err string }{
-		{"empty", "", "not a capture: EOF"},
-		{"a spec", "cdiVersion: 0.5.0\n", "line 1: field cdiVersion not found"},
+		{"empty", "", "not a capture: it has no field capture"},
+		{"a spec", "cdiVersion: 0.5.0\n", "not a capture: it has no field capture"},
 		{"no YAML", "a: b: c", "not a capture: yaml: mapping values"},
+		{"a list", "- capture", "not a capture: line 1: cannot unmarshal"},
 		{"of another format", strings.Replace(trees(""), "capture: 1", "capture: 2", 1), "capture: 2: this cdigen reads captures of format 1"},
 		{"of another architecture", strings.Replace(trees(""), "amd64", "sparc", 1), `arch: "sparc" is none`},
 		{"without trees", minimal, `path: "" is not absolute`},

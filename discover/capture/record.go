@@ -260,37 +260,18 @@ func (w *watched) tree(c *Capture, regular func(w *watched, name string) (File, 
 			continue
 		}
 		var f File
-		mode := fs.FileMode(usualFile)
 		if err == nil {
-			switch info.Mode().Type() {
-			case fs.ModeSymlink:
-				f.Link, err = fs.ReadLink(w.FS, name)
-				mode = info.Mode().Perm()
-			case fs.ModeDir:
-				if full[name] {
-					continue // what is in it tells that it is there
-				}
-				f.Type, mode = "directory", usualDirectory
-			case fs.ModeSocket:
-				f.Type, mode = "socket", usualNode
-			case fs.ModeDevice | fs.ModeCharDevice:
-				major, minor, _ := discover.DeviceNumbers(info)
-				f.Node, mode = fmt.Sprintf("%d:%d", major, minor), usualNode
-				if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid|stat.Gid != 0 {
-					f.Owner = fmt.Sprintf("%d:%d", stat.Uid, stat.Gid)
-				}
-			case 0:
-				f, err = regular(w, name)
-			default:
-				continue // a block device or a pipe is nothing that anybody looks for
+			if info.Mode().IsDir() && full[name] {
+				continue // what is in it tells that it is there
 			}
+			f, err = w.file(name, info, regular)
+		}
+		if errors.Is(err, errNoMatter) {
+			continue
 		}
 		if err != nil {
 			c.Unreadable = append(c.Unreadable, fmt.Sprintf("%s: %v", path.Join(w.path, name), reason(err)))
 			continue
-		}
-		if info.Mode().Perm() != mode {
-			f.Mode = fmt.Sprintf("%04o", info.Mode().Perm())
 		}
 		for dir := path.Dir(name); !full[dir]; dir = path.Dir(dir) {
 			full[dir] = true
@@ -298,6 +279,39 @@ func (w *watched) tree(c *Capture, regular func(w *watched, name string) (File, 
 		t.Files[name] = f
 	}
 	return t
+}
+
+// errNoMatter says that a file is of a type that nobody looks for.
+var errNoMatter = errors.New("a block device or a pipe")
+
+// file records a file of whatever type.
+func (w *watched) file(name string, info fs.FileInfo, regular func(w *watched, name string) (File, error)) (f File, err error) {
+	// Of other files than nodes and programs the mode does not matter.
+	usual := info.Mode().Perm()
+	switch info.Mode().Type() {
+	case fs.ModeSymlink:
+		f.Link, err = fs.ReadLink(w.FS, name)
+	case fs.ModeDir:
+		f.Type = "directory"
+	case fs.ModeSocket:
+		f.Type = "socket"
+	case fs.ModeDevice | fs.ModeCharDevice:
+		major, minor, _ := discover.DeviceNumbers(info)
+		f.Node, usual = fmt.Sprintf("%d:%d", major, minor), usualNode
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid|stat.Gid != 0 {
+			f.Owner = fmt.Sprintf("%d:%d", stat.Uid, stat.Gid)
+		}
+	case 0:
+		if f, err = regular(w, name); info.Mode().Perm()&0o111 != 0 {
+			usual = usualFile
+		}
+	default:
+		return f, errNoMatter
+	}
+	if info.Mode().Perm() != usual {
+		f.Mode = fmt.Sprintf("%04o", info.Mode().Perm())
+	}
+	return f, err
 }
 
 // reason is an error without the path.
