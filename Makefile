@@ -119,12 +119,12 @@ cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) 
 
 .PHONY: golden
 golden: ## Rewrite the golden files; review the difference like code
-	$(GO) test -count=1 ./spec -update
+	$(GO) test -count=1 ./spec ./internal/runtimes -update
 
 .PHONY: docs
-docs: ## Write docs/contents.md from the tables in the code, and what the commands shown in the documentation print
+docs: ## Write the tables of the documentation from those in the code, and what the commands shown in the documentation print
 	$(GO) run ./internal/contentsdoc
-	$(GO) test -count=1 -run TestDocumentation ./cmd/cdigen -update
+	$(GO) test -count=1 -run 'TestDocumentation|TestReadme|TestDoctor.*(Page|Healthy)' ./cmd/cdigen -update
 
 .PHONY: driver-roots
 driver-roots: ## Unpack Debian's NVIDIA driver packages (535, 550) into ~/.cache/cdigen

@@ -97,7 +97,11 @@ func (t *Truth) Check(file string) (list []Fault) {
 	case t.Now == nil:
 		add(Stale, "", "the host has no usable GPU now")
 	default:
-		if n := len(Diff(s.Spec, t.Now)); n > 0 {
+		switch n := len(Diff(s.Spec, t.Now)); n {
+		case 0:
+		case 1:
+			add(Stale, "", "generate would write 1 difference now: see cdigen diff")
+		default:
 			add(Stale, "", "generate would write %d differences now: see cdigen diff", n)
 		}
 	}

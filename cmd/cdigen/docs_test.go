@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"flag"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -263,17 +262,34 @@ func asExit(err error, exit **exec.ExitError) bool {
 	return ok
 }
 
-// shownText is the block that a test makes.
-func shownText(t *testing.T, file string) string {
+// shownBlock is the block that a test makes, and the lines of its file.
+func shownBlock(t *testing.T, file string) (shown, []string) {
 	t.Helper()
 	lines := readLines(t, file)
 	for _, b := range blocks(lines) {
 		if m := shownBy.FindStringSubmatch(b.comment); m != nil && m[1] == t.Name() {
-			return strings.Join(lines[b.first:b.end], "\n") + "\n"
+			return b, lines
 		}
 	}
-	t.Fatal(fmt.Errorf("%s has no block shown by %s", file, t.Name()))
-	return ""
+	t.Fatalf("%s has no block shown by %s", file, t.Name())
+	return shown{}, nil
+}
+
+// compareShown compares the block that a test makes with what it has made.
+func compareShown(t *testing.T, file, got string) {
+	t.Helper()
+	b, lines := shownBlock(t, file)
+	text := strings.Split(strings.TrimSuffix(got, "\n"), "\n")
+	if *update {
+		lines = slices.Replace(lines, b.first, b.end, text...)
+		if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(lines[b.first:b.end], text); diff != "" {
+		t.Errorf("%s:%d: not what is printed (-documented +printed):\n%s", file, b.first, diff)
+	}
 }
 
 func TestUnroot(t *testing.T) {

@@ -189,8 +189,8 @@ func writeComplaints(w io.Writer, list []doctor.Complaint, color bool) {
 			}
 			fmt.Fprintln(w, head+strings.ReplaceAll(table.Wrap(oneLine(t), width), "\n", "\n"+indent))
 		}
-		for _, command := range c.Mend {
-			fmt.Fprintln(w, indent+"$ "+oneLine(doctor.AsRoot(command)))
+		for _, command := range c.Commands() {
+			fmt.Fprintln(w, indent+"$ "+oneLine(command))
 		}
 	}
 }
@@ -362,8 +362,7 @@ func (f *doctorFlags) mend(cmd *cobra.Command, devices []string, list []doctor.C
 		if !f.yes && !ask(answers, c) {
 			continue
 		}
-		for _, command := range c.Mend {
-			command = doctor.AsRoot(command)
+		for _, command := range c.Commands() {
 			if f.yes {
 				fmt.Fprintf(os.Stderr, "$ %s\n", command)
 			}
@@ -382,8 +381,8 @@ func (f *doctorFlags) mend(cmd *cobra.Command, devices []string, list []doctor.C
 // ask says whether the commands of a complaint may be run.
 func ask(answers *bufio.Reader, c doctor.Complaint) bool {
 	fmt.Fprintf(os.Stderr, "%s\n", oneLine(c.Message))
-	for _, command := range c.Mend {
-		fmt.Fprintf(os.Stderr, "  $ %s\n", oneLine(doctor.AsRoot(command)))
+	for _, command := range c.Commands() {
+		fmt.Fprintf(os.Stderr, "  $ %s\n", oneLine(command))
 	}
 	fmt.Fprint(os.Stderr, "Run this? [y/N] ")
 	answer, err := answers.ReadString('\n')

@@ -45,6 +45,7 @@ verb=$1
 shift
 [ "$1" = --now ] && shift
 case $verb in
+--version) echo "systemd 252 (252.39-1~deb12u1)" ;;
 is-enabled|is-active)
 	word=disabled; [ $verb = is-active ] && word=inactive
 	[ -e $state/$1 ] || { [ $verb = is-enabled ] && echo not-found; [ $verb = is-active ] && echo inactive; exit 4; }
@@ -97,6 +98,7 @@ func newMachine(t *testing.T, name string) *machine {
 	m.write("var/lib/units/cdigen.service", "enabled\nactive\n")
 	m.engine("podman", "podman version 5.4.2")
 	m.engine("dockerd", "Docker version 28.5.2+dfsg1, build d3d3a5e")
+	m.engine("runc", "runc version 1.1.5+ds1")
 	m.must("cdigen generate --report=none --log-level error")
 	m.must("cdigen system create-dev-char-symlinks")
 	return m
@@ -249,23 +251,25 @@ func (m *machine) next(change func(d *simhost.Description)) (dir string) {
 func (m *machine) later(change func(d *simhost.Description), prefixes ...string) (script string) {
 	m.t.Helper()
 	next := m.next(change)
+	var b strings.Builder
 	for _, prefix := range prefixes {
 		m.check(os.MkdirAll(filepath.Dir(m.path("sim/later/"+prefix)), 0o755))
 		m.check(exec.Command("cp", "-a", filepath.Join(next, prefix), m.path("sim/later/"+prefix)).Run())
-		script += fmt.Sprintf("rm -rf /%[1]s; mkdir -p /%[2]s; cp -a /sim/later/%[1]s /%[1]s\n", prefix, filepath.Dir(prefix))
+		fmt.Fprintf(&b, "rm -rf /%[1]s; mkdir -p /%[2]s; cp -a /sim/later/%[1]s /%[1]s\n", prefix, filepath.Dir(prefix))
 	}
-	return script
+	return b.String()
 }
 
 // aside takes files away, for a script that brings them back.
 func (m *machine) aside(names ...string) (script string) {
 	m.t.Helper()
+	var b strings.Builder
 	for _, name := range names {
 		m.check(os.MkdirAll(filepath.Dir(m.path("sim/aside/"+name)), 0o755))
 		m.check(os.Rename(m.path(name), m.path("sim/aside/"+name)))
-		script += fmt.Sprintf("mkdir -p /%[2]s; mv /sim/aside/%[1]s /%[1]s\n", name, filepath.Dir(name))
+		fmt.Fprintf(&b, "mkdir -p /%[2]s; mv /sim/aside/%[1]s /%[1]s\n", name, filepath.Dir(name))
 	}
-	return script
+	return b.String()
 }
 
 // mig is the host with an instance on its second GPU.
@@ -380,11 +384,32 @@ var ailments = []struct {
 	{"the spec's version is too new for an engine", "", func(m *machine) {
 		m.engine("podman", "podman version 4.2.0")
 	}, []string{"engine-too-old"}},
+	{"the spec's version is too new for two engines", "", func(m *machine) {
+		m.engine("podman", "podman version 4.2.0")
+		m.engine("crio", "crio version 1.24.1")
+	}, []string{"engine-too-old"}},
 	{"an engine is too old for CDI", "", func(m *machine) { m.engine("dockerd", "Docker version 20.10.24+dfsg1, build 297e128") }, []string{"engine-without-cdi"}},
 	{"CDI is off in Docker", "", func(m *machine) {
 		m.engine("dockerd", "Docker version 26.1.5+dfsg1, build 411e817")
 		m.write("etc/docker/daemon.json", "{\n  \"features\": {\"buildkit\": true}\n}\n")
 	}, []string{"engine-cdi-off"}},
+	{"CDI is off in containerd", "", func(m *machine) {
+		m.program("usr/bin/containerd", "#!/bin/sh\ncase $1 in --config) cat $2 ;; *) echo containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6+b4 ;; esac\n")
+		m.engine("kubelet", "Kubernetes v1.32.1")
+		m.write("etc/containerd/config.toml", "version = 2\n")
+	}, []string{"engine-cdi-off"}},
+	{"CDI is off in BuildKit", "", func(m *machine) {
+		m.engine("buildkitd", "buildkitd github.com/moby/buildkit v0.20.0 121ecd5b9083b8eef32183cd404dd13e15b4a3df")
+		m.write("etc/buildkit/buildkitd.toml", "[cdi]\n  disabled = true # not yet\n")
+	}, []string{"engine-cdi-off"}},
+	{"podman looks elsewhere", "", func(m *machine) {
+		m.engine("podman", "podman version 5.6.0")
+		m.write("etc/containers/containers.conf", "[engine]\ncdi_spec_dirs = [\"/opt/cdi\"]\n")
+	}, []string{"engine-directories"}},
+	{"CRI-O looks elsewhere", "", func(m *machine) {
+		m.engine("crio", "crio version 1.30.0")
+		m.write("etc/crio/crio.conf", "[crio.runtime]\ncdi_spec_dirs = [\"/opt/cdi\"]\n")
+	}, []string{"engine-directories"}},
 	{"an engine looks elsewhere", "", func(m *machine) {
 		m.write("etc/docker/daemon.json", "{\"cdi-spec-dirs\": [\"/opt/cdi\"]}\n")
 	}, []string{"engine-directories"}},
@@ -434,10 +459,11 @@ func (m *machine) unbind() {
 
 // bind is the script that gives the GPUs to NVIDIA's driver.
 func (m *machine) bind() (script string) {
+	var b strings.Builder
 	for _, g := range m.host.GPUs {
-		script += fmt.Sprintf("ln -sfn ../../../bus/pci/drivers/nvidia /sys/devices/pci0000:00/%s/driver\n", g.PCI)
+		fmt.Fprintf(&b, "ln -sfn ../../../bus/pci/drivers/nvidia /sys/devices/pci0000:00/%s/driver\n", g.PCI)
 	}
-	return script
+	return b.String()
 }
 
 func TestDoctorFindsWhatIsWrongAndItsCommandsMendIt(t *testing.T) {
@@ -486,4 +512,39 @@ func TestDoctorFindsWhatIsWrongAndItsCommandsMendIt(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The pages that docs/doctor.md shows.
+
+const doctorDocument = "../../docs/doctor.md"
+
+func TestReadmeShowsDoctor(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.node("dev/nvidia-uvm", 510, 0)
+	text, _, _ := m.run("cdigen doctor")
+	compareShown(t, "../../README.md", "# cdigen doctor\n"+text)
+}
+
+func TestDoctorPage(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.node("dev/nvidia-uvm", 510, 0)
+	m.engine("dockerd", "Docker version 26.1.5+dfsg1, build 411e817")
+	m.write("var/lib/units/cdigen.service", "")
+	text, _, _ := m.run("cdigen doctor")
+	compareShown(t, doctorDocument, "# cdigen doctor\n"+text)
+}
+
+func TestDoctorOnAHealthyHost(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.well()
+	compareShown(t, doctorDocument, "# cdigen doctor\n"+m.must("cdigen doctor"))
+}
+
+func TestDoctorContainerPage(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.program("usr/bin/podman", "#!/bin/sh\n[ $1 != inspect ] || echo 4711 0123456789abcdef\n")
+	m.must("mkdir -p /proc/4711/root/dev; cp -a /dev/nvidiactl /dev/nvidia0 /proc/4711/root/dev; mknod /proc/4711/root/dev/nvidia-uvm c 510 0")
+	m.write("proc/4711/mountinfo", "701 700 8:1 /usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 /usr/lib/x86_64-linux-gnu/libcuda.so.1 ro - ext4 /dev/sda1 rw\n")
+	text, _, _ := m.run("cdigen doctor container web")
+	compareShown(t, doctorDocument, "# cdigen doctor container web\n"+text)
 }

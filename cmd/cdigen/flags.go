@@ -30,13 +30,23 @@ func environmentName(flag string) string {
 // environmentAnnotation is on flags that a variable has set.
 const environmentAnnotation = "cdigen_environment"
 
+// noVariable is the annotation of a flag for which no variable stands, since the
+// variable means another command's.
+const noVariable = "cdigen_no_variable"
+
+func withoutVariable(flags *pflag.FlagSet, name string) {
+	if err := flags.SetAnnotation(name, noVariable, []string{}); err != nil {
+		panic(err) // there is no such flag
+	}
+}
+
 // flagsFromEnvironment sets each flag that was not given from its variable.
 func flagsFromEnvironment(cmd *cobra.Command) error {
 	var errs []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		name := environmentName(f.Name)
 		value, ok := os.LookupEnv(name)
-		if !ok || f.Changed || f.Name == "help" {
+		if !ok || f.Changed || f.Name == "help" || f.Annotations[noVariable] != nil {
 			return
 		}
 		if err := cmd.Flags().Set(f.Name, value); err != nil {

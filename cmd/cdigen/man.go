@@ -42,7 +42,7 @@ func writeManual(dir string) error {
 		var data []byte
 		if data, err = os.ReadFile(page); err == nil {
 			// A variable's name must not be hyphenated.
-			err = os.WriteFile(page, bytes.ReplaceAll(data, []byte("CDIGEN_"), []byte(`\%CDIGEN_`)), 0o644) //nolint:gosec // for everybody
+			err = os.WriteFile(page, bytes.ReplaceAll(data, []byte(" (CDIGEN_"), []byte(` \%(CDIGEN_`)), 0o644) //nolint:gosec // for everybody
 		}
 		if err != nil {
 			break
@@ -56,13 +56,10 @@ func writeManual(dir string) error {
 func prepare(cmd *cobra.Command) {
 	cmd.Long = markdown(cmd.Long)
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Annotations == nil {
-			_, usage := pflag.UnquoteUsage(f)
-			f.Usage = escape(strings.ReplaceAll(usage, "\n", " "))
-			if f.Name != "help" && f.Name != "version" {
-				f.Usage += " (" + escape(environmentName(f.Name)) + ")"
-			}
-			f.Annotations = map[string][]string{}
+		_, usage := pflag.UnquoteUsage(f)
+		f.Usage = escape(strings.ReplaceAll(usage, "\n", " "))
+		if f.Name != "help" && f.Annotations[noVariable] == nil {
+			f.Usage += " (" + escape(environmentName(f.Name)) + ")"
 		}
 	})
 	for _, c := range cmd.Commands() {

@@ -36,7 +36,7 @@ func TestManualHasAPageForEachCommand(t *testing.T) {
 	visit(newRoot())
 	for _, want := range []string{
 		"\n0  the spec was published", // a line of its own, as in the help
-		`\%CDIGEN_DRIVER_ROOT`,
+		`\%(CDIGEN_DRIVER_ROOT)`,
 		"/usr/lib/<triplet>",
 	} {
 		if text := page("cdigen-check") + page("cdigen-generate"); !strings.Contains(text, want) {

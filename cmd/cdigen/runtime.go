@@ -411,7 +411,11 @@ func (f *switchFlags) switchOne(ctx context.Context, w io.Writer, color bool, s 
 	case done.Restarted != "":
 		fields = append(fields, "restarted", done.Restarted)
 	case p.Engine.Service != "" && s.Root == "/":
-		fields = append(fields, "next", "systemctl restart "+strings.TrimSuffix(p.Engine.Service, ".service"))
+		next := "systemctl restart "
+		if s.UID != 0 {
+			next = "systemctl --user restart "
+		}
+		fields = append(fields, "next", next+strings.TrimSuffix(p.Engine.Service, ".service"))
 	}
 	slog.Info("changed", fields...)
 	return true, nil

@@ -76,6 +76,10 @@ Exit statuses:
 	setValues(flags, "relative-to", string(spec.HostSide), string(spec.ContainerSide))
 	flags.StringVar(&f.input, "input", "-", "`file` with the spec; - is standard input")
 	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write, .yaml or .json; - is standard output, in the format of the input")
+	for _, name := range []string{"input", "output"} {
+		// CDIGEN_OUTPUT is where generate publishes, which is not to be overwritten.
+		withoutVariable(flags, name)
+	}
 	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
 	f.log.add(flags)
 	return cmd

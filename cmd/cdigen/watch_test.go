@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
@@ -362,9 +361,7 @@ func TestWatchLog(t *testing.T) {
 	r.sync(next, "usr")
 	r.sync(next, "proc")
 	r.until("the second spec", func() bool { return strings.Count(r.log.String(), "msg=published") == 2 })
-	if diff := cmp.Diff(shownText(t, "../../README.md"), "# cdigen watch\n"+r.log.String()); diff != "" {
-		t.Errorf("not what is printed (-documented +printed):\n%s", diff)
-	}
+	compareShown(t, "../../README.md", "# cdigen watch\n"+r.log.String())
 }
 
 // What shows only as a uevent or in the kernel's log is acted upon too.

@@ -1,7 +1,10 @@
-// Command contentsdoc writes docs/contents.md from the tables in package discover.
+// Command contentsdoc writes the tables of the documentation from those in the code:
+// docs/contents.md from package discover, and that of docs/runtimes.md from package
+// runtimes.
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -9,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/runtimes"
 )
 
 func main() {
@@ -62,10 +66,38 @@ read-only, ` + "`nosuid`" + ` and ` + "`nodev`" + `.
 | ` + "`/dev/nvidia-modeset`" + ` | graphics, display |
 | ` + "`/dev/dri/card<N>`, `/dev/dri/renderD<N>`, `/dev/dri/by-path/*`" + ` | graphics, display, video; of a MIG device only with a graphics profile |
 `)
-	if err := os.WriteFile("docs/contents.md", []byte(b.String()), 0o644); err != nil {
+	if err := errors.Join(os.WriteFile("docs/contents.md", []byte(b.String()), 0o644), writeReleases("docs/runtimes.md")); err != nil {
 		fmt.Fprintln(os.Stderr, "contentsdoc:", err)
 		os.Exit(1)
 	}
+}
+
+// writeReleases puts the table of engines' versions between its marks in a file.
+func writeReleases(file string) error {
+	const begin, end = "<!-- releases: written by make docs -->\n", "<!-- end of releases -->\n"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(text), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s: it has no place for the table of versions", file)
+	}
+	var b strings.Builder
+	b.WriteString("| engine | from version | CDI | accepts up to | searches | other directories |\n| --- | --- | --- | --- | --- | --- |\n")
+	for _, r := range runtimes.Releases {
+		configurable := "no"
+		if r.Configurable {
+			configurable = "yes"
+		}
+		accepted := r.MaxCDIVersion
+		if accepted == "" {
+			accepted = "any"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.Engine, r.From, r.CDI, accepted, code(r.SpecDirs), configurable)
+	}
+	return os.WriteFile(file, []byte(before+begin+b.String()+end+after), 0o644)
 }
 
 func list(capabilities []discover.Capability) string {

@@ -96,7 +96,7 @@ func (p *Patient) Container(c *Container) ([]Complaint, Compared, error) {
 		return []Complaint{{
 			ID: "container-no-gpu", Severity: Broken,
 			Message:  "The container was given no GPU.",
-			Evidence: fmt.Sprintf("no NVIDIA node in %s", p.containerRoot(c)),
+			Evidence: "no NVIDIA node in " + p.containerRoot(c),
 			Advice:   fmt.Sprintf("Start it with --device %s=all, or with one of the devices in cdigen list.", p.Kind),
 		}}, with, nil
 	}
@@ -159,14 +159,14 @@ func (p *Patient) compareNodes(c *Container, nodes []discover.DeviceNode) (list 
 				ID: "container-node-gone", Severity: Broken,
 				Message:  fmt.Sprintf("The container has %s, which the host no longer has: its GPU or MIG device is gone.", n.Path),
 				Evidence: fmt.Sprintf("%s%s is %d:%d", p.containerRoot(c), n.Path, n.Major, n.Minor),
-				Mend:     c.Restart,
+				Mend:     c.Restart, Own: true,
 			})
 		case have.Major != n.Major || have.Minor != n.Minor:
 			list = append(list, Complaint{
 				ID: "container-node-stale", Severity: Broken,
 				Message:  fmt.Sprintf("The container's %s is another device than the host's: the driver was loaded anew since it started.", n.Path),
 				Evidence: fmt.Sprintf("%s%s is %d:%d, %s is %d:%d", p.containerRoot(c), n.Path, n.Major, n.Minor, have.HostPath, have.Major, have.Minor),
-				Mend:     c.Restart,
+				Mend:     c.Restart, Own: true,
 			})
 		}
 	}
@@ -230,7 +230,7 @@ func (p *Patient) compareLibraries(c *Container, mounts []driverMount) (list []C
 			ID: "container-library-stale", Severity: Broken,
 			Message:  fmt.Sprintf("The container has libraries of driver %s, the loaded kernel module is %s: CUDA fails.", version, p.Inventory.Driver.Version),
 			Evidence: fmt.Sprintf("%s in %s/%d/mountinfo", some(stale), p.Host.Proc.Path, c.PID),
-			Mend:     c.Restart,
+			Mend:     c.Restart, Own: true,
 		})
 	}
 	if deleted != nil {
@@ -238,7 +238,7 @@ func (p *Patient) compareLibraries(c *Container, mounts []driverMount) (list []C
 			ID: "container-library-deleted", Severity: Warning,
 			Message:  "The container has libraries that were replaced on the host since it started.",
 			Evidence: fmt.Sprintf("%s, deleted in %s/%d/mountinfo", some(deleted), p.Host.Proc.Path, c.PID),
-			Mend:     c.Restart,
+			Mend:     c.Restart, Own: true,
 		})
 	}
 	return list
@@ -263,8 +263,8 @@ func (p *Patient) incomplete(c *Container, nodes []discover.DeviceNode, mounts [
 			ID: "container-incomplete", Severity: Broken,
 			Message:  fmt.Sprintf("The container has no %s: %s.", what, effect),
 			Evidence: "nothing of that name in " + p.containerRoot(c),
-			Mend:     c.Restart,
-			Advice:   "Look at the spec with cdigen check first.",
+			Mend:     c.Restart, Own: true,
+			Advice: "Look at the spec with cdigen check first.",
 		})
 	}
 	has := func(name string) bool {

@@ -58,6 +58,9 @@ type Complaint struct {
 	// Safe: the commands neither stop nor change anything that works, nor delete
 	// what cannot be made again.
 	Safe bool `json:"safe"`
+	// Own: the commands take no more rights than those of who runs doctor; others are
+	// root's.
+	Own bool `json:"own"`
 	// Advice is what else there is to do, or to know first.
 	Advice string `json:"advice,omitempty"`
 }
@@ -123,9 +126,12 @@ func (p *Patient) Examine(ctx context.Context) ([]Complaint, error) {
 	}
 	if !sick {
 		list = append(list, p.gpus()...)
-		list = append(list, p.nodes()...)
+		nodes := p.nodes()
+		list = append(list, nodes...)
 		list = append(list, p.findings(list)...)
-		list = append(list, p.spec()...)
+		// Without its nodes a GPU is left out: what would be published now is not what
+		// there should be.
+		list = append(list, p.spec(Worst(nodes) == Broken)...)
 	}
 	list = append(list, p.neighbours(ctx)...)
 	list = append(list, p.engines(ctx)...)
@@ -189,23 +195,27 @@ func (p *Patient) Well() string {
 	}
 	var able []string
 	for _, e := range p.Engines {
+		if e.CDI != runtimes.Always && e.CDI != runtimes.On {
+			continue
+		}
 		able = append(able, strings.TrimSpace(string(e.Name)+" "+e.Version))
 	}
 	if len(able) == 0 {
-		return line + "; no container engine is installed"
+		return line + "; no container engine that knows CDI is installed"
 	}
 	return line + ", for " + strings.Join(able, ", ")
 }
 
-// isRoot says whether commands need no sudo.
-func isRoot() bool { return os.Geteuid() == 0 }
-
-// AsRoot is a command as somebody has to give it who is not root.
-func AsRoot(command string) string {
-	if isRoot() || strings.HasPrefix(command, "#") {
-		return command
+// Commands are the commands as who runs doctor has to give them: with sudo where they
+// are root's and he is not.
+func (c *Complaint) Commands() []string {
+	list := slices.Clone(c.Mend)
+	for i := range list {
+		if !c.Own && os.Geteuid() != 0 {
+			list[i] = "sudo " + list[i]
+		}
 	}
-	return "sudo " + command
+	return list
 }
 
 // checkSpec compares a spec file with the host.

@@ -203,7 +203,7 @@ func (p *Patient) gpus() (list []Complaint) {
 			list = append(list, Complaint{
 				ID: "mig-no-instances", Severity: Warning,
 				Message:  g.Name() + " is in MIG mode and has no MIG device: containers can get nothing of it.",
-				Evidence: fmt.Sprintf("%s is empty", p.Host.Proc.HostPath(fmt.Sprintf("driver/nvidia/capabilities/gpu%d/mig", g.Minor))),
+				Evidence: p.Host.Proc.HostPath(fmt.Sprintf("driver/nvidia/capabilities/gpu%d/mig", g.Minor)) + " is empty",
 				Mend:     []string{fmt.Sprintf("nvidia-smi mig -i %d -cgi 0 -C", g.Index)},
 				Advice:   fmt.Sprintf("This makes one instance of the whole GPU; nvidia-smi mig -i %d -lgip lists other sizes, nvidia-smi -i %d -mig 0 ends MIG mode.", g.Index, g.Index),
 			})

@@ -52,7 +52,7 @@ func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
 	case e.Err != nil && e.Err.File == "":
 		return []Complaint{{
 			ID: "engine-unknown", Severity: Warning,
-			Message:  fmt.Sprintf("%s does not tell its version: it cannot be said what it does with CDI.", name),
+			Message:  name + " does not tell its version: it cannot be said what it does with CDI.",
 			Evidence: e.Err.Error(),
 		}}
 	case e.Err != nil:
@@ -64,14 +64,23 @@ func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
 	case e.CDI == runtimes.None:
 		c := Complaint{
 			ID: "engine-without-cdi", Severity: Warning,
-			Message:  fmt.Sprintf("%s is too old for CDI: it cannot use the spec.", name),
+			Message:  name + " is too old for CDI: it cannot use the spec.",
 			Evidence: e.Program + " --version",
 			Advice:   "Install a newer version; until then, give a container plain arguments.",
 		}
 		if e.Name == runtimes.Docker || e.Name == runtimes.Podman {
-			c.Mend = []string{p.Cdigen("inject", "--format", string(e.Name)+"-args", "all")}
+			c.Own, c.Mend = true, []string{p.Cdigen("inject", "--format", string(e.Name)+"-args", "all")}
 		}
 		return []Complaint{c}
+	case e.CDI == runtimes.Unused:
+		return nil
+	case e.CDI == runtimes.Off && e.Name == runtimes.Containerd && !p.runsPods():
+		return []Complaint{{
+			ID: "containerd-cri-off", Severity: Note,
+			Message:  fmt.Sprintf("CDI is switched off in %s for Kubernetes; Docker and nerdctl do not need it there.", name),
+			Evidence: e.Switch,
+			Mend:     enable,
+		}}
 	case e.CDI == runtimes.Off:
 		return []Complaint{{
 			ID: "engine-cdi-off", Severity: Broken,
@@ -91,6 +100,12 @@ func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
 	return list
 }
 
+// runsPods says whether containerd may be Kubernetes' engine, and not merely what
+// Docker stands on.
+func (p *Patient) runsPods() bool {
+	return p.has("kubelet") || p.has("crictl") || !slices.ContainsFunc(p.Engines, func(e runtimes.Engine) bool { return e.Name == runtimes.Docker })
+}
+
 // restarts warns of what restarting an engine does.
 func restarts(e *runtimes.Engine) string {
 	if e.Name == runtimes.Docker {
@@ -108,7 +123,7 @@ func (p *Patient) engineDirectories(e *runtimes.Engine, name string, enable []st
 	return &Complaint{
 		ID: "engine-directories", Severity: Broken,
 		Message:  fmt.Sprintf("%s does not look for specs in %s.", name, dir),
-		Evidence: fmt.Sprintf("it reads %s", strings.Join(e.SpecDirs, ", ")),
+		Evidence: "it reads " + strings.Join(e.SpecDirs, ", "),
 		Mend:     enable,
 		Advice:   restarts(e),
 	}
@@ -125,18 +140,25 @@ func (p *Patient) engineVersion(ctx context.Context, e *runtimes.Engine, name st
 		Message:  fmt.Sprintf("%s refuses the spec: it accepts CDI %s, the spec needs %s.", name, e.MaxCDIVersion, version),
 		Evidence: fmt.Sprintf("cdiVersion of %s, %s --version", p.Spec, e.Program),
 	}
-	if err := p.Older(e.MaxCDIVersion); err != nil {
+	// Of several such engines the oldest decides.
+	lowest := e.MaxCDIVersion
+	for _, other := range p.Engines {
+		if v := other.MaxCDIVersion; v != "" && semver.Compare("v"+v, "v"+lowest) < 0 {
+			lowest = v
+		}
+	}
+	if err := p.Older(lowest); err != nil {
 		c.Advice = fmt.Sprintf("Install a newer version of it: %v.", err)
 		return c
 	}
 	c.Safe = true
 	if p.Settings != "" {
-		c.Mend = append(c.Mend, fmt.Sprintf("sh -c 'mkdir -p %s; echo CDIGEN_MAX_CDI_VERSION=%s >>%s'", path.Dir(p.Settings), e.MaxCDIVersion, p.Settings))
+		c.Mend = append(c.Mend, fmt.Sprintf("sh -c 'mkdir -p %s; echo CDIGEN_MAX_CDI_VERSION=%s >>%s'", path.Dir(p.Settings), lowest, p.Settings))
 		if _, _, active := p.unit(ctx, watchUnit); active {
 			c.Mend = append(c.Mend, "systemctl restart "+watchUnit)
 		}
 	}
-	c.Mend = append(c.Mend, p.Cdigen("generate", "--max-cdi-version="+e.MaxCDIVersion))
+	c.Mend = append(c.Mend, p.Cdigen("generate", "--max-cdi-version="+lowest))
 	return c
 }
 

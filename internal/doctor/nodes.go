@@ -59,7 +59,7 @@ func (p *Patient) nodes() (list []Complaint) {
 	if missing != nil {
 		list = append(list, Complaint{
 			ID: "node-missing", Severity: severity,
-			Message:  fmt.Sprintf("%s missing: containers do not get what it is for.", isOrAre(missing, "device node")),
+			Message:  isOrAre(missing, "device node") + " missing: containers do not get what they are for.",
 			Evidence: "there is no " + some(missing),
 			Mend:     []string{make}, Safe: true,
 		})
@@ -67,7 +67,7 @@ func (p *Patient) nodes() (list []Complaint) {
 	if wrong != nil {
 		list = append(list, Complaint{
 			ID: "node-wrong", Severity: Broken,
-			Message:  fmt.Sprintf("%s stale: opening it opens another device, or none.", isOrAre(wrong, "device node")),
+			Message:  isOrAre(wrong, "device node") + " stale: who opens them opens another device, or none.",
 			Evidence: some(wrong),
 			Mend:     []string{make}, Safe: true,
 		})
@@ -75,7 +75,7 @@ func (p *Patient) nodes() (list []Complaint) {
 	if closed != nil {
 		list = append(list, Complaint{
 			ID: "node-mode", Severity: Warning,
-			Message:  fmt.Sprintf("%s not open to all, as the driver wants it: rootless containers and users other than root fail.", isOrAre(closed, "device node")),
+			Message:  isOrAre(closed, "device node") + " not open to all, as the driver wants it: rootless containers and users other than root fail.",
 			Evidence: some(closed),
 			Mend:     []string{make}, Safe: true,
 		})

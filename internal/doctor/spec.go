@@ -20,8 +20,9 @@ import (
 // publish is the command that makes the published spec what it should be.
 func (p *Patient) publish() []string { return []string{p.Cdigen("generate")} }
 
-// spec looks at the published spec.
-func (p *Patient) spec() (list []Complaint) {
+// spec looks at the published spec. When the host is incomplete it is not compared
+// with what would be published now.
+func (p *Patient) spec(incomplete bool) (list []Complaint) {
 	if p.Now == nil {
 		return nil // the GPUs were complained of
 	}
@@ -55,13 +56,13 @@ func (p *Patient) spec() (list []Complaint) {
 		c.Message = fmt.Sprintf("Containers do not start with %s: it names what the host has not.", p.Spec)
 	case worst.Subject != "":
 		c.ID, c.Severity = "spec-stale", Broken
-		c.Message = fmt.Sprintf("%s was made for another driver than the loaded one: CUDA fails in containers.", p.Spec)
-	case p.Watcher != nil && p.Watcher.Condition == watch.Current:
+		c.Message = p.Spec + " was made for another driver than the loaded one: CUDA fails in containers."
+	case incomplete || p.Watcher != nil && p.Watcher.Condition == watch.Current:
 		// The watcher knows its own settings; ours may be others.
 		return list
 	default:
 		c.ID, c.Severity = "spec-stale", Warning
-		c.Message = fmt.Sprintf("%s is not what the host has now: containers get what was.", p.Spec)
+		c.Message = p.Spec + " is not what the host has now: containers get what was."
 	}
 	return append(list, c)
 }
@@ -151,7 +152,7 @@ func (p *Patient) neighbours(ctx context.Context) (list []Complaint) {
 		}
 		c := Complaint{
 			ID: "spec-file-broken", Severity: Warning,
-			Message:  fmt.Sprintf("%s cannot be read as a spec; buildah, buildkitd and singularity then refuse all devices, others its own.", b.File),
+			Message:  b.File + " cannot be read as a spec; buildah, buildkitd and singularity then refuse all devices, others its own.",
 			Evidence: b.Error,
 			Mend:     []string{setAside(b.File)},
 		}
@@ -202,8 +203,8 @@ func (p *Patient) Resolves(name string) *Complaint {
 		ID: "device-unknown", Severity: Broken,
 		Message:  fmt.Sprintf("No spec defines %s: engines call it unresolvable.", name),
 		Evidence: "the specs in " + strings.Join(p.SpecDirs, ", "),
-		Mend:     []string{p.Cdigen("list")},
-		Advice:   "No device of that kind is there.",
+		Mend:     []string{p.Cdigen("list")}, Own: true,
+		Advice: "No device of that kind is there.",
 	}
 	if len(alike) > 0 {
 		c.Advice = "There is " + some(alike) + "."

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/prometheus/procfs"
+	"golang.org/x/mod/semver"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/watch"
@@ -19,7 +21,7 @@ func (p *Patient) system(ctx context.Context) (list []Complaint) {
 	list = append(list, p.seLinux()...)
 	list = append(list, p.cgroups()...)
 	list = append(list, p.watcher(ctx)...)
-	return append(list, p.charLinks()...)
+	return append(list, p.charLinks(ctx)...)
 }
 
 // seLinux looks at the booleans by which SELinux lets containers open device nodes.
@@ -58,10 +60,10 @@ func (p *Patient) cgroups() (list []Complaint) {
 	unified, devices := "", false
 	legacy := false
 	for _, m := range mounts {
-		switch {
-		case m.FSType == "cgroup2":
+		switch m.FSType {
+		case "cgroup2":
 			unified = m.MountPoint
-		case m.FSType == "cgroup":
+		case "cgroup":
 			legacy = true
 			if _, ok := m.SuperOptions["devices"]; ok {
 				devices = true
@@ -170,7 +172,7 @@ func (p *Patient) watcher(ctx context.Context) []Complaint {
 			ID: "watcher-failing", Severity: Warning,
 			Message:  "cdigen watch cannot publish the spec; the last one stays.",
 			Evidence: w.Error,
-			Mend:     []string{p.Cdigen("status")},
+			Mend:     []string{p.Cdigen("status")}, Own: true,
 		}}
 	}
 	c := Complaint{
@@ -200,11 +202,23 @@ func (p *Patient) watcher(ctx context.Context) []Complaint {
 	return []Complaint{c}
 }
 
-// charLinks looks at the links in /dev/char by which systemd knows device nodes:
-// without them a container loses its GPU at the next daemon-reload, where the engine
-// leaves control groups to systemd.
-func (p *Patient) charLinks() []Complaint {
+// charLinks looks at the links in /dev/char by which some versions of systemd and runc
+// know device nodes: without them a container loses its GPU when systemd applies its
+// rules the next time, where the engine leaves control groups to systemd. systemd before
+// 240 looks the path up, runc 1.1.3 to 1.1.6 leaves out what has none (runc issues
+// 3567 and 3708).
+func (p *Patient) charLinks(ctx context.Context) []Complaint {
 	if !p.hasSystemd() {
+		return nil
+	}
+	var who []string
+	if v := p.programVersion(ctx, "systemctl"); v != "" && semver.Compare("v"+v, "v240") < 0 {
+		who = append(who, "systemd "+v)
+	}
+	if v := p.programVersion(ctx, "runc"); semver.Compare("v"+v, "v1.1.3") >= 0 && semver.Compare("v"+v, "v1.1.7") < 0 {
+		who = append(who, "runc "+v)
+	}
+	if who == nil {
 		return nil
 	}
 	var missing []string
@@ -221,11 +235,26 @@ func (p *Patient) charLinks() []Complaint {
 	}
 	return []Complaint{{
 		ID: "dev-char-links", Severity: Warning,
-		Message:  "systemd does not know the GPUs' nodes: containers may lose them at systemctl daemon-reload (\"NVML: Unknown Error\").",
+		Message:  strings.Join(who, " and ") + " does not find the GPUs' nodes: containers may lose them at systemctl daemon-reload (\"NVML: Unknown Error\").",
 		Evidence: "no link to the node at " + some(missing),
 		Mend:     []string{p.Cdigen("system", "create-dev-char-symlinks")},
 		Safe:     true,
 	}}
+}
+
+// versionNumber is the first number with or without dots.
+var versionNumber = regexp.MustCompile(`\d+(?:\.\d+){0,2}`)
+
+// programVersion is the version that a program tells; empty where it does not.
+func (p *Patient) programVersion(ctx context.Context, program string) string {
+	if !p.has(program) {
+		return ""
+	}
+	out, err := p.Run(ctx, program, "--version")
+	if err != nil {
+		return ""
+	}
+	return versionNumber.FindString(out)
 }
 
 // nvidiaNodes are the nodes of NVIDIA's own devices.

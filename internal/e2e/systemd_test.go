@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/doctor"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
@@ -320,6 +321,7 @@ func testSystemd(t *testing.T, suite string) {
 	t.Run("units", m.testUnits)
 	t.Run("boot", m.testBoot)
 	t.Run("watching", m.testWatching)
+	t.Run("doctor", m.testDoctor)
 	t.Run("restart", m.testRestart)
 	t.Run("stop", m.testStop)
 	t.Run("refresh", m.testRefresh)
@@ -423,6 +425,67 @@ func (m *machine) testWatching(t *testing.T) {
 }
 
 // A watcher that is killed or hangs is started again, and the spec stays meanwhile.
+// NVIDIA's units, as far as they matter here: they write a spec of the same devices
+// where it hides ours.
+const (
+	foreignService = `[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'mkdir -p /run/cdi; cp /etc/cdi/nvidia.yaml /run/cdi/nvidia.yaml'
+
+[Install]
+WantedBy=multi-user.target
+`
+	foreignPath = `[Path]
+PathChanged=/lib/modules
+
+[Install]
+WantedBy=multi-user.target
+`
+)
+
+// What doctor says of units is true of real ones, and its commands mend it.
+func (m *machine) testDoctor(t *testing.T) {
+	defer m.in(t)()
+	doctor := func() (list []doctor.Complaint) {
+		t.Helper()
+		out, err := m.try("cdigen", "doctor", "-o", "json")
+		if json.Unmarshal([]byte(out), &list) != nil {
+			t.Fatalf("cdigen doctor: %v\n%s", err, out)
+		}
+		return list
+	}
+	well := func() {
+		t.Helper()
+		m.settle()
+		if list := doctor(); len(list) > 0 {
+			t.Errorf("doctor complains: %+v", list)
+		}
+	}
+	well()
+	for _, c := range []struct {
+		id   string
+		harm func()
+	}{
+		{"watcher-not-running", func() { m.run("systemctl", "disable", "--now", "cdigen.service") }},
+		{"other-generator", func() {
+			m.write("/etc/systemd/system/nvidia-cdi-refresh.service", foreignService)
+			m.write("/etc/systemd/system/nvidia-cdi-refresh.path", foreignPath)
+			m.run("systemctl", "daemon-reload")
+			m.run("systemctl", "enable", "--now", "nvidia-cdi-refresh.service", "nvidia-cdi-refresh.path")
+		}},
+	} {
+		c.harm()
+		list := doctor()
+		if len(list) != 1 || list[0].ID != c.id {
+			t.Fatalf("doctor complains of %+v, want %s", list, c.id)
+		}
+		for _, command := range list[0].Mend {
+			m.run("sh", "-c", command)
+		}
+		well()
+	}
+}
+
 func (m *machine) testRestart(t *testing.T) {
 	defer m.in(t)()
 	spec := m.published()

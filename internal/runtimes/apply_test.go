@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -129,6 +130,9 @@ func TestANewFileIsForAllToRead(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode() != 0o644 {
 		t.Errorf("%v, %v", info, err)
 	}
+	if info, err := os.Stat(filepath.Dir(file)); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("its directory: %v, %v", info, err)
+	}
 	if list := names(t, filepath.Dir(file)); !slices.Equal(list, []string{"daemon.json"}) {
 		t.Errorf("there are %v", list)
 	}
@@ -234,7 +238,7 @@ func TestAFileThatChangedMeanwhileIsLeftAlone(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.Apply(t.Context(), false); err == nil || !strings.HasSuffix(err.Error(), "has changed meanwhile: run cdigen again; nothing was changed") || readFile(t, file) != text {
+		if _, err := p.Apply(t.Context(), false); err == nil || !strings.HasSuffix(err.Error(), "/daemon.json: it has changed meanwhile: run cdigen again; nothing was changed") || readFile(t, file) != text {
 			t.Errorf("%v, %q", err, readFile(t, file))
 		}
 	}
@@ -279,7 +283,7 @@ func TestAReadOnlyPlaceIsAnError(t *testing.T) {
 		defer os.Chmod(dir, 0o755) //nolint:errcheck // else it cannot be removed
 		_, err = p.Apply(t.Context(), false)
 	}
-	if !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EACCES) || !strings.HasSuffix(err.Error(), "; nothing was changed") {
+	if !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EACCES) || !strings.HasPrefix(err.Error(), "write "+file+": ") || !strings.HasSuffix(err.Error(), "; nothing was changed") {
 		t.Errorf("%v", err)
 	}
 	if readFile(t, file) != offJSON || len(names(t, dir)) != 1 {
@@ -287,13 +291,67 @@ func TestAReadOnlyPlaceIsAnError(t *testing.T) {
 	}
 }
 
-// readOnly mounts a directory read-only on itself, for this thread alone.
-func readOnly(dir string) error {
+// Of several files either all are changed or none.
+func TestTheSecondOfTwoFilesFails(t *testing.T) {
+	const section = "[plugins.'io.containerd.cri.v1.runtime']\n"
+	before := map[string]string{
+		"etc/containerd/config.toml":   "version = 3\nimports = ['conf.d/*.toml']\n" + section + "enable_cdi = false\n",
+		"etc/containerd/conf.d/x.toml": "version = 3\n" + section + "cdi_spec_dirs = ['/x']\n",
+	}
+	s := installation{files: before}.system(t)
+	p, err := s.Enable(runtimes.Request{Engine: runtimes.Containerd, Version: "2.1.9", SpecDirs: []string{"/etc/cdi"}})
+	if err != nil || len(p.Changes) != 2 {
+		t.Fatalf("%v, %+v", err, p)
+	}
+	before["etc/containerd/conf.d/x.toml"] = "version = 3\n"
+	writeFile(t, filepath.Join(s.Root, "etc/containerd/conf.d/x.toml"), "version = 3\n")
+	if _, err := p.Apply(t.Context(), false); err == nil || !strings.Contains(err.Error(), "x.toml: it has changed meanwhile") {
+		t.Errorf("%v", err)
+	}
+	if after := tree(t, s.Root); !maps.Equal(after, before) {
+		t.Errorf("there is %v", after)
+	}
+}
+
+// A file that is mounted by itself, as into containers, cannot be replaced.
+func TestAMountedFileIsAnError(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root, so no mounts")
+	}
+	s, file := dockerWith(t, nil)
+	p := enableDocker(t, s)
+	ended := make(chan struct{})
+	var err error
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread()
+		if err = ownMounts(); err == nil {
+			err = unix.Mount(file, file, "", unix.MS_BIND, "")
+		}
+		if err == nil {
+			_, err = p.Apply(t.Context(), false)
+		}
+	}()
+	<-ended
+	if err == nil || !strings.Contains(err.Error(), "it is mounted there, so change it where it comes from") {
+		t.Errorf("%v", err)
+	}
+	if readFile(t, file) != offJSON || len(names(t, filepath.Dir(file))) != 1 {
+		t.Errorf("%q, %v", readFile(t, file), names(t, filepath.Dir(file)))
+	}
+}
+
+// ownMounts gives this thread mounts of its own.
+func ownMounts() error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return err
 	}
-	return errors.Join(unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""),
-		unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	return unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "")
+}
+
+// readOnly mounts a directory read-only on itself, for this thread alone.
+func readOnly(dir string) error {
+	return errors.Join(ownMounts(), unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 }
 
 func TestNixOSIsTold(t *testing.T) {
@@ -434,5 +492,45 @@ func TestContainerdComparesWhatItMakesOfConfigurations(t *testing.T) {
 				t.Errorf("it has seen %q", seen)
 			}
 		})
+	}
+}
+
+// containerd 2.4 knows no enable_cdi, which files may still have.
+func TestContainerdChecksWithoutASwitch(t *testing.T) {
+	const section = "[plugins.'io.containerd.cri.v1.runtime']\n"
+	s := installation{files: map[string]string{"etc/containerd/config.toml": "version = 3\n" + section + "enable_cdi = false\ncdi_spec_dirs = ['/x']\n"}}.system(t)
+	s.Run = func(_ context.Context, _ string, args ...string) ([]byte, error) {
+		return []byte(strings.Replace(readFile(t, args[1]), "enable_cdi = false\n", "", 1)), nil
+	}
+	p, err := s.Enable(runtimes.Request{Engine: runtimes.Containerd, Version: "2.4.2", Program: "containerd", SpecDirs: []string{"/etc/cdi"}})
+	if err == nil {
+		err = p.Check(t.Context())
+	}
+	if err != nil || len(p.Changes) != 1 {
+		t.Errorf("%v", err)
+	}
+}
+
+// A drop-in that does not exist yet is among the copies too.
+func TestContainerdChecksANewDropIn(t *testing.T) {
+	s := installation{files: map[string]string{"etc/containerd/config.toml": "version = 3\nimports = [\"conf.d/*.toml\"]\n"}}.system(t)
+	var seen []string
+	s.Run = func(_ context.Context, _ string, args ...string) ([]byte, error) {
+		text := readFile(t, args[1])
+		if dropIn, err := os.ReadFile(filepath.Join(filepath.Dir(args[1]), "001.toml")); err == nil {
+			text += string(dropIn)
+		}
+		seen = append(seen, text)
+		return fmt.Appendf(nil, "[plugins.'io.containerd.cri.v1.runtime']\nenable_cdi = %v\n", len(seen) == 1), nil
+	}
+	p, err := s.Disable(runtimes.Request{Engine: runtimes.Containerd, Version: "2.1.9", Program: "containerd"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if len(seen) != 2 || strings.Contains(seen[0], "enable_cdi") || !strings.HasSuffix(seen[1], "\n[plugins.'io.containerd.cri.v1.runtime']\nenable_cdi = false\n") {
+		t.Errorf("it has seen %q", seen)
 	}
 }

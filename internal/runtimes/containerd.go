@@ -3,6 +3,7 @@ package runtimes
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,8 +45,7 @@ type containerdConfig struct {
 type containerdFile struct {
 	*file
 	version int64
-	// imports as they are written, and as absolute patterns.
-	imports  []string
+	// patterns are the imports as absolute paths.
 	patterns []string
 }
 
@@ -128,10 +128,11 @@ func (s System) openContainerd(name string) (*containerdFile, error) {
 	} else if set {
 		return nil, f.errorf([]string{"version"}, "version is not a number")
 	}
-	if f.imports, _, err = f.strings("imports"); err != nil {
+	imports, _, err := f.strings("imports")
+	if err != nil {
 		return nil, err
 	}
-	for _, pattern := range f.imports {
+	for _, pattern := range imports {
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join(filepath.Dir(name), pattern)
 		}
@@ -145,12 +146,9 @@ func (s System) glob(pattern string) (names []string, err error) {
 	if !strings.Contains(pattern, "*") {
 		return []string{pattern}, nil
 	}
-	if s.Root == "/" {
-		return filepath.Glob(pattern)
-	}
-	found, err := filepath.Glob(s.path(pattern))
+	found, err := fs.Glob(os.DirFS(s.Root), strings.TrimPrefix(pattern, "/"))
 	for _, name := range found {
-		names = append(names, "/"+strings.TrimPrefix(strings.TrimPrefix(name, s.Root), "/"))
+		names = append(names, "/"+name)
 	}
 	return names, err
 }
@@ -182,6 +180,7 @@ func (c *containerdConfig) configVersion() int64 {
 }
 
 func (c *containerdConfig) findSections() error {
+	c.sections = nil
 	version := c.configVersion()
 	add := func(ids ...string) {
 		for _, id := range ids {
@@ -414,6 +413,9 @@ func (c *containerdConfig) home() (section, error) {
 			f.created = "# Written by cdigen runtime.\n" + f.created
 			c.files = append(c.files, f)
 			i = len(c.files) - 1
+			if err := c.findSections(); err != nil {
+				return s, err
+			}
 		}
 		s.file = c.files[i]
 		return s, nil
@@ -435,9 +437,10 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed []
 		return fmt.Errorf("containerd refuses the changed configuration: %w", err)
 	}
 	id, want := criID(c.merged), before
+	release, _ := release(Containerd, c.version)
 	for _, key := range []string{enableCDI, cdiSpecDirs} {
 		s, set, err := c.last(key)
-		if err != nil || !set {
+		if err != nil || !set || key == enableCDI && release.CDI == Always {
 			continue
 		}
 		value, _, _ := s.file.doc.Value(s.setting(key)...)
@@ -495,20 +498,22 @@ func (c *containerdConfig) dump(ctx context.Context, program string, changed []C
 		}
 		imports = append(imports, name)
 	}
-	name := filepath.Join(dir, "config.toml")
+	args := []string{"config", "default"} // dump fails without a file
 	if main != nil {
 		d, err := configedit.ParseTOML(main)
 		if err == nil && len(imports) > 0 {
 			err = d.Set(imports, "imports")
 		}
+		name := filepath.Join(dir, "config.toml")
 		if err == nil {
 			err = os.WriteFile(name, d.Bytes(), 0o600)
 		}
 		if err != nil {
 			return nil, err
 		}
+		args = []string{"--config", name, "config", "dump"}
 	}
-	out, err := c.system.Run(ctx, program, "--config", name, "config", "dump")
+	out, err := c.system.Run(ctx, program, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -86,10 +85,10 @@ func fileError(file string, err error) *Error {
 // known is what the package knows of an engine.
 type known struct {
 	name Name
-	// programs that may be its own, the first one found counts.
-	programs []string
-	service  string
-	note     string
+	// program that tells the version and checks the configuration.
+	program string
+	service string
+	note    string
 	// without is what users of versions that have no CDI can do.
 	without string
 	// configure reads the configuration; nil for an engine that has none about CDI.
@@ -105,16 +104,16 @@ type configuration interface {
 
 // engines in the order in which they are told.
 var engines = []known{
-	{name: Podman, programs: []string{"podman"}, configure: readPodman},
-	{name: Docker, programs: []string{"dockerd"}, service: "docker.service", configure: readDocker,
+	{name: Podman, program: "podman", configure: readPodman},
+	{name: Docker, program: "dockerd", service: "docker.service", configure: readDocker,
 		without: "cdigen inject --format docker-args prints what gives a container GPUs without it"},
-	{name: Containerd, programs: []string{"containerd"}, service: "containerd.service", configure: readContainerd},
-	{name: CRIO, programs: []string{"crio"}, service: "crio.service", configure: readCRIO},
-	{name: Buildah, programs: []string{"buildah"}, configure: readBuildah},
-	{name: BuildKit, programs: []string{"buildkitd"}, service: "buildkit.service", configure: readBuildKit},
-	{name: Nerdctl, programs: []string{"nerdctl"}, configure: readNerdctl},
-	{name: Apptainer, programs: []string{"apptainer"}, note: "takes device nodes, mounts and variables of a spec, and no hooks"},
-	{name: Singularity, programs: []string{"singularity"}, note: "with --oci only"},
+	{name: Containerd, program: "containerd", service: "containerd.service", configure: readContainerd},
+	{name: CRIO, program: "crio", service: "crio.service", configure: readCRIO},
+	{name: Buildah, program: "buildah", configure: readBuildah},
+	{name: BuildKit, program: "buildkitd", service: "buildkit.service", configure: readBuildKit},
+	{name: Nerdctl, program: "nerdctl", configure: readNerdctl},
+	{name: Apptainer, program: "apptainer", note: "takes device nodes, mounts and variables of a spec, and no hooks"},
+	{name: Singularity, program: "singularity", note: "with --oci only"},
 }
 
 func find(name Name) (known, bool) {
@@ -158,17 +157,21 @@ func Detect(ctx context.Context, s System, names ...Name) []Engine {
 
 // detect finds one engine; nil when it is not installed.
 func (s System) detect(ctx context.Context, k known) *Engine {
-	program, output, err := s.ask(ctx, k)
-	if program == "" {
+	program, err := s.LookPath(k.program)
+	if err != nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer for %v", patience))
+	defer cancel()
+	out, err := s.Run(ctx, program, "--version")
+	output := string(out)
 	// Apptainer brings a link of its older name.
 	if k.name == Singularity && strings.Contains(strings.ToLower(output), "apptainer") {
 		return nil
 	}
 	version := parseVersion(output)
-	if err == nil && canonical(version) == "" {
-		err = fmt.Errorf("%s --version: no version in its answer %q", filepath.Base(program), firstLine(output))
+	if err == nil && version == "" {
+		err = fmt.Errorf("%s --version: no version in its answer %q", k.program, firstLine(output))
 	}
 	e := s.Engine(k.name, version)
 	e.Program = program
@@ -176,21 +179,6 @@ func (s System) detect(ctx context.Context, k known) *Engine {
 		e.CDI, e.Err = Unknown, cmp.Or(e.Err, &Error{Message: err.Error()})
 	}
 	return &e
-}
-
-// ask finds the engine's program and what it says of its version.
-func (s System) ask(ctx context.Context, k known) (program, output string, err error) {
-	for _, name := range k.programs {
-		program, err = s.LookPath(name)
-		if err != nil {
-			continue
-		}
-		ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer for %v", patience))
-		defer cancel()
-		out, err := s.Run(ctx, program, "--version")
-		return program, string(out), err
-	}
-	return "", "", err
 }
 
 func firstLine(text string) string {

@@ -53,9 +53,10 @@ func readCRIO(s System, r Request) (configuration, error) {
 
 const crioDropIns = "/etc/crio/crio.conf.d"
 
-// reads says whether the engine would read a file because of where it is.
+// reads says whether CRI-O would read a file because of where it is. Podman and Buildah
+// read names in .conf alone.
 func (c *dirsConfig) reads(name string) bool {
-	return c.engine == CRIO && strings.HasPrefix(name, crioDropIns+"/") || c.engine != CRIO && strings.HasSuffix(name, ".conf")
+	return c.engine == CRIO && strings.HasPrefix(name, crioDropIns+"/")
 }
 
 // walk lists the files below a directory, and one more that need not exist, in the order

@@ -97,8 +97,10 @@ func (s System) plan(r Request, change func(switchable, *Engine) ([]Change, erro
 	}
 	p := &Plan{Engine: e, system: s, config: c.(switchable), program: r.Program}
 	var err error
-	p.Changes, err = change(p.config, &e)
-	return p, err
+	if p.Changes, err = change(p.config, &e); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // Diff shows the changes as a unified diff.

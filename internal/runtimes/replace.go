@@ -53,7 +53,7 @@ func (p *Plan) replace(c Change) (r *replacement, err error) {
 	r = &replacement{path: target}
 	defer func() {
 		if err != nil {
-			err = joined([]error{err, r.undo()})
+			err = joined([]error{writeError(target, err), r.undo()})
 		}
 	}()
 	now, err := p.system.read(c.Path)
@@ -61,7 +61,7 @@ func (p *Plan) replace(c Change) (r *replacement, err error) {
 		return r, err
 	}
 	if !bytes.Equal(now, c.Old) || (now == nil) != (c.Old == nil) {
-		return r, fmt.Errorf("%s has changed meanwhile: run cdigen again", target)
+		return r, errors.New("it has changed meanwhile: run cdigen again")
 	}
 	scratch := p.scratch(c, target)
 	aside := func(what string) string {
@@ -140,6 +140,22 @@ func (r *replacement) commit() (string, error) {
 	return r.backup, syncDir(filepath.Dir(r.backup))
 }
 
+// writeError tells of the file that was meant, and not of those beside it.
+func writeError(target string, err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		err = path.Err
+	case errors.As(err, &link):
+		err = link.Err
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("write %s: it is mounted there, so change it where it comes from: %w", target, err)
+	}
+	return fmt.Errorf("write %s: %w", target, err)
+}
+
 // renameNew renames a file, unless somebody has made another one of that name meanwhile.
 func renameNew(from, to string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
@@ -152,7 +168,8 @@ func renameNew(from, to string) error {
 	return nil
 }
 
-// makeDirs makes a directory and those above it, and gives those that did not exist.
+// makeDirs makes a directory and those above it, for all to read whatever the umask, and
+// gives those that did not exist.
 func makeDirs(dir string) (made []string, err error) {
 	for above := dir; ; above = filepath.Dir(above) {
 		if _, err := os.Stat(above); !errors.Is(err, fs.ErrNotExist) {
@@ -160,7 +177,16 @@ func makeDirs(dir string) (made []string, err error) {
 		}
 		made = append([]string{above}, made...)
 	}
-	return made, os.MkdirAll(dir, 0o755)
+	for _, dir := range made {
+		err := os.Mkdir(dir, 0o755)
+		if err == nil {
+			err = os.Chmod(dir, 0o755)
+		}
+		if err != nil {
+			return made, err
+		}
+	}
+	return made, nil
 }
 
 // write writes a new file, to the disk, with mode, owner and extended attributes of
@@ -197,8 +223,8 @@ func copyAttributes(from string, to *os.File) error {
 		return err
 	}
 	if old.Uid != now.Uid || old.Gid != now.Gid {
-		if err := to.Chown(int(old.Uid), int(old.Gid)); err != nil {
-			return fmt.Errorf("keep the owner of %s: %w", from, err)
+		if err := unix.Fchown(int(to.Fd()), int(old.Uid), int(old.Gid)); err != nil {
+			return fmt.Errorf("keep its owner: %w", err)
 		}
 	}
 	if err := unix.Fchmod(int(to.Fd()), old.Mode&0o7777); err != nil {
@@ -215,12 +241,14 @@ func copyAttributes(from string, to *os.File) error {
 			err = unix.Fsetxattr(int(to.Fd()), name, value[:n], 0)
 		}
 		if err != nil {
-			return fmt.Errorf("keep the attribute %s of %s: %w", name, from, err)
+			return fmt.Errorf("keep its attribute %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
+// attributeNames lists the extended attributes but for the kernel's hashes of what is in
+// the file (Documentation/ABI/testing/evm), which would be wrong for another one.
 func attributeNames(path string) ([]string, error) {
 	list := make([]byte, 64<<10) // XATTR_LIST_MAX
 	n, err := unix.Listxattr(path, list)
@@ -228,9 +256,10 @@ func attributeNames(path string) ([]string, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list the attributes of %s: %w", path, err)
+		return nil, fmt.Errorf("list its attributes: %w", err)
 	}
-	return strings.FieldsFunc(string(list[:n]), func(r rune) bool { return r == 0 }), nil
+	names := strings.FieldsFunc(string(list[:n]), func(r rune) bool { return r == 0 })
+	return slices.DeleteFunc(names, func(name string) bool { return name == "security.ima" || name == "security.evm" }), nil
 }
 
 // keep gives a file a second name, or copies it where file systems have no such names.

@@ -63,6 +63,9 @@ func run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
+		err = nil // it ended well, but has left somebody behind
+	}
 	name := strings.Join(append([]string{filepath.Base(program)}, args...), " ")
 	switch {
 	case ctx.Err() != nil:
