@@ -119,7 +119,7 @@ cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) 
 
 .PHONY: golden
 golden: ## Rewrite the golden files; review the difference like code
-	$(GO) test -count=1 ./spec ./internal/runtimes -update
+	$(GO) test -count=1 ./spec ./internal/runtimes ./internal/inject -update
 
 .PHONY: docs
 docs: ## Write the tables of the documentation from those in the code, and what the commands shown in the documentation print

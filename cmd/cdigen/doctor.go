@@ -88,6 +88,7 @@ Exit statuses:
 		},
 	}
 	f.add(cmd)
+	cmd.ValidArgsFunction = completeDevices(&f.spec.dirs)
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print notes too")
 	flags.BoolVar(&f.fix, "fix", false, "run the commands that are safe, after asking for each")

@@ -52,7 +52,11 @@ can be used.`,
 			}
 			devices, broken := spec.Scan(dirs)
 			if resolve != "" {
-				return writeResolved(cmd.OutOrStdout(), resolve, format, devices)
+				d, err := usable(resolve, devices, broken)
+				if err != nil {
+					return err
+				}
+				return writeResolved(cmd.OutOrStdout(), d, format)
 			}
 			if format == "json" {
 				all := listing{dirs, devices, broken}
@@ -78,6 +82,9 @@ can be used.`,
 	addOutputFormat(flags, &format, formats...)
 	flags.StringSliceVar(&dirs, "spec-dir", cdi.DefaultSpecDirs, "`directories` that engines read, by rising priority")
 	flags.StringVar(&resolve, "resolve", "", "print what a container gets for the device of this `name`, nvidia.com/gpu=0")
+	if err := cmd.RegisterFlagCompletionFunc("resolve", completeQualifiedDevices(&dirs)); err != nil {
+		panic(err) // there is no such flag
+	}
 	return cmd
 }
 
@@ -129,33 +136,39 @@ func writeBroken(w io.Writer, broken []spec.Broken) error {
 }
 
 // writeResolved prints the edits of a device, as YAML or JSON.
-func writeResolved(w io.Writer, name, format string, devices []spec.Defined) error {
-	var others []spec.Defined
-	for _, d := range devices {
-		if d.Name != name {
-			continue
-		}
-		if !available(d) {
-			others = append(others, d)
-			continue
-		}
-		resolved := struct {
-			Device         string `json:"device"`
-			File           string `json:"file"`
-			ContainerEdits any    `json:"containerEdits"`
-		}{d.Name, d.File, d.Edits()}
-		if format == "json" {
-			return writeJSON(w, resolved)
-		}
-		data, err := yaml.Marshal(resolved)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(data)
+func writeResolved(w io.Writer, d *spec.Defined, format string) error {
+	resolved := struct {
+		Device         string `json:"device"`
+		File           string `json:"file"`
+		ContainerEdits any    `json:"containerEdits"`
+	}{d.Name, d.File, d.Edits()}
+	if format == "json" {
+		return writeJSON(w, resolved)
+	}
+	data, err := yaml.Marshal(resolved)
+	if err != nil {
 		return err
 	}
-	if len(others) > 0 {
-		return fmt.Errorf("engines cannot use %s: both %s and %s define it: remove one of them", name, others[0].File, others[0].By)
+	_, err = w.Write(data)
+	return err
+}
+
+// usable is the device of a name that engines use. An error says why there is none.
+func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.Defined, error) {
+	var unusable *spec.Defined
+	for i := range devices {
+		switch d := &devices[i]; {
+		case d.Name == name && available(*d):
+			return d, nil
+		case d.Name == name:
+			unusable = d
+		}
 	}
-	return fmt.Errorf("no CDI device %q: cdigen list prints those there are", name)
+	if unusable != nil {
+		return nil, fmt.Errorf("engines cannot use %s: both %s and %s define it: remove one of them", name, unusable.File, unusable.By)
+	}
+	if len(broken) > 0 {
+		return nil, fmt.Errorf("no CDI device %q, but engines cannot read %s: %s", name, broken[0].File, oneLine(broken[0].Error))
+	}
+	return nil, fmt.Errorf("no CDI device %q: cdigen list prints those there are", name)
 }

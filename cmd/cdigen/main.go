@@ -63,8 +63,22 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 	root.PersistentFlags().Bool("no-color", false, "no colours on a terminal either, as with NO_COLOR")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return flagsFromEnvironment(cmd) }
-	root.AddCommand(newGenerate(), newWatch(), newStatus(), newInfo(), newList(), newDiff(), newCheck(), newDoctor(), newRuntime(), newTransform(),
-		newSystem(), newCapture(), newVersion())
+	for _, g := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Publish the spec:", []*cobra.Command{newGenerate(), newWatch(), newStatus()}},
+		{"See and check:", []*cobra.Command{newInfo(), newList(), newCheck(), newDiff(), newCapture()}},
+		{"Repair and set up:", []*cobra.Command{newDoctor(), newRuntime(), newSystem()}},
+		{"For other places and runtimes:", []*cobra.Command{newInject(), newTransform()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.title
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(newVersion())
 	finish(root)
 	return root
 }

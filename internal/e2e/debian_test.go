@@ -33,6 +33,11 @@ var (
 	})
 )
 
+// systemdRoot is a Debian that can boot, with systemd-nspawn for containers in it.
+func systemdRoot(suite string) (string, error) {
+	return debootstrap(suite, "-systemd-nspawn", "systemd,systemd-sysv,dbus,udev,procps,systemd-container")
+}
+
 // debootstrap makes a minimal Debian with some packages more, for which suffix
 // stands in its directory's name.
 func debootstrap(suite, suffix, packages string) (root string, err error) {

@@ -90,9 +90,7 @@ func loaded(perl string, names []string) string {
 // same is a script that says when ldconfig writes another cache than there is.
 const same = "sum=$(sha256sum < /etc/ld.so.cache)\nldconfig\n[ \"$sum\" = \"$(sha256sum < /etc/ld.so.cache)\" ] || echo ldconfig writes another cache\n"
 
-func trixie() (string, error) {
-	return debootstrap("trixie", "-systemd", "systemd,systemd-sysv,dbus,udev,procps")
-}
+func trixie() (string, error) { return systemdRoot("trixie") }
 
 // TestHookIsTheLoadersTruth runs containers on images of all kinds with the real 550
 // driver and the hook for ld.so.cache: the image's own ldconfig, loader and programs

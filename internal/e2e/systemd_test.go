@@ -46,6 +46,7 @@ type machine struct {
 	init    int // process 1, as seen from here
 	host    *simhost.Description
 	nvml    string
+	options []string // of systemd-nspawn, beyond those that all machines have
 }
 
 // newMachine makes a machine that has not booted yet: an overlay on a Debian root.
@@ -53,7 +54,7 @@ func newMachine(t *testing.T, suite string) *machine {
 	t.Helper()
 	requireNamespace(t)
 	requireCommands(t, "debootstrap", "systemd-nspawn", "nsenter", "pgrep")
-	base, err := debootstrap(suite, "-systemd", "systemd,systemd-sysv,dbus,udev,procps")
+	base, err := systemdRoot(suite)
 	if err != nil {
 		missing(t, "no Debian root file system: "+err.Error())
 	}
@@ -112,8 +113,8 @@ func (m *machine) boot() {
 	// There is no machined to register with, and CAP_SYS_RESOURCE is not to be had
 	// everywhere.
 	script := `mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec systemd-nspawn --quiet --boot --directory="$0" --machine=cdigen-e2e \
-		--register=no --keep-unit --private-network --capability=CAP_SYSLOG --drop-capability=CAP_SYS_RESOURCE --rlimit=RLIMIT_NOFILE=1024:20000 --console=pipe`
-	m.nspawn = exec.Command("sh", "-c", script, m.root)
+		--register=no --keep-unit --private-network --capability=CAP_SYSLOG --drop-capability=CAP_SYS_RESOURCE --rlimit=RLIMIT_NOFILE=1024:20000 --console=pipe "$@"`
+	m.nspawn = exec.Command("sh", append([]string{"-c", script, m.root}, m.options...)...)
 	m.nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes")
 	m.nspawn.Stdout, m.nspawn.Stderr = m.console, m.console
 	m.nspawn.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/newfile"
 )
 
 // backupSuffix is what follows a file's name in that of its backup. No engine reads such
@@ -73,14 +75,14 @@ func (p *Plan) replace(c Change) (r *replacement, err error) {
 		}
 		fresh := aside("new")
 		defer os.Remove(fresh) //nolint:errcheck // it has another name then
-		if err := write(fresh, c.New, ""); err != nil {
+		if err := newfile.Write(fresh, c.New, ""); err != nil {
 			return r, err
 		}
 		if err := renameNew(fresh, target); err != nil {
 			return r, err
 		}
 		r.created = true
-		return r, syncDir(filepath.Dir(target))
+		return r, newfile.SyncDir(filepath.Dir(target))
 	}
 	kept := aside("old")
 	if c.New == nil {
@@ -88,11 +90,11 @@ func (p *Plan) replace(c Change) (r *replacement, err error) {
 			return r, err
 		}
 		r.kept = kept
-		return r, syncDir(filepath.Dir(target))
+		return r, newfile.SyncDir(filepath.Dir(target))
 	}
 	fresh := aside("new")
 	defer os.Remove(fresh) //nolint:errcheck // it has another name then
-	if err := write(fresh, c.New, target); err != nil {
+	if err := newfile.Write(fresh, c.New, target); err != nil {
 		return r, err
 	}
 	if err := keep(target, kept); err != nil {
@@ -104,7 +106,7 @@ func (p *Plan) replace(c Change) (r *replacement, err error) {
 		return &replacement{}, joined([]error{err, os.Remove(kept)})
 	}
 	r.backup = filepath.Join(scratch, filepath.Base(target)+backupSuffix)
-	return r, syncDir(filepath.Dir(target))
+	return r, newfile.SyncDir(filepath.Dir(target))
 }
 
 // undo puts the old file back, or removes what was made.
@@ -123,7 +125,7 @@ func (r *replacement) undo() error {
 	if err := os.Rename(r.kept, r.path); err != nil {
 		return fmt.Errorf("put %s back, which is in %s: %w", r.path, r.kept, err)
 	}
-	return syncDir(filepath.Dir(r.path))
+	return newfile.SyncDir(filepath.Dir(r.path))
 }
 
 // commit makes the old file the backup and gives its name.
@@ -137,7 +139,7 @@ func (r *replacement) commit() (string, error) {
 	if err := os.Rename(r.kept, r.backup); err != nil {
 		return r.kept, fmt.Errorf("name the backup: %w", err)
 	}
-	return r.backup, syncDir(filepath.Dir(r.backup))
+	return r.backup, newfile.SyncDir(filepath.Dir(r.backup))
 }
 
 // writeError tells of the file that was meant, and not of those beside it.
@@ -189,79 +191,6 @@ func makeDirs(dir string) (made []string, err error) {
 	return made, nil
 }
 
-// write writes a new file, to the disk, with mode, owner and extended attributes of
-// another one. Without one everybody may read it.
-func write(name string, data []byte, like string) (err error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if e := f.Close(); err == nil {
-			err = e
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if like == "" {
-		err = f.Chmod(0o644)
-	} else {
-		err = copyAttributes(like, f)
-	}
-	if err != nil {
-		return err
-	}
-	return f.Sync()
-}
-
-// copyAttributes gives a file the mode, the owner and the extended attributes, such as
-// SELinux's label and access control lists, of another one.
-func copyAttributes(from string, to *os.File) error {
-	var old, now unix.Stat_t
-	if err := errors.Join(unix.Stat(from, &old), unix.Fstat(int(to.Fd()), &now)); err != nil {
-		return err
-	}
-	if old.Uid != now.Uid || old.Gid != now.Gid {
-		if err := unix.Fchown(int(to.Fd()), int(old.Uid), int(old.Gid)); err != nil {
-			return fmt.Errorf("keep its owner: %w", err)
-		}
-	}
-	if err := unix.Fchmod(int(to.Fd()), old.Mode&0o7777); err != nil {
-		return err
-	}
-	names, err := attributeNames(from)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-		n, err := unix.Getxattr(from, name, value)
-		if err == nil {
-			err = unix.Fsetxattr(int(to.Fd()), name, value[:n], 0)
-		}
-		if err != nil {
-			return fmt.Errorf("keep its attribute %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// attributeNames lists the extended attributes but for the kernel's hashes of what is in
-// the file (Documentation/ABI/testing/evm), which would be wrong for another one.
-func attributeNames(path string) ([]string, error) {
-	list := make([]byte, 64<<10) // XATTR_LIST_MAX
-	n, err := unix.Listxattr(path, list)
-	if errors.Is(err, unix.ENOTSUP) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list its attributes: %w", err)
-	}
-	names := strings.FieldsFunc(string(list[:n]), func(r rune) bool { return r == 0 })
-	return slices.DeleteFunc(names, func(name string) bool { return name == "security.ima" || name == "security.evm" }), nil
-}
-
 // keep gives a file a second name, or copies it where file systems have no such names.
 func keep(path, second string) error {
 	if os.Link(path, second) == nil {
@@ -271,14 +200,5 @@ func keep(path, second string) error {
 	if err != nil {
 		return err
 	}
-	return write(second, data, path)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return newfile.Write(second, data, path)
 }

@@ -1,0 +1,355 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/diff"
+	"github.com/spf13/cobra"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+	"tags.cncf.io/container-device-interface/pkg/parser"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/inject"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// injectFlags say for what runtime devices are injected, and where.
+type injectFlags struct {
+	format       string
+	dirs         []string
+	bundle, file string
+	cgroup       string
+	rootfs       string
+	remove       bool
+	dryRun       bool
+	print        bool
+	log          logFlags
+}
+
+// The formats of inject beside those of a bundle, which are inject's own Forms.
+const (
+	formatLXC    = "lxc"
+	formatNspawn = "nspawn"
+	formatDocker = "docker-args"
+	formatPodman = "podman-args"
+)
+
+var injectFormats = []string{string(inject.OCI), string(inject.NspawnBundle), formatLXC, formatNspawn, formatDocker, formatPodman}
+
+func newInject() *cobra.Command {
+	var f injectFlags
+	cmd := &cobra.Command{
+		Use:   "inject [flags] [DEVICE ...]",
+		Short: "Give a container CDI devices where its runtime has no CDI",
+		Long: `inject takes CDI devices from the spec files of this host, whoever wrote them, and
+gives them to a container whose runtime knows nothing of CDI. A DEVICE without a
+kind is one of nvidia.com/gpu: 0 is nvidia.com/gpu=0.
+
+  oci          edits the config.json of a bundle (--bundle) for runc, crun and others
+  oci-nspawn   the same for systemd-nspawn --oci-bundle, which knows fewer options
+  lxc          prints lines of an LXC container's configuration, or keeps them in one
+               (--file)
+  nspawn       prints options of systemd-nspawn
+  docker-args  prints options of docker run, for a Docker older than 25
+  podman-args  prints options of podman run, for a podman older than 4.3
+
+A file that is edited has a record of its devices. Devices are added to those that
+it has, which are injected anew as the specs now have them. --remove takes them out
+again, or with DEVICE these only; what others have changed in the file stays. A
+bundle that nobody else has changed is then as it was, byte by byte.
+
+Options are printed for $(…), where a shell takes them apart at white space and does
+nothing else. When one of them has white space or a special character in it, all are
+quoted for eval, and standard error says so. Hooks are for OCI runtimes only; what a
+format cannot say is told on standard error.
+
+Exit statuses: 0 done, 1 failed: no such device, a path that the host lacks, a file
+that cannot be read or written; 2 unusable flags or arguments.`,
+		Example: `  cdigen inject --bundle /srv/bundle 0
+  cdigen inject --bundle /srv/bundle --remove
+  cdigen inject --format lxc --file /var/lib/lxc/web/config all
+  systemd-nspawn $(cdigen inject --format nspawn 0) -D /srv/debian
+  docker run $(cdigen inject --format docker-args 0) debian nvidia-smi`,
+		Args:              usageArgs(cobra.ArbitraryArgs),
+		ValidArgsFunction: completeDevices(&f.dirs),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.log.set(); err != nil {
+				return err
+			}
+			names, err := qualified(args)
+			if err == nil {
+				err = f.check(cmd, names)
+			}
+			if err != nil {
+				return usageError(err)
+			}
+			switch f.format {
+			case string(inject.OCI), string(inject.NspawnBundle):
+				return f.editBundle(cmd, names)
+			case formatLXC:
+				return f.lxc(cmd, names)
+			}
+			return f.printOptions(cmd, names)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.format, "format", string(inject.OCI), alternatives(injectFormats))
+	withoutVariable(flags, "format") // CDIGEN_FORMAT is that of a spec
+	flags.StringVar(&f.bundle, "bundle", ".", "`directory` of the bundle whose config.json is edited (oci, oci-nspawn)")
+	flags.StringVar(&f.file, "file", "", "container's configuration `file` to keep the lines in, at its end (lxc; default: print them)")
+	flags.StringVar(&f.cgroup, "cgroup", "", "`version` of the device filter: v1, v2, or none for containers of ordinary users (lxc; default: this host's)")
+	flags.StringVar(&f.rootfs, "rootfs", "", "container's root `directory`, to mount where symbolic links in it lead, since LXC follows none (lxc; default: what the --file says)")
+	flags.BoolVar(&f.remove, "remove", false, "take the devices out of the file again, without DEVICE all of them")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would change in the file, as a unified diff, and change nothing")
+	flags.BoolVar(&f.print, "print", false, "print the edited file and leave the file itself as it is")
+	flags.StringSliceVar(&f.dirs, "spec-dir", cdi.DefaultSpecDirs, "`directories` that engines read, by rising priority")
+	f.log.add(flags)
+	setValues(flags, "format", injectFormats...)
+	setValues(flags, "cgroup", "v1", "v2", "none")
+	return cmd
+}
+
+// qualified are names with their kinds, each once.
+func qualified(args []string) (names []string, err error) {
+	for _, arg := range args {
+		name := arg
+		if !strings.Contains(arg, "=") {
+			name = shortKind + "=" + arg
+		}
+		if _, _, _, err := parser.ParseQualifiedName(name); err != nil {
+			return nil, fmt.Errorf("device %q: give it like 0, all or %s=0: %w", arg, shortKind, err)
+		}
+		names = inject.Union(names, []string{name})
+	}
+	return names, nil
+}
+
+// check refuses flags that do not go together.
+func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
+	bundle := f.format == string(inject.OCI) || f.format == string(inject.NspawnBundle)
+	file := bundle || f.format == formatLXC && f.file != ""
+	given := cmd.Flags().Changed
+	switch {
+	case !slices.Contains(injectFormats, f.format):
+		return fmt.Errorf("--format %q: use %s", f.format, alternatives(injectFormats))
+	case f.remove && f.format == formatLXC && !file:
+		return errors.New("--remove: name the container's configuration with --file: lines that were only printed are nowhere to be removed from")
+	case (f.remove || f.dryRun || f.print) && !file:
+		return fmt.Errorf("--remove, --dry-run and --print are for files: --format %s only prints", f.format)
+	case f.dryRun && f.print:
+		return errors.New("--dry-run and --print: use one of them")
+	case given("bundle") && !bundle:
+		return fmt.Errorf("--bundle is for --format oci and oci-nspawn, not for %s", f.format)
+	case given("file") && f.format != formatLXC:
+		return fmt.Errorf("--file is for --format lxc, not for %s", f.format)
+	case given("cgroup") && f.format != formatLXC:
+		return fmt.Errorf("--cgroup is for --format lxc, not for %s", f.format)
+	case given("rootfs") && f.format != formatLXC:
+		return fmt.Errorf("--rootfs is for --format lxc, not for %s", f.format)
+	case !slices.Contains([]string{"", "v1", "v2", "none"}, f.cgroup):
+		return fmt.Errorf("--cgroup %q: use v1, v2 or none", f.cgroup)
+	case f.rootfs != "" && !isDirectory(f.rootfs):
+		return fmt.Errorf("--rootfs %s: there is no such directory", f.rootfs)
+	case len(names) == 0 && !f.remove:
+		return errors.New("name the devices to inject, such as 0 or all: cdigen list has their names")
+	}
+	return nil
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// source has the devices that are wanted, or says why not. Others than those named
+// are in a file already.
+func (f *injectFlags) source(wanted, names []string) (*inject.Source, error) {
+	devices, broken := spec.Scan(f.dirs)
+	for _, name := range wanted {
+		_, err := usable(name, devices, broken)
+		switch {
+		case err == nil:
+			continue
+		case f.remove:
+			err = fmt.Errorf("%w: it stays in the file: take it out too, with --remove %s %s", err, strings.Join(names, " "), name)
+		case !slices.Contains(names, name):
+			err = fmt.Errorf("%w: it was injected before: take it out first, with --remove %s", err, name)
+		}
+		return nil, err
+	}
+	return inject.Open(f.dirs)
+}
+
+// wanted are the devices that a file is to have, which has some.
+func (f *injectFlags) wanted(has, names []string) ([]string, error) {
+	if f.remove {
+		return inject.Minus(has, names)
+	}
+	return inject.Union(has, names), nil
+}
+
+// editBundle edits a bundle's config.json.
+func (f *injectFlags) editBundle(cmd *cobra.Command, names []string) error {
+	path := filepath.Join(f.bundle, "config.json")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("%w: name the bundle's directory with --bundle", err)
+	}
+	config, err := inject.ParseConfig(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	wanted, err := f.wanted(config.Devices(), names)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	edited := config.Base()
+	if len(wanted) > 0 {
+		source, err := f.source(wanted, names)
+		if err != nil {
+			return err
+		}
+		form := inject.Form(f.format)
+		if f.remove {
+			form = config.Form() // the others stay as they are
+		}
+		var notes []string
+		if edited, notes, err = config.Inject(source, wanted, form); err != nil {
+			return err
+		}
+		tell(string(form), notes)
+	}
+	return f.put(cmd, path, data, edited, wanted)
+}
+
+// lxc prints lines for an LXC container, or keeps them in a file.
+func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
+	var (
+		text  []byte
+		block = &inject.Block{}
+		err   error
+	)
+	if f.file != "" {
+		if text, err = os.ReadFile(f.file); err != nil {
+			return err
+		}
+		if block, err = inject.ParseBlock(string(text)); err != nil {
+			return fmt.Errorf("%s: %w", f.file, err)
+		}
+	}
+	wanted, err := f.wanted(block.Devices, names)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.file, err)
+	}
+	var lines []string
+	if len(wanted) > 0 {
+		contents, err := f.contents(wanted, names)
+		if err != nil {
+			return err
+		}
+		cgroup := inject.Cgroup(f.cgroup)
+		if cgroup == "" {
+			cgroup = inject.HostCgroup()
+		}
+		real := func(path string) string { return path }
+		if root := cmp.Or(f.rootfs, block.Rootfs()); root != "" {
+			real = follow(root)
+		}
+		var notes []string
+		if lines, notes, err = inject.LXC(contents, cgroup, real); err != nil {
+			return err
+		}
+		tell(f.format, notes)
+	}
+	edited := []byte(block.With(wanted, lines))
+	if f.file == "" {
+		_, err := cmd.OutOrStdout().Write(edited)
+		return err
+	}
+	return f.put(cmd, f.file, text, edited, wanted)
+}
+
+// follow makes a function that follows the links of a container's root directory. Where
+// that cannot be read, a path stays as it is.
+func follow(root string) func(string) string {
+	tree := discover.DirTree(root)
+	return func(name string) string {
+		// What is not there yet has no links in it.
+		for there, rest := name, ""; there != "/"; there, rest = path.Dir(there), path.Join(path.Base(there), rest) {
+			if real, err := tree.Resolve(there); err == nil {
+				return path.Join("/", real, rest)
+			}
+		}
+		return name
+	}
+}
+
+func (f *injectFlags) contents(wanted, names []string) (*inject.Contents, error) {
+	source, err := f.source(wanted, names)
+	if err != nil {
+		return nil, err
+	}
+	return source.Contents(wanted)
+}
+
+// printOptions prints options of a program's command line.
+func (f *injectFlags) printOptions(cmd *cobra.Command, names []string) error {
+	contents, err := f.contents(names, names)
+	if err != nil {
+		return err
+	}
+	options := map[string]func(*inject.Contents) ([][]string, []string, error){
+		formatNspawn: inject.Nspawn, formatDocker: inject.Docker, formatPodman: inject.Podman,
+	}[f.format]
+	args, notes, err := options(contents)
+	if err != nil {
+		return err
+	}
+	tell(f.format, notes)
+	text, quoted := inject.Words(args)
+	if quoted {
+		slog.Warn(`options are quoted, since one has a special character in it: use eval "… $(cdigen inject …) …"`)
+	}
+	_, err = io.WriteString(cmd.OutOrStdout(), text)
+	return err
+}
+
+// tell says what a format cannot do.
+func tell(format string, notes []string) {
+	for _, note := range notes {
+		slog.Warn(note, "format", format)
+	}
+}
+
+// put writes a file that was edited, or prints it.
+func (f *injectFlags) put(cmd *cobra.Command, path string, old, edited []byte, devices []string) error {
+	switch {
+	case f.print:
+		_, err := cmd.OutOrStdout().Write(edited)
+		return err
+	case f.dryRun:
+		_, err := cmd.OutOrStdout().Write(diff.Diff(path, old, path, edited))
+		return err
+	case string(old) == string(edited):
+		slog.Info("unchanged", "path", path, "devices", strings.Join(devices, ","))
+		return nil
+	}
+	if err := inject.Replace(path, edited); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if len(devices) == 0 {
+		slog.Info("removed", "path", path)
+	} else {
+		slog.Info("injected", "path", path, "devices", strings.Join(devices, ","))
+	}
+	return nil
+}

@@ -1,0 +1,346 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/watch"
+)
+
+// The tests of the command break whole machines and mend them; here is what they do not
+// come to.
+
+// bed has a patient on a simulated host, whose programs are those named.
+type bed struct {
+	*Patient
+	dir      string
+	programs []string
+}
+
+func newBed(t *testing.T, name string, change func(dir string)) *bed {
+	t.Helper()
+	d := hosttest.Load(t, name)
+	dir := t.TempDir()
+	if err := d.Build(dir, simhost.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(dir)
+	}
+	host := hosttest.Reopen(t, d, dir)
+	b := &bed{dir: dir}
+	b.Patient = &Patient{
+		Host: host, Inventory: hosttest.Discover(t, host, hosttest.Probe(d)), Root: discover.NewTree("/", os.DirFS(dir)),
+		Spec: filepath.Join(dir, "etc/cdi/nvidia.yaml"), Kind: "nvidia.com/gpu", SpecDirs: []string{filepath.Join(dir, "etc/cdi")},
+		Older: func(string) error { return errors.New("it cannot be older") },
+		Hook:  func(string) error { return nil },
+		Cdigen: func(args ...string) string {
+			return "cdigen " + strings.Join(args, " ")
+		},
+		Run: func(context.Context, string, ...string) (string, error) { return "", errors.New("nothing runs here") },
+		Find: func(program string) (string, error) {
+			if slices.Contains(b.programs, program) {
+				return "/usr/bin/" + program, nil
+			}
+			return "", os.ErrNotExist
+		},
+	}
+	return b
+}
+
+// find is the first complaint of an ID.
+func find(list []Complaint, id string) *Complaint {
+	if i := slices.IndexFunc(list, func(c Complaint) bool { return c.ID == id }); i >= 0 {
+		return &list[i]
+	}
+	return nil
+}
+
+func (b *bed) examine(t *testing.T) []Complaint {
+	t.Helper()
+	list, err := b.Examine(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// bind gives a PCI device of a simulated host to a kernel driver; "" takes it away.
+func bind(t *testing.T, dir, pci, driver string) {
+	t.Helper()
+	link := filepath.Join(dir, "sys/devices/pci0000:00", pci, "driver")
+	if err := os.RemoveAll(link); err != nil {
+		t.Fatal(err)
+	}
+	if driver == "" {
+		return
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "sys/bus/pci/drivers", driver), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../../../bus/pci/drivers/"+driver, link); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDriverIsInstalledAsTheDistributionDoes(t *testing.T) {
+	for release, want := range map[string]string{
+		"ID=ubuntu\nID_LIKE=debian\n":                       "ubuntu-drivers install",
+		"ID=debian\n":                                       "apt-get install nvidia-driver",
+		"ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n":         "ubuntu-drivers install",
+		"ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n":    "dnf install nvidia-open",
+		"ID=fedora\n":                                       "dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda",
+		"ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n": "zypper install nvidia-open-driver-G06-signed-cuda-kmp-default nvidia-compute-utils-G06",
+		"ID=arch\n":             "pacman -S nvidia-open nvidia-utils",
+		"ID=nixos\n":            "",
+		"NAME=nothing of use\n": "",
+	} {
+		b := newBed(t, "no-driver", func(dir string) { write(t, filepath.Join(dir, "etc/os-release"), release) })
+		c := find(b.examine(t), "driver-not-loaded")
+		if c == nil {
+			t.Fatalf("%q: no complaint", release)
+		}
+		if got := strings.Join(c.Mend, "; "); got != want && got != want+"; systemctl reboot" || want == "" && c.Advice == "" {
+			t.Errorf("%q: %q, want %q (advice %q)", release, got, want, c.Advice)
+		}
+	}
+}
+
+func TestHiddenDriverModulesAreFound(t *testing.T) {
+	for line, want := range map[string]bool{
+		"kernel/drivers/video/nvidia.ko.xz: kernel/a.ko\n":                              true,
+		"updates/dkms/nvidia-current.ko:\n":                                             true,
+		"extra/nvidia-current-open.ko.zst:\n":                                           true,
+		"updates/nvidia_current.ko:\n":                                                  true,
+		"kernel/drivers/usb/typec/altmodes/typec_nvidia.ko: kernel/drivers/nvidia.ko\n": false,
+		"updates/dkms/nvidia-drm.ko:\n":                                                 false,
+	} {
+		b := newBed(t, "no-driver", func(dir string) {
+			write(t, filepath.Join(dir, "proc/sys/kernel/osrelease"), "6.1\n")
+			write(t, filepath.Join(dir, "lib/modules/6.1/modules.dep"), line)
+		})
+		if got := b.moduleInstalled(); got != want {
+			t.Errorf("%q: %v, want %v", line, got, want)
+		}
+	}
+}
+
+func TestGPUsOfVirtualMachinesAreNoComplaint(t *testing.T) {
+	b := newBed(t, "no-driver", func(dir string) {
+		bind(t, dir, "0000:1b:00.0", "vfio-pci")
+		bind(t, dir, "0000:43:00.0", "vfio-pci")
+	})
+	if _, err := b.Examine(t.Context()); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "all 2 are set aside for virtual machines (vfio-pci)") {
+		t.Errorf("all of them: %v", err)
+	}
+	for driver, want := range map[string]string{"vfio-pci": "gpu-passthrough", "nouveau": "gpu-other-driver", "": "gpu-unbound"} {
+		b := newBed(t, "two-gpus", func(dir string) {
+			bind(t, dir, "0000:43:00.0", driver)
+			if err := os.RemoveAll(filepath.Join(dir, "proc/driver/nvidia/gpus/0000:43:00.0")); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if list := b.gpus(); len(list) != 1 || list[0].ID != want {
+			t.Errorf("one of them bound to %q: %+v, want %s", driver, list, want)
+		}
+	}
+}
+
+func TestLoadedDriverWithoutGPU(t *testing.T) {
+	b := newBed(t, "two-gpus", func(dir string) {
+		for _, name := range []string{"proc/driver/nvidia/gpus", "sys/bus/pci/devices"} {
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if _, err := b.Examine(t.Context()); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "though the driver 550.54.15 is loaded") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestNodesThatCannotBeKnown(t *testing.T) {
+	b := newBed(t, "two-gpus", nil)
+	write(t, filepath.Join(b.dir, "proc/devices"), "nothing of use\n")
+	if c := find(b.nodes(), "nodes-unknown"); c == nil || !strings.Contains(c.Evidence, "/proc/devices") {
+		t.Errorf("without the driver's numbers: %+v", c)
+	}
+}
+
+func TestFindingsThatNoCheckKnowsAreTold(t *testing.T) {
+	b := newBed(t, "two-gpus", nil)
+	b.Inventory.Findings = []discover.Finding{
+		{Module: "nvml", Subject: "NVML", Severity: discover.Fault, Message: "it hangs"},
+		{Module: "library", Subject: "libcuda.so.1", Severity: discover.MissingRequired, Message: "gone"},
+		{Module: "devnode", Subject: "/dev/nvidia0", Severity: discover.MissingRequired, Message: "told by nodes"},
+		{Module: "file", Subject: "nvidia-imex", Severity: discover.MissingOptional, Message: "not found"},
+	}
+	list := b.findings(nil)
+	if len(list) != 2 || list[0].ID != "nvml-fault" || list[0].Severity != Warning || list[1].ID != "library-missing-required" || list[1].Severity != Broken {
+		t.Errorf("%+v", list)
+	}
+}
+
+func TestHybridControlGroupsAndHowToEndThem(t *testing.T) {
+	const argument = "systemd.unified_cgroup_hierarchy=1"
+	for program, want := range map[string]string{"grubby": "grubby --update-kernel=ALL --args=" + argument, "update-grub": "sh -c", "": ""} {
+		b := newBed(t, "two-gpus", func(dir string) {
+			write(t, filepath.Join(dir, "proc/7/mountinfo"), "30 23 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n31 23 0:27 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n")
+			write(t, filepath.Join(dir, "sys/fs/cgroup/unified/cgroup.controllers"), "hugetlb\n")
+			if err := os.Symlink("7", filepath.Join(dir, "proc/self")); err != nil {
+				t.Fatal(err)
+			}
+		})
+		b.Host.Proc.Path = filepath.Join(b.dir, "proc")
+		b.programs = []string{"crun", program}
+		c := find(b.cgroups(), "cgroup-hybrid")
+		if c == nil || c.Advice == "" {
+			t.Fatalf("%+v", c)
+		}
+		if got := strings.Join(c.Mend, "; "); want == "" && got != "" || !strings.HasPrefix(got, want) {
+			t.Errorf("with %q: %q", program, got)
+		}
+		b.programs = nil
+		if list := b.cgroups(); len(list) > 0 {
+			t.Errorf("without crun: %+v", list)
+		}
+	}
+}
+
+func TestSELinuxKnowsSeveralBooleans(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		want  string // boolean to set; empty: no complaint
+	}{
+		{"permissive", map[string]string{"enforce": "0", "booleans/container_use_devices": "0 0"}, ""},
+		{"one is on", map[string]string{"enforce": "1", "booleans/container_use_devices": "1 1", "booleans/container_use_xserver_devices": "0 0"}, ""},
+		{"none is on", map[string]string{"enforce": "1", "booleans/container_use_devices": "0 0", "booleans/container_use_xserver_devices": "0 0"}, "container_use_xserver_devices"},
+		{"an older policy", map[string]string{"enforce": "1", "booleans/container_use_devices": "0 0"}, "container_use_devices"},
+		{"no policy for containers", map[string]string{"enforce": "1"}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBed(t, "two-gpus", func(dir string) {
+				for name, text := range c.files {
+					write(t, filepath.Join(dir, "sys/fs/selinux", name), text)
+				}
+			})
+			list := b.seLinux()
+			if c.want == "" && len(list) > 0 || c.want != "" && (len(list) != 1 || list[0].Mend[0] != "setsebool -P "+c.want+"=true") {
+				t.Errorf("%+v", list)
+			}
+		})
+	}
+}
+
+func TestWatcherThatFailsAndSystemsWithoutSystemd(t *testing.T) {
+	b := newBed(t, "two-gpus", nil)
+	if list := b.watcher(t.Context()); len(list) != 1 || list[0].Severity != Note {
+		t.Errorf("without systemd: %+v", list)
+	}
+	b.Watcher = &watch.Status{State: watch.State{Condition: watch.Failing, Error: "disk full"}}
+	if c := find(b.watcher(t.Context()), "watcher-failing"); c == nil || c.Evidence != "disk full" {
+		t.Errorf("%+v", c)
+	}
+	b.Watcher.Condition = watch.Current
+	if list := b.watcher(t.Context()); len(list) > 0 {
+		t.Errorf("one that works: %+v", list)
+	}
+	// A unit that is not installed: something that works all the same.
+	b = newBed(t, "two-gpus", func(dir string) {
+		if err := os.MkdirAll(filepath.Join(dir, "run/systemd/system"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	})
+	b.programs = []string{"systemctl"}
+	if c := find(b.watcher(t.Context()), "watcher-not-running"); c == nil || !strings.HasPrefix(c.Mend[0], "systemd-run --unit=cdigen ") {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestEngines(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		engines  []runtimes.Engine
+		programs []string
+		want     []string // severity and ID of each
+	}{
+		{"that work", []runtimes.Engine{{Name: runtimes.Podman, Version: "5.4.2", CDI: runtimes.Always}, {Name: runtimes.Apptainer, Version: "1.5.0", CDI: runtimes.Always}}, nil, nil},
+		{"that nobody uses", []runtimes.Engine{{Name: runtimes.Containerd, Version: "1.7.24", CDI: runtimes.Unused}}, nil, nil},
+		{"that do not answer", []runtimes.Engine{{Name: runtimes.Podman, CDI: runtimes.Unknown, Err: &runtimes.Error{Message: "no answer"}}}, nil, []string{"warning engine-unknown"}},
+		{"containerd for Docker only", []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.On}, {Name: runtimes.Containerd, Version: "1.7.24", CDI: runtimes.Off}}, []string{"nvidia-container-runtime-hook"}, []string{"note containerd-cri-off"}},
+		{"containerd for Kubernetes", []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.On}, {Name: runtimes.Containerd, Version: "1.7.24", CDI: runtimes.Off}}, []string{"kubelet", "nvidia-container-runtime-hook"}, []string{"broken engine-cdi-off"}},
+		{"containerd alone", []runtimes.Engine{{Name: runtimes.Containerd, Version: "1.7.24", CDI: runtimes.Off}}, nil, []string{"broken engine-cdi-off"}},
+		{"too old for CDI", []runtimes.Engine{{Name: runtimes.CRIO, Version: "1.22.0", CDI: runtimes.None}}, nil, []string{"warning engine-without-cdi"}},
+		{"Docker 29.2 with the program", []runtimes.Engine{{Name: runtimes.Docker, Version: "29.2.0", CDI: runtimes.On}}, []string{"nvidia-cdi-hook"}, nil},
+		{"Docker 29.2 without it", []runtimes.Engine{{Name: runtimes.Docker, Version: "29.2.0", CDI: runtimes.On}}, nil, []string{"warning docker-gpus"}},
+		{"Docker 29.1", []runtimes.Engine{{Name: runtimes.Docker, Version: "29.1.5", CDI: runtimes.On}}, nil, []string{"note docker-gpus-legacy"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBed(t, "two-gpus", nil)
+			b.Engines, b.programs = c.engines, c.programs
+			var got []string
+			for _, c := range b.engines(t.Context()) {
+				got = append(got, fmt.Sprintf("%s %s", c.Severity, c.ID))
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// An engine that is too old for every possible spec has no command.
+func TestEngineForWhichNoSpecIsOldEnough(t *testing.T) {
+	b := newBed(t, "two-gpus", func(dir string) {
+		write(t, filepath.Join(dir, "etc/cdi/nvidia.yaml"), "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: \"0\", containerEdits: {env: [A=b]}}]\n")
+	})
+	b.Engines = []runtimes.Engine{{Name: runtimes.CRIO, Version: "1.24.0", CDI: runtimes.Always, MaxCDIVersion: "0.3.0"}}
+	c := find(b.engines(t.Context()), "engine-too-old")
+	if c == nil || c.Mend != nil || c.Safe || !strings.Contains(c.Advice, "it cannot be older") {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestWorstComesFirst(t *testing.T) {
+	if got := Worst([]Complaint{{Severity: Note}, {Severity: Warning}}); got != Warning {
+		t.Errorf("%s", got)
+	}
+	if got := Worst(nil); got != "" {
+		t.Errorf("%s", got)
+	}
+	for n, want := range map[int]string{0: "", 1: "a", 4: "a, b, c, d", 6: "a, b, c and 3 others"} {
+		if got := some([]string{"a", "b", "c", "d", "e", "f"}[:n]); got != want {
+			t.Errorf("%d of them: %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestCommandOfAnHostProgramFails(t *testing.T) {
+	if _, err := Command(t.Context(), "sh", "-c", "echo no >&2; exit 3"); err == nil || !strings.Contains(err.Error(), "exit status 3: no") {
+		t.Errorf("%v", err)
+	}
+	if out, err := Command(t.Context(), "echo", "yes"); err != nil || out != "yes\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}

@@ -1,0 +1,334 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/hosttest"
+)
+
+// sight is a script that tells what a container has of GPU 0: its node, what opening
+// that gives, what opening the node /others gives, which is in the image and is that
+// of GPU 1, and whether libraries load by their names.
+const sight = `
+for n in /dev/nvidia0 /dev/dri/by-path/pci-0000:1b:00.0-card; do
+	if [ -c $n ]; then stat -c '%n %Hr:%Lr' $n; else echo no $n; fi
+done
+for n in /dev/nvidia0 /others; do
+	if [ -c $n ]; then (: < $n) 2>&1 | sed 's/.*: //'; fi
+done
+perl -MDynaLoader -e '
+	for (qw(libcuda.so.1 libnvidia-ml.so.1)) {
+		print DynaLoader::dl_load_file($_) ? "$_ loads\n" : "no $_\n";
+	}'
+[ -s /usr/lib/x86_64-linux-gnu/libcuda.so.1 ] && (: >> /usr/lib/x86_64-linux-gnu/libcuda.so.1) 2>/dev/null && echo libcuda.so.1 can be written to
+echo "NVIDIA_VISIBLE_DEVICES=$NVIDIA_VISIBLE_DEVICES"
+`
+
+// What sight tells with GPU 0 and without any device. A node without a driver behind
+// it cannot be opened, but for another reason than one that the container may not use.
+const (
+	seen = `/dev/nvidia0 195:0
+/dev/dri/by-path/pci-0000:1b:00.0-card 226:1
+No such device or address
+Operation not permitted
+libcuda.so.1 loads
+libnvidia-ml.so.1 loads
+NVIDIA_VISIBLE_DEVICES=void
+`
+	unseen = `no /dev/nvidia0
+no /dev/dri/by-path/pci-0000:1b:00.0-card
+Operation not permitted
+no libcuda.so.1
+no libnvidia-ml.so.1
+NVIDIA_VISIBLE_DEVICES=
+`
+)
+
+// unfiltered is what a container sees whose runtime filters no devices.
+func unfiltered(sight string) string {
+	return strings.Replace(sight, "Operation not permitted", "No such device or address", 1)
+}
+
+// othersNode puts the node of GPU 1 into an image.
+func othersNode(t *testing.T, root string) {
+	t.Helper()
+	host := simulatedHost(t)
+	var st unix.Stat_t
+	check(t, unix.Stat(filepath.Join(host, "dev/nvidia1"), &st))
+	check(t, makeNode(filepath.Join(root, "others"), st.Rdev))
+}
+
+// inject runs cdigen inject and gives what it printed.
+func inject(t *testing.T, args ...string) string {
+	t.Helper()
+	bin, err := build()
+	check(t, err)
+	cmd := exec.Command(filepath.Join(bin, "cdigen"), append([]string{"inject"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", cmd.Args, err, &stderr)
+	}
+	return string(out)
+}
+
+// sees runs a command in which a container prints what sight does.
+func sees(t *testing.T, want string, cmd *exec.Cmd) {
+	t.Helper()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if got := strings.ReplaceAll(string(out), "\r", ""); err != nil || got != want {
+		t.Errorf("%v: %v\n%s\nthe container printed\n%swant\n%s", cmd.Args, err, &stderr, got, want)
+	}
+}
+
+// bundle is an OCI bundle of a Debian that runs a script, with the configuration that
+// runc makes.
+func bundle(t *testing.T, script string) string {
+	t.Helper()
+	requireCommands(t, "runc")
+	dir := workDir(t)
+	root := image(t, requireDebian(t))
+	othersNode(t, root)
+	check(t, command(dir, "runc", "spec"))
+	editJSON(t, filepath.Join(dir, "config.json"), func(config map[string]any) {
+		config["root"] = map[string]any{"path": root}
+		process := config["process"].(map[string]any)
+		process["terminal"] = false
+		process["args"] = []string{"sh", "-c", script}
+		delete(process, "rlimits") // raising them takes CAP_SYS_RESOURCE
+	})
+	return dir
+}
+
+func editJSON(t *testing.T, file string, edit func(map[string]any)) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	check(t, err)
+	var v map[string]any
+	check(t, json.Unmarshal(data, &v))
+	edit(v)
+	data, err = json.MarshalIndent(v, "", "\t")
+	check(t, err)
+	check(t, os.WriteFile(file, data, 0o644))
+}
+
+func TestBundleHasInjectedDevices(t *testing.T) {
+	requireNamespace(t)
+	for _, runtime := range ociRuntimes {
+		t.Run(runtime, func(t *testing.T) {
+			requireCommands(t, runtime)
+			dir := bundle(t, sight)
+			publish(t)
+			config := filepath.Join(dir, "config.json")
+			original, err := os.ReadFile(config)
+			check(t, err)
+			run := func(want string) {
+				t.Helper()
+				sees(t, want, exec.Command(runtime, "--root", dir+"/state", "run", "--bundle", dir, "cdigen-e2e-"+runtime))
+			}
+			run(unseen)
+			inject(t, "--bundle", dir, "0")
+			run(seen)
+			inject(t, "--bundle", dir, "1", "7:0")
+			inject(t, "--bundle", dir, "--remove", "1", "7:0")
+			run(seen)
+			inject(t, "--bundle", dir, "--remove")
+			run(unseen)
+			if now, err := os.ReadFile(config); err != nil || !bytes.Equal(now, original) {
+				t.Errorf("the configuration is not as it was: %v", err)
+			}
+		})
+	}
+}
+
+// The loader finds these libraries by what the hook adds to its cache alone.
+func TestBundleHasInjectedHooks(t *testing.T) {
+	requireNamespace(t)
+	dir := bundle(t, sight)
+	publish(t, "--hooks=ldcache", "--library-layout=private")
+	inject(t, "--bundle", dir, "0")
+	sees(t, seen, exec.Command("runc", "--root", dir+"/state", "run", "--bundle", dir, "cdigen-e2e-hooks"))
+}
+
+func TestInjectedRealDriverLoads(t *testing.T) {
+	requireNamespace(t)
+	root, version := driverRoot(t, "550")
+	s := publishDriver(t, root, version, "--capabilities=compute,utility", "--library-layout=debian")
+	const dir = "/usr/lib/x86_64-linux-gnu"
+	names := slices.DeleteFunc(libraries(s, dir, "550"), func(name string) bool { return needsMore(name) || strings.Contains(name, "/") })
+	if len(names) < 10 || !slices.Contains(names, "libcuda.so.1") {
+		t.Fatalf("in the spec is %q", names)
+	}
+	// It prints nothing when all is well.
+	bundle := bundle(t, loaded("perl", names))
+	inject(t, "--bundle", bundle, "0")
+	sees(t, "", exec.Command("runc", "--root", bundle+"/state", "run", "--bundle", bundle, "cdigen-e2e-driver"))
+}
+
+func TestLXCContainerHasInjectedDevices(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change string // of the image
+	}{
+		{"Debian", ":"},
+		{"where usr/lib64 is a link", "rm lib64 && mv usr/lib64 lib64 && ln -s lib usr/lib64"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			requireNamespace(t)
+			requireCommands(t, "lxc-start", "lxc-execute")
+			root := image(t, requireDebian(t))
+			check(t, command(root, "sh", "-ec", c.change))
+			testLXC(t, root)
+		})
+	}
+}
+
+func testLXC(t *testing.T, root string) {
+	othersNode(t, root)
+	check(t, os.WriteFile(filepath.Join(root, "sight"), []byte(sight), 0o755))
+	publish(t)
+	dir := workDir(t)
+	check(t, os.Mkdir(filepath.Join(dir, "c"), 0o755))
+	config := filepath.Join(dir, "c/config")
+	original := fmt.Appendf(nil, `lxc.uts.name = cdigen-e2e
+lxc.rootfs.path = dir:%s
+lxc.net.0.type = empty
+lxc.mount.auto = proc:mixed sys:ro
+lxc.environment = PATH=/usr/sbin:/usr/bin:/sbin:/bin
+lxc.cgroup.devices.deny = a
+lxc.cgroup.devices.allow = c 1:* rwm
+lxc.cgroup.devices.allow = c 5:* rwm
+lxc.cgroup.devices.allow = c 136:* rwm
+`, root)
+	check(t, os.WriteFile(config, original, 0o644))
+	run := func(want string) {
+		t.Helper()
+		for _, program := range [][]string{{"lxc-start", "--foreground"}, {"lxc-execute"}} {
+			// The container writes to a file: lxc-start gives it a terminal of its own.
+			log := filepath.Join(dir, "log")
+			cmd := exec.Command(program[0], append(program[1:], "--lxcpath", dir, "--name", "c", "--logfile", log, "--logpriority", "INFO",
+				"--", "sh", "-c", "sh /sight > /out 2>&1")...)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				text, _ := os.ReadFile(log)
+				t.Fatalf("%v: %v\n%s\n%s", cmd.Args, err, out, lastBytes(text, 3000))
+			}
+			got, err := os.ReadFile(filepath.Join(root, "out"))
+			if err != nil || string(got) != want {
+				t.Errorf("%s: %v: the container printed\n%swant\n%s", program[0], err, got, want)
+			}
+			check(t, os.Remove(filepath.Join(root, "out")))
+		}
+	}
+	run(unseen)
+	inject(t, "--format", "lxc", "--file", config, "0")
+	run(seen)
+	inject(t, "--format", "lxc", "--file", config, "--remove")
+	run(unseen)
+	if now, err := os.ReadFile(config); err != nil || !bytes.Equal(now, original) {
+		t.Errorf("the configuration is not as it was: %v", err)
+	}
+}
+
+func TestPodmanHasInjectedDevicesWithoutCDI(t *testing.T) {
+	for _, runtime := range ociRuntimes {
+		t.Run(runtime, func(t *testing.T) {
+			p := rootful(t, runtime)
+			root := image(t, requireDebian(t))
+			othersNode(t, root)
+			publish(t)
+			options := strings.Fields(inject(t, "--format", "podman-args", "0"))
+			out := p.run(t, append(options, "--rootfs", root), nil, sight)
+			if out.stdout != seen {
+				t.Errorf("the container printed\n%swant\n%s", out.stdout, seen)
+			}
+		})
+	}
+}
+
+func TestRootlessPodmanHasInjectedDevicesWithoutCDI(t *testing.T) {
+	p := rootless(t)
+	root := requireDebian(t)
+	copyNodes(t, simulatedHost(t))
+	publish(t, "--dev-root", "/")
+	image := p.imported(t, root)
+	options := strings.Fields(inject(t, "--format", "podman-args", "0"))
+	out := p.run(t, append(options, "--cgroups=disabled", image), nil, sight)
+	// There is no device filter, and no other node to try.
+	if want := strings.Replace(seen, "Operation not permitted\n", "", 1); out.stdout != want {
+		t.Errorf("the container printed\n%swant\n%s", out.stdout, want)
+	}
+}
+
+// systemd-nspawn of two releases, in a machine with a systemd that filters devices.
+func TestNspawnHasInjectedDevices(t *testing.T) {
+	for _, suite := range []string{"bookworm", "trixie"} {
+		t.Run(suite, func(t *testing.T) { testNspawn(t, suite) })
+	}
+}
+
+func testNspawn(t *testing.T, suite string) {
+	m := newMachine(t, suite)
+	m.options = []string{"--system-call-filter=bpf"} // which filters devices
+	m.has(hosttest.Load(t, "demo"))
+	bin, err := build()
+	check(t, err)
+	check(t, command(".", "cp", bin+"/cdigen", bin+"/cdigen-nvml", m.path("/usr/local/bin/")))
+	root := image(t, requireDebian(t))
+	othersNode(t, root)
+	check(t, os.Mkdir(m.path("/srv/image"), 0o755))
+	check(t, mount(root, m.path("/srv/image"), "", unix.MS_BIND, ""))
+	t.Cleanup(func() { check(t, unix.Unmount(m.path("/srv/image"), 0)) })
+	m.write("/srv/image/sight", sight)
+	m.boot()
+	// systemd filters nodes of /dev only.
+	m.run("cp", "--archive", "--no-clobber", simulatedRoot+"/dev/.", "/dev/")
+	m.run(append([]string{"cdigen", "generate", "--strict"}, append(hosttest.Flags(simulatedRoot, simulatedRoot), "--dev-root", "/")...)...)
+
+	// There is no machined to register with, and CAP_SYS_RESOURCE is not to be had
+	// everywhere.
+	const nspawn = "systemd-nspawn --quiet --pipe --register=no --private-network --drop-capability=CAP_SYS_RESOURCE --rlimit=RLIMIT_NOFILE=1024:20000 "
+	run := func(what, want, script string) {
+		t.Helper()
+		if out, err := m.try("systemd-run", "--quiet", "--pipe", "--wait", "--property=Delegate=yes", "sh", "-c", script); err != nil || out+"\n" != want {
+			t.Errorf("%s: %v: the container printed\n%s\nwant\n%s", what, err, out, want)
+		}
+	}
+	run("no devices", unseen, nspawn+"--directory=/srv/image sh /sight")
+	run("options", seen, nspawn+"$(cdigen inject --format nspawn 0) --directory=/srv/image sh /sight")
+	run("options, in the caller's unit", unfiltered(seen), nspawn+"--keep-unit $(cdigen inject --format nspawn 0) --directory=/srv/image sh /sight")
+
+	check(t, os.Mkdir(m.path("/srv/bundle"), 0o755))
+	check(t, command(m.path("/srv/bundle"), "runc", "spec"))
+	config := m.path("/srv/bundle/config.json")
+	editJSON(t, config, func(config map[string]any) {
+		config["ociVersion"] = "1.0.0" // it reads no other
+		config["root"] = map[string]any{"path": "/srv/image"}
+		process := config["process"].(map[string]any)
+		process["terminal"] = false
+		process["args"] = []string{"sh", "/sight"}
+		delete(process, "rlimits")
+	})
+	original, err := os.ReadFile(config)
+	check(t, err)
+	run("a bundle", unseen, nspawn+"--oci-bundle=/srv/bundle")
+	m.run("cdigen", "inject", "--format", "oci-nspawn", "--bundle", "/srv/bundle", "0")
+	run("a bundle with a GPU", seen, nspawn+"--oci-bundle=/srv/bundle")
+	m.run("cdigen", "inject", "--bundle", "/srv/bundle", "--remove")
+	run("a bundle without it again", unseen, nspawn+"--oci-bundle=/srv/bundle")
+	if now, err := os.ReadFile(config); err != nil || !bytes.Equal(now, original) {
+		t.Errorf("the configuration is not as it was: %v", err)
+	}
+}

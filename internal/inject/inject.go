@@ -1,0 +1,281 @@
+// Package inject gives a container the devices of CDI specs where its runtime knows
+// nothing of CDI.
+//
+// A [Source] reads the spec directories, with the CDI library. What devices bring
+// along goes into the config.json of an OCI bundle ([Config], which can take it out
+// again), into an LXC container's configuration ([LXC], [Block]), or into the command
+// line of systemd-nspawn, Docker or podman ([Nspawn], [Docker], [Podman]). What a
+// runtime has no words for is left out, and notes say so, but for the mount options
+// nosuid, nodev and noexec.
+//
+// The package starts no container and knows nothing of GPUs.
+package inject
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	oci "github.com/opencontainers/runtime-spec/specs-go"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+)
+
+// Source has the devices of spec directories.
+type Source struct{ cache *cdi.Cache }
+
+// Open reads spec directories, by rising priority, as engines do. Files that cannot be
+// read, and devices that two files of one directory define, are as if they were not
+// there.
+func Open(dirs []string) (*Source, error) {
+	cache, err := cdi.NewCache(cdi.WithSpecDirs(dirs...), cdi.WithAutoRefresh(false))
+	if err != nil {
+		return nil, fmt.Errorf("read CDI specs in %s: %w", strings.Join(dirs, ", "), err)
+	}
+	return &Source{cache}, nil
+}
+
+// Contents are what a container gets for its devices.
+type Contents struct {
+	// Devices are the qualified names, "nvidia.com/gpu=0".
+	Devices []string
+	// Env are variables as in "NAME=VALUE".
+	Env   []string
+	Nodes []Node
+	// Mounts have those first that others may be below.
+	Mounts []oci.Mount
+	// Groups that the container's process is to be in.
+	Groups []uint32
+	// Hooks, and Others that only OCI runtimes do, in words.
+	Hooks, Others []string
+}
+
+// Node is a device node.
+type Node struct {
+	HostPath, Path string
+	// Type is b, c, u or p as in mknod(1).
+	Type         string
+	Major, Minor int64
+	// Access is what the container may do with the device: some of r, w and m, or
+	// nothing.
+	Access string
+}
+
+// kind is the type as device filters have it.
+func (n Node) kind() string {
+	if n.Type == "u" {
+		return "c"
+	}
+	return n.Type
+}
+
+// Contents resolves devices by their qualified names.
+func (s *Source) Contents(names []string) (*Contents, error) {
+	var spec oci.Spec
+	if err := s.apply(&spec, names); err != nil {
+		return nil, err
+	}
+	c := &Contents{Devices: names, Mounts: spec.Mounts}
+	if spec.Process != nil {
+		c.Env, c.Groups = spec.Process.Env, spec.Process.User.AdditionalGids
+	}
+	if spec.Linux != nil {
+		known := s.nodes(names)
+		for _, d := range spec.Linux.Devices {
+			n := known[d.Path]
+			n.Path, n.Type, n.Major, n.Minor = d.Path, d.Type, d.Major, d.Minor
+			c.Nodes = append(c.Nodes, n)
+		}
+		if spec.Linux.IntelRdt != nil {
+			c.Others = append(c.Others, "class of service "+spec.Linux.IntelRdt.ClosID)
+		}
+		for _, host := range slices.Sorted(maps.Keys(spec.Linux.NetDevices)) {
+			c.Others = append(c.Others, "network device "+host)
+		}
+	}
+	c.Hooks = hooks(spec.Hooks)
+	return c, nil
+}
+
+// apply has the CDI library edit a spec.
+func (s *Source) apply(spec *oci.Spec, names []string) error {
+	for _, name := range names {
+		if s.cache.GetDevice(name) == nil {
+			return fmt.Errorf("no CDI device %q that engines can use: cdigen list prints all", name)
+		}
+	}
+	if _, err := s.cache.InjectDevices(spec, names...); err != nil {
+		return fmt.Errorf("%w: cdigen check says whether the spec is true of this host", err)
+	}
+	return nil
+}
+
+// nodes are the paths on the host and the access that an OCI spec does not have
+// beside its device nodes, by the path in the container. Of several for one path the
+// last counts, as in the CDI library.
+func (s *Source) nodes(names []string) map[string]Node {
+	nodes := map[string]Node{}
+	for _, name := range names {
+		d := s.cache.GetDevice(name)
+		for _, n := range slices.Concat(d.GetSpec().ContainerEdits.DeviceNodes, d.ContainerEdits.DeviceNodes) {
+			access := cmp.Or(n.Permissions, "rwm")
+			if access == cdi.NoPermissions {
+				access = ""
+			}
+			nodes[n.Path] = Node{HostPath: cmp.Or(n.HostPath, n.Path), Access: access}
+		}
+	}
+	return nodes
+}
+
+// hooks are those of a spec in words.
+func hooks(h *oci.Hooks) (list []string) {
+	if h == nil {
+		return nil
+	}
+	for _, kind := range []struct {
+		name  string
+		hooks []oci.Hook
+	}{
+		{cdi.PrestartHook, h.Prestart}, //nolint:staticcheck // specs may have it
+		{cdi.CreateRuntimeHook, h.CreateRuntime},
+		{cdi.CreateContainerHook, h.CreateContainer},
+		{cdi.StartContainerHook, h.StartContainer},
+		{cdi.PoststartHook, h.Poststart},
+		{cdi.PoststopHook, h.Poststop},
+	} {
+		for _, hook := range kind.hooks {
+			list = append(list, kind.name+" hook "+hook.Path)
+		}
+	}
+	return list
+}
+
+// mountsPresent says which files of the host are missing that are to be mounted.
+func (c *Contents) mountsPresent() error {
+	var paths []string
+	for _, m := range c.Mounts {
+		if isBind(m) {
+			paths = append(paths, m.Source)
+		}
+	}
+	return present(paths)
+}
+
+// present is mountsPresent for runtimes that mount device nodes too, instead of making
+// them.
+func (c *Contents) present() error {
+	var paths []string
+	for _, n := range c.Nodes {
+		paths = append(paths, n.HostPath)
+	}
+	return cmp.Or(present(paths), c.mountsPresent())
+}
+
+func present(paths []string) error {
+	var lacking []error
+	for _, path := range paths {
+		if _, err := os.Stat(path); err != nil {
+			lacking = append(lacking, err)
+		}
+	}
+	switch n := len(lacking); n {
+	case 0:
+		return nil
+	case 1:
+		return fmt.Errorf("%w: the spec is not true of this host: run cdigen generate", lacking[0])
+	default:
+		return fmt.Errorf("%w, and %d more: the spec is not true of this host: run cdigen generate", lacking[0], n-1)
+	}
+}
+
+// isBind says whether a mount is that of a file or directory of the host.
+func isBind(m oci.Mount) bool {
+	return m.Type == "" || m.Type == "none" || m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+// rule lets a container use a device.
+type rule struct {
+	kind         string // b or c
+	major, minor int64
+	access       string
+}
+
+// rules are those of a device filter, one a device: a device may have several nodes.
+func (c *Contents) rules() (list []rule) {
+	for _, n := range c.Nodes {
+		kind := n.kind()
+		if kind != "b" && kind != "c" || n.Access == "" {
+			continue
+		}
+		at := slices.IndexFunc(list, func(r rule) bool { return r.kind == kind && r.major == n.Major && r.minor == n.Minor })
+		if at < 0 {
+			at = len(list)
+			list = append(list, rule{kind, n.Major, n.Minor, ""})
+		}
+		for _, may := range n.Access {
+			if !strings.ContainsRune(list[at].access, may) {
+				list[at].access += string(may)
+			}
+		}
+	}
+	return list
+}
+
+// isDirectory says whether a path of the host is a directory.
+func isDirectory(path string) (bool, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	return info.IsDir(), nil
+}
+
+// leftOut are notes on what a runtime has no words for.
+func leftOut(lists ...[]string) (notes []string) {
+	for _, what := range slices.Concat(lists...) {
+		notes = append(notes, "left out: "+what)
+	}
+	return notes
+}
+
+// options of a mount without some.
+func without(options []string, some ...string) (rest []string) {
+	for _, o := range options {
+		if !slices.Contains(some, o) {
+			rest = append(rest, o)
+		}
+	}
+	return rest
+}
+
+// Union adds names to a list, each once.
+func Union(list, more []string) []string {
+	all := slices.Clone(list)
+	for _, name := range more {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// Minus takes names out of a list. All of them must be in it; none at all stands for
+// all.
+func Minus(list, names []string) ([]string, error) {
+	if len(list) == 0 {
+		return nil, errors.New("no device was injected here")
+	}
+	for _, name := range names {
+		if !slices.Contains(list, name) {
+			return nil, fmt.Errorf("%s was not injected here: there are %s", name, strings.Join(list, ", "))
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	return without(list, names...), nil
+}
