@@ -103,7 +103,7 @@ func TestX32LibraryIsNotAMD64(t *testing.T) {
 func TestDamagedDynamicSectionIsAnError(t *testing.T) {
 	// The program header of PT_DYNAMIC is the second, and the dynamic section
 	// follows: two DT_NEEDED, DT_SONAME, DT_SYMTAB, DT_SYMENT, DT_STRTAB, DT_STRSZ.
-	const dynamic, entry = 64 + 2*56, 16
+	const dynamic, entry = 64 + 3*56, 16
 	for _, c := range []struct {
 		what  string
 		at    int
