@@ -102,6 +102,6 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if c.NVML != nil && c.NVML.Error != "" {
 		slog.Warn("NVML has not told all", "err", errors.New(c.NVML.Error))
 	}
-	slog.Info("captured", "path", f.output, "bytes", len(data))
+	slog.Info("captured", "path", f.output, "files", len(c.Driver.Files)+len(c.Dev.Files)+len(c.Proc.Files)+len(c.Sys.Files))
 	return nil
 }

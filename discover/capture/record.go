@@ -113,7 +113,11 @@ func watch(t *discover.Tree) *watched {
 	return w
 }
 
-func (w *watched) see(name string) { w.seen[name] = w.seen[name] }
+func (w *watched) see(name string) {
+	if !w.seen[name] {
+		w.seen[name] = false
+	}
+}
 
 func (w *watched) Open(name string) (fs.File, error) {
 	w.seen[name] = true
@@ -393,7 +397,7 @@ func driverFile(w *watched, name string) (File, error) {
 	info, err := elfname.Read(reader)
 	if err != nil || discover.Triplet(info.Arch) == "" {
 		// As good as an empty file, which is no library either.
-		return File{}, nil //nolint:nilerr // a discovery tells the same of it
+		return File{}, nil
 	}
 	return File{Library: &Library{Arch: info.Arch, SONAME: info.SONAME, Needed: info.Needed}}, nil
 }
