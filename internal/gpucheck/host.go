@@ -3,6 +3,7 @@ package gpucheck
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
@@ -12,29 +13,29 @@ import (
 // inv is what "cdigen info -o json" has printed.
 func Facts(inv *discover.Inventory) [][2]string {
 	var models []string
-	usable, full, mig := 0, -1, 0
+	injected, full, mig := 0, -1, 0
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
 		models = append(models, g.Model)
 		mig += len(g.MIGDevices)
-		if !g.Usable() {
+		if !g.Usable() || g.MIGEnabled && len(g.MIGDevices) == 0 {
 			continue
 		}
-		usable++
+		injected++
 		if full < 0 && !g.MIGEnabled {
 			full = i
 		}
 	}
 	facts := [][2]string{
 		{"driver", inv.Driver.Version}, {"flavor", string(inv.Driver.Flavor)}, {"cuda", inv.Driver.CUDAVersion},
-		{"models", counted(models)}, {"gpus", fmt.Sprint(usable)}, {"mig_devices", fmt.Sprint(mig)}, {"nvml_library", library(inv, "libnvidia-ml.so.1")},
+		{"models", counted(models)}, {"gpus", strconv.Itoa(injected)}, {"mig_devices", strconv.Itoa(mig)}, {"nvml_library", library(inv, "libnvidia-ml.so.1")},
 		{"cuda_library", library(inv, "libcuda.so.1")},
 	}
 	// The first GPU that is not in MIG mode is the one to be asked for by index and UUID.
 	index, uuid, node := "", "", ""
 	if full >= 0 {
 		g := &inv.GPUs[full]
-		index, uuid, node = fmt.Sprint(g.Index), g.UUID, g.Node.Path
+		index, uuid, node = strconv.Itoa(g.Index), g.UUID, g.Node.Path
 	}
 	return append(facts, [2]string{"index", index}, [2]string{"uuid", uuid}, [2]string{"node", node})
 }

@@ -43,16 +43,17 @@ type Power struct {
 }
 
 func (i *Idle) String() string {
-	s := fmt.Sprintf("%.0f s: %.1f ms of processor time (%.2f %% of a core), %d wake-ups, %.1f MiB resident, %d NVML probes, %d generations",
+	var b strings.Builder
+	fmt.Fprintf(&b, "%.0f s: %.1f ms of processor time (%.2f %% of a core), %d wake-ups, %.1f MiB resident, %d NVML probes, %d generations",
 		i.Seconds, i.CPU, i.CPU/i.Seconds/10, i.WakeUps, float64(i.Resident)/1024, i.Probes, i.Generations)
 	for _, p := range i.Power {
-		s += fmt.Sprintf("; GPU %s %s", p.PCI, p.Before)
+		fmt.Fprintf(&b, "; GPU %s %s", p.PCI, p.Before)
 		if p.After != p.Before {
-			s += ", then " + p.After
+			b.WriteString(", then " + p.After)
 		}
-		s += fmt.Sprintf(", woken %d times", p.Woken)
+		fmt.Fprintf(&b, ", woken %d times", p.Woken)
 	}
-	return s
+	return b.String()
 }
 
 // usage is what the kernel and the watcher have counted so far.
@@ -72,12 +73,12 @@ func MeasureIdle(ctx context.Context, pid int, health, sys string, d time.Durati
 	if err := ready(ctx, w, pid); err != nil {
 		return nil, err
 	}
-	before, err := measure(ctx, w, pid)
+	before, err := settled(ctx, w, pid)
 	if err != nil {
 		return nil, err
 	}
 	began := time.Now()
-	power, err := watchPower(ctx, sys, d)
+	states, err := watchPower(ctx, sys, d)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func MeasureIdle(ctx context.Context, pid int, health, sys string, d time.Durati
 	}
 	return &Idle{
 		Seconds: time.Since(began).Seconds(), CPU: after.cpu - before.cpu, WakeUps: after.wakeUps - before.wakeUps, Resident: after.resident,
-		Probes: after.probes - before.probes, Generations: after.generations - before.generations, Power: power,
+		Probes: after.probes - before.probes, Generations: after.generations - before.generations, Power: states,
 	}, nil
 }
 
@@ -105,6 +106,21 @@ func ready(ctx context.Context, w *http.Client, pid int) error {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for cdigen watch to be ready: %w", ctx.Err())
 		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// settled waits for two seconds without a generation: the first one is followed by another,
+// for what has changed meanwhile.
+func settled(ctx context.Context, w *http.Client, pid int) (u usage, err error) {
+	for last := uint64(0); ; last = u.generations {
+		if u, err = measure(ctx, w, pid); err != nil || u.generations == last {
+			return u, err
+		}
+		select {
+		case <-ctx.Done():
+			return u, fmt.Errorf("wait for cdigen watch to be idle: %w", ctx.Err())
+		case <-time.After(2 * time.Second):
 		}
 	}
 }
@@ -173,35 +189,42 @@ func sum(metrics, name string) (total uint64) {
 
 // watchPower looks at the GPUs' runtime power management each second.
 func watchPower(ctx context.Context, sys string, d time.Duration) ([]Power, error) {
-	var list []Power
+	list := power(sys)
+	end := time.After(d)
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-end:
+			look(sys, list)
+			return list, nil
+		case <-second.C:
+			look(sys, list)
+		}
+	}
+}
+
+// power is the state of the GPUs of which sysfs tells it.
+func power(sys string) (list []Power) {
 	for _, pci := range gpusOf(sys) {
 		if status := powerStatus(sys, pci); status != "" {
 			list = append(list, Power{PCI: pci, Before: status, After: status})
 		}
 	}
-	end := time.After(d)
-	second := time.NewTicker(time.Second)
-	defer second.Stop()
-	for {
-		done := false
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-end:
-			done = true
-		case <-second.C:
+	return list
+}
+
+// look looks at it again.
+func look(sys string, list []Power) {
+	for i := range list {
+		p := &list[i]
+		now := powerStatus(sys, p.PCI)
+		if p.After == "suspended" && now == "active" {
+			p.Woken++
 		}
-		for i := range list {
-			p := &list[i]
-			now := powerStatus(sys, p.PCI)
-			if p.After == "suspended" && now == "active" {
-				p.Woken++
-			}
-			p.After = now
-		}
-		if done {
-			return list, nil
-		}
+		p.After = now
 	}
 }
 

@@ -175,6 +175,8 @@ int main(int argc, char **argv)
 	uint32_t *data;
 	void *library;
 
+	/* What goes wrong comes after what went well. */
+	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
 	if (argc != 1) {
 		fprintf(stderr, "usage: %s\n", argv[0]);
 		return 2;

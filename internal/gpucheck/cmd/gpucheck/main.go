@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -28,17 +29,20 @@ const usage = `usage: gpucheck facts INFO.json                    print a host's
        gpucheck bundle DIRECTORY ROOTFS -- COMMAND … write a container's config.json
        gpucheck time [-runs N] FILE NAME -- COMMAND … measure runs of a program
        gpucheck idle [flags] PID                     measure an idle cdigen watch
+       gpucheck redact KEY                           redact a text
        gpucheck report [flags] WORK OUTPUT           write the report
 `
 
 // errDifferent is the result of a comparison.
 var errDifferent = errors.New("they differ")
 
-func main() {
+func main() { os.Exit(status()) }
+
+func status() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	commands := map[string]func(context.Context, []string) error{
-		"facts": facts, "compare": compare, "bundle": bundle, "time": measure, "idle": idle, "report": report,
+		"facts": facts, "compare": compare, "bundle": bundle, "time": measure, "idle": idle, "redact": redactText, "report": report,
 	}
 	var run func(context.Context, []string) error
 	if len(os.Args) > 1 {
@@ -46,12 +50,13 @@ func main() {
 	}
 	if run == nil {
 		fmt.Fprint(os.Stderr, usage)
-		os.Exit(2)
+		return 2
 	}
 	if err := run(ctx, os.Args[2:]); err != nil {
 		fmt.Fprintf(os.Stderr, "gpucheck %s: %v\n", os.Args[1], err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 var errUsage = errors.New("wrong arguments; gpucheck without any prints what there is")
@@ -195,6 +200,18 @@ func idle(ctx context.Context, args []string) error {
 		return err
 	}
 	return os.WriteFile(*output, append(data, '\n'), 0o600)
+}
+
+func redactText(_ context.Context, args []string) error {
+	if len(args) != 1 {
+		return errUsage
+	}
+	data, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(os.Stdout, redact.New([]byte(args[0]), redact.Collect("/", os.Getenv)).Text(string(data)))
+	return err
 }
 
 func report(_ context.Context, args []string) error {
