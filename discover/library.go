@@ -53,6 +53,7 @@ func libraryDirs(arch string) []string {
 		"usr/local/lib64",        // installers with a prefix
 		"usr/local/lib",          // Talos
 		"usr/local/nvidia/lib64", // Container-Optimized OS, images for GKE
+		"usr/local/nvidia/lib",   // where others mount what they have there
 		"run/opengl-driver/lib",  // NixOS
 	}
 }

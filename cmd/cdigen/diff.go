@@ -111,6 +111,7 @@ Exit statuses:
 		},
 	}
 	f.add(cmd, formats...)
+	f.host.addCaptured(cmd.Flags())
 	return cmd
 }
 

@@ -32,6 +32,7 @@ func (f *infoFlags) add(cmd *cobra.Command, formats ...string) {
 	flags.StringVar(&f.report, "report", "", "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)")
 	flags.Lookup("report").NoOptDefVal = "table"
 	f.host.add(flags)
+	f.host.addCaptured(flags)
 	f.log.add(flags)
 }
 

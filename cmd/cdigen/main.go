@@ -69,7 +69,7 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 		commands []*cobra.Command
 	}{
 		{"Publish the spec:", []*cobra.Command{newGenerate(), newWatch(), newStatus()}},
-		{"See and check:", []*cobra.Command{newInfo(), newList(), newCheck(), newDiff()}},
+		{"See and check:", []*cobra.Command{newInfo(), newList(), newCheck(), newDiff(), newCapture()}},
 		{"Repair and set up:", []*cobra.Command{newDoctor(), newRuntime(), newSystem()}},
 		{"For other places and runtimes:", []*cobra.Command{newInject(), newTransform()}},
 	} {
