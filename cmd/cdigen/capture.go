@@ -49,6 +49,7 @@ the host would be left; 2 unusable flags.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write; - is standard output")
+	withoutVariable(flags, "output") // CDIGEN_OUTPUT is where generate publishes
 	flags.StringSliceVar(&f.words, "redact", nil, "further `words` to replace")
 	flags.StringVar(&f.key, "redaction-key", "", "replace the same by the same in all captures that are made with this `text` (default: in this one only)")
 	f.host.add(flags)
