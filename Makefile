@@ -38,6 +38,9 @@ NVIDIA_CTK_VERSION := v1.20.1
 NVIDIA_CTK := build/tools/nvidia-ctk-$(NVIDIA_CTK_VERSION)
 NVIDIA_CDI_HOOK := build/tools/nvidia-cdi-hook
 
+RUNC_VERSION := v1.5.2
+RUNC := build/tools/runc-$(RUNC_VERSION)
+
 BINARIES := bin/cdigen bin/cdigen-nvml bin/cdigen-hook
 
 .PHONY: help
@@ -86,6 +89,28 @@ e2e: packages ## Run every container engine (ENGINE=podman,docker-28: these) and
 demo: build ## Show the GPUs, the device names and the spec of this or a simulated host
 	@internal/demo/demo.sh
 
+# What runs on a machine with a GPU needs nothing else there.
+GPU_CHECK := build/gpu-check
+# Its options, for instance GPU_CHECK_FLAGS=--allow-mig.
+GPU_CHECK_FLAGS ?=
+
+.PHONY: gpu-check
+gpu-check: gpu-check-files ## Check cdigen on this machine's GPU, or go through it on a simulated host
+	tar -C build -czf '$(GPU_CHECK).tar.gz' gpu-check
+	@internal/gpucheck/run.sh $(GPU_CHECK_FLAGS)
+
+.PHONY: gpu-check-files
+gpu-check-files: build $(RUNC)
+	rm -rf '$(GPU_CHECK)'
+	install -D -t '$(GPU_CHECK)/bin' $(BINARIES)
+	install $(RUNC) '$(GPU_CHECK)/bin/runc'
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o '$(GPU_CHECK)/bin/gpucheck' ./internal/gpucheck/cmd/gpucheck
+	for p in cudacheck nvmlevents; do $(CC) -O2 -o '$(GPU_CHECK)'/bin/$$p internal/gpucheck/programs/$$p.c -ldl; done
+	install internal/gpucheck/gpu-check '$(GPU_CHECK)'
+	install -m 0644 -D -t '$(GPU_CHECK)/programs' internal/gpucheck/programs/*.py
+	install -m 0644 -D -t '$(GPU_CHECK)/licenses/cdigen' LICENSE
+	! test -d $(RUNC)-licenses || install -m 0644 -D -t '$(GPU_CHECK)/licenses/runc' $(RUNC)-licenses/*
+
 .PHONY: bench
 bench: build $(NVIDIA_CTK) $(NVIDIA_CDI_HOOK) packages ## Measure generations and container starts, against nvidia-ctk
 	$(GO) test -run '^$$' -bench . -benchmem ./discover/... ./edits/... ./spec/... ./watch ./internal/ldcache ./internal/hook ./cmd/cdigen-hook
@@ -108,13 +133,16 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	  done; \
 	done
 
+SCRIPTS = .ci/run $(wildcard internal/*/*.sh) internal/gpucheck/gpu-check
+
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## Check the format, go vet, golangci-lint
+lint: $(GOLANGCI_LINT) ## Check the format, go vet, golangci-lint, shellcheck
 	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...)); \
 	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:" $$unformatted >&2; exit 1; fi
 	$(GO) vet ./... && $(GO) vet -tags man ./cmd/cdigen
 	$(GOLANGCI_LINT) run
 	$(GOLANGCI_LINT) run --build-tags man ./cmd/cdigen
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else [ "$${CI:-}" != true ] && echo "no shellcheck: scripts are not checked"; fi
 
 .PHONY: cover
 cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) percent
@@ -199,6 +227,15 @@ $(NVIDIA_CTK):
 	@mkdir -p $(@D)/tmp
 	GOBIN='$(CURDIR)/$(@D)/tmp' $(GO) install github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-ctk@$(NVIDIA_CTK_VERSION)
 	mv $(@D)/tmp/nvidia-ctk $@
+
+# Static, for machines of any distribution; without libseccomp, which would have to be
+# linked too.
+$(RUNC):
+	@mkdir -p $(@D)/tmp
+	GOBIN='$(CURDIR)/$(@D)/tmp' CGO_ENABLED=1 $(GO) install -trimpath -tags 'netgo osusergo' -ldflags '-s -w -extldflags -static' \
+	  github.com/opencontainers/runc@$(RUNC_VERSION)
+	install -m 0644 -D -t $@-licenses "$$($(GO) list -m -f '{{.Dir}}' github.com/opencontainers/runc@$(RUNC_VERSION))"/{LICENSE,NOTICE}
+	mv $(@D)/tmp/runc $@
 
 # Of the same version; its specs name it by this file name.
 $(NVIDIA_CDI_HOOK):

@@ -23,8 +23,9 @@ const (
 	ControlNode NodeKind = "control"
 	// GPUNode opens a GPU.
 	GPUNode NodeKind = "gpu"
-	// CapabilityNode stands for the right to do something, such as to use a MIG
-	// device or to configure MIG.
+	// MIGNode stands for the right to use a GPU instance or a compute instance.
+	MIGNode NodeKind = "mig"
+	// CapabilityNode stands for another right, such as to configure MIG.
 	CapabilityNode NodeKind = "capability"
 	// SwitchNode opens an NVSwitch, or is for the control of them all.
 	SwitchNode NodeKind = "nvswitch"
@@ -190,7 +191,11 @@ func (e *expectation) capabilities() {
 	add := func(name string, c capability) {
 		if !seen[c.minor] {
 			seen[c.minor] = true
-			e.add(capabilityNode(c.minor), CapabilityNode, c.permissions, "%s", e.purpose(name))
+			kind := CapabilityNode
+			if _, ok := instanceOf(name); ok {
+				kind = MIGNode
+			}
+			e.add(capabilityNode(c.minor), kind, c.permissions, "%s", e.purpose(name))
 		}
 	}
 	defer func() {
@@ -263,7 +268,7 @@ func (e *expectation) purpose(name string) string {
 	case "fabric-imex-mgmt":
 		return "to manage IMEX channels"
 	}
-	i, ok := parseInstance(strings.Replace(name, "/mig/", "/", 1))
+	i, ok := instanceOf(name)
 	if !ok {
 		return "capability " + name
 	}
@@ -272,6 +277,12 @@ func (e *expectation) purpose(name string) string {
 		return fmt.Sprintf("GPU %s, GPU instance %d", gpu, i.gi)
 	}
 	return fmt.Sprintf("GPU %s, GPU instance %d, compute instance %d", gpu, i.gi, i.ci)
+}
+
+// instanceOf is the instance that a capability is for, by its name below the directory
+// capabilities: "gpu0/mig/gi1/access".
+func instanceOf(name string) (instance, bool) {
+	return parseInstance(strings.Replace(name, "/mig/", "/", 1))
 }
 
 // switches are the NVSwitches of this host. The driver has a number for them, and the

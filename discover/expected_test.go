@@ -192,7 +192,7 @@ func TestPossibleNodesAreAllThereCanBe(t *testing.T) {
 	}
 	capabilities := 0
 	for _, n := range all {
-		if n.Kind == discover.CapabilityNode {
+		if n.Kind == discover.CapabilityNode || n.Kind == discover.MIGNode {
 			capabilities++
 		}
 	}

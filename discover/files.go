@@ -109,6 +109,12 @@ func (m files) places(host Host, inv *Inventory) map[FileKind][]string {
 			}
 		}
 	}
+	// A driver that is all in one directory has its programs and manifests there too.
+	// What the administrator has in /etc still goes first.
+	if prefix := ownPrefix(inv); prefix != "" {
+		places[Config] = slices.Insert(places[Config], 1, path.Join(prefix, "share"), path.Join(prefix, "etc"), prefix)
+		places[Binary] = slices.Insert(places[Binary], 0, path.Join(prefix, "bin"), path.Join(prefix, "sbin"))
+	}
 	// The kernel looks there first (Documentation/driver-api/firmware).
 	if release, err := host.Proc.ReadFile("sys/kernel/osrelease"); err == nil {
 		r := strings.TrimSpace(string(release))
@@ -120,6 +126,22 @@ func (m files) places(host Host, inv *Inventory) map[FileKind][]string {
 		}
 	}
 	return places
+}
+
+// ownPrefix is the directory that the driver has to itself: that above the directory
+// lib or lib64 with CUDA's library, such as /usr/local/nvidia; empty where libraries are
+// among the system's.
+func ownPrefix(inv *Inventory) string {
+	at := slices.IndexFunc(inv.Libraries, func(l Library) bool { return l.SONAME == "libcuda.so.1" && !l.Bits32() })
+	if at < 0 {
+		return ""
+	}
+	dir := path.Dir(strings.TrimPrefix(inv.Libraries[at].Path, "/"))
+	prefix := path.Dir(dir)
+	if base := path.Base(dir); base != "lib" && base != "lib64" || slices.Contains([]string{"usr", "usr/local"}, prefix) {
+		return ""
+	}
+	return prefix
 }
 
 // find returns the real paths of a row's files: of one, or of all that a pattern

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
 )
@@ -148,7 +149,7 @@ func Test32BitLibrariesAreApart(t *testing.T) {
 	dir := t.TempDir()
 	host := hosttest.Open(t, d, dir)
 	file := filepath.Join(dir, "usr/lib/libcuda.so.560.35.03")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, simhost.SharedObject("386", "libcuda.so.1"), 0o644)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, elfstub.SharedObject("386", "libcuda.so.1"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	inv := discovered(t, host, hosttest.Probe(d))
@@ -172,7 +173,7 @@ func TestOpenCLLoaderIsTakenOnlyWhereItIsTheDrivers(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		host := hosttest.Open(t, d, dir)
-		if err := os.WriteFile(filepath.Join(dir, file), simhost.SharedObject("amd64", "libOpenCL.so.1"), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, file), elfstub.SharedObject("amd64", "libOpenCL.so.1"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		inv := discovered(t, host, hosttest.Probe(d))

@@ -64,6 +64,14 @@ func NewTree(hostPath string, fsys fs.FS) Tree {
 // DirTree is the tree below a directory of this machine.
 func DirTree(dir string) Tree { return NewTree(dir, os.DirFS(dir)) }
 
+// Wrap is the tree with its file system exchanged for what wrap makes of it. It lets
+// somebody look on at what is read.
+func (t Tree) Wrap(wrap func(fs.FS) fs.FS) Tree {
+	wrapped := NewTree(t.Path, wrap(t.fsys))
+	wrapped.lookups = t.lookups
+	return wrapped
+}
+
 // HostPath is the path of a name for programs outside the tree.
 func (t Tree) HostPath(name string) string { return path.Join(t.Path, name) }
 

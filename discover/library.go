@@ -53,6 +53,7 @@ func libraryDirs(arch string) []string {
 		"usr/local/lib64",        // installers with a prefix
 		"usr/local/lib",          // Talos
 		"usr/local/nvidia/lib64", // Container-Optimized OS, images for GKE
+		"usr/local/nvidia/lib",   // where others mount what they have there
 		"run/opengl-driver/lib",  // NixOS
 	}
 }
@@ -60,10 +61,20 @@ func libraryDirs(arch string) []string {
 // subdirs are the directories below one of libraries that hold some as well.
 var subdirs = []string{"", "vdpau", "tls", "nvidia"}
 
-// driverFile matches the name of a library that a driver version ends. A driver
-// version begins with three digits ("470.256.02"), which tells it from the
-// library's own version ("libnvidia-egl-wayland.so.1.1.13").
-var driverFile = lazy(`^(?:libcuda|libcudadebugger|libnvcuvid|libnvoptix|libnvidia-[a-z0-9-]+|lib[A-Za-z0-9_]+_nvidia)\.so\.(\d{3,}\.\d{2,}(?:\.\d+)?)$`)
+// driverFile matches the name of a library of the driver, and the driver version that
+// may end it. A driver version begins with three digits ("470.256.02"), which tells it
+// from the library's own version ("libnvidia-egl-wayland.so.1.1.13").
+var driverFile = lazy(`^(?:libcuda|libcudadebugger|libnvcuvid|libnvoptix|libnvidia-[a-z0-9-]+|lib[A-Za-z0-9_]+_nvidia)\.so(?:\.(?:(\d{3,}\.\d{2,}(?:\.\d+)?)|[0-9.]+))?$`)
+
+// DriverLibrary says whether a file is a library of the driver by its name, and of which
+// driver version; that is empty for names without one, as "libcuda.so.1".
+func DriverLibrary(name string) (version string, ok bool) {
+	m := driverFile().FindStringSubmatch(name)
+	if m == nil {
+		return "", false
+	}
+	return m[1], true
+}
 
 func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	version := inv.Driver.Version
@@ -318,14 +329,14 @@ func mayBeNVIDIA(name string) bool {
 // otherVersion is the driver version that ends a library's name, and empty for
 // links and what is no library of the driver.
 func (s *librarySet) otherVersion(root Tree, dir, name string) string {
-	m := driverFile().FindStringSubmatch(name)
-	if m == nil {
+	version, _ := DriverLibrary(name)
+	if version == "" {
 		return ""
 	}
 	if info, err := root.Lstat(path.Join(dir, name)); err != nil || !info.Mode().IsRegular() {
 		return ""
 	}
-	return m[1]
+	return version
 }
 
 func (s *librarySet) other(dir, version string) {

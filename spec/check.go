@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
@@ -39,6 +38,8 @@ type Fault struct {
 	// Subject is the path or program concerned; empty: the whole file.
 	Subject string `json:"subject,omitempty"`
 	Message string `json:"message,omitempty"`
+	// Mend is the command that mends it, "cdigen generate"; empty where none does.
+	Mend string `json:"mend,omitempty"`
 }
 
 // Truth is what a spec file is compared with.
@@ -49,21 +50,28 @@ type Truth struct {
 	// Now is the spec that would be published now; nil: none, for want of a device.
 	Now       *specs.Spec
 	Inventory *discover.Inventory
+	// Nodes are the device nodes that the driver should have below the root Dev; nil
+	// where it does not tell.
+	Nodes []discover.ExpectedNode
+	Dev   discover.Tree
 	// Hook says why a hook's program cannot be run.
 	Hook func(path string) error
 }
 
 // Check says what is wrong with a spec file, the worst first; nothing: it is true.
 func (t *Truth) Check(file string) (list []Fault) {
-	s, err := cdi.ReadSpec(file, 0)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = errors.New("there is no such file")
-		}
-		return []Fault{{Unusable, file, "", strings.TrimSpace(err.Error())}}
+	s, err := Read(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return []Fault{{Unusable, file, "", "there is no such file", generates}}
 	}
-	add := func(v Verdict, subject, format string, a ...any) {
-		c := Fault{v, file, subject, fmt.Sprintf(format, a...)}
+	if err != nil {
+		return []Fault{{Unusable, file, "", strings.TrimSpace(err.Error()), ""}}
+	}
+	add := func(v Verdict, mend, subject, format string, a ...any) {
+		if s.Kind != t.Kind {
+			mend = "" // somebody else's
+		}
+		c := Fault{v, file, subject, fmt.Sprintf(format, a...), mend}
 		if !slices.Contains(list, c) {
 			list = append(list, c)
 		}
@@ -76,33 +84,44 @@ func (t *Truth) Check(file string) (list []Fault) {
 	for _, e := range all {
 		for _, m := range e.Mounts {
 			if err := checkSource(m.HostPath); err != nil {
-				add(Unusable, m.HostPath, "%v", reason(err))
-			} else if version, ok := otherVersion(m.HostPath, t.Inventory.Driver.Version); ok && s.Kind == t.Kind {
-				add(Stale, m.HostPath, "of driver %s; loaded is %s", version, t.Inventory.Driver.Version)
+				add(Unusable, generates, m.HostPath, "%v", reason(err))
+			} else if version, ok := discover.DriverLibrary(filepath.Base(m.HostPath)); ok && s.Kind == t.Kind && version != "" && version != t.Inventory.Driver.Version && t.Inventory.Driver.Version != "" {
+				add(Stale, generates, m.HostPath, "of driver %s; loaded is %s", version, t.Inventory.Driver.Version)
+			}
+			if !filepath.IsAbs(m.ContainerPath) {
+				add(Unusable, "", m.ContainerPath, "%v", errRelative)
 			}
 		}
 		for _, n := range e.DeviceNodes {
 			if err := checkNode(n, nodes); err != nil {
-				add(Unusable, cmp.Or(n.HostPath, n.Path), "%v", err)
+				add(Unusable, t.makes(cmp.Or(n.HostPath, n.Path)), cmp.Or(n.HostPath, n.Path), "%v", err)
+			} else if err := t.checkNumbers(cmp.Or(n.HostPath, n.Path), nodes); err != nil {
+				add(Unusable, MakesNodes, cmp.Or(n.HostPath, n.Path), "%v", err)
 			}
 		}
 		for _, h := range e.Hooks {
-			if err := t.Hook(h.Path); err != nil {
-				add(Unusable, h.Path, "hook: %v", reason(err))
+			switch err := t.Hook(h.Path); {
+			case !filepath.IsAbs(h.Path):
+				add(Unusable, "", h.Path, "hook: %v", errRelative)
+			case err != nil:
+				add(Unusable, "", h.Path, "hook: %v", reason(err))
+			case h.Timeout != nil && *h.Timeout < 0:
+				// The one thing that CDI's schema forbids and its library does not.
+				add(Unusable, "", h.Path, "hook: the timeout %d is negative", *h.Timeout)
 			}
 		}
 	}
 	switch {
 	case s.Kind != t.Kind:
 	case t.Now == nil:
-		add(Stale, "", "the host has no usable GPU now")
+		add(Stale, generates, "", "the host has no usable GPU now")
 	default:
-		switch n := len(Diff(s.Spec, t.Now)); n {
+		switch n := len(Diff(s, t.Now)); n {
 		case 0:
 		case 1:
-			add(Stale, "", "generate would write 1 difference now: see cdigen diff")
+			add(Stale, generates, "", "generate would write 1 difference now: see cdigen diff")
 		default:
-			add(Stale, "", "generate would write %d differences now: see cdigen diff", n)
+			add(Stale, generates, "", "generate would write %d differences now: see cdigen diff", n)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b Fault) int { return cmp.Compare(a.Verdict, b.Verdict) })
@@ -117,10 +136,52 @@ func reason(err error) error {
 	return err
 }
 
+// The commands that mend a [Fault].
+const (
+	generates = "cdigen generate"
+	// MakesNodes makes the driver's device nodes.
+	MakesNodes = "cdigen system create-device-nodes"
+)
+
+var errRelative = errors.New("not an absolute path")
+
+// makes is the command that makes a device node, if it is the driver's.
+func (t *Truth) makes(node string) string {
+	if t.expected(node) == nil {
+		return ""
+	}
+	return MakesNodes
+}
+
+// expected is the device node that the driver should have at a path of the host.
+func (t *Truth) expected(node string) *discover.ExpectedNode {
+	i := slices.IndexFunc(t.Nodes, func(e discover.ExpectedNode) bool { return t.Dev.HostPath(e.Path) == node })
+	if i < 0 {
+		return nil
+	}
+	return &t.Nodes[i]
+}
+
+// checkNumbers says whether a node that exists has other numbers than the driver: a
+// container would be given another device.
+func (t *Truth) checkNumbers(node string, nodes map[string]discover.DeviceNode) error {
+	want := t.expected(node)
+	if want == nil {
+		return nil
+	}
+	_, major, minor, err := numbers(node, nodes)
+	if err != nil || major == int64(want.Major) && minor == int64(want.Minor) {
+		return err
+	}
+	return fmt.Errorf("it is %d:%d, the driver has %d:%d", major, minor, want.Major, want.Minor)
+}
+
 // checkSource says why a mount's source cannot be what it is taken for.
 func checkSource(path string) error {
 	info, err := os.Stat(path)
 	switch {
+	case !filepath.IsAbs(path):
+		return errRelative
 	case err != nil:
 		return err
 	case !sharedObject.MatchString(path):
@@ -133,19 +194,6 @@ func checkSource(path string) error {
 }
 
 var sharedObject = regexp.MustCompile(`/lib[^/]*\.so(\.[^/]*)?$`)
-
-// versioned is the file name of a library of the driver's own version.
-var versioned = regexp.MustCompile(`^lib(?:cuda|nvidia-ml|nvidia-ptxjitcompiler|nvidia-glcore|nvcuvid)\.so\.(\d+\.\d+(?:\.\d+)?)$`)
-
-// otherVersion is the driver's version in the path of one of its libraries, if it is
-// not the loaded one.
-func otherVersion(path, loaded string) (version string, other bool) {
-	m := versioned.FindStringSubmatch(filepath.Base(path))
-	if m == nil || loaded == "" || m[1] == loaded {
-		return "", false
-	}
-	return m[1], true
-}
 
 // knownNodes are the device nodes that were found, by their path on the host. Those
 // of a table stand in for nodes that do not exist.
@@ -170,23 +218,38 @@ func knownNodes(inv *discover.Inventory) map[string]discover.DeviceNode {
 	return nodes
 }
 
+// numbers are those of a node of the host, and whether it is a character or a block
+// device ("c", "b").
+func numbers(path string, nodes map[string]discover.DeviceNode) (kind string, major, minor int64, err error) {
+	if n, known := nodes[path]; known {
+		return "c", int64(n.Major), int64(n.Minor), nil
+	}
+	var s unix.Stat_t
+	if !filepath.IsAbs(path) {
+		return "", 0, 0, errRelative
+	}
+	if err := unix.Stat(path, &s); err != nil {
+		return "", 0, 0, err
+	}
+	switch s.Mode & unix.S_IFMT {
+	case unix.S_IFCHR:
+		kind = "c"
+	case unix.S_IFBLK:
+		kind = "b"
+	default:
+		return "", 0, 0, errors.New("not a device node")
+	}
+	return kind, int64(unix.Major(uint64(s.Rdev))), int64(unix.Minor(uint64(s.Rdev))), nil //nolint:unconvert // 32 bits wide on some architectures
+}
+
 // checkNode says why a device node cannot be given to a container.
 func checkNode(n *specs.DeviceNode, nodes map[string]discover.DeviceNode) error {
-	path := cmp.Or(n.HostPath, n.Path)
-	kind, major, minor := "c", int64(nodes[path].Major), int64(nodes[path].Minor)
-	if _, known := nodes[path]; !known {
-		var s unix.Stat_t
-		if err := unix.Stat(path, &s); err != nil {
-			return err
-		}
-		switch s.Mode & unix.S_IFMT {
-		case unix.S_IFCHR:
-		case unix.S_IFBLK:
-			kind = "b"
-		default:
-			return errors.New("not a device node")
-		}
-		major, minor = int64(unix.Major(s.Rdev)), int64(unix.Minor(s.Rdev))
+	kind, major, minor, err := numbers(cmp.Or(n.HostPath, n.Path), nodes)
+	if err != nil {
+		return err
+	}
+	if !filepath.IsAbs(n.Path) {
+		return fmt.Errorf("%s in the container: %w", n.Path, errRelative)
 	}
 	pinned := n.Major != 0 || n.Minor != 0
 	if n.Type != "" && n.Type != kind && (n.Type != "u" || kind != "c") || pinned && (n.Major != major || n.Minor != minor) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
@@ -23,12 +24,13 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 		}
 		return path
 	}
-	library, old := write("libcuda.so.550.54.15", "ELF"), write("libcuda.so.535.1.2", "ELF")
+	library, old := write("libcuda.so.550.54.15", "ELF"), write("libcuda.so.535.161.08", "ELF")
 	empty := write("libempty.so.1", "")
 	if err := os.Mkdir(filepath.Join(dir, "libdir.so"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	truth := &Truth{
+		Dev: discover.NewTree("/", os.DirFS("/")), Nodes: []discover.ExpectedNode{{Path: "/dev/zero", Major: 195, Minor: 1}, {Path: "/dev/nosuch"}},
 		Kind: "nvidia.com/gpu",
 		Now:  &specs.Spec{Version: "0.5.0", Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0", ContainerEdits: specs.ContainerEdits{Env: []string{"A=1"}}}}},
 		Inventory: &discover.Inventory{
@@ -53,33 +55,44 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 		want       []Fault // without File
 	}{
 		{"nothing", same, nil},
-		{"other content", "devices: [{name: '1', containerEdits: {env: [A=1]}}]\n", []Fault{{Stale, "", "", "generate would write 2 differences now: see cdigen diff"}}},
+		{"other content", "devices: [{name: '1', containerEdits: {env: [A=1]}}]\n", []Fault{{Stale, "", "", "generate would write 2 differences now: see cdigen diff", generates}}},
 		{"a kind of others", "kind: vendor.com/thing\ndevices: [{name: '1', containerEdits: {env: [A=1]}}]\n", nil},
-		{"no spec", "devices: 7\n", []Fault{{Unusable, "", "", "…"}}},
+		{"no spec", "devices: 7\n", []Fault{{Unusable, "", "", "…", ""}}},
 		{
 			"mounts, the worst first", same + "containerEdits:\n  mounts:\n" +
-				"  - {hostPath: " + old + ", containerPath: /a}\n  - {hostPath: " + library + ", containerPath: /b}\n" +
-				"  - {hostPath: /no/such, containerPath: /c}\n  - {hostPath: " + empty + ", containerPath: /d}\n  - {hostPath: " + dir + "/libdir.so, containerPath: /e}\n",
+				"  - {hostPath: " + old + ", containerPath: /a}\n  - {hostPath: " + library + ", containerPath: b}\n" +
+				"  - {hostPath: /no/such, containerPath: /c}\n  - {hostPath: " + empty + ", containerPath: /d}\n  - {hostPath: " + dir + "/libdir.so, containerPath: /e}\n" +
+				"  - {hostPath: etc, containerPath: /f}\n",
 			[]Fault{
-				{Unusable, "", "/no/such", "no such file or directory"},
-				{Unusable, "", empty, "a library by its name, but empty"},
-				{Unusable, "", dir + "/libdir.so", "a library by its name, but not a regular file"},
-				{Stale, "", old, "of driver 535.1.2; loaded is 550.54.15"},
-				{Stale, "", "", "generate would write 5 differences now: see cdigen diff"},
+				{Unusable, "", "b", "not an absolute path", ""},
+				{Unusable, "", "/no/such", "no such file or directory", generates},
+				{Unusable, "", empty, "a library by its name, but empty", generates},
+				{Unusable, "", dir + "/libdir.so", "a library by its name, but not a regular file", generates},
+				{Unusable, "", "etc", "not an absolute path", generates},
+				{Stale, "", old, "of driver 535.161.08; loaded is 550.54.15", generates},
+				{Stale, "", "", "generate would write 6 differences now: see cdigen diff", generates},
 			},
 		},
 		{
-			"nodes and hooks", "kind: vendor.com/thing\n" + same + "containerEdits:\n  deviceNodes:\n" +
+			"nodes and hooks", same + "containerEdits:\n  deviceNodes:\n" +
 				"  - {path: /dev/null, type: c, major: 1, minor: 5}\n  - {path: /dev/zero, type: b, major: 1, minor: 5}\n  - {path: /dev/full, type: u, major: 1, minor: 7}\n" +
-				"  - {path: /etc/passwd}\n  - {path: /dev/none}\n  - {path: /dev/nvidiactl, hostPath: " + dir + "/dev/nvidiactl}\n  - {path: /dev/nvidia0, hostPath: " + dir + "/dev/nvidia0, type: c, major: 194}\n" +
-				"  hooks: [{hookName: createContainer, path: /bad}, {hookName: createContainer, path: /good}]\n",
+				"  - {path: /etc/passwd}\n  - {path: /dev/none}\n  - {path: /dev/nosuch}\n  - {path: /dev/nvidiactl, hostPath: " + dir + "/dev/nvidiactl}\n  - {path: /dev/nvidia0, hostPath: " + dir + "/dev/nvidia0, type: c, major: 194}\n" +
+				"  - {path: /dev/driver, hostPath: /dev/zero}\n  - {path: dev/random, hostPath: /dev/random}\n  - {path: random}\n" +
+				"  hooks: [{hookName: createContainer, path: /bad}, {hookName: createContainer, path: /good}, {hookName: createContainer, path: bin/sh}, {hookName: createContainer, path: /late, timeout: -1}]\n",
 			[]Fault{
-				{Unusable, "", "/dev/null", "it is c 1:3 and not c 1:5"},
-				{Unusable, "", "/dev/zero", "it is c 1:5 and not b 1:5"},
-				{Unusable, "", "/etc/passwd", "not a device node"},
-				{Unusable, "", "/dev/none", "no such file or directory"},
-				{Unusable, "", dir + "/dev/nvidia0", "it is c 195:0 and not c 194:0"},
-				{Unusable, "", "/bad", "hook: worn out"},
+				{Unusable, "", "/dev/null", "it is c 1:3 and not c 1:5", ""},
+				{Unusable, "", "/dev/zero", "it is c 1:5 and not b 1:5", MakesNodes},
+				{Unusable, "", "/etc/passwd", "not a device node", ""},
+				{Unusable, "", "/dev/none", "no such file or directory", ""},
+				{Unusable, "", "/dev/nosuch", "no such file or directory", MakesNodes},
+				{Unusable, "", dir + "/dev/nvidia0", "it is c 195:0 and not c 194:0", ""},
+				{Unusable, "", "/dev/zero", "it is 1:5, the driver has 195:1", MakesNodes},
+				{Unusable, "", "/dev/random", "dev/random in the container: not an absolute path", ""},
+				{Unusable, "", "random", "not an absolute path", ""},
+				{Unusable, "", "/bad", "hook: worn out", ""},
+				{Unusable, "", "bin/sh", "hook: not an absolute path", ""},
+				{Unusable, "", "/late", "hook: the timeout -1 is negative", ""},
+				{Stale, "", "", "generate would write 15 differences now: see cdigen diff", generates},
 			},
 		},
 	} {
@@ -106,6 +119,12 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 	}
 	if got := truth.Check(dir + "/none.yaml"); len(got) != 1 || got[0].Message != "there is no such file" {
 		t.Errorf("a file that does not exist: %v", got)
+	}
+	if err := unix.Mkfifo(dir+"/fifo.yaml", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := truth.Check(dir + "/fifo.yaml"); len(got) != 1 || !strings.Contains(got[0].Message, "not a regular file") {
+		t.Errorf("a FIFO: %v", got)
 	}
 	truth.Now = nil
 	if got := truth.Check(write("spec.yaml", "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\n"+same)); len(got) != 1 || got[0].Message != "the host has no usable GPU now" {

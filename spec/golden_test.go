@@ -1,6 +1,7 @@
 package spec_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -13,8 +14,10 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/capture"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/redact"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -25,6 +28,23 @@ func simulated(t testing.TB, name string) (arch string, inv *discover.Inventory)
 	t.Helper()
 	d := hosttest.Load(t, name)
 	return d.Arch, hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+}
+
+// captured discovers a real host of testdata/captured, where cdigen capture has put it.
+func captured(t testing.TB, file string) (arch string, inv *discover.Inventory) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := capture.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if inv, err = discover.Run(context.Background(), c.Host(), discover.Modules(c.Options())); err != nil {
+		t.Fatal(err)
+	}
+	return c.Arch, inv
 }
 
 func options(arch string) spec.Options {
@@ -52,22 +72,66 @@ func TestEveryHostHasItsGoldenSpec(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			arch, inv := simulated(t, name)
-			s, left, err := spec.New(inv, options(arch))
-			var b strings.Builder
-			for _, f := range append(inv.Findings, left...) {
-				if f.Module == "file" {
-					continue // most hosts lack most of them
-				}
-				fmt.Fprintf(&b, "finding %s %s: %s: %s\n", f.Severity, f.Module, f.Subject, f.Message)
-			}
-			if err != nil {
-				fmt.Fprintf(&b, "error %v\n", err)
-			} else {
-				b.WriteString(summary(t, s))
-			}
-			compareGolden(t, hosttest.Path("golden", name+".txt"), b.String())
+			compareGolden(t, hosttest.Path("golden", name+".txt"), golden(t, arch, inv))
 		})
 	}
+}
+
+// Until somebody adds a real host, one that is captured here stands for them.
+func TestEveryCapturedHostHasItsGoldenSpec(t *testing.T) {
+	files, err := filepath.Glob(hosttest.Path("captured", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			arch, inv := captured(t, file)
+			compareGolden(t, hosttest.Path("golden", "captured-"+strings.TrimSuffix(filepath.Base(file), ".yaml")+".txt"), golden(t, arch, inv))
+		})
+	}
+	t.Run("made here", func(t *testing.T) {
+		d := hosttest.Load(t, "lost-gpu")
+		r := redact.New(nil, redact.Identifiers{})
+		c, _, err := capture.Record(context.Background(), hosttest.Open(t, d, t.TempDir()), discover.Options{Probe: hosttest.Probe(d)}, r, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := c.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "lost-gpu.yaml")
+		if err := os.WriteFile(file, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(hosttest.Path("golden", "lost-gpu.txt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		arch, inv := captured(t, file)
+		if diff := cmp.Diff(r.Text(string(want)), golden(t, arch, inv)); diff != "" {
+			t.Errorf("not the golden spec of the host:\n%s", diff)
+		}
+	})
+}
+
+// golden is a host's spec, and what was found wanting.
+func golden(t *testing.T, arch string, inv *discover.Inventory) string {
+	t.Helper()
+	s, left, err := spec.New(inv, options(arch))
+	var b strings.Builder
+	for _, f := range append(inv.Findings, left...) {
+		if f.Module == "file" {
+			continue // most hosts lack most of them
+		}
+		fmt.Fprintf(&b, "finding %s %s: %s: %s\n", f.Severity, f.Module, f.Subject, f.Message)
+	}
+	if err != nil {
+		fmt.Fprintf(&b, "error %v\n", err)
+	} else {
+		b.WriteString(summary(t, s))
+	}
+	return b.String()
 }
 
 // One spec in full shows its form; the summaries of all others leave nothing out

@@ -45,6 +45,9 @@ func Neighbours(path string, s *specs.Spec, dirs []string) []discover.Finding {
 			}
 			f := discover.Finding{Module: "spec", Subject: other, Severity: discover.Fault}
 			names := strings.Join(shared[:min(len(shared), 3)], ", ")
+			if len(shared) > 3 {
+				names += ", …"
+			}
 			switch {
 			case i == rank:
 				f.Message = fmt.Sprintf("defines %d of the same devices (%s): engines take neither file's; remove it", len(shared), names)
@@ -67,6 +70,9 @@ func resolve(dir string) string {
 	}
 	return dir
 }
+
+// SameDirectory says whether two names are of one directory.
+func SameDirectory(a, b string) bool { return filepath.Clean(resolve(a)) == filepath.Clean(resolve(b)) }
 
 // maxNeighbour bounds what is read of a file that may be anything.
 const maxNeighbour = 16 << 20

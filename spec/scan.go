@@ -70,12 +70,7 @@ func Scan(dirs []string) (devices []Defined, broken []Broken) {
 			if ext := filepath.Ext(path); e.IsDir() || ext != ".json" && ext != ".yaml" {
 				continue
 			}
-			// A FIFO would hold up who reads it.
-			if info, err := os.Stat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > maxNeighbour) {
-				broken = append(broken, Broken{path, fmt.Sprintf("not a regular file of at most %d bytes", maxNeighbour)})
-				continue
-			}
-			s, err := cdi.ReadSpec(path, priority)
+			s, err := read(path, priority)
 			if err != nil {
 				broken = append(broken, Broken{path, strings.TrimSpace(err.Error())})
 				continue
@@ -98,6 +93,23 @@ func Scan(dirs []string) (devices []Defined, broken []Broken) {
 		rest = rest[n:]
 	}
 	return devices, broken
+}
+
+// Read reads a spec file as engines do, with the CDI library. What is no regular file,
+// or is very large, is an error: a FIFO would hold up who reads it.
+func Read(path string) (*specs.Spec, error) {
+	s, err := read(path, 0)
+	if err != nil {
+		return nil, err
+	}
+	return s.Spec, nil
+}
+
+func read(path string, priority int) (*cdi.Spec, error) {
+	if info, err := os.Stat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > maxNeighbour) {
+		return nil, fmt.Errorf("not a regular file of at most %d bytes", maxNeighbour)
+	}
+	return cdi.ReadSpec(path, priority)
 }
 
 // compareNames puts "gpu=2" before "gpu=10" and both before UUIDs.

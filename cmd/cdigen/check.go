@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -46,7 +48,10 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale, 6 broken.`,
 			if err != nil {
 				return err
 			}
-			truth := spec.Truth{Kind: f.spec.vendor + "/" + f.spec.class, Now: now, Inventory: inv, Hook: checkHook}
+			truth, err := f.truth(now, inv)
+			if err != nil {
+				return err
+			}
 			var all []spec.Fault
 			for _, file := range args {
 				list := truth.Check(file)
@@ -78,11 +83,24 @@ func verdictError(all []spec.Fault) error {
 		return n
 	}
 	broken, stale := count(spec.Unusable), count(spec.Stale)
+	var mends []string
+	for _, c := range all {
+		if c.Mend != "" && !slices.Contains(mends, c.Mend) {
+			mends = append(mends, c.Mend)
+		}
+	}
+	// Nodes first: without them a GPU is left out.
+	slices.Sort(mends)
+	slices.Reverse(mends)
+	advice := ""
+	if len(mends) > 0 {
+		advice = ": run " + strings.Join(mends, ", then ")
+	}
 	switch {
 	case broken > 0:
-		return &exitError{exitBroken, fmt.Errorf("%d broken, %d stale: run cdigen generate", broken, stale)}
+		return &exitError{exitBroken, fmt.Errorf("%d broken, %d stale%s", broken, stale, advice)}
 	case stale > 0:
-		return &exitError{exitStale, fmt.Errorf("%d stale: run cdigen generate", stale)}
+		return &exitError{exitStale, fmt.Errorf("%d stale%s", stale, advice)}
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
@@ -54,13 +53,15 @@ func (f *presentFlags) present(cmd *cobra.Command) (s *specs.Spec, inv *discover
 	return s, inv, nil, err
 }
 
-// readSpec reads a spec file with the CDI library.
-func readSpec(path string) (*specs.Spec, error) {
-	s, err := cdi.ReadSpec(path, 0)
+// truth is what spec files are compared with.
+func (f *presentFlags) truth(now *specs.Spec, inv *discover.Inventory) (*spec.Truth, error) {
+	host, err := f.host.host()
 	if err != nil {
 		return nil, err
 	}
-	return s.Spec, nil
+	// Where the driver does not tell, nodes are not compared with what it says.
+	nodes, _ := discover.ExpectedNodes(host, discover.NodeOptions{})
+	return &spec.Truth{Kind: f.spec.vendor + "/" + f.spec.class, Now: now, Inventory: inv, Nodes: nodes, Dev: host.Dev, Hook: checkHook}, nil
 }
 
 func newDiff() *cobra.Command {
@@ -104,12 +105,13 @@ Exit statuses:
 				err = writeChanges(cmd.OutOrStdout(), changes, colored(cmd))
 			}
 			if err == nil && len(changes) > 0 {
-				err = &exitError{exitStale, fmt.Errorf("%d differences", len(changes))}
+				err = &exitError{exitStale, errors.New(count(len(changes), "difference"))}
 			}
 			return err
 		},
 	}
 	f.add(cmd, formats...)
+	f.host.addCaptured(cmd.Flags())
 	return cmd
 }
 
@@ -119,11 +121,11 @@ func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *sp
 	if len(args) > 0 {
 		file = args[0]
 	}
-	if older, err = readSpec(file); err != nil {
+	if older, err = spec.Read(file); err != nil {
 		return nil, nil, err
 	}
 	if len(args) == 2 {
-		newer, err = readSpec(args[1])
+		newer, err = spec.Read(args[1])
 		return older, newer, err
 	}
 	newer, _, why, err := f.present(cmd)

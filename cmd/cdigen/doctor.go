@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,7 @@ type doctorFlags struct {
 	presentFlags
 	settings   string
 	runtimeDir string
+	ignore     []string
 	verbose    bool
 	fix, yes   bool
 }
@@ -38,7 +40,9 @@ type doctorFlags struct {
 func (f *doctorFlags) add(cmd *cobra.Command) {
 	f.presentFlags.add(cmd, "text", "json")
 	flags := cmd.Flags()
-	flags.StringVar(&f.settings, "settings", "/etc/cdigen/cdigen.env", "`file` with the settings of the service, which stand in for flags that are not given; empty: none")
+	flags.StringVar(&f.settings, "settings", "/etc/cdigen/cdigen.env", "`file` with the settings of the service, which stand in for flags of generate that are not given; empty: none")
+	flags.StringSliceVar(&f.ignore, "ignore", nil, "`complaints` to leave out, by the word in brackets")
+	f.host.late = true // a driver container may not be there, which is to be told
 	addRuntimeDir(flags, &f.runtimeDir)
 }
 
@@ -58,8 +62,8 @@ first: what it means, where it was seen, and the commands that mend it.
 
 Given names of devices, it says too why engines do not know them.
 
-With --fix it runs the commands that stop and delete nothing, after asking
-(--yes: without), and looks again.
+With --fix it runs the commands that neither stop, delete nor take anything away,
+after asking (--yes: without), and looks again.
 
 Exit statuses:
   0  all is well
@@ -117,7 +121,7 @@ arguments, 5 warnings, 6 something is broken.`,
   cdigen doctor container --pid 4711`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if (len(args) == 1) == (pid != 0) || pid < 0 {
+			if (len(args) == 1) == (pid != 0) || pid < 0 || len(args) == 1 && (args[0] == "" || args[0][0] == '-') {
 				return usageError(errors.New("name one container, or its first process with --pid"))
 			}
 			patient, err := f.collect(cmd)
@@ -138,12 +142,14 @@ arguments, 5 warnings, 6 something is broken.`,
 		},
 	}
 	f.add(cmd)
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	cmd.Flags().IntVar(&pid, "pid", 0, "`number` of a process in the container, instead of its ID")
 	return cmd
 }
 
 // report prints complaints, or that there is none.
 func (f *doctorFlags) report(cmd *cobra.Command, list []doctor.Complaint, well string) error {
+	list = slices.DeleteFunc(list, func(c doctor.Complaint) bool { return slices.Contains(f.ignore, c.ID) })
 	shown := []doctor.Complaint{}
 	for _, c := range list {
 		if c.Severity != doctor.Note || f.verbose {
@@ -156,10 +162,12 @@ func (f *doctorFlags) report(cmd *cobra.Command, list []doctor.Complaint, well s
 	if f.output == "json" {
 		err = writeJSON(cmd.OutOrStdout(), shown)
 	} else {
+		var b strings.Builder
 		if worst != doctor.Broken && worst != doctor.Warning {
-			fmt.Fprintln(cmd.OutOrStdout(), oneLine(well))
+			b.WriteString(oneLine(well) + "\n")
 		}
-		writeComplaints(cmd.OutOrStdout(), shown, colored(cmd))
+		writeComplaints(&b, table.Width(cmd.OutOrStdout()), shown, colored(cmd))
+		_, err = io.WriteString(cmd.OutOrStdout(), b.String())
 	}
 	switch {
 	case err != nil:
@@ -174,10 +182,10 @@ func (f *doctorFlags) report(cmd *cobra.Command, list []doctor.Complaint, well s
 
 // writeComplaints prints each in a few lines, the commands so that they can be
 // copied.
-func writeComplaints(w io.Writer, list []doctor.Complaint, color bool) {
+func writeComplaints(w io.Writer, width int, list []doctor.Complaint, color bool) {
 	const indent = "         "
 	colors := map[doctor.Severity]table.Color{doctor.Broken: table.Red, doctor.Warning: table.Yellow, doctor.Note: table.Bold}
-	width := table.Width(w) - len(indent)
+	width = max(width-len(indent), 0)
 	for _, c := range list {
 		head := colors[c.Severity].Paint(fmt.Sprintf("%-*s", len(indent), c.Severity), color)
 		text := []string{c.Message, "[" + c.ID + "] " + c.Evidence}
@@ -207,7 +215,9 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) ([]doctor.Co
 		return nil, patient, err
 	}
 	for _, name := range devices {
-		if c := patient.Resolves(name); c != nil {
+		c := patient.Resolves(name)
+		conflict := func(c doctor.Complaint) bool { return c.ID == "spec-conflict" }
+		if c != nil && (c.ID != "device-conflict" || !slices.ContainsFunc(list, conflict)) {
 			list = append([]doctor.Complaint{*c}, list...)
 		}
 	}
@@ -236,6 +246,10 @@ func (f *doctorFlags) collect(cmd *cobra.Command) (*doctor.Patient, error) {
 	if err != nil {
 		return nil, err
 	}
+	truth, err := f.truth(now, inv)
+	if err != nil {
+		return nil, err
+	}
 	output, err := filepath.Abs(f.spec.output)
 	if err != nil {
 		return nil, err
@@ -245,18 +259,22 @@ func (f *doctorFlags) collect(cmd *cobra.Command) (*doctor.Patient, error) {
 		Host: host, Inventory: inv, Root: discover.DirTree("/"),
 		Spec: output, Kind: f.spec.vendor + "/" + f.spec.class, SpecDirs: f.spec.dirs,
 		Now: now, Settings: f.settings,
-		Hook:    checkHook,
+		Truth:   truth,
 		Engines: runtimes.Detect(cmd.Context(), system),
 		Cdigen:  func(args ...string) string { return commandLine(cmd, args) },
-		Run:     doctor.Command,
+		Run:     system.Run,
 		Find:    exec.LookPath,
-		Older: func(version string) error {
+		Older: func(version string) (lost int, err error) {
 			options, err := f.spec.options(f.host.arch)
-			if err == nil {
-				options.MaxVersion = version
-				_, _, err = spec.New(inv, options)
+			if err != nil {
+				return 0, err
 			}
-			return err
+			options.MaxVersion = version
+			older, _, err := spec.New(inv, options)
+			if err != nil || now == nil {
+				return 0, err
+			}
+			return len(now.Devices) - len(older.Devices), nil
 		},
 	}
 	status, err := watch.AskStatus(cmd.Context(), socketPath(cmp.Or(f.runtimeDir, "/run/cdigen"), output))
@@ -266,39 +284,56 @@ func (f *doctorFlags) collect(cmd *cobra.Command) (*doctor.Patient, error) {
 	return patient, nil
 }
 
-// applySettings sets flags that were not given from the settings of the service, as
-// systemd reads them: they are what its specs are made with.
+// applySettings sets flags of generate that were not given from the settings of the
+// service: they are what its specs are made with.
 func (f *doctorFlags) applySettings(cmd *cobra.Command) error {
 	if f.settings == "" {
 		return nil
 	}
 	data, err := os.ReadFile(f.settings)
-	if errors.Is(err, fs.ErrNotExist) && !cmd.Flags().Changed("settings") {
+	switch given := cmd.Flags().Changed("settings"); {
+	case errors.Is(err, fs.ErrNotExist) && !given:
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, fs.ErrPermission) && !given:
+		slog.Warn("the service's settings cannot be read: the spec is compared with what it would be without them", "path", f.settings)
+		return nil
+	case err != nil:
 		return fmt.Errorf("--settings: %w", err)
 	}
-	for n, line := range slices.Collect(strings.Lines(string(data))) {
+	settings := parseSettings(string(data))
+	var errs []error
+	newGenerate().Flags().VisitAll(func(of *pflag.Flag) {
+		value, ok := settings[environmentName(of.Name)]
+		if flag := cmd.Flags().Lookup(of.Name); !ok || flag == nil || flag.Changed || of.Name == "output-format" {
+			return
+		}
+		if err := cmd.Flags().Set(of.Name, value); err != nil && value != "" {
+			errs = append(errs, fmt.Errorf("%s: %s=%q: %w", f.settings, environmentName(of.Name), value, err))
+		}
+	})
+	if len(errs) > 0 {
+		return usageError(errors.Join(errs...))
+	}
+	return nil
+}
+
+// parseSettings reads variables as systemd does (EnvironmentFile= in systemd.exec(5)):
+// a line each, comments after # or ; at its beginning, values in quotes or without, a
+// backslash at the end of a line for one that goes on. Of several values the last counts.
+func parseSettings(text string) map[string]string {
+	settings := map[string]string{}
+	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", "")) {
 		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
 		if !ok || strings.HasPrefix(name, "#") || strings.HasPrefix(name, ";") {
 			continue
 		}
 		value = strings.TrimSpace(value)
-		if q := value; len(q) >= 2 && (q[0] == '"' || q[0] == '\'') && q[len(q)-1] == q[0] {
-			value = q[1 : len(q)-1]
+		if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
+			value = value[1 : n-1]
 		}
-		var set error
-		cmd.Flags().VisitAll(func(flag *pflag.Flag) {
-			if environmentName(flag.Name) == strings.TrimSpace(name) && !flag.Changed {
-				set = cmd.Flags().Set(flag.Name, value)
-			}
-		})
-		if set != nil {
-			return usageError(fmt.Errorf("%s:%d: %w", f.settings, n+1, set))
-		}
+		settings[strings.TrimSpace(name)] = value
 	}
-	return nil
+	return settings
 }
 
 // commandLine is the line of a shell for one of our commands, with those of the flags
@@ -311,8 +346,9 @@ func commandLine(cmd *cobra.Command, args []string) string {
 	}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		same := target.Flags().Lookup(f.Name)
+		given := func(arg string) bool { return arg == "--"+f.Name || strings.HasPrefix(arg, "--"+f.Name+"=") }
 		// runtime has other directories of that name.
-		if same == nil || args[0] == "runtime" || slices.Contains([]string{"output-format", "log-level", "log-format", "no-color"}, f.Name) {
+		if same == nil || args[0] == "runtime" || slices.ContainsFunc(args, given) || slices.Contains([]string{"output-format", "log-level", "log-format", "no-color"}, f.Name) {
 			return
 		}
 		value := f.Value.String()
@@ -330,11 +366,15 @@ func commandLine(cmd *cobra.Command, args []string) string {
 	return shellescape.QuoteCommand(words)
 }
 
-// programName is how a shell calls this program: by its name where PATH has it.
+// programName is how a shell calls this program: by its name where PATH has it. For
+// sudo, whose PATH is another, it is the whole path.
 func programName() string {
 	self, err := os.Executable()
 	if err != nil {
 		return "cdigen"
+	}
+	if os.Geteuid() != 0 {
+		return self
 	}
 	if found, err := exec.LookPath("cdigen"); err == nil {
 		a, err1 := os.Stat(self)
@@ -353,22 +393,25 @@ func (f *doctorFlags) mend(cmd *cobra.Command, devices []string, list []doctor.C
 	done := map[string]bool{}
 	for {
 		at := slices.IndexFunc(list, func(c doctor.Complaint) bool {
-			return c.Safe && len(c.Mend) > 0 && !done[c.ID+strings.Join(c.Mend, "\n")]
+			return c.Safe && len(c.Mend) > 0 && c.Severity != doctor.Note && !slices.Contains(f.ignore, c.ID) && !done[c.ID+strings.Join(c.Mend, "\n")]
 		})
 		if at < 0 {
 			return list, patient, nil
 		}
 		c := list[at]
 		done[c.ID+strings.Join(c.Mend, "\n")] = true
-		if !f.yes && !ask(answers, c) {
+		if !f.yes && !ask(cmd.Context(), answers, c) {
+			if err := cmd.Context().Err(); err != nil {
+				return list, patient, err
+			}
 			continue
 		}
 		for _, command := range c.Commands() {
 			if f.yes {
-				fmt.Fprintf(os.Stderr, "$ %s\n", command)
+				fmt.Fprintf(os.Stderr, "$ %s\n", oneLine(command))
 			}
 			if err := shell(cmd.Context(), command); err != nil {
-				fmt.Fprintf(os.Stderr, "cdigen doctor: %v\n", err)
+				fmt.Fprintf(os.Stderr, "cdigen doctor: %v\n", oneLine(err.Error()))
 				break
 			}
 		}
@@ -379,19 +422,29 @@ func (f *doctorFlags) mend(cmd *cobra.Command, devices []string, list []doctor.C
 	}
 }
 
-// ask says whether the commands of a complaint may be run.
-func ask(answers *bufio.Reader, c doctor.Complaint) bool {
+// ask says whether the commands of a complaint may be run. The end of the context is a
+// no.
+func ask(ctx context.Context, answers *bufio.Reader, c doctor.Complaint) bool {
 	fmt.Fprintf(os.Stderr, "%s\n", oneLine(c.Message))
 	for _, command := range c.Commands() {
 		fmt.Fprintf(os.Stderr, "  $ %s\n", oneLine(command))
 	}
 	fmt.Fprint(os.Stderr, "Run this? [y/N] ")
-	answer, err := answers.ReadString('\n')
-	if err != nil {
+	answer := make(chan string, 1)
+	go func() {
+		text, err := answers.ReadString('\n')
+		if err != nil {
+			fmt.Fprintln(os.Stderr)
+		}
+		answer <- strings.ToLower(strings.TrimSpace(text))
+	}()
+	select {
+	case text := <-answer:
+		return text == "y" || text == "yes"
+	case <-ctx.Done():
 		fmt.Fprintln(os.Stderr)
+		return false
 	}
-	answer = strings.ToLower(strings.TrimSpace(answer))
-	return answer == "y" || answer == "yes"
 }
 
 // shell runs a command of which all output goes to standard error.

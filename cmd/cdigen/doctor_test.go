@@ -34,7 +34,7 @@ type machine struct {
 }
 
 // applets are the programs that busybox is on the machine.
-var applets = []string{"sh", "cat", "chmod", "cp", "echo", "grep", "ln", "ls", "mkdir", "mknod", "mv", "rm", "sed", "sort", "touch", "test"}
+var applets = []string{"sh", "cat", "chmod", "cp", "echo", "grep", "ln", "ls", "mkdir", "mkfifo", "mknod", "mv", "rm", "sed", "sort", "touch", "test"}
 
 const machinePath = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -53,6 +53,7 @@ is-enabled|is-active)
 	echo $word; exit 3 ;;
 enable) for unit; do [ -e $state/$unit ] || { echo "no unit $unit" >&2; exit 1; }; printf 'enabled\nactive\n' >$state/$unit; done ;;
 disable) for unit; do : >$state/$unit; done ;;
+mask) for unit; do echo masked >$state/$unit; done ;;
 restart|reload) echo "$verb $*" >>/var/log/systemctl ;;
 reboot) echo reboot >>/var/log/systemctl; [ ! -x /sim/reboot ] || exec /sim/reboot ;;
 *) echo "systemctl $verb?" >&2; exit 1 ;;
@@ -94,6 +95,7 @@ func newMachine(t *testing.T, name string) *machine {
 		m.check(os.MkdirAll(m.path(dir), 0o755))
 	}
 	m.node("dev/null", 1, 3)
+	m.node("dev/full", 1, 7)
 	m.program("usr/bin/systemctl", fakeSystemctl)
 	m.write("var/lib/units/cdigen.service", "enabled\nactive\n")
 	m.engine("podman", "podman version 5.4.2")
@@ -311,7 +313,7 @@ var ailments = []struct {
 		m.remove("lib/modules")
 		m.write("proc/devices", "Character devices:\n  1 mem\n\nBlock devices:\n")
 		m.unbind()
-		m.program("usr/bin/apt-get", "#!/bin/sh\n[ \"$*\" = 'install nvidia-driver' ] && touch /sim/installed\n")
+		m.program("usr/bin/apt-get", "#!/bin/sh\n[ \"$*\" = 'install linux-headers-amd64 nvidia-driver' ] && touch /sim/installed\n")
 		m.program("sim/reboot", "#!/bin/sh\ntest -e /sim/installed || exit 0\nrm /proc/devices\n"+back+m.bind())
 	}, []string{"driver-not-loaded"}},
 	{"one GPU has no driver", "", func(m *machine) {

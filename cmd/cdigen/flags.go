@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/capture"
 	"github.com/cdigen/cdigen/internal/table"
 )
 
@@ -25,6 +26,9 @@ import (
 func environmentName(flag string) string {
 	return "CDIGEN_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
+
+// environmentAnnotation is on flags that a variable has set.
+const environmentAnnotation = "cdigen_environment"
 
 // noVariable is the annotation of a flag for which no variable stands, since the
 // variable means another command's.
@@ -47,6 +51,10 @@ func flagsFromEnvironment(cmd *cobra.Command) error {
 		}
 		if err := cmd.Flags().Set(f.Name, value); err != nil {
 			errs = append(errs, fmt.Errorf("%s=%q: %w", name, value, err))
+			return
+		}
+		if err := cmd.Flags().SetAnnotation(f.Name, environmentAnnotation, []string{name}); err != nil {
+			errs = append(errs, err)
 		}
 	})
 	if len(errs) > 0 {
@@ -66,6 +74,8 @@ type hostFlags struct {
 	noNVML                                 bool
 	// late: the roots of the driver and of the device nodes may come later.
 	late bool
+	// captured is another host that is looked at instead; nil: none is.
+	captured *capture.Capture
 }
 
 // addRoots adds the flags of where things are, for commands that need neither sysfs nor
@@ -88,8 +98,54 @@ func (f *hostFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.noNVML, "no-nvml", false, "do not ask NVML: MIG devices have no UUID and a lost GPU goes unnoticed")
 }
 
+// addCaptured adds the flag for commands that can look at a captured host as well.
+func (f *hostFlags) addCaptured(flags *pflag.FlagSet) {
+	flags.Var(&capturedFlag{f: f}, "captured", "`file` that cdigen capture has made of another host, to look at instead of this one")
+}
+
+// capturedFlag reads the file when it is set, since other flags need the architecture.
+type capturedFlag struct {
+	f    *hostFlags
+	file string
+}
+
+func (c *capturedFlag) String() string { return c.file }
+
+// Type is that of a path.
+func (c *capturedFlag) Type() string { return "string" }
+
+// Set reads the file.
+func (c *capturedFlag) Set(file string) error {
+	data, err := os.ReadFile(file)
+	if err == nil {
+		c.f.captured, err = capture.Parse(data)
+	}
+	if err != nil {
+		return err
+	}
+	c.file, c.f.arch = file, c.f.captured.Arch
+	return nil
+}
+
+// checkCaptured refuses flags that say where to look on this machine. Variables that do
+// so are of no account: a flag goes before them.
+func (f *hostFlags) checkCaptured(flags *pflag.FlagSet) error {
+	if f.captured == nil {
+		return nil
+	}
+	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "arch", "nvml-probe", "nvml-timeout"} {
+		if flag := flags.Lookup(name); flag.Changed && flag.Annotations[environmentAnnotation] == nil {
+			return usageError(fmt.Errorf("--captured and --%s: use one of them: a captured host is whole", name))
+		}
+	}
+	return nil
+}
+
 // host opens the host the flags name.
 func (f *hostFlags) host() (discover.Host, error) {
+	if f.captured != nil {
+		return f.captured.Host(), nil
+	}
 	if f.devRoot == "" {
 		f.devRoot = discover.DriverRootDev(f.driverRoot)
 	}
@@ -135,6 +191,13 @@ func (f *hostFlags) host() (discover.Host, error) {
 
 // discoverOptions are the options of the modules.
 func (f *hostFlags) discoverOptions() (discover.Options, error) {
+	if f.captured != nil {
+		o := f.captured.Options()
+		if f.noNVML {
+			o.Probe = nil
+		}
+		return o, nil
+	}
 	o := discover.Options{LibrarySearchPath: f.librarySearchPath, MPSPipeDirectory: os.Getenv("CUDA_MPS_PIPE_DIRECTORY")}
 	if f.noNVML {
 		return o, nil
@@ -213,8 +276,17 @@ func colored(cmd *cobra.Command) bool {
 	return err == nil && !off && os.Getenv("NO_COLOR") == "" && table.IsTerminal(cmd.OutOrStdout())
 }
 
+// count is a number and a noun, "1 change" or "2 changes".
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 func writeJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // commands have > and &
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }

@@ -57,6 +57,7 @@ Exit statuses:
 	flags.StringVar(&f.report, "report", "", "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)")
 	flags.Lookup("report").NoOptDefVal = "table"
 	f.host.add(flags)
+	f.host.addCaptured(flags)
 	f.log.add(flags)
 	return cmd
 }
@@ -73,8 +74,11 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if f.report != "" && f.report != "table" && f.report != "json" && f.report != "none" {
-		return usageError(fmt.Errorf("--report %q: use table, json or none", f.report))
+	if err := checkReport(f.report); err != nil {
+		return err
+	}
+	if f.host.captured != nil && !cmd.Flags().Changed("output") {
+		return usageError(errors.New("--captured: name the --output, such as -: the spec of another host is of no use on this one"))
 	}
 	options, err := f.spec.options(f.host.arch)
 	if err != nil {
@@ -144,6 +148,9 @@ func (f *generateFlags) empty(cmd *cobra.Command, why error) error {
 
 // inventory discovers the host.
 func (f *hostFlags) inventory(cmd *cobra.Command) (*discover.Inventory, error) {
+	if err := f.checkCaptured(cmd.Flags()); err != nil {
+		return nil, err
+	}
 	host, err := f.host()
 	if err != nil {
 		return nil, err

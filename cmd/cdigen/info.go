@@ -32,6 +32,7 @@ func (f *infoFlags) add(cmd *cobra.Command, formats ...string) {
 	flags.StringVar(&f.report, "report", "", "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)")
 	flags.Lookup("report").NoOptDefVal = "table"
 	f.host.add(flags)
+	f.host.addCaptured(flags)
 	f.log.add(flags)
 }
 
@@ -41,7 +42,7 @@ func (f *infoFlags) look(cmd *cobra.Command, formats []string, write func(w io.W
 	if err := f.log.set(); err != nil {
 		return err
 	}
-	if err := checkOutputFormat(f.output, formats...); err != nil {
+	if err := errors.Join(checkOutputFormat(f.output, formats...), checkReport(f.report)); err != nil {
 		return err
 	}
 	inv, err := f.host.inventory(cmd)
@@ -90,11 +91,13 @@ Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 
 func writeInfo(w io.Writer, inv *discover.Inventory) error {
 	if inv.Driver.Version != "" {
-		fmt.Fprintf(w, "Driver %s (%s kernel module)", inv.Driver.Version, inv.Driver.Flavor)
+		cuda := ""
 		if inv.Driver.CUDAVersion != "" {
-			fmt.Fprintf(w, ", CUDA %s", inv.Driver.CUDAVersion)
+			cuda = ", CUDA " + inv.Driver.CUDAVersion
 		}
-		fmt.Fprintf(w, ", %d libraries\n\n", len(inv.Libraries))
+		if _, err := fmt.Fprintf(w, "Driver %s (%s kernel module)%s, %d libraries\n\n", inv.Driver.Version, inv.Driver.Flavor, cuda, len(inv.Libraries)); err != nil {
+			return err
+		}
 	}
 	t := table.New(w, "GPU", "MINOR", "UUID", "PCI ADDRESS", "NUMA", "MODEL", "STATE")
 	for i := range inv.GPUs {
@@ -278,10 +281,11 @@ func writeInjected(w io.Writer, format string, list []injected) error {
 		return writeJSON(w, list)
 	}
 	if format == "path" {
+		paths := make([]string, 0, len(list))
 		for _, i := range list {
-			fmt.Fprintln(w, i.Path)
+			paths = append(paths, i.Path)
 		}
-		return nil
+		return writeLines(w, paths)
 	}
 	t := table.New(w, "KIND", "CAPABILITIES", "PATH")
 	for _, i := range list {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/inject"
+	"github.com/cdigen/cdigen/internal/newfile"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -200,6 +201,11 @@ func (f *injectFlags) wanted(has, names []string) ([]string, error) {
 // editBundle edits a bundle's config.json.
 func (f *injectFlags) editBundle(cmd *cobra.Command, names []string) error {
 	path := filepath.Join(f.bundle, "config.json")
+	unlock, err := newfile.Lock(cmd.Context(), path)
+	if err != nil {
+		return fmt.Errorf("%w: name the bundle's directory with --bundle", err)
+	}
+	defer unlock()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("%w: name the bundle's directory with --bundle", err)
@@ -239,6 +245,11 @@ func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 		err   error
 	)
 	if f.file != "" {
+		unlock, err := newfile.Lock(cmd.Context(), f.file)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 		if text, err = os.ReadFile(f.file); err != nil {
 			return err
 		}

@@ -1,17 +1,20 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -33,8 +36,9 @@ func newList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the CDI devices that engines can use, and why others not",
-		Long: `list reads the spec files that container engines read and prints the names of all
-devices in them, whoever wrote them. A device of which there is another in a
+		Long: `list reads the spec files that container engines read, in the usual directories and in
+those that installed engines have been told of, and prints the names of all devices in
+them, whoever wrote them. A device of which there is another in a
 directory of higher priority is shadowed by that; two in one directory are in
 conflict, and engines use neither.
 
@@ -49,6 +53,9 @@ can be used.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutputFormat(format, formats...); err != nil {
 				return err
+			}
+			if !cmd.Flags().Changed("spec-dir") {
+				dirs = engineDirectories(cmd.Context(), dirs)
 			}
 			devices, broken := spec.Scan(dirs)
 			if resolve != "" {
@@ -80,7 +87,7 @@ can be used.`,
 	}
 	flags := cmd.Flags()
 	addOutputFormat(flags, &format, formats...)
-	flags.StringSliceVar(&dirs, "spec-dir", cdi.DefaultSpecDirs, "`directories` that engines read, by rising priority")
+	flags.StringSliceVar(&dirs, "spec-dir", cdi.DefaultSpecDirs, "`directories` to read, by rising priority, and no others")
 	flags.StringVar(&resolve, "resolve", "", "print what a container gets for the device of this `name`, nvidia.com/gpu=0")
 	if err := cmd.RegisterFlagCompletionFunc("resolve", completeQualifiedDevices(&dirs)); err != nil {
 		panic(err) // there is no such flag
@@ -88,16 +95,34 @@ can be used.`,
 	return cmd
 }
 
+// engineDirectories adds to directories those that engines have been told to read
+// besides, where most of them look first: below the others.
+func engineDirectories(ctx context.Context, dirs []string) []string {
+	var more []string
+	for _, e := range runtimes.Detect(ctx, runtimes.Local()) {
+		for _, dir := range e.SpecDirs {
+			if !slices.ContainsFunc(slices.Concat(more, dirs), func(have string) bool { return spec.SameDirectory(have, dir) }) {
+				more = append(more, dir)
+			}
+		}
+	}
+	if len(more) > 0 {
+		fmt.Fprintf(os.Stderr, "cdigen list: engines have been told to read %s too: cdigen runtime status says which\n", oneLine(strings.Join(more, ", ")))
+	}
+	return append(more, dirs...)
+}
+
 func available(d spec.Defined) bool { return d.Availability == spec.Available }
 
 func writeDefined(w io.Writer, format string, devices []spec.Defined, color bool) error {
 	if format == "name" {
+		var names []string
 		for _, d := range devices {
 			if available(d) {
-				fmt.Fprintln(w, d.Name)
+				names = append(names, d.Name)
 			}
 		}
-		return nil
+		return writeLines(w, names)
 	}
 	if len(devices) == 0 {
 		return nil

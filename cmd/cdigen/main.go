@@ -5,6 +5,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -73,7 +74,7 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 		commands []*cobra.Command
 	}{
 		{"Publish the spec:", []*cobra.Command{newGenerate(), newWatch(), newStatus()}},
-		{"See and check:", []*cobra.Command{newInfo(), newList(), newCheck(), newDiff()}},
+		{"See and check:", []*cobra.Command{newInfo(), newList(), newCheck(), newDiff(), newCapture()}},
 		{"Repair and set up:", []*cobra.Command{newDoctor(), newRuntime(), newSystem()}},
 		{"For other places and runtimes:", []*cobra.Command{newInject(), newTransform()}},
 	} {
@@ -103,6 +104,12 @@ func finish(cmd *cobra.Command) {
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
+			if len(args) > 0 && cmd.HasSubCommands() {
+				cmd.SuggestionsMinimumDistance = 2
+				if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+					err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, ", "))
+				}
+			}
 			return usageError(err)
 		}
 		return nil

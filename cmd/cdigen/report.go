@@ -3,8 +3,10 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
@@ -35,6 +37,23 @@ func writeReport(w io.Writer, form string, findings []discover.Finding) error {
 		return nil
 	}
 	return t.Flush()
+}
+
+func checkReport(form string) error {
+	if !slices.Contains([]string{"", "table", "json", "none"}, form) {
+		return usageError(fmt.Errorf("--report %q: use table, json or none", form))
+	}
+	return nil
+}
+
+// writeLines prints a line each.
+func writeLines(w io.Writer, lines []string) error {
+	var b strings.Builder
+	for _, line := range lines {
+		b.WriteString(line + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // oneLine keeps control characters that came from outside out of a table.

@@ -246,7 +246,7 @@ searches --spec-dir for specs:
   cdigen runtime enable docker --restart
   cdigen runtime enable containerd --root /mnt/image --engine-version 1.7.29`,
 		ValidArgsFunction: completeEngines(runtimes.Switchable()),
-		Args:              usageArgs(cobra.MinimumNArgs(1)),
+		Args:              usageArgs(someEngine),
 		RunE:              f.run,
 	}
 	if !on {
@@ -268,7 +268,8 @@ NAME.cdigen-backup. When anything fails, also a --restart, all is put back.
 
 Exit statuses:
   0  done, or nothing to do
-  1  failed; nothing is changed
+  1  failed; nothing is changed, but for engines that were changed before the one
+     named in the error could not be
   2  unusable flags or arguments
   5  --dry-run, and something would be changed`
 	flags := cmd.Flags()
@@ -282,6 +283,13 @@ Exit statuses:
 	}
 	f.add(cmd)
 	return cmd
+}
+
+func someEngine(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("name an engine: %s or all", strings.Join(words(runtimes.Switchable()), ", "))
+	}
+	return nil
 }
 
 func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
@@ -304,8 +312,9 @@ func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
 		names = runtimes.Switchable()
 	}
 	installed := runtimes.Detect(cmd.Context(), s, names...)
+	// First all are looked at: a mistake in one's configuration changes nothing of another's.
+	var plans []*runtimes.Plan
 	var errs []error
-	would := false
 	for _, name := range names {
 		e := runtimes.Engine{Name: name, Version: f.engineVersion}
 		if i := slices.IndexFunc(installed, func(e runtimes.Engine) bool { return e.Name == name }); i >= 0 {
@@ -313,24 +322,32 @@ func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
 		} else if every {
 			continue
 		}
-		changes, err := f.switchOne(cmd.Context(), cmd.OutOrStdout(), colored(cmd), s, e)
-		would = would || changes
+		p, err := f.plan(cmd.Context(), cmd.OutOrStdout(), colored(cmd), s, e)
 		switch {
 		case every && errors.Is(err, runtimes.ErrUnsupported):
 			slog.Warn("left out", "engine", name, "reason", err)
 		case err != nil:
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		case p != nil:
+			plans = append(plans, p)
 		}
 	}
 	switch {
+	case len(errs) > 0 && len(plans) > 0:
+		return fmt.Errorf("%w; nothing was changed in other engines either", errors.Join(errs...))
 	case len(errs) > 0:
 		return errors.Join(errs...)
 	case every && len(installed) == 0:
 		return fmt.Errorf("none of %s is installed", strings.Join(words(names), ", "))
-	case f.dryRun && would:
+	case f.dryRun && len(plans) > 0:
 		return &exitError{exitStale, errors.New("--dry-run: nothing was written")}
 	}
-	return nil
+	for _, p := range plans {
+		if err := f.apply(cmd.Context(), s, p); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.Engine.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // check refuses flags that do not go together.
@@ -363,15 +380,15 @@ func (f *switchFlags) check(names []runtimes.Name, root string) error {
 	return err
 }
 
-// switchOne changes one engine's configuration, and says whether there is something to
-// change.
-func (f *switchFlags) switchOne(ctx context.Context, w io.Writer, color bool, s runtimes.System, e runtimes.Engine) (changes bool, err error) {
+// plan prints what is to change in one engine's configuration, and has it checked; nil
+// when there is nothing.
+func (f *switchFlags) plan(ctx context.Context, w io.Writer, color bool, s runtimes.System, e runtimes.Engine) (*runtimes.Plan, error) {
 	version := cmp.Or(f.engineVersion, e.Version)
 	if version == "" {
 		if e.Err != nil {
-			return false, fmt.Errorf("%w: name its version with --engine-version", e.Err)
+			return nil, fmt.Errorf("%w: name its version with --engine-version", e.Err)
 		}
-		return false, errors.New("it is not installed: name its version with --engine-version if it is to be")
+		return nil, errors.New("it is not installed: name its version with --engine-version if it is to be")
 	}
 	request := runtimes.Request{Engine: e.Name, Version: version, Config: f.config, SpecDirs: f.specDirs}
 	// The program checks what is for its version.
@@ -384,26 +401,25 @@ func (f *switchFlags) switchOne(ctx context.Context, w io.Writer, color bool, s 
 	}
 	p, err := plan(request)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if len(p.Changes) == 0 {
 		slog.Info("nothing to do", "engine", e.Name, "version", version, "cdi", p.Engine.CDI)
-		return false, nil
+		return nil, nil //nolint:nilnil // nothing to do is no error
 	}
 	if _, err := io.WriteString(w, paintDiff(p.Diff(), color)); err != nil {
-		return true, err
+		return nil, err
 	}
-	if err := p.Check(ctx); err != nil {
-		return true, err
-	}
-	if f.dryRun {
-		return true, nil
-	}
+	return p, p.Check(ctx)
+}
+
+// apply writes what was planned.
+func (f *switchFlags) apply(ctx context.Context, s runtimes.System, p *runtimes.Plan) error {
 	done, err := p.Apply(ctx, f.restart)
 	if err != nil {
-		return true, err
+		return err
 	}
-	fields := []any{"engine", e.Name, "files", strings.Join(done.Files, ",")}
+	fields := []any{"engine", p.Engine.Name, "files", strings.Join(done.Files, ",")}
 	if len(done.Backups) > 0 {
 		fields = append(fields, "backups", strings.Join(done.Backups, ","))
 	}
@@ -418,7 +434,7 @@ func (f *switchFlags) switchOne(ctx context.Context, w io.Writer, color bool, s 
 		fields = append(fields, "next", next+strings.TrimSuffix(p.Engine.Service, ".service"))
 	}
 	slog.Info("changed", fields...)
-	return true, nil
+	return nil
 }
 
 // paintDiff gives lines that come and go their colours.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
 
@@ -83,7 +83,7 @@ func fileStatus(path string) (*watch.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := cdi.ReadSpec(path, 0)
+	file, err := spec.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run cdigen generate", err)
 	}

@@ -241,11 +241,11 @@ func (f *systemFlags) report(cmd *cobra.Command, allRight string) error {
 	}
 	switch all, bad := len(f.changes)+len(f.problems), len(failed)+len(f.problems); {
 	case bad > 0:
-		return fmt.Errorf("%d of %d changes failed", bad, all)
+		return fmt.Errorf("%d of %s failed", bad, count(all, "change"))
 	case all == 0:
 		fmt.Fprintf(os.Stderr, "%s: nothing to do: %s\n", cmd.CommandPath(), allRight)
 	case f.dryRun:
-		return &exitError{exitStale, fmt.Errorf("%d changes to make", all)}
+		return &exitError{exitStale, errors.New(count(all, "change") + " to make")}
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,44 +34,49 @@ type Container struct {
 var engineQueries = []struct {
 	engine  string
 	inspect []string
-	restart string
+	restart []string
 }{
-	{"podman", []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"}, "podman restart %s"},
-	{"docker", []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"}, "docker restart %s"},
+	{"podman", []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"}, []string{"podman", "restart"}},
+	{"docker", []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"}, []string{"docker", "restart"}},
 	// The kubelet makes another container in its place.
-	{"crictl", []string{"inspect", "--output", "go-template", "--template", "{{.info.pid}} {{.status.id}}"}, "crictl stop %s"},
+	{"crictl", []string{"inspect", "--output", "go-template", "--template", "{{.info.pid}} {{.status.id}}"}, []string{"crictl", "stop"}},
 }
 
 // FindContainer asks the engines that are installed for a container by its name or
 // ID. The error is clear when none has it, or when it does not run.
 func (p *Patient) FindContainer(ctx context.Context, id string) (*Container, error) {
-	var asked []string
-	var failed error
+	var failed []string
+	asked := false
 	for _, q := range engineQueries {
 		if !p.has(q.engine) {
 			continue
 		}
-		asked = append(asked, q.engine)
-		out, err := p.Run(ctx, q.engine, append(slices.Clone(q.inspect), id)...)
+		asked = true
+		out, err := p.run(ctx, q.engine, slices.Concat(q.inspect, []string{"--", id})...)
 		if err != nil {
-			failed = errors.Join(failed, err)
+			// Without the command, of which the template is most.
+			text := err.Error()
+			if at := strings.Index(text, "exit status"); at >= 0 {
+				text = text[at:]
+			}
+			failed = append(failed, q.engine+": "+text)
 			continue
 		}
 		pid, full, _ := strings.Cut(strings.TrimSpace(out), " ")
 		n, err := strconv.Atoi(pid)
 		switch {
 		case err != nil || n < 0:
-			failed = errors.Join(failed, fmt.Errorf("%s tells no process number of %s: %q", q.engine, id, out))
+			failed = append(failed, fmt.Sprintf("%s tells no process number: %q", q.engine, out))
 			continue
 		case n == 0:
-			return nil, fmt.Errorf("the container %s does not run: %s start %s", id, q.engine, id)
+			return nil, fmt.Errorf("the container %s does not run: %s", id, line(q.engine, "start", id))
 		}
-		return &Container{Engine: q.engine, ID: full, PID: n, Restart: []string{fmt.Sprintf(q.restart, id)}}, nil
+		return &Container{Engine: q.engine, ID: full, PID: n, Restart: []string{line(append(slices.Clone(q.restart), id)...)}}, nil
 	}
-	if asked == nil {
+	if !asked {
 		return nil, errors.New("none of podman, docker and crictl is installed: name the container's first process with --pid")
 	}
-	return nil, fmt.Errorf("no running container %s (asked %s; containers of another user's rootless engine are seen by that user only): %w", id, strings.Join(asked, ", "), failed)
+	return nil, fmt.Errorf("no running container %s; those of another user's rootless engine are seen by that user only (%s)", id, strings.Join(failed, "; "))
 }
 
 // Compared is what a container was compared with.
@@ -83,6 +87,14 @@ type Compared struct {
 // Container compares a container's device nodes and libraries with the host's.
 func (p *Patient) Container(c *Container) ([]Complaint, Compared, error) {
 	var with Compared
+	if p.Inventory.Driver.Version == "" {
+		return []Complaint{{
+			ID: "driver-not-loaded", Severity: Broken,
+			Message:  "The NVIDIA kernel module is not loaded: no container can use a GPU.",
+			Evidence: "there is no " + p.Host.Proc.HostPath("driver/nvidia/version"),
+			Mend:     []string{p.Cdigen("doctor")}, Own: true,
+		}}, with, nil
+	}
 	nodes, err := p.containerNodes(c)
 	if err != nil {
 		return nil, with, err
@@ -140,35 +152,38 @@ func (p *Patient) containerNodes(c *Container) (list []discover.DeviceNode, err 
 // compareNodes finds nodes that have other numbers than the host's, or that the host
 // no longer has.
 func (p *Patient) compareNodes(c *Container, nodes []discover.DeviceNode) (list []Complaint) {
-	host := map[string]discover.DeviceNode{}
-	for _, n := range p.nvidiaNodes() {
-		host[n.Path] = n
-	}
-	for i := range p.Inventory.GPUs {
-		for _, n := range p.Inventory.GPUs[i].DRM {
-			host[n.Path] = n
-		}
-	}
+	var stale, gone []string
 	for _, n := range nodes {
-		have, ok := host[n.Path]
-		switch {
-		case !ok && strings.HasPrefix(n.Path, "/dev/dri/"):
-			// Some other GPU's: the container may have it from elsewhere.
-		case !ok:
-			list = append(list, Complaint{
-				ID: "container-node-gone", Severity: Broken,
-				Message:  fmt.Sprintf("The container has %s, which the host no longer has: its GPU or MIG device is gone.", n.Path),
-				Evidence: fmt.Sprintf("%s%s is %d:%d", p.containerRoot(c), n.Path, n.Major, n.Minor),
-				Mend:     c.Restart, Own: true,
-			})
-		case have.Major != n.Major || have.Minor != n.Minor:
-			list = append(list, Complaint{
-				ID: "container-node-stale", Severity: Broken,
-				Message:  fmt.Sprintf("The container's %s is another device than the host's: the driver was loaded anew since it started.", n.Path),
-				Evidence: fmt.Sprintf("%s%s is %d:%d, %s is %d:%d", p.containerRoot(c), n.Path, n.Major, n.Minor, have.HostPath, have.Major, have.Minor),
-				Mend:     c.Restart, Own: true,
-			})
+		info, err := p.Host.Dev.Lstat(n.Path)
+		major, minor, isNode := uint32(0), uint32(0), false
+		if err == nil {
+			major, minor, isNode = discover.DeviceNumbers(info)
 		}
+		switch {
+		case isNode && major == n.Major && minor == n.Minor:
+		case isNode:
+			stale = append(stale, fmt.Sprintf("%s is %d:%d, on the host %d:%d", n.Path, n.Major, n.Minor, major, minor))
+		case strings.HasPrefix(n.Path, "/dev/dri/"):
+			// Some other GPU's: the container may have it from elsewhere.
+		case errors.Is(err, fs.ErrNotExist):
+			gone = append(gone, n.Path)
+		}
+	}
+	if stale != nil {
+		list = append(list, Complaint{
+			ID: "container-node-stale", Severity: Broken,
+			Message:  "Device nodes of the container are other devices than the host's: the driver was loaded anew since it started.",
+			Evidence: fmt.Sprintf("in %s/dev: %s", p.containerRoot(c), some(stale)),
+			Mend:     c.Restart, Own: true,
+		})
+	}
+	if gone != nil {
+		list = append(list, Complaint{
+			ID: "container-node-gone", Severity: Broken,
+			Message:  "The host no longer has device nodes of the container's: a GPU or MIG device is gone.",
+			Evidence: some(gone),
+			Advice:   "A container whose device is gone does not start again: make another one with a device that is there (cdigen list).",
+		})
 	}
 	return list
 }
@@ -179,12 +194,6 @@ type driverMount struct {
 	source  string // path in the source's file system
 	deleted bool
 }
-
-// driverLibrary is the name of a library of the driver.
-var driverLibrary = regexp.MustCompile(`^lib(?:cuda|cudadebugger|nvcuvid|nvoptix|nvidia-[a-z0-9-]+|[A-Za-z0-9_]+_nvidia)\.so(?:\.|$)`)
-
-// fileVersion is the driver's version at the end of a library's file name.
-var fileVersion = regexp.MustCompile(`\.so\.(\d{3,}\.\d{2,}(?:\.\d+)?)$`)
 
 func (p *Patient) driverMounts(c *Container) (list []driverMount, err error) {
 	proc, err := procfs.NewFS(p.Host.Proc.Path)
@@ -200,7 +209,7 @@ func (p *Patient) driverMounts(c *Container) (list []driverMount, err error) {
 		return nil, fmt.Errorf("look into the container: %w", err)
 	}
 	for _, m := range mounts {
-		if !driverLibrary.MatchString(path.Base(m.MountPoint)) {
+		if _, ok := discover.DriverLibrary(path.Base(m.MountPoint)); !ok {
 			continue
 		}
 		// proc_pid_mountinfo(5): the root of a file that is gone ends so.
@@ -216,10 +225,10 @@ func (p *Patient) compareLibraries(c *Container, mounts []driverMount) (list []C
 	var deleted, stale []string
 	version := ""
 	for _, m := range mounts {
-		found := fileVersion.FindStringSubmatch(m.source)
+		found, _ := discover.DriverLibrary(path.Base(m.source))
 		switch {
-		case found != nil && found[1] != p.Inventory.Driver.Version:
-			version = found[1]
+		case found != "" && found != p.Inventory.Driver.Version:
+			version = found
 			stale = append(stale, m.target)
 		case m.deleted:
 			deleted = append(deleted, m.target)

@@ -9,16 +9,16 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
+	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
@@ -77,10 +77,11 @@ type Patient struct {
 	SpecDirs []string
 	// Now is the spec that would be published now; nil: none, for want of a device.
 	Now *specs.Spec
-	// Older makes a spec that needs no later CDI version; the error says why not.
-	Older func(version string) error
-	// Hook says why the program of a hook cannot be run.
-	Hook    func(path string) error
+	// Older makes a spec that needs no later CDI version, and counts the devices' names
+	// that it has to leave out; the error says why there is none.
+	Older func(version string) (lost int, err error)
+	// Truth is what spec files are compared with.
+	Truth   *spec.Truth
 	Engines []runtimes.Engine
 	// Settings is the file with the settings of the service; empty: none is used.
 	Settings string
@@ -89,28 +90,27 @@ type Patient struct {
 	// Cdigen is the line by which a shell runs one of our commands with the flags that
 	// it needs here.
 	Cdigen func(args ...string) string
-	// Run runs a program and returns what it prints on standard output.
-	Run func(ctx context.Context, program string, args ...string) (string, error)
+	// Run runs a program and returns what it prints on standard output. The error has
+	// what it printed elsewhere.
+	Run func(ctx context.Context, program string, args ...string) ([]byte, error)
 	// Find looks a program up in PATH.
 	Find func(program string) (string, error)
 }
 
-// Command runs a program of the host, for [Patient.Run].
-func Command(ctx context.Context, program string, args ...string) (string, error) {
+// run runs a program for ten seconds at most.
+func (p *Patient) run(ctx context.Context, program string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.WaitDelay = time.Second
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if err != nil {
-		if text := strings.TrimSpace(stderr.String()); text != "" {
-			err = fmt.Errorf("%w: %s", err, text)
-		}
-		err = fmt.Errorf("%s %s: %w", program, strings.Join(args, " "), err)
-	}
-	return stdout.String(), err
+	out, err := p.Run(ctx, program, args...)
+	return string(out), err
+}
+
+// line is a command line of a shell.
+func line(words ...string) string { return shellescape.QuoteCommand(words) }
+
+// appending is the command that adds a line to a file, whatever its last one ends with.
+func appending(text, file string) string {
+	return line("sh", "-c", "mkdir -p "+shellescape.Quote(path.Dir(file))+" && printf '\\n%s\\n' "+shellescape.Quote(text)+" >>"+shellescape.Quote(file))
 }
 
 // ErrNoGPU is returned for a machine that has no NVIDIA GPU, of which nothing else
@@ -131,7 +131,7 @@ func (p *Patient) Examine(ctx context.Context) ([]Complaint, error) {
 		list = append(list, p.findings(list)...)
 		// Without its nodes a GPU is left out: what would be published now is not what
 		// there should be.
-		list = append(list, p.spec(Worst(nodes) == Broken)...)
+		list = append(list, p.spec(len(nodes) > 0)...)
 	}
 	list = append(list, p.neighbours(ctx)...)
 	list = append(list, p.engines(ctx)...)
@@ -189,9 +189,9 @@ func (p *Patient) Well() string {
 			usable++
 		}
 	}
-	line := fmt.Sprintf("All is well: driver %s, %s", p.Inventory.Driver.Version, count(usable, "GPU"))
+	text := fmt.Sprintf("All is well: driver %s, %s", p.Inventory.Driver.Version, count(usable, "GPU"))
 	if p.Now != nil {
-		line += fmt.Sprintf(", %s in %s", count(len(p.Now.Devices), "device"), p.Spec)
+		text += fmt.Sprintf(", %s in %s", count(len(p.Now.Devices), "device"), p.Spec)
 	}
 	var able []string
 	for _, e := range p.Engines {
@@ -201,9 +201,9 @@ func (p *Patient) Well() string {
 		able = append(able, strings.TrimSpace(string(e.Name)+" "+e.Version))
 	}
 	if len(able) == 0 {
-		return line + "; no container engine that knows CDI is installed"
+		return text + "; no container engine was found that is known here and has CDI"
 	}
-	return line + ", for " + strings.Join(able, ", ")
+	return text + ", for " + strings.Join(able, ", ")
 }
 
 // Commands are the commands as who runs doctor has to give them: with sudo where they
@@ -216,10 +216,4 @@ func (c *Complaint) Commands() []string {
 		}
 	}
 	return list
-}
-
-// checkSpec compares a spec file with the host.
-func (p *Patient) checkSpec(file string) []spec.Fault {
-	truth := spec.Truth{Kind: p.Kind, Now: p.Now, Inventory: p.Inventory, Hook: p.Hook}
-	return truth.Check(file)
 }

@@ -10,10 +10,13 @@ import (
 	"strings"
 	"testing"
 
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
 
@@ -42,12 +45,11 @@ func newBed(t *testing.T, name string, change func(dir string)) *bed {
 	b.Patient = &Patient{
 		Host: host, Inventory: hosttest.Discover(t, host, hosttest.Probe(d)), Root: discover.NewTree("/", os.DirFS(dir)),
 		Spec: filepath.Join(dir, "etc/cdi/nvidia.yaml"), Kind: "nvidia.com/gpu", SpecDirs: []string{filepath.Join(dir, "etc/cdi")},
-		Older: func(string) error { return errors.New("it cannot be older") },
-		Hook:  func(string) error { return nil },
+		Older: func(string) (int, error) { return 0, errors.New("it cannot be older") },
 		Cdigen: func(args ...string) string {
 			return "cdigen " + strings.Join(args, " ")
 		},
-		Run: func(context.Context, string, ...string) (string, error) { return "", errors.New("nothing runs here") },
+		Run: func(context.Context, string, ...string) ([]byte, error) { return nil, errors.New("nothing runs here") },
 		Find: func(program string) (string, error) {
 			if slices.Contains(b.programs, program) {
 				return "/usr/bin/" + program, nil
@@ -106,14 +108,16 @@ func bind(t *testing.T, dir, pci, driver string) {
 func TestDriverIsInstalledAsTheDistributionDoes(t *testing.T) {
 	for release, want := range map[string]string{
 		"ID=ubuntu\nID_LIKE=debian\n":                       "ubuntu-drivers install",
-		"ID=debian\n":                                       "apt-get install nvidia-driver",
+		"ID=debian\n":                                       "apt-get install linux-headers-amd64 nvidia-driver",
 		"ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n":         "ubuntu-drivers install",
-		"ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n":    "dnf install nvidia-open",
-		"ID=fedora\n":                                       "dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda",
-		"ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n": "zypper install nvidia-open-driver-G06-signed-cuda-kmp-default nvidia-compute-utils-G06",
-		"ID=arch\n":             "pacman -S nvidia-open nvidia-utils",
-		"ID=nixos\n":            "",
-		"NAME=nothing of use\n": "",
+		"ID=fedora\n":                                       "dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda; akmods --force",
+		"ID=arch\n":                                         "pacman -S nvidia-open nvidia-utils",
+		"ID=manjaro\nID_LIKE=arch\n":                        "",
+		"ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n":    "",
+		"ID=\"amzn\"\nID_LIKE=\"fedora\"\n":                 "",
+		"ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n": "",
+		"ID=nixos\n":                                        "",
+		"NAME=nothing of use\n":                             "",
 	} {
 		b := newBed(t, "no-driver", func(dir string) { write(t, filepath.Join(dir, "etc/os-release"), release) })
 		c := find(b.examine(t), "driver-not-loaded")
@@ -122,6 +126,60 @@ func TestDriverIsInstalledAsTheDistributionDoes(t *testing.T) {
 		}
 		if got := strings.Join(c.Mend, "; "); got != want && got != want+"; systemctl reboot" || want == "" && c.Advice == "" {
 			t.Errorf("%q: %q, want %q (advice %q)", release, got, want, c.Advice)
+		}
+	}
+}
+
+func TestImagesAreNotChangedByPackageManagers(t *testing.T) {
+	for _, installed := range []bool{false, true} {
+		b := newBed(t, "nouveau", func(dir string) {
+			write(t, filepath.Join(dir, "etc/os-release"), "ID=fedora\nVARIANT_ID=silverblue\n")
+			write(t, filepath.Join(dir, "run/ostree-booted"), "")
+			if installed {
+				write(t, filepath.Join(dir, "proc/sys/kernel/osrelease"), "6.1\n")
+				write(t, filepath.Join(dir, "lib/modules/6.1/modules.dep"), "extra/nvidia/nvidia.ko.xz:\n")
+			}
+		})
+		b.programs = []string{"dracut", "dnf"}
+		c := find(b.examine(t), "driver-not-loaded")
+		want := ""
+		if installed {
+			want = "rpm-ostree kargs --append=rd.driver.blacklist=nouveau --append=modprobe.blacklist=nouveau; systemctl reboot"
+		}
+		if got := strings.Join(c.Mend, "; "); got != want || !installed && !strings.Contains(c.Advice, "rpm-ostree") {
+			t.Errorf("installed %v: %q (advice %q)", installed, got, c.Advice)
+		}
+	}
+}
+
+func TestDriverContainers(t *testing.T) {
+	// The libraries are there, but nobody said so.
+	b := newBed(t, "driver-container", nil)
+	b.Inventory.Libraries = nil
+	b.Host.Driver, b.Settings = b.Root, "/etc/cdigen/cdigen.env"
+	c := find(b.examine(t), "driver-root")
+	if c == nil || len(c.Mend) != 2 || !strings.Contains(c.Mend[0], "CDIGEN_DRIVER_ROOT=/run/nvidia/driver") || c.Mend[1] != "cdigen generate --driver-root=/run/nvidia/driver" {
+		t.Errorf("%+v", c)
+	}
+	// They are expected there, and not there yet.
+	b = newBed(t, "two-gpus", nil)
+	b.Inventory.Libraries = nil
+	b.Host.Driver = discover.DirTree(filepath.Join(b.dir, "run/nvidia/driver"))
+	if c := find(b.examine(t), "driver-root-missing"); c == nil || c.Mend != nil {
+		t.Errorf("%+v", c)
+	}
+	b = newBed(t, "no-driver", nil)
+	b.Host.Driver = discover.DirTree(filepath.Join(b.dir, "run/nvidia/driver"))
+	if c := find(b.examine(t), "driver-not-loaded"); c == nil || c.Mend != nil || !strings.Contains(c.Advice, "driver container") {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestGPUsThatAreNotOnPCI(t *testing.T) {
+	for file, want := range map[string]string{"dev/dxg": "WSL", "proc/device-tree/compatible": "Tegra"} {
+		b := newBed(t, "no-gpu", func(dir string) { write(t, filepath.Join(dir, file), "nvidia,p3737-0000\x00nvidia,tegra234\x00") })
+		if _, err := b.Examine(t.Context()); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", file, err)
 		}
 	}
 }
@@ -153,14 +211,18 @@ func TestGPUsOfVirtualMachinesAreNoComplaint(t *testing.T) {
 	if _, err := b.Examine(t.Context()); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "all 2 are set aside for virtual machines (vfio-pci)") {
 		t.Errorf("all of them: %v", err)
 	}
-	for driver, want := range map[string]string{"vfio-pci": "gpu-passthrough", "nouveau": "gpu-other-driver", "": "gpu-unbound"} {
+	for driver, want := range map[string]string{"vfio-pci": "note gpu-passthrough", "nouveau": "note gpu-other-driver", "": "warning gpu-unbound", "(override)": "note gpu-passthrough"} {
 		b := newBed(t, "two-gpus", func(dir string) {
+			if driver == "(override)" {
+				driver = ""
+				write(t, filepath.Join(dir, "sys/devices/pci0000:00/0000:43:00.0/driver_override"), "vfio-pci\n")
+			}
 			bind(t, dir, "0000:43:00.0", driver)
 			if err := os.RemoveAll(filepath.Join(dir, "proc/driver/nvidia/gpus/0000:43:00.0")); err != nil {
 				t.Fatal(err)
 			}
 		})
-		if list := b.gpus(); len(list) != 1 || list[0].ID != want {
+		if list := b.gpus(); len(list) != 1 || string(list[0].Severity)+" "+list[0].ID != want {
 			t.Errorf("one of them bound to %q: %+v, want %s", driver, list, want)
 		}
 	}
@@ -227,6 +289,22 @@ func TestHybridControlGroupsAndHowToEndThem(t *testing.T) {
 	}
 }
 
+// A hierarchy of version 1 beside version 2 does no harm: VPN programs mount net_cls so.
+func TestControlGroupsOfVersion2WithAnotherHierarchy(t *testing.T) {
+	b := newBed(t, "two-gpus", func(dir string) {
+		write(t, filepath.Join(dir, "proc/7/mountinfo"), "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n31 23 0:27 / /run/net_cls rw - cgroup cgroup rw,net_cls\n")
+		write(t, filepath.Join(dir, "sys/fs/cgroup/cgroup.controllers"), "cpu memory\n")
+		if err := os.Symlink("7", filepath.Join(dir, "proc/self")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	b.Host.Proc.Path = filepath.Join(b.dir, "proc")
+	b.programs = []string{"crun", "update-grub"}
+	if list := b.cgroups(); len(list) > 0 {
+		t.Errorf("%+v", list)
+	}
+}
+
 func TestSELinuxKnowsSeveralBooleans(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -245,8 +323,13 @@ func TestSELinuxKnowsSeveralBooleans(t *testing.T) {
 					write(t, filepath.Join(dir, "sys/fs/selinux", name), text)
 				}
 			})
+			b.Engines = []runtimes.Engine{{Name: runtimes.Docker, CDI: runtimes.On}}
+			if list := b.seLinux(); c.want != "" && (len(list) != 1 || list[0].Severity != Note) {
+				t.Errorf("with Docker alone, which confines nothing by itself: %+v", list)
+			}
+			b.Engines = append(b.Engines, runtimes.Engine{Name: runtimes.Podman, CDI: runtimes.Always})
 			list := b.seLinux()
-			if c.want == "" && len(list) > 0 || c.want != "" && (len(list) != 1 || list[0].Mend[0] != "setsebool -P "+c.want+"=true") {
+			if c.want == "" && len(list) > 0 || c.want != "" && (len(list) != 1 || list[0].Severity != Broken || list[0].Mend[0] != "setsebool -P "+c.want+"=true") {
 				t.Errorf("%+v", list)
 			}
 		})
@@ -289,6 +372,11 @@ func TestEngines(t *testing.T) {
 		{"that nobody uses", []runtimes.Engine{{Name: runtimes.Containerd, Version: "1.7.24", CDI: runtimes.Unused}}, nil, nil},
 		{"that do not answer", []runtimes.Engine{{Name: runtimes.Podman, CDI: runtimes.Unknown, Err: &runtimes.Error{Message: "no answer"}}}, nil, []string{"warning engine-unknown"}},
 		{"containerd for Docker only", []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.On}, {Name: runtimes.Containerd, Version: "1.7.24", CDI: runtimes.Off}}, []string{"nvidia-container-runtime-hook"}, []string{"note containerd-cri-off"}},
+		{"containerd too old, for Docker only", []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.On}, {Name: runtimes.Containerd, Version: "1.6.33", CDI: runtimes.None}}, []string{"nvidia-container-runtime-hook"}, []string{"note engine-without-cdi"}},
+		{"containerd for nerdctl", []runtimes.Engine{{Name: runtimes.Containerd, Version: "1.7.27", CDI: runtimes.Off}, {Name: runtimes.Nerdctl, Version: "2.1.2", CDI: runtimes.Always}}, nil, []string{"note containerd-cri-off"}},
+		{"buildah too old beside podman", []runtimes.Engine{{Name: runtimes.Podman, Version: "4.3.1", CDI: runtimes.Always}, {Name: runtimes.Buildah, Version: "1.28.2", CDI: runtimes.None}}, nil, []string{"note engine-without-cdi"}},
+		{"Docker 29.3 with NVIDIA's own hook", []runtimes.Engine{{Name: runtimes.Docker, Version: "29.3.0", CDI: runtimes.On}}, []string{"nvidia-container-runtime-hook"}, []string{"note docker-gpus-legacy"}},
+		{"a configuration with a mistake", []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.Unknown, Err: &runtimes.Error{File: "/etc/docker/daemon.json", Line: 3, Column: 1}}}, nil, []string{"broken engine-config-broken"}},
 		{"containerd for Kubernetes", []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.On}, {Name: runtimes.Containerd, Version: "1.7.24", CDI: runtimes.Off}}, []string{"kubelet", "nvidia-container-runtime-hook"}, []string{"broken engine-cdi-off"}},
 		{"containerd alone", []runtimes.Engine{{Name: runtimes.Containerd, Version: "1.7.24", CDI: runtimes.Off}}, nil, []string{"broken engine-cdi-off"}},
 		{"too old for CDI", []runtimes.Engine{{Name: runtimes.CRIO, Version: "1.22.0", CDI: runtimes.None}}, nil, []string{"warning engine-without-cdi"}},
@@ -307,6 +395,62 @@ func TestEngines(t *testing.T) {
 				t.Errorf("%v, want %v", got, c.want)
 			}
 		})
+	}
+}
+
+// The daemon that runs has the last word, where it tells.
+func TestDaemonThatRunsDecides(t *testing.T) {
+	for _, c := range []struct {
+		file   runtimes.State
+		daemon string
+		want   string
+	}{
+		{runtimes.Off, `["/etc/cdi"]`, ""}, {runtimes.Off, "null", "engine-cdi-off"}, {runtimes.On, "null", "engine-needs-restart"}, {runtimes.On, `["/etc/cdi"]`, ""},
+		{runtimes.Off, "an old client", "engine-cdi-off"}, {runtimes.On, "an old client", ""},
+	} {
+		b := newBed(t, "two-gpus", nil)
+		b.Engines, b.programs = []runtimes.Engine{{Name: runtimes.Docker, Version: "26.1.4", CDI: c.file, Service: "docker.service"}}, []string{"docker", "nvidia-container-runtime-hook"}
+		b.Run = func(context.Context, string, ...string) ([]byte, error) { return []byte(c.daemon), nil }
+		list, got := b.engines(t.Context()), ""
+		if len(list) > 0 {
+			got = list[0].ID
+		}
+		if got != c.want {
+			t.Errorf("file %s, daemon %s: %q, want %q", c.file, c.daemon, got, c.want)
+		}
+	}
+}
+
+func TestNamesThatEnginesDoNotKnow(t *testing.T) {
+	const device = "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: \"0\", containerEdits: {env: [A=b]}}]\n"
+	b := newBed(t, "two-gpus", func(dir string) {
+		write(t, filepath.Join(dir, "etc/cdi/nvidia.yaml"), device)
+		write(t, filepath.Join(dir, "etc/cdi/a b; c.yaml"), device)
+		write(t, filepath.Join(dir, "opt/cdi/vendor.yaml"), strings.ReplaceAll(device, "nvidia.com/gpu", "vendor.com/dev"))
+	})
+	// Never is it our own spec that has to go, and names are quoted.
+	if c := b.Resolves("0"); c == nil || c.ID != "device-conflict" || c.Mend[0] != "mv '"+b.dir+"/etc/cdi/a b; c.yaml' '"+b.dir+"/etc/cdi/a b; c.yaml.disabled'" {
+		t.Errorf("%+v", c)
+	}
+	if c := b.Resolves("vendor.com/dev=0"); c == nil || c.ID != "device-unknown" {
+		t.Errorf("%+v", c)
+	}
+	b.Engines = []runtimes.Engine{{Name: runtimes.Docker, CDI: runtimes.On, SpecDirs: []string{b.SpecDirs[0], filepath.Join(b.dir, "opt/cdi")}}}
+	if c := b.Resolves("vendor.com/dev=0"); c != nil {
+		t.Errorf("of a directory that only Docker reads: %+v", c)
+	}
+}
+
+// A spec of others in our directory must go before ours comes: two would take each
+// other's devices away.
+func TestForeignSpecInTheSameDirectory(t *testing.T) {
+	b := newBed(t, "two-gpus", func(dir string) {
+		write(t, filepath.Join(dir, "etc/cdi/other.yaml"), "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: \"0\", containerEdits: {env: [A=b]}}]\n")
+	})
+	b.Now, b.Truth = &specs.Spec{Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0"}}}, &spec.Truth{Kind: "nvidia.com/gpu"}
+	list := append(b.spec(false), b.neighbours(t.Context())...)
+	if len(list) != 1 || list[0].ID != "spec-foreign" || list[0].Safe || len(list[0].Mend) != 2 || !strings.HasPrefix(list[0].Mend[0], "mv ") {
+		t.Errorf("%+v", list)
 	}
 }
 
@@ -333,14 +477,5 @@ func TestWorstComesFirst(t *testing.T) {
 		if got := some([]string{"a", "b", "c", "d", "e", "f"}[:n]); got != want {
 			t.Errorf("%d of them: %q, want %q", n, got, want)
 		}
-	}
-}
-
-func TestCommandOfAnHostProgramFails(t *testing.T) {
-	if _, err := Command(t.Context(), "sh", "-c", "echo no >&2; exit 3"); err == nil || !strings.Contains(err.Error(), "exit status 3: no") {
-		t.Errorf("%v", err)
-	}
-	if out, err := Command(t.Context(), "echo", "yes"); err != nil || out != "yes\n" {
-		t.Errorf("%q, %v", out, err)
 	}
 }

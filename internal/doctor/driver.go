@@ -1,10 +1,15 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
+
+	"al.essio.dev/pkg/shellescape"
 
 	"github.com/cdigen/cdigen/discover"
 )
@@ -18,45 +23,105 @@ func (p *Patient) driver() (list []Complaint, sick bool, err error) {
 		return nil, false, fmt.Errorf("look at the PCI bus: %w", err)
 	}
 	ours := slices.DeleteFunc(slices.Clone(onBus), func(g discover.PCIGPU) bool { return g.Passthrough() })
-	version := p.Host.Proc.HostPath("driver/nvidia/version")
 	switch {
 	case inv.Driver.Version == "" && len(ours) > 0:
-		return p.notLoaded(ours), true, nil
+		return []Complaint{p.notLoaded(ours)}, true, nil
 	case inv.Driver.Version == "" && len(onBus) > 0:
 		return nil, true, fmt.Errorf("%w for containers: all %d are set aside for virtual machines (%s)", ErrNoGPU, len(onBus), onBus[0].Driver)
+	case inv.Driver.Version == "" && p.exists("dev/dxg"):
+		return nil, true, fmt.Errorf("%w that cdigen can use: GPUs of Windows (/dev/dxg, WSL) are not supported", ErrNoGPU)
+	case inv.Driver.Version == "" && p.tegra():
+		return nil, true, fmt.Errorf("%w that cdigen can use: those of Tegra systems (Jetson) are not supported", ErrNoGPU)
 	case inv.Driver.Version == "":
 		return nil, true, fmt.Errorf("%w in this machine: none of its %d PCI devices is one", ErrNoGPU, devices)
 	case len(inv.GPUs) == 0 && len(ours) == 0:
 		return nil, true, fmt.Errorf("%w in this machine, though the driver %s is loaded", ErrNoGPU, inv.Driver.Version)
-	}
-	if hasCUDA(inv) {
+	case hasCUDA(inv):
 		return nil, false, nil
 	}
-	if others := inv.Driver.OtherVersions; len(others) > 0 {
-		return []Complaint{{
-			ID: "driver-mismatch", Severity: Broken,
-			Message:  fmt.Sprintf("The loaded kernel module is of driver %s, the installed libraries are of %s: no GPU program starts.", inv.Driver.Version, strings.Join(others, ", ")),
-			Evidence: version + ", and libraries below " + p.Host.Driver.Path,
-			Mend:     []string{"systemctl reboot"},
-			Advice:   "Without a reboot: stop what uses the GPUs, then unload and load the nvidia modules.",
-		}}, true, nil
-	}
-	command, advice := p.install()
-	return []Complaint{{
-		ID: "driver-libraries-missing", Severity: Broken,
-		Message:  fmt.Sprintf("The kernel module of driver %s is loaded, but its libraries are not installed: no CUDA program starts.", inv.Driver.Version),
-		Evidence: "no libcuda.so." + inv.Driver.Version + " below " + p.Host.Driver.Path,
-		Mend:     command,
-		Advice:   advice + " Libraries in an unusual place are named with --library-search-path or --driver-root.",
-	}}, true, nil
+	return []Complaint{p.noLibraries()}, true, nil
+}
+
+// tegra says whether the machine is one of NVIDIA's own systems on a chip.
+func (p *Patient) tegra() bool {
+	data, err := p.Host.Proc.ReadFile("device-tree/compatible")
+	return err == nil && strings.Contains(string(data), "nvidia,tegra")
 }
 
 func hasCUDA(inv *discover.Inventory) bool {
 	return slices.ContainsFunc(inv.Libraries, func(l discover.Library) bool { return l.SONAME == "libcuda.so.1" })
 }
 
+// driverRoots are where drivers are that come in containers: the GPU operator's, and
+// that of Google's Kubernetes nodes.
+var driverRoots = []string{"/run/nvidia/driver", "/home/kubernetes/bin/nvidia"}
+
+// noLibraries is the complaint about a kernel module whose libraries are not there.
+func (p *Patient) noLibraries() Complaint {
+	version, below := p.Inventory.Driver.Version, p.Host.Driver.Path
+	where := p.Host.Proc.HostPath("driver/nvidia/version") + ", and no libcuda.so." + version + " below " + below
+	if !p.isThere(p.Host.Driver) {
+		return Complaint{
+			ID: "driver-root-missing", Severity: Broken,
+			Message:  "There is no " + below + ", which the driver's libraries are to be below: no spec can be made.",
+			Evidence: where,
+			Advice:   "A driver container mounts it when it is ready (kubectl get pods -n gpu-operator). Else --driver-root is wrong, or CDIGEN_DRIVER_ROOT in " + p.Settings + ".",
+		}
+	}
+	if root := p.otherRoot(); root != "" {
+		c := Complaint{
+			ID: "driver-root", Severity: Broken,
+			Message:  fmt.Sprintf("The driver's libraries are below %s, not below %s: no spec can be made without saying so.", root, below),
+			Evidence: where,
+		}
+		if p.Settings != "" {
+			c.Mend = append(c.Mend, appending("CDIGEN_DRIVER_ROOT="+root, p.Settings))
+		}
+		c.Mend = append(c.Mend, p.Cdigen("generate", "--driver-root="+root))
+		c.Advice = "A cdigen.service that runs has to be restarted then."
+		return c
+	}
+	if others := p.Inventory.Driver.OtherVersions; len(others) > 0 {
+		return Complaint{
+			ID: "driver-mismatch", Severity: Broken,
+			Message:  fmt.Sprintf("The loaded kernel module is of driver %s, the installed libraries are of %s: no GPU program starts.", version, strings.Join(others, ", ")),
+			Evidence: where,
+			Mend:     []string{"systemctl reboot"},
+			Advice:   "Without a reboot: stop what uses the GPUs, then unload and load the nvidia modules.",
+		}
+	}
+	c := Complaint{
+		ID: "driver-libraries-missing", Severity: Broken,
+		Message:  fmt.Sprintf("The kernel module of driver %s is loaded, but its libraries are not installed: no CUDA program starts.", version),
+		Evidence: where,
+	}
+	c.Mend, c.Advice = p.install()
+	c.Advice = strings.TrimSpace(c.Advice + " Libraries in an unusual place are named with --library-search-path or --driver-root.")
+	return c
+}
+
+// isThere says whether the root of a tree exists.
+func (p *Patient) isThere(t discover.Tree) bool {
+	_, err := t.Stat(".")
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// otherRoot is where a driver container has the libraries of the loaded driver; empty
+// for nowhere.
+func (p *Patient) otherRoot() string {
+	name := "libcuda.so." + p.Inventory.Driver.Version
+	for _, root := range driverRoots {
+		for _, dir := range []string{"usr/lib/" + discover.Triplet(p.Host.Arch), "usr/lib64", "lib64"} {
+			if root != p.Host.Driver.Path && p.exists(path.Join(root, dir, name)) {
+				return root
+			}
+		}
+	}
+	return ""
+}
+
 // notLoaded says how to get a driver for GPUs that have none of NVIDIA's.
-func (p *Patient) notLoaded(onBus []discover.PCIGPU) []Complaint {
+func (p *Patient) notLoaded(onBus []discover.PCIGPU) Complaint {
 	c := Complaint{
 		ID: "driver-not-loaded", Severity: Broken,
 		Message:  fmt.Sprintf("The NVIDIA kernel module is not loaded: %s cannot be used.", count(len(onBus), "GPU")),
@@ -71,15 +136,20 @@ func (p *Patient) notLoaded(onBus []discover.PCIGPU) []Complaint {
 	}
 	installed := p.moduleInstalled()
 	switch {
+	case p.Host.Driver.Path != "/":
+		c.Advice = fmt.Sprintf("The driver is expected below %s: what mounts it there, such as a driver container, loads the module (kubectl get pods -n gpu-operator).", p.Host.Driver.Path)
 	case installed && other == "":
 		c.Mend, c.Safe = []string{p.Cdigen("system", "create-device-nodes", "--load-kernel-modules")}, true
 	case installed:
 		// A driver that has the screen cannot be unloaded: the next boot needs to
 		// know better.
-		c.Mend = []string{fmt.Sprintf("sh -c 'echo blacklist %s >/etc/modprobe.d/cdigen-%[1]s.conf'", other)}
-		if p.has("update-initramfs") {
+		c.Mend = []string{line("sh", "-c", "echo blacklist "+shellescape.Quote(other)+" >/etc/modprobe.d/cdigen-blacklist.conf")}
+		switch {
+		case p.imageBased():
+			c.Mend = []string{line("rpm-ostree", "kargs", "--append=rd.driver.blacklist="+other, "--append=modprobe.blacklist="+other)}
+		case p.has("update-initramfs"):
 			c.Mend = append(c.Mend, "update-initramfs -u")
-		} else if p.has("dracut") {
+		case p.has("dracut"):
 			c.Mend = append(c.Mend, "dracut --force")
 		}
 		c.Mend = append(c.Mend, "systemctl reboot")
@@ -89,8 +159,12 @@ func (p *Patient) notLoaded(onBus []discover.PCIGPU) []Complaint {
 			c.Mend = append(c.Mend, "systemctl reboot")
 		}
 	}
-	return []Complaint{c}
+	return c
 }
+
+// imageBased says whether the system is an image of ostree's, which package managers do
+// not change.
+func (p *Patient) imageBased() bool { return p.exists("run/ostree-booted") }
 
 // moduleLine is the line of a kernel module of NVIDIA's in modules.dep, under the
 // names that distributions give it.
@@ -111,47 +185,35 @@ func (p *Patient) moduleInstalled() bool {
 	return false
 }
 
-// installers are the commands by which distributions install NVIDIA's driver, by
-// the IDs of os-release(5).
-var installers = []struct {
-	id      string
-	command string
-	advice  string
-}{
-	{"ubuntu", "ubuntu-drivers install", ""},
-	{"debian", "apt-get install nvidia-driver", "It is in Debian's component non-free."},
-	{"fedora", "dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda", "The packages are RPM Fusion's (nonfree)."},
-	{"rhel", "dnf install nvidia-open", "The packages are in NVIDIA's CUDA repository."},
-	{"arch", "pacman -S nvidia-open nvidia-utils", ""},
-	{"suse", "zypper install nvidia-open-driver-G06-signed-cuda-kmp-default nvidia-compute-utils-G06", "The packages are in NVIDIA's repository for SUSE."},
-}
+// guide is where NVIDIA says how its driver is installed on each distribution.
+const guide = "Install NVIDIA's driver as the distribution documents it, or as docs.nvidia.com/datacenter/tesla/driver-installation-guide does."
 
-// install is how the driver is installed here.
-func (p *Patient) install() (command []string, advice string) {
-	const general = "Install NVIDIA's driver as the distribution documents it."
+// install is how the driver is installed here, where that is one command that is sure
+// to be right; else what to read.
+func (p *Patient) install() (commands []string, advice string) {
+	if p.imageBased() {
+		return nil, "This system is an image: use one that has NVIDIA's driver in it, or layer the driver with rpm-ostree as the distribution documents it."
+	}
 	data, err := p.Root.ReadFile("etc/os-release")
 	if err != nil {
-		return nil, general
+		return nil, guide
 	}
-	var ids []string
+	release := map[string]string{}
 	for line := range strings.Lines(string(data)) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		value = strings.Trim(value, `"'`)
-		switch key {
-		case "ID":
-			ids = append([]string{value}, ids...)
-		case "ID_LIKE":
-			ids = append(ids, strings.Fields(value)...)
-		}
+		release[key] = strings.Trim(value, `"'`)
 	}
-	for _, id := range ids {
-		for _, i := range installers {
-			if id == i.id || id == "opensuse" && i.id == "suse" {
-				return []string{i.command}, i.advice
-			}
-		}
+	switch id, like := release["ID"], strings.Fields(release["ID_LIKE"]); {
+	case id == "ubuntu" || slices.Contains(like, "ubuntu"):
+		return []string{"ubuntu-drivers install"}, ""
+	case id == "debian":
+		return []string{line("apt-get", "install", "linux-headers-"+p.Host.Arch, "nvidia-driver")}, "It is in Debian's component non-free, which the list of sources must have."
+	case id == "fedora":
+		return []string{"dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda", "akmods --force"}, "The packages are in RPM Fusion's nonfree repository, which must be enabled."
+	case id == "arch":
+		return []string{"pacman -S nvidia-open nvidia-utils"}, "GPUs before Turing need another package than nvidia-open."
 	}
-	return nil, general
+	return nil, guide
 }
 
 // gpus looks at the GPUs that the driver should have, and at their MIG devices.
@@ -161,31 +223,8 @@ func (p *Patient) gpus() (list []Complaint) {
 		return nil // told by driver
 	}
 	for _, g := range onBus {
-		known := slices.ContainsFunc(p.Inventory.GPUs, func(have discover.GPU) bool { return have.PCI == g.PCI })
-		where := p.Host.Sys.HostPath("bus/pci/devices/" + g.PCI)
-		switch {
-		case known:
-		case g.Passthrough():
-			list = append(list, Complaint{
-				ID: "gpu-passthrough", Severity: Note,
-				Message:  fmt.Sprintf("The GPU %s is set aside for a virtual machine; containers cannot have it.", g.PCI),
-				Evidence: fmt.Sprintf("%s is bound to %s", where, g.Driver),
-			})
-		case g.Driver == "":
-			list = append(list, Complaint{
-				ID: "gpu-unbound", Severity: Warning,
-				Message:  fmt.Sprintf("No kernel driver has the GPU %s: containers do not get it.", g.PCI),
-				Evidence: where + " has no driver",
-				Mend:     []string{fmt.Sprintf("sh -c 'echo %s >/sys/bus/pci/drivers/nvidia/bind'", g.PCI)},
-				Safe:     true,
-				Advice:   "The kernel log says why the driver did not take it: dmesg | grep NVRM",
-			})
-		default:
-			list = append(list, Complaint{
-				ID: "gpu-other-driver", Severity: Warning,
-				Message:  fmt.Sprintf("The kernel driver %s has the GPU %s: containers do not get it.", g.Driver, g.PCI),
-				Evidence: fmt.Sprintf("%s is bound to %s", where, g.Driver),
-			})
+		if !slices.ContainsFunc(p.Inventory.GPUs, func(have discover.GPU) bool { return have.PCI == g.PCI }) {
+			list = append(list, p.withoutDriver(&g))
 		}
 	}
 	for i := range p.Inventory.GPUs {
@@ -212,6 +251,45 @@ func (p *Patient) gpus() (list []Complaint) {
 	return list
 }
 
+// withoutDriver is what there is to say of a GPU that NVIDIA's driver has not.
+func (p *Patient) withoutDriver(g *discover.PCIGPU) Complaint {
+	device := "bus/pci/devices/" + g.PCI
+	where := p.Host.Sys.HostPath(device)
+	override, _ := p.Host.Sys.ReadFile(device + "/driver_override")
+	reserved := strings.TrimSpace(string(override))
+	if reserved == "(null)" || reserved == "nvidia" {
+		reserved = ""
+	}
+	switch {
+	case g.Passthrough():
+		return Complaint{
+			ID: "gpu-passthrough", Severity: Note,
+			Message:  fmt.Sprintf("The GPU %s is set aside for a virtual machine; containers cannot have it.", g.PCI),
+			Evidence: fmt.Sprintf("%s is bound to %s", where, g.Driver),
+		}
+	case g.Driver == "" && reserved != "":
+		return Complaint{
+			ID: "gpu-passthrough", Severity: Note,
+			Message:  fmt.Sprintf("The GPU %s is reserved for the kernel driver %s; containers cannot have it.", g.PCI, reserved),
+			Evidence: fmt.Sprintf("%s/driver_override: %s", where, reserved),
+		}
+	case g.Driver == "":
+		return Complaint{
+			ID: "gpu-unbound", Severity: Warning,
+			Message:  fmt.Sprintf("No kernel driver has the GPU %s: containers do not get it.", g.PCI),
+			Evidence: where + " has no driver",
+			Mend:     []string{line("sh", "-c", "echo "+g.PCI+" >/sys/bus/pci/drivers/nvidia/bind")},
+			Advice:   "The kernel log says why the driver did not take it: dmesg | grep NVRM.",
+		}
+	}
+	// NVIDIA's driver has others: this one may be too old for it, or left to a screen.
+	return Complaint{
+		ID: "gpu-other-driver", Severity: Note,
+		Message:  fmt.Sprintf("The kernel driver %s has the GPU %s: containers do not get it.", g.Driver, g.PCI),
+		Evidence: fmt.Sprintf("%s is bound to %s", where, g.Driver),
+	}
+}
+
 // findings are what discovery found gravely wanting and no other check speaks of.
 func (p *Patient) findings(told []Complaint) (list []Complaint) {
 	for _, f := range p.Inventory.Findings {
@@ -230,7 +308,8 @@ func (p *Patient) findings(told []Complaint) (list []Complaint) {
 		}
 		list = append(list, Complaint{
 			ID: f.Module + "-" + string(f.Severity), Severity: severity,
-			Message: fmt.Sprintf("%s: %s.", f.Subject, strings.TrimSuffix(f.Message, ".")), Evidence: "cdigen info --report", Mend: nil,
+			Message:  f.Subject + ": " + strings.TrimSuffix(f.Message, ".") + ".",
+			Evidence: "a finding of discovery, which cdigen info --report tells too",
 		})
 	}
 	return list

@@ -2,16 +2,17 @@ package doctor
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/mod/semver"
-	"tags.cncf.io/container-device-interface/pkg/cdi"
 
 	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/spec"
 )
 
 // switchable are the engines that cdigen runtime knows how to set up.
@@ -34,9 +35,11 @@ func (p *Patient) engines(ctx context.Context) (list []Complaint) {
 	return list
 }
 
-// engine stops at the first thing wrong: without CDI its directories do not matter.
-func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
-	name := strings.TrimSpace(string(e.Name) + " " + e.Version)
+// enable is the command that sets an engine up.
+func (p *Patient) enable(e *runtimes.Engine) []string {
+	if !slices.Contains(switchable, e.Name) {
+		return nil
+	}
 	args := []string{"runtime", "enable", string(e.Name)}
 	if e.Service != "" {
 		args = append(args, "--restart")
@@ -44,10 +47,12 @@ func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
 	if dir := filepath.Dir(p.Spec); dir != filepath.Dir(defaultSpec) {
 		args = append(args, "--spec-dir="+dir)
 	}
-	enable := []string{p.Cdigen(args...)}
-	if !slices.Contains(switchable, e.Name) {
-		enable = nil
-	}
+	return []string{p.Cdigen(args...)}
+}
+
+// engine stops at the first thing wrong: without CDI its directories do not matter.
+func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
+	name := strings.TrimSpace(string(e.Name) + " " + e.Version)
 	switch {
 	case e.Err != nil && e.Err.File == "":
 		return []Complaint{{
@@ -56,42 +61,35 @@ func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
 			Evidence: e.Err.Error(),
 		}}
 	case e.Err != nil:
-		return []Complaint{{
+		c := Complaint{
 			ID: "engine-config-broken", Severity: Broken,
 			Message:  fmt.Sprintf("The configuration of %s cannot be read: it does not start, or not as it was meant to.", name),
 			Evidence: e.Err.Error(),
-		}}
-	case e.CDI == runtimes.None:
-		c := Complaint{
-			ID: "engine-without-cdi", Severity: Warning,
-			Message:  name + " is too old for CDI: it cannot use the spec.",
-			Evidence: e.Program + " --version",
-			Advice:   "Install a newer version; until then, give a container plain arguments.",
 		}
-		if e.Name == runtimes.Docker || e.Name == runtimes.Podman {
-			c.Own, c.Mend = true, []string{p.Cdigen("inject", "--format", string(e.Name)+"-args", "all")}
+		if e.Err.Line > 0 {
+			c.Mend = []string{fmt.Sprintf("${EDITOR:-vi} +%d %s", e.Err.Line, shellescape.Quote(e.Err.File))}
 		}
 		return []Complaint{c}
+	case e.CDI == runtimes.None:
+		return []Complaint{p.withoutCDI(e, name)}
 	case e.CDI == runtimes.Unused:
 		return nil
-	case e.CDI == runtimes.Off && e.Name == runtimes.Containerd && !p.runsPods():
+	}
+	on := p.daemonHas(ctx, e)
+	if e.CDI == runtimes.Off && (on == nil || !*on) {
+		return []Complaint{p.cdiOff(e, name)}
+	}
+	if e.CDI != runtimes.Off && on != nil && !*on {
 		return []Complaint{{
-			ID: "containerd-cri-off", Severity: Note,
-			Message:  fmt.Sprintf("CDI is switched off in %s for Kubernetes; Docker and nerdctl do not need it there.", name),
-			Evidence: e.Switch,
-			Mend:     enable,
-		}}
-	case e.CDI == runtimes.Off:
-		return []Complaint{{
-			ID: "engine-cdi-off", Severity: Broken,
-			Message:  fmt.Sprintf("CDI is switched off in %s: it refuses the devices of every spec.", name),
-			Evidence: e.Switch,
-			Mend:     enable,
+			ID: "engine-needs-restart", Severity: Broken,
+			Message:  fmt.Sprintf("CDI is switched on in the configuration of %s, but not in the daemon that runs.", name),
+			Evidence: "docker info has no CDI spec directories",
+			Mend:     []string{"systemctl restart " + e.Service},
 			Advice:   restarts(e),
 		}}
 	}
 	var list []Complaint
-	if c := p.engineDirectories(e, name, enable); c != nil {
+	if c := p.engineDirectories(e, name); c != nil {
 		list = append(list, *c)
 	}
 	if c := p.engineVersion(ctx, e, name); c != nil {
@@ -100,10 +98,67 @@ func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
 	return list
 }
 
+// withoutCDI is the complaint about an engine that is too old. It is a mere note where
+// another engine does the work.
+func (p *Patient) withoutCDI(e *runtimes.Engine, name string) Complaint {
+	c := Complaint{
+		ID: "engine-without-cdi", Severity: Warning,
+		Message:  name + " is too old for CDI: it cannot use the spec.",
+		Evidence: e.Program + " --version",
+		Advice:   "Install a newer version.",
+	}
+	if e.Name == runtimes.Docker || e.Name == runtimes.Podman {
+		c.Own, c.Mend = true, []string{p.Cdigen("inject", "--format", string(e.Name)+"-args", "all")}
+		c.Advice = "Until a newer version is installed: give containers these arguments."
+	}
+	able := func(e runtimes.Engine) bool { return e.CDI == runtimes.Always || e.CDI == runtimes.On }
+	if e.Name == runtimes.Containerd && !p.runsPods() || e.Name == runtimes.Buildah && slices.ContainsFunc(p.Engines, able) {
+		c.Severity = Note
+	}
+	return c
+}
+
+// cdiOff is the complaint about an engine in which CDI is switched off.
+func (p *Patient) cdiOff(e *runtimes.Engine, name string) Complaint {
+	if e.Name == runtimes.Containerd && !p.runsPods() {
+		return Complaint{
+			ID: "containerd-cri-off", Severity: Note,
+			Message:  fmt.Sprintf("CDI is switched off in %s for Kubernetes; Docker and nerdctl do not need it there.", name),
+			Evidence: e.Switch,
+			Mend:     p.enable(e),
+		}
+	}
+	return Complaint{
+		ID: "engine-cdi-off", Severity: Broken,
+		Message:  fmt.Sprintf("CDI is switched off in %s: it refuses the devices of every spec.", name),
+		Evidence: e.Switch,
+		Mend:     p.enable(e),
+		Advice:   restarts(e),
+	}
+}
+
+// daemonHas says whether CDI is on in the daemon that runs, which may have been given
+// other settings than its file, or older ones; nil where it does not tell. Docker does
+// from 25.0 on.
+func (p *Patient) daemonHas(ctx context.Context, e *runtimes.Engine) *bool {
+	if e.Name != runtimes.Docker || !p.has("docker") {
+		return nil
+	}
+	out, err := p.run(ctx, "docker", "info", "--format", "{{json .CDISpecDirs}}")
+	var dirs []string
+	if err != nil || json.Unmarshal([]byte(out), &dirs) != nil {
+		return nil
+	}
+	has := len(dirs) > 0
+	return &has
+}
+
 // runsPods says whether containerd may be Kubernetes' engine, and not merely what
-// Docker stands on.
+// Docker or nerdctl stands on.
 func (p *Patient) runsPods() bool {
-	return p.has("kubelet") || p.has("crictl") || !slices.ContainsFunc(p.Engines, func(e runtimes.Engine) bool { return e.Name == runtimes.Docker })
+	return p.has("kubelet") || p.has("crictl") || !slices.ContainsFunc(p.Engines, func(e runtimes.Engine) bool {
+		return e.Name == runtimes.Docker || e.Name == runtimes.Nerdctl
+	})
 }
 
 // restarts warns of what restarting an engine does.
@@ -115,7 +170,7 @@ func restarts(e *runtimes.Engine) string {
 }
 
 // engineDirectories looks whether an engine reads the directory of the spec.
-func (p *Patient) engineDirectories(e *runtimes.Engine, name string, enable []string) *Complaint {
+func (p *Patient) engineDirectories(e *runtimes.Engine, name string) *Complaint {
 	dir := filepath.Dir(p.Spec)
 	if len(e.SpecDirs) == 0 || slices.ContainsFunc(e.SpecDirs, func(d string) bool { return samePath(d, dir) }) {
 		return nil
@@ -124,7 +179,7 @@ func (p *Patient) engineDirectories(e *runtimes.Engine, name string, enable []st
 		ID: "engine-directories", Severity: Broken,
 		Message:  fmt.Sprintf("%s does not look for specs in %s.", name, dir),
 		Evidence: "it reads " + strings.Join(e.SpecDirs, ", "),
-		Mend:     enable,
+		Mend:     p.enable(e),
 		Advice:   restarts(e),
 	}
 }
@@ -147,24 +202,28 @@ func (p *Patient) engineVersion(ctx context.Context, e *runtimes.Engine, name st
 			lowest = v
 		}
 	}
-	if err := p.Older(lowest); err != nil {
+	lost, err := p.Older(lowest)
+	if err != nil {
 		c.Advice = fmt.Sprintf("Install a newer version of it: %v.", err)
 		return c
 	}
-	c.Safe = true
+	// What runs is asked to publish again too, or it would put the old one back.
 	if p.Settings != "" {
-		c.Mend = append(c.Mend, fmt.Sprintf("sh -c 'mkdir -p %s; echo CDIGEN_MAX_CDI_VERSION=%s >>%s'", path.Dir(p.Settings), lowest, p.Settings))
+		c.Mend = append(c.Mend, appending("CDIGEN_MAX_CDI_VERSION="+lowest, p.Settings))
 		if _, _, active := p.unit(ctx, watchUnit); active {
 			c.Mend = append(c.Mend, "systemctl restart "+watchUnit)
 		}
 	}
 	c.Mend = append(c.Mend, p.Cdigen("generate", "--max-cdi-version="+lowest))
+	if lost > 0 {
+		c.Advice = fmt.Sprintf("All engines lose %s then that begin with a digit, such as %s=0; UUIDs stay.", count(lost, "name"), p.Kind)
+	}
 	return c
 }
 
 // version is that of the published spec, or of the one that would be.
 func (p *Patient) version() string {
-	if s, err := cdi.ReadSpec(p.Spec, 0); err == nil {
+	if s, err := spec.Read(p.Spec); err == nil {
 		return s.Version
 	}
 	if p.Now != nil {
@@ -196,6 +255,13 @@ func (p *Patient) dockerGPUs(e *runtimes.Engine) []Complaint {
 	if p.has(hookProgram) {
 		return nil
 	}
+	if p.has("nvidia-container-runtime-hook") {
+		return []Complaint{{
+			ID: "docker-gpus-legacy", Severity: Note,
+			Message:  fmt.Sprintf("docker run --gpus uses NVIDIA's own hook and not CDI in Docker %s, for want of a program named %s.", e.Version, hookProgram),
+			Evidence: "no " + hookProgram + " in PATH, but nvidia-container-runtime-hook",
+		}}
+	}
 	c := Complaint{
 		ID: "docker-gpus", Severity: Warning,
 		Message:  fmt.Sprintf("docker run --gpus fails: Docker %s takes it for CDI only when a program named %s is in its PATH.", e.Version, hookProgram),
@@ -203,7 +269,7 @@ func (p *Patient) dockerGPUs(e *runtimes.Engine) []Complaint {
 		Advice:   fmt.Sprintf("docker run --device %s=all works without it.", p.Kind),
 	}
 	if hook, err := p.Find("cdigen-hook"); err == nil {
-		c.Mend = []string{fmt.Sprintf("ln -s %s /usr/local/bin/%s", hook, hookProgram), "systemctl restart docker.service"}
+		c.Mend = []string{line("ln", "-s", hook, "/usr/local/bin/"+hookProgram), "systemctl restart docker.service"}
 		c.Advice += " " + restarts(e)
 	}
 	return []Complaint{c}

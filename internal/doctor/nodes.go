@@ -1,13 +1,16 @@
 package doctor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
+
+	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/spec"
 )
 
 // optionalNodes are control nodes that CUDA does without.
@@ -28,10 +31,11 @@ func (p *Patient) nodes() (list []Complaint) {
 	if err != nil && expected == nil {
 		return append(list, Complaint{ID: "nodes-unknown", Severity: Warning, Message: "It cannot be said which device nodes there should be.", Evidence: err.Error(), Advice: "The driver's files in procfs are incomplete."})
 	}
+	published := p.publishedNodes()
 	var missing, wrong, closed []string
 	severity := Warning
 	for _, e := range expected {
-		serious := e.Kind == discover.GPUNode || e.Kind == discover.ControlNode && !slices.Contains(optionalNodes, e.Path) || forMIGDevice(&e)
+		serious := e.Kind == discover.GPUNode || e.Kind == discover.ControlNode && !slices.Contains(optionalNodes, e.Path) || e.Kind == discover.MIGNode || published[p.Host.Dev.HostPath(e.Path)]
 		info, err := p.Host.Dev.Lstat(e.Path)
 		major, minor, isNode := uint32(0), uint32(0), false
 		if err == nil {
@@ -59,7 +63,7 @@ func (p *Patient) nodes() (list []Complaint) {
 	if missing != nil {
 		list = append(list, Complaint{
 			ID: "node-missing", Severity: severity,
-			Message:  isOrAre(missing, "device node") + " missing: containers do not get what they are for.",
+			Message:  "Device nodes are missing: what needs them does not work in containers.",
 			Evidence: "there is no " + some(missing),
 			Mend:     []string{make}, Safe: true,
 		})
@@ -67,7 +71,7 @@ func (p *Patient) nodes() (list []Complaint) {
 	if wrong != nil {
 		list = append(list, Complaint{
 			ID: "node-wrong", Severity: Broken,
-			Message:  isOrAre(wrong, "device node") + " stale: who opens them opens another device, or none.",
+			Message:  "Device nodes are stale: programs open other devices through them, or none.",
 			Evidence: some(wrong),
 			Mend:     []string{make}, Safe: true,
 		})
@@ -75,7 +79,7 @@ func (p *Patient) nodes() (list []Complaint) {
 	if closed != nil {
 		list = append(list, Complaint{
 			ID: "node-mode", Severity: Warning,
-			Message:  isOrAre(closed, "device node") + " not open to all, as the driver wants it: rootless containers and users other than root fail.",
+			Message:  "Device nodes are not open to all, as the driver wants them: rootless containers and users other than root fail.",
 			Evidence: some(closed),
 			Mend:     []string{make}, Safe: true,
 		})
@@ -83,14 +87,22 @@ func (p *Patient) nodes() (list []Complaint) {
 	return list
 }
 
-// forMIGDevice says whether a node is an access capability of a MIG device.
-func forMIGDevice(e *discover.ExpectedNode) bool {
-	return e.Kind == discover.CapabilityNode && strings.Contains(e.Purpose, "GPU instance")
-}
-
-func isOrAre(list []string, noun string) string {
-	if len(list) == 1 {
-		return "1 " + noun + " is"
+// publishedNodes are the paths of the device nodes that the published spec names: without
+// one of them no container starts.
+func (p *Patient) publishedNodes() map[string]bool {
+	paths := map[string]bool{}
+	s, err := spec.Read(p.Spec)
+	if err != nil {
+		return paths
 	}
-	return fmt.Sprintf("%d %ss are", len(list), noun)
+	add := func(e specs.ContainerEdits) {
+		for _, n := range e.DeviceNodes {
+			paths[cmp.Or(n.HostPath, n.Path)] = true
+		}
+	}
+	add(s.ContainerEdits)
+	for _, d := range s.Devices {
+		add(d.ContainerEdits)
+	}
+	return paths
 }

@@ -32,8 +32,13 @@ func (p *Patient) spec(incomplete bool) (list []Complaint) {
 	}
 	if c := p.unreadable(); c != nil {
 		list = append(list, *c)
+		if _, err := os.ReadFile(p.Spec); errors.Is(err, fs.ErrPermission) {
+			return list // there is no more to see for whoever asks
+		}
 	}
-	faults := p.checkSpec(p.Spec)
+	faults := slices.DeleteFunc(p.Truth.Check(p.Spec), func(f spec.Fault) bool {
+		return incomplete && (f.Mend == spec.MakesNodes || f.Verdict == spec.Stale && f.Subject == "")
+	})
 	if len(faults) == 0 {
 		return list
 	}
@@ -53,11 +58,11 @@ func (p *Patient) spec(incomplete bool) (list []Complaint) {
 		c.Message = fmt.Sprintf("Engines cannot read %s: no container gets a GPU.", p.Spec)
 	case worst.Verdict == spec.Unusable:
 		c.ID, c.Severity = "spec-broken", Broken
-		c.Message = fmt.Sprintf("Containers do not start with %s: it names what the host has not.", p.Spec)
+		c.Message = fmt.Sprintf("Containers do not start with %s, or fail: something in it is not on the host.", p.Spec)
 	case worst.Subject != "":
 		c.ID, c.Severity = "spec-stale", Broken
 		c.Message = p.Spec + " was made for another driver than the loaded one: CUDA fails in containers."
-	case incomplete || p.Watcher != nil && p.Watcher.Condition == watch.Current:
+	case p.Watcher != nil && p.Watcher.Condition == watch.Current:
 		// The watcher knows its own settings; ours may be others.
 		return list
 	default:
@@ -71,15 +76,21 @@ func (p *Patient) spec(incomplete bool) (list []Complaint) {
 func (p *Patient) noSpec() []Complaint {
 	devices, _ := spec.Scan(p.SpecDirs)
 	for _, d := range devices {
-		if d.Availability == spec.Available && strings.HasPrefix(d.Name, p.Kind+"=") {
-			return []Complaint{{
-				ID: "spec-foreign", Severity: Warning,
-				Message:  fmt.Sprintf("The devices of %s come from a file that cdigen does not keep; it may be stale at any time.", p.Kind),
-				Evidence: d.File + " defines " + d.Name + "; there is no " + p.Spec,
-				Mend:     p.publish(),
-				Safe:     true,
-			}}
+		if d.Availability != spec.Available || !strings.HasPrefix(d.Name, p.Kind+"=") {
+			continue
 		}
+		c := Complaint{
+			ID: "spec-foreign", Severity: Warning,
+			Message:  fmt.Sprintf("The devices of %s come from a file that cdigen does not keep; it may be stale at any time.", p.Kind),
+			Evidence: d.File + " defines " + d.Name + "; there is no " + p.Spec,
+			Mend:     p.publish(),
+			Safe:     true,
+		}
+		if samePath(filepath.Dir(d.File), filepath.Dir(p.Spec)) {
+			// Two files of one directory would take each other's devices away.
+			c.Mend, c.Safe = append([]string{setAside(d.File)}, c.Mend...), false
+		}
+		return []Complaint{c}
 	}
 	return []Complaint{{
 		ID: "spec-missing", Severity: Broken,
@@ -93,7 +104,7 @@ func (p *Patient) noSpec() []Complaint {
 // unreadable is the complaint about a spec that only root can read: rootless engines
 // cannot.
 func (p *Patient) unreadable() *Complaint {
-	for _, at := range []string{p.Spec, filepath.Dir(p.Spec)} {
+	for _, at := range []string{filepath.Dir(p.Spec), p.Spec} {
 		info, err := os.Stat(at)
 		if err != nil {
 			continue
@@ -107,7 +118,7 @@ func (p *Patient) unreadable() *Complaint {
 				ID: "spec-unreadable", Severity: Warning,
 				Message:  fmt.Sprintf("Only root can read %s: rootless engines find no device.", at),
 				Evidence: fmt.Sprintf("%s has mode %#o", at, info.Mode().Perm()),
-				Mend:     []string{fmt.Sprintf("chmod %#o %s", want, at)},
+				Mend:     []string{line("chmod", fmt.Sprintf("%#o", want), at)},
 				Safe:     true,
 			}
 		}
@@ -125,7 +136,8 @@ func (p *Patient) neighbours(ctx context.Context) (list []Complaint) {
 			ID: "other-generator", Severity: Warning,
 			Message:  "NVIDIA's nvidia-cdi-refresh makes a spec of the same devices, which hides this one where it is stale.",
 			Evidence: strings.Join(refresh, " and ") + " enabled or active",
-			Mend:     []string{"systemctl disable --now " + strings.Join(refresh, " ")},
+			// An upgrade of its package enables them again, but does not unmask them.
+			Mend: []string{"systemctl mask --now " + strings.Join(refresh, " ")},
 		}
 		if p.exists(output) && !samePath(output, p.Spec) {
 			c.Mend = append(c.Mend, "rm "+output)
@@ -133,16 +145,10 @@ func (p *Patient) neighbours(ctx context.Context) (list []Complaint) {
 		}
 		list = append(list, c)
 	}
-	if p.Now != nil {
-		for _, f := range spec.Neighbours(p.Spec, p.Now, p.SpecDirs) {
-			if !f.Severity.Grave() || told[f.Subject] || told["/var"+f.Subject] {
-				continue
-			}
-			c := Complaint{ID: "spec-shadowed", Severity: Warning, Message: fmt.Sprintf("%s %s.", f.Subject, f.Message), Evidence: f.Subject, Mend: []string{setAside(f.Subject)}}
-			if filepath.Dir(f.Subject) == filepath.Dir(p.Spec) {
-				c.ID, c.Severity = "spec-conflict", Broken
-			}
-			list = append(list, c)
+	list = append(list, p.sharing(p.SpecDirs, "", told)...)
+	for _, e := range p.Engines {
+		if !sameDirectories(e.SpecDirs, p.SpecDirs) {
+			list = append(list, p.sharing(e.SpecDirs, strings.TrimSpace(string(e.Name)+" "+e.Version), told)...)
 		}
 	}
 	_, broken := spec.Scan(p.SpecDirs)
@@ -157,16 +163,46 @@ func (p *Patient) neighbours(ctx context.Context) (list []Complaint) {
 			Mend:     []string{setAside(b.File)},
 		}
 		if slices.Contains(p.SpecDirs, b.File) {
-			c.Mend, c.Severity = []string{"chmod 0755 " + b.File}, Broken
+			c.Mend, c.Severity = []string{line("chmod", "0755", b.File)}, Broken
+		}
+		if _, err := os.ReadDir(filepath.Dir(b.File)); errors.Is(err, fs.ErrPermission) {
+			continue // it is told that it is unreadable
 		}
 		list = append(list, c)
 	}
 	return list
 }
 
+// sharing are the complaints about other specs with the same devices in directories
+// that an engine reads; without its name all do. Files of which was told are left out.
+func (p *Patient) sharing(dirs []string, engine string, told map[string]bool) (list []Complaint) {
+	if _, err := os.Stat(p.Spec); p.Now == nil || err != nil {
+		return nil
+	}
+	for _, f := range spec.Neighbours(p.Spec, p.Now, dirs) {
+		if !f.Severity.Grave() || told[f.Subject] || told["/var"+f.Subject] {
+			continue
+		}
+		told[f.Subject] = true
+		c := Complaint{ID: "spec-shadowed", Severity: Warning, Message: f.Subject + " " + f.Message + ".", Evidence: f.Subject, Mend: []string{setAside(f.Subject)}}
+		if samePath(filepath.Dir(f.Subject), filepath.Dir(p.Spec)) {
+			c.ID, c.Severity = "spec-conflict", Broken
+		}
+		if engine != "" {
+			c.Message = "For " + engine + " " + c.Message
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+func sameDirectories(a, b []string) bool {
+	return len(a) == 0 || slices.EqualFunc(a, b, samePath)
+}
+
 // setAside takes a spec out of the way without deleting it: engines read .yaml and
 // .json only.
-func setAside(file string) string { return fmt.Sprintf("mv %s %[1]s.disabled", file) }
+func setAside(file string) string { return line("mv", file, file+".disabled") }
 
 // samePath says whether two paths are of one file, as below /run and /var/run.
 func samePath(a, b string) bool {
@@ -175,23 +211,41 @@ func samePath(a, b string) bool {
 	return path.Clean(a) == path.Clean(b) || err1 == nil && err2 == nil && os.SameFile(x, y)
 }
 
+// directories are those that any engine reads: the usual ones, and those that an engine
+// has been given besides.
+func (p *Patient) directories() []string {
+	dirs := slices.Clone(p.SpecDirs)
+	for _, e := range p.Engines {
+		for _, dir := range e.SpecDirs {
+			if !slices.ContainsFunc(dirs, func(have string) bool { return samePath(have, dir) }) {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	return dirs
+}
+
 // Resolves says for a device's name whether engines know it, and else why not. A
 // name without kind is of this kind.
 func (p *Patient) Resolves(name string) *Complaint {
 	if !strings.Contains(name, "=") {
 		name = p.Kind + "=" + name
 	}
-	devices, _ := spec.Scan(p.SpecDirs)
+	devices, _ := spec.Scan(p.directories())
 	var alike []string
 	kind, _, _ := strings.Cut(name, "=")
 	for _, d := range devices {
 		switch {
 		case d.Name == name && d.Availability == spec.Conflicting:
+			other := d.By
+			if samePath(other, p.Spec) {
+				other = d.File
+			}
 			return &Complaint{
 				ID: "device-conflict", Severity: Broken,
 				Message:  fmt.Sprintf("Two files define %s: engines take neither.", name),
 				Evidence: d.File + " and " + d.By,
-				Mend:     []string{setAside(d.By)},
+				Mend:     []string{setAside(other)},
 			}
 		case d.Name == name && d.Availability == spec.Available:
 			return nil
@@ -202,7 +256,7 @@ func (p *Patient) Resolves(name string) *Complaint {
 	c := &Complaint{
 		ID: "device-unknown", Severity: Broken,
 		Message:  fmt.Sprintf("No spec defines %s: engines call it unresolvable.", name),
-		Evidence: "the specs in " + strings.Join(p.SpecDirs, ", "),
+		Evidence: "the specs in " + strings.Join(p.directories(), ", "),
 		Mend:     []string{p.Cdigen("list")}, Own: true,
 		Advice: "No device of that kind is there.",
 	}

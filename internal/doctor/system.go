@@ -10,8 +10,10 @@ import (
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/mod/semver"
+	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/watch"
 )
 
@@ -43,39 +45,63 @@ func (p *Patient) seLinux() []Complaint {
 		}
 		off = append(off, boolean)
 	}
-	if off == nil {
+	if off == nil || p.labelled("container_file_t") {
 		return nil
 	}
-	return []Complaint{{
+	c := Complaint{
 		ID: "selinux-devices", Severity: Broken,
 		Message:  "SELinux keeps containers from opening the GPUs' nodes, unless they run with --security-opt label=disable.",
 		Evidence: fmt.Sprintf("%s is 1, %s off", p.Host.Sys.HostPath(dir+"/enforce"), strings.Join(off, " and ")),
 		Mend:     []string{"setsebool -P " + off[0] + "=true"},
-	}}
+	}
+	// These confine containers by themselves; Docker and containerd when they are told to.
+	if !slices.ContainsFunc(p.Engines, func(e runtimes.Engine) bool {
+		return e.Name == runtimes.Podman || e.Name == runtimes.Buildah || e.Name == runtimes.CRIO
+	}) {
+		c.Severity = Note
+		c.Message = "SELinux keeps containers that it confines from opening the GPUs' nodes (Docker's with selinux-enabled, containerd's with enable_selinux)."
+	}
+	return []Complaint{c}
 }
 
-// cgroups looks at how control groups are mounted.
+// labelled says whether SELinux has the GPUs' nodes for a type that containers may use
+// anyway.
+func (p *Patient) labelled(kind string) bool {
+	for _, n := range p.nvidiaNodes() {
+		label := make([]byte, 256)
+		size, err := unix.Lgetxattr(n.HostPath, "security.selinux", label)
+		if err != nil || !strings.Contains(string(label[:size]), ":"+kind+":") {
+			return false
+		}
+	}
+	return len(p.nvidiaNodes()) > 0
+}
+
+// cgroupRoot is where control groups are mounted (systemd's file-hierarchy(7)).
+const cgroupRoot = "/sys/fs/cgroup"
+
+// cgroups looks at how control groups are mounted. Where version 2 has the usual place
+// all is well, whatever else is mounted elsewhere.
 func (p *Patient) cgroups() (list []Complaint) {
 	mounts := p.cgroupMounts()
 	unified, devices := "", false
-	legacy := false
 	for _, m := range mounts {
-		switch m.FSType {
-		case "cgroup2":
+		switch {
+		case m.FSType == "cgroup2" && m.MountPoint == cgroupRoot:
+			return nil
+		case m.FSType == "cgroup2" && strings.HasPrefix(m.MountPoint, cgroupRoot+"/"):
 			unified = m.MountPoint
-		case "cgroup":
-			legacy = true
+		case m.FSType == "cgroup":
 			if _, ok := m.SuperOptions["devices"]; ok {
 				devices = true
 			}
 		}
 	}
-	if !legacy {
+	if !slices.ContainsFunc(mounts, func(m *procfs.MountInfo) bool { return m.FSType == "cgroup" }) {
 		return nil
 	}
 	if unified != "" && p.has("crun") {
-		name := strings.TrimPrefix(unified, "/sys/")
-		controllers, err := p.Host.Sys.ReadFile(name + "/cgroup.controllers")
+		controllers, err := p.Host.Sys.ReadFile(strings.TrimPrefix(unified, "/sys/") + "/cgroup.controllers")
 		if text := strings.TrimSpace(string(controllers)); err == nil && text != "" {
 			list = append(list, Complaint{
 				ID: "cgroup-hybrid", Severity: Broken,
@@ -91,8 +117,7 @@ func (p *Patient) cgroups() (list []Complaint) {
 			ID: "cgroup-devices", Severity: Warning,
 			Message:  "No device controller of control groups is mounted: a container that makes itself a node can open any GPU.",
 			Evidence: p.Host.Proc.HostPath("self/mountinfo") + " has control groups of version 1 without devices",
-			Mend:     []string{"mkdir -p /sys/fs/cgroup/devices", "mount -t cgroup -o devices cgroup /sys/fs/cgroup/devices"},
-			Safe:     true,
+			Mend:     []string{"mkdir -p " + cgroupRoot + "/devices", "mount -t cgroup -o devices cgroup " + cgroupRoot + "/devices"},
 		})
 	}
 	return list
@@ -100,11 +125,11 @@ func (p *Patient) cgroups() (list []Complaint) {
 
 // cgroupMounts are the mounted control groups.
 func (p *Patient) cgroupMounts() []*procfs.MountInfo {
-	list, err := procfs.NewFS(p.Host.Proc.Path)
+	proc, err := procfs.NewFS(p.Host.Proc.Path)
 	if err != nil {
 		return nil
 	}
-	self, err := list.Self()
+	self, err := proc.Self()
 	if err != nil {
 		return nil
 	}
@@ -123,7 +148,7 @@ func (p *Patient) kernelArgument(argument string) []string {
 		return []string{"grubby --update-kernel=ALL --args=" + argument, "systemctl reboot"}
 	case p.has("update-grub"):
 		return []string{
-			`sh -c 'echo "GRUB_CMDLINE_LINUX=\"\$GRUB_CMDLINE_LINUX ` + argument + `\"" >/etc/default/grub.d/cdigen.cfg'`,
+			`sh -c 'mkdir -p /etc/default/grub.d && echo "GRUB_CMDLINE_LINUX=\"\$GRUB_CMDLINE_LINUX ` + argument + `\"" >/etc/default/grub.d/cdigen.cfg'`,
 			"update-grub", "systemctl reboot",
 		}
 	}
@@ -145,8 +170,8 @@ func (p *Patient) unit(ctx context.Context, name string) (installed, enabled, ac
 		return false, false, false
 	}
 	// Both print their word and end with a status that says the same less clearly.
-	state, _ := p.Run(ctx, "systemctl", "is-enabled", name)
-	now, _ := p.Run(ctx, "systemctl", "is-active", name)
+	state, _ := p.run(ctx, "systemctl", "is-enabled", name)
+	now, _ := p.run(ctx, "systemctl", "is-active", name)
 	state, now = strings.TrimSpace(state), strings.TrimSpace(now)
 	installed = state != "" && state != "not-found"
 	return installed, strings.HasPrefix(state, "enabled") || state == "static" && now == "active", now == "active" || now == "activating" || now == "reloading"
@@ -223,9 +248,10 @@ func (p *Patient) charLinks(ctx context.Context) []Complaint {
 	}
 	var missing []string
 	for _, n := range p.nvidiaNodes() {
+		// Of the machine itself, wherever the nodes are: there systemd looks.
 		name := fmt.Sprintf("dev/char/%d:%d", n.Major, n.Minor)
-		real, err := p.Host.Dev.Resolve(name)
-		if err == nil && ("/"+real == n.Path || real == name) {
+		real, err := p.Root.Resolve(name)
+		if err == nil && ("/"+real == n.HostPath || real == name) {
 			continue
 		}
 		missing = append(missing, "/"+name)
@@ -250,7 +276,7 @@ func (p *Patient) programVersion(ctx context.Context, program string) string {
 	if !p.has(program) {
 		return ""
 	}
-	out, err := p.Run(ctx, program, "--version")
+	out, err := p.run(ctx, program, "--version")
 	if err != nil {
 		return ""
 	}

@@ -116,6 +116,7 @@ unpack() {
 	for deb in "$work"/debs/*.deb; do
 		# dpkg -x would make directories of the links.
 		dpkg-deb --fsys-tarfile "$deb" | tar -x -p --keep-directory-symlink -C "$root"
+		# shellcheck disable=SC2016 # for dpkg-deb
 		dpkg-deb -W --showformat '${Package}:${Architecture} ${Version}\n' "$deb" >>"$work/packages"
 	done
 	rm -rf "$root/usr/share/"{bash-completion,bug,doc,info,lintian,locale,man}
@@ -220,6 +221,7 @@ done
 [ -e "$keyring" ] || die "needs $keyring (package debian-archive-keyring)"
 [ "$(id -u)" = 0 ] || unshare --map-root-user true 2>/dev/null || die "needs root or user namespaces, to run programs in the roots"
 
+# shellcheck disable=SC2016 # for apt-get
 mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' |
 	grep -m1 -E '/debian/' || true)}
 [ -n "$mirror" ] || die "no Debian mirror among the sources of apt: set DEBIAN_MIRROR"

@@ -9,7 +9,7 @@ needed=(
 	podman:podman crun:crun runc:runc conmon:conmon newuidmap:uidmap
 	debootstrap:debootstrap strace:strace setpriv:util-linux
 	systemd-nspawn:systemd-container nsenter:util-linux pgrep:procps
-	busybox:busybox-static musl-gcc:musl-tools lxc-execute:lxc
+	busybox:busybox-static musl-gcc:musl-tools lxc-execute:lxc shellcheck:shellcheck
 )
 
 cannot() {

@@ -469,8 +469,8 @@ func (m *machine) testDoctor(t *testing.T) {
 	}{
 		{"watcher-not-running", func() { m.run("systemctl", "disable", "--now", "cdigen.service") }},
 		{"other-generator", func() {
-			m.write("/etc/systemd/system/nvidia-cdi-refresh.service", foreignService)
-			m.write("/etc/systemd/system/nvidia-cdi-refresh.path", foreignPath)
+			m.write("/usr/lib/systemd/system/nvidia-cdi-refresh.service", foreignService)
+			m.write("/usr/lib/systemd/system/nvidia-cdi-refresh.path", foreignPath)
 			m.run("systemctl", "daemon-reload")
 			m.run("systemctl", "enable", "--now", "nvidia-cdi-refresh.service", "nvidia-cdi-refresh.path")
 		}},

@@ -15,7 +15,7 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/internal/elfname"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/elfstub"
 )
 
 // libraries are those of simulated hosts, by architecture.
@@ -23,7 +23,7 @@ func libraries(t testing.TB) map[string][]byte {
 	t.Helper()
 	list := map[string][]byte{}
 	for _, arch := range []string{"amd64", "arm64", "386"} {
-		list[arch] = simhost.SharedObject(arch, "libGLX_nvidia.so.0", "libnvidia-glcore.so.550.54.15", "libnvidia-tls.so.550.54.15")
+		list[arch] = elfstub.SharedObject(arch, "libGLX_nvidia.so.0", "libnvidia-glcore.so.550.54.15", "libnvidia-tls.so.550.54.15")
 	}
 	return list
 }
@@ -103,7 +103,7 @@ func TestX32LibraryIsNotAMD64(t *testing.T) {
 func TestDamagedDynamicSectionIsAnError(t *testing.T) {
 	// The program header of PT_DYNAMIC is the second, and the dynamic section
 	// follows: two DT_NEEDED, DT_SONAME, DT_SYMTAB, DT_SYMENT, DT_STRTAB, DT_STRSZ.
-	const dynamic, entry = 64 + 2*56, 16
+	const dynamic, entry = 64 + 3*56, 16
 	for _, c := range []struct {
 		what  string
 		at    int
@@ -177,7 +177,7 @@ type failing struct{ err error }
 func (f failing) ReadAt([]byte, int64) (int, error) { return 0, f.err }
 
 func TestLibraryWithoutSONAME(t *testing.T) {
-	info, err := elfname.Read(bytes.NewReader(simhost.SharedObject("amd64", "")))
+	info, err := elfname.Read(bytes.NewReader(elfstub.SharedObject("amd64", "")))
 	if err != nil || info.SONAME != "" || info.Needed != nil {
 		t.Errorf("%+v, %v; want no names", info, err)
 	}

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/ldcache"
-	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 // What was read is written as it was, byte for byte.
@@ -75,7 +75,7 @@ func TestAddedEntriesMakeTheCacheOfLdconfig(t *testing.T) {
 	}
 	for _, l := range libraries {
 		file := filepath.Join(dir, l.dir, l.soname)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, simhost.SharedObject(l.arch, l.soname, l.needed), 0o755)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, elfstub.SharedObject(l.arch, l.soname, l.needed), 0o755)); err != nil {
 			t.Fatal(err)
 		}
 	}

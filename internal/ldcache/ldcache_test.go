@@ -13,8 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/ldcache"
-	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 // sample is a cache that ldconfig of glibc 2.36 wrote of one directory, in the
@@ -103,7 +103,7 @@ func TestWhatLdconfigWritesIsReadAsItReadsIt(t *testing.T) {
 	} {
 		data := []byte("text")
 		if arch != "" {
-			data = simhost.SharedObject(arch, filepath.Base(name), "libc.so.6")
+			data = elfstub.SharedObject(arch, filepath.Base(name), "libc.so.6")
 		}
 		name = filepath.Join(dir, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, data, 0o755)); err != nil {

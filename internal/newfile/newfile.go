@@ -3,11 +3,14 @@
 package newfile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,4 +96,34 @@ func SyncDir(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// Lock locks the directory of a file, with links followed, until unlock is called, so
+// that those who read, change and rewrite the file do so one after the other. It waits
+// for as long as another has the lock, or the context goes on.
+func Lock(ctx context.Context, file string) (unlock func(), err error) {
+	if real, err := filepath.EvalSymlinks(file); err == nil {
+		file = real
+	}
+	dir, err := os.OpenFile(filepath.Dir(file), os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		// flock(2) that waits does not listen to the context.
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { _ = dir.Close() }, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			_ = dir.Close()
+			return nil, &os.PathError{Op: "lock", Path: dir.Name(), Err: err}
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			_ = dir.Close()
+			return nil, fmt.Errorf("another program has locked %s: %w", dir.Name(), ctx.Err())
+		}
+	}
 }

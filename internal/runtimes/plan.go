@@ -180,16 +180,19 @@ func (p *Plan) Apply(ctx context.Context, restart bool) (*Applied, error) {
 		}
 		result.Restarted = p.Engine.Service
 	}
-	var errs []error
 	for _, r := range done {
 		result.Files = append(result.Files, r.path)
 		backup, err := r.commit()
-		if backup != "" {
+		switch {
+		case err != nil && restart:
+			return nil, p.restartFailed(ctx, systemctl, err, undo())
+		case err != nil:
+			return nil, joined([]error{fmt.Errorf("%w; nothing was changed", err), undo()})
+		case backup != "":
 			result.Backups = append(result.Backups, backup)
 		}
-		errs = append(errs, err)
 	}
-	return result, joined(errs)
+	return result, nil
 }
 
 // restart has systemd restart the service. A service that takes long to start has limits of

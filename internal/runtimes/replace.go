@@ -137,25 +137,35 @@ func (r *replacement) commit() (string, error) {
 		return "", os.Remove(r.kept)
 	}
 	if err := os.Rename(r.kept, r.backup); err != nil {
-		return r.kept, fmt.Errorf("name the backup: %w", err)
+		return "", fmt.Errorf("keep the old file as %s: %w", r.backup, reason(err))
 	}
+	r.kept = r.backup
 	return r.backup, newfile.SyncDir(filepath.Dir(r.backup))
 }
 
 // writeError tells of the file that was meant, and not of those beside it.
 func writeError(target string, err error) error {
+	err = reason(err)
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("write %s: it is mounted there, so change it where it comes from: %w", target, err)
+	case errors.Is(err, unix.EACCES) && os.Geteuid() != 0:
+		return fmt.Errorf("write %s: run as root: %w", target, err)
+	}
+	return fmt.Errorf("write %s: %w", target, err)
+}
+
+// reason is an error without the names of files.
+func reason(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError
 	switch {
 	case errors.As(err, &path):
-		err = path.Err
+		return path.Err
 	case errors.As(err, &link):
-		err = link.Err
+		return link.Err
 	}
-	if errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("write %s: it is mounted there, so change it where it comes from: %w", target, err)
-	}
-	return fmt.Errorf("write %s: %w", target, err)
+	return err
 }
 
 // renameNew renames a file, unless somebody has made another one of that name meanwhile.

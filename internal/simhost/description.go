@@ -29,6 +29,8 @@ type Description struct {
 	//   - fedora: /usr/lib64
 	//   - container: Ubuntu's layout below /run/nvidia/driver, with a dev of its own
 	//   - nixos: the Nix store, with absolute links from /run/opengl-driver
+	//   - prefix: all in one directory, Driver.Prefix, with lib64, bin and share in it,
+	//     of which the loader's cache knows nothing: a mount from somewhere else
 	Distribution string `json:"distribution,omitempty"`
 	// LDCache is the format of /etc/ld.so.cache: "new" (the default; glibc 2.33
 	// and later), "combined" (the old format with the new one behind it, as earlier
@@ -77,6 +79,12 @@ type Driver struct {
 	WithoutLibraries []string `json:"withoutLibraries,omitempty"`
 	// ExtraVersions are further versions whose libraries were left behind.
 	ExtraVersions []string `json:"extraVersions,omitempty"`
+	// Prefix is the directory of the driver with the distribution "prefix", absolute.
+	// The default is /usr/local/nvidia, as on Container-Optimized OS.
+	Prefix string `json:"prefix,omitempty"`
+	// NoCapabilities: the kernel shows nothing of MIG, NVLink and IMEX, as sandboxes
+	// do that pass on a part of procfs (gVisor).
+	NoCapabilities bool `json:"noCapabilities,omitempty"`
 	// Parameters of the kernel module by name, without NVreg_, where they are not
 	// what they are by default: "DeviceFileGID", "CreateImexChannel0".
 	Parameters map[string]uint32 `json:"parameters,omitempty"`
@@ -165,6 +173,7 @@ const (
 	fedora             = "fedora"
 	container          = "container"
 	nixos              = "nixos"
+	prefix             = "prefix"
 
 	proprietary = "proprietary"
 	openModule  = "open"
@@ -177,6 +186,7 @@ var (
 	pciForm     = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
 	nameForm    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 	profileForm = regexp.MustCompile(`^([1-7])g\.([1-9]\d*)gb(\+[a-z.]+)?$`)
+	prefixForm  = regexp.MustCompile(`^(/[a-z0-9-]+)+$`)
 	callForm    = regexp.MustCompile(`^(\*|nvml[A-Za-z0-9_]+)$`)
 )
 
@@ -198,7 +208,7 @@ func (d *Description) validate() error {
 	errs := []error{
 		matches("name", d.Name, nameForm),
 		oneOf("arch", d.Arch, "amd64", "arm64"),
-		oneOf("distribution", d.Distribution, debian, debianAlternatives, fedora, container, nixos),
+		oneOf("distribution", d.Distribution, debian, debianAlternatives, fedora, container, nixos, prefix),
 		oneOf("ldCache", d.LDCache, "new", "combined", "none"),
 		oneOf("driver.kernelModule", d.Driver.KernelModule, proprietary, openModule, nouveau, noModule),
 		oneOf("driver.libraries", d.Driver.Libraries, "full", "compute", "minimal"),
@@ -207,6 +217,9 @@ func (d *Description) validate() error {
 		if version != "" {
 			errs = append(errs, matches(field, version, versionForm))
 		}
+	}
+	if d.Driver.Prefix != "" {
+		errs = append(errs, matches("driver.prefix", d.Driver.Prefix, prefixForm))
 	}
 	if d.nvidiaLoaded() && d.kernelVersion() == "" {
 		errs = append(errs, errors.New("driver.version: needed for this driver.kernelModule"))

@@ -66,10 +66,12 @@ func (d *Description) procModules() string {
 }
 
 // knowsMIG: drivers have had MIG and its capabilities since r450.
-func (d *Description) knowsMIG() bool { return d.nvidiaLoaded() && branch(d.kernelVersion()) >= 450 }
+func (d *Description) knowsMIG() bool {
+	return d.nvidiaLoaded() && branch(d.kernelVersion()) >= 450 && !d.Driver.NoCapabilities
+}
 
 // hasIMEX: channels for memory exchange between hosts came with r560.
-func (d *Description) hasIMEX() bool { return d.nvidiaLoaded() && branch(d.kernelVersion()) >= 560 }
+func (d *Description) hasIMEX() bool { return d.knowsMIG() && branch(d.kernelVersion()) >= 560 }
 
 func (d *Description) machine() string {
 	if d.arch() == "arm64" {

@@ -1,12 +1,15 @@
 package simhost
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path"
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/elfstub"
 )
 
 // library is one library of the driver. In its names %v is the driver's version.
@@ -92,10 +95,25 @@ func (d *Description) libraryDir(graphics bool) string {
 	case distribution == nixos:
 		hash := strings.ReplaceAll(d.uuid("", "store"), "-", "")
 		return path.Join("nix/store", hash+"-nvidia-x11-"+d.Driver.Version, "lib")
+	case distribution == prefix:
+		return path.Join(d.prefix(), "lib64")
 	case distribution == debianAlternatives && !graphics:
 		return path.Join(lib, "nvidia/current")
 	}
 	return lib
+}
+
+// systemDir is where the libraries of the system stand.
+func (d *Description) systemDir() string {
+	if d.distribution() == prefix {
+		return path.Join("usr/lib", d.triplet())
+	}
+	return d.libraryDir(true)
+}
+
+// prefix is the driver's own directory, relative to its root.
+func (d *Description) prefix() string {
+	return strings.TrimPrefix(cmp.Or(d.Driver.Prefix, "/usr/local/nvidia"), "/")
 }
 
 // libraries are those that are installed.
@@ -123,35 +141,47 @@ func (d *Description) writeUserSpace(t *tree, o Options) {
 		for _, l := range driverLibraries {
 			if l.minimal {
 				l = l.of(version)
-				t.write(path.Join(d.driverRoot(), d.libraryDir(l.graphics), l.file()), string(SharedObject(d.arch(), l.soname)))
+				t.write(path.Join(d.driverRoot(), d.libraryDir(l.graphics), l.file()), string(elfstub.SharedObject(d.arch(), l.soname)))
 			}
 		}
 	}
 	for _, l := range otherLibraries {
-		name := path.Join(d.libraryDir(true), l.file())
-		t.write(path.Join(d.driverRoot(), name), string(SharedObject(d.arch(), l.soname)))
+		name := path.Join(d.systemDir(), l.file())
+		t.write(path.Join(d.driverRoot(), name), string(elfstub.SharedObject(d.arch(), l.soname)))
 		cache = append(cache, cacheEntry{l.soname, "/" + name})
 	}
 	for i := range d.SystemLibraries {
 		soname := fmt.Sprintf("libsystem%d.so.1", i)
-		name := path.Join(d.libraryDir(true), soname)
-		t.write(path.Join(d.driverRoot(), name+".0"), string(SharedObject(d.arch(), soname)))
+		name := path.Join(d.systemDir(), soname)
+		t.write(path.Join(d.driverRoot(), name+".0"), string(elfstub.SharedObject(d.arch(), soname)))
 		t.link(path.Base(name)+".0", path.Join(d.driverRoot(), name))
 		cache = append(cache, cacheEntry{soname, "/" + name})
 	}
 	if d.Driver.Version != "" {
-		t.writeMode(path.Join(d.driverRoot(), "usr/bin/nvidia-smi"), []byte("#!/bin/sh\necho simulated\n"), 0o755)
+		bin := "usr/bin"
+		if d.distribution() == prefix {
+			share := path.Join(d.prefix(), "share")
+			bin = path.Join(d.prefix(), "bin")
+			t.write(path.Join(share, "vulkan/icd.d/nvidia_icd.json"), manifest("libGLX_nvidia.so.0"))
+			t.write(path.Join(share, "glvnd/egl_vendor.d/10_nvidia.json"), manifest("libEGL_nvidia.so.0"))
+		}
+		t.writeMode(path.Join(d.driverRoot(), bin, "nvidia-smi"), []byte("#!/bin/sh\necho simulated\n"), 0o755)
 	}
 	if d.LDCache != "none" && d.distribution() != nixos {
 		t.write(path.Join(d.driverRoot(), "etc/ld.so.cache"), string(ldCache(d.arch(), cache, d.LDCache == "combined")))
 	}
 }
 
+// manifest names a library to the loaders of EGL and Vulkan.
+func manifest(library string) string {
+	return `{"file_format_version": "1.0.0", "ICD": {"library_path": "` + library + `"}}` + "\n"
+}
+
 // writeLibrary writes one library and its links, and returns its line of the
 // loader's cache.
 func (d *Description) writeLibrary(t *tree, l library, o Options) []cacheEntry {
 	root, dir := d.driverRoot(), path.Join(d.libraryDir(l.graphics), l.dir)
-	data := SharedObject(d.arch(), l.soname, l.needed...)
+	data := elfstub.SharedObject(d.arch(), l.soname, l.needed...)
 	if o.NVMLLibrary != "" && l.stem == "libnvidia-ml" && d.arch() == runtime.GOARCH {
 		fake, err := os.ReadFile(o.NVMLLibrary)
 		if err != nil && t.err == nil {
@@ -187,7 +217,7 @@ func (d *Description) writeLibrary(t *tree, l library, o Options) []cacheEntry {
 			t.link("/"+path.Join(dir, name), path.Join(root, public, name))
 		}
 	}
-	if l.dir != "" {
+	if l.dir != "" || d.distribution() == prefix {
 		return nil // not a directory the loader searches
 	}
 	return []cacheEntry{{l.soname, "/" + path.Join(public, l.soname)}}

@@ -150,16 +150,29 @@ func (t *Table) blocks() string {
 	return b.String()
 }
 
-// Wrap breaks a text between words into lines of a width; 0 or less: it does not.
+// Wrap breaks a text between words into lines of a width; 0 or less: it does not. A
+// longer word has a line of its own, whole.
 func Wrap(s string, width int) string {
 	if width <= 0 {
 		return s
 	}
-	lines := strings.Split(text.WrapSoft(s, width), "\n")
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], " ")
+	var b strings.Builder
+	at := 0
+	for i, word := range strings.Fields(s) {
+		n := text.StringWidthWithoutEscSequences(word)
+		switch {
+		case i == 0:
+		case at+1+n > width:
+			b.WriteString("\n")
+			at = 0
+		default:
+			b.WriteString(" ")
+			at++
+		}
+		b.WriteString(word)
+		at += n
 	}
-	return strings.Join(lines, "\n")
+	return b.String()
 }
 
 // Width is how many columns the terminal has that w is; 0 when w is none or it does

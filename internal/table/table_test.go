@@ -91,3 +91,16 @@ func TestColoursEndWithTheLine(t *testing.T) {
 		t.Errorf("Paint without colours = %q", got)
 	}
 }
+
+func TestWrapCutsNoWord(t *testing.T) {
+	for _, c := range []struct {
+		width int
+		want  string
+	}{
+		{0, "at /usr/lib/libcuda.so it is"}, {10, "at\n/usr/lib/libcuda.so\nit is"}, {22, "at /usr/lib/libcuda.so\nit is"}, {1, "at\n/usr/lib/libcuda.so\nit\nis"},
+	} {
+		if got := Wrap("at /usr/lib/libcuda.so it is", c.width); got != c.want {
+			t.Errorf("width %d: %q, want %q", c.width, got, c.want)
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/cdigen/cdigen/internal/driverroots"
+	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
@@ -122,7 +123,7 @@ func addSystemLibraries(root string, n int) error {
 	dir := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
 	for i := range n {
 		soname := fmt.Sprintf("libsystem%d.so.1", i)
-		if err := os.WriteFile(filepath.Join(dir, soname+".0"), simhost.SharedObject("amd64", soname), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, soname+".0"), elfstub.SharedObject("amd64", soname), 0o644); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,7 @@
-package simhost
+// Package elfstub makes shared libraries that have names and nothing else. They stand
+// in for a driver's, which are not free software, where only the names matter: on
+// simulated hosts and on recorded ones.
+package elfstub
 
 import (
 	"bytes"
@@ -8,14 +11,15 @@ import (
 
 // SharedObject makes a shared library without code that the dynamic loader accepts:
 // one segment, readable and writable since older loaders write into the dynamic
-// section, and the section headers that debug/elf and readelf go by.
+// section, a word that no executable stack is needed, which loaders since glibc 2.41
+// refuse, and the section headers that debug/elf and readelf go by.
 func SharedObject(arch, soname string, needed ...string) []byte {
 	if arch == "386" {
 		return sharedObjectX86(soname, needed...)
 	}
 	const (
 		ehdr, phdr, shdr, sym, dyn = 64, 56, 64, 24, 16
-		phnum, shnum               = 2, 5
+		phnum, shnum               = 3, 5
 	)
 	align := uint64(0x1000)
 	machine := elf.EM_X86_64
@@ -57,6 +61,7 @@ func SharedObject(arch, soname string, needed ...string) []byte {
 	put(header)
 	put(elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_W), Filesz: end, Memsz: end, Align: align})
 	put(elf.Prog64{Type: uint32(elf.PT_DYNAMIC), Flags: uint32(elf.PF_R | elf.PF_W), Off: dynAt, Vaddr: dynAt, Paddr: dynAt, Filesz: count * dyn, Memsz: count * dyn, Align: 8})
+	put(elf.Prog64{Type: uint32(elf.PT_GNU_STACK), Flags: uint32(elf.PF_R | elf.PF_W), Align: 16})
 	put(dynamic)
 	put(elf.Sym64{})
 	b.Write(text.Bytes())
@@ -75,7 +80,7 @@ func SharedObject(arch, soname string, needed ...string) []byte {
 func sharedObjectX86(soname string, needed ...string) []byte {
 	const (
 		ehdr, phdr, shdr, sym, dyn = 52, 32, 40, 16, 8
-		phnum, shnum               = 2, 5
+		phnum, shnum               = 3, 5
 	)
 	text := newStrings()
 	var dynamic []elf.Dyn32
@@ -114,6 +119,7 @@ func sharedObjectX86(soname string, needed ...string) []byte {
 	put(header)
 	put(elf.Prog32{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_W), Filesz: end, Memsz: end, Align: 0x1000})
 	put(elf.Prog32{Type: uint32(elf.PT_DYNAMIC), Flags: uint32(elf.PF_R | elf.PF_W), Off: dynAt, Vaddr: dynAt, Paddr: dynAt, Filesz: count * dyn, Memsz: count * dyn, Align: 4})
+	put(elf.Prog32{Type: uint32(elf.PT_GNU_STACK), Flags: uint32(elf.PF_R | elf.PF_W), Align: 16})
 	put(dynamic)
 	put(elf.Sym32{})
 	b.Write(text.Bytes())

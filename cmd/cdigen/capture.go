@@ -1,0 +1,108 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/internal/redact"
+)
+
+// captureFlags are the options of capture.
+type captureFlags struct {
+	host   hostFlags
+	log    logFlags
+	output string
+	words  []string
+	key    string
+}
+
+func newCapture() *cobra.Command {
+	var f captureFlags
+	cmd := &cobra.Command{
+		Use:   "capture",
+		Short: "Record this host for a bug report, without what identifies it",
+		Long: `capture records what generate looks at on this host, as one text file: what the
+driver shows in procfs, device nodes, the names of libraries and other files, NVML's
+answer. Files of the driver are not in it. Whoever has the file sees what generate
+makes of this host, and why:
+
+  cdigen info --captured host.yaml
+  cdigen generate --captured host.yaml --output -
+
+UUIDs, serial numbers, hardware addresses, the names of this host and of its users are
+replaced, in paths too, and the same always by the same. PCI addresses, models and
+versions stay. --redact replaces further words. Read the file before you send it.
+
+As an ordinary user it records what such a user can read, and tells what he cannot.
+
+Exit statuses: 0 recorded, with or without a GPU; 1 failed, or something that identifies
+the host would be left; 2 unusable flags.`,
+		Example: `  cdigen capture --output host.yaml
+  cdigen capture --redact example.org,rack7 | less`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write; - is standard output")
+	withoutVariable(flags, "output") // CDIGEN_OUTPUT is where generate publishes
+	flags.StringSliceVar(&f.words, "redact", nil, "further `words` to replace")
+	flags.StringVar(&f.key, "redaction-key", "", "replace the same by the same in all captures that are made with this `text` (default: in this one only)")
+	f.host.add(flags)
+	f.log.add(flags)
+	return cmd
+}
+
+func (f *captureFlags) run(cmd *cobra.Command) error {
+	if err := f.log.set(); err != nil {
+		return err
+	}
+	host, err := f.host.host()
+	if err != nil {
+		return err
+	}
+	options, err := f.host.discoverOptions()
+	if err != nil {
+		return err
+	}
+	ids := redact.Collect("/", os.Getenv)
+	for _, word := range f.words {
+		if !ids.AddWord(word) {
+			return usageError(fmt.Errorf("--redact %q: it must have two characters at least, and no white space at its ends", word))
+		}
+	}
+	key := f.key
+	if key == "" {
+		key = rand.Text()
+	}
+	c, _, err := capture.Record(cmd.Context(), host, options, redact.New([]byte(key), ids), version)
+	if err != nil {
+		return fmt.Errorf("capture the host: %w", err)
+	}
+	data, err := c.Encode()
+	if err != nil {
+		return err
+	}
+	if f.output == "-" {
+		_, err = cmd.OutOrStdout().Write(data)
+	} else {
+		err = os.WriteFile(f.output, data, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	if n := len(c.Unreadable); n > 0 && os.Geteuid() != 0 {
+		slog.Warn("some files cannot be read: run it as root to have them too", "files", n, "first", c.Unreadable[0])
+	} else if n > 0 {
+		slog.Warn("some files cannot be read", "files", n, "first", c.Unreadable[0])
+	}
+	if c.NVML != nil && c.NVML.Error != "" {
+		slog.Warn("NVML has not told all", "err", errors.New(c.NVML.Error))
+	}
+	slog.Info("captured", "path", f.output, "files", len(c.Driver.Files)+len(c.Dev.Files)+len(c.Proc.Files)+len(c.Sys.Files))
+	return nil
+}

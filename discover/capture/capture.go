@@ -1,0 +1,357 @@
+package capture
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing/fstest"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/elfstub"
+	"github.com/cdigen/cdigen/internal/ldcache"
+)
+
+// format is the only one there is so far.
+const format = 1
+
+// Capture is a host as a discovery saw it.
+type Capture struct {
+	Format int `yaml:"capture"`
+	// Cdigen is the version of the program that has recorded it.
+	Cdigen string `yaml:"cdigen"`
+	// Arch of the driver by its Go name.
+	Arch string `yaml:"arch"`
+	// LibrarySearchPath and MPSPipeDirectory are those of [discover.Options].
+	LibrarySearchPath []string `yaml:"librarySearchPath,omitempty"`
+	MPSPipeDirectory  string   `yaml:"mpsPipeDirectory,omitempty"`
+	// NVML is what it answered; nil: it was not to be asked.
+	NVML *NVML `yaml:"nvml,omitempty"`
+	// Unreadable are files that were there but could not be read, with the reason.
+	Unreadable []string `yaml:"unreadable,omitempty"`
+
+	Dev    Tree `yaml:"dev"`
+	Driver Tree `yaml:"driver"`
+	Proc   Tree `yaml:"proc"`
+	Sys    Tree `yaml:"sys"`
+}
+
+// NVML is the answer of a probe. Without report and error it was never asked, for
+// want of its library.
+type NVML struct {
+	// Report is a [discover.NVMLReport] as it is in JSON.
+	Report map[string]any `yaml:"report,omitempty"`
+	// ErrorKind and Error are those of a [discover.ProbeError].
+	ErrorKind discover.ProbeErrorKind `yaml:"errorKind,omitempty"`
+	Error     string                  `yaml:"error,omitempty"`
+}
+
+// Tree is a part of a file system.
+type Tree struct {
+	// Path of the tree's root on the host.
+	Path string `yaml:"path"`
+	// Files by their path below the root, without a leading slash.
+	Files map[string]File `yaml:"files"`
+}
+
+// File is a file of any type. The zero value is a regular file of which no more is
+// known than that it is there.
+type File struct {
+	// Lines are the text of a regular file.
+	Lines []string `yaml:"lines,omitempty"`
+	// NoNewline: the last line has none at its end.
+	NoNewline bool `yaml:"noNewline,omitempty"`
+	// Link is where a symbolic link leads to.
+	Link string `yaml:"link,omitempty"`
+	// Node has the numbers of a character device node, "195:255".
+	Node string `yaml:"node,omitempty"`
+	// Owner are the numbers of a node's user and group, "0:44"; empty: root's.
+	Owner string `yaml:"owner,omitempty"`
+	// Library has the names in a shared library.
+	Library *Library `yaml:"library,omitempty"`
+	// Cache has what is in an ld.so.cache.
+	Cache *Cache `yaml:"cache,omitempty"`
+	// Type is "directory" or "socket" for one.
+	Type string `yaml:"type,omitempty"`
+	// Mode are the permissions in octal; empty: those that such files usually have.
+	Mode string `yaml:"mode,omitempty"`
+}
+
+// Library has the names in a shared library.
+type Library struct {
+	Arch   string   `yaml:"arch"`
+	SONAME string   `yaml:"soname,omitempty"`
+	Needed []string `yaml:"needed,omitempty"`
+}
+
+// Cache is an ld.so.cache: its format and those of its entries that have to do with
+// the driver.
+type Cache struct {
+	// Layout is "new", "compat" or "old"; see [ldcache.Layout].
+	Layout string `yaml:"layout"`
+	// Entries are a name, the flags and a path, "libcuda.so.1 0x303 /usr/lib/libcuda.so.1".
+	Entries []string `yaml:"entries,omitempty"`
+}
+
+var layouts = map[string]ldcache.Layout{"new": ldcache.New, "compat": ldcache.Compat, "old": ldcache.Old}
+
+// MarshalYAML writes what is short in one line.
+func (f File) MarshalYAML() (any, error) {
+	type plain File
+	var n yaml.Node
+	err := n.Encode(plain(f))
+	if len(f.Lines) < 2 && f.Cache == nil {
+		n.Style = yaml.FlowStyle
+	}
+	return &n, err
+}
+
+const head = `# What "cdigen capture" has seen of a host. Identifiers are replaced, the same always by
+# the same. Files of the driver are not in it, only their names. To look at it:
+#   cdigen info --captured FILE
+`
+
+// Encode writes a capture as YAML, the same always in the same way.
+func (c *Capture) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteString(head)
+	e := yaml.NewEncoder(&b)
+	e.SetIndent(2)
+	if err := errors.Join(e.Encode(c), e.Close()); err != nil {
+		return nil, fmt.Errorf("write the capture: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// Parse reads a capture. An error names the field, or the line.
+func Parse(data []byte) (*Capture, error) {
+	var first struct {
+		Format int `yaml:"capture"`
+	}
+	switch err := yaml.Unmarshal(data, &first); {
+	case err != nil:
+		return nil, fmt.Errorf("not a capture: %w", oneLine(err))
+	case first.Format == 0:
+		return nil, errors.New("not a capture: it has no field capture")
+	case first.Format != format:
+		return nil, fmt.Errorf("capture: %d: this cdigen reads captures of format %d", first.Format, format)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	d.KnownFields(true)
+	var c Capture
+	if err := d.Decode(&c); err != nil {
+		return nil, oneLine(err)
+	}
+	if discover.Triplet(c.Arch) == "" {
+		return nil, fmt.Errorf("arch: %q is none that the driver is made for", c.Arch)
+	}
+	if c.NVML != nil && c.NVML.Report != nil {
+		if _, err := c.NVML.report(); err != nil {
+			return nil, fmt.Errorf("nvml: %w", err)
+		}
+	}
+	for name, t := range map[string]*Tree{"driver": &c.Driver, "dev": &c.Dev, "proc": &c.Proc, "sys": &c.Sys} {
+		if err := t.check(); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return &c, nil
+}
+
+// oneLine is an error of the YAML library, which has a line for each field.
+func oneLine(err error) error {
+	var fields *yaml.TypeError
+	if errors.As(err, &fields) {
+		return errors.New(strings.Join(fields.Errors, "; "))
+	}
+	return err
+}
+
+func (t *Tree) check() error {
+	if !strings.HasPrefix(t.Path, "/") {
+		return fmt.Errorf("path: %q is not absolute", t.Path)
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Files)) {
+		if !fs.ValidPath(name) || name == "." {
+			return fmt.Errorf("files: %q is no path below the tree", name)
+		}
+		f := t.Files[name]
+		if _, err := f.file(); err != nil {
+			return fmt.Errorf("files: %s: %w", name, err)
+		}
+		for dir := name; strings.Contains(dir, "/"); {
+			dir = dir[:strings.LastIndex(dir, "/")]
+			if above, ok := t.Files[dir]; ok && above.Type != "directory" {
+				return fmt.Errorf("files: %s: %s is no directory", name, dir)
+			}
+		}
+	}
+	return nil
+}
+
+// Host is the host that was recorded. A host serves one discovery; see
+// [discover.Host].
+func (c *Capture) Host() discover.Host {
+	return discover.Host{Arch: c.Arch, Driver: c.Driver.tree(), Dev: c.Dev.tree(), Proc: c.Proc.tree(), Sys: c.Sys.tree()}
+}
+
+// Options are those of the discovery that was recorded. NVML answers as it did then.
+func (c *Capture) Options() discover.Options {
+	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSPipeDirectory: c.MPSPipeDirectory}
+	if c.NVML != nil {
+		o.Probe = func(string) discover.ProbeFunc { return c.NVML.answer }
+	}
+	return o
+}
+
+func (n *NVML) answer(context.Context) (report *discover.NVMLReport, err error) {
+	if n.Report != nil {
+		if report, err = n.report(); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case n.ErrorKind != "":
+		err = &discover.ProbeError{Kind: n.ErrorKind, Message: n.Error}
+	case n.Error != "":
+		err = errors.New(n.Error)
+	case report == nil:
+		err = &discover.ProbeError{Kind: discover.ProbeFailed, Message: "the capture has no answer of NVML"}
+	}
+	return report, err
+}
+
+func (n *NVML) report() (*discover.NVMLReport, error) {
+	data, err := json.Marshal(n.Report)
+	if err != nil {
+		return nil, err
+	}
+	return discover.ParseNVMLReport(data)
+}
+
+func (t *Tree) tree() discover.Tree {
+	files := fstest.MapFS{}
+	for name, f := range t.Files {
+		if m, err := f.file(); err == nil { // else check has told
+			files[name] = m
+		}
+	}
+	return discover.NewTree(t.Path, files)
+}
+
+// pair reads two numbers of so many bits with a colon between them.
+func pair(s string, bits1, bits2 int) (a, b uint32, err error) {
+	first, second, _ := strings.Cut(s, ":")
+	x, err1 := strconv.ParseUint(first, 10, bits1)
+	y, err2 := strconv.ParseUint(second, 10, bits2)
+	if err := errors.Join(err1, err2); err != nil {
+		return 0, 0, fmt.Errorf("%q is not two numbers with a colon between them", s)
+	}
+	return uint32(x), uint32(y), nil
+}
+
+// The modes that need not be told.
+const (
+	usualFile      = 0o644
+	usualDirectory = 0o755
+	usualNode      = 0o666
+)
+
+// file makes the file anew.
+func (f *File) file() (*fstest.MapFile, error) {
+	m := &fstest.MapFile{Mode: usualFile}
+	kinds := 0
+	is := func(kind bool) bool {
+		if kind {
+			kinds++
+		}
+		return kind
+	}
+	if is(f.Link != "") {
+		m.Mode, m.Data = fs.ModeSymlink|0o777, []byte(f.Link)
+	}
+	if is(f.Node != "") {
+		major, minor, err := pair(f.Node, 12, 20) // MINORBITS of Linux is 20
+		if err != nil {
+			return nil, fmt.Errorf("node: %w", err)
+		}
+		uid, gid, err := pair(cmp.Or(f.Owner, "0:0"), 32, 32)
+		if err != nil {
+			return nil, fmt.Errorf("owner: %w", err)
+		}
+		m.Mode = fs.ModeDevice | fs.ModeCharDevice | usualNode
+		m.Sys = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
+	}
+	if is(f.Library != nil) {
+		if discover.Triplet(f.Library.Arch) == "" {
+			return nil, fmt.Errorf("library: arch: %q is none that the driver is made for", f.Library.Arch)
+		}
+		m.Data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME, f.Library.Needed...)
+	}
+	if is(f.Cache != nil) {
+		data, err := f.Cache.encode()
+		if err != nil {
+			return nil, fmt.Errorf("cache: %w", err)
+		}
+		m.Data = data
+	}
+	if is(f.Lines != nil) {
+		m.Data = []byte(strings.Join(f.Lines, "\n"))
+		if !f.NoNewline {
+			m.Data = append(m.Data, '\n')
+		}
+	}
+	if is(f.Type != "") {
+		switch f.Type {
+		case "directory":
+			m.Mode = fs.ModeDir | usualDirectory
+		case "socket":
+			m.Mode = fs.ModeSocket | usualNode
+		default:
+			return nil, fmt.Errorf("type: %q is neither directory nor socket", f.Type)
+		}
+	}
+	if kinds > 1 {
+		return nil, errors.New("it can be one of lines, link, node, library, cache and type only")
+	}
+	if f.Mode != "" {
+		mode, err := strconv.ParseUint(f.Mode, 8, 9)
+		if err != nil {
+			return nil, fmt.Errorf("mode: %w", err)
+		}
+		m.Mode = m.Mode.Type() | fs.FileMode(mode)
+	}
+	return m, nil
+}
+
+func (c *Cache) encode() ([]byte, error) {
+	layout, ok := layouts[c.Layout]
+	if !ok {
+		return nil, fmt.Errorf("layout: %q is none of new, compat and old", c.Layout)
+	}
+	cache := ldcache.Empty("")
+	cache.Layout = layout
+	for _, e := range c.Entries {
+		parts := strings.SplitN(e, " ", 3)
+		if len(parts) != 3 {
+			return nil, fmt.Errorf("entries: %q is not a name, flags and a path", e)
+		}
+		flags, err := strconv.ParseUint(parts[1], 0, 32)
+		if err != nil {
+			return nil, fmt.Errorf("entries: %q: %w", e, err)
+		}
+		cache.Entries = append(cache.Entries, ldcache.Entry{Name: parts[0], Flags: uint32(flags), Path: parts[2]})
+	}
+	return cache.Encode(), nil
+}
