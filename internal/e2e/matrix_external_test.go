@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -16,7 +15,11 @@ var externalEngines = []matrixEngine{
 		"user namespace": idmapWithout["user namespace"],
 	}},
 	{name: "crio-1.36", external: "crio", suite: "sid", start: startCRIO, forced: criForced},
-	{name: "apptainer-1.5", external: "apptainer", start: startApptainer},
+	{name: "apptainer-1.5", external: "apptainer", start: startApptainer, noFilter: true, plainMounts: true, without: map[string]string{
+		"user namespace":  "an ordinary user's containers always have one",
+		"LD_LIBRARY_PATH": "it has a directory for an image here, which has no variables",
+		"hook ldcache":    "it ignores hooks",
+	}, forced: "as an ordinary user with `--contain`, since all of the host's /dev is in the container otherwise"},
 }
 
 // whyExternal says for each program why the tests cannot get it themselves.
@@ -47,6 +50,10 @@ func (p *place) bring(t *testing.T, name string) {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	check(t, err)
+	if p.root == "" {
+		p.path += filepath.Dir(path) + ":"
+		return
+	}
 	dir := filepath.Join(work, "external")
 	check(t, os.MkdirAll(dir, 0o755))
 	check(t, command(work, "cp", "-a", filepath.Dir(path)+"/.", dir))
@@ -101,16 +108,23 @@ func startCRIO(t *testing.T, p *place) *session {
 func startApptainer(t *testing.T, p *place) *session {
 	t.Helper()
 	p.bring(t, "apptainer")
+	const user = "1000"
+	check(t, setEntry(p.inPlace("/etc/passwd"), "user:x:1000:1000::"+p.dir+":/bin/sh\n"))
+	check(t, setEntry(p.inPlace("/etc/group"), "user:x:1000:\n"))
+	check(t, os.Chmod(p.dir, 0o777))
 	return &session{
 		version: version(p.must(t, "apptainer", "--version")),
 		run: func(c container) (string, error) {
-			args := []string{"apptainer", "exec", "--writable-tmpfs"}
+			args := []string{"setpriv", "--reuid", user, "--regid", user, "--clear-groups", "apptainer", "--quiet", "exec", "--contain"}
+			if !c.readOnly {
+				args = append(args, "--writable-tmpfs")
+			}
 			for _, d := range c.devices {
 				args = append(args, "--device", d)
 			}
 			args = append(args, filepath.Join(work, imageRootfs))
 			out, err := p.run(append(args, c.shell()...)...)
-			return strings.TrimPrefix(out.stdout, "\n"), err
+			return out.stdout, err
 		},
 	}
 }
