@@ -204,7 +204,7 @@ func startRootless(t *testing.T, p *place) *session {
 var versionNumber = regexp.MustCompile(`\d+\.\d+[\w.+~-]*`)
 
 // version is the first version number in what a program says of itself.
-func version(text string) string { return versionNumber.FindString(text) }
+func version(text string) string { return strings.TrimSuffix(versionNumber.FindString(text), "+unknown") }
 
 // startDocker is dockerd with settings of CDI. A user namespace is a setting of the
 // daemon, so that a second one is started for that.
@@ -363,13 +363,16 @@ func ctr(_ *testing.T, p *place, socket string) func(container) (string, error) 
 // marked is how a step of a build marks what it prints among what the builder prints.
 const marked = "@@ "
 
+var steps atomic.Int32
+
 // containerfile has the script as its one step, with options of RUN.
 func (c *container) containerfile(options string) string {
 	user := ""
 	if c.user {
 		user = "USER 1000:1000\n"
 	}
-	script := base64.StdEncoding.EncodeToString([]byte(c.script))
+	// Builders do steps once that are alike.
+	script := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, ": %d\n%s", steps.Add(1), c.script))
 	return "FROM " + imageName + "\n" + user + "RUN " + options + "echo " + script + " | base64 -d | sh 2>&1 | sed 's/^/" + marked + "/'\n"
 }
 

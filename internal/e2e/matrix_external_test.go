@@ -14,7 +14,7 @@ var externalEngines = []matrixEngine{
 	{name: "nerdctl-2.3", gpus: "device=0", external: "nerdctl", start: startNerdctl, forced: "no network", without: map[string]string{
 		"user namespace": idmapWithout["user namespace"],
 	}},
-	{name: "crio-1.36", external: "crio", suite: "sid", start: startCRIO, forced: criForced},
+	{name: "crio-1.36", external: "crio", suite: "sid", start: startCRIO, forced: "cgroupfs"},
 	{name: "apptainer-1.5", external: "apptainer", start: startApptainer, noFilter: true, plainMounts: true, without: map[string]string{
 		"user namespace":  "an ordinary user's containers always have one",
 		"LD_LIBRARY_PATH": "it has a directory for an image here, which has no variables",
