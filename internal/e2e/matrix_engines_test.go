@@ -204,7 +204,9 @@ func startRootless(t *testing.T, p *place) *session {
 var versionNumber = regexp.MustCompile(`\d+\.\d+[\w.+~-]*`)
 
 // version is the first version number in what a program says of itself.
-func version(text string) string { return strings.TrimSuffix(versionNumber.FindString(text), "+unknown") }
+func version(text string) string {
+	return strings.TrimSuffix(versionNumber.FindString(text), "+unknown")
+}
 
 // startDocker is dockerd with settings of CDI. A user namespace is a setting of the
 // daemon, so that a second one is started for that.
