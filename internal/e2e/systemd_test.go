@@ -322,6 +322,7 @@ func testSystemd(t *testing.T, suite string) {
 	t.Run("units", m.testUnits)
 	t.Run("boot", m.testBoot)
 	t.Run("watching", m.testWatching)
+	t.Run("profile", m.testProfile)
 	t.Run("doctor", m.testDoctor)
 	t.Run("restart", m.testRestart)
 	t.Run("stop", m.testStop)
@@ -445,6 +446,33 @@ WantedBy=multi-user.target
 )
 
 // What doctor says of units is true of real ones, and its commands mend it.
+// A second watcher keeps the spec of Kubernetes' device plugin, beside the first.
+func (m *machine) testProfile(t *testing.T) {
+	defer m.in(t)()
+	const unit, profile = "cdigen@k8s-device-plugin.service", "--profile=k8s-device-plugin"
+	m.write("/etc/cdigen/k8s-device-plugin.env", settings)
+	m.run("systemctl", "start", unit)
+	current := func() bool {
+		_, err := m.try(append(append([]string{"env"}, strings.Fields(settings)...), "cdigen", "diff", profile)...)
+		return err == nil
+	}
+	if !current() {
+		t.Error("the unit is active and its spec is not what generate would make")
+	}
+	if out := m.run("cdigen", "status", profile); !strings.Contains(out, "/var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json") {
+		t.Errorf("status of the profile:\n%s", out)
+	}
+	// As the plugin does when it starts.
+	m.run("sh", "-c", `cd /run/cdi && sed s/void/all/ k8s.device-plugin.nvidia.com-gpu.json >spec.tmp && mv spec.tmp k8s.device-plugin.nvidia.com-gpu.json`)
+	m.until("the spec in the place of the plugin's", current)
+	m.run("systemctl", "stop", unit)
+	if !current() {
+		t.Error("the spec has gone with the service")
+	}
+	m.run("rm", "/run/cdi/k8s.device-plugin.nvidia.com-gpu.json", "/etc/cdigen/k8s-device-plugin.env")
+	m.follows("another service's end")
+}
+
 func (m *machine) testDoctor(t *testing.T) {
 	defer m.in(t)()
 	doctor := func() (list []doctor.Complaint) {
