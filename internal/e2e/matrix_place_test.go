@@ -48,6 +48,7 @@ const enginePackages = "podman,crun,runc,conmon,netavark,containerd,docker.io,do
 func newPlace(t *testing.T, suite string, cgroup2 bool) *place {
 	t.Helper()
 	requireNamespace(t)
+	leavesCgroups(t)
 	p := &place{dir: workDir(t)}
 	layer := workDir(t)
 	check(t, os.MkdirAll(runCDI(), 0o755))
