@@ -45,7 +45,7 @@ BINARIES := bin/cdigen bin/cdigen-nvml bin/cdigen-hook
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: $(BINARIES) ## Build the three binaries into bin/
@@ -137,9 +137,9 @@ SCRIPTS = .ci/run $(wildcard internal/*/*.sh) internal/gpucheck/gpu-check
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Check the format, go vet, golangci-lint, shellcheck
-	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...)); \
+	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...) internal/e2e/cri); \
 	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:" $$unformatted >&2; exit 1; fi
-	$(GO) vet ./... && $(GO) vet -tags man ./cmd/cdigen
+	$(GO) vet ./... && $(GO) vet -tags man ./cmd/cdigen && $(GO) -C internal/e2e/cri vet .
 	$(GOLANGCI_LINT) run
 	$(GOLANGCI_LINT) run --build-tags man ./cmd/cdigen
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else [ "$${CI:-}" != true ] && echo "no shellcheck: scripts are not checked"; fi

@@ -28,7 +28,7 @@ const profileFlag = "profile"
 // addProfile adds the flag; applyProfile obeys it.
 func addProfile(flags *pflag.FlagSet) {
 	names := slices.Sorted(maps.Keys(profiles))
-	flags.String(profileFlag, "", "make the spec that another program names in its requests: "+strings.Join(names, ", ")+" (default: none)")
+	flags.String(profileFlag, "", "make the spec of a `profile`, whose devices another program names in its requests: "+strings.Join(names, ", ")+" (default: none)")
 	setValues(flags, profileFlag, names...)
 }
 
