@@ -1,6 +1,7 @@
 package edits
 
 import (
+	"io/fs"
 	"path"
 	"slices"
 
@@ -121,10 +122,17 @@ func deviceNodes(nodes []discover.DeviceNode) []*specs.DeviceNode {
 	return list
 }
 
+// nodeMode is the mode of nodes in containers. It is what OCI runtimes take without being
+// told, but buildah makes nodes with mode 0 then, which only root can open. That of the
+// host's node is not asked: some are for the groups of desktop users, whose numbers mean
+// nothing in an image, and whoever gives a container a GPU means its programs to use it.
+const nodeMode fs.FileMode = 0o666
+
 // deviceNode names a node without type and numbers: engines look those up when
 // they inject, and some of the majors change from boot to boot.
 func deviceNode(n discover.DeviceNode) *specs.DeviceNode {
-	d := &specs.DeviceNode{Path: n.Path}
+	mode := nodeMode
+	d := &specs.DeviceNode{Path: n.Path, FileMode: &mode}
 	if n.HostPath != n.Path {
 		d.HostPath = n.HostPath
 	}

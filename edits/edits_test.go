@@ -1,10 +1,12 @@
 package edits
 
 import (
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
@@ -232,14 +234,13 @@ func TestMIGDeviceHasItsCapabilitiesAndGraphicsOnlyByProfile(t *testing.T) {
 	}
 }
 
-func TestNodesHaveNoNumbersAndAHostPathOnlyWhereItDiffers(t *testing.T) {
+func TestNodesHaveAModeNoNumbersAndAHostPathOnlyWhereItDiffers(t *testing.T) {
 	same := discover.DeviceNode{Path: "/dev/nvidiactl", HostPath: "/dev/nvidiactl", Major: 195, Minor: 255}
 	e := Common(&discover.Inventory{ControlNodes: []discover.DeviceNode{same, node("/dev/nvidia-uvm")}}, Options{})
-	want := []specs.DeviceNode{{Path: "/dev/nvidiactl"}, {Path: "/dev/nvidia-uvm", HostPath: "/host/dev/nvidia-uvm"}}
-	for i, n := range e.DeviceNodes {
-		if *n != want[i] {
-			t.Errorf("%+v; want %+v", *n, want[i])
-		}
+	mode := fs.FileMode(0o666)
+	want := []*specs.DeviceNode{{Path: "/dev/nvidiactl", FileMode: &mode}, {Path: "/dev/nvidia-uvm", HostPath: "/host/dev/nvidia-uvm", FileMode: &mode}}
+	if diff := cmp.Diff(want, e.DeviceNodes); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 	if !slices.Equal(e.Env, []string{"NVIDIA_VISIBLE_DEVICES=void"}) || len(e.Hooks) > 0 {
 		t.Errorf("env %q, %d hooks; want NVIDIA_VISIBLE_DEVICES=void and no hook", e.Env, len(e.Hooks))

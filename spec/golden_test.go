@@ -211,7 +211,8 @@ func nodes(e specs.ContainerEdits) string {
 		if n.HostPath != "" {
 			b.WriteString("<-" + n.HostPath)
 		}
-		if n.Type != "" || n.Major != 0 || n.Minor != 0 || n.FileMode != nil || n.Permissions != "" {
+		// All have the mode with which everybody may open them.
+		if n.Type != "" || n.Major != 0 || n.Minor != 0 || n.FileMode == nil || *n.FileMode != 0o666 || n.Permissions != "" {
 			fmt.Fprintf(&b, "(%s %d:%d %v %s)", n.Type, n.Major, n.Minor, n.FileMode, n.Permissions)
 		}
 	}

@@ -133,7 +133,7 @@ func elide(text, model []string) []string {
 	for i, line := range model {
 		switch {
 		case line == elision && i+1 < len(model):
-			at := slices.Index(text, model[i+1])
+			at := indexOfLines(text, model[i+1:])
 			if at < 0 {
 				return append(out, text...)
 			}
@@ -145,6 +145,20 @@ func elide(text, model []string) []string {
 		}
 	}
 	return append(out, text...)
+}
+
+// indexOfLines is where the model's lines up to its next elision are in a text, else
+// where the first of them is.
+func indexOfLines(text, model []string) int {
+	if next := slices.Index(model, elision); next >= 0 {
+		model = model[:next]
+	}
+	for at := range text {
+		if len(text)-at >= len(model) && slices.Equal(text[at:at+len(model)], model) {
+			return at
+		}
+	}
+	return slices.Index(text, model[0])
 }
 
 // runShown runs the commands of a block that are ours and returns the block with

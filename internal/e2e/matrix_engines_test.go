@@ -86,8 +86,8 @@ var engineList = []matrixEngine{
 	{name: "containerd-2.4-cri", quick: true, without: idmapWithout, start: startContainerd("built", criField), forced: criForced},
 	{name: "containerd-2.4-annotation", without: idmapWithout, start: startContainerd("built", criAnnotation), forced: criForced},
 	{name: "containerd-2.4-ctr", gpus: "0", without: idmapWithout, start: startContainerd("built", ctr)},
-	{name: "buildah-1.39", suite: "trixie", cgroup2: true, start: startBuildah, faults: map[string]fault{"not root": buildahMode, "shadowed": buildahOneDirectory}, without: buildWithout, forced: "no network, lower ulimits", atOnce: 20},
-	{name: "buildah-1.43", suite: "sid", cgroup2: true, start: startBuildah, faults: map[string]fault{"not root": buildahMode, "broken neighbour": buildahGivesUp}, without: buildWithout, forced: "no network, lower ulimits", atOnce: 20},
+	{name: "buildah-1.39", suite: "trixie", cgroup2: true, start: startBuildah, faults: map[string]fault{"shadowed": buildahOneDirectory}, without: buildWithout, forced: "no network, lower ulimits", atOnce: 20},
+	{name: "buildah-1.43", suite: "sid", cgroup2: true, start: startBuildah, faults: map[string]fault{"broken neighbour": buildahGivesUp}, without: buildWithout, forced: "no network, lower ulimits", atOnce: 20},
 	{name: "buildkit-0.34", start: startBuildkit, without: buildWithout, forced: "the host's network"},
 }
 
@@ -106,9 +106,6 @@ var (
 		if err == nil || !strings.Contains(err.Error(), "could not select device driver") {
 			t.Errorf("a container with --gpus gives %q, %v", out, err)
 		}
-	}}
-	buildahMode = fault{"makes device nodes with mode 0, which only root can open", func(t *testing.T, e *engineTest) {
-		wantLines(t, e.must(t, container{devices: one, user: true, script: tryOpen("/dev/nvidia0")}), "open /dev/nvidia0 Permission denied")
 	}}
 	buildahOneDirectory = fault{"reads /etc/cdi only, so that nothing there is shadowed", func(t *testing.T, e *engineTest) {
 		neighbour(t, "nvidia.yaml", shadowSpec)
@@ -237,12 +234,23 @@ func startDocker(cdi string) func(*testing.T, *place) *session {
 					args = remapped()
 				}
 				args = append(append([]string{}, args...), "run", "--rm", "--network=none")
-				out, err := p.run(append(append(append(args, c.flags()...), imageName), c.shell()...)...)
-				return out.stdout, err
+				// Once in thousands of containers that end at once on a busy machine, docker run gives
+				// status 0 and none of what they print.
+				c.script += "\necho " + endOfOutput
+				args = append(append(append(args, c.flags()...), imageName), c.shell()...)
+				for range 3 {
+					out, err := p.run(args...)
+					if text, whole := strings.CutSuffix(out.stdout, endOfOutput+"\n"); whole || err != nil {
+						return text, err
+					}
+				}
+				return "", fmt.Errorf("%s: what the container prints does not arrive", strings.Join(args, " "))
 			},
 		}
 	}
 }
+
+const endOfOutput = "end of output"
 
 // criClient is the client of the Container Runtime Interface, a module of its own.
 var criClient = sync.OnceValues(func() (string, error) {
