@@ -128,12 +128,7 @@ bench: build $(NVIDIA_CTK) $(NVIDIA_CDI_HOOK) packages ## Measure generations an
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
-	@for pkg in $$($(GO) list ./...); do \
-	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "fuzz $$pkg $$target"; \
-	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg; \
-	  done; \
-	done
+	@GO='$(GO)' internal/fuzz/fuzz.sh $(FUZZTIME)
 
 SCRIPTS = .ci/run $(wildcard internal/*/*.sh) internal/gpucheck/gpu-check
 
