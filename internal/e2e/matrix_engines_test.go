@@ -21,8 +21,8 @@ type matrixEngine struct {
 	name string
 	// suite of Debian that the engine is from and lives in; empty is this machine's.
 	suite string
-	// external is the program of an engine that the tests cannot install.
-	external string
+	// external is the program of an engine that the tests may not be able to get.
+	external *goProgram
 	// cgroup2: with cgroups of version 2.
 	cgroup2 bool
 	// quick: part of every run of the tests.
@@ -79,6 +79,7 @@ var engineList = []matrixEngine{
 	{name: "podman-5.8-rootless", gpus: "0", suite: "sid", start: startRootless, forced: rootlessForced, noFilter: true, atOnce: 50},
 	{name: "docker-26", gpus: "device=0", faults: map[string]fault{"--gpus": dockerNoGPUs}, suite: "trixie", start: startDocker(`"features": {"cdi": true}, `), forced: dockerForced},
 	{name: "docker-28", gpus: "device=0", faults: map[string]fault{"--gpus": dockerNoGPUs}, suite: "sid", start: startDocker(""), forced: dockerForced},
+	{name: "docker-29", gpus: "device=0", suite: "sid", start: startDocker29, forced: dockerForced},
 	{name: "containerd-1.7-cri", suite: "trixie", start: startContainerd("", criField), forced: criForced},
 	{name: "containerd-1.7-annotation", suite: "trixie", start: startContainerd("", criAnnotation), forced: criForced},
 	{name: "containerd-2.1-cri", suite: "sid", start: startContainerd("", criField), forced: criForced},
@@ -248,6 +249,21 @@ func startDocker(cdi string) func(*testing.T, *place) *session {
 			},
 		}
 	}
+}
+
+// startDocker29 is a dockerd that is built, with the other programs of Debian's Docker. Its --gpus
+// leads to CDI when there is a program named nvidia-cdi-hook, which cdigen doctor makes of ours.
+func startDocker29(t *testing.T, p *place) *session {
+	t.Helper()
+	dir, err := docker29.build()
+	if err != nil {
+		missing(t, err.Error())
+	}
+	bin, err := build()
+	check(t, err)
+	check(t, os.Symlink(filepath.Join(bin, "cdigen-hook"), p.inPlace("/usr/bin/nvidia-cdi-hook")))
+	p.path = dir + ":"
+	return startDocker("")(t, p)
 }
 
 const endOfOutput = "end of output"

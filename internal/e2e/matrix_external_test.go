@@ -5,58 +5,72 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
-// externalEngines are those that no registry has which the tests use. They are run where
-// somebody has put their programs into PATH; elsewhere their last results stay.
+// externalEngines are those whose modules the Go module proxy does not serve to all, nor in all
+// versions. Where they cannot be built they are run from PATH; where they are not there either,
+// their last results stay.
 var externalEngines = []matrixEngine{
-	{name: "nerdctl-2.3", gpus: "device=0", external: "nerdctl", start: startNerdctl, forced: "no network", without: map[string]string{
+	{name: "nerdctl-2.3", gpus: "device=0", external: &nerdctl, start: startNerdctl, forced: "no network", without: map[string]string{
 		"user namespace": idmapWithout["user namespace"],
 	}},
-	{name: "crio-1.36", external: "crio", suite: "sid", start: startCRIO, forced: "cgroupfs"},
-	{name: "apptainer-1.5", external: "apptainer", start: startApptainer, noFilter: true, plainMounts: true, without: map[string]string{
+	{name: "crio-1.36", external: &crio, suite: "sid", start: startCRIO, forced: "cgroupfs"},
+	{name: "apptainer-1.5", external: &apptainer, start: startApptainer, noFilter: true, plainMounts: true, without: map[string]string{
 		"user namespace":  "an ordinary user's containers always have one",
 		"LD_LIBRARY_PATH": "it has a directory for an image here, which has no variables",
 		"hook ldcache":    "it ignores hooks",
 	}, forced: "as an ordinary user with `--contain`, since all of the host's /dev is in the container otherwise"},
 }
 
-// whyExternal says for each program why the tests cannot get it themselves.
-var whyExternal = map[string]string{
-	"nerdctl":   "the Go module proxy has no checksum of its module, and Debian no package",
-	"crio":      "the Go module proxy does not serve its module, and Debian has no package",
-	"apptainer": "the Go module proxy does not serve its module, and Debian's 1.4 has no CDI",
+// find gives the directory of a program that is built, or that somebody has put into PATH.
+func (p goProgram) find() (dir string, err error) {
+	dir, err = p.build()
+	if err == nil {
+		return dir, nil
+	}
+	name := filepath.Base(p.packages[0])
+	path, lookErr := exec.LookPath(name)
+	if lookErr != nil {
+		return "", fmt.Errorf("%s cannot be built and is not in PATH: %w", name, err)
+	}
+	return filepath.Dir(path), nil
 }
 
 // notFound keeps for an engine whose program is not there that it was not run, unless
 // it was run before.
-func (e *matrixEngine) notFound(t *testing.T, write bool) {
+func (e *matrixEngine) notFound(t *testing.T, write bool, why error) {
 	t.Helper()
-	why := fmt.Sprintf("%s is not in PATH, and cannot be installed by the tests: %s", e.external, whyExternal[e.external])
 	t.Log(why)
 	if !write || readResults(t)[e.name] != nil {
 		return
 	}
 	result := engineResult{Engine: e.name, Version: "not run", Cases: map[string]caseResult{}}
 	for _, c := range matrixCases() {
-		result.Cases[c.name] = caseResult{Result: none, Note: why}
+		result.Cases[c.name] = caseResult{Result: none, Note: firstLine(why.Error())}
 	}
 	keepResult(t, &result)
 }
 
-// bring makes a program of this machine, and what lies beside it, available in a place.
-func (p *place) bring(t *testing.T, name string) {
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
+
+// bring makes a program, and what lies beside it, available in a place.
+func (p *place) bring(t *testing.T, program goProgram) {
 	t.Helper()
-	path, err := exec.LookPath(name)
+	dir, err := program.find()
 	check(t, err)
-	if p.root == "" {
-		p.path += filepath.Dir(path) + ":"
-		return
+	programs, err := programsDir()
+	check(t, err)
+	if p.root != "" && filepath.Dir(dir) != programs {
+		outside := dir
+		dir = filepath.Join(work, "external")
+		check(t, os.MkdirAll(dir, 0o755))
+		check(t, command(work, "cp", "-a", outside+"/.", dir))
 	}
-	dir := filepath.Join(work, "external")
-	check(t, os.MkdirAll(dir, 0o755))
-	check(t, command(work, "cp", "-a", filepath.Dir(path)+"/.", dir))
 	p.path += dir + ":"
 }
 
@@ -68,7 +82,7 @@ func startNerdctl(t *testing.T, p *place) *session {
 		missing(t, err.Error())
 	}
 	p.path = dir + ":"
-	p.bring(t, "nerdctl")
+	p.bring(t, nerdctl)
 	runContainerd(t, p)
 	nerdctl := []string{"nerdctl", "--address", p.dir + "/c.sock", "--data-root", p.dir + "/nerdctl", "--cgroup-manager", "cgroupfs"}
 	p.must(t, append(nerdctl, "load", "--input", archive())...)
@@ -84,7 +98,7 @@ func startNerdctl(t *testing.T, p *place) *session {
 
 func startCRIO(t *testing.T, p *place) *session {
 	t.Helper()
-	p.bring(t, "crio")
+	p.bring(t, crio)
 	plugins, err := podNetwork()
 	if err != nil {
 		missing(t, err.Error())
@@ -107,7 +121,15 @@ func startCRIO(t *testing.T, p *place) *session {
 
 func startApptainer(t *testing.T, p *place) *session {
 	t.Helper()
-	p.bring(t, "apptainer")
+	dir, err := apptainer.find()
+	check(t, err)
+	if link, err := os.Readlink(filepath.Join(dir, "apptainer")); err == nil {
+		// The cache may be root's, and what runs in user namespaces not.
+		tree := filepath.Join(work, "apptainer")
+		check(t, command(work, "cp", "-a", dir, tree))
+		dir = filepath.Dir(filepath.Join(tree, link))
+	}
+	p.path += dir + ":"
 	const user = "1000"
 	check(t, setEntry(p.inPlace("/etc/passwd"), "user:x:1000:1000::"+p.dir+":/bin/sh\n"))
 	check(t, setEntry(p.inPlace("/etc/group"), "user:x:1000:\n"))

@@ -22,6 +22,9 @@ type goProgram struct {
 	// modules are published on their own.
 	kubernetes bool
 	ldflags    string
+	tags       string
+	// make makes what is not plain Go, into dir, from a copy of the module.
+	make func(source, dir, version string) error
 }
 
 // The versions are those that the matrix was last run with; each is the newest that
@@ -35,7 +38,39 @@ var (
 	kubelet        = goProgram{module: "k8s.io/kubernetes", version: "v1.34.4", packages: []string{"cmd/kubelet"}, kubernetes: true,
 		ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"}
 	devicePlugin = goProgram{module: "github.com/NVIDIA/k8s-device-plugin", version: "v0.18.0", packages: []string{"cmd/nvidia-device-plugin"}, cgo: true}
+	// Docker 29.8.0 has this number as a module.
+	docker29 = goProgram{module: "github.com/moby/moby/v2", version: "v2.0.0-beta.23", packages: []string{"cmd/dockerd"},
+		ldflags: "-X github.com/moby/moby/v2/dockerversion.Version=29.8.0"}
+	nerdctl = goProgram{module: "github.com/containerd/nerdctl/v2", version: "v2.3.4", packages: []string{"cmd/nerdctl"},
+		ldflags: "-X github.com/containerd/nerdctl/v2/pkg/version.Version=2.3.4"}
+	crio      = goProgram{module: "github.com/cri-o/cri-o", version: "v1.36.3", packages: []string{"cmd/crio"}, cgo: true, tags: "containers_image_openpgp exclude_graphdriver_btrfs", make: makePinns}
+	apptainer = goProgram{module: "github.com/apptainer/apptainer", version: "v1.5.3", packages: []string{"cmd/apptainer"}, make: makeApptainer}
 )
+
+// makePinns compiles the program of CRI-O that is C.
+func makePinns(source, dir, _ string) error {
+	files, err := filepath.Glob(filepath.Join(source, "pinns/src/*.c"))
+	if err != nil {
+		return err
+	}
+	return command(source, "cc", append([]string{"-std=c99", "-Os", "-static", "-o", filepath.Join(dir, "pinns")}, files...)...)
+}
+
+// makeApptainer makes the tree that an ordinary user may put anywhere.
+func makeApptainer(source, dir, version string) error {
+	// The files of a module cannot be executable. What is touched has apptainer's own
+	// makefile not empty Go's cache.
+	script := `set -e
+echo "$1" >VERSION
+find . -name '*.sh' -exec chmod +x {} +
+chmod +x mconfig makeit/* mlocal/scripts/* scripts/*
+./mconfig --without-suid --without-seccomp --without-network --without-libsubid -p "$2"
+touch builddir/.clean-starter
+make -C builddir
+make -C builddir install
+ln -sf bin/apptainer "$2/apptainer"`
+	return command(source, "sh", "-c", script, "sh", version, dir)
+}
 
 // programsDir has a directory for each of them.
 func programsDir() (string, error) {
@@ -79,8 +114,24 @@ func (p goProgram) build() (dir string, err error) {
 	if err := os.WriteFile(filepath.Join(scratch, "go.mod"), []byte(mod), 0o644); err != nil {
 		return "", err
 	}
+	if p.make != nil {
+		module, err := p.download(scratch)
+		if err != nil {
+			return "", err
+		}
+		source := filepath.Join(scratch, "source")
+		if err := command(scratch, "sh", "-c", `cp -r "$1" "$2" && chmod -R u+w "$2"`, "sh", module.Dir, source); err != nil {
+			return "", err
+		}
+		if err := p.make(source, dir, strings.TrimPrefix(p.version, "v")); err != nil {
+			return "", err
+		}
+	}
 	for _, pkg := range p.packages {
-		cmd := exec.Command("go", "build", "-mod=mod", "-trimpath", "-ldflags", "-s -w "+p.ldflags, "-o", filepath.Join(scratch, filepath.Base(pkg)), p.module+"/"+pkg)
+		if built(pkg) {
+			continue
+		}
+		cmd := exec.Command("go", "build", "-mod=mod", "-trimpath", "-tags", p.tags, "-ldflags", "-s -w "+p.ldflags, "-o", filepath.Join(scratch, filepath.Base(pkg)), p.module+"/"+pkg)
 		cmd.Dir = scratch
 		cmd.Env = append(os.Environ(), fmt.Sprintf("CGO_ENABLED=%d", map[bool]int{true: 1}[p.cgo]), "GOFLAGS=-buildvcs=false", "GOWORK=off")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -96,17 +147,11 @@ func (p goProgram) build() (dir string, err error) {
 // stagingModules are the replacements that make a program of Kubernetes' own module
 // buildable: the parts of its source tree that are modules are published as v0.X.Y.
 func (p goProgram) stagingModules(dir string) (string, error) {
-	download := exec.Command("go", "mod", "download", "-json", p.module+"@"+p.version)
-	download.Dir = dir
-	out, err := download.Output()
+	module, err := p.download(dir)
 	if err != nil {
-		return "", fmt.Errorf("download %s %s: %w", p.module, p.version, err)
-	}
-	var answer struct{ GoMod string }
-	if err := json.Unmarshal(out, &answer); err != nil {
 		return "", err
 	}
-	data, err := os.ReadFile(answer.GoMod)
+	data, err := os.ReadFile(module.GoMod)
 	if err != nil {
 		return "", err
 	}
@@ -121,4 +166,17 @@ func (p goProgram) stagingModules(dir string) (string, error) {
 		fmt.Fprintf(&mod, "replace %s => %s %s\n", m[1], m[1], version)
 	}
 	return mod.String(), nil
+}
+
+// module is what Go says of a module that it has downloaded.
+type module struct{ GoMod, Dir string }
+
+func (p goProgram) download(dir string) (m module, err error) {
+	cmd := exec.Command("go", "mod", "download", "-json", p.module+"@"+p.version)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		return m, fmt.Errorf("download %s %s: %w", p.module, p.version, err)
+	}
+	return m, json.Unmarshal(out, &m)
 }

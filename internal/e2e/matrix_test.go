@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -44,9 +43,9 @@ func TestEngines(t *testing.T) {
 
 func testEngine(t *testing.T, e *matrixEngine, write bool) {
 	requireNamespace(t)
-	if e.external != "" {
-		if _, err := exec.LookPath(e.external); err != nil {
-			e.notFound(t, write)
+	if e.external != nil {
+		if _, err := e.external.find(); err != nil {
+			e.notFound(t, write, err)
 			return
 		}
 	}
