@@ -83,8 +83,8 @@ ENGINE ?= all
 
 .PHONY: e2e
 e2e: packages ## Run every container engine (ENGINE=podman,docker-28: these) and write docs/engines.md
-	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Engines|CRIOLibrary|Kubernetes)$$' ./internal/e2e || status=$$?; \
-	sed -n '/^<!-- begin/,/^What was measured/ { /^<!--/d; /^What/d; p }; /^Kubernetes: /,/^<!-- end/ { /^<!--/d; p }' docs/engines.md; \
+	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Selection|Engines|CRIOLibrary|Kubernetes)$$' ./internal/e2e || status=$$?; \
+	internal/e2e/table.sh '$(ENGINE)'; \
 	exit $$status
 
 .PHONY: demo

@@ -42,29 +42,40 @@ func cgroups(roots ...string) (list []string) {
 	return list
 }
 
+// hierarchies are where those of version 1 and, beside them, of version 2 are mounted.
+var hierarchies = []string{"/sys/fs/cgroup"}
+
+// tidyCgroups removes the cgroups that came since. What an engine had before, it has not
+// got from these tests, nor what is in that.
+func tidyCgroups(before []string, roots ...string) {
+	// What was ended may take a moment.
+	for range 50 {
+		left := slices.DeleteFunc(cgroups(roots...), func(path string) bool {
+			return slices.ContainsFunc(before, func(old string) bool { return path == old || strings.HasPrefix(path, old+"/") })
+		})
+		if len(left) == 0 {
+			break
+		}
+		// A cgroup comes after the one that it is in.
+		for _, path := range slices.Backward(left) {
+			_ = os.Remove(path)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 // leavesCgroups removes at the end of the test the cgroups that came since, and takes
 // back which controllers those of version 2 have.
 func leavesCgroups(t *testing.T) {
 	t.Helper()
 	unified, err := cgroup2()
 	check(t, err)
-	roots := []string{"/sys/fs/cgroup", unified}
+	roots := append([]string{unified}, hierarchies...)
 	before := cgroups(roots...)
 	control := filepath.Join(unified, "cgroup.subtree_control")
 	controllers, _ := os.ReadFile(control)
 	t.Cleanup(func() {
-		// What was ended may take a moment.
-		for range 50 {
-			left := slices.DeleteFunc(cgroups(roots...), func(path string) bool { return slices.Contains(before, path) })
-			if len(left) == 0 {
-				break
-			}
-			// A cgroup comes after the one that it is in.
-			for _, path := range slices.Backward(left) {
-				_ = os.Remove(path)
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
+		tidyCgroups(before, roots...)
 		if now, _ := os.ReadFile(control); len(controllers) == 0 && len(now) > 1 {
 			_ = os.WriteFile(control, []byte("-"+strings.Join(strings.Fields(string(now)), " -")), 0o644)
 		}

@@ -35,6 +35,10 @@ type matrixEngine struct {
 	faults map[string]fault
 	// noFilter: it sets no device filter, and refuses mknod instead.
 	noFilter bool
+	// mountsNodes: containers get the host's own nodes, with owner and mode.
+	mountsNodes bool
+	// daemon: it has one, which starts with the specs that there are.
+	daemon bool
 	// plainMounts: its mounts can be read-only, and nothing else.
 	plainMounts bool
 	// gpus is what --gpus takes for the GPU of index 0; empty: it has no such option, or one
@@ -42,21 +46,12 @@ type matrixEngine struct {
 	gpus string
 	// forced is what this machine makes necessary and a user would not write.
 	forced string
-	// atOnce is the number of containers started at once; 0 is 100.
-	atOnce int
 }
 
 // fault is what an engine does instead of what a case wants.
 type fault struct {
 	why  string
 	test func(*testing.T, *engineTest)
-}
-
-func (e *matrixEngine) many() int {
-	if e.atOnce == 0 {
-		return 100
-	}
-	return e.atOnce
 }
 
 // What this machine forces on engines.
@@ -70,26 +65,27 @@ const (
 var engineList = []matrixEngine{
 	{name: "podman-4.3-crun", gpus: "0", faults: map[string]fault{"--gpus": podmanNoGPUs}, quick: true, start: startPodman("crun"), forced: podmanForced},
 	{name: "podman-4.3-runc", gpus: "0", faults: map[string]fault{"--gpus": podmanNoGPUs}, start: startPodman("runc"), forced: podmanForced},
-	{name: "podman-4.3-rootless", gpus: "0", faults: map[string]fault{"--gpus": podmanNoGPUs}, start: startRootless, forced: rootlessForced, noFilter: true, atOnce: 50},
+	{name: "podman-4.3-rootless", gpus: "0", faults: map[string]fault{"--gpus": podmanNoGPUs}, start: startRootless, forced: rootlessForced, noFilter: true, mountsNodes: true},
 	{name: "podman-5.4-crun", gpus: "0", suite: "trixie", start: startPodman("crun"), forced: podmanForced},
 	{name: "podman-5.4-runc", gpus: "0", suite: "trixie", start: startPodman("runc"), forced: podmanForced},
-	{name: "podman-5.4-rootless", gpus: "0", suite: "trixie", start: startRootless, forced: rootlessForced, noFilter: true, atOnce: 50},
+	{name: "podman-5.4-rootless", gpus: "0", suite: "trixie", start: startRootless, forced: rootlessForced, noFilter: true, mountsNodes: true},
 	{name: "podman-5.8-crun", gpus: "0", suite: "sid", start: startPodman("crun"), forced: podmanForced},
 	{name: "podman-5.8-runc", gpus: "0", suite: "sid", start: startPodman("runc"), forced: podmanForced},
-	{name: "podman-5.8-rootless", gpus: "0", suite: "sid", start: startRootless, forced: rootlessForced, noFilter: true, atOnce: 50},
-	{name: "docker-26", gpus: "device=0", faults: map[string]fault{"--gpus": dockerNoGPUs}, suite: "trixie", start: startDocker(`"features": {"cdi": true}, `), forced: dockerForced},
-	{name: "docker-28", gpus: "device=0", faults: map[string]fault{"--gpus": dockerNoGPUs}, suite: "sid", start: startDocker(""), forced: dockerForced},
-	{name: "docker-29", gpus: "device=0", suite: "sid", start: startDocker29, forced: dockerForced},
-	{name: "containerd-1.7-cri", suite: "trixie", start: startContainerd("", criField), forced: criForced},
-	{name: "containerd-1.7-annotation", suite: "trixie", start: startContainerd("", criAnnotation), forced: criForced},
-	{name: "containerd-2.1-cri", suite: "sid", start: startContainerd("", criField), forced: criForced},
+	{name: "podman-5.8-rootless", gpus: "0", suite: "sid", start: startRootless, forced: rootlessForced, noFilter: true, mountsNodes: true},
+	{name: "docker-26", daemon: true, gpus: "device=0", faults: map[string]fault{"--gpus": dockerNoGPUs}, suite: "trixie", start: startDocker(`"features": {"cdi": true}, `), forced: dockerForced},
+	{name: "docker-28", daemon: true, gpus: "device=0", faults: map[string]fault{"--gpus": dockerNoGPUs}, suite: "sid", start: startDocker(""), forced: dockerForced},
+	{name: "docker-29", daemon: true, gpus: "device=0", suite: "sid", start: startDocker29, forced: dockerForced + "; `nvidia-cdi-hook` is a link to `cdigen-hook`"},
+	{name: "containerd-1.7-cri", daemon: true, suite: "trixie", start: startContainerd("", criField), forced: criForced},
+	{name: "containerd-1.7-annotation", daemon: true, suite: "trixie", start: startContainerd("", criAnnotation), forced: criForced},
+	{name: "containerd-2.1-cri", daemon: true, suite: "sid", start: startContainerd("", criField), forced: criForced},
 	{name: "containerd-2.1-ctr", suite: "sid", start: startContainerd("", ctr)},
-	{name: "containerd-2.4-cri", quick: true, without: idmapWithout, start: startContainerd("built", criField), forced: criForced},
-	{name: "containerd-2.4-annotation", without: idmapWithout, start: startContainerd("built", criAnnotation), forced: criForced},
-	{name: "containerd-2.4-ctr", gpus: "0", without: idmapWithout, start: startContainerd("built", ctr)},
-	{name: "buildah-1.39", suite: "trixie", cgroup2: true, start: startBuildah, faults: map[string]fault{"shadowed": buildahOneDirectory}, without: buildWithout, forced: "no network, lower ulimits", atOnce: 20},
-	{name: "buildah-1.43", suite: "sid", cgroup2: true, start: startBuildah, faults: map[string]fault{"broken neighbour": buildahGivesUp}, without: buildWithout, forced: "no network, lower ulimits", atOnce: 20},
-	{name: "buildkit-0.34", start: startBuildkit, without: buildWithout, forced: "the host's network"},
+	{name: "containerd-2.4-cri", daemon: true, suite: "sid", start: startContainerd("built", criField), forced: criForced},
+	{name: "containerd-2.4-annotation", daemon: true, suite: "sid", start: startContainerd("built", criAnnotation), forced: criForced},
+	{name: "containerd-2.4-ctr", gpus: "0", suite: "sid", start: startContainerd("built", ctr)},
+	{name: "containerd-2.4-cri-on-12", daemon: true, quick: true, without: idmapWithout, start: startContainerd("built", criField), forced: criForced},
+	{name: "buildah-1.39", suite: "trixie", cgroup2: true, start: startBuildah, faults: map[string]fault{"shadowed": buildahOneDirectory, "broken neighbour": buildahGivesUp}, without: buildWithout, forced: "no network, lower ulimits"},
+	{name: "buildah-1.43", suite: "sid", cgroup2: true, start: startBuildah, faults: map[string]fault{"broken neighbour": buildahGivesUp}, without: buildWithout, forced: "no network, lower ulimits"},
+	{name: "buildkit-0.34", daemon: true, start: startBuildkit, without: buildkitWithout, faults: map[string]fault{"broken at start": buildkitGivesUp}, forced: "the host's network"},
 }
 
 // containerd 2 gives the image's files to a user namespace with idmapped mounts.
@@ -109,20 +105,36 @@ var (
 		}
 	}}
 	buildahOneDirectory = fault{"reads /etc/cdi only, so that nothing there is shadowed", func(t *testing.T, e *engineTest) {
-		neighbour(t, "nvidia.yaml", shadowSpec)
+		neighbour(t, runCDI(), "nvidia.yaml", shadowSpec)
 		wantLines(t, e.must(t, container{devices: one, script: "echo spec $SPEC"}), "spec")
 	}}
 	buildahGivesUp = fault{"injects nothing while any spec file is broken, whoever's it is", func(t *testing.T, e *engineTest) {
-		neighbour(t, "vendor.yaml", brokenSpec)
-		if out, err := e.run(container{devices: one, script: "echo started"}); err == nil || !strings.Contains(err.Error(), "nvidia.com/gpu=0") {
+		neighbour(t, "/etc/cdi", "vendor.yaml", brokenSpec)
+		out, err := e.run(container{devices: one, script: "echo started"})
+		if err == nil || !strings.Contains(complaint(err), "vendor.yaml") || strings.Contains(out, "started\n") {
 			t.Errorf("buildah does inject: %q, %v", out, err)
+		}
+	}}
+	buildkitGivesUp = fault{"does not start while any spec file is broken, whoever's it is", func(t *testing.T, e *engineTest) {
+		neighbour(t, "/etc/cdi", "vendor.yaml", brokenSpec)
+		p := newPlace(t, e.engine.suite, e.engine.cgroup2)
+		dir, err := buildkit.build()
+		check(t, err)
+		p.path = dir + ":"
+		_, err = p.run(append([]string{"timeout", "30"}, buildkitd(p)...)...)
+		if err == nil || !strings.Contains(complaint(err), "failed to load CDI Spec") {
+			t.Errorf("buildkitd does start: %v", err)
 		}
 	}}
 )
 
 var buildWithout = map[string]string{
 	"read-only root": "a build writes to its root file system",
-	"user namespace": "a setting of the builder, not of a step",
+}
+
+var buildkitWithout = map[string]string{
+	"read-only root": buildWithout["read-only root"],
+	"user namespace": "it has none for a step; rootless BuildKit is in one as a whole",
 }
 
 func allEngines() []matrixEngine { return slices.Concat(engineList, externalEngines, injectEngines) }
@@ -422,7 +434,7 @@ func startBuildah(t *testing.T, p *place) *session {
 	p.must(t, append(buildah, "pull", "--quiet", "docker-archive:"+archive())...)
 	var n atomic.Int32
 	return &session{
-		version: version(p.must(t, "buildah", "--version")),
+		version: version(p.must(t, "buildah", "--version")) + ", crun " + version(p.must(t, "crun", "--version")),
 		run: func(c container) (string, error) {
 			file := fmt.Sprintf("%s/Containerfile.%d", p.dir, n.Add(1))
 			if err := os.WriteFile(file, []byte(c.containerfile("")), 0o644); err != nil {
@@ -435,10 +447,18 @@ func startBuildah(t *testing.T, p *place) *session {
 			if c.mknod {
 				args = append(args, "--cap-add=CAP_MKNOD")
 			}
+			if c.userns {
+				args = append(args, "--userns-uid-map", "0:200000:65536", "--userns-gid-map", "0:200000:65536")
+			}
 			out, err := p.run(append(args, empty)...)
 			return printed(out.stdout), err
 		},
 	}
+}
+
+func buildkitd(p *place) []string {
+	return []string{"buildkitd", "--addr", "unix://" + p.dir + "/b.sock", "--root", p.dir + "/buildkit", "--containerd-worker=false", "--oci-worker-net=host",
+		"--allow-insecure-entitlement=device"}
 }
 
 func startBuildkit(t *testing.T, p *place) *session {
@@ -453,8 +473,7 @@ func startBuildkit(t *testing.T, p *place) *session {
 	p.path = dir + ":"
 	address := "unix://" + p.dir + "/b.sock"
 	p.daemon(t, func() bool { _, err := p.run("buildctl", "--addr", address, "debug", "workers"); return err == nil },
-		"buildkitd", "--addr", address, "--root", p.dir+"/buildkit", "--containerd-worker=false", "--oci-worker-net=host",
-		"--allow-insecure-entitlement=device")
+		buildkitd(p)...)
 	var n atomic.Int32
 	return &session{
 		version: version(p.must(t, "buildkitd", "--version")) + ", runc " + version(p.must(t, "runc", "--version")),

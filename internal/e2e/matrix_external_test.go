@@ -13,15 +13,13 @@ import (
 // versions. Where they cannot be built they are run from PATH; where they are not there either,
 // their last results stay.
 var externalEngines = []matrixEngine{
-	{name: "nerdctl-2.3", gpus: "device=0", external: &nerdctl, start: startNerdctl, forced: "no network", without: map[string]string{
-		"user namespace": idmapWithout["user namespace"],
-	}},
-	{name: "crio-1.36", external: &crio, suite: "sid", start: startCRIO, forced: "cgroupfs"},
-	{name: "apptainer-1.5", external: &apptainer, start: startApptainer, noFilter: true, plainMounts: true, without: map[string]string{
+	{name: "nerdctl-2.3", gpus: "device=0", daemon: true, external: &nerdctl, suite: "sid", start: startNerdctl, forced: "no network, cgroupfs"},
+	{name: "crio-1.36", daemon: true, external: &crio, suite: "sid", start: startCRIO, forced: "cgroupfs"},
+	{name: "apptainer-1.5", external: &apptainer, start: startApptainer, noFilter: true, plainMounts: true, mountsNodes: true, without: map[string]string{
 		"user namespace":  "an ordinary user's containers always have one",
 		"LD_LIBRARY_PATH": "it has a directory for an image here, which has no variables",
 		"hook ldcache":    "it ignores hooks",
-	}, forced: "as an ordinary user with `--contain`, since all of the host's /dev is in the container otherwise"},
+	}, forced: "as an ordinary user with `--contain`, since all of the host's /dev is in the container otherwise; `--writable-tmpfs` but for case 10, since the image lacks the mount points"},
 }
 
 // find gives the directory of a program that is built, or that somebody has put into PATH.

@@ -85,6 +85,11 @@ func makeImageRoot(root string) error {
 			return err
 		}
 	}
+	// systemd-nspawn asks it for the container's user.
+	getent := "#!/bin/sh\ncase $1 in\ninitgroups) echo \"$2\" ;;\n*) grep \"^$2:\" \"/etc/$1\" ;;\nesac\n"
+	if err := os.WriteFile(filepath.Join(root, "usr/bin/getent"), []byte(getent), 0o755); err != nil { //nolint:gosec // a program
+		return err
+	}
 	load := filepath.Join(root, "usr/bin/load")
 	source := filepath.Join(work, "load.c")
 	if err := os.WriteFile(source, loadSource, 0o644); err != nil {

@@ -40,7 +40,7 @@ func runCDI() string { return filepath.Join(work, "run-cdi") }
 
 // enginePackages are what the engines of another release need.
 const enginePackages = "podman,crun,runc,conmon,netavark,containerd,docker.io,docker-cli,iptables,procps,iproute2," +
-	"busybox-static,uidmap,buildah,lxc"
+	"busybox-static,uidmap,buildah,lxc,systemd-container"
 
 // newPlace makes a place; suite is empty for this machine. With cgroup2 it has the
 // cgroups of version 2, with no controller but the device filter, where this machine has
@@ -56,7 +56,7 @@ func newPlace(t *testing.T, suite string, cgroup2 bool) *place {
 	check(t, mountTmpfs(p.dir, "mode=755"))
 	if suite != "" {
 		requireCommands(t, "debootstrap")
-		base, err := debootstrap(suite, "-runtimes", enginePackages)
+		base, err := debootstrap(suite, "-all-engines", enginePackages)
 		if err != nil {
 			missing(t, "no Debian root file system: "+err.Error())
 		}
@@ -77,7 +77,7 @@ func newPlace(t *testing.T, suite string, cgroup2 bool) *place {
 	check(t, err)
 	check(t, os.MkdirAll(programs, 0o755))
 	const script = `set -e
-root=$1 work=$2 runcdi=$3 cgroup2=$4 programs=$5
+root=$1 work=$2 runcdi=$3 cgroup2=$4 programs=$5 layers=$6
 if [ "$cgroup2" = true ]; then
 	mount -t cgroup2 cgroup2 /sys/fs/cgroup
 fi
@@ -89,11 +89,17 @@ if [ -n "$root" ]; then
 	mount --bind /etc/cdi etc/cdi
 	mount --rbind /dev dev
 	mount --rbind /sys sys
-	for dir in docker containers containerd buildkit kubelet; do
-		mkdir -p "var/lib/$dir"
-		mount -t tmpfs tmpfs "var/lib/$dir"
+else
+	for dir in opt var/lib; do
+		mkdir -p "$layers/$dir/upper" "$layers/$dir/work"
+		mount -t overlay -o "lowerdir=/$dir,upperdir=$layers/$dir/upper,workdir=$layers/$dir/work" overlay "/$dir"
 	done
 fi
+# Storage of engines is overlays, which cannot lie on others.
+for dir in docker containers containerd buildkit kubelet; do
+	mkdir -p "$root/var/lib/$dir"
+	mount -t tmpfs tmpfs "$root/var/lib/$dir"
+done
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mkdir "$root/run/cdi" "$root/run/lock"
@@ -107,7 +113,7 @@ echo ready
 # Process 1 reaps what others leave.
 while :; do sleep 1000 & wait; done`
 	holder := exec.Command("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts",
-		"sh", "-c", script, "sh", p.root, work, runCDI(), strconv.FormatBool(cgroup2), programs)
+		"sh", "-c", script, "sh", p.root, work, runCDI(), strconv.FormatBool(cgroup2), programs, p.dir+"/layers")
 	var output hosttest.Log
 	holder.Stdout, holder.Stderr = &output, &output
 	holder.SysProcAttr = dieWithUs()

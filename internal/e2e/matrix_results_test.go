@@ -16,6 +16,7 @@ import (
 // engineResult is what docs/engines.json keeps of an engine's last run.
 type engineResult struct {
 	Engine  string                `json:"engine"`
+	Date    string                `json:"date"`
 	Version string                `json:"version"`
 	Forced  string                `json:"forced,omitempty"`
 	Setup   float64               `json:"setupSeconds"`
@@ -64,6 +65,7 @@ func readResults(t *testing.T) map[string]*engineResult {
 // keepResult puts an engine's result into the file and the table of the documentation.
 func keepResult(t *testing.T, r *engineResult) {
 	t.Helper()
+	r.Date = time.Now().UTC().Format(time.DateOnly)
 	results := readResults(t)
 	results[r.Engine] = r
 	var list []*engineResult
@@ -79,6 +81,22 @@ func keepResult(t *testing.T, r *engineResult) {
 	check(t, e.Encode(list))
 	check(t, os.WriteFile(resultFile(), data.Bytes(), 0o644))
 	writeTables(t, results)
+}
+
+// keepUnlessDone keeps at the end of a test that an engine could not be started, unless its
+// cases were run.
+func keepUnlessDone(t *testing.T, r *engineResult, cases []string) {
+	t.Helper()
+	t.Cleanup(func() {
+		if len(r.Cases) > 0 || !t.Failed() {
+			return
+		}
+		r.Version = "did not start"
+		for _, c := range cases {
+			r.Cases[c] = caseResult{Result: failed}
+		}
+		keepResult(t, r)
+	})
 }
 
 // keepSample keeps what an engine says of a device that it does not know.

@@ -75,16 +75,16 @@ func tables(results map[string]*engineResult) string {
 	for i, note := range notes {
 		fmt.Fprintf(&b, "%d. %s\n", i+1, note)
 	}
-	b.WriteString("\nWhat was measured, and what this machine forces on each:\n\n| engine | a new spec is seen | many containers at once | set-up, cases | forced |\n| --- | --- | --- | --- | --- |\n")
+	b.WriteString("\nWhat was measured, and what this machine forces on each:\n\n| engine | run on | a new spec is seen | many containers at once | set-up, cases | forced |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, name := range resultOrder() {
 		r := results[name]
 		if r == nil || name == kubernetesName {
 			continue
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %.1f s, %.1f s | %s |\n", name, dash(r.Cases["replaced"].Note), dash(measured(r.Cases["100 at once"])), r.Setup, r.Seconds, dash(r.Forced))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %.1f s, %.1f s | %s |\n", name, r.Date, dash(r.Cases["replaced"].Note), dash(measured(r.Cases["100 at once"])), r.Setup, r.Seconds, dash(r.Forced))
 	}
 	if r := results[kubernetesName]; r != nil {
-		fmt.Fprintf(&b, "\nKubernetes: %s. Forced here: %s. Set-up %.0f s, cases %.0f s.\n\n| pods | result | |\n| --- | --- | --- |\n", r.Version, r.Forced, r.Setup, r.Seconds)
+		fmt.Fprintf(&b, "\nKubernetes, run on %s: %s. Forced here: %s. Set-up %.0f s, cases %.0f s.\n\n| pods | result | |\n| --- | --- | --- |\n", r.Date, r.Version, r.Forced, r.Setup, r.Seconds)
 		for _, c := range kubernetesCases {
 			if result, ok := r.Cases[c]; ok {
 				fmt.Fprintf(&b, "| %s | %s | %s |\n", c, mark(result.Result), result.Note)
@@ -151,8 +151,9 @@ var caseTexts = map[string]string{
 	"other GPU refused": "the node of another GPU, made in the container, is refused",
 	"libraries":         "libraries load without ldconfig",
 	"hook ldcache":      "`--hooks ldcache` puts them into the loader's cache",
-	"broken neighbour":  "another vendor's broken spec does no harm",
-	"shadowed":          "of two specs that of `/var/run/cdi` counts, device by device",
+	"broken neighbour":  "another vendor's broken spec does no harm, in either directory",
+	"broken at start":   "nor when the engine's daemon starts",
+	"shadowed":          "of two specs the one in `/var/run/cdi` wins, device by device",
 	"replaced":          "new containers see a replaced spec, without a restart",
 	"100 at once":       "many containers started at once while `cdigen watch` replaces the spec: none fails",
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -21,6 +22,19 @@ func selected(name string, quick bool) (run, write bool) {
 		return quick, false
 	}
 	return wanted == "all" || slices.ContainsFunc(strings.Split(wanted, ","), func(w string) bool { return strings.HasPrefix(name, w) }), true
+}
+
+// TestSelection: what CDIGEN_E2E_ENGINE asks for is there.
+func TestSelection(t *testing.T) {
+	wanted := os.Getenv(engineVariable)
+	if wanted == "" || wanted == "all" {
+		return
+	}
+	for w := range strings.SplitSeq(wanted, ",") {
+		if !slices.ContainsFunc(resultOrder(), func(name string) bool { return strings.HasPrefix(name, w) }) {
+			t.Errorf("there is no engine %q; there are %s", w, strings.Join(resultOrder(), ", "))
+		}
+	}
 }
 
 func dieWithUs() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
@@ -50,6 +64,10 @@ func testEngine(t *testing.T, e *matrixEngine, write bool) {
 		}
 	}
 	began := time.Now()
+	result := engineResult{Engine: e.name, Forced: e.forced, Cases: map[string]caseResult{}}
+	if write {
+		keepUnlessDone(t, &result, slices.Collect(maps.Keys(caseTexts)))
+	}
 	host := simulatedHost(t)
 	copyNodes(t, host)
 	if _, err := smallImage(); err != nil {
@@ -57,12 +75,15 @@ func testEngine(t *testing.T, e *matrixEngine, write bool) {
 	}
 	publishHere(t)
 	s := e.start(t, newPlace(t, e.suite, e.cgroup2))
-	result := engineResult{Engine: e.name, Version: s.version, Forced: e.forced, Setup: seconds(time.Since(began)), Cases: map[string]caseResult{}}
+	result.Version, result.Setup = s.version, seconds(time.Since(began))
 	began = time.Now()
 	for _, c := range matrixCases() {
 		why, ok := e.without[c.name]
-		if c.name == "--gpus" && e.gpus == "" {
+		switch {
+		case c.name == "--gpus" && e.gpus == "":
 			why, ok = "has no `--gpus` that concerns CDI", true
+		case c.name == "broken at start" && !e.daemon:
+			why, ok = "has no daemon that injects", true
 		}
 		if ok {
 			result.Cases[c.name] = caseResult{Result: none, Note: why}

@@ -116,10 +116,11 @@ func copyNodes(t *testing.T, host string) {
 		if err := unix.Stat(path, &st); err != nil {
 			return err
 		}
-		if err := makeNode(target, st.Rdev); !errors.Is(err, fs.ErrExist) {
-			return err
+		err = makeNode(target, st.Rdev)
+		if errors.Is(err, fs.ErrExist) {
+			return nil // the usual ones, null and so on
 		}
-		return nil // the usual ones, null and so on
+		return errors.Join(err, os.Chmod(target, fs.FileMode(st.Mode)&fs.ModePerm))
 	})
 	if err != nil {
 		t.Fatal(err)
