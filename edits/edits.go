@@ -122,10 +122,10 @@ func deviceNodes(nodes []discover.DeviceNode) []*specs.DeviceNode {
 	return list
 }
 
-// nodeMode is the mode of nodes in containers. It is what OCI runtimes take without being
-// told, but buildah makes nodes with mode 0 then, which only root can open. That of the
-// host's node is not asked: some are for the groups of desktop users, whose numbers mean
-// nothing in an image, and whoever gives a container a GPU means its programs to use it.
+// nodeMode is the mode of nodes in containers. Without one it depends on the engine: 0666
+// with the CDI library before 1.1.0, the host node's from then on, and 0 in buildah, where
+// only root can open the node. The host's is of no use inside: it is for groups of the host,
+// such as video, which the container's user is not in.
 const nodeMode fs.FileMode = 0o666
 
 // deviceNode names a node without type and numbers: engines look those up when

@@ -445,7 +445,6 @@ WantedBy=multi-user.target
 `
 )
 
-// What doctor says of units is true of real ones, and its commands mend it.
 // A second watcher keeps the spec of Kubernetes' device plugin, beside the first.
 func (m *machine) testProfile(t *testing.T) {
 	defer m.in(t)()
@@ -473,6 +472,7 @@ func (m *machine) testProfile(t *testing.T) {
 	m.follows("another service's end")
 }
 
+// What doctor says of units is true of real ones, and its commands mend it.
 func (m *machine) testDoctor(t *testing.T) {
 	defer m.in(t)()
 	doctor := func() (list []doctor.Complaint) {
