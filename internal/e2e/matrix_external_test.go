@@ -84,10 +84,15 @@ func startNerdctl(t *testing.T, p *place) *session {
 	runContainerd(t, p)
 	nerdctl := []string{"nerdctl", "--address", p.dir + "/c.sock", "--data-root", p.dir + "/nerdctl", "--cgroup-manager", "cgroupfs"}
 	p.must(t, append(nerdctl, "load", "--input", archive())...)
+	p.mayRemap(t)
 	return &session{
 		version: version(p.must(t, "nerdctl", "--version")) + " on containerd " + version(p.must(t, "containerd", "--version")),
 		run: func(c container) (string, error) {
-			args := append(append([]string{}, nerdctl...), "run", "--rm", "--network=none")
+			args := append([]string{}, nerdctl...)
+			if c.userns {
+				args = append(args, "--userns-remap", remapped)
+			}
+			args = append(args, "run", "--rm", "--network=none")
 			out, err := p.run(append(append(append(args, c.flags()...), imageName), c.shell()...)...)
 			return out.stdout, err
 		},

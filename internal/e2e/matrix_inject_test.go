@@ -237,7 +237,10 @@ func startNspawn(t *testing.T, p *place) *session {
 			if c.userns {
 				args = append(args, "--private-users="+strconv.Itoa(200000)+":65536")
 			}
-			o, err := p.run(slices.Concat(args, strings.Fields(options), c.shell())...)
+			// A unit has a cgroup of its own, which with --keep-unit is nspawn's.
+			cgroup := "/sys/fs/cgroup/cdigen-e2e-" + filepath.Base(dir)
+			own := []string{"sh", "-c", `mkdir "$0" && echo $$ >"$0/cgroup.procs" && exec "$@"`, cgroup}
+			o, err := p.run(slices.Concat(own, args, strings.Fields(options), c.shell())...)
 			return strings.ReplaceAll(o.stdout, "\r", ""), err
 		},
 	}

@@ -40,7 +40,7 @@ func runCDI() string { return filepath.Join(work, "run-cdi") }
 
 // enginePackages are what the engines of another release need.
 const enginePackages = "podman,crun,runc,conmon,netavark,containerd,docker.io,docker-cli,iptables,procps,iproute2," +
-	"busybox-static,uidmap,buildah,lxc,systemd-container"
+	"busybox-static,uidmap,buildah,lxc,systemd,systemd-sysv,dbus,udev,systemd-container"
 
 // newPlace makes a place; suite is empty for this machine. With cgroup2 it has the
 // cgroups of version 2, with no controller but the device filter, where this machine has
