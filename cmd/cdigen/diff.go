@@ -61,7 +61,7 @@ func (f *presentFlags) truth(now *specs.Spec, inv *discover.Inventory) (*spec.Tr
 	}
 	// Where the driver does not tell, nodes are not compared with what it says.
 	nodes, _ := discover.ExpectedNodes(host, discover.NodeOptions{})
-	return &spec.Truth{Kind: f.spec.vendor + "/" + f.spec.class, Now: now, Inventory: inv, Nodes: nodes, Dev: host.Dev, Hook: checkHook}, nil
+	return &spec.Truth{Kind: f.spec.vendor + "/" + f.spec.class, Profile: f.spec.profile, Now: now, Inventory: inv, Nodes: nodes, Dev: host.Dev, Hook: checkHook}, nil
 }
 
 func newDiff() *cobra.Command {

@@ -25,7 +25,7 @@ func addRuntimeDir(flags *pflag.FlagSet, dir *string) {
 var statusFormats = []string{"table", "json"}
 
 func newStatus() *cobra.Command {
-	var output, runtimeDir, format string
+	var output, runtimeDir, format, profile string
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
@@ -68,7 +68,7 @@ Exit statuses:
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&output, "output", defaultOutput, "`file` of the spec")
-	addProfile(flags)
+	addProfile(flags, &profile)
 	addOutputFormat(flags, &format, statusFormats...)
 	addRuntimeDir(flags, &runtimeDir)
 	return cmd
