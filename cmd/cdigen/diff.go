@@ -11,6 +11,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/doctor"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -122,6 +123,9 @@ func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *sp
 		file = args[0]
 	}
 	if older, err = spec.Read(file); err != nil {
+		if other := otherProfile(file, doctor.Published); other != "" && len(args) == 0 {
+			err = fmt.Errorf("%w; there is a spec of --profile %s", err, other)
+		}
 		return nil, nil, err
 	}
 	if len(args) == 2 {

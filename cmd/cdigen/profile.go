@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -65,4 +66,21 @@ func applyProfile(cmd *cobra.Command) error {
 		}
 	}
 	return nil
+}
+
+// otherProfile is the profile that has what is to be there, by the path of its spec,
+// when the default spec was asked for and is not there; empty: none has.
+func otherProfile(output string, there func(output string) bool) string {
+	if output != defaultOutput {
+		return ""
+	}
+	if _, err := os.Stat(output); err == nil {
+		return ""
+	}
+	for _, name := range profileNames() {
+		if there(profiles[name].flags["output"]) {
+			return name
+		}
+	}
+	return ""
 }
