@@ -47,6 +47,9 @@ type Truth struct {
 	// Kind of the specs that the host's GPUs make, "nvidia.com/gpu". A file of
 	// another kind is not compared with them.
 	Kind string
+	// Profile is the one of cdigen's profiles that the specs are made with, which the
+	// commands that mend them need; empty: none.
+	Profile string
 	// Now is the spec that would be published now; nil: none, for want of a device.
 	Now       *specs.Spec
 	Inventory *discover.Inventory
@@ -60,6 +63,7 @@ type Truth struct {
 
 // Check says what is wrong with a spec file, the worst first; nothing: it is true.
 func (t *Truth) Check(file string) (list []Fault) {
+	generates := t.command("generate")
 	s, err := Read(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return []Fault{{Unusable, file, "", "there is no such file", generates}}
@@ -119,9 +123,9 @@ func (t *Truth) Check(file string) (list []Fault) {
 		switch n := len(Diff(s, t.Now)); n {
 		case 0:
 		case 1:
-			add(Stale, generates, "", "generate would write 1 difference now: see cdigen diff")
+			add(Stale, generates, "", "generate would write 1 difference now: see %s", t.command("diff"))
 		default:
-			add(Stale, generates, "", "generate would write %d differences now: see cdigen diff", n)
+			add(Stale, generates, "", "generate would write %d differences now: see %s", n, t.command("diff"))
 		}
 	}
 	slices.SortStableFunc(list, func(a, b Fault) int { return cmp.Compare(a.Verdict, b.Verdict) })
@@ -136,12 +140,16 @@ func reason(err error) error {
 	return err
 }
 
-// The commands that mend a [Fault].
-const (
-	generates = "cdigen generate"
-	// MakesNodes makes the driver's device nodes.
-	MakesNodes = "cdigen system create-device-nodes"
-)
+// MakesNodes is the command that mends a [Fault] by making the driver's device nodes.
+const MakesNodes = "cdigen system create-device-nodes"
+
+// command is one of our commands about a spec, "cdigen generate".
+func (t *Truth) command(name string) string {
+	if t.Profile == "" {
+		return "cdigen " + name
+	}
+	return "cdigen " + name + " --profile " + t.Profile
+}
 
 var errRelative = errors.New("not an absolute path")
 

@@ -14,6 +14,8 @@ import (
 	"github.com/cdigen/cdigen/discover"
 )
 
+const generates = "cdigen generate"
+
 func TestCheckSaysWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cdigen/cdigen/internal/doctor"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -41,8 +42,9 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale, 6 broken.`,
 			if err := checkOutputFormat(f.output, formats...); err != nil {
 				return err
 			}
+			other := ""
 			if len(args) == 0 {
-				args = []string{f.spec.output}
+				args, other = []string{f.spec.output}, otherProfile(f.spec.output, doctor.Published)
 			}
 			now, inv, _, err := f.present(cmd)
 			if err != nil {
@@ -55,6 +57,10 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale, 6 broken.`,
 			var all []spec.Fault
 			for _, file := range args {
 				list := truth.Check(file)
+				if other != "" {
+					list[0].Message += "; there is a spec of --profile " + other
+					list[0].Mend = "cdigen check --profile " + other
+				}
 				if len(list) == 0 {
 					list = []spec.Fault{{Verdict: spec.True, File: file}}
 				}

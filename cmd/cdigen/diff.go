@@ -11,6 +11,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/doctor"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -61,7 +62,7 @@ func (f *presentFlags) truth(now *specs.Spec, inv *discover.Inventory) (*spec.Tr
 	}
 	// Where the driver does not tell, nodes are not compared with what it says.
 	nodes, _ := discover.ExpectedNodes(host, discover.NodeOptions{})
-	return &spec.Truth{Kind: f.spec.vendor + "/" + f.spec.class, Now: now, Inventory: inv, Nodes: nodes, Dev: host.Dev, Hook: checkHook}, nil
+	return &spec.Truth{Kind: f.spec.vendor + "/" + f.spec.class, Profile: f.spec.profile, Now: now, Inventory: inv, Nodes: nodes, Dev: host.Dev, Hook: checkHook}, nil
 }
 
 func newDiff() *cobra.Command {
@@ -122,6 +123,9 @@ func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *sp
 		file = args[0]
 	}
 	if older, err = spec.Read(file); err != nil {
+		if other := otherProfile(file, doctor.Published); other != "" && len(args) == 0 {
+			err = fmt.Errorf("%w; there is a spec of --profile %s", err, other)
+		}
 		return nil, nil, err
 	}
 	if len(args) == 2 {

@@ -31,6 +31,7 @@ import (
 type doctorFlags struct {
 	presentFlags
 	settings   string
+	unreadable bool // settings, by who runs doctor
 	runtimeDir string
 	ignore     []string
 	verbose    bool
@@ -40,7 +41,7 @@ type doctorFlags struct {
 func (f *doctorFlags) add(cmd *cobra.Command) {
 	f.presentFlags.add(cmd, "text", "json")
 	flags := cmd.Flags()
-	flags.StringVar(&f.settings, "settings", "/etc/cdigen/cdigen.env", "`file` with the settings of the service, which stand in for flags of generate that are not given; empty: none")
+	flags.StringVar(&f.settings, "settings", "", "`file` with the settings of the service, which stand in for flags of generate that are not given; empty: none (default: "+settingsFile("")+", with --profile NAME "+settingsFile("NAME")+")")
 	flags.StringSliceVar(&f.ignore, "ignore", nil, "`complaints` to leave out, by the word in brackets")
 	f.host.late = true // a driver container may not be there, which is to be told
 	addRuntimeDir(flags, &f.runtimeDir)
@@ -62,6 +63,10 @@ first: what it means, where it was seen, and the commands that mend it.
 
 Given names of devices, it says too why engines do not know them.
 
+It looks at the specs that are in use: those whose service is on or which cdigen has
+published, without a profile and with --profile k8s-device-plugin; at the first where
+none is. With --profile, --output, --vendor or --class it looks at that one only.
+
 With --fix it runs the commands that neither stop, delete nor take anything away,
 after asking (--yes: without), and looks again.
 
@@ -78,9 +83,9 @@ Exit statuses:
   cdigen doctor container web`,
 		Args: usageArgs(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, patient, err := f.examine(cmd, args)
+			list, well, err := f.examine(cmd, args)
 			if err == nil && f.fix {
-				list, patient, err = f.mend(cmd, args, list, patient)
+				list, well, err = f.mend(cmd, args, list, well)
 			}
 			if errors.Is(err, doctor.ErrNoGPU) {
 				err = &exitError{exitNoDevices, fmt.Errorf("%w: there is nothing to mend", err)}
@@ -88,7 +93,7 @@ Exit statuses:
 			if err != nil {
 				return err
 			}
-			return f.report(cmd, list, patient.Well())
+			return f.report(cmd, list, well)
 		},
 	}
 	f.add(cmd)
@@ -124,10 +129,15 @@ arguments, 5 warnings, 6 something is broken.`,
 			if (len(args) == 1) == (pid != 0) || pid < 0 || len(args) == 1 && (args[0] == "" || args[0][0] == '-') {
 				return usageError(errors.New("name one container, or its first process with --pid"))
 			}
-			patient, err := f.collect(cmd)
+			used, _, err := f.subjects(cmd)
 			if err != nil {
 				return err
 			}
+			// Whichever spec it came by, node and library are the host's.
+			if err := used[0].look(); err != nil {
+				return err
+			}
+			patient := used[0].patient
 			container := &doctor.Container{PID: pid}
 			if pid == 0 {
 				if container, err = patient.FindContainer(cmd.Context(), args[0]); err != nil {
@@ -188,7 +198,11 @@ func writeComplaints(w io.Writer, width int, list []doctor.Complaint, color bool
 	width = max(width-len(indent), 0)
 	for _, c := range list {
 		head := colors[c.Severity].Paint(fmt.Sprintf("%-*s", len(indent), c.Severity), color)
-		text := []string{c.Message, "[" + c.ID + "] " + c.Evidence}
+		where := c.Evidence
+		if c.Profile != "" {
+			where = "--profile " + c.Profile + ": " + where
+		}
+		text := []string{c.Message, "[" + c.ID + "] " + where}
 		if c.Advice != "" {
 			text = append(text, c.Advice)
 		}
@@ -204,84 +218,233 @@ func writeComplaints(w io.Writer, width int, list []doctor.Complaint, color bool
 	}
 }
 
-// examine looks at the host and at the devices that were named.
-func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) ([]doctor.Complaint, *doctor.Patient, error) {
-	patient, err := f.collect(cmd)
+// subject is a spec that doctor may look at.
+type subject struct {
+	doctorFlags
+	cmd     *cobra.Command // that has the flags
+	patient *doctor.Patient
+	guess   bool // it is not in use, but nothing else is
+}
+
+// examine looks at the host and at the devices that were named. It returns the line as
+// well that there is to say when nothing is wrong.
+func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []doctor.Complaint, well string, err error) {
+	used, unused, err := f.subjects(cmd)
 	if err != nil {
-		return nil, nil, err
+		return nil, "", err
 	}
-	list, err := patient.Examine(cmd.Context())
-	if err != nil {
-		return nil, patient, err
+	var patients []*doctor.Patient
+	var lists [][]doctor.Complaint
+	var others []doctor.Complaint
+	for _, s := range unused {
+		others = append(others, s.patient.Unused(cmd.Context())...)
 	}
+	for _, s := range used {
+		s.patient.Unwanted = s.guess && len(others) > 0
+		if err := s.look(); err != nil {
+			return nil, "", err
+		}
+		for _, other := range used {
+			if other != s {
+				s.patient.Beside = append(s.patient.Beside, other.patient.Spec)
+			}
+		}
+		found, err := s.patient.Examine(cmd.Context())
+		if err != nil {
+			return nil, "", err
+		}
+		patients, lists = append(patients, s.patient), append(lists, found)
+	}
+	list = doctor.Merge(append(lists, others)...)
 	for _, name := range devices {
+		patient := patients[0]
+		for _, p := range patients {
+			if strings.HasPrefix(name, p.Kind+"=") {
+				patient = p
+			}
+		}
 		c := patient.Resolves(name)
 		conflict := func(c doctor.Complaint) bool { return c.ID == "spec-conflict" }
 		if c != nil && (c.ID != "device-conflict" || !slices.ContainsFunc(list, conflict)) {
 			list = append([]doctor.Complaint{*c}, list...)
 		}
 	}
-	return list, patient, nil
+	return list, doctor.Well(patients...), nil
 }
 
-// collect finds out what doctor looks at.
-func (f *doctorFlags) collect(cmd *cobra.Command) (*doctor.Patient, error) {
+// subjects are what doctor looks at: the spec that flags name, or else all that are in
+// use here, the one without a profile first.
+func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err error) {
 	if err := f.log.set(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := checkOutputFormat(f.output, "text", "json"); err != nil {
-		return nil, err
-	}
-	if err := f.applySettings(cmd); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if f.yes && !f.fix {
-		return nil, usageError(errors.New("--yes: it goes with --fix"))
-	}
-	now, inv, _, err := f.present(cmd)
-	if err != nil {
-		return nil, err
-	}
-	host, err := f.host.host()
-	if err != nil {
-		return nil, err
-	}
-	truth, err := f.truth(now, inv)
-	if err != nil {
-		return nil, err
-	}
-	output, err := filepath.Abs(f.spec.output)
-	if err != nil {
-		return nil, err
+		return nil, nil, usageError(errors.New("--yes: it goes with --fix"))
 	}
 	system := runtimes.Local()
-	patient := &doctor.Patient{
-		Host: host, Inventory: inv, Root: discover.DirTree("/"),
-		Spec: output, Kind: f.spec.vendor + "/" + f.spec.class, SpecDirs: f.spec.dirs,
-		Now: now, Settings: f.settings,
-		Truth:   truth,
-		Engines: runtimes.Detect(cmd.Context(), system),
-		Cdigen:  func(args ...string) string { return commandLine(cmd, args) },
-		Run:     system.Run,
-		Find:    exec.LookPath,
-		Older: func(version string) (lost int, err error) {
-			options, err := f.spec.options(f.host.arch)
-			if err != nil {
-				return 0, err
-			}
-			options.MaxVersion = version
-			older, _, err := spec.New(inv, options)
-			if err != nil || now == nil {
-				return 0, err
-			}
-			return len(now.Devices) - len(older.Devices), nil
-		},
+	engines := runtimes.Detect(cmd.Context(), system)
+	names := []string{""}
+	if !slices.ContainsFunc([]string{profileFlag, "output", "vendor", "class"}, cmd.Flags().Changed) {
+		names = append(names, profileNames()...)
 	}
-	status, err := watch.AskStatus(cmd.Context(), socketPath(cmp.Or(f.runtimeDir, "/run/cdigen"), output))
+	var all []*subject
+	for _, name := range names {
+		s, err := newSubject(cmd, name, system, engines)
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, s)
+	}
+	used, unused = inUse(cmd.Context(), all)
+	if cmd.Flags().Changed("settings") && f.settings != "" {
+		return used[:1], nil, nil // they are one service's
+	}
+	return used, unused, nil
+}
+
+// inUse tells the subjects that are in use from others: those whose unit is on, and those
+// whose spec is there or has a watcher. Where none is, the first should be.
+func inUse(ctx context.Context, all []*subject) (used, unused []*subject) {
+	is, specs := map[*subject]bool{}, map[string]bool{}
+	for _, s := range all {
+		if s.patient.Kept(ctx) {
+			is[s], specs[s.patient.Spec] = true, true
+		}
+	}
+	for _, s := range all {
+		// The settings of a service may make its spec that of a profile.
+		if p := s.patient; !specs[p.Spec] && (p.Watcher != nil || doctor.Published(p.Spec)) {
+			is[s], specs[p.Spec] = true, true
+		}
+	}
+	if len(is) == 0 {
+		all[0].guess = true
+		is[all[0]], specs[all[0].patient.Spec] = true, true
+	}
+	for _, s := range all {
+		switch {
+		case is[s]:
+			used = append(used, s)
+		case !specs[s.patient.Spec]:
+			unused = append(unused, s)
+		}
+	}
+	return used, unused
+}
+
+// newSubject has the flags of a command and of a service's settings; those of a profile
+// as well, unless the command names one.
+func newSubject(cmd *cobra.Command, profile string, system runtimes.System, engines []runtimes.Engine) (*subject, error) {
+	s := &subject{cmd: &cobra.Command{}}
+	s.cmd.SetContext(cmd.Context())
+	s.add(s.cmd)
+	flags := s.cmd.Flags()
+	if err := copyFlags(flags, cmd.Flags()); err != nil {
+		return nil, err
+	}
+	if profile != "" {
+		if err := flags.Set(profileFlag, profile); err != nil {
+			return nil, err
+		}
+	}
+	unit := doctor.Unit(s.spec.profile) // whatever its settings make of it
+	if !flags.Changed("settings") {
+		s.settings = settingsFile(s.spec.profile)
+	}
+	if err := s.applySettings(s.cmd); err != nil {
+		return nil, err
+	}
+	if err := applyProfile(s.cmd); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.settings, err)
+	}
+	output, err := filepath.Abs(s.spec.output)
+	if err != nil {
+		return nil, err
+	}
+	if only := profiles[s.spec.profile].engines; only != nil {
+		engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(only, e.Name) })
+	}
+	s.patient = &doctor.Patient{
+		Root: discover.DirTree("/"),
+		Spec: output, Kind: s.spec.vendor + "/" + s.spec.class, Profile: s.spec.profile, Unit: unit,
+		SpecDirs: s.spec.dirs,
+		Settings: s.settings,
+		Engines:  engines,
+		Cdigen:   func(args ...string) string { return commandLine(cmd.Root(), flags, args) },
+		Run:      system.Run,
+		Find:     exec.LookPath,
+	}
+	status, err := watch.AskStatus(cmd.Context(), socketPath(cmp.Or(s.runtimeDir, "/run/cdigen"), output))
 	if err == nil {
-		patient.Watcher = status
+		s.patient.Watcher = status
 	}
-	return patient, nil
+	return s, nil
+}
+
+// look finds out what the spec should be.
+func (s *subject) look() error {
+	if s.unreadable {
+		slog.Warn("the service's settings cannot be read: the spec is compared with what it would be without them", "path", s.settings)
+	}
+	now, inv, _, err := s.present(s.cmd)
+	if err != nil {
+		return err
+	}
+	p := s.patient
+	p.Now, p.Inventory = now, inv
+	if p.Host, err = s.host.host(); err != nil {
+		return err
+	}
+	if p.Truth, err = s.truth(now, inv); err != nil {
+		return err
+	}
+	p.Older = func(version string) (lost int, err error) {
+		options, err := s.spec.options(s.host.arch)
+		if err != nil {
+			return 0, err
+		}
+		options.MaxVersion = version
+		older, _, err := spec.New(inv, options)
+		if err != nil || now == nil {
+			return 0, err
+		}
+		return len(now.Devices) - len(older.Devices), nil
+	}
+	return nil
+}
+
+// copyFlags sets flags as others of their names were set.
+func copyFlags(to, from *pflag.FlagSet) error {
+	var errs []error
+	from.Visit(func(f *pflag.Flag) {
+		if to.Lookup(f.Name) == nil {
+			return
+		}
+		errs = append(errs, to.Set(f.Name, flagText(f)))
+	})
+	return errors.Join(errs...)
+}
+
+// flagText is a flag's value as it is given to it.
+func flagText(f *pflag.Flag) string {
+	list, ok := f.Value.(pflag.SliceValue)
+	if !ok {
+		return f.Value.String()
+	}
+	var values []string
+	for _, v := range list.GetSlice() {
+		values = append(values, strings.TrimSpace(v))
+	}
+	return strings.Join(values, ",")
+}
+
+// settingsFile has the settings of the service that keeps the spec of a profile; empty:
+// that without one.
+func settingsFile(profile string) string {
+	return "/etc/cdigen/" + cmp.Or(profile, "cdigen") + ".env"
 }
 
 // applySettings sets flags of generate that were not given from the settings of the
@@ -295,7 +458,7 @@ func (f *doctorFlags) applySettings(cmd *cobra.Command) error {
 	case errors.Is(err, fs.ErrNotExist) && !given:
 		return nil
 	case errors.Is(err, fs.ErrPermission) && !given:
-		slog.Warn("the service's settings cannot be read: the spec is compared with what it would be without them", "path", f.settings)
+		f.unreadable = true
 		return nil
 	case err != nil:
 		return fmt.Errorf("--settings: %w", err)
@@ -337,29 +500,21 @@ func parseSettings(text string) map[string]string {
 }
 
 // commandLine is the line of a shell for one of our commands, with those of the flags
-// set here that it takes too.
-func commandLine(cmd *cobra.Command, args []string) string {
+// that it takes too.
+func commandLine(root *cobra.Command, flags *pflag.FlagSet, args []string) string {
 	words := append([]string{programName()}, args...)
-	target, _, err := cmd.Root().Find(args)
+	target, _, err := root.Find(args)
 	if err != nil {
 		return shellescape.QuoteCommand(words)
 	}
-	cmd.Flags().Visit(func(f *pflag.Flag) {
+	flags.Visit(func(f *pflag.Flag) {
 		same := target.Flags().Lookup(f.Name)
 		given := func(arg string) bool { return arg == "--"+f.Name || strings.HasPrefix(arg, "--"+f.Name+"=") }
 		// runtime has other directories of that name.
 		if same == nil || args[0] == "runtime" || slices.ContainsFunc(args, given) || slices.Contains([]string{"output-format", "log-level", "log-format", "no-color"}, f.Name) {
 			return
 		}
-		value := f.Value.String()
-		if list, ok := f.Value.(pflag.SliceValue); ok {
-			var values []string
-			for _, v := range list.GetSlice() {
-				values = append(values, strings.TrimSpace(v))
-			}
-			value = strings.Join(values, ",")
-		}
-		if value != same.DefValue {
+		if value := flagText(f); value != same.DefValue {
 			words = append(words, "--"+f.Name+"="+value)
 		}
 	})
@@ -388,7 +543,7 @@ func programName() string {
 
 // mend runs the safe commands of complaints, one complaint after the other, and
 // looks again after each, since one cause may have had several effects.
-func (f *doctorFlags) mend(cmd *cobra.Command, devices []string, list []doctor.Complaint, patient *doctor.Patient) ([]doctor.Complaint, *doctor.Patient, error) {
+func (f *doctorFlags) mend(cmd *cobra.Command, devices []string, list []doctor.Complaint, well string) ([]doctor.Complaint, string, error) {
 	answers := bufio.NewReader(cmd.InOrStdin())
 	done := map[string]bool{}
 	for {
@@ -396,13 +551,13 @@ func (f *doctorFlags) mend(cmd *cobra.Command, devices []string, list []doctor.C
 			return c.Safe && len(c.Mend) > 0 && c.Severity != doctor.Note && !slices.Contains(f.ignore, c.ID) && !done[c.ID+strings.Join(c.Mend, "\n")]
 		})
 		if at < 0 {
-			return list, patient, nil
+			return list, well, nil
 		}
 		c := list[at]
 		done[c.ID+strings.Join(c.Mend, "\n")] = true
 		if !f.yes && !ask(cmd.Context(), answers, c) {
 			if err := cmd.Context().Err(); err != nil {
-				return list, patient, err
+				return list, well, err
 			}
 			continue
 		}
@@ -416,8 +571,8 @@ func (f *doctorFlags) mend(cmd *cobra.Command, devices []string, list []doctor.C
 			}
 		}
 		var err error
-		if list, patient, err = f.examine(cmd, devices); err != nil {
-			return list, patient, err
+		if list, well, err = f.examine(cmd, devices); err != nil {
+			return list, well, err
 		}
 	}
 }

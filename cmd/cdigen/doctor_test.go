@@ -440,10 +440,29 @@ var ailments = []struct {
 			m.later(withInstance, "proc/driver", "usr/lib/x86_64-linux-gnu"))
 	}, []string{"mig-no-instances", "node-missing", "spec-stale", "dev-char-links"}},
 	{"nobody keeps the spec true", "", func(m *machine) { m.write("var/lib/units/cdigen.service", "") }, []string{"watcher-not-running"}},
+	{"the spec for pods is missing", "", func(m *machine) {
+		m.pods("enabled\nactive\n")
+		m.remove("var/run/cdi")
+	}, []string{"spec-missing"}},
+	{"nobody keeps the spec for pods true", "", func(m *machine) { m.pods("") }, []string{"watcher-not-running"}},
+	{"the spec for pods has hooks that are not installed", "", func(m *machine) {
+		m.pods("")
+		m.edit("var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json", `"containerEdits": \{`, `"containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/usr/bin/nvidia-ctk"}],`)
+	}, []string{"hook-missing", "spec-broken"}},
 	{"systemd does not know the nodes", "", func(m *machine) { m.remove("dev/char") }, []string{"dev-char-links"}},
 	{"a link for systemd leads elsewhere", "", func(m *machine) {
 		m.must("ln -sfn ../nvidiactl /dev/char/195:1")
 	}, []string{"dev-char-links"}},
+}
+
+// pods makes the machine a node that only runs pods, with the state of the unit that keeps
+// their spec.
+func (m *machine) pods(unit string) {
+	m.t.Helper()
+	m.remove("etc/cdi")
+	m.write("var/lib/units/cdigen.service", "")
+	m.write("var/lib/units/cdigen@k8s-device-plugin.service", unit)
+	m.must("cdigen generate --profile k8s-device-plugin --log-level error")
 }
 
 // driver binds another kernel driver to the GPUs.
@@ -532,6 +551,14 @@ func TestDoctorPage(t *testing.T) {
 	m.node("dev/nvidia-uvm", 510, 0)
 	m.engine("dockerd", "Docker version 26.1.5+dfsg1, build 411e817")
 	m.write("var/lib/units/cdigen.service", "")
+	text, _, _ := m.run("cdigen doctor")
+	compareShown(t, doctorDocument, "# cdigen doctor\n"+text)
+}
+
+func TestDoctorPageOfAProfile(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.pods("enabled\nactive\n")
+	m.remove("var/run/cdi")
 	text, _, _ := m.run("cdigen doctor")
 	compareShown(t, doctorDocument, "# cdigen doctor\n"+text)
 }

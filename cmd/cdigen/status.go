@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/cdigen/cdigen/internal/doctor"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -25,7 +27,7 @@ func addRuntimeDir(flags *pflag.FlagSet, dir *string) {
 var statusFormats = []string{"table", "json"}
 
 func newStatus() *cobra.Command {
-	var output, runtimeDir, format string
+	var output, runtimeDir, format, profile string
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
@@ -55,7 +57,7 @@ Exit statuses:
 			s, err := watch.AskStatus(cmd.Context(), socketPath(runtimeDir, path))
 			running := err == nil
 			if errors.Is(err, fs.ErrNotExist) {
-				s, err = fileStatus(path)
+				s, err = fileStatus(cmd.Context(), path, profile, runtimeDir)
 			}
 			if err != nil {
 				return err
@@ -68,24 +70,34 @@ Exit statuses:
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&output, "output", defaultOutput, "`file` of the spec")
-	addProfile(flags)
+	addProfile(flags, &profile)
 	addOutputFormat(flags, &format, statusFormats...)
 	addRuntimeDir(flags, &runtimeDir)
 	return cmd
 }
 
 // fileStatus is what the spec alone tells.
-func fileStatus(path string) (*watch.Status, error) {
+func fileStatus(ctx context.Context, path, profile, runtimeDir string) (*watch.Status, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no cdigen watch is running and there is no %s: start cdigen watch or run cdigen generate", path)
+		watched := func(output string) bool {
+			_, err := watch.AskStatus(ctx, socketPath(runtimeDir, output))
+			return err == nil
+		}
+		if other := otherProfile(path, watched); other != "" {
+			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a watcher of --profile %s", path, other)
+		}
+		if other := otherProfile(path, doctor.Published); other != "" {
+			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a spec of --profile %s", path, other)
+		}
+		return nil, fmt.Errorf("no cdigen watch is running and there is no %s: start %s or run %s", path, doctor.Command("watch", profile), doctor.Command("generate", profile))
 	}
 	if err != nil {
 		return nil, err
 	}
 	file, err := spec.Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run cdigen generate", err)
+		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run %s", err, doctor.Command("generate", profile))
 	}
 	s := &watch.Status{Spec: path}
 	for i := range file.Devices {

@@ -105,11 +105,15 @@ func (p *Patient) Container(c *Container) ([]Complaint, Compared, error) {
 	}
 	with = Compared{len(nodes), len(mounts)}
 	if len(nodes) == 0 && len(mounts) == 0 {
+		advice := fmt.Sprintf("Start it with --device %s=all, or with one of the devices in cdigen list.", p.Kind)
+		if p.Profile != "" {
+			advice = "Start it with one of the devices in cdigen list." // there need not be one named all
+		}
 		return []Complaint{{
 			ID: "container-no-gpu", Severity: Broken,
 			Message:  "The container was given no GPU.",
 			Evidence: "no NVIDIA node in " + p.containerRoot(c),
-			Advice:   fmt.Sprintf("Start it with --device %s=all, or with one of the devices in cdigen list.", p.Kind),
+			Advice:   advice,
 		}}, with, nil
 	}
 	list := p.compareNodes(c, nodes)

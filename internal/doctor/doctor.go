@@ -63,6 +63,8 @@ type Complaint struct {
 	Own bool `json:"own"`
 	// Advice is what else there is to do, or to know first.
 	Advice string `json:"advice,omitempty"`
+	// Profile is the one whose spec is complained of; empty: none, or of the machine.
+	Profile string `json:"profile,omitempty"`
 }
 
 // Patient is what is known of a host.
@@ -71,8 +73,13 @@ type Patient struct {
 	Inventory *discover.Inventory
 	// Root of the system's own files, as /etc and /run.
 	Root discover.Tree
-	// Spec is the path that cdigen publishes to, Kind the kind of its devices.
-	Spec, Kind string
+	// Spec is the path that cdigen publishes to, Kind the kind of its devices, Profile
+	// the one that it is made with, Unit that of the watcher that is to keep it.
+	Spec, Kind, Profile, Unit string
+	// Beside are the other specs of cdigen's, of which their own patients tell.
+	Beside []string
+	// Unwanted: nobody uses the spec, and it need neither be there nor be kept.
+	Unwanted bool
 	// SpecDirs are the directories that engines read by default, by rising priority.
 	SpecDirs []string
 	// Now is the spec that would be published now; nil: none, for want of a device.
@@ -131,15 +138,21 @@ func (p *Patient) Examine(ctx context.Context) ([]Complaint, error) {
 		list = append(list, p.findings(list)...)
 		// Without its nodes a GPU is left out: what would be published now is not what
 		// there should be.
-		list = append(list, p.spec(len(nodes) > 0)...)
+		if !p.Unwanted {
+			list = append(list, p.own(p.spec(len(nodes) > 0))...)
+		}
 	}
 	list = append(list, p.neighbours(ctx)...)
 	list = append(list, p.engines(ctx)...)
 	list = append(list, p.system(ctx)...)
+	sortBySeverity(list)
+	return list, ctx.Err()
+}
+
+func sortBySeverity(list []Complaint) {
 	slices.SortStableFunc(list, func(a, b Complaint) int {
 		return slices.Index(severities, a.Severity) - slices.Index(severities, b.Severity)
 	})
-	return list, ctx.Err()
 }
 
 // Worst is the worst severity among complaints; empty when there is none.
@@ -181,25 +194,32 @@ func some(list []string) string {
 	return fmt.Sprintf("%s and %d others", strings.Join(list[:enough], ", "), len(list)-enough)
 }
 
-// Well says in a line what a host is like about which there is no complaint.
-func (p *Patient) Well() string {
-	usable := 0
-	for i := range p.Inventory.GPUs {
-		if p.Inventory.GPUs[i].Usable() {
+// Well says in a line what a host is like about whose patients there is no complaint.
+func Well(patients ...*Patient) string {
+	inv, usable := patients[0].Inventory, 0
+	for i := range inv.GPUs {
+		if inv.GPUs[i].Usable() {
 			usable++
 		}
 	}
-	text := fmt.Sprintf("All is well: driver %s, %s", p.Inventory.Driver.Version, count(usable, "GPU"))
-	if p.Now != nil {
-		text += fmt.Sprintf(", %s in %s", count(len(p.Now.Devices), "device"), p.Spec)
-	}
+	parts := []string{"All is well: driver " + inv.Driver.Version, count(usable, "GPU")}
 	var able []string
-	for _, e := range p.Engines {
-		if e.CDI != runtimes.Always && e.CDI != runtimes.On {
-			continue
+	for _, p := range patients {
+		if p.Now != nil {
+			where := p.Spec
+			if p.Profile != "" {
+				where += " (--profile " + p.Profile + ")"
+			}
+			parts = append(parts, count(len(p.Now.Devices), "device")+" in "+where)
 		}
-		able = append(able, strings.TrimSpace(string(e.Name)+" "+e.Version))
+		for _, e := range p.Engines {
+			name := strings.TrimSpace(string(e.Name) + " " + e.Version)
+			if (e.CDI == runtimes.Always || e.CDI == runtimes.On) && !slices.Contains(able, name) {
+				able = append(able, name)
+			}
+		}
 	}
+	text := strings.Join(parts, ", ")
 	if len(able) == 0 {
 		return text + "; no container engine was found that is known here and has CDI"
 	}

@@ -44,7 +44,7 @@ func newBed(t *testing.T, name string, change func(dir string)) *bed {
 	b := &bed{dir: dir}
 	b.Patient = &Patient{
 		Host: host, Inventory: hosttest.Discover(t, host, hosttest.Probe(d)), Root: discover.NewTree("/", os.DirFS(dir)),
-		Spec: filepath.Join(dir, "etc/cdi/nvidia.yaml"), Kind: "nvidia.com/gpu", SpecDirs: []string{filepath.Join(dir, "etc/cdi")},
+		Spec: filepath.Join(dir, "etc/cdi/nvidia.yaml"), Kind: "nvidia.com/gpu", Unit: Unit(""), SpecDirs: []string{filepath.Join(dir, "etc/cdi")},
 		Older: func(string) (int, error) { return 0, errors.New("it cannot be older") },
 		Cdigen: func(args ...string) string {
 			return "cdigen " + strings.Join(args, " ")

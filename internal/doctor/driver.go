@@ -78,8 +78,8 @@ func (p *Patient) noLibraries() Complaint {
 			c.Mend = append(c.Mend, appending("CDIGEN_DRIVER_ROOT="+root, p.Settings))
 		}
 		c.Mend = append(c.Mend, p.Cdigen("generate", "--driver-root="+root))
-		c.Advice = "A cdigen.service that runs has to be restarted then."
-		return c
+		c.Advice = "A " + p.Unit + " that runs has to be restarted then."
+		return p.own([]Complaint{c})[0]
 	}
 	if others := p.Inventory.Driver.OtherVersions; len(others) > 0 {
 		return Complaint{

@@ -95,7 +95,7 @@ func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
 	if c := p.engineVersion(ctx, e, name); c != nil {
 		list = append(list, *c)
 	}
-	return list
+	return p.own(list)
 }
 
 // withoutCDI is the complaint about an engine that is too old. It is a mere note where
@@ -210,8 +210,8 @@ func (p *Patient) engineVersion(ctx context.Context, e *runtimes.Engine, name st
 	// What runs is asked to publish again too, or it would put the old one back.
 	if p.Settings != "" {
 		c.Mend = append(c.Mend, appending("CDIGEN_MAX_CDI_VERSION="+lowest, p.Settings))
-		if _, _, active := p.unit(ctx, watchUnit); active {
-			c.Mend = append(c.Mend, "systemctl restart "+watchUnit)
+		if _, _, active := p.unit(ctx, p.Unit); active {
+			c.Mend = append(c.Mend, "systemctl restart "+p.Unit)
 		}
 	}
 	c.Mend = append(c.Mend, p.Cdigen("generate", "--max-cdi-version="+lowest))

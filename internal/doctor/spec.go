@@ -17,6 +17,10 @@ import (
 	"github.com/cdigen/cdigen/watch"
 )
 
+// nvidiaKind is the kind of the devices that NVIDIA's programs know, if nothing else is
+// said to them.
+const nvidiaKind = "nvidia.com/gpu"
+
 // publish is the command that makes the published spec what it should be.
 func (p *Patient) publish() []string { return []string{p.Cdigen("generate")} }
 
@@ -50,7 +54,7 @@ func (p *Patient) spec(incomplete bool) (list []Complaint) {
 	}
 	c.Evidence += ": " + worst.Message
 	if n := len(faults) - 1; n > 0 {
-		c.Evidence += fmt.Sprintf(" (cdigen check has %d more)", n)
+		c.Evidence += fmt.Sprintf(" (%s has %d more)", p.command("check"), n)
 	}
 	switch {
 	case worst.Verdict == spec.Unusable && worst.Subject == "":
@@ -130,7 +134,7 @@ func (p *Patient) unreadable() *Complaint {
 func (p *Patient) neighbours(ctx context.Context) (list []Complaint) {
 	refresh := p.refreshUnits(ctx)
 	told := map[string]bool{}
-	if len(refresh) > 0 {
+	if len(refresh) > 0 && p.Kind == nvidiaKind {
 		const output = "/var/run/cdi/nvidia.yaml"
 		c := Complaint{
 			ID: "other-generator", Severity: Warning,
@@ -153,7 +157,7 @@ func (p *Patient) neighbours(ctx context.Context) (list []Complaint) {
 	}
 	_, broken := spec.Scan(p.SpecDirs)
 	for _, b := range broken {
-		if b.File == p.Spec {
+		if samePath(b.File, p.Spec) || slices.ContainsFunc(p.Beside, func(file string) bool { return samePath(b.File, file) }) {
 			continue // told by spec
 		}
 		c := Complaint{
@@ -193,7 +197,7 @@ func (p *Patient) sharing(dirs []string, engine string, told map[string]bool) (l
 		}
 		list = append(list, c)
 	}
-	return list
+	return p.own(list)
 }
 
 func sameDirectories(a, b []string) bool {

@@ -22,7 +22,9 @@ import (
 func (p *Patient) system(ctx context.Context) (list []Complaint) {
 	list = append(list, p.seLinux()...)
 	list = append(list, p.cgroups()...)
-	list = append(list, p.watcher(ctx)...)
+	if !p.Unwanted {
+		list = append(list, p.own(p.watcher(ctx))...)
+	}
 	return append(list, p.charLinks(ctx)...)
 }
 
@@ -155,7 +157,7 @@ func (p *Patient) kernelArgument(argument string) []string {
 	return nil
 }
 
-// The units that keep the spec true.
+// The units that keep the spec true which is made without a profile.
 const (
 	watchUnit   = "cdigen.service"
 	refreshUnit = "cdigen-refresh.path"
@@ -195,7 +197,7 @@ func (p *Patient) watcher(ctx context.Context) []Complaint {
 		}
 		return []Complaint{{
 			ID: "watcher-failing", Severity: Warning,
-			Message:  "cdigen watch cannot publish the spec; the last one stays.",
+			Message:  p.command("watch") + " cannot publish the spec; the last one stays.",
 			Evidence: w.Error,
 			Mend:     []string{p.Cdigen("status")}, Own: true,
 		}}
@@ -206,24 +208,26 @@ func (p *Patient) watcher(ctx context.Context) []Complaint {
 	}
 	if !p.hasSystemd() {
 		c.Severity = Note
-		c.Evidence = "no cdigen watch runs"
-		c.Advice = "Let what starts services here start cdigen watch."
+		c.Evidence = "no " + p.command("watch") + " runs"
+		c.Advice = "Let what starts services here start " + p.command("watch") + "."
 		return []Complaint{c}
 	}
-	installed, _, active := p.unit(ctx, watchUnit)
+	installed, _, active := p.unit(ctx, p.Unit)
 	if active {
 		return nil // it may have been given another --output or --runtime-dir
 	}
-	if _, enabled, active := p.unit(ctx, refreshUnit); enabled && active {
-		return nil
+	c.Evidence = p.Unit + " is not active"
+	if p.Unit == watchUnit {
+		if _, enabled, active := p.unit(ctx, refreshUnit); enabled && active {
+			return nil
+		}
+		c.Evidence = watchUnit + " and " + refreshUnit + " are not active"
 	}
-	c.Evidence = watchUnit + " and " + refreshUnit + " are not active"
-	c.Mend, c.Safe = []string{"systemctl enable --now " + watchUnit}, true
 	if !installed {
-		c.Evidence = watchUnit + " is not installed"
-		c.Mend = []string{"systemd-run --unit=cdigen --property=Type=notify " + p.Cdigen("watch")}
-		c.Advice = "That lasts until the next boot: install cdigen's units for good (make install)."
+		c.Evidence = p.Unit + " is not installed"
 	}
+	c.Mend, c.Advice = p.start(ctx)
+	c.Safe = true
 	return []Complaint{c}
 }
 
