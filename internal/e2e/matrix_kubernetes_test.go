@@ -448,9 +448,9 @@ func (n *node) migChange() string {
 		return !ours.IsZero() && n.published()
 	})
 	log := n.watch.String()[earlier:]
-	trigger := regexp.MustCompile(`msg=published trigger=(?:procfs |files detail=\S*/dev/nvidia-caps\S* ).*gpu 3: MIG off → 2 devices`).FindString(log)
-	if trigger == "" {
-		n.t.Errorf("the watcher has not published for the driver's files or the nodes:\n%s", log)
+	trigger := regexp.MustCompile(`msg=published trigger=(procfs|files detail=\S*/dev/nvidia-caps)\b.*gpu 3: MIG off → 2 devices`).FindStringSubmatch(log)
+	if trigger == nil {
+		n.t.Fatalf("the watcher has not published for the driver's files or the nodes:\n%s", log)
 	}
 	n.startPlugin("cdi-cri", "uuid", "nvidia.com/mig-4g.40gb")
 	in := n.pod("nvidia.com/mig-4g.40gb", 1)
@@ -464,5 +464,6 @@ func (n *node) migChange() string {
 		n.t.Errorf("access capabilities %v, want two", caps)
 	}
 	checkInside(n.t, n.host, in, slices.Concat(common, []string{"/dev/nvidia3"}, caps))
-	return fmt.Sprintf("cdigen's spec had the devices after %v", took.Round(time.Millisecond))
+	cause := map[bool]string{true: "the driver's files", false: "the device nodes"}[trigger[1] == "procfs"]
+	return fmt.Sprintf("cdigen's spec had the devices %v after the change, which %s told; the plugin has them when it is restarted", took.Round(time.Millisecond), cause)
 }
