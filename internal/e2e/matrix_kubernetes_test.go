@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,7 +31,7 @@ const fullGPU = "nvidia.com/gpu"
 const kubernetesName = "kubernetes"
 
 // node is a node of Kubernetes: a kubelet without an API server, which runs the pods of a
-// directory, containerd, NVIDIA's device plugin and cdigen watch.
+// directory, containerd, NVIDIA's device plugin in such a pod, and cdigen watch.
 type node struct {
 	*place
 	// t is the running test, top that of the node's life.
@@ -40,7 +41,9 @@ type node struct {
 	demo   *simhost.Description
 	nvml   string
 	log    *hosttest.Log // of the kubelet
-	plugin string
+	watch  *hosttest.Log // of cdigen watch
+	specs  *specWrites
+	plugin string // the manifest of the device plugin's pod
 	pods   int
 }
 
@@ -59,20 +62,22 @@ func TestKubernetes(t *testing.T) {
 		Engine: kubernetesName, Setup: seconds(time.Since(began)), Cases: map[string]caseResult{},
 		Version: fmt.Sprintf("kubelet %s, NVIDIA's device plugin %s, containerd %s, runc %s",
 			strings.TrimPrefix(kubelet.version, "v"), strings.TrimPrefix(devicePlugin.version, "v"), strings.TrimPrefix(containerd2.version, "v"), version(n.must(t, "runc", "--version"))),
-		Forced: "a kubelet without an API server; `failCgroupV1: false`, no cgroups per QoS class, `oomScoreAdj: 0`; " + criForced,
+		Forced: "a kubelet without an API server; `failCgroupV1: false`, no cgroups per QoS class, `oomScoreAdj: 0`; " + criForced +
+			"; the plugin's pod is made of the test image and NVIDIA's program, has the simulated `/proc/driver` and `/proc/devices` mounted over its own, and a driver without `libnvidia-sandboxutils`, of which there is no fake",
 	}
 	began = time.Now()
 	for _, c := range []struct {
 		name string
 		test func() string
 	}{
-		{"cdi-cri, UUIDs", func() string { return n.oneGPU("cdi-cri", "uuid") }},
-		{"cdi-cri, indexes", func() string { return n.oneGPU("cdi-cri", "index") }},
-		{"cdi-annotations, UUIDs", func() string { return n.oneGPU("cdi-annotations", "uuid") }},
-		{"cdi-annotations, indexes", func() string { return n.oneGPU("cdi-annotations", "index") }},
+		{"cdi-cri, UUIDs", func() string { return n.gpus("cdi-cri", "uuid") }},
+		{"cdi-cri, indexes", func() string { return n.gpus("cdi-cri", "index") }},
+		{"cdi-annotations, UUIDs", func() string { return n.gpus("cdi-annotations", "uuid") }},
+		{"cdi-annotations, indexes", func() string { return n.gpus("cdi-annotations", "index") }},
 		{"envvar", n.noCDI},
-		{"two GPUs", n.twoGPUs},
-		{"MIG device", n.migDevice},
+		{"plugin with an emptyDir", func() string { return n.apart("cdi-root", "emptyDir: {}") }},
+		{"plugin without a volume for specs", func() string { return n.apart("", "") }},
+		{"pod before cdigen's spec", n.tooEarly},
 		{"MIG change", n.migChange},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -117,26 +122,29 @@ func newNode(t *testing.T) *node {
 	n.nvml, err = fakenvml.Build()
 	check(t, err)
 	n.host = filepath.Join(n.dir, "host")
-	n.has(n.demo)
+	n.build(n.demo, n.host)
+	// The plugin loads a library of the driver for which there is no fake.
+	libraries, err := filepath.Glob(filepath.Join(n.host, "usr/lib/x86_64-linux-gnu/libnvidia-sandboxutils.so*"))
+	check(t, err)
+	for _, path := range libraries {
+		check(t, os.Remove(path))
+	}
 	runContainerd(t, n.place)
 	n.startKubelet()
-	n.daemon(t, n.published, append([]string{"cdigen", "watch", "--profile", "k8s-device-plugin", "--kernel-log="}, hosttest.Flags(n.host, n.host)...)...)
+	t.Cleanup(n.tellPlugin)
+	n.specs = watchSpecs(t)
+	n.startWatch()
 	return n
 }
 
-// has puts a simulated host into the node, in place of the last one.
-func (n *node) has(d *simhost.Description) {
+func (n *node) startWatch() {
 	n.t.Helper()
-	check(n.t, os.RemoveAll(n.host))
-	check(n.t, d.Build(n.host, simhost.Options{NVMLLibrary: n.nvml}))
-	// The plugin loads a library of the driver for which there is no fake.
-	libraries, err := filepath.Glob(filepath.Join(n.host, "usr/lib/x86_64-linux-gnu/libnvidia-sandboxutils.so*"))
-	check(n.t, err)
-	for _, path := range libraries {
-		check(n.t, os.Remove(path))
-	}
-	// The plugin knows one procfs.
-	n.must(n.t, "sh", "-c", `umount -l /proc/driver /proc/devices 2>/dev/null; mount --bind "$0/proc/driver" /proc/driver && mount --bind "$0/proc/devices" /proc/devices`, n.host)
+	n.watch = n.daemon(n.top, n.published, append([]string{"cdigen", "watch", "--profile", "k8s-device-plugin", "--kernel-log="}, hosttest.Flags(n.host, n.host)...)...)
+}
+
+func (n *node) build(d *simhost.Description, dir string) {
+	n.t.Helper()
+	check(n.t, d.Build(dir, simhost.Options{NVMLLibrary: n.nvml}))
 }
 
 func (n *node) startKubelet() {
@@ -181,23 +189,112 @@ func (n *node) published() bool {
 	return err == nil
 }
 
-// startPlugin starts the device plugin anew and waits until the kubelet knows its
-// devices and the spec that the plugin has written is cdigen's again. It gives how long
-// that took.
-func (n *node) startPlugin(list, id, resource string) time.Duration {
+// start starts the device plugin anew, in a pod as NVIDIA's chart makes one with
+// nvidiaDriverRoot and securityContext.privileged, and waits until the kubelet has the
+// plugin's devices. cdiRoot is the volume for the plugin's specs; empty: there is none.
+func (n *node) start(list, id, resource, cdiRoot, volume string) {
 	n.t.Helper()
 	if n.plugin != "" {
-		n.must(n.t, "pkill", "-x", "nvidia-device-p") // as much as the kernel keeps of the name
+		check(n.t, os.Remove(n.inPlace(n.plugin)))
+		// Its socket goes with it, and two plugins would have the same one.
+		until(n.t, "the end of the last plugin", func() bool { _, err := n.run("pgrep", "-x", pluginProcess); return err != nil })
 	}
-	n.plugin = list
+	programs, err := devicePlugin.build()
+	check(n.t, err)
+	n.pods++
+	mount := ""
+	if cdiRoot != "" {
+		mount = "\n    - {name: " + cdiRoot + ", mountPath: /var/run/cdi}"
+		volume = "\n  - {name: " + cdiRoot + ", " + volume + "}"
+	}
+	n.plugin = "/etc/pods/plugin" + strconv.Itoa(n.pods) + ".yaml"
 	updates := n.updates(resource)
-	n.daemon(n.top, func() bool { return n.updates(resource) > updates },
-		"env", "LD_LIBRARY_PATH="+n.host+"/usr/lib/x86_64-linux-gnu", "nvidia-device-plugin",
-		"--driver-root-ctr-path", n.host, "--nvidia-driver-root", n.host, "--nvidia-dev-root", n.host,
-		"--device-list-strategy", list, "--device-id-strategy", id, "--mig-strategy", "mixed", "--mps-root", "", "--device-discovery-strategy", "nvml")
-	start := time.Now()
-	until(n.t, "cdigen's spec in the place of the plugin's", n.published)
-	return time.Since(start)
+	n.write(n.t, n.plugin, fmt.Sprintf(`apiVersion: v1
+kind: Pod
+metadata: {name: plugin%d, namespace: kube-system}
+spec:
+  automountServiceAccountToken: false
+  containers:
+  - name: nvidia-device-plugin-ctr
+    image: %s
+    imagePullPolicy: Never
+    # A container has a procfs of its own, which knows nothing of the simulated driver.
+    command: [sh, -ec, "for f in driver devices; do mount --bind /driver-root/proc/$f /proc/$f; done; exec nvidia-device-plugin"]
+    env:
+    - {name: DEVICE_LIST_STRATEGY, value: %s}
+    - {name: DEVICE_ID_STRATEGY, value: %s}
+    - {name: MIG_STRATEGY, value: mixed}
+    - {name: NVIDIA_DRIVER_ROOT, value: %[5]s}
+    securityContext: {privileged: true}
+    volumeMounts:
+    - {name: program, mountPath: /usr/bin/nvidia-device-plugin, readOnly: true}
+    - {name: kubelet-device-plugins-dir, mountPath: /var/lib/kubelet/device-plugins}
+    - {name: driver-root, mountPath: /driver-root, readOnly: true}%[6]s
+  volumes:
+  - {name: program, hostPath: {path: %[8]s/nvidia-device-plugin, type: File}}
+  - {name: kubelet-device-plugins-dir, hostPath: {path: /var/lib/kubelet/device-plugins, type: Directory}}
+  - {name: driver-root, hostPath: {path: %[5]s, type: Directory}}%[7]s
+`, n.pods, imageName, list, id, n.host, mount, volume, programs))
+	until(n.t, "the plugin's devices", func() bool { return n.updates(resource) > updates })
+}
+
+// tellPlugin logs what the last plugin said, if something failed.
+func (n *node) tellPlugin() {
+	logs, _ := filepath.Glob(n.inPlace("/var/log/pods/kube-system_plugin*/*/*.log"))
+	if !n.top.Failed() || len(logs) == 0 {
+		return
+	}
+	modified := func(path string) int64 {
+		info, err := os.Stat(path)
+		if err != nil {
+			return 0
+		}
+		return info.ModTime().UnixNano()
+	}
+	last := slices.MaxFunc(logs, func(a, b string) int { return cmp.Compare(modified(a), modified(b)) })
+	text, _ := os.ReadFile(last)
+	n.top.Logf("log of %s:\n%s", filepath.Base(filepath.Dir(filepath.Dir(last))), lastBytes(text, 3000))
+}
+
+// pluginProcess is as much as the kernel keeps of the plugin's name.
+const pluginProcess = "nvidia-device-p"
+
+// hostSpecs is the chart's volume for specs.
+const hostSpecs = "hostPath: {path: /var/run/cdi, type: DirectoryOrCreate}"
+
+// startPlugin starts the plugin as the chart does and gives for how long its spec was in
+// the place of cdigen's.
+func (n *node) startPlugin(list, id, resource string) time.Duration {
+	n.t.Helper()
+	began := time.Now()
+	n.start(list, id, resource, "cdi-root", hostSpecs)
+	return n.replaced(began)
+}
+
+// replaced waits until cdigen has put its spec in the place of one that the plugin has
+// written since then, and gives how long that took.
+func (n *node) replaced(since time.Time) (took time.Duration) {
+	n.t.Helper()
+	until(n.t, "a spec of the plugin's and then cdigen's", func() bool {
+		theirs, ours := n.specs.after(since)
+		took = ours.Sub(theirs)
+		return !theirs.IsZero() && !ours.IsZero()
+	})
+	if !n.published() {
+		n.t.Error("the spec is not what cdigen makes of the host")
+	}
+	return took
+}
+
+// alone checks that the plugin has written no spec where engines look.
+func (n *node) alone(since time.Time) {
+	n.t.Helper()
+	if theirs, _ := n.specs.after(since); !theirs.IsZero() {
+		n.t.Error("the plugin has written a spec")
+	}
+	if !n.published() {
+		n.t.Error("the spec is not what cdigen makes of the host")
+	}
 }
 
 // updates counts the lists of a resource's devices that the kubelet was given.
@@ -206,8 +303,8 @@ func (n *node) updates(resource string) int {
 }
 
 // pod runs a pod with one container that asks for some of a resource and looks around,
-// and gives what that saw.
-func (n *node) pod(resource string, count int) inside {
+// and gives what that saw. meanwhile, if any, is done when the pod is there.
+func (n *node) pod(resource string, count int, meanwhile ...func(name string)) inside {
 	n.t.Helper()
 	n.pods++
 	name := "pod" + strconv.Itoa(n.pods)
@@ -217,7 +314,7 @@ func (n *node) pod(resource string, count int) inside {
 kind: Pod
 metadata: {name: %s, namespace: default}
 spec:
-  restartPolicy: Never
+  restartPolicy: OnFailure
   automountServiceAccountToken: false
   containers:
   - name: c
@@ -228,6 +325,9 @@ spec:
     volumeMounts: [{name: script, mountPath: /look.sh, readOnly: true}]
   volumes: [{name: script, hostPath: {path: %s/look.sh, type: File}}]
 `, name, imageName, resource, count, work))
+	for _, f := range meanwhile {
+		f(name)
+	}
 	var out string
 	until(n.t, "the end of "+name, func() bool {
 		logs, err := filepath.Glob(n.inPlace("/var/log/pods/default_" + name + "-*/c/*.log"))
@@ -235,7 +335,7 @@ spec:
 		if len(logs) == 0 {
 			return false
 		}
-		data, err := os.ReadFile(logs[0])
+		data, err := os.ReadFile(logs[len(logs)-1])
 		check(n.t, err)
 		// "TIME stdout F text"
 		out = regexp.MustCompile(`(?m)^\S+ std\w+ \w `).ReplaceAllString(string(data), "")
@@ -245,21 +345,31 @@ spec:
 	return parseBusyLook(n.t, out)
 }
 
-// oneGPU checks that a pod sees one GPU, by cdigen's spec: the plugin's has no
-// libraries in the directory of Fedora-like images.
-func (n *node) oneGPU(list, id string) string {
+// oneMIG is a resource of which the host has one device: GPU 7's first.
+const oneMIG = "nvidia.com/mig-3g.40gb"
+
+// gpus checks that a pod sees one GPU, another two and another a MIG device, by
+// cdigen's spec: the plugin's has no libraries in the directory of Fedora-like images.
+func (n *node) gpus(list, id string) string {
 	n.t.Helper()
 	took := n.startPlugin(list, id, fullGPU)
-	in := n.pod(fullGPU, 1)
-	checkInside(n.t, n.host, in, slices.Concat(common, graphicsOf(n.t, in, 1)))
-	return fmt.Sprintf("the plugin's spec was replaced within %v", max(took.Round(100*time.Millisecond), 100*time.Millisecond))
+	for count := 1; count <= 2; count++ {
+		in := n.pod(fullGPU, count)
+		checkInside(n.t, n.host, in, slices.Concat(common, graphicsOf(n.t, in, count)))
+	}
+	checkInside(n.t, n.host, n.pod(oneMIG, 1), given[3].nodes)
+	return fmt.Sprintf("1 GPU, 2 GPUs, 1 MIG device; the plugin's spec was there for %v", took.Round(time.Millisecond))
 }
 
-func (n *node) twoGPUs() string {
-	n.startPlugin("cdi-cri", "uuid", fullGPU)
-	in := n.pod(fullGPU, 2)
-	checkInside(n.t, n.host, in, slices.Concat(common, graphicsOf(n.t, in, 2)))
-	return ""
+// apart checks that pods get GPUs when the plugin's specs go elsewhere.
+func (n *node) apart(cdiRoot, volume string) string {
+	n.t.Helper()
+	began := time.Now()
+	n.start("cdi-cri", "uuid", fullGPU, cdiRoot, volume)
+	in := n.pod(fullGPU, 1)
+	checkInside(n.t, n.host, in, slices.Concat(common, graphicsOf(n.t, in, 1)))
+	n.alone(began)
+	return "the plugin writes no spec that engines see"
 }
 
 // graphicsOf are the nodes of the full GPUs that a container has been given.
@@ -281,41 +391,69 @@ func graphicsOf(t *testing.T, in inside, count int) []string {
 // noCDI: with the plugin's default strategy there is nothing for containerd to inject.
 func (n *node) noCDI() string {
 	n.t.Helper()
-	n.startPlugin("envvar", "uuid", fullGPU)
+	began := time.Now()
+	n.start("envvar", "uuid", fullGPU, "cdi-root", hostSpecs)
 	in := n.pod(fullGPU, 1)
 	if len(in.nodes) > 0 || !strings.HasPrefix(in.env["NVIDIA_VISIBLE_DEVICES"], "GPU-") {
 		n.t.Errorf("the container has the nodes %v and NVIDIA_VISIBLE_DEVICES=%s", in.nodes, in.env["NVIDIA_VISIBLE_DEVICES"])
 	}
+	n.alone(began)
 	return "gives the variable NVIDIA_VISIBLE_DEVICES and no device, which takes NVIDIA's runtime"
 }
 
-func (n *node) migDevice() string {
+// tooEarly: a container that starts by the plugin's spec, here for want of a watcher,
+// fails since its hook is not there, and starts when cdigen's spec is and the kubelet
+// tries again.
+func (n *node) tooEarly() string {
 	n.t.Helper()
-	// The one device of that size.
-	const resource = "nvidia.com/mig-3g.40gb"
-	n.startPlugin("cdi-cri", "uuid", resource)
-	in := n.pod(resource, 1)
-	checkInside(n.t, n.host, in, given[3].nodes)
-	return ""
+	n.must(n.t, "pkill", "-x", "cdigen")
+	began := time.Now()
+	n.start("cdi-cri", "uuid", fullGPU, "cdi-root", hostSpecs)
+	in := n.pod(fullGPU, 1, func(name string) {
+		refused := regexp.MustCompile(name + `-node.*createContainer hook.*/usr/bin/nvidia-ctk: no such file or directory`)
+		until(n.t, "the failure of "+name, func() bool { return refused.MatchString(n.log.String()) })
+		if theirs, ours := n.specs.after(began); theirs.IsZero() || !ours.IsZero() {
+			n.t.Error("that was not by the plugin's spec")
+		}
+		n.startWatch()
+		n.replaced(began)
+	})
+	checkInside(n.t, n.host, in, slices.Concat(common, graphicsOf(n.t, in, 1)))
+	return "fails by the plugin's spec, whose hook is not there; runs when the kubelet tries again"
 }
 
-// migChange: GPU 3 is partitioned. cdigen follows; the plugin, which looks once, is
-// started anew, as one has to.
+// migChange: GPU 3 is partitioned, in the order of a driver: NVML, procfs, nodes. cdigen
+// follows; the plugin, which looks once, is started anew, as one has to.
 func (n *node) migChange() string {
 	n.t.Helper()
 	d := *n.demo
 	d.GPUs = slices.Clone(d.GPUs)
 	d.GPUs[3].MIG = []simhost.GPUInstance{{Profile: "4g.40gb"}, {Profile: "2g.20gb"}}
-	n.has(&d)
-	start := time.Now()
+	next := filepath.Join(n.dir, "next")
+	n.build(&d, next)
+	const (
+		nvml  = "usr/lib/x86_64-linux-gnu/fake-nvml.conf"
+		procs = "proc/driver/nvidia/capabilities/gpu3/mig"
+		nodes = "dev/nvidia-caps"
+	)
+	earlier := len(n.watch.String())
+	check(n.t, os.Rename(filepath.Join(next, nvml), filepath.Join(n.host, nvml)))
+	began := time.Now()
+	n.must(n.t, "cp", "-a", filepath.Join(next, procs)+"/.", filepath.Join(n.host, procs))
+	n.must(n.t, "cp", "-an", filepath.Join(next, nodes)+"/.", filepath.Join(n.host, nodes))
+	var took time.Duration
 	until(n.t, "the MIG devices in the spec", func() bool {
-		out, err := n.run("cat", pluginSpec)
-		return err == nil && strings.Contains(out.stdout, `"3:1"`) && n.published()
+		_, ours := n.specs.after(began)
+		took = ours.Sub(began)
+		return !ours.IsZero() && n.published()
 	})
-	took := time.Since(start).Round(100 * time.Millisecond)
-	const resource = "nvidia.com/mig-4g.40gb"
-	n.startPlugin("cdi-cri", "uuid", resource)
-	in := n.pod(resource, 1)
+	log := n.watch.String()[earlier:]
+	trigger := regexp.MustCompile(`msg=published trigger=(procfs|files detail=\S*/dev/nvidia-caps)\b.*gpu 3: MIG off → 2 devices`).FindStringSubmatch(log)
+	if trigger == nil {
+		n.t.Fatalf("the watcher has not published for the driver's files or the nodes:\n%s", log)
+	}
+	n.startPlugin("cdi-cri", "uuid", "nvidia.com/mig-4g.40gb")
+	in := n.pod("nvidia.com/mig-4g.40gb", 1)
 	var caps []string
 	for path := range in.nodes {
 		if strings.HasPrefix(path, "/dev/nvidia-caps/") {
@@ -326,5 +464,6 @@ func (n *node) migChange() string {
 		n.t.Errorf("access capabilities %v, want two", caps)
 	}
 	checkInside(n.t, n.host, in, slices.Concat(common, []string{"/dev/nvidia3"}, caps))
-	return fmt.Sprintf("cdigen's spec had the devices after %v", took)
+	cause := map[bool]string{true: "the driver's files", false: "the device nodes"}[trigger[1] == "procfs"]
+	return fmt.Sprintf("cdigen's spec had the devices %v after the change, which %s told; the plugin has them when it is restarted", took.Round(time.Millisecond), cause)
 }

@@ -37,7 +37,7 @@ var (
 	networkPlugins = goProgram{module: "github.com/containernetworking/plugins", version: "v1.10.0", packages: []string{"plugins/main/loopback", "plugins/main/ptp", "plugins/ipam/host-local"}}
 	kubelet        = goProgram{module: "k8s.io/kubernetes", version: "v1.34.4", packages: []string{"cmd/kubelet"}, kubernetes: true,
 		ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"}
-	devicePlugin = goProgram{module: "github.com/NVIDIA/k8s-device-plugin", version: "v0.18.0", packages: []string{"cmd/nvidia-device-plugin"}, cgo: true}
+	devicePlugin = goProgram{module: "github.com/NVIDIA/k8s-device-plugin", version: "v0.19.3", packages: []string{"cmd/nvidia-device-plugin"}, cgo: true}
 	// Docker 29.8.0 has this number as a module.
 	docker29 = goProgram{module: "github.com/moby/moby/v2", version: "v2.0.0-beta.23", packages: []string{"cmd/dockerd"},
 		ldflags: "-X github.com/moby/moby/v2/dockerversion.Version=29.8.0"}

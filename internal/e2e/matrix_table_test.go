@@ -160,5 +160,6 @@ var caseTexts = map[string]string{
 
 // kubernetesCases are those of TestKubernetes, in their order.
 var kubernetesCases = []string{
-	"cdi-cri, UUIDs", "cdi-cri, indexes", "cdi-annotations, UUIDs", "cdi-annotations, indexes", "envvar", "two GPUs", "MIG device", "MIG change",
+	"cdi-cri, UUIDs", "cdi-cri, indexes", "cdi-annotations, UUIDs", "cdi-annotations, indexes", "envvar",
+	"plugin with an emptyDir", "plugin without a volume for specs", "pod before cdigen's spec", "MIG change",
 }

@@ -468,6 +468,14 @@ func (m *machine) testProfile(t *testing.T) {
 	if !current() {
 		t.Error("the spec has gone with the service")
 	}
+	const unknown = "cdigen@unknown.service"
+	if _, err := m.try("systemctl", "start", unknown); err == nil {
+		t.Error("a profile that does not exist can be started")
+	}
+	if state, status := m.show(unknown, "ActiveState"), m.show(unknown, "ExecMainStatus"); state != "failed" || status != "2" {
+		t.Errorf("the service of an unknown profile is %s with status %s and will be started again", state, status)
+	}
+	m.run("systemctl", "reset-failed", unknown)
 	m.run("rm", "/run/cdi/k8s.device-plugin.nvidia.com-gpu.json", "/etc/cdigen/k8s-device-plugin.env")
 	m.follows("another service's end")
 }
