@@ -62,8 +62,8 @@ func (e *engineTest) run(c container) (string, error) {
 // engineTest is one engine under test.
 type engineTest struct {
 	session *session
-	engine *matrixEngine
-	host   string // the simulated one
+	engine  *matrixEngine
+	host    string // the simulated one
 	// note is what the table says of the case beside its success.
 	note string
 }
