@@ -49,7 +49,7 @@ var hierarchies = []string{"/sys/fs/cgroup"}
 // got from these tests, nor what is in that.
 func tidyCgroups(before []string, roots ...string) {
 	// What was ended may take a moment.
-	for range 50 {
+	for began := time.Now(); time.Since(began) < 30*time.Second; time.Sleep(20 * time.Millisecond) {
 		left := slices.DeleteFunc(cgroups(roots...), func(path string) bool {
 			return slices.ContainsFunc(before, func(old string) bool { return path == old || strings.HasPrefix(path, old+"/") })
 		})
@@ -60,7 +60,6 @@ func tidyCgroups(before []string, roots ...string) {
 		for _, path := range slices.Backward(left) {
 			_ = os.Remove(path)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
