@@ -373,6 +373,7 @@ func newSubject(cmd *cobra.Command, profile string, system runtimes.System, engi
 		SpecDirs: s.spec.dirs,
 		Settings: s.settings,
 		Engines:  engines,
+		For:      profiles[s.spec.profile].engines,
 		Cdigen:   func(args ...string) string { return commandLine(cmd.Root(), flags, args) },
 		Run:      system.Run,
 		Find:     exec.LookPath,

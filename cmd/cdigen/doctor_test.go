@@ -412,6 +412,10 @@ var ailments = []struct {
 		m.engine("crio", "crio version 1.30.0")
 		m.write("etc/crio/crio.conf", "[crio.runtime]\ncdi_spec_dirs = [\"/opt/cdi\"]\n")
 	}, []string{"engine-directories"}},
+	{"podman cannot be told to look elsewhere", "", func(m *machine) {
+		m.engine("podman", "podman version 4.3.1")
+		m.write("etc/cdigen/cdigen.env", "CDIGEN_OUTPUT=/opt/cdi/nvidia.yaml\n")
+	}, []string{"engine-directories"}},
 	{"an engine looks elsewhere", "", func(m *machine) {
 		m.write("etc/docker/daemon.json", "{\"cdi-spec-dirs\": [\"/opt/cdi\"]}\n")
 	}, []string{"engine-directories"}},

@@ -90,6 +90,8 @@ type Patient struct {
 	// Truth is what spec files are compared with.
 	Truth   *spec.Truth
 	Engines []runtimes.Engine
+	// For are the engines that the spec is for; empty: all.
+	For []runtimes.Name
 	// Settings is the file with the settings of the service; empty: none is used.
 	Settings string
 	// Watcher is the answer of a running cdigen watch that keeps Spec; nil: none runs.
@@ -221,9 +223,21 @@ func Well(patients ...*Patient) string {
 	}
 	text := strings.Join(parts, ", ")
 	if len(able) == 0 {
-		return text + "; no container engine was found that is known here and has CDI"
+		return text + "; " + patients[0].noEngine()
 	}
 	return text + ", for " + strings.Join(able, ", ")
+}
+
+// noEngine says that none was found that the spec is for.
+func (p *Patient) noEngine() string {
+	if len(p.For) == 0 {
+		return "no container engine was found that is known here and has CDI"
+	}
+	names := make([]string, len(p.For))
+	for i, n := range p.For {
+		names[i] = string(n)
+	}
+	return "none of the engines that this spec is for was found: " + strings.Join(names, ", ")
 }
 
 // Commands are the commands as who runs doctor has to give them: with sudo where they

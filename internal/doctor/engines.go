@@ -89,7 +89,7 @@ func (p *Patient) engine(ctx context.Context, e *runtimes.Engine) []Complaint {
 		}}
 	}
 	var list []Complaint
-	if c := p.engineDirectories(e, name); c != nil {
+	if c := p.engineDirectories(ctx, e, name); c != nil {
 		list = append(list, *c)
 	}
 	if c := p.engineVersion(ctx, e, name); c != nil {
@@ -170,18 +170,24 @@ func restarts(e *runtimes.Engine) string {
 }
 
 // engineDirectories looks whether an engine reads the directory of the spec.
-func (p *Patient) engineDirectories(e *runtimes.Engine, name string) *Complaint {
+func (p *Patient) engineDirectories(ctx context.Context, e *runtimes.Engine, name string) *Complaint {
 	dir := filepath.Dir(p.Spec)
 	if len(e.SpecDirs) == 0 || slices.ContainsFunc(e.SpecDirs, func(d string) bool { return samePath(d, dir) }) {
 		return nil
 	}
-	return &Complaint{
+	c := &Complaint{
 		ID: "engine-directories", Severity: Broken,
 		Message:  fmt.Sprintf("%s does not look for specs in %s.", name, dir),
 		Evidence: "it reads " + strings.Join(e.SpecDirs, ", "),
 		Mend:     p.enable(e),
 		Advice:   restarts(e),
 	}
+	if !e.TakesDirs() {
+		output := filepath.Join(e.SpecDirs[0], filepath.Base(p.Spec))
+		c.Mend = p.publishWith(ctx, "CDIGEN_OUTPUT="+output, "--output="+output)
+		c.Advice = "It cannot be told to look elsewhere. No engine needs " + p.Spec + " then."
+	}
+	return c
 }
 
 // engineVersion looks whether an engine accepts the spec's version of CDI.
@@ -207,18 +213,23 @@ func (p *Patient) engineVersion(ctx context.Context, e *runtimes.Engine, name st
 		c.Advice = fmt.Sprintf("Install a newer version of it: %v.", err)
 		return c
 	}
-	// What runs is asked to publish again too, or it would put the old one back.
-	if p.Settings != "" {
-		c.Mend = append(c.Mend, appending("CDIGEN_MAX_CDI_VERSION="+lowest, p.Settings))
-		if _, _, active := p.unit(ctx, p.Unit); active {
-			c.Mend = append(c.Mend, "systemctl restart "+p.Unit)
-		}
-	}
-	c.Mend = append(c.Mend, p.Cdigen("generate", "--max-cdi-version="+lowest))
+	c.Mend = p.publishWith(ctx, "CDIGEN_MAX_CDI_VERSION="+lowest, "--max-cdi-version="+lowest)
 	if lost > 0 {
 		c.Advice = fmt.Sprintf("All engines lose %s then that begin with a digit, such as %s=0; UUIDs stay.", count(lost, "name"), p.Kind)
 	}
 	return c
+}
+
+// publishWith are the commands that have the spec made with another setting, for good.
+func (p *Patient) publishWith(ctx context.Context, setting, flag string) (commands []string) {
+	// What runs is asked to publish again too, or it would put the old one back.
+	if p.Settings != "" {
+		commands = append(commands, appending(setting, p.Settings))
+		if _, _, active := p.unit(ctx, p.Unit); active {
+			commands = append(commands, "systemctl restart "+p.Unit)
+		}
+	}
+	return append(commands, p.Cdigen("generate", flag))
 }
 
 // version is that of the published spec, or of the one that would be.

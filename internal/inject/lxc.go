@@ -118,7 +118,7 @@ type Block struct {
 // ParseBlock finds them.
 func ParseBlock(text string) (*Block, error) {
 	var b Block
-	begin, end, line, at := 0, 0, 0, 0
+	begin, end, line, at, section := 0, 0, 0, 0, -1
 	for l := range strings.Lines(text) {
 		line++
 		switch l := strings.TrimSpace(l); {
@@ -127,6 +127,8 @@ func ParseBlock(text string) (*Block, error) {
 				return nil, fmt.Errorf("line %d: devices were injected in line %d already: remove one of the two blocks", line, begin)
 			}
 			begin, b.before, b.Devices = line, text[:at], strings.Fields(strings.TrimPrefix(l, blockBegin))
+		case strings.HasPrefix(l, "[") && section < 0:
+			section = at
 		case l == blockEnd:
 			if begin == 0 || end > 0 {
 				return nil, fmt.Errorf("line %d: an end of injected lines without a beginning", line)
@@ -138,6 +140,10 @@ func ParseBlock(text string) (*Block, error) {
 		}
 	}
 	switch {
+	case begin == 0 && section >= 0:
+		// Proxmox keeps snapshots' configurations in sections behind the container's own.
+		b.before, b.after = text[:section], text[section:]
+		return &b, nil
 	case begin == 0:
 		b.before = text
 		return &b, nil
@@ -168,7 +174,7 @@ func (b *Block) Rootfs() (dir string) {
 }
 
 // With is the text with these lines in the place of those that were there, or at its
-// end; without devices it is the text without any.
+// end, before sections; without devices it is the text without any.
 func (b *Block) With(devices, lines []string) string {
 	if len(devices) == 0 {
 		return b.before + b.after

@@ -6,7 +6,7 @@ import (
 )
 
 func TestBlockIsPutInAndTakenOut(t *testing.T) {
-	for _, text := range []string{"", "\n", "lxc.uts.name = a\n", "lxc.uts.name = a", "a\r\n", "a\n\n\n", "# cdigen inject\n"} {
+	for _, text := range []string{"", "\n", "lxc.uts.name = a\n", "lxc.uts.name = a", "a\r\n", "a\n\n\n", "# cdigen inject\n", "a\n\n[snap1]\nb\n", "[snap1]\nb"} {
 		b, err := ParseBlock(text)
 		check(t, err)
 		if len(b.Devices) > 0 {
@@ -24,6 +24,14 @@ func TestBlockIsPutInAndTakenOut(t *testing.T) {
 		if got := again.With(nil, nil); got != text {
 			t.Errorf("%q became %q and that %q", text, with, got)
 		}
+	}
+}
+
+func TestBlockIsBeforeSections(t *testing.T) {
+	b, err := ParseBlock("arch: amd64\n\n[snap1]\narch: amd64\n")
+	check(t, err)
+	if got, want := b.With([]string{"v.com/a=0"}, []string{"new"}), "arch: amd64\n\n# cdigen inject: begin v.com/a=0\nnew\n# cdigen inject: end\n[snap1]\narch: amd64\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

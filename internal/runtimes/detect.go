@@ -43,6 +43,12 @@ type Engine struct {
 	Err *Error `json:"error,omitempty"`
 }
 
+// TakesDirs says whether it can be told to search other directories for specs.
+func (e *Engine) TakesDirs() bool {
+	r, ok := release(e.Name, e.Version)
+	return ok && r.Configurable
+}
+
 // Error says what is wrong with an engine or its configuration.
 type Error struct {
 	// File with the mistake, and where in it, from 1; without a File it is the program
