@@ -178,12 +178,14 @@ mandir       = $(DESTDIR)$(PREFIX)/share/man/man1
 bashdir      = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 zshdir       = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir      = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-settings     = $(DESTDIR)$(SYSCONFDIR)/cdigen/cdigen.env
+settingsdir  = $(DESTDIR)$(SYSCONFDIR)/cdigen
+# Of cdigen.service and cdigen-refresh.service, and of cdigen@k8s-device-plugin.service.
+SETTINGS := cdigen.env k8s-device-plugin.env
 UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path
 
 .PHONY: install
 install: build manual ## Install programs, manual, systemd units, udev rules below DESTDIR/PREFIX, settings in DESTDIR/etc
-	install -d '$(DESTDIR)$(PREFIX)/bin' '$(unitdir)' '$(presetdir)' '$(udevrulesdir)' '$(dir $(settings))' \
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(unitdir)' '$(presetdir)' '$(udevrulesdir)' '$(settingsdir)' \
 	  '$(mandir)' '$(bashdir)' '$(zshdir)' '$(fishdir)'
 	install -m 0755 $(BINARIES) '$(DESTDIR)$(PREFIX)/bin'
 	for unit in $(UNITS); do \
@@ -198,14 +200,19 @@ install: build manual ## Install programs, manual, systemd units, udev rules bel
 	install -m 0644 build/manual/_cdigen '$(zshdir)'
 	install -m 0644 build/manual/cdigen.fish '$(fishdir)'
 	@# Settings that somebody has changed stay.
-	test -e '$(settings)' || install -m 0644 packaging/cdigen.env '$(settings)'
+	for file in $(SETTINGS); do \
+	  test -e '$(settingsdir)'/$$file || install -m 0644 packaging/$$file '$(settingsdir)'; \
+	done
 
 .PHONY: uninstall
 uninstall: ## Remove what install put there, but for settings that were changed
 	rm -f $(foreach b,$(notdir $(BINARIES)),'$(DESTDIR)$(PREFIX)/bin/$(b)') $(foreach u,$(UNITS),'$(unitdir)/$(u)') \
 	  '$(presetdir)/90-cdigen.preset' '$(udevrulesdir)/71-cdigen.rules' \
 	  '$(mandir)'/cdigen.1 '$(mandir)'/cdigen-*.1 '$(bashdir)/cdigen' '$(zshdir)/_cdigen' '$(fishdir)/cdigen.fish'
-	if cmp -s packaging/cdigen.env '$(settings)'; then rm '$(settings)'; rmdir --ignore-fail-on-non-empty '$(dir $(settings))'; fi
+	for file in $(SETTINGS); do \
+	  if cmp -s packaging/$$file '$(settingsdir)'/$$file; then rm '$(settingsdir)'/$$file; fi; \
+	done
+	! test -d '$(settingsdir)' || rmdir --ignore-fail-on-non-empty '$(settingsdir)'
 
 .PHONY: check
 check: ## Do everything that CI does

@@ -37,7 +37,7 @@ With --create-all there are also links to nodes that do not exist yet: of every 
 the control nodes and all MIG instances that the GPUs could have.
 
 When one link fails the others are made nevertheless. Standard output has a line for
-each change; "is" and "was" are where a link leads.
+each change; NEW and OLD ("is" and "was" in JSON) are where a link leads.
 
 Exit statuses:
   0  all links are right now, or were

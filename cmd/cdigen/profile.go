@@ -44,7 +44,7 @@ const profileFlag = "profile"
 // addProfile adds the flag; applyProfile obeys it.
 func addProfile(flags *pflag.FlagSet, name *string) {
 	names := profileNames()
-	flags.StringVar(name, profileFlag, "", "make the spec of a `profile`, whose devices another program names in its requests: "+strings.Join(names, ", ")+" (default: none)")
+	flags.StringVar(name, profileFlag, "", "`profile` of the spec, for a program that has its own names for devices: "+strings.Join(names, ", ")+" (default: none)")
 	setValues(flags, profileFlag, names...)
 }
 

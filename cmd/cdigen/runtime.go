@@ -122,7 +122,7 @@ are not seen.
 
 Exit statuses:
   0  shown
-  1  an engine that was named is not installed, or one is unknown
+  1  an engine that was named is not installed, or what one does with CDI is unknown
   2  unusable flags or arguments`,
 		Example: `  cdigen runtime status
   cdigen runtime status docker -o json`,

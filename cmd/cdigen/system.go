@@ -271,11 +271,11 @@ func (f *systemFlags) write(cmd *cobra.Command) error {
 		return nil
 	}
 	color := colored(cmd)
-	header := []string{"CHANGE", "PATH", "IS"}
+	header := []string{"CHANGE", "PATH", "NEW"}
 	was := slices.ContainsFunc(f.changes, func(c systemChange) bool { return c.Was != "" })
 	purpose := slices.ContainsFunc(f.changes, func(c systemChange) bool { return c.Purpose != "" })
 	if was {
-		header = append(header, "WAS")
+		header = append(header, "OLD")
 	}
 	if purpose {
 		header = append(header, "FOR")
@@ -328,7 +328,7 @@ replaced; a wrong mode or owner is mended. All is taken from /proc: numbers from
 /proc/devices, mode and owner from the driver's parameters. NVML is not needed.
 
 When one node fails the others are made nevertheless. Standard output has a line for
-each change; "is" and "was" are numbers, mode and owner.
+each change; NEW and OLD ("is" and "was" in JSON) are numbers, mode and owner.
 
 Exit statuses:
   0  all nodes are right now, or were

@@ -65,6 +65,16 @@ read-only, ` + "`nosuid`" + ` and ` + "`nodev`" + `.
 | ` + "`/dev/nvidia-uvm`, `/dev/nvidia-uvm-tools`" + ` | compute, video, graphics |
 | ` + "`/dev/nvidia-modeset`" + ` | graphics, display |
 | ` + "`/dev/dri/card<N>`, `/dev/dri/renderD<N>`, `/dev/dri/by-path/*`" + ` | graphics, display, video; of a MIG device only with a graphics profile |
+
+## Variables
+
+| variable | when | for |
+| --- | --- | --- |
+| ` + "`NVIDIA_VISIBLE_DEVICES=void`" + ` | always | images of CUDA set it to ` + "`all`" + `; where NVIDIA's own runtime hook is installed too, that would inject everything a second time |
+| ` + "`TRITON_LIBCUDA_PATH=<directory>`" + ` | with ` + "`libcuda.so.1`" + ` | Triton, which otherwise asks ` + "`ldconfig -p`" + `, and that knows of no mounts; its directory, in the library layout |
+| ` + "`CUDA_MPS_PIPE_DIRECTORY=<directory>`" + ` | where the host's multi-process service has its pipes elsewhere than in ` + "`/tmp/nvidia-mps`" + ` | CUDA, to find them |
+
+A variable of the same name in ` + "`containerEdits`" + ` of the ` + "`--edits`" + ` file takes the place of one of these.
 `)
 	if err := errors.Join(os.WriteFile("docs/contents.md", []byte(b.String()), 0o644), writeReleases("docs/runtimes.md")); err != nil {
 		fmt.Fprintln(os.Stderr, "contentsdoc:", err)

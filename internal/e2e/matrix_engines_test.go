@@ -134,7 +134,7 @@ var buildWithout = map[string]string{
 
 var buildkitWithout = map[string]string{
 	"read-only root": buildWithout["read-only root"],
-	"user namespace": "it has none for a step; rootless BuildKit is in one as a whole",
+	"user namespace": "a build step has no user namespace of its own; rootless BuildKit runs in one as a whole",
 }
 
 func allEngines() []matrixEngine { return slices.Concat(engineList, externalEngines, injectEngines) }

@@ -17,7 +17,7 @@ var externalEngines = []matrixEngine{
 	{name: "crio-1.36", daemon: true, external: &crio, suite: "sid", start: startCRIO, forced: "cgroupfs"},
 	{name: "apptainer-1.5", external: &apptainer, start: startApptainer, noFilter: true, plainMounts: true, mountsNodes: true, without: map[string]string{
 		"user namespace":  "an ordinary user's containers always have one",
-		"LD_LIBRARY_PATH": "it has a directory for an image here, which has no variables",
+		"LD_LIBRARY_PATH": "the test runs it on a directory, which has no environment variables, instead of an image",
 		"hook ldcache":    "it ignores hooks",
 	}, forced: "as an ordinary user with `--contain`, since all of the host's /dev is in the container otherwise; `--writable-tmpfs` but for case 10, since the image lacks the mount points"},
 }

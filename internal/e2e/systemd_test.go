@@ -296,11 +296,21 @@ func testSystemd(t *testing.T, suite string) {
 		t.Errorf("make uninstall leaves or takes files: %d before, %d after", len(before), len(after))
 	}
 	m.make("install")
-	check(t, os.WriteFile(m.path("/etc/cdigen/cdigen.env"), []byte(settings), 0o644))
-	m.make("install")
-	if text, err := os.ReadFile(m.path("/etc/cdigen/cdigen.env")); err != nil || string(text) != settings {
-		t.Errorf("make install does not leave the settings alone: %v\n%s", err, text)
+	files := []string{"/etc/cdigen/cdigen.env", "/etc/cdigen/k8s-device-plugin.env"}
+	for _, file := range files {
+		_, err := os.Stat(m.path(file))
+		check(t, err)
+		check(t, os.WriteFile(m.path(file), []byte(settings), 0o644))
 	}
+	for _, target := range []string{"uninstall", "install"} {
+		m.make(target)
+		for _, file := range files {
+			if text, err := os.ReadFile(m.path(file)); err != nil || string(text) != settings {
+				t.Errorf("make %s does not leave %s alone: %v\n%s", target, file, err, text)
+			}
+		}
+	}
+	check(t, os.Remove(m.path("/etc/cdigen/k8s-device-plugin.env")))
 
 	m.has(hosttest.Load(t, "h100x8"))
 	check(t, os.Rename(m.path(simulatedRoot+"/dev/nvidia-uvm"), m.path("/srv/nvidia-uvm")))
