@@ -40,7 +40,7 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale, 6 broken.`,
 				return err
 			}
 			if err := checkOutputFormat(f.output, formats...); err != nil {
-				return err
+				return maybeFile(err, f.output, "the spec's file is an argument, or --output")
 			}
 			other := ""
 			if len(args) == 0 {

@@ -279,7 +279,7 @@ func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err
 		return nil, nil, err
 	}
 	if err := checkOutputFormat(f.output, "text", "json"); err != nil {
-		return nil, nil, err
+		return nil, nil, maybeFile(err, f.output, "the spec's file is --output")
 	}
 	if f.yes && !f.fix {
 		return nil, nil, usageError(errors.New("--yes: it goes with --fix"))

@@ -40,13 +40,16 @@ func withoutVariable(flags *pflag.FlagSet, name string) {
 	}
 }
 
+// hasVariable says whether one stands for a flag.
+func hasVariable(flag string) bool { return flag != "help" && flag != "version" }
+
 // flagsFromEnvironment sets each flag that was not given from its variable.
 func flagsFromEnvironment(cmd *cobra.Command) error {
 	var errs []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		name := environmentName(f.Name)
 		value, ok := os.LookupEnv(name)
-		if !ok || f.Changed || f.Name == "help" || f.Annotations[noVariable] != nil {
+		if !ok || f.Changed || !hasVariable(f.Name) || f.Annotations[noVariable] != nil {
 			return
 		}
 		if err := cmd.Flags().Set(f.Name, value); err != nil {
@@ -261,6 +264,15 @@ func checkOutputFormat(format string, formats ...string) error {
 		return usageError(fmt.Errorf("--output-format %q: use %s", format, alternatives(formats)))
 	}
 	return nil
+}
+
+// maybeFile adds to the error of a format that looks like a file, as generate -o takes
+// one, which flag that is.
+func maybeFile(err error, format, instead string) error {
+	if !strings.ContainsAny(format, "./") {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, instead)
 }
 
 // alternatives are words as in "table, json or csv".

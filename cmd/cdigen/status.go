@@ -41,7 +41,7 @@ Exit statuses:
   2  unusable flags or arguments`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutputFormat(format, statusFormats...); err != nil {
-				return err
+				return maybeFile(err, format, "the spec's file is --output")
 			}
 			path, err := filepath.Abs(output)
 			if err != nil {
