@@ -75,7 +75,7 @@ func newDiff() *cobra.Command {
 		Long: `diff compares the published spec, or the spec file OLD, with what generate would
 publish now, or with the spec file NEW. It compares what specs mean: devices,
 device nodes, mounts, variables and hooks, and neither order nor layout. Give it
-the flags that the spec is generated with.
+the flags that the spec is generated with and that are not settings of the service.
 
 Exit statuses:
   0  no difference
@@ -87,9 +87,6 @@ Exit statuses:
   cdigen diff /etc/cdi/nvidia.yaml.old /etc/cdi/nvidia.yaml`,
 		Args: usageArgs(cobra.MaximumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.log.set(); err != nil {
-				return err
-			}
 			if err := checkOutputFormat(f.output, formats...); err != nil {
 				return maybeFile(err, f.output, "the spec's file is an argument, or --output")
 			}

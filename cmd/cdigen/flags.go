@@ -192,8 +192,9 @@ func (f *hostFlags) host() (discover.Host, error) {
 	return host, nil
 }
 
-// discoverOptions are the options of the modules.
-func (f *hostFlags) discoverOptions() (discover.Options, error) {
+// discoverOptions are the options of the modules, with the settings of the service; nil:
+// none.
+func (f *hostFlags) discoverOptions(s *settings) (discover.Options, error) {
 	if f.captured != nil {
 		o := f.captured.Options()
 		if f.noNVML {
@@ -201,7 +202,7 @@ func (f *hostFlags) discoverOptions() (discover.Options, error) {
 		}
 		return o, nil
 	}
-	o := discover.Options{LibrarySearchPath: f.librarySearchPath, MPSPipeDirectory: os.Getenv("CUDA_MPS_PIPE_DIRECTORY")}
+	o := discover.Options{LibrarySearchPath: f.librarySearchPath, MPSPipeDirectory: s.getenv("CUDA_MPS_PIPE_DIRECTORY")}
 	if f.noNVML {
 		return o, nil
 	}
@@ -228,8 +229,14 @@ func (f *logFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.format, "log-format", "text", "`format` of the log on standard error: text or json")
 }
 
-// set installs the logger.
-func (f *logFlags) set() error {
+// setLog installs the logger that a command is asked for.
+func setLog(flags *pflag.FlagSet) error {
+	f := logFlags{"info", "text"}
+	for name, value := range map[string]*string{"log-level": &f.level, "log-format": &f.format} {
+		if flag := flags.Lookup(name); flag != nil {
+			*value = flag.Value.String()
+		}
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
 		return usageError(fmt.Errorf("--log-level %q: use debug, info, warn or error", f.level))

@@ -56,7 +56,9 @@ CDI (podman, containerd, CRI-O, Docker) inject from it by themselves:
 Nothing of cdigen runs when a container starts, unless --hooks asks for it.
 
 Every flag can be given as a variable of the environment too: --driver-root is
-CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
+CDIGEN_DRIVER_ROOT. A flag goes before its variable, and a variable before the
+settings of the service in /etc/cdigen/cdigen.env, which generate, watch, status,
+check, diff and doctor read.`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -66,12 +68,7 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 	root.PersistentFlags().Bool("no-color", false, "no colours on a terminal either, as with NO_COLOR")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		if err := flagsFromEnvironment(cmd); err != nil {
-			return err
-		}
-		return applyProfile(cmd)
-	}
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
 	for _, g := range []struct {
 		title    string
 		commands []*cobra.Command
@@ -90,6 +87,31 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 	root.AddCommand(newVersion())
 	finish(root)
 	return root
+}
+
+// setUp completes the flags of a command before it runs, and installs the logger.
+func setUp(cmd *cobra.Command) error {
+	if err := flagsFromEnvironment(cmd); err != nil {
+		return err
+	}
+	settings := settingsOf(cmd.Flags())
+	now := settings != nil && !settings.late
+	if now {
+		if err := applyDefaults(cmd.Flags()); err != nil {
+			return err
+		}
+	}
+	if err := setLog(cmd.Flags()); err != nil {
+		return err
+	}
+	if cmd.Hidden { // a shell completes
+		return nil
+	}
+	warnOfEnvironment(cmd.Root())
+	if now {
+		settings.warn(cmd.Root(), map[string]bool{})
+	}
+	return nil
 }
 
 // finish sets for a command and those below it what all have alike.

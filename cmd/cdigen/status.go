@@ -28,6 +28,7 @@ var statusFormats = []string{"table", "json"}
 
 func newStatus() *cobra.Command {
 	var output, runtimeDir, format, profile string
+	var service settings
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
@@ -71,6 +72,7 @@ Exit statuses:
 	flags := cmd.Flags()
 	flags.StringVar(&output, "output", defaultOutput, "`file` of the spec")
 	addProfile(flags, &profile)
+	service.add(flags)
 	addOutputFormat(flags, &format, statusFormats...)
 	addRuntimeDir(flags, &runtimeDir)
 	return cmd

@@ -138,7 +138,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		}
 		dirs = append(dirs, dir)
 	}
-	discovery, err := f.host.discoverOptions()
+	discovery, err := f.host.discoverOptions(&f.spec.settings)
 	if err != nil {
 		return nil, err
 	}
@@ -173,9 +173,6 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 func (f *watchFlags) run(cmd *cobra.Command) error {
 	// Generations are seldom: little memory in between is worth more than speed.
 	debug.SetGCPercent(50)
-	if err := f.log.set(); err != nil {
-		return err
-	}
 	if err := f.check(); err != nil {
 		return err
 	}
