@@ -50,6 +50,8 @@ type Truth struct {
 	// Profile is the one of cdigen's profiles that the specs are made with, which the
 	// commands that mend them need; empty: none.
 	Profile string
+	// Published is the spec file that cdigen generate would replace.
+	Published string
 	// Now is the spec that would be published now; nil: none, for want of a device.
 	Now       *specs.Spec
 	Inventory *discover.Inventory
@@ -69,7 +71,10 @@ func (t *Truth) Check(file string) (list []Fault) {
 		return []Fault{{Unusable, file, "", "there is no such file", generates}}
 	}
 	if err != nil {
-		return []Fault{{Unusable, file, "", strings.TrimSpace(err.Error()), ""}}
+		if file != t.Published || errors.As(err, new(*fs.PathError)) {
+			generates = ""
+		}
+		return []Fault{{Unusable, file, "", strings.TrimSpace(err.Error()), generates}}
 	}
 	add := func(v Verdict, mend, subject, format string, a ...any) {
 		if s.Kind != t.Kind {

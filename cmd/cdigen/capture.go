@@ -58,14 +58,11 @@ the host would be left; 2 unusable flags.`,
 }
 
 func (f *captureFlags) run(cmd *cobra.Command) error {
-	if err := f.log.set(); err != nil {
-		return err
-	}
 	host, err := f.host.host()
 	if err != nil {
 		return err
 	}
-	options, err := f.host.discoverOptions()
+	options, err := f.host.discoverOptions(nil)
 	if err != nil {
 		return err
 	}

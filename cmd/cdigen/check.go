@@ -28,19 +28,17 @@ func newCheck() *cobra.Command {
   stale   containers start, but get what the host no longer has: files of another
           driver version, or other content than generate would write now
 
-Give it the flags that the spec is generated with. A spec of another kind than
---vendor and --class say is not compared with the host's GPUs.
+Give it the flags that the spec is generated with and that are not settings of the
+service. A spec of another kind than --vendor and --class say is not compared with
+the host's GPUs.
 
 Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale, 6 broken.`,
 		Example: `  cdigen check
   cdigen check /etc/cdi/*.yaml`,
 		Args: usageArgs(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.log.set(); err != nil {
-				return err
-			}
 			if err := checkOutputFormat(f.output, formats...); err != nil {
-				return err
+				return maybeFile(err, f.output, "the spec's file is an argument, or --output")
 			}
 			other := ""
 			if len(args) == 0 {

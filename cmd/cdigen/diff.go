@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -62,7 +63,7 @@ func (f *presentFlags) truth(now *specs.Spec, inv *discover.Inventory) (*spec.Tr
 	}
 	// Where the driver does not tell, nodes are not compared with what it says.
 	nodes, _ := discover.ExpectedNodes(host, discover.NodeOptions{})
-	return &spec.Truth{Kind: f.spec.vendor + "/" + f.spec.class, Profile: f.spec.profile, Now: now, Inventory: inv, Nodes: nodes, Dev: host.Dev, Hook: checkHook}, nil
+	return &spec.Truth{Kind: f.spec.vendor + "/" + f.spec.class, Profile: f.spec.profile, Published: f.spec.output, Now: now, Inventory: inv, Nodes: nodes, Dev: host.Dev, Hook: checkHook}, nil
 }
 
 func newDiff() *cobra.Command {
@@ -74,7 +75,7 @@ func newDiff() *cobra.Command {
 		Long: `diff compares the published spec, or the spec file OLD, with what generate would
 publish now, or with the spec file NEW. It compares what specs mean: devices,
 device nodes, mounts, variables and hooks, and neither order nor layout. Give it
-the flags that the spec is generated with.
+the flags that the spec is generated with and that are not settings of the service.
 
 Exit statuses:
   0  no difference
@@ -86,11 +87,8 @@ Exit statuses:
   cdigen diff /etc/cdi/nvidia.yaml.old /etc/cdi/nvidia.yaml`,
 		Args: usageArgs(cobra.MaximumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.log.set(); err != nil {
-				return err
-			}
 			if err := checkOutputFormat(f.output, formats...); err != nil {
-				return err
+				return maybeFile(err, f.output, "the spec's file is an argument, or --output")
 			}
 			older, newer, err := f.pair(cmd, args)
 			if err != nil {
@@ -123,13 +121,12 @@ func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *sp
 		file = args[0]
 	}
 	if older, err = spec.Read(file); err != nil {
-		if other := otherProfile(file, doctor.Published); other != "" && len(args) == 0 {
-			err = fmt.Errorf("%w; there is a spec of --profile %s", err, other)
-		}
-		return nil, nil, err
+		return nil, nil, f.unread(file, err)
 	}
 	if len(args) == 2 {
-		newer, err = spec.Read(args[1])
+		if newer, err = spec.Read(args[1]); err != nil {
+			err = f.unread(args[1], err)
+		}
 		return older, newer, err
 	}
 	newer, _, why, err := f.present(cmd)
@@ -137,6 +134,28 @@ func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *sp
 		err = &exitError{exitNoDevices, fmt.Errorf("%w: generate would remove %s", why, file)}
 	}
 	return older, newer, err
+}
+
+// unread says of a spec file that could not be read what to do.
+func (f *presentFlags) unread(file string, err error) error {
+	missing := errors.Is(err, fs.ErrNotExist)
+	if !strings.Contains(err.Error(), file) {
+		err = fmt.Errorf("%s: %w", file, err)
+	}
+	if file != f.spec.output {
+		return err
+	}
+	generate := doctor.Command("generate", f.spec.profile)
+	if !missing {
+		if errors.As(err, new(*fs.PathError)) {
+			return err
+		}
+		return fmt.Errorf("%w: run %s", err, generate)
+	}
+	if other := otherProfile(file, doctor.Published); other != "" {
+		return fmt.Errorf("there is no spec %s; there is a spec of --profile %s", file, other)
+	}
+	return fmt.Errorf("there is no spec %s: run %s", file, generate)
 }
 
 // writeChanges prints a line for each change, those of a device below its name.

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,10 +28,9 @@ import (
 // doctorFlags are the options of doctor and its subcommand.
 type doctorFlags struct {
 	presentFlags
-	settings   string
-	unreadable bool // settings, by who runs doctor
 	runtimeDir string
 	ignore     []string
+	told       map[string]bool // warnings, which are given once
 	verbose    bool
 	fix, yes   bool
 }
@@ -41,9 +38,9 @@ type doctorFlags struct {
 func (f *doctorFlags) add(cmd *cobra.Command) {
 	f.presentFlags.add(cmd, "text", "json")
 	flags := cmd.Flags()
-	flags.StringVar(&f.settings, "settings", "", "`file` with the settings of the service, which stand in for flags of generate that are not given; empty: none (default: "+settingsFile("")+", with --profile NAME "+settingsFile("NAME")+")")
 	flags.StringSliceVar(&f.ignore, "ignore", nil, "`complaints` to leave out, by the word in brackets")
-	f.host.late = true // a driver container may not be there, which is to be told
+	f.host.late = true          // a driver container may not be there, which is to be told
+	f.spec.settings.late = true // each spec has those of its own service
 	addRuntimeDir(flags, &f.runtimeDir)
 }
 
@@ -222,6 +219,7 @@ func writeComplaints(w io.Writer, width int, list []doctor.Complaint, color bool
 type subject struct {
 	doctorFlags
 	cmd     *cobra.Command // that has the flags
+	root    *cobra.Command
 	patient *doctor.Patient
 	guess   bool // it is not in use, but nothing else is
 }
@@ -275,14 +273,14 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []doct
 // subjects are what doctor looks at: the spec that flags name, or else all that are in
 // use here, the one without a profile first.
 func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err error) {
-	if err := f.log.set(); err != nil {
-		return nil, nil, err
-	}
 	if err := checkOutputFormat(f.output, "text", "json"); err != nil {
-		return nil, nil, err
+		return nil, nil, maybeFile(err, f.output, "the spec's file is --output")
 	}
 	if f.yes && !f.fix {
 		return nil, nil, usageError(errors.New("--yes: it goes with --fix"))
+	}
+	if f.told == nil {
+		f.told = map[string]bool{}
 	}
 	system := runtimes.Local()
 	engines := runtimes.Detect(cmd.Context(), system)
@@ -296,10 +294,11 @@ func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err
 		if err != nil {
 			return nil, nil, err
 		}
+		s.told = f.told
 		all = append(all, s)
 	}
 	used, unused = inUse(cmd.Context(), all)
-	if cmd.Flags().Changed("settings") && f.settings != "" {
+	if cmd.Flags().Changed(settingsFlag) && f.spec.settings.file != "" {
 		return used[:1], nil, nil // they are one service's
 	}
 	return used, unused, nil
@@ -338,7 +337,7 @@ func inUse(ctx context.Context, all []*subject) (used, unused []*subject) {
 // newSubject has the flags of a command and of a service's settings; those of a profile
 // as well, unless the command names one.
 func newSubject(cmd *cobra.Command, profile string, system runtimes.System, engines []runtimes.Engine) (*subject, error) {
-	s := &subject{cmd: &cobra.Command{}}
+	s := &subject{cmd: &cobra.Command{}, root: cmd.Root()}
 	s.cmd.SetContext(cmd.Context())
 	s.add(s.cmd)
 	flags := s.cmd.Flags()
@@ -351,14 +350,8 @@ func newSubject(cmd *cobra.Command, profile string, system runtimes.System, engi
 		}
 	}
 	unit := doctor.Unit(s.spec.profile) // whatever its settings make of it
-	if !flags.Changed("settings") {
-		s.settings = settingsFile(s.spec.profile)
-	}
-	if err := s.applySettings(s.cmd); err != nil {
+	if err := applyDefaults(flags); err != nil {
 		return nil, err
-	}
-	if err := applyProfile(s.cmd); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.settings, err)
 	}
 	output, err := filepath.Abs(s.spec.output)
 	if err != nil {
@@ -371,7 +364,7 @@ func newSubject(cmd *cobra.Command, profile string, system runtimes.System, engi
 		Root: discover.DirTree("/"),
 		Spec: output, Kind: s.spec.vendor + "/" + s.spec.class, Profile: s.spec.profile, Unit: unit,
 		SpecDirs: s.spec.dirs,
-		Settings: s.settings,
+		Settings: s.spec.settings.file,
 		Engines:  engines,
 		For:      profiles[s.spec.profile].engines,
 		Cdigen:   func(args ...string) string { return commandLine(cmd.Root(), flags, args) },
@@ -387,9 +380,7 @@ func newSubject(cmd *cobra.Command, profile string, system runtimes.System, engi
 
 // look finds out what the spec should be.
 func (s *subject) look() error {
-	if s.unreadable {
-		slog.Warn("the service's settings cannot be read: the spec is compared with what it would be without them", "path", s.settings)
-	}
+	s.spec.settings.warn(s.root, s.told)
 	now, inv, _, err := s.present(s.cmd)
 	if err != nil {
 		return err
@@ -442,64 +433,6 @@ func flagText(f *pflag.Flag) string {
 	return strings.Join(values, ",")
 }
 
-// settingsFile has the settings of the service that keeps the spec of a profile; empty:
-// that without one.
-func settingsFile(profile string) string {
-	return "/etc/cdigen/" + cmp.Or(profile, "cdigen") + ".env"
-}
-
-// applySettings sets flags of generate that were not given from the settings of the
-// service: they are what its specs are made with.
-func (f *doctorFlags) applySettings(cmd *cobra.Command) error {
-	if f.settings == "" {
-		return nil
-	}
-	data, err := os.ReadFile(f.settings)
-	switch given := cmd.Flags().Changed("settings"); {
-	case errors.Is(err, fs.ErrNotExist) && !given:
-		return nil
-	case errors.Is(err, fs.ErrPermission) && !given:
-		f.unreadable = true
-		return nil
-	case err != nil:
-		return fmt.Errorf("--settings: %w", err)
-	}
-	settings := parseSettings(string(data))
-	var errs []error
-	newGenerate().Flags().VisitAll(func(of *pflag.Flag) {
-		value, ok := settings[environmentName(of.Name)]
-		if flag := cmd.Flags().Lookup(of.Name); !ok || flag == nil || flag.Changed || of.Name == "output-format" {
-			return
-		}
-		if err := cmd.Flags().Set(of.Name, value); err != nil && value != "" {
-			errs = append(errs, fmt.Errorf("%s: %s=%q: %w", f.settings, environmentName(of.Name), value, err))
-		}
-	})
-	if len(errs) > 0 {
-		return usageError(errors.Join(errs...))
-	}
-	return nil
-}
-
-// parseSettings reads variables as systemd does (EnvironmentFile= in systemd.exec(5)):
-// a line each, comments after # or ; at its beginning, values in quotes or without, a
-// backslash at the end of a line for one that goes on. Of several values the last counts.
-func parseSettings(text string) map[string]string {
-	settings := map[string]string{}
-	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", "")) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
-		if !ok || strings.HasPrefix(name, "#") || strings.HasPrefix(name, ";") {
-			continue
-		}
-		value = strings.TrimSpace(value)
-		if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
-			value = value[1 : n-1]
-		}
-		settings[strings.TrimSpace(name)] = value
-	}
-	return settings
-}
-
 // commandLine is the line of a shell for one of our commands, with those of the flags
 // that it takes too.
 func commandLine(root *cobra.Command, flags *pflag.FlagSet, args []string) string {
@@ -511,11 +444,16 @@ func commandLine(root *cobra.Command, flags *pflag.FlagSet, args []string) strin
 	flags.Visit(func(f *pflag.Flag) {
 		same := target.Flags().Lookup(f.Name)
 		given := func(arg string) bool { return arg == "--"+f.Name || strings.HasPrefix(arg, "--"+f.Name+"=") }
+		if fromSettings(f) && settingsOf(target.Flags()) != nil {
+			return // it reads them itself
+		}
 		// runtime has other directories of that name.
 		if same == nil || args[0] == "runtime" || slices.ContainsFunc(args, given) || slices.Contains([]string{"output-format", "log-level", "log-format", "no-color"}, f.Name) {
 			return
 		}
-		if value := flagText(f); value != same.DefValue {
+		// What is as without the flag may be otherwise by the settings, and these too.
+		_, otherwise := settingsOf(flags).variables[environmentName(f.Name)]
+		if value := flagText(f); value != same.DefValue || otherwise || f.Name == settingsFlag {
 			words = append(words, "--"+f.Name+"="+value)
 		}
 	})

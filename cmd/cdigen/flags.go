@@ -40,13 +40,16 @@ func withoutVariable(flags *pflag.FlagSet, name string) {
 	}
 }
 
+// hasVariable says whether one stands for a flag.
+func hasVariable(flag string) bool { return flag != "help" && flag != "version" }
+
 // flagsFromEnvironment sets each flag that was not given from its variable.
 func flagsFromEnvironment(cmd *cobra.Command) error {
 	var errs []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		name := environmentName(f.Name)
 		value, ok := os.LookupEnv(name)
-		if !ok || f.Changed || f.Name == "help" || f.Annotations[noVariable] != nil {
+		if !ok || f.Changed || !hasVariable(f.Name) || f.Annotations[noVariable] != nil {
 			return
 		}
 		if err := cmd.Flags().Set(f.Name, value); err != nil {
@@ -189,8 +192,9 @@ func (f *hostFlags) host() (discover.Host, error) {
 	return host, nil
 }
 
-// discoverOptions are the options of the modules.
-func (f *hostFlags) discoverOptions() (discover.Options, error) {
+// discoverOptions are the options of the modules, with the settings of the service; nil:
+// none.
+func (f *hostFlags) discoverOptions(s *settings) (discover.Options, error) {
 	if f.captured != nil {
 		o := f.captured.Options()
 		if f.noNVML {
@@ -198,7 +202,7 @@ func (f *hostFlags) discoverOptions() (discover.Options, error) {
 		}
 		return o, nil
 	}
-	o := discover.Options{LibrarySearchPath: f.librarySearchPath, MPSPipeDirectory: os.Getenv("CUDA_MPS_PIPE_DIRECTORY")}
+	o := discover.Options{LibrarySearchPath: f.librarySearchPath, MPSPipeDirectory: s.getenv("CUDA_MPS_PIPE_DIRECTORY")}
 	if f.noNVML {
 		return o, nil
 	}
@@ -225,8 +229,14 @@ func (f *logFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.format, "log-format", "text", "`format` of the log on standard error: text or json")
 }
 
-// set installs the logger.
-func (f *logFlags) set() error {
+// setLog installs the logger that a command is asked for.
+func setLog(flags *pflag.FlagSet) error {
+	f := logFlags{"info", "text"}
+	for name, value := range map[string]*string{"log-level": &f.level, "log-format": &f.format} {
+		if flag := flags.Lookup(name); flag != nil {
+			*value = flag.Value.String()
+		}
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
 		return usageError(fmt.Errorf("--log-level %q: use debug, info, warn or error", f.level))
@@ -261,6 +271,15 @@ func checkOutputFormat(format string, formats ...string) error {
 		return usageError(fmt.Errorf("--output-format %q: use %s", format, alternatives(formats)))
 	}
 	return nil
+}
+
+// maybeFile adds to the error of a format that looks like a file, as generate -o takes
+// one, which flag that is.
+func maybeFile(err error, format, instead string) error {
+	if !strings.ContainsAny(format, "./") {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, instead)
 }
 
 // alternatives are words as in "table, json or csv".

@@ -67,9 +67,6 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	// tenth of its time. The limit stands in for very large hosts.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(64 << 20)
-	if err := f.log.set(); err != nil {
-		return err
-	}
 	format, err := f.spec.outputFormat()
 	if err != nil {
 		return err
@@ -155,7 +152,7 @@ func (f *hostFlags) inventory(cmd *cobra.Command) (*discover.Inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	options, err := f.discoverOptions()
+	options, err := f.discoverOptions(settingsOf(cmd.Flags()))
 	if err != nil {
 		return nil, err
 	}

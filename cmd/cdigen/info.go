@@ -39,9 +39,6 @@ func (f *infoFlags) add(cmd *cobra.Command, formats ...string) {
 // look discovers the host and has it written. JSON has the findings in it; for the
 // other formats they go to standard error.
 func (f *infoFlags) look(cmd *cobra.Command, formats []string, write func(w io.Writer, inv *discover.Inventory) error) error {
-	if err := f.log.set(); err != nil {
-		return err
-	}
 	if err := errors.Join(checkOutputFormat(f.output, formats...), checkReport(f.report)); err != nil {
 		return err
 	}

@@ -83,9 +83,6 @@ that cannot be read or written; 2 unusable flags or arguments.`,
 		Args:              usageArgs(cobra.ArbitraryArgs),
 		ValidArgsFunction: completeDevices(&f.dirs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.log.set(); err != nil {
-				return err
-			}
 			names, err := qualified(args)
 			if err == nil {
 				err = f.check(cmd, names)

@@ -192,8 +192,15 @@ func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.De
 	if unusable != nil {
 		return nil, fmt.Errorf("engines cannot use %s: both %s and %s define it: remove one of them", name, unusable.File, unusable.By)
 	}
-	if len(broken) > 0 {
-		return nil, fmt.Errorf("no CDI device %q, but engines cannot read %s: %s", name, broken[0].File, oneLine(broken[0].Error))
+	switch {
+	case len(broken) > 0:
+		advice := "cdigen doctor says how to mend it"
+		if broken[0].File == defaultOutput {
+			advice = "run cdigen generate"
+		}
+		return nil, fmt.Errorf("no CDI device %q, but engines cannot read %s: %s: %s", name, broken[0].File, strings.TrimSpace(oneLine(broken[0].Error)), advice)
+	case len(devices) == 0:
+		return nil, fmt.Errorf("no CDI device %q: there is no spec: run cdigen generate", name)
 	}
 	return nil, fmt.Errorf("no CDI device %q: cdigen list prints those there are", name)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // version is stamped in by the Makefile.
@@ -55,7 +56,10 @@ CDI (podman, containerd, CRI-O, Docker) inject from it by themselves:
 Nothing of cdigen runs when a container starts, unless --hooks asks for it.
 
 Every flag can be given as a variable of the environment too: --driver-root is
-CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
+CDIGEN_DRIVER_ROOT. A flag goes before its variable, and a variable before the
+settings of the service in /etc/cdigen/cdigen.env, which generate, watch, status,
+check, diff and doctor read.`,
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          usageArgs(cobra.NoArgs),
@@ -63,12 +67,8 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 	}
 	root.PersistentFlags().Bool("no-color", false, "no colours on a terminal either, as with NO_COLOR")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		if err := flagsFromEnvironment(cmd); err != nil {
-			return err
-		}
-		return applyProfile(cmd)
-	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
 	for _, g := range []struct {
 		title    string
 		commands []*cobra.Command
@@ -89,10 +89,35 @@ CDIGEN_DRIVER_ROOT. A flag goes before its variable.`,
 	return root
 }
 
+// setUp completes the flags of a command before it runs, and installs the logger.
+func setUp(cmd *cobra.Command) error {
+	if err := flagsFromEnvironment(cmd); err != nil {
+		return err
+	}
+	settings := settingsOf(cmd.Flags())
+	now := settings != nil && !settings.late
+	if now {
+		if err := applyDefaults(cmd.Flags()); err != nil {
+			return err
+		}
+	}
+	if err := setLog(cmd.Flags()); err != nil {
+		return err
+	}
+	if cmd.Hidden { // a shell completes
+		return nil
+	}
+	warnOfEnvironment(cmd.Root())
+	if now {
+		settings.warn(cmd.Root(), map[string]bool{})
+	}
+	return nil
+}
+
 // finish sets for a command and those below it what all have alike.
 func finish(cmd *cobra.Command) {
 	if cmd.Args == nil {
-		cmd.Args = usageArgs(cobra.NoArgs)
+		cmd.Args = usageArgs(noArguments)
 	}
 	completeFlags(cmd)
 	for _, c := range cmd.Commands() {
@@ -110,10 +135,24 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 					err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, ", "))
 				}
 			}
+			cmd.Flags().Visit(func(f *pflag.Flag) {
+				// The value of such a flag may be left out, so a word after it is an argument.
+				if len(args) > 0 && f.NoOptDefVal != "" && f.Value.Type() != "bool" && f.Value.String() == f.NoOptDefVal {
+					err = fmt.Errorf("%w: write --%s=%s", err, f.Name, args[0])
+				}
+			})
 			return usageError(err)
 		}
 		return nil
 	}
+}
+
+// noArguments refuses them.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 || cmd.HasSubCommands() {
+		return cobra.NoArgs(cmd, args)
+	}
+	return fmt.Errorf("%q: it takes no arguments", args[0])
 }
 
 func newVersion() *cobra.Command {

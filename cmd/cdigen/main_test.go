@@ -35,6 +35,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("CDIGEN_NVML_PROBE", p.probe)
+			env.Setenv(noSettings, "")
 			env.Setenv("HOOK", p.hook)
 			return nil
 		},
@@ -103,10 +104,17 @@ var built = sync.OnceValues(func() (p programs, err error) {
 	return p, nil
 })
 
+// noSettings is the variable that keeps the settings of this machine's service out of
+// the tests, when it is empty.
+const noSettings = "CDIGEN_SETTINGS"
+
 // tests removes the programs after all of them.
 type tests struct{ *testing.M }
 
 func (m tests) Run() int {
+	if err := os.Setenv(noSettings, ""); err != nil {
+		panic(err)
+	}
 	status := m.M.Run()
 	if builtIn != "" {
 		_ = os.RemoveAll(builtIn)

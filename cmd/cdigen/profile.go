@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/internal/runtimes"
@@ -48,9 +47,9 @@ func addProfile(flags *pflag.FlagSet, name *string) {
 	setValues(flags, profileFlag, names...)
 }
 
-// applyProfile sets each flag of the profile that was not given, nor its variable.
-func applyProfile(cmd *cobra.Command) error {
-	f := cmd.Flags().Lookup(profileFlag)
+// applyProfile sets each flag of the profile that nothing has set.
+func applyProfile(flags *pflag.FlagSet) error {
+	f := flags.Lookup(profileFlag)
 	if f == nil || f.Value.String() == "" {
 		return nil
 	}
@@ -59,7 +58,7 @@ func applyProfile(cmd *cobra.Command) error {
 		return usageError(fmt.Errorf("--profile %q: use %s", f.Value, strings.Join(profileNames(), " or ")))
 	}
 	for name, value := range profile.flags {
-		if flag := cmd.Flags().Lookup(name); flag != nil && !flag.Changed {
+		if flag := flags.Lookup(name); flag != nil && !flag.Changed {
 			if err := flag.Value.Set(value); err != nil {
 				return fmt.Errorf("--profile %s: --%s: %w", f.Value, name, err)
 			}

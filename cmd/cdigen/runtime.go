@@ -129,9 +129,6 @@ Exit statuses:
 		Args:              usageArgs(cobra.ArbitraryArgs),
 		ValidArgsFunction: completeEngines(runtimes.Names()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.log.set(); err != nil {
-				return err
-			}
 			if err := checkOutputFormat(format, formats...); err != nil {
 				return err
 			}
@@ -293,9 +290,6 @@ func someEngine(_ *cobra.Command, args []string) error {
 }
 
 func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
-	if err := f.log.set(); err != nil {
-		return err
-	}
 	names, err := engineNames(args, runtimes.Switchable())
 	if err != nil {
 		return err

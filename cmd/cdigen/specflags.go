@@ -14,6 +14,7 @@ import (
 // specFlags say what spec is made and where it goes.
 type specFlags struct {
 	profile       string
+	settings      settings
 	output        string
 	format        string
 	vendor, class string
@@ -40,6 +41,7 @@ func (f *specFlags) add(flags *pflag.FlagSet) {
 // addContents adds the flags that say what is in the spec.
 func (f *specFlags) addContents(flags *pflag.FlagSet) {
 	addProfile(flags, &f.profile)
+	f.settings.add(flags)
 	flags.StringVar(&f.vendor, "vendor", "nvidia.com", "vendor of the devices' kind")
 	flags.StringVar(&f.class, "class", "gpu", "class of the devices' kind")
 	flags.StringSliceVar(&f.names, "device-name-strategy", []string{"index", "uuid"}, "how to name devices, one or more of index (0, 0:1), uuid, type-index (gpu0, mig0:1), pci")

@@ -28,6 +28,7 @@ var statusFormats = []string{"table", "json"}
 
 func newStatus() *cobra.Command {
 	var output, runtimeDir, format, profile string
+	var service settings
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
@@ -41,7 +42,7 @@ Exit statuses:
   2  unusable flags or arguments`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutputFormat(format, statusFormats...); err != nil {
-				return err
+				return maybeFile(err, format, "the spec's file is --output")
 			}
 			path, err := filepath.Abs(output)
 			if err != nil {
@@ -71,6 +72,7 @@ Exit statuses:
 	flags := cmd.Flags()
 	flags.StringVar(&output, "output", defaultOutput, "`file` of the spec")
 	addProfile(flags, &profile)
+	service.add(flags)
 	addOutputFormat(flags, &format, statusFormats...)
 	addRuntimeDir(flags, &runtimeDir)
 	return cmd

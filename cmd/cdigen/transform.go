@@ -86,9 +86,6 @@ Exit statuses:
 }
 
 func (f *transformFlags) run(cmd *cobra.Command) error {
-	if err := f.log.set(); err != nil {
-		return err
-	}
 	if err := f.root.Check(); err != nil {
 		return usageError(fmt.Errorf("--%w", err))
 	}

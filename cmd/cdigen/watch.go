@@ -138,7 +138,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		}
 		dirs = append(dirs, dir)
 	}
-	discovery, err := f.host.discoverOptions()
+	discovery, err := f.host.discoverOptions(&f.spec.settings)
 	if err != nil {
 		return nil, err
 	}
@@ -173,9 +173,6 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 func (f *watchFlags) run(cmd *cobra.Command) error {
 	// Generations are seldom: little memory in between is worth more than speed.
 	debug.SetGCPercent(50)
-	if err := f.log.set(); err != nil {
-		return err
-	}
 	if err := f.check(); err != nil {
 		return err
 	}
@@ -352,7 +349,7 @@ func runtimeDirectory(dir string) (string, error) {
 		err = os.MkdirAll(dir, 0o755) //nolint:gosec // anybody may ask for the status
 	}
 	if err != nil {
-		return "", fmt.Errorf("the directory of locks and sockets: %w: choose another --runtime-dir", err)
+		return "", fmt.Errorf("the directory of locks and sockets: %w: run it as root, or use another --runtime-dir", err)
 	}
 	return dir, nil
 }
@@ -384,7 +381,7 @@ func singleInstance(runtimeDir, output string) (*os.File, error) {
 	name := filepath.Join(runtimeDir, instanceName(output)+".lock")
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644) //nolint:gosec // it has a process number in it
 	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w", err)
+		return nil, fmt.Errorf("open the lock: %w: run it as root, or use another --runtime-dir", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
