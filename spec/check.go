@@ -65,7 +65,7 @@ type Truth struct {
 
 // Check says what is wrong with a spec file, the worst first; nothing: it is true.
 func (t *Truth) Check(file string) (list []Fault) {
-	generates := t.command("generate")
+	generates := Command("generate", t.Profile)
 	s, err := Read(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return []Fault{{Unusable, file, "", "there is no such file", generates}}
@@ -85,12 +85,8 @@ func (t *Truth) Check(file string) (list []Fault) {
 			list = append(list, c)
 		}
 	}
-	all := []specs.ContainerEdits{s.ContainerEdits}
-	for _, d := range s.Devices {
-		all = append(all, d.ContainerEdits)
-	}
 	nodes := knownNodes(t.Inventory)
-	for _, e := range all {
+	for _, e := range Parts(s) {
 		for _, m := range e.Mounts {
 			if err := checkSource(m.HostPath); err != nil {
 				add(Unusable, generates, m.HostPath, "%v", reason(err))
@@ -128,9 +124,9 @@ func (t *Truth) Check(file string) (list []Fault) {
 		switch n := len(Diff(s, t.Now)); n {
 		case 0:
 		case 1:
-			add(Stale, generates, "", "generate would write 1 difference now: see %s", t.command("diff"))
+			add(Stale, generates, "", "generate would write 1 difference now: see %s", Command("diff", t.Profile))
 		default:
-			add(Stale, generates, "", "generate would write %d differences now: see %s", n, t.command("diff"))
+			add(Stale, generates, "", "generate would write %d differences now: see %s", n, Command("diff", t.Profile))
 		}
 	}
 	slices.SortStableFunc(list, func(a, b Fault) int { return cmp.Compare(a.Verdict, b.Verdict) })
@@ -148,12 +144,13 @@ func reason(err error) error {
 // MakesNodes is the command that mends a [Fault] by making the driver's device nodes.
 const MakesNodes = "cdigen system create-device-nodes"
 
-// command is one of our commands about a spec, "cdigen generate".
-func (t *Truth) command(name string) string {
-	if t.Profile == "" {
+// Command is one of our commands about the spec of a profile as a text names it, "cdigen
+// generate"; without a profile that is empty.
+func Command(name, profile string) string {
+	if profile == "" {
 		return "cdigen " + name
 	}
-	return "cdigen " + name + " --profile " + t.Profile
+	return "cdigen " + name + " --profile " + profile
 }
 
 var errRelative = errors.New("not an absolute path")

@@ -105,6 +105,15 @@ func Read(path string) (*specs.Spec, error) {
 	return s.Spec, nil
 }
 
+// Parts are all edits of a spec: those for every device, and each device's own.
+func Parts(s *specs.Spec) []specs.ContainerEdits {
+	all := []specs.ContainerEdits{s.ContainerEdits}
+	for _, d := range s.Devices {
+		all = append(all, d.ContainerEdits)
+	}
+	return all
+}
+
 func read(path string, priority int) (*cdi.Spec, error) {
 	if info, err := os.Stat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > maxNeighbour) {
 		return nil, fmt.Errorf("not a regular file of at most %d bytes", maxNeighbour)

@@ -138,24 +138,22 @@ func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *sp
 
 // unread says of a spec file that could not be read what to do.
 func (f *presentFlags) unread(file string, err error) error {
-	missing := errors.Is(err, fs.ErrNotExist)
 	if !strings.Contains(err.Error(), file) {
 		err = fmt.Errorf("%s: %w", file, err)
 	}
-	if file != f.spec.output {
+	generate := spec.Command("generate", f.spec.profile)
+	switch {
+	case file != f.spec.output:
 		return err
-	}
-	generate := doctor.Command("generate", f.spec.profile)
-	if !missing {
-		if errors.As(err, new(*fs.PathError)) {
-			return err
+	case errors.Is(err, fs.ErrNotExist):
+		if other := otherProfile(file, doctor.Published); other != "" {
+			return fmt.Errorf("there is no spec %s; there is a spec of --profile %s", file, other)
 		}
-		return fmt.Errorf("%w: run %s", err, generate)
+		return fmt.Errorf("there is no spec %s: run %s", file, generate)
+	case errors.As(err, new(*fs.PathError)):
+		return err // generate does not mend it
 	}
-	if other := otherProfile(file, doctor.Published); other != "" {
-		return fmt.Errorf("there is no spec %s; there is a spec of --profile %s", file, other)
-	}
-	return fmt.Errorf("there is no spec %s: run %s", file, generate)
+	return fmt.Errorf("%w: run %s", err, generate)
 }
 
 // writeChanges prints a line for each change, those of a device below its name.

@@ -357,7 +357,8 @@ func newSubject(cmd *cobra.Command, profile string, system runtimes.System, engi
 	if err != nil {
 		return nil, err
 	}
-	if only := profiles[s.spec.profile].engines; only != nil {
+	only := profiles[s.spec.profile].engines
+	if only != nil {
 		engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(only, e.Name) })
 	}
 	s.patient = &doctor.Patient{
@@ -366,7 +367,7 @@ func newSubject(cmd *cobra.Command, profile string, system runtimes.System, engi
 		SpecDirs: s.spec.dirs,
 		Settings: s.spec.settings.file,
 		Engines:  engines,
-		For:      profiles[s.spec.profile].engines,
+		For:      only,
 		Cdigen:   func(args ...string) string { return commandLine(cmd.Root(), flags, args) },
 		Run:      system.Run,
 		Find:     exec.LookPath,

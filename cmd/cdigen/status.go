@@ -92,14 +92,14 @@ func fileStatus(ctx context.Context, path, profile, runtimeDir string) (*watch.S
 		if other := otherProfile(path, doctor.Published); other != "" {
 			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a spec of --profile %s", path, other)
 		}
-		return nil, fmt.Errorf("no cdigen watch is running and there is no %s: start %s or run %s", path, doctor.Command("watch", profile), doctor.Command("generate", profile))
+		return nil, fmt.Errorf("no cdigen watch is running and there is no %s: start %s or run %s", path, spec.Command("watch", profile), spec.Command("generate", profile))
 	}
 	if err != nil {
 		return nil, err
 	}
 	file, err := spec.Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run %s", err, doctor.Command("generate", profile))
+		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run %s", err, spec.Command("generate", profile))
 	}
 	s := &watch.Status{Spec: path}
 	for i := range file.Devices {

@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"slices"
 
-	specs "tags.cncf.io/container-device-interface/specs-go"
-
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -95,14 +93,10 @@ func (p *Patient) publishedNodes() map[string]bool {
 	if err != nil {
 		return paths
 	}
-	add := func(e specs.ContainerEdits) {
+	for _, e := range spec.Parts(s) {
 		for _, n := range e.DeviceNodes {
 			paths[cmp.Or(n.HostPath, n.Path)] = true
 		}
-	}
-	add(s.ContainerEdits)
-	for _, d := range s.Devices {
-		add(d.ContainerEdits)
 	}
 	return paths
 }

@@ -57,11 +57,7 @@ func Published(file string) bool {
 // nvidiaHooks are the programs of a spec's hooks that are NVIDIA's by their names:
 // nvidia-ctk, nvidia-cdi-hook.
 func nvidiaHooks(s *specs.Spec) (programs []string) {
-	all := []specs.ContainerEdits{s.ContainerEdits}
-	for _, d := range s.Devices {
-		all = append(all, d.ContainerEdits)
-	}
-	for _, e := range all {
+	for _, e := range spec.Parts(s) {
 		for _, h := range e.Hooks {
 			if strings.HasPrefix(filepath.Base(h.Path), "nvidia-") && !slices.Contains(programs, h.Path) {
 				programs = append(programs, h.Path)
@@ -110,15 +106,7 @@ func (p *Patient) start(ctx context.Context) (commands []string, advice string) 
 		"That lasts until the next boot: install cdigen's units for good (make install)."
 }
 
-// Command is one of our commands as a text names it, "cdigen check".
-func Command(name, profile string) string {
-	if profile == "" {
-		return "cdigen " + name
-	}
-	return "cdigen " + name + " --profile " + profile
-}
-
-func (p *Patient) command(name string) string { return Command(name, p.Profile) }
+func (p *Patient) command(name string) string { return spec.Command(name, p.Profile) }
 
 // own says of complaints that they are about the spec, and nothing that other patients
 // of the machine have too.

@@ -209,7 +209,7 @@ func (p *Patient) watcher(ctx context.Context) []Complaint {
 	if !p.hasSystemd() {
 		c.Severity = Note
 		c.Evidence = "no " + p.command("watch") + " runs"
-		c.Advice = "Let what starts services here start " + p.command("watch") + "."
+		_, c.Advice = p.start(ctx)
 		return []Complaint{c}
 	}
 	installed, _, active := p.unit(ctx, p.Unit)
