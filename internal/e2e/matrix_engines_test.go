@@ -21,8 +21,8 @@ type matrixEngine struct {
 	name string
 	// suite of Debian that the engine is from and lives in; empty is this machine's.
 	suite string
-	// external is the program of an engine that the tests may not be able to get.
-	external *goProgram
+	// external finds the program of an engine that the tests may not be able to get.
+	external func() (dir string, err error)
 	// cgroup2: with cgroups of version 2.
 	cgroup2 bool
 	// quick: part of every run of the tests.
@@ -118,10 +118,8 @@ var (
 	buildkitGivesUp = fault{"does not start while any spec file is broken, whoever's it is", func(t *testing.T, e *engineTest) {
 		neighbour(t, "/etc/cdi", "vendor.yaml", brokenSpec)
 		p := newPlace(t, e.engine.suite, e.engine.cgroup2)
-		dir, err := buildkit.build()
-		check(t, err)
-		p.path = dir + ":"
-		_, err = p.run(append([]string{"timeout", "30"}, buildkitd(p)...)...)
+		p.has(t, buildkit)
+		_, err := p.run(append([]string{"timeout", "30"}, buildkitd(p)...)...)
 		if err == nil || !strings.Contains(complaint(err), "failed to load CDI Spec") {
 			t.Errorf("buildkitd does start: %v", err)
 		}
@@ -266,14 +264,10 @@ func startDocker(cdi string) func(*testing.T, *place) *session {
 // leads to CDI when there is a program named nvidia-cdi-hook, which cdigen doctor makes of ours.
 func startDocker29(t *testing.T, p *place) *session {
 	t.Helper()
-	dir, err := docker29.build()
-	if err != nil {
-		missing(t, err.Error())
-	}
+	p.has(t, docker29)
 	bin, err := build()
 	check(t, err)
 	check(t, os.Symlink(filepath.Join(bin, "cdigen-hook"), p.inPlace("/usr/bin/nvidia-cdi-hook")))
-	p.path = dir + ":"
 	return startDocker("")(t, p)
 }
 
@@ -291,11 +285,7 @@ func startContainerd(which string, ask client) func(*testing.T, *place) *session
 		t.Helper()
 		if which == "built" {
 			requireCommands(t, "runc")
-			dir, err := containerd2.build()
-			if err != nil {
-				missing(t, err.Error())
-			}
-			p.path = dir + ":"
+			p.has(t, containerd2)
 		}
 		runContainerd(t, p)
 		return &session{
@@ -461,13 +451,9 @@ func buildkitd(p *place) []string {
 func startBuildkit(t *testing.T, p *place) *session {
 	t.Helper()
 	requireCommands(t, "runc")
-	dir, err := buildkit.build()
-	if err != nil {
-		missing(t, err.Error())
-	}
+	p.has(t, buildkit)
 	digest, err := smallImage()
 	check(t, err)
-	p.path = dir + ":"
 	address := "unix://" + p.dir + "/b.sock"
 	p.daemon(t, func() bool { _, err := p.run("buildctl", "--addr", address, "debug", "workers"); return err == nil },
 		buildkitd(p)...)

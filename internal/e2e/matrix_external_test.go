@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -13,14 +14,21 @@ import (
 // versions. Where they cannot be built they are run from PATH; where they are not there either,
 // their last results stay.
 var externalEngines = []matrixEngine{
-	{name: "nerdctl-2.3", gpus: "device=0", daemon: true, external: &nerdctl, suite: "sid", start: startNerdctl, forced: "no network, cgroupfs"},
-	{name: "crio-1.36", daemon: true, external: &crio, suite: "sid", start: startCRIO, forced: "cgroupfs"},
-	{name: "apptainer-1.5", external: &apptainer, start: startApptainer, noFilter: true, plainMounts: true, mountsNodes: true, without: map[string]string{
+	{name: "nerdctl-2.3", gpus: "device=0", daemon: true, external: findNerdctl, suite: "sid", start: startNerdctl, forced: "no network, cgroupfs"},
+	{name: "crio-1.36", daemon: true, external: findCRIO, suite: "sid", start: startCRIO, forced: "cgroupfs"},
+	{name: "apptainer-1.5", external: findApptainer, start: startApptainer, noFilter: true, plainMounts: true, mountsNodes: true, without: map[string]string{
 		"user namespace":  "an ordinary user's containers always have one",
 		"LD_LIBRARY_PATH": "the test runs it on a directory, which has no environment variables, instead of an image",
 		"hook ldcache":    "it ignores hooks",
 	}, forced: "as an ordinary user with `--contain`, since all of the host's /dev is in the container otherwise; `--writable-tmpfs` but for case 10, since the image lacks the mount points"},
 }
+
+// What cannot be had is not asked for twice.
+var (
+	findNerdctl   = sync.OnceValues(nerdctl.find)
+	findCRIO      = sync.OnceValues(crio.find)
+	findApptainer = sync.OnceValues(apptainer.find)
+)
 
 // find gives the directory of a program that is built, or that somebody has put into PATH.
 func (p goProgram) find() (dir string, err error) {
@@ -57,9 +65,9 @@ func firstLine(text string) string {
 }
 
 // bring makes a program, and what lies beside it, available in a place.
-func (p *place) bring(t *testing.T, program goProgram) {
+func (p *place) bring(t *testing.T, find func() (dir string, err error)) {
 	t.Helper()
-	dir, err := program.find()
+	dir, err := find()
 	check(t, err)
 	programs, err := programsDir()
 	check(t, err)
@@ -74,13 +82,8 @@ func (p *place) bring(t *testing.T, program goProgram) {
 
 func startNerdctl(t *testing.T, p *place) *session {
 	t.Helper()
-	requireCommands(t, "runc")
-	dir, err := containerd2.build()
-	if err != nil {
-		missing(t, err.Error())
-	}
-	p.path = dir + ":"
-	p.bring(t, nerdctl)
+	p.has(t, containerd2)
+	p.bring(t, findNerdctl)
 	runContainerd(t, p)
 	nerdctl := []string{"nerdctl", "--address", p.dir + "/c.sock", "--data-root", p.dir + "/nerdctl", "--cgroup-manager", "cgroupfs"}
 	p.must(t, append(nerdctl, "load", "--input", archive())...)
@@ -101,7 +104,7 @@ func startNerdctl(t *testing.T, p *place) *session {
 
 func startCRIO(t *testing.T, p *place) *session {
 	t.Helper()
-	p.bring(t, crio)
+	p.bring(t, findCRIO)
 	plugins, err := podNetwork()
 	if err != nil {
 		missing(t, err.Error())
@@ -124,7 +127,7 @@ func startCRIO(t *testing.T, p *place) *session {
 
 func startApptainer(t *testing.T, p *place) *session {
 	t.Helper()
-	dir, err := apptainer.find()
+	dir, err := findApptainer()
 	check(t, err)
 	if link, err := os.Readlink(filepath.Join(dir, "apptainer")); err == nil {
 		// The cache may be root's, and what runs in user namespaces not.

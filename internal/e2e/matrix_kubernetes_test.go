@@ -36,7 +36,6 @@ type node struct {
 	*place
 	// t is the running test, top that of the node's life.
 	t, top *testing.T
-	bin    string
 	host   string
 	demo   *simhost.Description
 	nvml   string
@@ -45,6 +44,22 @@ type node struct {
 	specs  *specWrites
 	plugin string // the manifest of the device plugin's pod
 	pods   int
+}
+
+// kubernetesCases are those of TestKubernetes, in their order; each gives a note.
+var kubernetesCases = []struct {
+	name string
+	test func(*node) string
+}{
+	{"cdi-cri, UUIDs", func(n *node) string { return n.gpus("cdi-cri", "uuid") }},
+	{"cdi-cri, indexes", func(n *node) string { return n.gpus("cdi-cri", "index") }},
+	{"cdi-annotations, UUIDs", func(n *node) string { return n.gpus("cdi-annotations", "uuid") }},
+	{"cdi-annotations, indexes", func(n *node) string { return n.gpus("cdi-annotations", "index") }},
+	{"envvar", (*node).noCDI},
+	{"plugin with an emptyDir", func(n *node) string { return n.apart("cdi-root", "emptyDir: {}") }},
+	{"plugin without a volume for specs", func(n *node) string { return n.apart("", "") }},
+	{"pod before cdigen's spec", (*node).tooEarly},
+	{"MIG change", (*node).migChange},
 }
 
 // TestKubernetes has pods ask for nvidia.com/gpu, as users do. NVIDIA's device plugin
@@ -66,32 +81,10 @@ func TestKubernetes(t *testing.T) {
 			"; the plugin's pod is made of the test image and NVIDIA's program, has the simulated `/proc/driver` and `/proc/devices` mounted over its own, and a driver without `libnvidia-sandboxutils`, of which there is no fake",
 	}
 	began = time.Now()
-	for _, c := range []struct {
-		name string
-		test func() string
-	}{
-		{"cdi-cri, UUIDs", func() string { return n.gpus("cdi-cri", "uuid") }},
-		{"cdi-cri, indexes", func() string { return n.gpus("cdi-cri", "index") }},
-		{"cdi-annotations, UUIDs", func() string { return n.gpus("cdi-annotations", "uuid") }},
-		{"cdi-annotations, indexes", func() string { return n.gpus("cdi-annotations", "index") }},
-		{"envvar", n.noCDI},
-		{"plugin with an emptyDir", func() string { return n.apart("cdi-root", "emptyDir: {}") }},
-		{"plugin without a volume for specs", func() string { return n.apart("", "") }},
-		{"pod before cdigen's spec", n.tooEarly},
-		{"MIG change", n.migChange},
-	} {
-		t.Run(c.name, func(t *testing.T) {
+	for _, c := range kubernetesCases {
+		result.run(t, c.name, passes, func(t *testing.T, note *string) {
 			n.t = t
-			start := time.Now()
-			note := ""
-			defer func() {
-				r := caseResult{Result: passes, Note: note, Seconds: seconds(time.Since(start))}
-				if t.Failed() {
-					r.Result = failed
-				}
-				result.Cases[c.name] = r
-			}()
-			note = c.test()
+			*note = c.test(n)
 		})
 		n.t = t
 	}
@@ -108,17 +101,10 @@ func newNode(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	n := &node{t: t, top: t, place: newPlace(t, "sid", false), demo: hosttest.Load(t, "demo")}
-	for _, p := range []goProgram{containerd2, kubelet, devicePlugin} {
-		dir, err := p.build()
-		if err != nil {
-			missing(t, err.Error())
-		}
-		n.path += dir + ":"
-	}
-	var err error
-	n.bin, err = build()
+	n.has(t, containerd2, kubelet, devicePlugin)
+	bin, err := build()
 	check(t, err)
-	n.path += n.bin + ":"
+	n.path += bin + ":"
 	n.nvml, err = fakenvml.Build()
 	check(t, err)
 	n.host = filepath.Join(n.dir, "host")

@@ -173,18 +173,7 @@ func TestCRIOLibrary(t *testing.T) {
 				if !ok {
 					continue
 				}
-				t.Run(c.name, func(t *testing.T) {
-					start := time.Now()
-					note := ""
-					defer func() {
-						r := caseResult{Result: passes, Note: note, Seconds: seconds(time.Since(start))}
-						if t.Failed() {
-							r.Result = failed
-						}
-						result.Cases[c.name] = r
-					}()
-					note = test(t)
-				})
+				result.run(t, c.name, passes, func(t *testing.T, note *string) { *note = test(t) })
 			}
 			result.Seconds = seconds(time.Since(began))
 			if write {

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
 )
 
 // goProgram is a program that is built from its module, once, and kept in the cache.
@@ -142,6 +143,18 @@ func (p goProgram) build() (dir string, err error) {
 		}
 	}
 	return dir, nil
+}
+
+// has builds programs that a place's PATH has then, before Debian's.
+func (p *place) has(t *testing.T, programs ...goProgram) {
+	t.Helper()
+	for _, program := range programs {
+		dir, err := program.build()
+		if err != nil {
+			missing(t, err.Error())
+		}
+		p.path += dir + ":"
+	}
 }
 
 // stagingModules are the replacements that make a program of Kubernetes' own module

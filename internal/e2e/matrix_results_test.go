@@ -43,6 +43,22 @@ func seconds(d time.Duration) float64 {
 	return float64(d.Round(100*time.Millisecond)) / float64(time.Second)
 }
 
+// run runs a case and takes down its result: good, unless it fails. The case gives a note.
+func (r *engineResult) run(t *testing.T, name, good string, test func(t *testing.T, note *string)) {
+	t.Run(name, func(t *testing.T) {
+		start := time.Now()
+		note := ""
+		defer func() {
+			c := caseResult{Result: good, Note: note, Seconds: seconds(time.Since(start))}
+			if t.Failed() {
+				c.Result = failed
+			}
+			r.Cases[name] = c
+		}()
+		test(t, &note)
+	})
+}
+
 // resultFile has one result for each engine, so that a run of one leaves the others'.
 func resultFile() string { return filepath.Join(repository(), "docs/engines.json") }
 

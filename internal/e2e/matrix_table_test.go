@@ -86,8 +86,8 @@ func tables(results map[string]*engineResult) string {
 	if r := results[kubernetesName]; r != nil {
 		fmt.Fprintf(&b, "\nKubernetes, run on %s: %s. Forced here: %s. Set-up %.0f s, cases %.0f s.\n\n| pods | result | |\n| --- | --- | --- |\n", r.Date, r.Version, r.Forced, r.Setup, r.Seconds)
 		for _, c := range kubernetesCases {
-			if result, ok := r.Cases[c]; ok {
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", c, mark(result.Result), result.Note)
+			if result, ok := r.Cases[c.name]; ok {
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", c.name, mark(result.Result), result.Note)
 			}
 		}
 	}
@@ -156,10 +156,4 @@ var caseTexts = map[string]string{
 	"shadowed":          "of two specs the one in `/var/run/cdi` wins, device by device",
 	"replaced":          "new containers see a replaced spec, without a restart",
 	"100 at once":       "many containers started at once while `cdigen watch` replaces the spec: none fails",
-}
-
-// kubernetesCases are those of TestKubernetes, in their order.
-var kubernetesCases = []string{
-	"cdi-cri, UUIDs", "cdi-cri, indexes", "cdi-annotations, UUIDs", "cdi-annotations, indexes", "envvar",
-	"plugin with an emptyDir", "plugin without a volume for specs", "pod before cdigen's spec", "MIG change",
 }

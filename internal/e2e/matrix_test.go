@@ -58,7 +58,7 @@ func TestEngines(t *testing.T) {
 func testEngine(t *testing.T, e *matrixEngine, write bool) {
 	requireNamespace(t)
 	if e.external != nil {
-		if _, err := e.external.find(); err != nil {
+		if _, err := e.external(); err != nil {
 			e.notFound(t, write, err)
 			return
 		}
@@ -89,25 +89,18 @@ func testEngine(t *testing.T, e *matrixEngine, write bool) {
 			result.Cases[c.name] = caseResult{Result: none, Note: why}
 			continue
 		}
-		t.Run(c.name, func(t *testing.T) {
-			start := time.Now()
-			et := &engineTest{session: s, engine: e, host: host}
-			defer func() {
-				r := caseResult{Result: passes, Note: et.note, Seconds: seconds(time.Since(start))}
-				switch _, known := e.faults[c.name]; {
-				case t.Failed():
-					r.Result = failed
-				case known:
-					r.Result = fails
-				}
-				result.Cases[c.name] = r
-			}()
-			if f, ok := e.faults[c.name]; ok {
+		test, good := c.test, passes
+		if f, known := e.faults[c.name]; known {
+			good = fails
+			test = func(t *testing.T, et *engineTest) {
 				f.test(t, et)
 				et.note = f.why
-				return
 			}
-			c.test(t, et)
+		}
+		result.run(t, c.name, good, func(t *testing.T, note *string) {
+			et := &engineTest{session: s, engine: e, host: host}
+			defer func() { *note = et.note }()
+			test(t, et)
 		})
 	}
 	result.Seconds = seconds(time.Since(began))
