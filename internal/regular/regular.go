@@ -1,0 +1,152 @@
+// Package regular opens regular files and directories, and nothing else.
+//
+// A FIFO holds up whoever opens it, and a device or a socket may do anything. Where a
+// name may be any of these, the file is looked at before it is opened and once more
+// afterwards, and it is opened without waiting. What is read is limited, since a sparse
+// file costs its owner nothing.
+package regular
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotRegular is in the error of a file that is not a regular one.
+var ErrNotRegular = errors.New("not a regular file")
+
+// ErrTooLarge is in the error of a file with more content than the limit.
+var ErrTooLarge = errors.New("file too large")
+
+// Open opens a regular file for reading; symbolic links are followed. The error is an
+// [fs.PathError].
+func Open(path string) (*os.File, error) { return OpenAt(unix.AT_FDCWD, path, path, 0) }
+
+// OpenAt opens a regular file for reading below an open directory. Flags are added to
+// those of open(2), such as O_NOFOLLOW; shown is the path for errors.
+func OpenAt(dir int, name, shown string, flags int) (*os.File, error) {
+	return open(dir, name, shown, flags, unix.S_IFREG)
+}
+
+// open opens a file of one type.
+func open(dir int, name, shown string, flags int, kind uint32) (*os.File, error) {
+	follow := 0
+	if flags&unix.O_NOFOLLOW != 0 {
+		follow = unix.AT_SYMLINK_NOFOLLOW
+	}
+	var s unix.Stat_t
+	if err := ignoringEINTR(func() error { return unix.Fstatat(dir, name, &s, follow) }); err != nil {
+		return nil, &fs.PathError{Op: "open", Path: shown, Err: err}
+	}
+	if s.Mode&unix.S_IFMT != kind {
+		return nil, wrongType(shown, s.Mode, kind)
+	}
+	var fd int
+	err := ignoringEINTR(func() (err error) {
+		fd, err = unix.Openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC|flags, 0)
+		return err
+	})
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: shown, Err: err}
+	}
+	if err := unix.Fstat(fd, &s); err != nil || s.Mode&unix.S_IFMT != kind {
+		_ = unix.Close(fd)
+		if err == nil {
+			return nil, wrongType(shown, s.Mode, kind)
+		}
+		return nil, &fs.PathError{Op: "stat", Path: shown, Err: err}
+	}
+	return os.NewFile(uintptr(fd), shown), nil
+}
+
+// ReadFile returns the content of a regular file of at most limit bytes; symbolic links
+// are followed. The error is an [fs.PathError].
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return Read(f, path, limit)
+}
+
+// Read returns the rest of an open file of at most limit bytes.
+func Read(f io.Reader, path string, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: more than %s", ErrTooLarge, size(limit))}
+	}
+	return data, err
+}
+
+func size(n int64) string {
+	switch {
+	case n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+// FS returns the file system of a directory. It opens regular files and directories and
+// follows no symbolic link at the end of a name, which is for whoever resolves the names.
+func FS(dir string) fs.ReadLinkFS { return dirFS{os.DirFS(dir).(fs.ReadLinkFS), dir} }
+
+type dirFS struct {
+	fs.ReadLinkFS
+	dir string
+}
+
+// Open opens a regular file or a directory.
+func (d dirFS) Open(name string) (fs.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	path := filepath.Join(d.dir, name)
+	f, err := open(unix.AT_FDCWD, path, path, unix.O_NOFOLLOW, unix.S_IFREG)
+	if errors.Is(err, unix.EISDIR) {
+		f, err = open(unix.AT_FDCWD, path, path, unix.O_NOFOLLOW|unix.O_DIRECTORY, unix.S_IFDIR)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// ReadDir lists a directory in order of name.
+func (d dirFS) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(d.ReadLinkFS, name) }
+
+// wrongType is the error of a file of another type than the one that was to be opened. A
+// directory, a link and what stands in for a directory have the errors of open(2).
+func wrongType(path string, mode, wanted uint32) error {
+	err := ErrNotRegular
+	switch kind := mode & unix.S_IFMT; {
+	case wanted == unix.S_IFDIR:
+		err = unix.ENOTDIR
+	case kind == unix.S_IFDIR:
+		err = unix.EISDIR
+	case kind == unix.S_IFLNK:
+		err = unix.ELOOP
+	case kind == unix.S_IFIFO:
+		err = fmt.Errorf("%w but a FIFO", ErrNotRegular)
+	case kind == unix.S_IFSOCK:
+		err = fmt.Errorf("%w but a socket", ErrNotRegular)
+	case kind == unix.S_IFCHR, kind == unix.S_IFBLK:
+		err = fmt.Errorf("%w but a device", ErrNotRegular)
+	}
+	return &fs.PathError{Op: "open", Path: path, Err: err}
+}
+
+func ignoringEINTR(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
