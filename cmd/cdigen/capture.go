@@ -62,7 +62,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	options, err := f.host.discoverOptions(nil)
+	options, err := f.host.discoverOptions()
 	if err != nil {
 		return err
 	}

@@ -72,6 +72,7 @@ type hostFlags struct {
 	devNodes                               string
 	librarySearchPath                      []string
 	arch                                   string
+	mpsDirectory                           string
 	nvmlProbe                              string
 	nvmlTimeout                            time.Duration
 	noNVML                                 bool
@@ -96,6 +97,7 @@ func (f *hostFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.sysRoot, "sys-root", "/sys", "`directory` of the sys file system")
 	flags.StringSliceVar(&f.librarySearchPath, "library-search-path", nil, "further `directories` of the driver root to search for libraries, before all others")
 	flags.StringVar(&f.arch, "arch", runtime.GOARCH, "`architecture` of the driver, by its Go name (amd64, arm64)")
+	flags.StringVar(&f.mpsDirectory, "mps-directory", "", "`directory` with the pipes of the host's CUDA multi-process service, for containers to be its clients, such as /tmp/nvidia-mps (default: none, they are not)")
 	flags.StringVar(&f.nvmlProbe, "nvml-probe", "", "`path` of cdigen-nvml (default: beside cdigen, then in PATH)")
 	flags.DurationVar(&f.nvmlTimeout, "nvml-timeout", 10*time.Second, "time limit of the NVML probe")
 	flags.BoolVar(&f.noNVML, "no-nvml", false, "do not ask NVML: MIG devices have no UUID and a lost GPU goes unnoticed")
@@ -136,7 +138,7 @@ func (f *hostFlags) checkCaptured(flags *pflag.FlagSet) error {
 	if f.captured == nil {
 		return nil
 	}
-	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "arch", "nvml-probe", "nvml-timeout"} {
+	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "mps-directory", "arch", "nvml-probe", "nvml-timeout"} {
 		if flag := flags.Lookup(name); flag.Changed && flag.Annotations[environmentAnnotation] == nil {
 			return usageError(fmt.Errorf("--captured and --%s: use one of them: a captured host is whole", name))
 		}
@@ -192,9 +194,8 @@ func (f *hostFlags) host() (discover.Host, error) {
 	return host, nil
 }
 
-// discoverOptions are the options of the modules, with the settings of the service; nil:
-// none.
-func (f *hostFlags) discoverOptions(s *settings) (discover.Options, error) {
+// discoverOptions are the options of the modules.
+func (f *hostFlags) discoverOptions() (discover.Options, error) {
 	if f.captured != nil {
 		o := f.captured.Options()
 		if f.noNVML {
@@ -202,7 +203,10 @@ func (f *hostFlags) discoverOptions(s *settings) (discover.Options, error) {
 		}
 		return o, nil
 	}
-	o := discover.Options{LibrarySearchPath: f.librarySearchPath, MPSPipeDirectory: s.getenv("CUDA_MPS_PIPE_DIRECTORY")}
+	if f.mpsDirectory != "" && !filepath.IsAbs(f.mpsDirectory) {
+		return discover.Options{}, usageError(fmt.Errorf("--mps-directory %s: want an absolute path: containers have it under the same name", f.mpsDirectory))
+	}
+	o := discover.Options{LibrarySearchPath: f.librarySearchPath, MPSDirectory: f.mpsDirectory}
 	if f.noNVML {
 		return o, nil
 	}

@@ -152,7 +152,7 @@ func (f *hostFlags) inventory(cmd *cobra.Command) (*discover.Inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	options, err := f.discoverOptions(settingsOf(cmd.Flags()))
+	options, err := f.discoverOptions()
 	if err != nil {
 		return nil, err
 	}

@@ -133,15 +133,6 @@ func (s *settings) apply(flags *pflag.FlagSet) error {
 	return nil
 }
 
-// getenv is a variable that is no flag's, of the environment or else of the settings. nil
-// has none.
-func (s *settings) getenv(name string) string {
-	if value, ok := os.LookupEnv(name); ok || s == nil {
-		return value
-	}
-	return s.variables[name]
-}
-
 // warn tells of what in the settings was of no account, each thing once.
 func (s *settings) warn(root *cobra.Command, told map[string]bool) {
 	if s.unreadable && !told[s.file] {

@@ -138,7 +138,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		}
 		dirs = append(dirs, dir)
 	}
-	discovery, err := f.host.discoverOptions(&f.spec.settings)
+	discovery, err := f.host.discoverOptions()
 	if err != nil {
 		return nil, err
 	}

@@ -111,6 +111,24 @@ func New(root string, fsys fs.ReadLinkFS, caller Caller) *Tree {
 	return &Tree{root: root, fsys: fsys, caller: caller, entries: map[string]*entry{}}
 }
 
+// For returns the tree as another caller has to judge it.
+func (t *Tree) For(caller Caller) *Tree {
+	other := *t
+	other.caller = caller
+	if t.above != nil {
+		other.above = t.above.For(caller)
+	}
+	return &other
+}
+
+// Over returns the tree with other files in it: those of a file system that is laid
+// over its own.
+func (t *Tree) Over(fsys fs.ReadLinkFS) *Tree {
+	other := *t
+	other.fsys, other.entries = fsys, map[string]*entry{}
+	return &other
+}
+
 // Path returns why a path of this machine is not trusted, as an [*Error], or why it
 // cannot be looked at. A relative path starts at the working directory.
 func Path(name string, caller Caller) error {
