@@ -76,7 +76,8 @@ type hostFlags struct {
 	nvmlProbe                              string
 	nvmlTimeout                            time.Duration
 	noNVML                                 bool
-	// late: the roots of the driver and of the device nodes may come later.
+	// late: the roots of the driver and of the device nodes may come later, and the host
+	// is looked at more than once.
 	late bool
 	// captured is another host that is looked at instead; nil: none is.
 	captured *capture.Capture
@@ -121,7 +122,7 @@ func (c *capturedFlag) Type() string { return "string" }
 
 // Set reads the file.
 func (c *capturedFlag) Set(file string) error {
-	data, err := os.ReadFile(file)
+	data, err := readGiven(file)
 	if err == nil {
 		c.f.captured, err = capture.Parse(data)
 	}
@@ -184,7 +185,7 @@ func (f *hostFlags) host() (discover.Host, error) {
 	if f.devNodes == "" {
 		return host, nil
 	}
-	table, err := os.ReadFile(f.devNodes)
+	table, err := readTrusted(f.devNodes, f.late)
 	if err == nil {
 		host.Dev, err = host.Dev.WithNodes(table)
 	}

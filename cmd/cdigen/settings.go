@@ -96,7 +96,7 @@ func (s *settings) apply(flags *pflag.FlagSet) error {
 	if s.file == "" {
 		return nil
 	}
-	data, err := os.ReadFile(s.file)
+	data, err := readTrusted(s.file, !given)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !given:
 		return nil

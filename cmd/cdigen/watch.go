@@ -111,7 +111,7 @@ func (f *watchFlags) check() error {
 
 // generator checks the flags and makes the generator.
 func (f *watchFlags) generator() (*watch.Generator, error) {
-	f.host.late = true
+	f.host.late, f.spec.contents.again = true, true
 	var err error
 	if f.spec.output, err = filepath.Abs(f.spec.output); err != nil {
 		return nil, err
