@@ -82,6 +82,8 @@ type Tree struct {
 	above *Tree
 	// local is set if the files are those of this machine.
 	local bool
+	// fuse reports whether a file system in user space is mounted at a name; nil: none is.
+	fuse func(name string) bool
 
 	entries map[string]*entry
 }
@@ -98,7 +100,7 @@ type entry struct {
 // to be trusted too.
 func Local(dir string, caller Caller) *Tree {
 	t := New(dir, os.DirFS(dir).(fs.ReadLinkFS), caller)
-	t.local = true
+	t.local, t.fuse = true, fuseBelow(dir)
 	if path.Clean(dir) != "/" {
 		t.above = Local("/", caller)
 	}
@@ -239,18 +241,21 @@ func (t *Tree) step(at string, dir *entry, name string, e *entry) error {
 			return t.untrusted(at, dir, "can be written by "+who)
 		}
 		// Whoever may mount FUSE in a directory of theirs says himself who owns what is in it.
-		if who != "" && t.local && e.dev != dir.dev && t.fuse(name) {
+		if who != "" && e.dev != dir.dev && t.fuse != nil && t.fuse(name) {
 			return t.untrusted(name, e, "is a FUSE mount in a directory that "+who+" can write to")
+		}
+		if who == "" && e.mode&unix.S_IFMT == unix.S_IFCHR {
+			// A device node's owner, which the driver lets the administrator choose, can
+			// change its mode but not put something else there.
+			return nil
 		}
 	}
 	return t.owner(name, e)
 }
 
-// owner checks whose an entry is. A device node's owner, which the driver lets the
-// administrator choose, can change its mode but not where it leads.
+// owner checks whose an entry is.
 func (t *Tree) owner(name string, e *entry) error {
-	device := e.mode&unix.S_IFMT == unix.S_IFCHR
-	if !e.owned || device || t.caller.trusts(e.uid) || t.local && t.outside(name, e) {
+	if !e.owned || t.caller.trusts(e.uid) || t.local && t.outside(name, e) {
 		return nil
 	}
 	return t.untrusted(name, e, "belongs to "+userName(e.uid))
@@ -288,10 +293,13 @@ func (t *Tree) look(name string) (*entry, error) {
 	return e, nil
 }
 
-// fuse reports whether a file system in user space is mounted at a name.
-func (t *Tree) fuse(name string) bool {
-	var s unix.Statfs_t
-	return unix.Statfs(path.Join(t.root, name), &s) == nil && s.Type == unix.FUSE_SUPER_MAGIC
+// fuseBelow returns a function that reports whether a file system in user space is
+// mounted at a name below a directory.
+func fuseBelow(dir string) func(name string) bool {
+	return func(name string) bool {
+		var s unix.Statfs_t
+		return unix.Statfs(path.Join(dir, name), &s) == nil && s.Type == unix.FUSE_SUPER_MAGIC
+	}
 }
 
 // outside reports whether the owner is a user of another user namespace, whom nobody
