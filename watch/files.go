@@ -265,7 +265,7 @@ func (s *Files) directories(l *discover.Lookups) (private, others []string) {
 		}
 		seen[dir] = true
 		var untrusted *trust.Error
-		if errors.As(tree.CheckDirectory(dir), &untrusted) {
+		if errors.As(tree.CheckExclusive(dir), &untrusted) {
 			others = append(others, dir)
 		} else {
 			private = append(private, dir)

@@ -2,9 +2,9 @@ package trust
 
 import "golang.org/x/sys/unix"
 
-// CheckDirectory is [Tree.Check] for a directory in which nobody else may create names
-// either: a sticky directory such as /tmp may be on the way to it but is refused itself.
-func (t *Tree) CheckDirectory(name string) error {
+// CheckExclusive is [Tree.Check] for a directory in which nobody but the caller and root may
+// create names: a sticky directory such as /tmp may be on the way to it but is refused itself.
+func (t *Tree) CheckExclusive(name string) error {
 	if t.fsys == nil {
 		return nil
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestCheckDirectory(t *testing.T) {
+func TestCheckExclusive(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"own", "private", "group", "everyone/below", "sticky/below"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil { //nolint:gosec // as directories are
@@ -31,7 +31,7 @@ func TestCheckDirectory(t *testing.T) {
 		"own": "", "private": "", "sticky/below": "",
 		"group": "group", "everyone": "everyone", "sticky": "sticky", "everyone/below": "everyone", "link": "everyone",
 	} {
-		err := Local("/", caller).CheckDirectory(filepath.Join(dir, name))
+		err := Local("/", caller).CheckExclusive(filepath.Join(dir, name))
 		if component == "" {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -43,7 +43,7 @@ func TestCheckDirectory(t *testing.T) {
 			t.Errorf("%s: %v, want an error of %s", name, err, component)
 		}
 	}
-	if err := Local("/", caller).CheckDirectory(filepath.Join(dir, "missing")); !errors.Is(err, fs.ErrNotExist) {
+	if err := Local("/", caller).CheckExclusive(filepath.Join(dir, "missing")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing: %v", err)
 	}
 }
