@@ -19,10 +19,10 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
-// The answers follow the state: not ready while the driver is half loaded, not
+// The answers follow the state: not ready while the driver is incomplete, not
 // healthy while a generation hangs.
 func TestHealth(t *testing.T) {
-	m := &machine{inv: half()}
+	m := &machine{inv: incomplete()}
 	output := filepath.Join(t.TempDir(), "nvidia.yaml")
 	write(t, output, "")
 	var metrics *Metrics
@@ -56,7 +56,7 @@ func TestHealth(t *testing.T) {
 		answers("/readyz", http.StatusServiceUnavailable, "current")
 		has("cdigen_ready 0", "cdigen_current 1", "cdigen_gpus 1")
 
-		m.become(func() { m.inv = whole(2) })
+		m.become(func() { m.inv = complete(2) })
 		l.Emit(Event{Source: "test"})
 		pass(time.Second)
 		answers("/readyz", http.StatusOK, "current")

@@ -51,16 +51,19 @@ func newWatch() *cobra.Command {
 it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
 files, the spec itself. It logs one line for each change and nothing while idle.
 
-While the driver is half loaded the last good spec stays. When it is not whole
+While the driver is incomplete the last good spec stays. When it is not complete
 again within the grace time, the spec becomes what generate would make of the
 host; when the driver is gone, the spec is removed (--on-driver-loss keep: kept).
 
+At most 30 changes of the spec that follow each other are published at once, then
+one every 5 seconds, of which the last is what the host has.
+
 Under systemd it is a service of Type=notify, ready when the spec is published
-or the host clearly has no GPU. SIGHUP makes it look at everything anew; cdigen
+or the host clearly has no GPU. SIGHUP makes it look at everything again; cdigen
 status shows what it does.
 
 Exit statuses:
-  0  it was told to end
+  0  ended by a signal, or by --once
   1  failed
   2  unusable flags or arguments
   3  --once and the host has no usable GPU`,
@@ -73,14 +76,14 @@ Exit statuses:
 	d := watch.DefaultOptions()
 	f.spec.add(flags)
 	flags.Lookup("output").Usage = "`file` to publish the spec as, .yaml or .json"
-	flags.DurationVar(&f.poll, "poll", time.Second, "how often to look at procfs, which gives no events")
-	flags.DurationVar(&f.debounce, "debounce", d.Quiet, "how long nothing may happen before a generation starts")
-	flags.DurationVar(&f.grace, "grace", d.Grace, "how long the driver may be half loaded or gone before the last good spec is given up")
+	flags.DurationVar(&f.poll, "poll", time.Second, "how often to read procfs, which has no events")
+	flags.DurationVar(&f.debounce, "debounce", d.Debounce, "how long no event may come before a generation starts")
+	flags.DurationVar(&f.grace, "grace", d.Grace, "how long the driver may be incomplete or gone before the last good spec is given up")
 	flags.StringVar(&f.onDriverLoss, "on-driver-loss", string(d.OnDriverLoss), "what happens then to the spec of a driver that is gone: withdraw or keep")
-	flags.DurationVar(&f.readyTimeout, "ready-timeout", d.ReadyTimeout, "how long to wait for a driver that is not whole yet before saying ready")
+	flags.DurationVar(&f.readyTimeout, "ready-timeout", d.ReadyTimeout, "how long to wait for an incomplete driver before reporting ready")
 	flags.BoolVar(&f.once, "once", false, "end when ready")
 	flags.StringVar(&f.health, "health", "", "`address` to answer /healthz, /readyz and /metrics on: [HOST]:PORT or unix:PATH; without HOST for this machine only (default: none)")
-	flags.StringVar(&f.kernelLog, "kernel-log", "/dev/kmsg", "`file` of the kernel's log, where the driver tells of lost GPUs; empty: none")
+	flags.StringVar(&f.kernelLog, "kernel-log", "/dev/kmsg", "`file` of the kernel's log, where the driver reports lost GPUs; empty: none")
 	addRuntimeDir(flags, &f.runtimeDir)
 	f.host.add(flags)
 	f.log.add(flags)
@@ -151,7 +154,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		Format:   format,
 		SpecDirs: dirs,
 		Publish:  f.spec.publishOptions(),
-		// Where NVIDIA's GPU operator tells that the driver container is ready.
+		// NVIDIA's GPU operator reports here that the driver container is ready.
 		Directories: []string{"/run/nvidia/validations"},
 	}
 	if f.host.devRoot == "" {
@@ -196,9 +199,10 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	hangup := newHangup()
 	l := &watch.Loop{
 		Options:  f.options(),
-		Producer: generator,
+		Generate: generator.Generate,
+		Apply:    generator.Apply,
 		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.poll}, files, hangup},
-		Watched:  files,
+		Update:   files.Update,
 		Log:      slog.Default(),
 	}
 	if f.kernelLog != "" {
@@ -211,7 +215,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
 	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
-		l.BeatEvery, l.Beat = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
+		l.WatchdogEvery, l.Watchdog = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
 	}
 	if err := f.serve(ctx, l, metrics, runtimeDir); err != nil {
 		return err
@@ -228,7 +232,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 
 func (f *watchFlags) options() watch.Options {
 	o := watch.DefaultOptions()
-	o.Quiet, o.Bound, o.Grace, o.ReadyTimeout = f.debounce, max(o.Bound, 2*f.debounce), f.grace, f.readyTimeout
+	o.Debounce, o.MaxDelay, o.Grace, o.ReadyTimeout = f.debounce, max(o.MaxDelay, 2*f.debounce), f.grace, f.readyTimeout
 	o.OnDriverLoss, o.Once = watch.Policy(f.onDriverLoss), f.once
 	o.Hang = max(o.Hang, 3*f.host.nvmlTimeout+f.spec.lockTimeout)
 	return o
@@ -252,7 +256,7 @@ func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics,
 	status := func() watch.Status {
 		return watch.Status{PID: os.Getpid(), Version: version, Spec: f.spec.output, State: l.State()}
 	}
-	// Everybody may ask: the spec can be read by everybody too.
+	// Every user may ask, as every user can read the spec.
 	if err := start("unix:"+socketPath(runtimeDir, f.spec.output), 0o666, watch.StatusHandler(status)); err != nil {
 		return fmt.Errorf("open the socket of cdigen status: %w", err)
 	}
@@ -305,7 +309,7 @@ func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
 	}
 }
 
-// notifyState tells systemd.
+// notifyState reports the state to systemd.
 func notifyState(s watch.State, h *hangup) {
 	text := "STATUS=" + describe(&s)
 	since := h.since.Load()
@@ -319,11 +323,11 @@ func notifyState(s watch.State, h *hangup) {
 // notify is silent where there is no systemd.
 func notify(text string) {
 	if _, err := daemon.SdNotify(false, text); err != nil {
-		slog.Debug("systemd cannot be told", "error", err)
+		slog.Debug("cannot notify systemd", "error", err)
 	}
 }
 
-// describe is a state in one line.
+// describe returns a state in one line.
 func describe(s *watch.State) string {
 	switch s.Condition {
 	case watch.Starting:
@@ -331,7 +335,9 @@ func describe(s *watch.State) string {
 	case watch.NoDevices:
 		return "no usable GPU, no spec"
 	case watch.Holding:
-		return "the driver is not whole; the last good spec stays"
+		return "the driver is incomplete; the last good spec stays"
+	case watch.Limited:
+		return "too many publications in a row; the last spec stays until the limit allows another"
 	case watch.Failing:
 		return "failing, the last spec stays: " + oneLine(s.Error)
 	case watch.Current:
