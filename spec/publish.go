@@ -179,7 +179,7 @@ func lock(ctx context.Context, path string, timeout time.Duration) (unlock func(
 	}
 	unlock, err = change.Lock(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("publish %s: %w", path, err)
+		return nil, fmt.Errorf("publish: %w", err)
 	}
 	return unlock, nil
 }

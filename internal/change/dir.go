@@ -117,8 +117,8 @@ type Options struct {
 type Replacement struct {
 	dir  *Dir
 	name string
-	// kept: the old file is still there, under its second name.
-	kept bool
+	// kept is the name of the old file in the scratch directory; empty: it is not there.
+	kept string
 	// made: there is a file of this name that was not there before.
 	made bool
 }
@@ -196,7 +196,7 @@ func (r *Replacement) exchange() error {
 	d, aside := r.dir, r.dir.scratch()
 	switch err := unix.Linkat(d.fd(), r.name, aside.fd(), oldName(r.name), 0); {
 	case err == nil:
-		r.kept = true
+		r.kept = oldName(r.name)
 	case errors.Is(err, unix.ENOENT):
 		r.made = true
 		return aside.rename(newName(r.name), d, r.name, unix.RENAME_NOREPLACE)
@@ -204,7 +204,7 @@ func (r *Replacement) exchange() error {
 		if err := d.copy(r.name); err != nil {
 			return err
 		}
-		r.kept = true
+		r.kept = oldName(r.name)
 	default:
 		return &os.LinkError{Op: "link", Old: d.shown(r.name), New: aside.shown(oldName(r.name)), Err: err}
 	}
@@ -212,9 +212,9 @@ func (r *Replacement) exchange() error {
 }
 
 // withoutLinks reports whether an error of link(2) says that the file cannot have two
-// names, where a copy does as well.
+// names, where a copy does as well. EXDEV is that of a file that is a mount itself.
 func withoutLinks(err error) bool {
-	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS)
+	return slices.ContainsFunc([]error{unix.EPERM, unix.EMLINK, unix.EOPNOTSUPP, unix.ENOSYS, unix.EXDEV}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // settle brings the names to the disk. If it cannot, the old file is put back.
@@ -239,7 +239,7 @@ func (d *Dir) Remove(name string) (*Replacement, error) {
 	if _, err := d.old(name, true); err != nil {
 		return nil, err
 	}
-	r := &Replacement{dir: d, name: name, kept: true}
+	r := &Replacement{dir: d, name: name, kept: oldName(name)}
 	if err := d.rename(name, d.scratch(), oldName(name), 0); err != nil {
 		return nil, err
 	}
@@ -249,9 +249,10 @@ func (d *Dir) Remove(name string) (*Replacement, error) {
 	return r, nil
 }
 
-// Undo puts the old file back, or removes the one that was made.
+// Undo puts the old file back, or removes the one that was made. It can do so after Commit
+// too, if there is a backup or was no old file.
 func (r *Replacement) Undo() error {
-	if !r.kept && !r.made {
+	if r.kept == "" && !r.made {
 		return nil
 	}
 	if err := r.restore(); err != nil {
@@ -264,16 +265,16 @@ func (r *Replacement) Undo() error {
 func (r *Replacement) restore() error {
 	d, aside := r.dir, r.dir.scratch()
 	switch {
-	case r.kept:
-		if err := aside.rename(oldName(r.name), d, r.name, 0); err != nil {
-			return fmt.Errorf("put %s back, which is in %s: %w", d.shown(r.name), aside.shown(oldName(r.name)), err)
+	case r.kept != "":
+		if err := aside.rename(r.kept, d, r.name, 0); err != nil {
+			return fmt.Errorf("put %s back, which is in %s: %w", d.shown(r.name), aside.shown(r.kept), err)
 		}
 	case r.made:
 		if err := d.unlink(r.name); err != nil {
 			return err
 		}
 	}
-	r.kept, r.made = false, false
+	r.kept, r.made = "", false
 	return nil
 }
 
@@ -281,22 +282,21 @@ func (r *Replacement) restore() error {
 // becomes that, in the place of an older one. After an error the replacement can still be
 // undone.
 func (r *Replacement) Commit(backup string) error {
-	if !r.kept {
-		r.made = false
+	if r.kept == "" {
 		return nil
 	}
 	aside := r.dir.scratch()
 	if backup == "" {
-		if err := aside.unlink(oldName(r.name)); err != nil {
+		if err := aside.unlink(r.kept); err != nil {
 			return err
 		}
-		r.kept = false
+		r.kept = ""
 		return nil
 	}
-	if err := aside.rename(oldName(r.name), aside, backup, 0); err != nil {
-		return fmt.Errorf("keep the old file as %s: %w", aside.shown(backup), err)
+	if err := aside.rename(r.kept, aside, backup, 0); err != nil {
+		return fmt.Errorf("keep the old file as %s: %w", aside.shown(backup), reason(err))
 	}
-	r.kept = false
+	r.kept = backup
 	return aside.f.Sync()
 }
 
@@ -304,6 +304,16 @@ func (r *Replacement) Commit(backup string) error {
 func (d *Dir) Clean(name string) error {
 	aside := d.scratch()
 	return errors.Join(aside.unlink(newName(name)), aside.unlink(oldName(name)))
+}
+
+// Unfinished reports whether there is something for Clean or Recover to do.
+func (d *Dir) Unfinished(name string) bool {
+	for _, left := range []string{newName(name), oldName(name)} {
+		if _, err := d.scratch().Lstat(left); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Recover cleans as Clean does, but makes the old file the backup if the process was
@@ -339,6 +349,11 @@ func (d *Dir) unlink(name string) error {
 	err := unix.Unlinkat(d.fd(), name, 0)
 	if errors.Is(err, unix.EISDIR) {
 		err = d.removeAll(name)
+	}
+	if errors.Is(err, unix.EROFS) { // said before the name is looked up
+		if _, absent := d.Lstat(name); absent != nil {
+			return nil
+		}
 	}
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil

@@ -154,9 +154,12 @@ func privateDir(runtimeDir, name string) (*Dir, error) {
 	return d, nil
 }
 
-// reason is an error without the operation and the path that an [fs.PathError] has.
+// reason is an error without the operation and the paths that it names.
 func reason(err error) error {
 	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		return e.Err
+	}
+	if e := (*os.LinkError)(nil); errors.As(err, &e) {
 		return e.Err
 	}
 	return err
