@@ -40,6 +40,10 @@ func (d *Dir) Close() { _ = d.f.Close() }
 // Path returns the path that the directory was opened by.
 func (d *Dir) Path() string { return d.path }
 
+// Fd is the directory's handle, for system calls that this package has no method for. It
+// is closed with the directory.
+func (d *Dir) Fd() int { return d.fd() }
+
 func (d *Dir) fd() int { return int(d.f.Fd()) }
 
 func (d *Dir) shown(name string) string { return filepath.Join(d.path, name) }
@@ -95,6 +99,10 @@ func (d *Dir) open(name string) (*os.File, error) {
 // process that has the lock uses them.
 func newName(name string) string { return "." + name + ".cdigen-new" }
 func oldName(name string) string { return "." + name + ".cdigen-old" }
+
+// TemporaryName is the name under which a file is made that replaces another one, or is
+// new, for packages that make other files than regular ones.
+func TemporaryName(name string) string { return newName(name) }
 
 // Temporary reports whether a file's name is one that a file has while it is replaced.
 func Temporary(name string) bool {

@@ -101,7 +101,7 @@ func TestWhateverStandsInTheWayBecomesTheNode(t *testing.T) {
 				t.Errorf("check: %q, %q, %v; want %q, %q", do, was, err, c.do, c.was)
 			}
 			before, _ := root.Lstat(null.Name)
-			if did, err := Apply(root, null); did != c.do || err != nil {
+			if did, err := Apply(t.Context(), root, null); did != c.do || err != nil {
 				t.Errorf("apply: %q, %v; want %q", did, err, c.do)
 			}
 			isRight(t, root, null)
@@ -110,7 +110,7 @@ func TestWhateverStandsInTheWayBecomesTheNode(t *testing.T) {
 			if err != nil || c.do == Mend && !os.SameFile(before, after) {
 				t.Errorf("not the same node any more: %v", err)
 			}
-			if did, err := Apply(root, null); did != None || err != nil {
+			if did, err := Apply(t.Context(), root, null); did != None || err != nil {
 				t.Errorf("once more: %q, %v", did, err)
 			}
 		})
@@ -123,7 +123,7 @@ func TestDirectoriesAreMadeReadableWhateverTheUmask(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077))
 	n := null
 	n.Name, n.Mode = "dev/sub/deeper/null", 0o666
-	if did, err := Apply(root, n); did != Make || err != nil {
+	if did, err := Apply(t.Context(), root, n); did != Make || err != nil {
 		t.Fatalf("%q, %v", did, err)
 	}
 	isRight(t, root, n)
@@ -144,7 +144,7 @@ func TestADirectoryWithFilesInItStays(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if did, err := Apply(root, null); did != None || !errors.Is(err, unix.ENOTEMPTY) {
+	if did, err := Apply(t.Context(), root, null); did != None || !errors.Is(err, unix.ENOTEMPTY) {
 		t.Errorf("%q, %v; want an error", did, err)
 	}
 	if _, err := os.Stat(file); err != nil {
@@ -166,7 +166,7 @@ func TestNothingIsMadeOutsideTheRoot(t *testing.T) {
 		if err := os.Symlink(target, link); err != nil {
 			t.Fatal(err)
 		}
-		if did, err := Apply(root, n); err == nil {
+		if did, err := Apply(t.Context(), root, n); err == nil {
 			t.Errorf("through a link to %s: %q", target, did)
 		}
 	}
@@ -178,7 +178,7 @@ func TestNothingIsMadeOutsideTheRoot(t *testing.T) {
 func TestWhoMayNotMakeNodesIsTold(t *testing.T) {
 	root, dir := openRoot(t)
 	hosttest.WithoutRights(t, func() {
-		if did, err := Apply(root, null); did != None || !errors.Is(err, unix.EPERM) {
+		if did, err := Apply(t.Context(), root, null); did != None || !errors.Is(err, unix.EPERM) {
 			t.Errorf("%q, %v; want %v", did, err, unix.EPERM)
 		}
 	})
@@ -194,7 +194,7 @@ func TestManyWhoMakeOneNodeAtOnceAreAllContent(t *testing.T) {
 		var wg sync.WaitGroup
 		did, errs := make([]Action, 4), make([]error, 4)
 		for i := range errs {
-			wg.Go(func() { did[i], errs[i] = Apply(root, null) })
+			wg.Go(func() { did[i], errs[i] = Apply(t.Context(), root, null) })
 		}
 		wg.Wait()
 		if err := errors.Join(errs...); err != nil || strings.Count(fmt.Sprint(did), string(Make)) != 1 {
@@ -224,7 +224,7 @@ func TestAnotherProgramMayMakeTheNodeMeanwhile(t *testing.T) {
 			running = false
 		default:
 		}
-		if _, err := Apply(root, null); err != nil && !errors.Is(err, errUnstable) {
+		if _, err := Apply(t.Context(), root, null); err != nil && !errors.Is(err, errUnstable) {
 			t.Fatal(err)
 		}
 	}

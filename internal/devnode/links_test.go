@@ -148,7 +148,7 @@ func TestLinksAreMadeRepairedAndRemoved(t *testing.T) {
 			}
 			changes, err := char.Plan(c.links, have)
 			for _, change := range changes {
-				err = errors.Join(err, char.Apply(change))
+				err = errors.Join(err, char.Apply(t.Context(), change))
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -195,7 +195,7 @@ func TestWhatIsNoLinkIsTold(t *testing.T) {
 	if err != nil || len(changes) != 1 || changes[0].Err == nil || changes[0].Was != "a directory" {
 		t.Fatalf("%+v, %v", changes, err)
 	}
-	if err := char.Apply(changes[0]); err == nil {
+	if err := char.Apply(t.Context(), changes[0]); err == nil {
 		t.Error("it was replaced")
 	}
 	if os.Geteuid() != 0 {
@@ -234,7 +234,7 @@ func TestWhatOthersDidMeanwhileIsNotUndone(t *testing.T) {
 		{Do: Remove, Path: filepath.Join(dir, "7:3"), Was: "../our-gone"},
 		{Do: Replace, Path: filepath.Join(dir, "7:4"), Target: "../our-a", Was: "../our-gone"},
 	} {
-		if err := char.Apply(change); err != nil {
+		if err := char.Apply(t.Context(), change); err != nil {
 			t.Errorf("%+v: %v", change, err)
 		}
 	}
