@@ -113,14 +113,6 @@ func trace(t *testing.T, path string, inject ...string) (calls []call, err error
 
 var callLine = regexp.MustCompile(`^(\d+) +([a-z0-9_]+)\(`)
 
-func requireStrace(t *testing.T) {
-	t.Helper()
-	out, err := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "true").CombinedOutput()
-	if err != nil {
-		hosttest.SkipWithout(t, "strace that may trace", fmt.Errorf("%w %s", err, out))
-	}
-}
-
 const (
 	oldSpec = "old: spec\n"
 	newSpec = "new: spec, which is longer than the old one\n"
@@ -147,7 +139,7 @@ func wantOldOrNew(t *testing.T, path, when string) (isNew bool) {
 }
 
 func TestKillAtAnySystemCallLeavesTheOldOrTheNewSpec(t *testing.T) {
-	requireStrace(t)
+	hosttest.RequireStrace(t)
 	path := filepath.Join(t.TempDir(), "nvidia.yaml")
 	publish(t, path, oldSpec)
 	calls, err := trace(t, path)
@@ -178,7 +170,7 @@ func TestKillAtAnySystemCallLeavesTheOldOrTheNewSpec(t *testing.T) {
 }
 
 func TestFailureOfAnySystemCallLeavesTheOldOrTheNewSpec(t *testing.T) {
-	requireStrace(t)
+	hosttest.RequireStrace(t)
 	path := filepath.Join(t.TempDir(), "nvidia.yaml")
 	publish(t, path, oldSpec)
 	calls, err := trace(t, path)

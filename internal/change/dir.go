@@ -354,10 +354,7 @@ func (d *Dir) identity(name string) (identity, error) {
 // unlink removes a name, which need not be there. The temporary names are ours, so that a
 // directory goes too, with all that is in it.
 func (d *Dir) unlink(name string) error {
-	err := unix.Unlinkat(d.fd(), name, 0)
-	if errors.Is(err, unix.EISDIR) {
-		err = d.removeAll(name)
-	}
+	err := removeAll(d.fd(), name)
 	if errors.Is(err, unix.EROFS) { // said before the name is looked up
 		if _, absent := d.Lstat(name); absent != nil {
 			return nil
@@ -369,14 +366,26 @@ func (d *Dir) unlink(name string) error {
 	return &fs.PathError{Op: "remove", Path: d.shown(name), Err: err}
 }
 
-// removeAll removes a directory through this one's handle.
-func (d *Dir) removeAll(name string) error {
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", d.fd()))
-	if err != nil {
-		return unix.EISDIR
+// removeAll removes a file, or a directory with all that is in it, through handles.
+func removeAll(dir int, name string) error {
+	err := unix.Unlinkat(dir, name, 0)
+	if !errors.Is(err, unix.EISDIR) {
+		return err
 	}
-	defer root.Close()
-	return root.RemoveAll(name)
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	for _, below := range names {
+		err = errors.Join(err, removeAll(fd, below))
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
 }
 
 // rename gives a file of the directory a name in another one.
