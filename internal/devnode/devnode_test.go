@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -229,4 +230,89 @@ func TestAnotherProgramMayMakeTheNodeMeanwhile(t *testing.T) {
 		}
 	}
 	isRight(t, root, null)
+}
+
+func TestWhatAKilledProcessHasLeftIsRemoved(t *testing.T) {
+	needsMknod(t)
+	root, dir := openRoot(t)
+	left := filepath.Join(dir, "dev/.null.cdigen-new")
+	for _, make := range []func() error{
+		func() error { return unix.Mknod(left, unix.S_IFCHR, int(unix.Mkdev(1, 3))) },
+		func() error { return os.MkdirAll(filepath.Join(left, "sub"), 0o755) },
+	} {
+		_ = os.Remove(filepath.Join(dir, null.Name))
+		if err := make(); err != nil {
+			t.Fatal(err)
+		}
+		if did, err := Apply(t.Context(), root, null); did != Make || err != nil {
+			t.Errorf("%q, %v", did, err)
+		}
+		isRight(t, root, null)
+		if err := errors.Join(make(), Clean(t.Context(), root, null)); err != nil {
+			t.Error(err)
+		}
+		isRight(t, root, null)
+	}
+}
+
+// Who may write to the directory can put a link in the place of the node that is being
+// made. What the link leads to keeps its mode and owner.
+func TestALinkInPlaceOfTheNewNodeIsNotFollowed(t *testing.T) {
+	needsMknod(t)
+	root, dir := openRoot(t)
+	victim := filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link, temporary := filepath.Join(dir, "dev/link"), filepath.Join(dir, "dev/.null.cdigen-new")
+	done := make(chan bool)
+	attack := make(chan bool)
+	go func() {
+		defer close(attack)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			_ = os.Symlink("../victim", link)
+			_ = os.Rename(link, temporary)
+		}
+	}()
+	made := 0
+	for range 2000 {
+		_ = os.Remove(filepath.Join(dir, null.Name))
+		if did, err := Apply(t.Context(), root, null); err == nil && did == Make {
+			made++
+		}
+	}
+	close(done)
+	<-attack
+	info, err := os.Lstat(victim)
+	if err != nil || info.Mode() != 0o600 || info.Sys().(*syscall.Stat_t).Uid != 0 || info.Sys().(*syscall.Stat_t).Gid != 0 {
+		t.Errorf("the victim is %v, %+v, %v", info.Mode(), info.Sys(), err)
+	}
+	if made == 0 {
+		t.Error("no node was ever made")
+	}
+}
+
+func TestARootBehindALinkOfSomebodyElseIsAnError(t *testing.T) {
+	needsMknod(t)
+	real, dir := t.TempDir(), t.TempDir()
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(real, link); err != nil {
+		t.Fatal(err)
+	}
+	root, err := OpenRoot(link)
+	if err != nil {
+		t.Fatalf("a link of root's: %v", err)
+	}
+	_ = root.Close()
+	if err := os.Lchown(link, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenRoot(link); err == nil || !strings.Contains(err.Error(), link+" belongs to uid 12345") {
+		t.Errorf("%v", err)
+	}
 }

@@ -242,3 +242,30 @@ func TestWhatOthersDidMeanwhileIsNotUndone(t *testing.T) {
 		t.Errorf("%q; want %q", got, want)
 	}
 }
+
+func TestLinksThatAKilledProcessHasLeftAreRemoved(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "dev/char")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	char := CharDir{Dir: dir, Root: root, Ours: ours}
+	left := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			if err := os.Symlink("../our-a", filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	left(".7:0.cdigen-new", ".7:9.cdigen-new", ".7:8.tmp", ".x:y.cdigen-new")
+	if err := char.Apply(t.Context(), LinkChange{Do: Make, Path: filepath.Join(dir, "7:0"), Target: "../our-a"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := char.Clean(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := contents(t, dir), []string{".7:8.tmp ../our-a", ".x:y.cdigen-new ../our-a", "7:0 ../our-a"}; !slices.Equal(got, want) {
+		t.Errorf("%q; want %q", got, want)
+	}
+}
