@@ -283,7 +283,7 @@ func (g *Generator) Interest(dir string) Interest {
 // file of ours, or the spec with what was published last.
 func (g *Generator) OwnChange(path string) bool {
 	if path != g.Output {
-		return path == spec.TemporaryPath(g.Output)
+		return filepath.Dir(path) == filepath.Dir(g.Output) && spec.IsTemporary(path)
 	}
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode() != 0o644 {

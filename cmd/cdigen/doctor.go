@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -372,7 +371,7 @@ func newSubject(cmd *cobra.Command, profile string, system runtimes.System, engi
 		Run:      system.Run,
 		Find:     exec.LookPath,
 	}
-	status, err := watch.AskStatus(cmd.Context(), socketPath(cmp.Or(s.runtimeDir, "/run/cdigen"), output))
+	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.runtimeDir, output))
 	if err == nil {
 		s.patient.Watcher = status
 	}

@@ -398,6 +398,11 @@ func (f *switchFlags) plan(ctx context.Context, w io.Writer, color bool, s runti
 		return nil, err
 	}
 	if len(p.Changes) == 0 {
+		if !f.dryRun {
+			if err := p.Clean(ctx); err != nil {
+				slog.Warn("a file of an interrupted change cannot be removed", "engine", e.Name, "err", err)
+			}
+		}
 		slog.Info("nothing to do", "engine", e.Name, "version", version, "cdi", p.Engine.CDI)
 		return nil, nil //nolint:nilnil // nothing to do is no error
 	}

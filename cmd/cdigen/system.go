@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -153,10 +154,10 @@ func unjoined(err error) []error {
 
 // nodes makes nodes that are missing and repairs those that are wrong. It returns all
 // that should be there.
-func (f *systemFlags) nodes(host discover.Host, o discover.NodeOptions) ([]discover.ExpectedNode, error) {
+func (f *systemFlags) nodes(ctx context.Context, host discover.Host, o discover.NodeOptions) ([]discover.ExpectedNode, error) {
 	nodes, err := discover.ExpectedNodes(host, o)
 	f.cannot(err)
-	root, err := os.OpenRoot(f.host.devRoot)
+	root, err := devnode.OpenRoot(f.host.devRoot)
 	if err != nil {
 		return nil, err
 	}
@@ -164,6 +165,11 @@ func (f *systemFlags) nodes(host discover.Host, o discover.NodeOptions) ([]disco
 	for _, n := range nodes {
 		node := deviceNode(n)
 		do, was, err := devnode.Check(host.Dev, node)
+		if !f.dryRun {
+			if err := devnode.Clean(ctx, root, node); err != nil {
+				f.problem(err)
+			}
+		}
 		if do == devnode.None && err == nil {
 			continue
 		}
@@ -176,7 +182,7 @@ func (f *systemFlags) nodes(host discover.Host, o discover.NodeOptions) ([]disco
 			err = errors.New("the driver was told that its nodes are not user space's to change (NVreg_ModifyDeviceFiles=0): add --force, or do it by a rule of udev's")
 		case err == nil && !f.dryRun:
 			var did devnode.Action
-			if did, err = devnode.Apply(root, node); did == devnode.None && err == nil {
+			if did, err = devnode.Apply(ctx, root, node); did == devnode.None && err == nil {
 				continue // somebody else was faster
 			}
 			c.Done = err == nil
@@ -349,7 +355,7 @@ Exit statuses:
 			}
 			host, ready, err := f.open(cmd)
 			if err == nil && ready {
-				_, err = f.nodes(host, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex})
+				_, err = f.nodes(cmd.Context(), host, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex})
 			}
 			if err != nil {
 				return err

@@ -22,6 +22,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/rundir"
+	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -189,11 +192,11 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	lock, err := singleInstance(runtimeDir, f.spec.output)
+	unlock, err := singleInstance(ctx, runtimeDir, f.spec.output)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer unlock()
 
 	files := &watch.Files{Ignore: generator.OwnChange, Interest: generator.Interest}
 	hangup := newHangup()
@@ -241,11 +244,18 @@ func (f *watchFlags) options() watch.Options {
 // serve opens the socket of cdigen status and, where asked for, that of health.
 func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics, runtimeDir string) error {
 	start := func(address string, mode os.FileMode, handler http.Handler) error {
+		path, local := strings.CutPrefix(address, "unix:")
+		if local && filepath.IsAbs(path) {
+			// The mode of what is there then is changed by its path.
+			if err := trust.Directory(filepath.Dir(path), trust.Self()); err != nil {
+				return err
+			}
+		}
 		listener, err := watch.Listen(ctx, address)
 		if err != nil {
 			return err
 		}
-		if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if local {
 			if err := os.Chmod(path, mode); err != nil {
 				return err
 			}
@@ -348,11 +358,14 @@ func describe(s *watch.State) string {
 // runtimeDirectory is where watchers have their locks and sockets.
 func runtimeDirectory(dir string) (string, error) {
 	if dir == "" {
-		dir = defaultRuntimeDirectory()
+		dir = rundir.Default()
+	}
+	if dir == "" {
+		return "", errors.New("no directory for lock and socket: set XDG_RUNTIME_DIR, or use --runtime-dir")
 	}
 	dir, err := filepath.Abs(dir)
 	if err == nil {
-		err = os.MkdirAll(dir, 0o755) //nolint:gosec // anybody may ask for the status
+		err = makeRuntimeDirectory(dir)
 	}
 	if err != nil {
 		return "", fmt.Errorf("the directory of locks and sockets: %w: run it as root, or use another --runtime-dir", err)
@@ -360,11 +373,15 @@ func runtimeDirectory(dir string) (string, error) {
 	return dir, nil
 }
 
-func defaultRuntimeDirectory() string {
-	if user := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && user != "" {
-		return filepath.Join(user, "cdigen")
+// makeRuntimeDirectory makes a directory in which nobody else can exchange a socket for a
+// link to a file of ours, whose mode would be changed.
+func makeRuntimeDirectory(dir string) error {
+	d, _, err := change.MakeDir(dir)
+	if err != nil {
+		return err
 	}
-	return "/run/cdigen"
+	d.Close()
+	return trust.Directory(dir, trust.Self())
 }
 
 // instanceName stands for an output in names of files, of which those of sockets
@@ -382,24 +399,30 @@ func socketPath(runtimeDir, output string) string {
 	return filepath.Join(runtimeDir, instanceName(output)+".sock")
 }
 
-// singleInstance takes the lock of an output's watcher, which goes with the process.
-func singleInstance(runtimeDir, output string) (*os.File, error) {
-	name := filepath.Join(runtimeDir, instanceName(output)+".lock")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644) //nolint:gosec // it has a process number in it
-	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w: run it as root, or use another --runtime-dir", err)
+// watcherSocket is the socket of a spec's watcher: in a directory that was named, or in the
+// user's own one, or in that of the system, whose watcher a user may be asking for.
+func watcherSocket(runtimeDir, output string) string {
+	if runtimeDir != "" {
+		return socketPath(runtimeDir, output)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", name, err)
+	if own := rundir.Default(); own != "" {
+		if _, err := os.Stat(socketPath(own, output)); err == nil {
+			return socketPath(own, output)
 		}
-		pid := make([]byte, 16)
-		n, _ := f.Read(pid)
-		return nil, fmt.Errorf("another cdigen watch (process %s) keeps %s", strings.TrimSpace(string(pid[:n])), output)
 	}
-	if err := f.Truncate(0); err == nil {
-		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
+	return socketPath(rundir.System, output)
+}
+
+// singleInstance takes the lock of an output's watcher, which goes with the process. It
+// is not the lock of the output, which each publication takes.
+func singleInstance(ctx context.Context, runtimeDir, output string) (unlock func(), err error) {
+	unlock, err = change.TryLock(runtimeDir, output+".watch")
+	if !errors.Is(err, change.ErrLocked) {
+		return unlock, err
 	}
-	return f, nil
+	who := "another cdigen watch"
+	if s, err := watch.AskStatus(ctx, socketPath(runtimeDir, output)); err == nil {
+		who += fmt.Sprintf(" (process %d)", s.PID)
+	}
+	return nil, fmt.Errorf("%s keeps %s", who, output)
 }
