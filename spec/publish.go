@@ -163,7 +163,7 @@ func explain(path string, err error) error {
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
 		advice = ": make room on the file system; the old spec is as it was"
 	case errors.As(err, new(*trust.Error)):
-		advice = ": choose another --output, or have root own what leads there"
+		advice = ": choose another --output, or give that to root"
 	case errors.Is(err, unix.ENOTDIR):
 		advice = ": part of the path is a file: choose another --output"
 	}

@@ -55,7 +55,7 @@ func WriteOutput(path string, data []byte) error {
 func replaceOutput(path string, data []byte, mode fs.FileMode) error {
 	d, err := OpenDir(filepath.Dir(path))
 	if err != nil {
-		return err
+		return fmt.Errorf("write %s: %w", path, reason(err))
 	}
 	defer d.Close()
 	r, err := d.Replace(filepath.Base(path), data, Options{Mode: mode})
