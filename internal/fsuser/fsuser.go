@@ -60,12 +60,14 @@ func Parse(text string) (User, error) {
 func lookUp(name string) (u User, gid string, err error) {
 	entry, err := user.Lookup(name)
 	if err != nil {
+		// LookupId may take a number that is too large for another one.
 		if u.UID, err = number(name); err != nil {
 			return u, "", fmt.Errorf("there is no user %q", name)
 		}
-		if entry, err = user.LookupId(name); err != nil {
-			return u, "", nil
-		}
+		entry, err = user.LookupId(name)
+	}
+	if err != nil {
+		return u, "", nil //nolint:nilerr // who is not in the user database may still own files
 	}
 	u.Name = entry.Username
 	u.UID, err = number(entry.Uid)
