@@ -34,7 +34,7 @@ var forms = sync.OnceValue(func() []rule {
 		},
 		{form: regexp.MustCompile(uuid), replacement: (*Redactor).uuid, replaced: regexp.MustCompile(`^0{8}-\d{4}-\d{4}-\d{4}-\d{12}$`)},
 		{ // UUIDs without dashes, machine-id(5), GUIDs, WWNs, MAC addresses, IDs of containers
-			form: regexp.MustCompile(`(?:0[Xx])?[0-9A-Fa-f]{12,128}`), accept: isHexadecimal,
+			form: regexp.MustCompile(`(?:0[Xx])?[0-9A-Fa-f]{12,}`), accept: isHexadecimal,
 			replacement: (*Redactor).hexadecimal, replaced: regexp.MustCompile(`^(?:0[Xx])?(?:02\d{10}|02\d{14}|0{8}\d{24,})$`),
 		},
 		{
