@@ -92,15 +92,10 @@ func TestDirectoryBehindALink(t *testing.T) {
 
 func TestWhatIsNoFileStays(t *testing.T) {
 	dir := t.TempDir()
+	check(t, os.Mkdir(filepath.Join(dir, "directory"), 0o755))
+	check(t, unix.Mkfifo(filepath.Join(dir, "fifo"), 0o644))
+	check(t, unix.Mknod(filepath.Join(dir, "socket"), unix.S_IFSOCK|0o644, 0))
 	for name, want := range map[string]error{"none": fs.ErrNotExist, "directory": unix.EISDIR, "fifo": regular.ErrNotRegular, "socket": regular.ErrNotRegular, "none/file": fs.ErrNotExist, "fifo/file": unix.ENOTDIR} {
-		switch name {
-		case "directory":
-			check(t, os.Mkdir(filepath.Join(dir, name), 0o755))
-		case "fifo":
-			check(t, unix.Mkfifo(filepath.Join(dir, name), 0o644))
-		case "socket":
-			check(t, unix.Mknod(filepath.Join(dir, name), unix.S_IFSOCK|0o644, 0))
-		}
 		if err := edit(filepath.Join(dir, name), nil, replaced); !errors.Is(err, want) {
 			t.Errorf("%s: %v", name, err)
 		}
