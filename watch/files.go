@@ -102,10 +102,10 @@ func (s *Files) read(ctx context.Context, i *inotify) error {
 	gather := minGather
 	for {
 		notices, err := i.read()
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 		s.see(notices)
