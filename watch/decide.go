@@ -69,7 +69,7 @@ func decide(o *Options, s *situation, now time.Time) decision {
 	if s.driver.kind == lostDriver && !s.devices {
 		return decision{action: hold, driver: s.driver}
 	}
-	var driver driverState
+	driver := driverState{kind: settledDriver}
 	if s.exists && s.wasComplete && !s.complete {
 		driver = driverState{incompleteDriver, now}
 		if s.driver.kind == incompleteDriver {

@@ -100,12 +100,9 @@ func (s *Files) Run(ctx context.Context, emit func(Event)) error {
 // read reads events until ctx ends.
 func (s *Files) read(ctx context.Context, i *inotify) error {
 	gather := minGather
-	for {
+	for ctx.Err() == nil {
 		notices, err := i.read()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 		s.see(notices)
@@ -114,10 +111,10 @@ func (s *Files) read(ctx context.Context, i *inotify) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(gather):
 		}
 	}
+	return nil
 }
 
 // poll looks at what has no events: directories that other users can write to, and events

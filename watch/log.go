@@ -11,7 +11,7 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// reporter logs what changes, and says nothing twice.
+// reporter logs what changes, and nothing twice.
 type reporter struct {
 	log      *slog.Logger
 	failure  string                      // of the last generation; empty: none

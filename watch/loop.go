@@ -11,7 +11,7 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// Policy says what becomes of the spec when the driver is gone for good.
+// Policy is what becomes of the spec when the driver is gone for good.
 type Policy string
 
 // The policies.

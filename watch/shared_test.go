@@ -81,13 +81,9 @@ func attack(dir string) error {
 // reached by every user.
 func sharedDirectory(t *testing.T) (root, dir string) {
 	t.Helper()
-	root, err := os.MkdirTemp("", "cdigen-shared-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	root = t.TempDir()
 	dir = filepath.Join(root, "tmp")
-	err = errors.Join(os.Chmod(root, 0o755), os.Mkdir(dir, 0o755), os.Chmod(dir, fs.ModeSticky|0o777)) //nolint:gosec // others have to get there
+	err := errors.Join(os.Chmod(filepath.Dir(root), 0o755), os.Chmod(root, 0o755), os.Mkdir(dir, 0o755), os.Chmod(dir, fs.ModeSticky|0o777)) //nolint:gosec // others have to get there
 	if err != nil {
 		t.Fatal(err)
 	}

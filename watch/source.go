@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Event says that something may have changed.
+// Event reports that something may have changed.
 type Event struct {
 	// Source is the name of the source.
 	Source string
