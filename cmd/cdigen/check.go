@@ -113,7 +113,8 @@ func writeChecked(w io.Writer, all []spec.Fault, color bool) error {
 	colors := map[spec.Verdict]table.Color{spec.True: table.Green, spec.Stale: table.Yellow, spec.Unusable: table.Red}
 	t := table.New(w, "STATE", "FILE", "SUBJECT", "FINDING")
 	for _, c := range all {
-		t.Row(colors[c.Verdict].Paint(string(c.Verdict), color), oneLine(c.File), dash(c.Subject), dash(c.Message))
+		t.Row(string(c.Verdict), c.File, dash(c.Subject), dash(c.Message))
+		t.Paint(0, colors[c.Verdict], color)
 	}
 	return t.Flush()
 }
