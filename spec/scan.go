@@ -13,6 +13,8 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/regular"
 )
 
 // Availability says whether engines can use a device of a file.
@@ -41,11 +43,11 @@ type Defined struct {
 	// By is the file that shadows it or that it is in conflict with.
 	By string `json:"by,omitempty"`
 
-	edits specs.ContainerEdits
+	common, own specs.ContainerEdits // of all devices of the file, and of this one
 }
 
 // Edits are what a container is given that asks for the device.
-func (d *Defined) Edits() specs.ContainerEdits { return d.edits }
+func (d *Defined) Edits() specs.ContainerEdits { return edits.Merge(d.common, d.own) }
 
 // Broken is a file or directory that engines cannot use.
 type Broken struct {
@@ -70,7 +72,7 @@ func Scan(dirs []string) (devices []Defined, broken []Broken) {
 			if ext := filepath.Ext(path); e.IsDir() || ext != ".json" && ext != ".yaml" {
 				continue
 			}
-			s, err := read(path, priority)
+			s, err := Read(path)
 			if err != nil {
 				broken = append(broken, Broken{path, strings.TrimSpace(err.Error())})
 				continue
@@ -78,7 +80,7 @@ func Scan(dirs []string) (devices []Defined, broken []Broken) {
 			for _, d := range s.Devices {
 				devices = append(devices, Defined{
 					Name: s.Kind + "=" + d.Name, File: path, Priority: priority, Availability: Available,
-					edits: edits.Merge(s.ContainerEdits, d.ContainerEdits),
+					common: s.ContainerEdits, own: d.ContainerEdits,
 				})
 			}
 		}
@@ -95,12 +97,30 @@ func Scan(dirs []string) (devices []Defined, broken []Broken) {
 	return devices, broken
 }
 
-// Read reads a spec file as engines do, with the CDI library. What is no regular file,
-// or is very large, is an error: a FIFO would hold up who reads it.
+// Read reads a spec file as engines do, with the CDI library. A file that is not a regular
+// one, or that would take its parser too much memory or time ([limits.YAML]), is an error:
+// others may have written it.
 func Read(path string) (*specs.Spec, error) {
-	s, err := read(path, 0)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
+	}
+	defer f.Close()
+	data, err := regular.Read(f, path, MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	if err := limits.YAML(data); err != nil {
+		return nil, fmt.Errorf("failed to parse CDI Spec %q: %w", path, err)
+	}
+	// The library takes a path. This one stays that of the file which was looked at.
+	name := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if _, err := os.Stat(name); err != nil {
+		name = path // there is no procfs
+	}
+	s, err := cdi.ReadSpec(name, 0)
+	if err != nil {
+		return nil, short(errors.New(strings.ReplaceAll(err.Error(), name, path)))
 	}
 	return s.Spec, nil
 }
@@ -114,12 +134,8 @@ func Parts(s *specs.Spec) []specs.ContainerEdits {
 	return all
 }
 
-func read(path string, priority int) (*cdi.Spec, error) {
-	if info, err := os.Stat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > maxNeighbour) {
-		return nil, fmt.Errorf("not a regular file of at most %d bytes", maxNeighbour)
-	}
-	return cdi.ReadSpec(path, priority)
-}
+// MaxSize bounds what is read of a spec file, which may be anything, in bytes.
+const MaxSize = limits.MaxBytes
 
 // compareNames puts "gpu=2" before "gpu=10" and both before UUIDs.
 func compareNames(a, b string) int {
