@@ -67,7 +67,7 @@ var hostileSpecs = map[string]struct {
 	"small values":       {func() string { return specHead + "x: [" + strings.Repeat("a,", 5<<20) + "]" }, false},
 	"lines":              {func() string { return specHead + strings.Repeat("\n", 10<<20) }, false},
 	"too large":          {func() string { return specHead + "# " + strings.Repeat("x", 17<<20) }, false},
-	"one comment":        {func() string { return oneDevice + "# " + strings.Repeat("x", 15<<20) }, true},
+	"one comment":        {func() string { return oneDevice + "# " + strings.Repeat("x", 2<<20) }, true},
 	"many devices, many mounts": {func() string {
 		return specHead + "containerEdits:\n  mounts: [" + numbered(10_000, "{hostPath: /a, containerPath: /%d},") + "]\n" +
 			"devices: [" + numbered(9_000, "{name: d%d, containerEdits: {env: [A=1]}},") + "]\n"
