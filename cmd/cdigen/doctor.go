@@ -140,7 +140,7 @@ arguments, 5 warnings, 6 something is broken.`,
 					return err
 				}
 			}
-			list, compared, err := patient.Container(container)
+			list, compared, err := patient.Container(cmd.Context(), container)
 			if err != nil {
 				return err
 			}

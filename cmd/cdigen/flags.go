@@ -19,6 +19,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
 )
 
@@ -258,7 +259,7 @@ func setLog(flags *pflag.FlagSet) error {
 		}
 		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, o)))
 	case "json":
-		slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, o)))
+		slog.SetDefault(slog.New(slog.NewJSONHandler(printable.JSON(os.Stderr), o)))
 	default:
 		return usageError(fmt.Errorf("--log-format %q: use text or json", f.format))
 	}
@@ -309,7 +310,7 @@ func count(n int, noun string) string {
 }
 
 func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(printable.JSON(w))
 	e.SetEscapeHTML(false) // commands have > and &
 	e.SetIndent("", "  ")
 	return e.Encode(v)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -92,6 +93,7 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	findings := slices.Concat(inv.Findings, left)
 	if s != nil && f.spec.output != "-" {
 		findings = append(findings, spec.Neighbours(f.spec.output, s, f.spec.dirs)...)
+		findings = append(findings, spec.ExposedFindings(append(slices.Clone(f.spec.dirs), filepath.Dir(f.spec.output)))...)
 	}
 	if err := writeReport(os.Stderr, f.report, findings); err != nil {
 		return err

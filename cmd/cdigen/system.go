@@ -88,7 +88,7 @@ func (f *systemFlags) open(cmd *cobra.Command) (host discover.Host, ready bool, 
 				return host, false, &exitError{exitNoDevices, err}
 			case err != nil:
 				// Not every host has it. A node that is missed for want of it is told.
-				fmt.Fprintf(os.Stderr, "%s: %v\n", cmd.CommandPath(), err)
+				fmt.Fprintf(os.Stderr, "%s: %s\n", cmd.CommandPath(), oneError(err))
 				continue
 			}
 			c.Done = true
@@ -296,7 +296,7 @@ func (f *systemFlags) write(cmd *cobra.Command) error {
 		case f.dryRun:
 			word, paint = words[1], table.Yellow
 		}
-		row := []string{paint.Paint(word, color), oneLine(c.Path), dash(is)}
+		row := []string{word, c.Path, dash(is)}
 		if was {
 			row = append(row, dash(c.Was))
 		}
@@ -304,6 +304,7 @@ func (f *systemFlags) write(cmd *cobra.Command) error {
 			row = append(row, dash(c.Purpose))
 		}
 		t.Row(row...)
+		t.Paint(0, paint, color)
 	}
 	return t.Flush()
 }

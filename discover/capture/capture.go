@@ -18,6 +18,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/ldcache"
+	"github.com/cdigen/cdigen/internal/limits"
 )
 
 // format is the only one there is so far.
@@ -121,6 +122,9 @@ func (c *Capture) Encode() ([]byte, error) {
 
 // Parse reads a capture. An error names the field, or the line.
 func Parse(data []byte) (*Capture, error) {
+	if err := limits.YAML(data); err != nil {
+		return nil, fmt.Errorf("not a capture: %w", err)
+	}
 	var first struct {
 		Format int `yaml:"capture"`
 	}
