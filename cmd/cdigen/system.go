@@ -88,7 +88,7 @@ func (f *systemFlags) open(cmd *cobra.Command) (host discover.Host, ready bool, 
 				return host, false, &exitError{exitNoDevices, err}
 			case err != nil:
 				// Not every host has it. A node that is missed for want of it is told.
-				fmt.Fprintf(os.Stderr, "%s: %s\n", cmd.CommandPath(), oneError(err))
+				fmt.Fprintf(os.Stderr, "%s: %s\n", cmd.CommandPath(), oneLine(err.Error()))
 				continue
 			}
 			c.Done = true

@@ -2,6 +2,7 @@ package limits
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 
@@ -40,7 +41,7 @@ func YAML(text []byte) error {
 	for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
 		var document yaml.Node
 		switch err := d.Decode(&document); {
-		case err == io.EOF: //nolint:errorlint // the decoder returns it as it is
+		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
 			return nil //nolint:nilerr // the parser says it better
