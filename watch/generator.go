@@ -208,7 +208,8 @@ func (g *Generator) encode(r *Result, options spec.Options) (err error) {
 	if err != nil {
 		return err
 	}
-	r.Findings = append(r.Findings, spec.Neighbours(g.Output, r.Spec, g.SpecDirs)...)
+	r.Findings = slices.Concat(r.Findings, spec.Neighbours(g.Output, r.Spec, g.SpecDirs),
+		spec.ExposedFindings(append(slices.Clone(g.SpecDirs), filepath.Dir(g.Output))))
 	r.data, err = spec.Encode(r.Spec, g.Format)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -147,6 +148,10 @@ type Status struct {
 	State
 }
 
+// maxStatus bounds the answer of a watcher, in bytes: a process of another user may have
+// the socket.
+const maxStatus = 16 << 20
+
 // AskStatus returns the status of the watcher that listens on a unix socket. The error is
 // an [fs.ErrNotExist] if none does.
 func AskStatus(ctx context.Context, socket string) (*Status, error) {
@@ -169,7 +174,7 @@ func AskStatus(ctx context.Context, socket string) (*Status, error) {
 	}
 	defer response.Body.Close()
 	var s Status
-	if err := json.NewDecoder(response.Body).Decode(&s); err != nil {
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxStatus)).Decode(&s); err != nil {
 		return nil, fmt.Errorf("ask the watcher on %s: the answer is not valid JSON: %w", socket, err)
 	}
 	return &s, nil

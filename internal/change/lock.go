@@ -3,6 +3,7 @@ package change
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -185,5 +186,5 @@ func lockName(path string) string {
 		dir = filepath.Dir(dir)
 	}
 	sum := sha256.Sum256([]byte(path))
-	return fmt.Sprintf("%x", sum[:16])
+	return hex.EncodeToString(sum[:16])
 }

@@ -166,7 +166,7 @@ var errUnstable = errors.New("it does not stay as it is made: another program ch
 // so before it makes one.
 func Clean(ctx context.Context, root *os.Root, n Node) error {
 	if _, err := root.Lstat(n.temporary()); err != nil {
-		return nil //nolint:nilerr // there is none
+		return nil // there is none
 	}
 	unlock, err := change.Lock(ctx, filepath.Join(root.Name(), n.Name))
 	if err != nil {

@@ -212,7 +212,7 @@ func (c CharDir) Apply(ctx context.Context, l LinkChange) error {
 	}
 	if l.Do == Remove {
 		if text, err := readlink(dir, name); err != nil || text != l.Was {
-			return nil //nolint:nilerr // gone, or another's
+			return nil // gone, or another's
 		}
 		if err := unix.Unlinkat(dir.Fd(), name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			return &fs.PathError{Op: "remove", Path: l.Path, Err: err}

@@ -203,11 +203,12 @@ func (r *Redactor) ipv4(found string) string {
 
 // ipv6 is in the prefix for documentation.
 func (r *Redactor) ipv6(found string) string {
-	d, out := r.digits(found, 24), "2001:db8"
+	d := r.digits(found, 24)
+	groups := []string{"2001:db8"}
 	for ; d != ""; d = d[4:] {
-		out += ":" + d[:4]
+		groups = append(groups, d[:4])
 	}
-	return out
+	return strings.Join(groups, ":")
 }
 
 func (r *Redactor) number(found string) string { return "9999" + r.digits(found, len(found)-4) }

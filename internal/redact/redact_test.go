@@ -1,8 +1,8 @@
 package redact
 
 import (
+	"encoding/hex"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -205,7 +205,7 @@ func FuzzRedact(f *testing.F) {
 		r := New(uuid, ids)
 		var u [16]byte
 		copy(u[:], uuid)
-		id := regexp.MustCompile(`^(.{8})(.{4})(.{4})(.{4})(.{12})$`).ReplaceAllString(fmt.Sprintf("%x", u), "$1-$2-$3-$4-$5")
+		id := regexp.MustCompile(`^(.{8})(.{4})(.{4})(.{4})(.{12})$`).ReplaceAllString(hex.EncodeToString(u[:]), "$1-$2-$3-$4-$5")
 		whole := strings.Join([]string{text, "GPU-" + id, host, user, number, text, "MIG-" + id}, "\n")
 		got := r.Text(whole)
 		if left := r.Left(got); len(left) > 0 {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,7 +55,7 @@ func TestDefaultOfAnOrdinaryUser(t *testing.T) {
 		{"nothing", nil, ""},
 	} {
 		cmd := exec.Command(binary)
-		cmd.Dir, cmd.Env = "/", append(c.env, "PRINT_RUNDIR=1")
+		cmd.Dir, cmd.Env = "/", slices.Concat(c.env, []string{"PRINT_RUNDIR=1"})
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 		out, err := cmd.CombinedOutput()
 		if err != nil || strings.TrimSpace(string(out)) != c.want {

@@ -267,7 +267,7 @@ func (p *Plan) Clean(ctx context.Context) error {
 func (p *Plan) clean(ctx context.Context, file string) error {
 	w, err := p.place(file, false)
 	if err != nil {
-		return nil //nolint:nilerr // where nothing can be written, nothing was left
+		return nil // where nothing can be written, nothing was left
 	}
 	defer w.close()
 	name := filepath.Base(w.path)
