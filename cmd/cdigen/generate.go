@@ -44,7 +44,8 @@ Exit statuses:
   1  failed; the old spec is as it was
   2  unusable flags or arguments
   3  the host has no usable GPU; the old spec was removed (--keep-on-empty: kept)
-  4  --strict and something broken or missing; the old spec is as it was`,
+  4  --strict and something broken or missing; the old spec is as it was
+  130, 143  ended by SIGINT or SIGTERM`,
 		Example: `  cdigen generate
   cdigen generate --output -
   cdigen generate --profile k8s-device-plugin
