@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // Identifiers are those that have no form of their own. Each is replaced where it
@@ -109,7 +110,7 @@ func (ids *Identifiers) Add(hosts, users, serials []string) {
 
 // AddWord adds a word, and reports whether it can be one.
 func (ids *Identifiers) AddWord(text string) bool {
-	if len(text) < 2 || strings.TrimSpace(text) != text {
+	if len(text) < 2 || strings.TrimSpace(text) != text || !utf8.ValidString(text) {
 		return false
 	}
 	ids.Words = append(ids.Words, text)
