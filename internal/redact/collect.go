@@ -153,9 +153,12 @@ const commonWords = `
 	sys system test tls tmp type ubuntu updates user users usr uvm var vdpau vendor version video vulkan wine www x11 x86_64 xorg
 	x86_64-linux-gnu aarch64-linux-gnu i386-linux-gnu`
 
+// numbered are names of the driver's nodes and directories.
+var numbered = regexp.MustCompile(`^(?:nvidia|gpu|gi|ci|card|renderD|controlD|channel)\d{1,7}$`)
+
 // Common reports whether a name identifies nobody, since systems everywhere have
 // accounts, directories or files of that name.
-func Common(name string) bool { return common()[strings.ToLower(name)] }
+func Common(name string) bool { return common()[strings.ToLower(name)] || numbered.MatchString(name) }
 
 // telling reports whether a name can tell one machine or person from others.
 func telling(name string) bool {
