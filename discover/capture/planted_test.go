@@ -2,6 +2,7 @@ package capture_test
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
@@ -212,6 +213,37 @@ func TestUnknownNamesAreNotInACapture(t *testing.T) {
 	}
 }
 
+// The kinds of identifiers that are known by their form are replaced in texts that are
+// free: the names of models, and errors of NVML.
+func TestIdentifiersInFreeTextsAreNotInACapture(t *testing.T) {
+	script, err := os.ReadFile("../../cmd/cdigen/testdata/script/capture-identifiers.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(script), "-- identifiers --\n")
+	list, _, ok := strings.Cut(list, "-- unknown --\n")
+	if !ok || strings.Count(list, "\n") < 36 {
+		t.Fatalf("the script has no list of identifiers: %q", list)
+	}
+	for text := range strings.Lines(list) {
+		text = strings.TrimSpace(text)
+		m := load(t, "lost-gpu")
+		const information = "proc/driver/nvidia/gpus/0000:1b:00.0/information"
+		m.write(information, "Model: NVIDIA "+text+" X\nDevice Minor: 0\n")
+		probe := func(string) discover.ProbeFunc {
+			return func(context.Context) (*discover.NVMLReport, error) {
+				r, err := discover.ParseNVMLReport(m.d.NVMLReport())
+				r.GPUs[0].Name, r.GPUs[0].Errors, r.Error = text, []string{"nvmlX: " + text + ": failed"}, "("+text+")"
+				return r, errors.Join(err, errors.New("nvmlInit: "+text))
+			}
+		}
+		got, _ := record(t, m.host(t, "/"), discover.Options{Probe: probe}, redact.New([]byte("key"), redact.Identifiers{}))
+		if strings.Contains(string(got), text) || !strings.Contains(string(got), "Model: NVIDIA ") || !strings.Contains(string(got), ": failed") {
+			t.Errorf("%s is in the capture:\n%s", text, grep(string(got), strings.ToLower(text)))
+		}
+	}
+}
+
 func grep(text, part string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -288,6 +320,9 @@ func FuzzNothingUnknownIsRecorded(f *testing.F) {
 			t.Skip()
 		}
 		name := strings.ReplaceAll(secret, "/", "_")
+		if strings.Trim(name, ".") == "" || redact.Common(name) {
+			t.Skip() // not a name, or one of a directory that is there
+		}
 		host, o := base.clone().plant(t, secret, name)
 		c, _, err := capture.Record(context.Background(), host, o, redact.New([]byte("key"), redact.Identifiers{}), "")
 		if err != nil {
