@@ -86,7 +86,7 @@ func (f *devCharFlags) links(host discover.Host, dir string) error {
 			return err
 		}
 	}
-	char := devnode.CharDir{Dir: dir, Root: f.host.devRoot, Ours: discover.IsDriverNode}
+	char := devnode.CharDir{Dir: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
 	changes, err := char.Plan(f.wanted(host, made), host.Dev)
 	if err != nil {
 		return err

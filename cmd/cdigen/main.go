@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/cdigen/cdigen/internal/config"
 )
 
 // version is stamped in by the Makefile.
@@ -89,27 +91,23 @@ check, diff and doctor read.`,
 	return root
 }
 
-// setUp completes the flags of a command before it runs, and installs the logger.
+// setUp completes the configuration of a command before it runs, and installs the logger.
 func setUp(cmd *cobra.Command) error {
-	if err := flagsFromEnvironment(cmd); err != nil {
+	if err := complete(cmd); err != nil {
 		return err
 	}
-	settings := settingsOf(cmd.Flags())
-	now := settings != nil && !settings.late
-	if now {
-		if err := applyDefaults(cmd.Flags()); err != nil {
-			return err
-		}
+	c := config.Default()
+	o := optionsOf(cmd.Flags())
+	if o != nil {
+		c = o.Config
 	}
-	if err := setLog(cmd.Flags()); err != nil {
-		return err
-	}
+	setLog(&c)
 	if cmd.Hidden { // a shell completes
 		return nil
 	}
 	warnOfEnvironment(cmd.Root())
-	if now {
-		settings.warn(cmd.Root(), map[string]bool{})
+	if o != nil && !o.late {
+		warnOfSettings(cmd.Root(), &o.Config, map[string]bool{})
 	}
 	return nil
 }

@@ -3,10 +3,8 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
@@ -37,13 +35,6 @@ func writeReport(w io.Writer, form string, findings []discover.Finding) error {
 		return nil
 	}
 	return t.Flush()
-}
-
-func checkReport(form string) error {
-	if !slices.Contains([]string{"", "table", "json", "none"}, form) {
-		return usageError(fmt.Errorf("--report %q: use table, json or none", form))
-	}
-	return nil
 }
 
 // writeLines prints a line each.

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 	specs "tags.cncf.io/container-device-interface/specs-go"
@@ -26,10 +25,9 @@ func newTransform() *cobra.Command {
 
 // transformFlags are the options of transform root.
 type transformFlags struct {
+	options
 	root          spec.RootTransform
 	input, output string
-	lockTimeout   time.Duration
-	log           logFlags
 }
 
 func newTransformRoot() *cobra.Command {
@@ -80,8 +78,7 @@ Exit statuses:
 		// CDIGEN_OUTPUT is where generate publishes, which is not to be overwritten.
 		withoutVariable(flags, name)
 	}
-	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
-	f.log.add(flags)
+	f.options.add(flags, "transform")
 	return cmd
 }
 
@@ -117,7 +114,7 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 		_, err := cmd.OutOrStdout().Write(data)
 		return err
 	}
-	outcome, err := spec.Publish(cmd.Context(), f.output, data, spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: f.lockTimeout})
+	outcome, err := spec.Publish(cmd.Context(), f.output, data, f.PublishOptions())
 	if err != nil {
 		return err
 	}
