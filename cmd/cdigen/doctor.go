@@ -385,11 +385,15 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, system runtime
 // look finds out what the spec should be.
 func (s *subject) look(cmd *cobra.Command) error {
 	warnOfSettings(cmd.Root(), &s.Config, s.logged)
+	p := s.patient
 	now, err := present(cmd, &s.Config, true)
+	for problem := (*config.Problem)(nil); errors.As(err, &problem) && problem.Source.Kind == config.FromSettings; {
+		p.Invalid, s.Config = append(p.Invalid, problem), s.Without(problem.Option)
+		now, err = present(cmd, &s.Config, true)
+	}
 	if err != nil {
 		return err
 	}
-	p := s.patient
 	p.Now, p.Inventory, p.Host, p.Truth = now.spec, now.inv, now.target.Host, now.truth(&s.Config)
 	p.Older = func(version string) (lost int, err error) {
 		options := now.options

@@ -12,6 +12,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -142,6 +143,24 @@ func (p *Problem) Unwrap() error { return p.Err }
 func (c *Config) Problem(option string, err error) error {
 	o := find(c.Command, option)
 	return &Problem{option, o.text(c), c.Sources[option], err}
+}
+
+// Without returns c with the default of an option in place of a setting that turned out
+// to be of no use.
+func (c *Config) Without(option string) Config {
+	next := *c
+	next.Sources, next.Settings.Variables = maps.Clone(c.Sources), maps.Clone(c.Settings.Variables)
+	delete(next.Settings.Variables, Variable(option))
+	o := find(c.Command, option)
+	text, ok := Profiles[c.Profile].Options[option]
+	next.Sources[option] = Source{Kind: FromProfile}
+	if !ok {
+		text, next.Sources[option] = o.Default(), Source{}
+	}
+	if err := o.set(&next, text); err != nil {
+		panic(err) // no default is invalid
+	}
+	return next
 }
 
 // Variable returns the name of the environment variable that stands for an option.

@@ -178,12 +178,11 @@ func (o *Option) checkValues(c *Config) error {
 			return fmt.Errorf("use %s", Alternatives(o.Values))
 		}
 	case *[]string:
-		for _, v := range *p {
-			if !slices.Contains(o.Values, v) {
-				return fmt.Errorf("unknown word %q: use one or more of %s", v, strings.Join(o.Values, ", "))
-			}
-		}
-		if len(*p) == 0 && o.Default() != "" {
+		unknown := slices.DeleteFunc(slices.Clone(*p), func(v string) bool { return slices.Contains(o.Values, v) })
+		switch {
+		case len(*p) > 1 && len(unknown) > 0:
+			return fmt.Errorf("unknown %q: use one or more of %s", unknown[0], strings.Join(o.Values, ", "))
+		case len(unknown) > 0, len(*p) == 0 && o.Default() != "":
 			return fmt.Errorf("use one or more of %s", strings.Join(o.Values, ", "))
 		}
 	}

@@ -85,8 +85,8 @@ func ParseSettings(path, text string) Settings {
 	p := settingsParser{text: text, line: 1}
 	for p.next() {
 		name, exported := p.name, false
-		if rest, ok := strings.CutPrefix(name, "export "); ok {
-			name, exported = strings.TrimSpace(rest), true
+		if rest, ok := strings.CutPrefix(name, "export"); ok && strings.TrimLeft(rest, blanks) != rest {
+			name, exported = strings.TrimLeft(rest, blanks), true
 		}
 		switch {
 		case !p.assigned:
