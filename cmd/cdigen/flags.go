@@ -71,22 +71,23 @@ type optionFlag struct {
 
 // String returns the text, or the default as the help shows it.
 func (f *optionFlag) String() string {
-	text := strings.Join(f.texts, ",")
-	if f.texts == nil {
-		text = f.Default()
-		if f.Type() == "stringSlice" && text != "" {
-			text = "[" + text + "]"
-		}
+	if f.texts != nil {
+		return strings.Join(f.texts, ",")
 	}
-	return text
+	if text := f.Default(); f.Type() != "stringSlice" || text == "" {
+		return text
+	}
+	return "[" + f.Default() + "]"
 }
 
 // Set keeps a value. A list may be given in parts.
 func (f *optionFlag) Set(text string) error {
-	if f.Type() != "stringSlice" || len(f.texts) == 1 && f.texts[0] == "" {
-		f.texts = nil
+	switch {
+	case f.Type() != "stringSlice" || len(f.texts) == 1 && f.texts[0] == "":
+		f.texts = []string{text}
+	case text != "" || f.texts == nil:
+		f.texts = append(f.texts, text)
 	}
-	f.texts = append(f.texts, text)
 	return nil
 }
 
