@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cdigen/cdigen/internal/regular"
 )
@@ -77,155 +78,89 @@ func (l *Layers) ReadSettings(command string) (Settings, error) {
 	return ParseSettings(file, string(data)), nil
 }
 
+// The parts of a settings file: what stands between lines; a variable with its value,
+// which is in quotes at its beginning or has backslashes; and the rest of another line. A
+// backslash does not continue a comment (since systemd 254).
+var (
+	between      = pattern(`^(?:\s+|[#;][^\n]*)+`)
+	assignment   = pattern(`^([^=\n]*)=[ \t\r]*((?:(?:"(?:\\[\s\S]|[^"\\])*"|'[^']*')[ \t\r]*)*)((?:\\[\s\S]|[^\\\n])*)`)
+	otherLine    = pattern(`^[^\n]*`)
+	quoted       = pattern(`"(?:\\[\s\S]|[^"\\])*"|'[^']*'`)
+	escaped      = pattern(`\\([\s\S])`)
+	escapedIn    = pattern("\\\\([\"\\\\`$\n])")
+	exported     = pattern(`^export[ \t]+`)
+	variableName = pattern(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+// pattern compiles a regular expression when it is needed: most commands read no settings.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
 // ParseSettings reads variables as systemd does (EnvironmentFile= in systemd.exec(5),
 // parse_env_file_internal in src/basic/env-file.c). Of several values the last counts.
 // Unlike systemd it understands "export NAME=value", with a warning.
 func ParseSettings(path, text string) Settings {
 	s := Settings{Path: path, Variables: map[string]Setting{}}
-	p := settingsParser{text: text, line: 1}
-	for p.next() {
-		name, exported := p.name, false
-		if rest, ok := strings.CutPrefix(name, "export"); ok && strings.TrimLeft(rest, blanks) != rest {
-			name, exported = strings.TrimLeft(rest, blanks), true
-		}
-		switch {
-		case !p.assigned:
-			s.Warnings = append(s.Warnings, Warning{p.start, "not NAME=value: the line is ignored"})
+	line := 1
+	take := func(part string) {
+		line += strings.Count(part, "\n")
+		text = text[len(part):]
+	}
+	for take(between().FindString(text)); text != ""; take(between().FindString(text)) {
+		warn := func(message string) { s.Warnings = append(s.Warnings, Warning{line, message}) }
+		m := assignment().FindStringSubmatch(text)
+		if m == nil {
+			warn("not NAME=value: the line is ignored")
+			take(otherLine().FindString(text))
 			continue
-		case !variableName.MatchString(name):
-			s.Warnings = append(s.Warnings, Warning{p.start, fmt.Sprintf("%q is not the name of a variable: the line is ignored", name)})
-			continue
-		case exported:
-			s.Warnings = append(s.Warnings, Warning{p.start, "systemd ignores lines with export: remove the word"})
 		}
-		s.Variables[name] = Setting{p.value, p.start}
+		if strings.HasPrefix(m[3], `"`) || strings.HasPrefix(m[3], "'") {
+			warn("the quote is not closed: systemd takes the lines that follow for the value too")
+		}
+		name := strings.TrimSpace(m[1])
+		if found := exported().FindString(name); found != "" {
+			warn("systemd ignores lines with export: remove the word")
+			name = name[len(found):]
+		}
+		if variableName().MatchString(name) {
+			s.Variables[name] = Setting{unquote(m[2], m[3]), line}
+		} else {
+			warn(fmt.Sprintf("%q is not the name of a variable: the line is ignored", name))
+		}
+		take(m[0])
 	}
 	return s
 }
 
-var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// settingsParser goes through the assignments of a settings file.
-type settingsParser struct {
-	text string
-	line int // of text's first character
-
-	start       int
-	name, value string
-	assigned    bool // there was an equals sign
-}
-
-const blanks = " \t\r"
-
-// next reads the next assignment, or a line that is none.
-func (p *settingsParser) next() bool {
-	p.skip()
-	if p.text == "" {
-		return false
-	}
-	p.start = p.line
-	at := strings.IndexAny(p.text, "=\n")
-	if p.assigned = at >= 0 && p.text[at] == '='; !p.assigned {
-		p.name = p.take(p.endOfLine())
-		return true
-	}
-	p.name = strings.Trim(p.take(at), blanks)
-	p.take(1)
-	p.value = p.readValue()
-	return true
-}
-
-// skip passes over blank lines and comments. A backslash at the end of a comment does
-// not continue it (since systemd 254).
-func (p *settingsParser) skip() {
-	for p.text != "" {
-		switch {
-		case strings.ContainsRune(blanks+"\n", rune(p.text[0])):
-			p.take(1)
-		case p.text[0] == '#' || p.text[0] == ';':
-			p.take(p.endOfLine())
-		default:
-			return
+// unquote returns a value of which a part is in quotes.
+func unquote(inQuotes, rest string) string {
+	value := ""
+	for _, part := range quoted().FindAllString(inQuotes, -1) {
+		text := part[1 : len(part)-1]
+		if part[0] == '"' {
+			text = unescape(escapedIn(), text)
 		}
+		value += text
 	}
+	return value + unescape(escaped(), strings.TrimRight(rest, " \t\r"))
 }
 
-func (p *settingsParser) endOfLine() int {
-	if at := strings.IndexByte(p.text, '\n'); at >= 0 {
-		return at
-	}
-	return len(p.text)
-}
-
-// take removes the first n bytes of the text and returns them.
-func (p *settingsParser) take(n int) string {
-	n = min(n, len(p.text))
-	taken := p.text[:n]
-	p.line += strings.Count(taken, "\n")
-	p.text = p.text[n:]
-	return taken
-}
-
-// readValue reads up to the end of the line, with quotes and backslashes. Blanks around
-// the value and after quotes are left out.
-func (p *settingsParser) readValue() string {
-	var value strings.Builder
-	kept := 0 // the length without blanks at the end
-	bare := false
-	for p.text != "" && p.text[0] != '\n' {
-		c := p.take(1)
-		switch {
-		case c == `\`:
-			if next := p.take(1); next != "\n" {
-				value.WriteString(next)
-			}
-			kept, bare = value.Len(), true
-		case !bare && (c == `"` || c == "'"):
-			p.quoted(&value, c)
-			kept = value.Len()
-		case strings.Contains(blanks, c):
-			if bare {
-				value.WriteString(c)
-			}
-		default:
-			value.WriteString(c)
-			kept, bare = value.Len(), true
-		}
-	}
-	return value.String()[:kept]
-}
-
-// quoted reads up to the quote, and past it.
-func (p *settingsParser) quoted(value *strings.Builder, quote string) {
-	for p.text != "" {
-		c := p.take(1)
-		switch {
-		case c == quote:
-			return
-		case c == `\` && quote == `"`:
-			next := p.take(1)
-			if !strings.Contains("\"\\`$\n", next) {
-				value.WriteString(c)
-			}
-			if next != "\n" {
-				value.WriteString(next)
-			}
-		default:
-			value.WriteString(c)
-		}
-	}
+// unescape leaves out backslashes, and a line's end that follows one.
+func unescape(escapes *regexp.Regexp, text string) string {
+	return escapes.ReplaceAllStringFunc(text, func(pair string) string { return strings.TrimPrefix(pair[1:], "\n") })
 }
 
 // otherVariables begin as ours do: those of the Makefile and the tests, and those that
 // Kubernetes makes of a Service called cdigen.
-var otherVariables = regexp.MustCompile(`^CDIGEN_(CACHE$|HOOK_RACER$|HOOK_TEST$|E2E_|TEST_|(.*_)?SERVICE_(HOST$|PORT)|(.*_)?PORT($|_\d))`)
+var otherVariables = pattern(`^CDIGEN_(CACHE$|HOOK_RACER$|HOOK_TEST$|E2E_|TEST_|(.*_)?SERVICE_(HOST$|PORT)|(.*_)?PORT($|_\d))`)
 
 // Unknown returns the names among variables, sorted, that are meant for cdigen and which
 // no option has; nor one of the flags that are not options.
 func Unknown[V any](variables map[string]V, isFlag func(variable string) bool) []string {
 	var unknown []string
 	for _, name := range slices.Sorted(maps.Keys(variables)) {
-		if strings.HasPrefix(name, Variable("")) && !otherVariables.MatchString(name) && !known(name) && !isFlag(name) {
+		if strings.HasPrefix(name, Variable("")) && !otherVariables().MatchString(name) && !known(name) && !isFlag(name) {
 			unknown = append(unknown, name)
 		}
 	}

@@ -38,7 +38,9 @@ func TestSettingsAreReadAsSystemdReadsThem(t *testing.T) {
 			{2, `"1A" is not the name of a variable: the line is ignored`},
 			{3, `"set A" is not the name of a variable: the line is ignored`},
 		}},
-		{"an open quote", "A=\"a\nB=1", map[string]Setting{"A": {"a\nB=1", 1}}, nil},
+		{"an open quote", "A=\"a\nB=1", map[string]Setting{"A": {`"a`, 1}, "B": {"1", 2}}, []Warning{
+			{1, "the quote is not closed: systemd takes the lines that follow for the value too"},
+		}},
 		{"nothing", "", map[string]Setting{}, nil},
 	} {
 		got := ParseSettings("x.env", c.text)
