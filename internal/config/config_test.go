@@ -285,7 +285,7 @@ func TestArgsOfAnotherCommand(t *testing.T) {
 func TestWithoutASettingThereIsTheNextValue(t *testing.T) {
 	l := Layers{Settings: ParseSettings("x.env", "CDIGEN_EDITS=/none\nCDIGEN_OUTPUT=/x.yaml\nCDIGEN_PROFILE=k8s-device-plugin\n")}
 	c, _ := Load("doctor", l)
-	if _, err := c.Spec("amd64"); err == nil || err.Error() != `CDIGEN_EDITS="/none" in x.env, line 1: no such file or directory` {
+	if _, err := c.Spec("amd64"); err == nil || err.Error() != `CDIGEN_EDITS="/none" in x.env, line 1: open /none: no such file or directory` {
 		t.Errorf("got %v", err)
 	}
 	next := c.Without("edits")
@@ -343,12 +343,12 @@ func TestErrorsOfAHostNameTheOption(t *testing.T) {
 		option, value, err string
 		late               bool
 	}{
-		{"driver-root", dir + "/none", `--driver-root "` + dir + `/none": no such file or directory`, false},
+		{"driver-root", dir + "/none", `--driver-root "` + dir + `/none": stat ` + dir + `/none: no such file or directory`, false},
 		{"driver-root", dir + "/none", "", true},
-		{"proc-root", dir + "/none", `--proc-root "` + dir + `/none": no such file or directory`, true},
+		{"proc-root", dir + "/none", `--proc-root "` + dir + `/none": stat ` + dir + `/none: no such file or directory`, true},
 		{"proc-root", "/etc/passwd", `--proc-root "/etc/passwd": not a directory`, false},
 		{"dev-root", "/dev", `--dev-root "/dev": there is no dev in it: name the directory above, /`, false},
-		{"dev-nodes", dir + "/none", `--dev-nodes "` + dir + `/none": no such file or directory`, false},
+		{"dev-nodes", dir + "/none", `--dev-nodes "` + dir + `/none": open ` + dir + `/none: no such file or directory`, false},
 	} {
 		got, _ := Load("watch", Layers{Flags: map[string]string{c.option: c.value}})
 		before := got

@@ -79,7 +79,7 @@ func (c *Config) ownEdits() (*spec.OwnEdits, error) {
 	}
 	data, err := os.ReadFile(c.Edits)
 	if err != nil {
-		return nil, c.Problem("edits", reason(err))
+		return nil, c.Problem("edits", err)
 	}
 	own, err := spec.ParseOwnEdits(data)
 	if err != nil {
@@ -117,7 +117,7 @@ func (c *Config) Roots(late bool) (Roots, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && dir.late:
 		case err != nil:
-			return r, c.Problem(dir.option, reason(err))
+			return r, c.Problem(dir.option, err)
 		case !info.IsDir():
 			return r, c.Problem(dir.option, errors.New("not a directory"))
 		}
@@ -160,7 +160,7 @@ func (c *Config) Target(late bool) (*Target, error) {
 			t.Host.Dev, err = t.Host.Dev.WithNodes(table)
 		}
 		if err != nil {
-			return nil, c.Problem("dev-nodes", reason(err))
+			return nil, c.Problem("dev-nodes", err)
 		}
 	}
 	if !c.NoNVML {
@@ -183,7 +183,7 @@ func (c *Config) captured() (*Target, error) {
 	}
 	data, err := os.ReadFile(c.Captured)
 	if err != nil {
-		return nil, c.Problem(capturedOption, reason(err))
+		return nil, c.Problem(capturedOption, err)
 	}
 	captured, err := capture.Parse(data)
 	if err != nil {
@@ -194,12 +194,4 @@ func (c *Config) captured() (*Target, error) {
 		t.Discover.Probe = nil
 	}
 	return t, nil
-}
-
-// reason returns an error without the path, which the value has.
-func reason(err error) error {
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		return path.Err
-	}
-	return err
 }
