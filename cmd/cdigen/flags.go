@@ -91,14 +91,20 @@ func (f *optionFlag) Set(text string) error {
 	return nil
 }
 
+// environment returns the environment variables.
+func environment() map[string]string {
+	variables := map[string]string{}
+	for _, variable := range os.Environ() {
+		name, value, _ := strings.Cut(variable, "=")
+		variables[name] = value
+	}
+	return variables
+}
+
 // complete sets the flags of a command that were not given from the environment, and
 // loads its options.
 func complete(cmd *cobra.Command) error {
-	environment := map[string]string{}
-	for _, variable := range os.Environ() {
-		name, value, _ := strings.Cut(variable, "=")
-		environment[name] = value
-	}
+	environment := environment()
 	given := map[string]string{}
 	var errs []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -188,12 +194,7 @@ const unknownVariable = "no flag has this variable: it is ignored"
 
 // warnOfEnvironment logs the variables that are meant for cdigen but that no flag has.
 func warnOfEnvironment(root *cobra.Command) {
-	variables := map[string]bool{}
-	for _, variable := range os.Environ() {
-		name, _, _ := strings.Cut(variable, "=")
-		variables[name] = true
-	}
-	for _, name := range config.Unknown(variables, hasFlag(root)) {
+	for _, name := range config.Unknown(environment(), hasFlag(root)) {
 		slog.Warn(unknownVariable, "variable", name)
 	}
 }

@@ -57,8 +57,8 @@ CDI (podman, containerd, CRI-O, Docker) inject from it by themselves:
 
 Nothing of cdigen runs when a container starts, unless --hooks asks for it.
 
-Every flag can be given as a variable of the environment too: --driver-root is
-CDIGEN_DRIVER_ROOT. A flag goes before its variable, and a variable before the
+Every flag can be given as an environment variable too: --driver-root is
+CDIGEN_DRIVER_ROOT. Flags take precedence over variables, and these over the
 settings of the service in /etc/cdigen/cdigen.env, which generate, watch, status,
 check, diff and doctor read.`,
 		Version:       version,
