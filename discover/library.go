@@ -21,6 +21,8 @@ type libraries struct {
 	searchPath []string
 	// located is told where NVML is before the libraries themselves are looked for.
 	located func(ctx context.Context, nvml string)
+	// refused is told instead that NVML is there but is not trusted.
+	refused func()
 }
 
 func (libraries) Name() string { return "library" }
@@ -81,7 +83,7 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	if version == "" {
 		return nil // the driver module has told why
 	}
-	set := &librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}}
+	set := newLibrarySet(version)
 	dirs := m.dirs(host, inv)
 	m.locateNVML(ctx, host, dirs, version)
 	m.scan(ctx, host, dirs, set, inv)
@@ -100,7 +102,10 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	}
 	if set.find("libcuda.so."+version) == nil {
 		advice := "install the user-space driver of that version or name its directory with --library-search-path"
-		if len(set.others) > 0 {
+		switch {
+		case set.refused["libcuda.so."+version]:
+			advice = "the one that is there is not trusted"
+		case len(set.others) > 0:
 			advice = "the installed libraries are of another version: load the matching kernel module, or reboot"
 		}
 		inv.find(m.Name(), MissingRequired, "libcuda.so."+version, "not found below %s, and CUDA programs need it: %s", host.Driver.Path, advice)
@@ -110,7 +115,7 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	}
 	m.read(host, host.Arch, set, inv)
 	if host.Arch == "amd64" {
-		set := &librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}}
+		set := newLibrarySet(version)
 		m.scan(ctx, host, m.dirs32(host), set, inv)
 		m.read(host, "386", set, inv)
 	}
@@ -121,14 +126,23 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 }
 
 // locateNVML looks for NVML alone, so that it can be asked while the rest is
-// looked for. It is the file that scan takes too, the first there is.
+// looked for. It is the file that scan takes too, the first that is trusted: the probe
+// runs its code with the rights of this process.
 func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, version string) {
+	if m.located == nil {
+		return
+	}
 	for _, dir := range dirs {
-		real, err := host.Driver.Resolve(path.Join(dir, "libnvidia-ml.so."+version))
-		if err == nil && m.located != nil && strings.HasSuffix(real, ".so."+version) {
+		name := path.Join(dir, "libnvidia-ml.so."+version)
+		real, err := host.Driver.Resolve(name)
+		if err != nil || !strings.HasSuffix(real, ".so."+version) {
+			continue
+		}
+		if host.Driver.trusted(name) {
 			m.located(ctx, host.Driver.HostPath(real))
 			return
 		}
+		m.refused()
 	}
 }
 
@@ -179,7 +193,7 @@ func (m libraries) dirs32(host Host) []string {
 		"usr/lib",                                // Fedora, SUSE
 		"run/opengl-driver-32/lib",               // NixOS
 	} {
-		if real, err := host.Driver.Resolve(dir); err == nil && !slices.Contains(list, real) {
+		if real, err := host.Driver.Resolve(dir); err == nil && !slices.Contains(list, real) && host.Driver.trusted(dir) {
 			list = append(list, real)
 		}
 	}
@@ -192,7 +206,7 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 	var list []string
 	add := func(dir string) {
 		real, err := host.Driver.Resolve(dir)
-		if err == nil && !slices.Contains(list, real) {
+		if err == nil && !slices.Contains(list, real) && host.Driver.trusted(dir) {
 			list = append(list, real)
 		}
 	}
@@ -200,6 +214,9 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 		info, err := host.Driver.Stat(dir)
 		if err == nil && !info.IsDir() {
 			err = errors.New("not a directory")
+		}
+		if err == nil {
+			err = host.Driver.check(dir)
 		}
 		if err != nil {
 			inv.find(m.Name(), MissingRequired, host.Driver.HostPath(dir), "library search path: %v", err)
@@ -218,7 +235,7 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 		entries = append(entries, path.Join(dir, "libcuda.so.1"))
 	}
 	for _, name := range entries {
-		if real, err := host.Driver.Resolve(name); err == nil {
+		if real, err := host.Driver.Resolve(name); err == nil && host.Driver.trusted(name) {
 			add(path.Dir(real))
 		}
 	}
@@ -230,7 +247,11 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 
 // cached lists, from ld.so.cache, where the loader finds libraries of the driver.
 func (m libraries) cached(host Host) ([]string, error) {
-	data, err := host.Driver.ReadFile("etc/ld.so.cache")
+	const cache = "etc/ld.so.cache"
+	if _, err := host.Driver.Stat(cache); err == nil && !host.Driver.trusted(cache) {
+		return nil, nil
+	}
+	data, err := host.Driver.ReadFile(cache)
 	if err != nil {
 		return nil, err
 	}
@@ -262,6 +283,11 @@ type librarySet struct {
 	seen    map[string]bool
 	order   []string // directories with files of other versions
 	others  map[string]*otherVersion
+	refused map[string]bool // names of files that are not trusted
+}
+
+func newLibrarySet(version string) *librarySet {
+	return &librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}, refused: map[string]bool{}}
 }
 
 type libraryFile struct {
@@ -315,6 +341,10 @@ func (s *librarySet) scan(root Tree, dir string) error {
 		if versioned && !strings.HasSuffix(base, suffix) || s.seen[real] || s.seen[base+"\x00"] {
 			continue
 		}
+		if !root.trusted(path.Join(dir, name)) {
+			s.refused[base] = true
+			continue
+		}
 		s.seen[real], s.seen[base+"\x00"] = true, true
 		s.files = append(s.files, libraryFile{name: base, path: "/" + real, versioned: versioned})
 	}
@@ -333,7 +363,7 @@ func (s *librarySet) otherVersion(root Tree, dir, name string) string {
 	if version == "" {
 		return ""
 	}
-	if info, err := root.Lstat(path.Join(dir, name)); err != nil || !info.Mode().IsRegular() {
+	if info, err := root.Lstat(path.Join(dir, name)); err != nil || !info.Mode().IsRegular() || root.check(path.Join(dir, name)) != nil {
 		return ""
 	}
 	return version

@@ -11,6 +11,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/regular"
 )
 
 // Neighbours looks for other files that define devices of a spec that is to be
@@ -74,18 +75,12 @@ func resolve(dir string) string {
 // SameDirectory says whether two names are of one directory.
 func SameDirectory(a, b string) bool { return filepath.Clean(resolve(a)) == filepath.Clean(resolve(b)) }
 
-// maxNeighbour bounds what is read of a file that may be anything.
-const maxNeighbour = 16 << 20
-
 // sharedDevices are the qualified names that a file defines and a spec too.
 func sharedDevices(file string, e os.DirEntry, s *specs.Spec) (shared []string) {
 	if ext := filepath.Ext(file); ext != ".yaml" && ext != ".json" || !e.Type().IsRegular() {
 		return nil
 	}
-	if info, err := e.Info(); err != nil || info.Size() > maxNeighbour {
-		return nil
-	}
-	data, err := os.ReadFile(file)
+	data, err := regular.ReadFile(file, MaxSize)
 	if err != nil {
 		return nil
 	}

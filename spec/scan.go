@@ -13,6 +13,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/regular"
 )
 
 // Availability says whether engines can use a device of a file.
@@ -70,7 +71,7 @@ func Scan(dirs []string) (devices []Defined, broken []Broken) {
 			if ext := filepath.Ext(path); e.IsDir() || ext != ".json" && ext != ".yaml" {
 				continue
 			}
-			s, err := read(path, priority)
+			s, err := Read(path)
 			if err != nil {
 				broken = append(broken, Broken{path, strings.TrimSpace(err.Error())})
 				continue
@@ -95,12 +96,29 @@ func Scan(dirs []string) (devices []Defined, broken []Broken) {
 	return devices, broken
 }
 
-// Read reads a spec file as engines do, with the CDI library. What is no regular file,
+// Read reads a spec file as engines do, with the CDI library. What is not a regular file,
 // or is very large, is an error: a FIFO would hold up who reads it.
 func Read(path string) (*specs.Spec, error) {
-	s, err := read(path, 0)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && info.Size() > MaxSize {
+		err = fmt.Errorf("%s: more than %d MiB", path, MaxSize>>20)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// The library takes a path. This one stays that of the file which was looked at.
+	name := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if _, err := os.Stat(name); err != nil {
+		name = path // there is no procfs
+	}
+	s, err := cdi.ReadSpec(name, 0)
+	if err != nil {
+		return nil, errors.New(strings.ReplaceAll(err.Error(), name, path))
 	}
 	return s.Spec, nil
 }
@@ -114,12 +132,8 @@ func Parts(s *specs.Spec) []specs.ContainerEdits {
 	return all
 }
 
-func read(path string, priority int) (*cdi.Spec, error) {
-	if info, err := os.Stat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > maxNeighbour) {
-		return nil, fmt.Errorf("not a regular file of at most %d bytes", maxNeighbour)
-	}
-	return cdi.ReadSpec(path, priority)
-}
+// MaxSize bounds what is read of a spec file, which may be anything, in bytes.
+const MaxSize = 16 << 20
 
 // compareNames puts "gpu=2" before "gpu=10" and both before UUIDs.
 func compareNames(a, b string) int {

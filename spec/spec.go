@@ -93,7 +93,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	if o.Own != nil {
 		s.ContainerEdits = edits.Merge(s.ContainerEdits, o.Own.ContainerEdits)
 	}
-	var findings []discover.Finding
+	findings := o.Own.findings()
 	var all, own []specs.ContainerEdits
 	for _, d := range devices {
 		for _, e := range o.Own.of(d.aliases) {

@@ -15,6 +15,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -257,7 +258,7 @@ func (g *Generator) OwnChange(path string) bool {
 	if err != nil || info.Mode() != 0o644 {
 		return false
 	}
-	data, err := os.ReadFile(path)
+	data, err := regular.ReadFile(path, spec.MaxSize)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return err == nil && sha256.Sum256(data) == g.sum

@@ -56,7 +56,7 @@ the host would be left; 2 unusable flags.`,
 }
 
 func (f *captureFlags) run(cmd *cobra.Command) error {
-	target, err := f.Target(false)
+	target, err := f.Target()
 	if err != nil {
 		return usageError(err)
 	}

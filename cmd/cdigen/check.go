@@ -45,7 +45,7 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale, 6 broken.`,
 			if len(args) == 0 {
 				args, other = []string{f.Output}, config.OtherProfile(f.Output, doctor.Published)
 			}
-			p, err := present(cmd, &f.Config, false)
+			p, err := present(cmd, &f.Config)
 			if err != nil {
 				return err
 			}

@@ -40,10 +40,10 @@ type presence struct {
 	why  error
 }
 
-// present looks at the host; late as in [config.Config.Roots].
-func present(cmd *cobra.Command, c *config.Config, late bool) (p *presence, err error) {
+// present looks at the host.
+func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
 	p = &presence{}
-	if p.target, err = c.Target(late); err != nil {
+	if p.target, err = c.Target(); err != nil {
 		return nil, usageError(err)
 	}
 	if p.options, err = c.Spec(p.target.Arch); err != nil {
@@ -130,7 +130,7 @@ func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *sp
 		}
 		return older, newer, err
 	}
-	p, err := present(cmd, &f.Config, false)
+	p, err := present(cmd, &f.Config)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -386,10 +386,10 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, system runtime
 func (s *subject) look(cmd *cobra.Command) error {
 	warnOfSettings(cmd.Root(), &s.Config, s.logged)
 	p := s.patient
-	now, err := present(cmd, &s.Config, true)
+	now, err := present(cmd, &s.Config)
 	for problem := (*config.Problem)(nil); errors.As(err, &problem) && problem.Source.Kind == config.FromSettings; {
 		p.Invalid, s.Config = append(p.Invalid, problem), s.Without(problem.Option)
-		now, err = present(cmd, &s.Config, true)
+		now, err = present(cmd, &s.Config)
 	}
 	if err != nil {
 		return err

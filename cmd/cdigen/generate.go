@@ -54,7 +54,7 @@ func runGenerate(cmd *cobra.Command, c *config.Config) error {
 	if c.Captured != "" && c.Sources["output"].Kind < config.FromEnvironment {
 		return usageError(errors.New("--captured: name the --output, such as -: the spec of another host is of no use on this one"))
 	}
-	target, err := c.Target(false)
+	target, err := c.Target()
 	if err != nil {
 		return usageError(err)
 	}

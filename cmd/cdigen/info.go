@@ -35,7 +35,7 @@ func (f *infoFlags) look(cmd *cobra.Command, formats []string, write func(w io.W
 	if err := checkOutputFormat(f.format, formats...); err != nil {
 		return err
 	}
-	target, err := f.Target(false)
+	target, err := f.Target()
 	if err != nil {
 		return usageError(err)
 	}

@@ -112,7 +112,7 @@ func (f *systemFlags) reopen() (discover.Host, error) {
 	if f.DevNodes != "" && !f.dryRun {
 		return discover.Host{}, usageError(errors.New("--dev-nodes: nodes of a table cannot be changed: add --dry-run"))
 	}
-	target, err := f.Target(false)
+	target, err := f.Target()
 	if err != nil {
 		return discover.Host{}, usageError(err)
 	}

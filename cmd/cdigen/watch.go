@@ -66,7 +66,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 	if f.Output == "-" {
 		return nil, usageError(errors.New("--output -: watch publishes a file; use generate"))
 	}
-	first, err := f.Target(true)
+	first, err := f.Target()
 	if err != nil {
 		return nil, usageError(err)
 	}
@@ -92,7 +92,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 	}
 	return &watch.Generator{
 		Host: func() (discover.Host, error) {
-			t, err := c.Target(true)
+			t, err := c.Target()
 			if err != nil {
 				return discover.Host{}, err
 			}

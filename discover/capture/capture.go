@@ -33,9 +33,9 @@ type Capture struct {
 	Cdigen string `yaml:"cdigen"`
 	// Arch of the driver by its Go name.
 	Arch string `yaml:"arch"`
-	// LibrarySearchPath and MPSPipeDirectory are those of [discover.Options].
+	// LibrarySearchPath and MPSDirectory are those of [discover.Options].
 	LibrarySearchPath []string `yaml:"librarySearchPath,omitempty"`
-	MPSPipeDirectory  string   `yaml:"mpsPipeDirectory,omitempty"`
+	MPSDirectory      string   `yaml:"mpsPipeDirectory,omitempty"`
 	// NVML is what it answered; nil: it was not to be asked.
 	NVML *NVML `yaml:"nvml,omitempty"`
 	// Unreadable are files that were there but could not be read, with the reason.
@@ -208,7 +208,7 @@ func (c *Capture) Host() discover.Host {
 
 // Options are those of the discovery that was recorded. NVML answers as it did then.
 func (c *Capture) Options() discover.Options {
-	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSPipeDirectory: c.MPSPipeDirectory}
+	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory}
 	if c.NVML != nil {
 		o.Probe = func(string) discover.ProbeFunc { return c.NVML.answer }
 	}

@@ -153,8 +153,7 @@ func TestCaptureOfAHostWithItsOwnersNames(t *testing.T) {
 	}
 	write(0o644, "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  "+d.Driver.Version+"  Release Build  (root@gpu-node-17)  Thu\n", "proc/driver/nvidia/version")
 	write(0o644, "nvidia-cuda-mps\n", "proc/77/comm")
-	write(0o644, "HOME=/home/jane\x00CUDA_MPS_PIPE_DIRECTORY=/home/jane/mps\x00TOKEN=secret", "proc/77/environ")
-	write(0o644, "sshd\n", "proc/78/comm")
+	write(0o644, "HOME=/home/jane\x00TOKEN=secret", "proc/77/environ")
 	write(0o644, "6.1.0\n", "proc/sys/kernel/osrelease")
 	write(0o644, "", "home/jane/mps/control")
 	write(0o644, "", "lib/firmware/nvidia", d.Driver.Version, "gsp_ga10x.bin")
@@ -176,7 +175,7 @@ func TestCaptureOfAHostWithItsOwnersNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := redact.New([]byte("key"), secrets)
-	text, inv := record(t, hosttest.Reopen(t, d, dir), discover.Options{Probe: hosttest.Probe(d), LibrarySearchPath: []string{"/home/jane"}}, r)
+	text, inv := record(t, hosttest.Reopen(t, d, dir), discover.Options{Probe: hosttest.Probe(d), LibrarySearchPath: []string{"/home/jane"}, MPSDirectory: "/home/jane/mps"}, r)
 	was := found(t, inv, d.Arch)
 	if diff := cmp.Diff(r.Text(was), again(t, text)); diff != "" {
 		t.Errorf("the capture is another host (-host +capture):\n%s", diff)

@@ -24,7 +24,7 @@ import (
 // replaced by redactor; should something of it be left all the same, that is an
 // error. The inventory is that of the discovery, with nothing replaced.
 func Record(ctx context.Context, host discover.Host, o discover.Options, redactor *redact.Redactor, version string) (*Capture, *discover.Inventory, error) {
-	c := &Capture{Format: format, Cdigen: version, Arch: host.Arch, LibrarySearchPath: slices.Clone(o.LibrarySearchPath), MPSPipeDirectory: o.MPSPipeDirectory}
+	c := &Capture{Format: format, Cdigen: version, Arch: host.Arch, LibrarySearchPath: slices.Clone(o.LibrarySearchPath), MPSDirectory: o.MPSDirectory}
 	driver, dev, proc, sys := watch(&host.Driver), watch(&host.Dev), watch(&host.Proc), watch(&host.Sys)
 	if ask := o.Probe; ask != nil {
 		c.NVML = &NVML{}
@@ -46,7 +46,6 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 	sys.modules()
 	sys.devices(gpus)
 	sys.passOver(othersDevices)
-	proc.passOver(othersProcesses)
 	c.Driver, c.Dev, c.Proc, c.Sys = driver.tree(c, driverFile), dev.tree(c, driverFile), proc.tree(c, procFile), sys.tree(c, textFile)
 	if err := c.redact(redactor); err != nil {
 		return nil, inv, err
@@ -237,17 +236,6 @@ func othersDevices(w *watched, name string) bool {
 
 func isNVIDIA(vendor []byte) bool { return string(bytes.TrimSpace(vendor)) == "0x10de" }
 
-// othersProcesses are all but those of CUDA's multi-process service, whose directory
-// a discovery looks for in their environments.
-func othersProcesses(w *watched, name string) bool {
-	pid, _, _ := strings.Cut(name, "/")
-	if _, err := strconv.Atoi(pid); err != nil {
-		return false
-	}
-	comm, err := fs.ReadFile(w.FS, pid+"/comm")
-	return err != nil || string(comm) != "nvidia-cuda-mps\n"
-}
-
 // tree records what was seen. regular makes an entry of a regular file.
 func (w *watched) tree(c *Capture, regular func(w *watched, name string) (File, error)) Tree {
 	t := Tree{Path: w.path, Files: map[string]File{}}
@@ -359,13 +347,6 @@ func procFile(w *watched, name string) (File, error) {
 	switch {
 	case err != nil:
 		return f, err
-	case path.Base(name) == "environ":
-		for variable := range strings.SplitSeq(strings.Join(f.Lines, "\n"), "\x00") {
-			if strings.HasPrefix(variable, "CUDA_MPS_PIPE_DIRECTORY=") {
-				return text(variable), nil
-			}
-		}
-		return File{}, nil
 	case name == "driver/nvidia-caps/mig-minors":
 		// 135 lines for each of 32 GPUs, of which few hosts have many.
 		present := append(w.names("driver/nvidia/capabilities", "gpu"), "gpu0")
@@ -430,7 +411,7 @@ func cacheFile(file fs.File) (File, error) {
 // redact replaces identifiers everywhere, in paths too.
 func (c *Capture) redact(r *redact.Redactor) error {
 	lists := [][]string{c.LibrarySearchPath, c.Unreadable}
-	texts := []*string{&c.MPSPipeDirectory}
+	texts := []*string{&c.MPSDirectory}
 	if c.NVML != nil {
 		texts = append(texts, &c.NVML.Error)
 		c.NVML.Report, _ = redacted(r, c.NVML.Report).(map[string]any)

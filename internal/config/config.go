@@ -40,7 +40,7 @@ type Config struct {
 	NVMLProbe                              string
 	NVMLTimeout                            time.Duration
 	NoNVML                                 bool
-	MPSPipeDirectory                       string
+	MPSDirectory                           string
 	Captured                               string
 
 	// The spec.
@@ -215,9 +215,6 @@ func (l *Layers) candidates(o *Option, profile string) (list []candidate) {
 func Load(command string, l Layers) (Config, []*Problem) {
 	c := Default()
 	c.Command, c.Settings, c.Sources = command, l.Settings, map[string]Source{}
-	if c.MPSPipeDirectory = l.Environment[mpsVariable]; c.MPSPipeDirectory == "" {
-		c.MPSPipeDirectory = l.Settings.Variables[mpsVariable].Value
-	}
 	var problems []*Problem
 	// The profile is the first option of the table.
 	for _, o := range Options(command) {
@@ -236,9 +233,6 @@ func Load(command string, l Layers) (Config, []*Problem) {
 	}
 	return c, problems
 }
-
-// mpsVariable is CUDA's own, and no option's.
-const mpsVariable = "CUDA_MPS_PIPE_DIRECTORY"
 
 // Args returns the flags with which another command gets the values of c, by the same
 // settings where it reads them. It gets nothing from the environment.

@@ -143,8 +143,8 @@ func TestSettingsAndCapturesAreNamedByNoSettings(t *testing.T) {
 }
 
 func TestTheFieldsOfAConfigAreOptions(t *testing.T) {
-	// What is no option's: where values come from, and a variable of CUDA's.
-	others := []string{"Command", "Settings", "Sources", "MPSPipeDirectory"}
+	// What is not an option's: where values come from.
+	others := []string{"Command", "Settings", "Sources"}
 	c := Default()
 	fields := map[any]bool{}
 	for i := range table {
@@ -200,6 +200,8 @@ func value(o *Option, r *rand.Rand) string {
 	switch o.Name {
 	case "vendor", "class":
 		return []string{"a.b", "c"}[r.IntN(2)]
+	case "mps-directory":
+		return "/mps"
 	case "max-cdi-version":
 		return "0.6.0"
 	}
@@ -304,7 +306,7 @@ func TestTheSettingsThatACommandReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	large := filepath.Join(dir, "large.env")
-	if err := os.WriteFile(large, make([]byte, settingsLimit+1), 0o600); err != nil {
+	if err := os.WriteFile(large, make([]byte, MaxGiven+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -323,8 +325,8 @@ func TestTheSettingsThatACommandReads(t *testing.T) {
 		{name: "another host's", command: "generate", flags: map[string]string{"settings": file, "captured": "x"}},
 		{name: "check looks at this host", command: "check", flags: map[string]string{"settings": file}, environment: map[string]string{"CDIGEN_CAPTURED": "x"}, path: file},
 		{name: "missing", command: "check", flags: map[string]string{"settings": "/none.env"}, err: "--settings: open /none.env: no such file or directory"},
-		{name: "a directory", command: "check", flags: map[string]string{"settings": dir}, err: "--settings: open " + dir + ": is a directory"},
-		{name: "too large", command: "check", flags: map[string]string{"settings": large}, err: "--settings: read " + large + ": file too large: more than 1 MiB"},
+		{name: "a directory", command: "check", flags: map[string]string{"settings": dir}, err: "--settings: read " + dir + ": is a directory"},
+		{name: "too large", command: "check", flags: map[string]string{"settings": large}, err: "--settings: read " + large + ": file too large: more than 32 MiB"},
 	} {
 		l := Layers{Flags: c.flags, Environment: c.environment}
 		s, err := l.ReadSettings(c.command)
@@ -340,19 +342,18 @@ func TestTheSettingsThatACommandReads(t *testing.T) {
 func TestErrorsOfAHostNameTheOption(t *testing.T) {
 	dir := t.TempDir()
 	for _, c := range []struct {
-		option, value, err string
-		late               bool
+		command, option, value, err string
 	}{
-		{"driver-root", dir + "/none", `--driver-root "` + dir + `/none": stat ` + dir + `/none: no such file or directory`, false},
-		{"driver-root", dir + "/none", "", true},
-		{"proc-root", dir + "/none", `--proc-root "` + dir + `/none": stat ` + dir + `/none: no such file or directory`, true},
-		{"proc-root", "/etc/passwd", `--proc-root "/etc/passwd": not a directory`, false},
-		{"dev-root", "/dev", `--dev-root "/dev": there is no dev in it: name the directory above, /`, false},
-		{"dev-nodes", dir + "/none", `--dev-nodes "` + dir + `/none": open ` + dir + `/none: no such file or directory`, false},
+		{"generate", "driver-root", dir + "/none", `--driver-root "` + dir + `/none": stat ` + dir + `/none: no such file or directory`},
+		{"watch", "driver-root", dir + "/none", ""},
+		{"watch", "proc-root", dir + "/none", `--proc-root "` + dir + `/none": stat ` + dir + `/none: no such file or directory`},
+		{"generate", "proc-root", "/etc/passwd", `--proc-root "/etc/passwd": not a directory`},
+		{"generate", "dev-root", "/dev", `--dev-root "/dev": there is no dev in it: name the directory above, /`},
+		{"generate", "dev-nodes", dir + "/none", `--dev-nodes "` + dir + `/none": open ` + dir + `/none: no such file or directory`},
 	} {
-		got, _ := Load("watch", Layers{Flags: map[string]string{c.option: c.value}})
+		got, _ := Load(c.command, Layers{Flags: map[string]string{c.option: c.value}})
 		before := got
-		target, err := got.Target(c.late)
+		target, err := got.Target()
 		if (err == nil) != (c.err == "") || err != nil && (err.Error() != c.err || !errors.As(err, new(*Problem))) {
 			t.Errorf("%s: got %v", c.option, err)
 		}
@@ -364,7 +365,7 @@ func TestErrorsOfAHostNameTheOption(t *testing.T) {
 		}
 	}
 	system, _ := Load("system", Layers{Flags: map[string]string{"proc-root": dir}})
-	if target, err := system.Target(false); err != nil || target.Roots.Sys != "/" || target.Roots.Dev != "/" {
+	if target, err := system.Target(); err != nil || target.Roots.Sys != "/" || target.Roots.Dev != "/" {
 		t.Errorf("system: got %v", err)
 	}
 }

@@ -36,6 +36,7 @@ const (
 	cmdContents  = cmdPublishes | cmdCompares
 	cmdHost      = cmdContents | cmdInfo | cmdCapture
 	cmdRoots     = cmdHost | cmdSystem
+	cmdRepeats   = cmdWatch | cmdDoctor
 	cmdLogs      = cmdHost | cmdInject | cmdRuntime | cmdTransform
 )
 

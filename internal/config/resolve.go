@@ -77,7 +77,7 @@ func (c *Config) ownEdits() (*spec.OwnEdits, error) {
 	if c.Edits == "" {
 		return nil, nil //nolint:nilnil // no edits are no error
 	}
-	data, err := os.ReadFile(c.Edits)
+	data, err := readTrusted(c.Edits, c.repeats())
 	if err != nil {
 		return nil, c.Problem("edits", err)
 	}
@@ -85,6 +85,7 @@ func (c *Config) ownEdits() (*spec.OwnEdits, error) {
 	if err != nil {
 		return nil, c.Problem("edits", err)
 	}
+	own.LeaveOut(untrustedPath())
 	return own, nil
 }
 
@@ -93,10 +94,13 @@ type Roots struct {
 	Driver, Dev, Proc, Sys string
 }
 
-// Roots returns the directories of the host. Those of the driver and of the device nodes
-// may be missing if late is set, as before a driver container runs.
-func (c *Config) Roots(late bool) (Roots, error) {
-	r := Roots{Driver: c.DriverRoot, Dev: c.DevRoot, Proc: c.ProcRoot, Sys: c.SysRoot}
+// repeats reports whether the command looks at the host more than once.
+func (c *Config) repeats() bool { return commandSets[c.Command]&cmdRepeats != 0 }
+
+// roots returns the directories of the host. If the command looks more than once, those of
+// the driver and of the device nodes may be missing, as before a driver container runs.
+func (c *Config) roots() (Roots, error) {
+	late, r := c.repeats(), Roots{Driver: c.DriverRoot, Dev: c.DevRoot, Proc: c.ProcRoot, Sys: c.SysRoot}
 	if r.Dev == "" {
 		r.Dev = discover.DriverRootDev(r.Driver)
 	}
@@ -141,21 +145,21 @@ type Target struct {
 	Discover discover.Options
 }
 
-// Target opens the host; see [Config.Roots] for late.
-func (c *Config) Target(late bool) (*Target, error) {
+// Target opens the host.
+func (c *Config) Target() (*Target, error) {
 	if c.Captured != "" {
 		return c.captured()
 	}
-	roots, err := c.Roots(late)
+	roots, err := c.roots()
 	if err != nil {
 		return nil, err
 	}
 	t := &Target{
 		Host: discover.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
-		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSPipeDirectory: c.MPSPipeDirectory},
+		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory},
 	}
 	if c.DevNodes != "" {
-		table, err := os.ReadFile(c.DevNodes)
+		table, err := readTrusted(c.DevNodes, c.repeats())
 		if err == nil {
 			t.Host.Dev, err = t.Host.Dev.WithNodes(table)
 		}
@@ -176,12 +180,12 @@ func (c *Config) Target(late bool) (*Target, error) {
 // captured opens a captured host. Flags that say where to look on this machine are
 // refused, while variables that do so may be set for other commands.
 func (c *Config) captured() (*Target, error) {
-	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "arch", "nvml-probe", "nvml-timeout"} {
+	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "mps-directory", "arch", "nvml-probe", "nvml-timeout"} {
 		if c.Sources[name].Kind == FromFlag {
 			return nil, fmt.Errorf("--captured and --%s: use one of them: a captured host is complete", name)
 		}
 	}
-	data, err := os.ReadFile(c.Captured)
+	data, err := ReadGiven(c.Captured)
 	if err != nil {
 		return nil, c.Problem(capturedOption, err)
 	}

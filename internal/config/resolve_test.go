@@ -90,18 +90,18 @@ func TestACapturedHostIsLookedAtAlone(t *testing.T) {
 		{map[string]string{"captured": file, "driver-root": "/"}, "--captured and --driver-root: use one of them: a captured host is complete"},
 		{map[string]string{"captured": "/none"}, `--captured "/none": open /none: no such file or directory`},
 	} {
-		if _, err := load(t, "generate", c.flags).Target(false); err == nil || err.Error() != c.want {
+		if _, err := load(t, "generate", c.flags).Target(); err == nil || err.Error() != c.want {
 			t.Errorf("%v: got %v", c.flags, err)
 		}
 	}
-	if _, err := load(t, "generate", map[string]string{"captured": file}).Target(false); err == nil {
+	if _, err := load(t, "generate", map[string]string{"captured": file}).Target(); err == nil {
 		t.Error("what is not a capture was taken for one")
 	}
 }
 
 func TestNVMLIsAskedUnlessItIsOff(t *testing.T) {
 	for off, want := range map[string]bool{"false": true, "true": false} {
-		target, err := load(t, "capture", map[string]string{"no-nvml": off, "driver-root": t.TempDir()}).Target(false)
+		target, err := load(t, "capture", map[string]string{"no-nvml": off, "driver-root": t.TempDir()}).Target()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/cdigen/cdigen/internal/regular"
 )
 
 // Setting is one variable of a settings file.
@@ -36,9 +34,6 @@ type Warning struct {
 	Line    int
 	Message string
 }
-
-// settingsLimit is far more than anybody writes.
-const settingsLimit = 1 << 20
 
 // settingsFile has the settings of the service that keeps the spec of a profile; empty:
 // that without one.
@@ -66,7 +61,7 @@ func (l *Layers) ReadSettings(command string) (Settings, error) {
 	if file == "" {
 		return Settings{}, nil
 	}
-	data, err := regular.ReadFile(file, settingsLimit)
+	data, err := readTrusted(file, !given)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !given:
 		return Settings{Path: file}, nil

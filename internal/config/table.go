@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -34,6 +36,8 @@ var table = []Option{
 		Usage: "further `directories` of the driver root to search for libraries, before all others"},
 	{Name: "arch", commands: cmdHost, Values: []string{"amd64", "arm64"}, field: func(c *Config) any { return &c.Arch },
 		Usage: "`architecture` of the driver, by its Go name (amd64, arm64)"},
+	{Name: "mps-directory", commands: cmdHost, check: mpsDirectory, field: func(c *Config) any { return &c.MPSDirectory },
+		Usage: "`directory` with the pipes of the host's CUDA multi-process service, for containers to be its clients, such as /tmp/nvidia-mps (default: none, they are not)"},
 	{Name: "nvml-probe", commands: cmdHost, field: func(c *Config) any { return &c.NVMLProbe },
 		Usage: "`path` of cdigen-nvml (default: beside cdigen, then in PATH)"},
 	{Name: "nvml-timeout", commands: cmdHost, check: atLeast(1, func(c *Config) time.Duration { return c.NVMLTimeout }), field: func(c *Config) any { return &c.NVMLTimeout },
@@ -132,6 +136,13 @@ var table = []Option{
 func output(c *Config) any { return &c.Output }
 
 func specDirs(c *Config) any { return &c.SpecDirs }
+
+func mpsDirectory(c *Config) error {
+	if c.MPSDirectory != "" && !filepath.IsAbs(c.MPSDirectory) {
+		return errors.New("want an absolute path: containers have it under the same name")
+	}
+	return nil
+}
 
 func maxVersion(c *Config) error {
 	if v := "v" + c.MaxVersion; c.MaxVersion != "" && (semver.Canonical(v) != v || semver.Compare(v, "v0.3.0") < 0) {
