@@ -99,7 +99,7 @@ func known(variable string) bool {
 // Type returns the type of the value by the names that package pflag has for them:
 // string, stringSlice, bool or duration.
 func (o *Option) Type() string {
-	switch o.field(&Config{}).(type) {
+	switch o.field(&defaults).(type) {
 	case *[]string:
 		return "stringSlice"
 	case *bool:
@@ -111,10 +111,10 @@ func (o *Option) Type() string {
 }
 
 // Default returns the default as text.
-func (o *Option) Default() string {
-	c := Default()
-	return o.text(&c)
-}
+func (o *Option) Default() string { return o.text(&defaults) }
+
+// defaults are asked for often: each flag of each command has one.
+var defaults = Default()
 
 // text returns the value in c as text that set takes.
 func (o *Option) text(c *Config) string {
