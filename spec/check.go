@@ -26,6 +26,8 @@ const (
 	True Verdict = "ok"
 	// Stale: containers start, but get what the host no longer has.
 	Stale Verdict = "stale"
+	// Untrusted: other users can change the file or what leads to it.
+	Untrusted Verdict = "untrusted"
 	// Unusable: engines cannot read it, or a container would fail to start.
 	Unusable Verdict = "broken"
 )
@@ -130,6 +132,15 @@ func (t *Truth) Check(file string) (list []Fault) {
 		}
 	}
 	slices.SortStableFunc(list, func(a, b Fault) int { return cmp.Compare(a.Verdict, b.Verdict) })
+	return list
+}
+
+// CheckDirectories says which of the directories that engines read, and which spec files
+// in them, other users can change.
+func CheckDirectories(dirs []string) (list []Fault) {
+	for _, e := range ExposedIn(dirs) {
+		list = append(list, Fault{Untrusted, e.Path, e.Component, e.Message(), "cdigen doctor"})
+	}
 	return list
 }
 

@@ -11,6 +11,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/regular"
 )
 
@@ -81,7 +82,7 @@ func sharedDevices(file string, e os.DirEntry, s *specs.Spec) (shared []string) 
 		return nil
 	}
 	data, err := regular.ReadFile(file, MaxSize)
-	if err != nil {
+	if err != nil || limits.YAML(data) != nil {
 		return nil
 	}
 	other, err := cdi.ParseSpec(data)

@@ -8,13 +8,13 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/limits"
 )
 
 // OwnEdits are edits that a user adds to a spec: to those of all devices and to
@@ -41,12 +41,14 @@ type OwnEdits struct {
 //
 // A field that CDI does not have is an error.
 func ParseOwnEdits(data []byte) (*OwnEdits, error) {
+	if err := limits.YAML(data); err != nil {
+		return nil, err
+	}
 	var own OwnEdits
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	if err := d.Decode(&own); err != nil && !errors.Is(err, io.EOF) {
-		// The library gives one line for each field it does not know.
-		return nil, errors.New(strings.Join(strings.Fields(err.Error()), " "))
+		return nil, short(err)
 	}
 	if err := validateEdits(&own.ContainerEdits); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/regular"
 )
 
@@ -42,11 +43,11 @@ type Defined struct {
 	// By is the file that shadows it or that it is in conflict with.
 	By string `json:"by,omitempty"`
 
-	edits specs.ContainerEdits
+	common, own specs.ContainerEdits // of all devices of the file, and of this one
 }
 
 // Edits are what a container is given that asks for the device.
-func (d *Defined) Edits() specs.ContainerEdits { return d.edits }
+func (d *Defined) Edits() specs.ContainerEdits { return edits.Merge(d.common, d.own) }
 
 // Broken is a file or directory that engines cannot use.
 type Broken struct {
@@ -79,7 +80,7 @@ func Scan(dirs []string) (devices []Defined, broken []Broken) {
 			for _, d := range s.Devices {
 				devices = append(devices, Defined{
 					Name: s.Kind + "=" + d.Name, File: path, Priority: priority, Availability: Available,
-					edits: edits.Merge(s.ContainerEdits, d.ContainerEdits),
+					common: s.ContainerEdits, own: d.ContainerEdits,
 				})
 			}
 		}
@@ -96,20 +97,21 @@ func Scan(dirs []string) (devices []Defined, broken []Broken) {
 	return devices, broken
 }
 
-// Read reads a spec file as engines do, with the CDI library. What is not a regular file,
-// or is very large, is an error: a FIFO would hold up who reads it.
+// Read reads a spec file as engines do, with the CDI library. A file that is not a regular
+// one, or that would take its parser too much memory or time ([limits.YAML]), is an error:
+// others may have written it.
 func Read(path string) (*specs.Spec, error) {
 	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err == nil && info.Size() > MaxSize {
-		err = fmt.Errorf("%s: more than %d MiB", path, MaxSize>>20)
-	}
+	data, err := regular.Read(f, path, MaxSize)
 	if err != nil {
 		return nil, err
+	}
+	if err := limits.YAML(data); err != nil {
+		return nil, fmt.Errorf("failed to parse CDI Spec %q: %w", path, err)
 	}
 	// The library takes a path. This one stays that of the file which was looked at.
 	name := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
@@ -118,7 +120,7 @@ func Read(path string) (*specs.Spec, error) {
 	}
 	s, err := cdi.ReadSpec(name, 0)
 	if err != nil {
-		return nil, errors.New(strings.ReplaceAll(err.Error(), name, path))
+		return nil, short(errors.New(strings.ReplaceAll(err.Error(), name, path)))
 	}
 	return s.Spec, nil
 }
@@ -133,7 +135,7 @@ func Parts(s *specs.Spec) []specs.ContainerEdits {
 }
 
 // MaxSize bounds what is read of a spec file, which may be anything, in bytes.
-const MaxSize = 16 << 20
+const MaxSize = limits.MaxBytes
 
 // compareNames puts "gpu=2" before "gpu=10" and both before UUIDs.
 func compareNames(a, b string) int {

@@ -79,9 +79,9 @@ func (a *target) user(command string) {
 	}
 }
 
-// command is one of cdigen's for the host.
-func (a *target) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(a.p.cdigen, slices.Concat([]string{name}, a.args, args)...)
+// command is cdigen generate for the host.
+func (a *target) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(a.p.cdigen, slices.Concat([]string{"generate"}, a.args, args)...)
 	cmd.Env = append(os.Environ(), a.env...)
 	return cmd
 }
@@ -90,7 +90,7 @@ func (a *target) command(name string, args ...string) *exec.Cmd {
 func (a *target) generate(args ...string) (*specs.Spec, []discover.Finding) {
 	a.t.Helper()
 	var stdout, stderr bytes.Buffer
-	cmd := a.command("generate", append([]string{"--output", "-", "--report=json"}, args...)...)
+	cmd := a.command(append([]string{"--output", "-", "--report=json"}, args...)...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	a.must(cmd.Start())
 	ended := make(chan error, 1)
@@ -267,7 +267,7 @@ func TestAttackDriverFiles(t *testing.T) {
 // noDevices checks that a host whose device nodes others could exchange has no GPU to give.
 func (a *target) noDevices() {
 	a.t.Helper()
-	out, err := a.command("generate", "--output", "-").CombinedOutput()
+	out, err := a.command("--output", "-").CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != exitNoDevices || !bytes.Contains(out, []byte(a.path("dev"))) || !bytes.Contains(out, []byte("can be written by everyone")) {
 		a.t.Errorf("%v: %s", err, out)
@@ -308,7 +308,7 @@ func TestAttackPrograms(t *testing.T) {
 			t.Errorf("%s: the user's program was run", name)
 		}
 	}
-	out, err := a.command("generate", "--output", "-", "--hooks", "ldcache", "--hook-path", a.home+"/cdigen-hook").CombinedOutput()
+	out, err := a.command("--output", "-", "--hooks", "ldcache", "--hook-path", a.home+"/cdigen-hook").CombinedOutput()
 	if err == nil || !bytes.Contains(out, []byte("belongs to uid 12345")) {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -426,12 +426,12 @@ devices:
 	for _, p := range []string{"home/user/data", "home/user/link", "home/user/node"} {
 		a.wantFinding(findings, a.path(p), a.home+", which belongs to uid 12345")
 	}
-	out, err := a.command("generate", "--output", "-", "--edits", a.home+"/edits.yaml").CombinedOutput()
+	out, err := a.command("--output", "-", "--edits", a.home+"/edits.yaml").CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != exitUsage || !bytes.Contains(out, []byte("belongs to uid 12345")) {
 		t.Errorf("edits of the user's: %v: %s", err, out)
 	}
-	out, err = a.command("generate", "--output", "-", "--settings", a.home+"/edits.yaml").CombinedOutput()
+	out, err = a.command("--output", "-", "--settings", a.home+"/edits.yaml").CombinedOutput()
 	if err == nil || !bytes.Contains(out, []byte("belongs to uid 12345")) {
 		t.Errorf("settings of the user's: %v: %s", err, out)
 	}
@@ -553,8 +553,11 @@ func TestSignalsEndCommands(t *testing.T) {
 			}
 			hosttest.Until(t, "the place where it waits", patience, 5*time.Millisecond, c.reached)
 			a.must(cmd.Process.Signal(c.signal))
-			ended := make(chan error, 1)
-			go func() { ended <- cmd.Wait() }()
+			ended := make(chan struct{})
+			go func() {
+				_ = cmd.Wait() // its status is looked at below
+				close(ended)
+			}()
 			select {
 			case <-ended:
 			case <-time.After(patience):

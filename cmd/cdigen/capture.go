@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/redact"
 )
 
@@ -81,7 +82,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if f.output == "-" {
 		_, err = cmd.OutOrStdout().Write(data)
 	} else {
-		err = os.WriteFile(f.output, data, 0o644)
+		err = change.WriteOutput(f.output, data)
 	}
 	if err != nil {
 		return err

@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -28,12 +30,16 @@ func newCheck() *cobra.Command {
           other numbers; a hook cannot be run
   stale   containers start, but get what the host no longer has: files of another
           driver version, or other content than generate would write now
+  untrusted
+          other users than root, and the one who runs check, can change a directory
+          that engines read, a spec in it, or what leads there: they choose what
+          containers are given
 
 Give it the flags that the spec is generated with and that are not settings of the
 service. A spec of another kind than --vendor and --class say is not compared with
 the host's GPUs.
 
-Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale, 6 broken.`,
+Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale or untrusted, 6 broken.`,
 		Example: `  cdigen check
   cdigen check /etc/cdi/*.yaml`,
 		Args: usageArgs(cobra.ArbitraryArgs),
@@ -41,8 +47,9 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale, 6 broken.`,
 			if err := checkOutputFormat(f.format, formats...); err != nil {
 				return maybeFile(err, f.format, "the spec's file is an argument, or --output")
 			}
-			other := ""
+			other, dirs := "", f.SpecDirs
 			if len(args) == 0 {
+				dirs = append(slices.Clone(dirs), filepath.Dir(f.Output))
 				args, other = []string{f.Output}, config.OtherProfile(f.Output, doctor.Published)
 			}
 			p, err := present(cmd, &f.Config)
@@ -62,6 +69,7 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale, 6 broken.`,
 				}
 				all = append(all, list...)
 			}
+			all = append(all, spec.CheckDirectories(dirs)...)
 			if f.format == "json" {
 				err = writeJSON(cmd.OutOrStdout(), all)
 			} else {
@@ -84,7 +92,7 @@ func verdictError(all []spec.Fault) error {
 		}
 		return n
 	}
-	broken, stale := count(spec.Unusable), count(spec.Stale)
+	broken, stale, untrusted := count(spec.Unusable), count(spec.Stale), count(spec.Untrusted)
 	var mends []string
 	for _, c := range all {
 		if c.Mend != "" && !slices.Contains(mends, c.Mend) {
@@ -98,20 +106,32 @@ func verdictError(all []spec.Fault) error {
 	if len(mends) > 0 {
 		advice = ": run " + strings.Join(mends, ", then ")
 	}
-	switch {
-	case broken > 0:
-		return &exitError{exitBroken, fmt.Errorf("%d broken, %d stale%s", broken, stale, advice)}
-	case stale > 0:
-		return &exitError{exitStale, fmt.Errorf("%d stale%s", stale, advice)}
+	var parts []string
+	if broken > 0 {
+		parts = append(parts, fmt.Sprintf("%d broken", broken))
 	}
-	return nil
+	if broken > 0 || stale > 0 {
+		parts = append(parts, fmt.Sprintf("%d stale", stale))
+	}
+	if untrusted > 0 {
+		parts = append(parts, fmt.Sprintf("%d untrusted", untrusted))
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	status := exitStale
+	if broken > 0 {
+		status = exitBroken
+	}
+	return &exitError{status, errors.New(strings.Join(parts, ", ") + advice)}
 }
 
 func writeChecked(w io.Writer, all []spec.Fault, color bool) error {
-	colors := map[spec.Verdict]table.Color{spec.True: table.Green, spec.Stale: table.Yellow, spec.Unusable: table.Red}
+	colors := map[spec.Verdict]table.Color{spec.True: table.Green, spec.Stale: table.Yellow, spec.Untrusted: table.Yellow, spec.Unusable: table.Red}
 	t := table.New(w, "STATE", "FILE", "SUBJECT", "FINDING")
 	for _, c := range all {
-		t.Row(colors[c.Verdict].Paint(string(c.Verdict), color), oneLine(c.File), dash(c.Subject), dash(c.Message))
+		t.Row(string(c.Verdict), c.File, dash(c.Subject), dash(c.Message))
+		t.Paint(0, colors[c.Verdict], color)
 	}
 	return t.Flush()
 }

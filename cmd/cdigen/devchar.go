@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -67,7 +68,7 @@ func (f *devCharFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if ready {
-		if err := f.links(host, dir); err != nil {
+		if err := f.links(cmd.Context(), host, dir); err != nil {
 			return err
 		}
 	}
@@ -75,11 +76,11 @@ func (f *devCharFlags) run(cmd *cobra.Command) error {
 }
 
 // links makes links that are missing and repairs those that are wrong.
-func (f *devCharFlags) links(host discover.Host, dir string) error {
+func (f *devCharFlags) links(ctx context.Context, host discover.Host, dir string) error {
 	var made []discover.ExpectedNode
 	if f.createNodes {
 		var err error
-		if made, err = f.nodes(host, discover.NodeOptions{}); err != nil {
+		if made, err = f.nodes(ctx, host, discover.NodeOptions{}); err != nil {
 			return err
 		}
 		if host, err = f.reopen(); err != nil {
@@ -87,6 +88,11 @@ func (f *devCharFlags) links(host discover.Host, dir string) error {
 		}
 	}
 	char := devnode.CharDir{Dir: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
+	if !f.dryRun {
+		if err := char.Clean(ctx); err != nil {
+			f.problem(err)
+		}
+	}
 	changes, err := char.Plan(f.wanted(host, made), host.Dev)
 	if err != nil {
 		return err
@@ -94,7 +100,7 @@ func (f *devCharFlags) links(host discover.Host, dir string) error {
 	for _, change := range changes {
 		err := change.Err
 		if err == nil && !f.dryRun {
-			err = char.Apply(change)
+			err = char.Apply(ctx, change)
 		}
 		f.record(systemChange{
 			Do: string(change.Do), Kind: "link", Path: change.Path, Is: change.Target, Was: change.Was,

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,7 +137,7 @@ arguments, 5 warnings, 6 something is broken.`,
 					return err
 				}
 			}
-			list, compared, err := patient.Container(container)
+			list, compared, err := patient.Container(cmd.Context(), container)
 			if err != nil {
 				return err
 			}
@@ -375,7 +374,7 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, system runtime
 		Run:      system.Run,
 		Find:     exec.LookPath,
 	}
-	status, err := watch.AskStatus(cmd.Context(), socketPath(cmp.Or(s.RuntimeDir, "/run/cdigen"), output))
+	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, output))
 	if err == nil {
 		s.patient.Watcher = status
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -81,9 +80,3 @@ func (i *interruption) signal() syscall.Signal { return syscall.Signal(i.receive
 
 // signalStatus is the exit status that a shell has for a program that a signal has ended.
 func signalStatus(s syscall.Signal) int { return 128 + int(s) }
-
-// oneError is an error in one line, whatever names of files are in it. Several that were
-// joined stand one after the other.
-func oneError(err error) string {
-	return oneLine(strings.ReplaceAll(err.Error(), "\n", "; "))
-}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
 )
 
@@ -157,7 +158,7 @@ func setLog(c *config.Config) {
 	}
 	o := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "json" {
-		slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, o)))
+		slog.SetDefault(slog.New(slog.NewJSONHandler(printable.JSON(os.Stderr), o)))
 		return
 	}
 	// The journal and terminals that log have a clock of their own.
@@ -247,7 +248,7 @@ func count(n int, noun string) string {
 }
 
 func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(printable.JSON(w))
 	e.SetEscapeHTML(false) // commands have > and &
 	e.SetIndent("", "  ")
 	return e.Encode(v)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -70,6 +71,7 @@ func runGenerate(cmd *cobra.Command, c *config.Config) error {
 	findings := slices.Concat(inv.Findings, left)
 	if s != nil && c.Output != "-" {
 		findings = append(findings, spec.Neighbours(c.Output, s, c.SpecDirs)...)
+		findings = append(findings, spec.ExposedFindings(append(slices.Clone(c.SpecDirs), filepath.Dir(c.Output)))...)
 	}
 	if err := writeReport(os.Stderr, c.Report, findings); err != nil {
 		return err

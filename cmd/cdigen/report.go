@@ -1,13 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
 )
 
@@ -21,14 +21,12 @@ func writeReport(w io.Writer, form string, findings []discover.Finding) error {
 		if findings == nil {
 			findings = []discover.Finding{}
 		}
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(findings)
+		return writeJSON(w, findings)
 	}
 	t := table.New(w, "SEVERITY", "MODULE", "SUBJECT", "FINDING")
 	for _, f := range findings {
 		if form != "" || f.Severity.Grave() {
-			t.Row(string(f.Severity), f.Module, oneLine(f.Subject), oneLine(f.Message))
+			t.Row(string(f.Severity), f.Module, f.Subject, f.Message)
 		}
 	}
 	if t.Len() == 0 {
@@ -43,18 +41,26 @@ func writeLines(w io.Writer, lines []string) error {
 	for _, line := range lines {
 		b.WriteString(line + "\n")
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, forReader(w, b.String()))
 	return err
 }
 
-// oneLine keeps control characters that came from outside out of a table.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
+// oneLine is a text from outside as a person can be shown it.
+func oneLine(s string) string { return printable.Line(s) }
+
+// oneError returns an error in one line, whatever names of files are in it. Errors that
+// were joined are separated by semicolons.
+func oneError(err error) string {
+	return oneLine(strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// forReader is a text of lines as it is written: for a program as it is, on a terminal
+// without what that would obey.
+func forReader(w io.Writer, text string) string {
+	if !table.IsTerminal(w) {
+		return text
+	}
+	return printable.Text(text)
 }
 
 // reason is an error without the path, which stands beside it.

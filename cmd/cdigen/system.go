@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -89,7 +90,7 @@ func (f *systemFlags) open(cmd *cobra.Command) (host discover.Host, ready bool, 
 				return host, false, &exitError{exitNoDevices, err}
 			case err != nil:
 				// Not every host has it. A node that is missed for want of it is told.
-				fmt.Fprintf(os.Stderr, "%s: %v\n", cmd.CommandPath(), err)
+				fmt.Fprintf(os.Stderr, "%s: %s\n", cmd.CommandPath(), oneLine(err.Error()))
 				continue
 			}
 			c.Done = true
@@ -156,10 +157,10 @@ func unjoined(err error) []error {
 
 // nodes makes nodes that are missing and repairs those that are wrong. It returns all
 // that should be there.
-func (f *systemFlags) nodes(host discover.Host, o discover.NodeOptions) ([]discover.ExpectedNode, error) {
+func (f *systemFlags) nodes(ctx context.Context, host discover.Host, o discover.NodeOptions) ([]discover.ExpectedNode, error) {
 	nodes, err := discover.ExpectedNodes(host, o)
 	f.cannot(err)
-	root, err := os.OpenRoot(f.roots.Dev)
+	root, err := devnode.OpenRoot(f.roots.Dev)
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +168,11 @@ func (f *systemFlags) nodes(host discover.Host, o discover.NodeOptions) ([]disco
 	for _, n := range nodes {
 		node := deviceNode(n)
 		do, was, err := devnode.Check(host.Dev, node)
+		if !f.dryRun {
+			if err := devnode.Clean(ctx, root, node); err != nil {
+				f.problem(err)
+			}
+		}
 		if do == devnode.None && err == nil {
 			continue
 		}
@@ -179,7 +185,7 @@ func (f *systemFlags) nodes(host discover.Host, o discover.NodeOptions) ([]disco
 			err = errors.New("the driver was told that its nodes are not user space's to change (NVreg_ModifyDeviceFiles=0): add --force, or do it by a rule of udev's")
 		case err == nil && !f.dryRun:
 			var did devnode.Action
-			if did, err = devnode.Apply(root, node); did == devnode.None && err == nil {
+			if did, err = devnode.Apply(ctx, root, node); did == devnode.None && err == nil {
 				continue // somebody else was faster
 			}
 			c.Done = err == nil
@@ -293,7 +299,7 @@ func (f *systemFlags) write(cmd *cobra.Command) error {
 		case f.dryRun:
 			word, paint = words[1], table.Yellow
 		}
-		row := []string{paint.Paint(word, color), oneLine(c.Path), dash(is)}
+		row := []string{word, c.Path, dash(is)}
 		if was {
 			row = append(row, dash(c.Was))
 		}
@@ -301,6 +307,7 @@ func (f *systemFlags) write(cmd *cobra.Command) error {
 			row = append(row, dash(c.Purpose))
 		}
 		t.Row(row...)
+		t.Paint(0, paint, color)
 	}
 	return t.Flush()
 }
@@ -352,7 +359,7 @@ Exit statuses:
 			}
 			host, ready, err := f.open(cmd)
 			if err == nil && ready {
-				_, err = f.nodes(host, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex})
+				_, err = f.nodes(cmd.Context(), host, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex})
 			}
 			if err != nil {
 				return err

@@ -23,6 +23,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/rundir"
+	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -39,16 +42,19 @@ func newWatch() *cobra.Command {
 it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
 files, the spec itself. It logs one line for each change and nothing while idle.
 
-While the driver is half loaded the last good spec stays. When it is not whole
+While the driver is incomplete the last good spec stays. When it is not complete
 again within the grace time, the spec becomes what generate would make of the
 host; when the driver is gone, the spec is removed (--on-driver-loss keep: kept).
 
+At most 30 changes of the spec that follow each other are published at once, then
+one every 5 seconds, of which the last is what the host has.
+
 Under systemd it is a service of Type=notify, ready when the spec is published
-or the host clearly has no GPU. SIGHUP makes it look at everything anew; cdigen
+or the host clearly has no GPU. SIGHUP makes it look at everything again; cdigen
 status shows what it does.
 
 Exit statuses:
-  0  it was told to end
+  0  ended by a signal, or by --once
   1  failed
   2  unusable flags or arguments
   3  --once and the host has no usable GPU`,
@@ -105,7 +111,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		Format:   f.OutputFormat(),
 		SpecDirs: dirs,
 		Publish:  f.PublishOptions(),
-		// Where NVIDIA's GPU operator tells that the driver container is ready.
+		// NVIDIA's GPU operator reports here that the driver container is ready.
 		Directories: []string{"/run/nvidia/validations"},
 		Files:       files,
 	}, nil
@@ -137,19 +143,20 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	lock, err := singleInstance(runtimeDir, generator.Output)
+	unlock, err := singleInstance(ctx, runtimeDir, generator.Output)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer unlock()
 
 	files := &watch.Files{Ignore: generator.OwnChange, Interest: generator.Interest}
 	hangup := newHangup()
 	l := &watch.Loop{
 		Options:  f.loop(),
-		Producer: generator,
+		Generate: generator.Generate,
+		Apply:    generator.Apply,
 		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.Poll}, files, hangup},
-		Watched:  files,
+		Update:   files.Update,
 		Log:      slog.Default(),
 	}
 	if f.KernelLog != "" {
@@ -162,7 +169,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
 	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
-		l.BeatEvery, l.Beat = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
+		l.WatchdogEvery, l.Watchdog = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
 	}
 	if err := f.serve(ctx, l, metrics, runtimeDir, generator.Output); err != nil {
 		return err
@@ -180,7 +187,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 // loop returns the options of the loop.
 func (f *watchFlags) loop() watch.Options {
 	o := watch.DefaultOptions()
-	o.Quiet, o.Bound, o.Grace, o.ReadyTimeout = f.Debounce, max(o.Bound, 2*f.Debounce), f.Grace, f.ReadyTimeout
+	o.Debounce, o.MaxDelay, o.Grace, o.ReadyTimeout = f.Debounce, max(o.MaxDelay, 2*f.Debounce), f.Grace, f.ReadyTimeout
 	o.OnDriverLoss, o.Once = watch.Policy(f.OnDriverLoss), f.Once
 	o.Hang = max(o.Hang, 3*f.NVMLTimeout+f.LockTimeout)
 	return o
@@ -189,11 +196,18 @@ func (f *watchFlags) loop() watch.Options {
 // serve opens the socket of cdigen status and, where asked for, that of health.
 func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics, runtimeDir, output string) error {
 	start := func(address string, mode os.FileMode, handler http.Handler) error {
+		path, local := strings.CutPrefix(address, "unix:")
+		if local && filepath.IsAbs(path) {
+			// The mode of what is there then is changed by its path.
+			if err := trust.Directory(filepath.Dir(path), trust.Self()); err != nil {
+				return err
+			}
+		}
 		listener, err := watch.Listen(ctx, address)
 		if err != nil {
 			return err
 		}
-		if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if local {
 			if err := os.Chmod(path, mode); err != nil {
 				return err
 			}
@@ -204,7 +218,7 @@ func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics,
 	status := func() watch.Status {
 		return watch.Status{PID: os.Getpid(), Version: version, Spec: output, State: l.State()}
 	}
-	// Everybody may ask: the spec can be read by everybody too.
+	// Every user may ask, as every user can read the spec.
 	if err := start("unix:"+socketPath(runtimeDir, output), 0o666, watch.StatusHandler(status)); err != nil {
 		return fmt.Errorf("open the socket of cdigen status: %w", err)
 	}
@@ -257,7 +271,7 @@ func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
 	}
 }
 
-// notifyState tells systemd.
+// notifyState reports the state to systemd.
 func notifyState(s watch.State, h *hangup) {
 	text := "STATUS=" + describe(&s)
 	since := h.since.Load()
@@ -271,11 +285,11 @@ func notifyState(s watch.State, h *hangup) {
 // notify is silent where there is no systemd.
 func notify(text string) {
 	if _, err := daemon.SdNotify(false, text); err != nil {
-		slog.Debug("systemd cannot be told", "error", err)
+		slog.Debug("cannot notify systemd", "error", err)
 	}
 }
 
-// describe is a state in one line.
+// describe returns a state in one line.
 func describe(s *watch.State) string {
 	switch s.Condition {
 	case watch.Starting:
@@ -283,7 +297,9 @@ func describe(s *watch.State) string {
 	case watch.NoDevices:
 		return "no usable GPU, no spec"
 	case watch.Holding:
-		return "the driver is not whole; the last good spec stays"
+		return "the driver is incomplete; the last good spec stays"
+	case watch.Limited:
+		return "too many publications in a row; the last spec stays until the limit allows another"
 	case watch.Failing:
 		return "failing, the last spec stays: " + oneLine(s.Error)
 	case watch.Current:
@@ -294,11 +310,14 @@ func describe(s *watch.State) string {
 // runtimeDirectory is where watchers have their locks and sockets.
 func runtimeDirectory(dir string) (string, error) {
 	if dir == "" {
-		dir = defaultRuntimeDirectory()
+		dir = rundir.Default()
+	}
+	if dir == "" {
+		return "", errors.New("no directory for lock and socket: set XDG_RUNTIME_DIR, or use --runtime-dir")
 	}
 	dir, err := filepath.Abs(dir)
 	if err == nil {
-		err = os.MkdirAll(dir, 0o755) //nolint:gosec // anybody may ask for the status
+		err = makeRuntimeDirectory(dir)
 	}
 	if err != nil {
 		return "", fmt.Errorf("the directory of locks and sockets: %w: run it as root, or use another --runtime-dir", err)
@@ -306,11 +325,15 @@ func runtimeDirectory(dir string) (string, error) {
 	return dir, nil
 }
 
-func defaultRuntimeDirectory() string {
-	if user := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && user != "" {
-		return filepath.Join(user, "cdigen")
+// makeRuntimeDirectory makes a directory in which nobody else can exchange a socket for a
+// link to a file of ours, whose mode would be changed.
+func makeRuntimeDirectory(dir string) error {
+	d, _, err := change.MakeDir(dir)
+	if err != nil {
+		return err
 	}
-	return "/run/cdigen"
+	d.Close()
+	return trust.Directory(dir, trust.Self())
 }
 
 // instanceName stands for an output in names of files, of which those of sockets
@@ -328,24 +351,30 @@ func socketPath(runtimeDir, output string) string {
 	return filepath.Join(runtimeDir, instanceName(output)+".sock")
 }
 
-// singleInstance takes the lock of an output's watcher, which goes with the process.
-func singleInstance(runtimeDir, output string) (*os.File, error) {
-	name := filepath.Join(runtimeDir, instanceName(output)+".lock")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644) //nolint:gosec // it has a process number in it
-	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w: run it as root, or use another --runtime-dir", err)
+// watcherSocket is the socket of a spec's watcher: in a directory that was named, or in the
+// user's own one, or in that of the system, whose watcher a user may be asking for.
+func watcherSocket(runtimeDir, output string) string {
+	if runtimeDir != "" {
+		return socketPath(runtimeDir, output)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", name, err)
+	if own := rundir.Default(); own != "" {
+		if _, err := os.Stat(socketPath(own, output)); err == nil {
+			return socketPath(own, output)
 		}
-		pid := make([]byte, 16)
-		n, _ := f.Read(pid)
-		return nil, fmt.Errorf("another cdigen watch (process %s) keeps %s", strings.TrimSpace(string(pid[:n])), output)
 	}
-	if err := f.Truncate(0); err == nil {
-		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
+	return socketPath(rundir.System, output)
+}
+
+// singleInstance takes the lock of an output's watcher, which goes with the process. It
+// is not the lock of the output, which each publication takes.
+func singleInstance(ctx context.Context, runtimeDir, output string) (unlock func(), err error) {
+	unlock, err = change.TryLock(runtimeDir, output+".watch")
+	if !errors.Is(err, change.ErrLocked) {
+		return unlock, err
 	}
-	return f, nil
+	who := "another cdigen watch"
+	if s, err := watch.AskStatus(ctx, socketPath(runtimeDir, output)); err == nil {
+		who += fmt.Sprintf(" (process %d)", s.PID)
+	}
+	return nil, fmt.Errorf("%s keeps %s", who, output)
 }

@@ -5,18 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/inroot"
 )
 
 // Container is a running container as its engine tells of it.
@@ -85,7 +86,7 @@ type Compared struct {
 }
 
 // Container compares a container's device nodes and libraries with the host's.
-func (p *Patient) Container(c *Container) ([]Complaint, Compared, error) {
+func (p *Patient) Container(ctx context.Context, c *Container) ([]Complaint, Compared, error) {
 	var with Compared
 	if p.Inventory.Driver.Version == "" {
 		return []Complaint{{
@@ -95,7 +96,7 @@ func (p *Patient) Container(c *Container) ([]Complaint, Compared, error) {
 			Mend:     []string{p.Cdigen("doctor")}, Own: true,
 		}}, with, nil
 	}
-	nodes, err := p.containerNodes(c)
+	nodes, err := p.containerNodes(ctx, c)
 	if err != nil {
 		return nil, with, err
 	}
@@ -125,29 +126,86 @@ func (p *Patient) containerRoot(c *Container) string {
 	return filepath.Join(p.Host.Proc.Path, strconv.Itoa(c.PID), "root")
 }
 
-// containerNodes are the NVIDIA and DRM nodes in a container.
-func (p *Patient) containerNodes(c *Container) (list []discover.DeviceNode, err error) {
-	root := p.containerRoot(c)
-	for _, dir := range []string{"/dev", "/dev/dri", "/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels"} {
-		entries, err := os.ReadDir(filepath.Join(root, dir))
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && dir != "/dev":
-			continue
-		case errors.Is(err, fs.ErrPermission):
-			return nil, fmt.Errorf("look into the container: %w: run as root, or as the container's owner", err)
-		case err != nil:
-			return nil, fmt.Errorf("look into the container: %w", err)
+// Limits of what is looked at in a container, which may be hostile.
+const (
+	maxContainerNames = 1 << 14
+	// A file system in user space answers when its owner likes to.
+	containerPatience = 10 * time.Second
+)
+
+// containerNodes are the NVIDIA and DRM nodes in a container. It ends with the context,
+// or when a file system of the container's does not answer.
+func (p *Patient) containerNodes(ctx context.Context, c *Container) ([]discover.DeviceNode, error) {
+	ctx, cancel := context.WithTimeout(ctx, containerPatience)
+	defer cancel()
+	type answer struct {
+		nodes []discover.DeviceNode
+		err   error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		nodes, err := nodesBelow(p.containerRoot(c))
+		done <- answer{nodes, err}
+	}()
+	var a answer
+	select {
+	case a = <-done:
+	case <-ctx.Done():
+		a.err = ctx.Err()
+		if errors.Is(a.err, context.DeadlineExceeded) {
+			a.err = fmt.Errorf("a file system in %s did not answer for %v", p.containerRoot(c), containerPatience)
 		}
-		for _, e := range entries {
-			if dir == "/dev" && !strings.HasPrefix(e.Name(), "nvidia") {
-				continue
-			}
-			var s unix.Stat_t
-			if unix.Lstat(filepath.Join(root, dir, e.Name()), &s) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
-				list = append(list, discover.DeviceNode{
-					Path: path.Join(dir, e.Name()), Major: unix.Major(uint64(s.Rdev)), Minor: unix.Minor(uint64(s.Rdev)), //nolint:unconvert // 32 bits wide on some architectures
-				})
-			}
+	}
+	switch {
+	case errors.Is(a.err, fs.ErrPermission):
+		return nil, fmt.Errorf("look into the container: %w: run as root, or as the container's owner", a.err)
+	case a.err != nil:
+		return nil, fmt.Errorf("look into the container: %w", a.err)
+	}
+	return a.nodes, nil
+}
+
+// nodesBelow are the NVIDIA and DRM nodes below a root that somebody else fills. Its
+// links lead nowhere but into it, and nothing in it is opened but directories.
+func nodesBelow(root string) (list []discover.DeviceNode, err error) {
+	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	for _, dir := range []string{"/dev", "/dev/dri", "/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels"} {
+		nodes, err := nodesIn(fd, dir)
+		switch {
+		case dir != "/dev" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		list = append(list, nodes...)
+	}
+	return list, nil
+}
+
+// nodesIn are the character devices in a directory below a root; of /dev only NVIDIA's.
+func nodesIn(root int, dir string) (list []discover.DeviceNode, err error) {
+	fd, err := inroot.Handle(root, dir, unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	names, err := inroot.Names(fd, maxContainerNames)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	for _, name := range names {
+		if dir == "/dev" && !strings.HasPrefix(name, "nvidia") {
+			continue
+		}
+		var s unix.Stat_t
+		if unix.Fstatat(fd, name, &s, unix.AT_SYMLINK_NOFOLLOW) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
+			list = append(list, discover.DeviceNode{
+				Path: path.Join(dir, name), Major: unix.Major(uint64(s.Rdev)), Minor: unix.Minor(uint64(s.Rdev)), //nolint:unconvert // 32 bits wide on some architectures
+			})
 		}
 	}
 	return list, nil

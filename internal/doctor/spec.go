@@ -155,6 +155,7 @@ func (p *Patient) neighbours(ctx context.Context) (list []Complaint) {
 			list = append(list, p.sharing(e.SpecDirs, strings.TrimSpace(string(e.Name)+" "+e.Version), told)...)
 		}
 	}
+	list = append(list, p.exposed()...)
 	_, broken := spec.Scan(p.SpecDirs)
 	for _, b := range broken {
 		if samePath(b.File, p.Spec) || slices.ContainsFunc(p.Beside, func(file string) bool { return samePath(b.File, file) }) {
@@ -175,6 +176,47 @@ func (p *Patient) neighbours(ctx context.Context) (list []Complaint) {
 		list = append(list, c)
 	}
 	return list
+}
+
+// exposed is the complaint about what other users can change of the directories that
+// engines read, or none.
+func (p *Patient) exposed() []Complaint {
+	list := spec.ExposedIn(append(p.directories(), filepath.Dir(p.Spec)))
+	if len(list) == 0 {
+		return nil
+	}
+	c := Complaint{ID: "spec-untrusted", Severity: Broken, Own: true, Advice: "Look first at what is there: others may have changed it."}
+	var paths, seen []string
+	for _, e := range list {
+		paths, seen = append(paths, e.Path), append(seen, e.Component+" "+e.Reason)
+		commands, own := protect(e.Component)
+		if commands == nil {
+			c.Advice = "Take the specs out of " + e.Component + "."
+		}
+		c.Mend, c.Own = append(c.Mend, commands...), c.Own && own
+	}
+	c.Message = fmt.Sprintf("Other users can choose what containers are given through %s, up to root's rights on the host.", some(paths))
+	c.Evidence = some(seen)
+	return []Complaint{c}
+}
+
+// protect are the commands that take a file or directory away from other users, and
+// whether the user who runs doctor may give them.
+func protect(name string) (commands []string, own bool) {
+	var s unix.Stat_t
+	if err := unix.Lstat(name, &s); err != nil {
+		return nil, false
+	}
+	if real, err := filepath.EvalSymlinks(name); s.Mode&unix.S_IFMT == unix.S_IFLNK && s.Uid == 0 && err == nil && real != name {
+		return protect(real) // it is what the link leads to
+	}
+	if s.Uid != 0 && int(s.Uid) != os.Geteuid() {
+		commands = append(commands, line("chown", "-h", "0:0", name))
+	}
+	if s.Mode&unix.S_IFMT != unix.S_IFLNK && s.Mode&0o022 != 0 {
+		commands = append(commands, line("chmod", "go-w", name))
+	}
+	return commands, int(s.Uid) == os.Geteuid()
 }
 
 // sharing are the complaints about other specs with the same devices in directories

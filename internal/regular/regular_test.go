@@ -79,7 +79,7 @@ func TestLinksAreNotFollowedWhereTheCallerSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if _, err := OpenAt(fd, "link", "shown", unix.O_NOFOLLOW); !errors.Is(err, unix.ELOOP) || !strings.Contains(err.Error(), "shown") {
 		t.Error(err)
 	}

@@ -139,9 +139,26 @@ func Path(name string, caller Caller) error {
 		if err != nil {
 			return err
 		}
-		name = path.Join(dir, name)
+		name = dir + "/" + name // not cleaned: ".." behind a link leads to the parent of its target
 	}
 	return Local("/", caller).Check(name)
+}
+
+// Directory returns why what this process makes in a directory of this machine, and opens
+// again by its path, could become another file: as Path does, and also for a directory
+// that others can write to and that is not sticky.
+func Directory(name string, caller Caller) error {
+	if err := Path(name, caller); err != nil {
+		return err
+	}
+	var s unix.Stat_t
+	if err := unix.Stat(name, &s); err != nil {
+		return &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if who := caller.others(s.Mode, s.Gid); who != "" && s.Mode&unix.S_ISVTX == 0 {
+		return &Error{Path: name, Component: name, UID: s.Uid, Reason: "can be written by " + who}
+	}
+	return nil
 }
 
 // maxLinks is how many symbolic links are followed for one path, as in Linux

@@ -65,7 +65,7 @@ func (i info) Size() int64        { return 0 }
 func (i info) ModTime() time.Time { return time.Time{} }
 func (i info) IsDir() bool        { return i.mode&unix.S_IFMT == unix.S_IFDIR }
 func (i info) Sys() any {
-	return &syscall.Stat_t{Mode: i.node.mode, Uid: i.uid, Gid: i.gid, Dev: i.dev}
+	return &syscall.Stat_t{Mode: i.mode, Uid: i.uid, Gid: i.gid, Dev: i.dev}
 }
 
 func (i info) Mode() fs.FileMode {
@@ -220,9 +220,9 @@ func (f files) attackable(name string, caller Caller) (bad, exists bool) {
 		}
 	}
 	// Anybody may be in any group, but in root's and in a user's own.
-	inGroup := func(user, gid uint32) bool { return gid != caller.GID || caller.UID == 0 }
+	inGroup := func(gid uint32) bool { return gid != caller.GID || caller.UID == 0 }
 	writes := func(user uint32, n node) bool {
-		return n.uid == user || n.mode&0o002 != 0 || n.mode&0o020 != 0 && inGroup(user, n.gid)
+		return n.uid == user || n.mode&0o002 != 0 || n.mode&0o020 != 0 && inGroup(n.gid)
 	}
 	var follow func(at string, rest []string, links int) (bad, exists bool)
 	follow = func(at string, rest []string, links int) (bool, bool) {
