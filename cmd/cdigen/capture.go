@@ -16,8 +16,7 @@ import (
 
 // captureFlags are the options of capture.
 type captureFlags struct {
-	host   hostFlags
-	log    logFlags
+	options
 	output string
 	words  []string
 	key    string
@@ -58,19 +57,14 @@ the host cannot be replaced, in which case nothing is written; 2 unusable flags.
 	withoutVariable(flags, "output") // CDIGEN_OUTPUT is where generate publishes
 	flags.StringSliceVar(&f.words, "redact", nil, "further `words` to replace")
 	flags.StringVar(&f.key, "redaction-key", "", "replace the same by the same in all captures that are made with this `text` (default: in this one only)")
-	f.host.add(flags)
-	f.log.add(flags)
+	f.options.add(flags, "capture")
 	return cmd
 }
 
 func (f *captureFlags) run(cmd *cobra.Command) error {
-	host, err := f.host.host()
+	target, err := f.Target()
 	if err != nil {
-		return err
-	}
-	options, err := f.host.discoverOptions()
-	if err != nil {
-		return err
+		return usageError(err)
 	}
 	ids := redact.Collect("/", os.Getenv)
 	for _, word := range f.words {
@@ -82,7 +76,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if key == "" {
 		key = rand.Text()
 	}
-	c, _, err := capture.Record(cmd.Context(), host, options, redact.New([]byte(key), ids), version)
+	c, _, err := capture.Record(cmd.Context(), target.Host, target.Discover, redact.New([]byte(key), ids), version)
 	if err != nil {
 		return fmt.Errorf("capture the host: %w", err)
 	}

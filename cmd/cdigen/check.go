@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/doctor"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
@@ -43,22 +44,19 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale or untrusted, 6 b
   cdigen check /etc/cdi/*.yaml`,
 		Args: usageArgs(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutputFormat(f.output, formats...); err != nil {
-				return maybeFile(err, f.output, "the spec's file is an argument, or --output")
+			if err := checkOutputFormat(f.format, formats...); err != nil {
+				return maybeFile(err, f.format, "the spec's file is an argument, or --output")
 			}
-			other, dirs := "", f.spec.dirs
+			other, dirs := "", f.SpecDirs
 			if len(args) == 0 {
-				dirs = append(slices.Clone(dirs), filepath.Dir(f.spec.output))
-				args, other = []string{f.spec.output}, otherProfile(f.spec.output, doctor.Published)
+				dirs = append(slices.Clone(dirs), filepath.Dir(f.Output))
+				args, other = []string{f.Output}, config.OtherProfile(f.Output, doctor.Published)
 			}
-			now, inv, _, err := f.present(cmd)
+			p, err := present(cmd, &f.Config)
 			if err != nil {
 				return err
 			}
-			truth, err := f.truth(now, inv)
-			if err != nil {
-				return err
-			}
+			truth := p.truth(&f.Config)
 			var all []spec.Fault
 			for _, file := range args {
 				list := truth.Check(file)
@@ -72,7 +70,7 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale or untrusted, 6 b
 				all = append(all, list...)
 			}
 			all = append(all, spec.CheckDirectories(dirs)...)
-			if f.output == "json" {
+			if f.format == "json" {
 				err = writeJSON(cmd.OutOrStdout(), all)
 			} else {
 				err = writeChecked(cmd.OutOrStdout(), all, colored(cmd))
@@ -80,7 +78,7 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale or untrusted, 6 b
 			return cmp.Or(err, verdictError(all))
 		},
 	}
-	f.add(cmd, formats...)
+	f.add(cmd, "check", formats...)
 	return cmd
 }
 

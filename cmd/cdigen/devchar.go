@@ -87,7 +87,7 @@ func (f *devCharFlags) links(ctx context.Context, host discover.Host, dir string
 			return err
 		}
 	}
-	char := devnode.CharDir{Dir: dir, Root: f.host.devRoot, Ours: discover.IsDriverNode}
+	char := devnode.CharDir{Dir: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
 	if !f.dryRun {
 		if err := char.Clean(ctx); err != nil {
 			f.problem(err)

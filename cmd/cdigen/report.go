@@ -2,10 +2,8 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
@@ -35,13 +33,6 @@ func writeReport(w io.Writer, form string, findings []discover.Finding) error {
 		return nil
 	}
 	return t.Flush()
-}
-
-func checkReport(form string) error {
-	if !slices.Contains([]string{"", "table", "json", "none"}, form) {
-		return usageError(fmt.Errorf("--report %q: use table, json or none", form))
-	}
-	return nil
 }
 
 // writeLines prints a line each.

@@ -22,6 +22,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
@@ -94,6 +95,8 @@ type Patient struct {
 	For []runtimes.Name
 	// Settings is the file with the settings of the service; empty: none is used.
 	Settings string
+	// Invalid are the values in it that options of the service cannot have.
+	Invalid []*config.Problem
 	// Watcher is the answer of a running cdigen watch that keeps Spec; nil: none runs.
 	Watcher *watch.Status
 	// Cdigen is the line by which a shell runs one of our commands with the flags that
@@ -144,6 +147,7 @@ func (p *Patient) Examine(ctx context.Context) ([]Complaint, error) {
 			list = append(list, p.own(p.spec(len(nodes) > 0))...)
 		}
 	}
+	list = append(list, p.settings()...)
 	list = append(list, p.neighbours(ctx)...)
 	list = append(list, p.engines(ctx)...)
 	list = append(list, p.system(ctx)...)

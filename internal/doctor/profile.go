@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/spec"
@@ -130,4 +131,18 @@ func Merge(lists ...[]Complaint) (merged []Complaint) {
 	}
 	sortBySeverity(merged)
 	return merged
+}
+
+// settings reports values in the service's settings that options cannot have. The watcher
+// does not start with them, while a running one has the values of before.
+func (p *Patient) settings() (list []Complaint) {
+	for _, problem := range p.Invalid {
+		list = append(list, Complaint{
+			ID: "setting-invalid", Severity: Warning,
+			Message:  "A setting of the service is not valid: " + p.Unit + " does not start again with it.",
+			Evidence: problem.Error(),
+			Mend:     []string{fmt.Sprintf("${EDITOR:-vi} +%d %s", problem.Source.Line, shellescape.Quote(problem.Source.File))},
+		})
+	}
+	return list
 }
