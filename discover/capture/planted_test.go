@@ -30,9 +30,9 @@ type inMemory struct {
 	nodes []byte
 }
 
-func load(t testing.TB) *inMemory {
+func load(t testing.TB, name string) *inMemory {
 	t.Helper()
-	m := &inMemory{d: hosttest.Load(t, "two-gpus"), files: fstest.MapFS{}}
+	m := &inMemory{d: hosttest.Load(t, name), files: fstest.MapFS{}}
 	dir := t.TempDir()
 	if err := m.d.Build(dir, simhost.Options{}); err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func cache(name string) []byte {
 func TestUnknownNamesAreNotInACapture(t *testing.T) {
 	for _, name := range []string{"orgunique", "cluster unique.x", "data,clusterunique", "Ünique-Org", "orgunique.so.1"} {
 		t.Run(name, func(t *testing.T) {
-			m := load(t)
+			m := load(t, "two-gpus")
 			host, o := m.plant(t, name, name)
 			r := redact.New([]byte("key"), redact.Identifiers{})
 			text, inv := record(t, host, o, r)
@@ -279,7 +279,7 @@ func TestOwnersOfFilesAreReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	m := load(t)
+	m := load(t, "two-gpus")
 	m.write("proc/driver/nvidia/gpus/0000:1b:00.0/information", "Model: NVIDIA of uniqueowner\nDevice Minor: 0\n")
 	host := m.host(t, "/")
 	host.Driver = host.Driver.Wrap(func(f fs.FS) fs.FS { return owned{f, 2000001} })
@@ -293,7 +293,7 @@ func TestOwnersOfFilesAreReplaced(t *testing.T) {
 func TestCaptureWithSomethingLeftIsRefused(t *testing.T) {
 	for word, place := range map[string]string{"195": `dev.files["dev/nvidia-modeset"].node`, "directory": `sys.files["bus/pci/drivers/nvidia"].type`, "amd64": "arch"} {
 		r := redact.New(nil, redact.Identifiers{Words: []string{word}})
-		_, _, err := capture.Record(context.Background(), load(t).host(t, "/"), discover.Options{}, r, "")
+		_, _, err := capture.Record(context.Background(), load(t, "two-gpus").host(t, "/"), discover.Options{}, r, "")
 		if err == nil || !strings.Contains(err.Error(), place) || !strings.HasSuffix(err.Error(), "nothing is recorded") {
 			t.Errorf("%s: %v", word, err)
 		}
@@ -305,7 +305,7 @@ func FuzzNothingUnknownIsRecorded(f *testing.F) {
 	for _, seed := range []string{"orgunique", "data/clusterunique", "gpu-17.hpc", "K8S_Cluster", "x86_64-orgunique", "nvidia-orgunique", "550.54.15-orgunique", "0000:3b:00.0orgunique"} {
 		f.Add(seed)
 	}
-	base := load(f)
+	base := load(f, "two-gpus")
 	c, _, err := capture.Record(context.Background(), base.host(f, "/"), discover.Options{Probe: hosttest.Probe(base.d)}, redact.New(nil, redact.Identifiers{}), "")
 	if err != nil {
 		f.Fatal(err)
