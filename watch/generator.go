@@ -21,7 +21,7 @@ import (
 )
 
 // Generator makes and publishes specs for a [Loop]. It may be used by one goroutine at
-// a time, except for OwnChange and Interest.
+// a time, except for OwnChange and NamesOnly.
 type Generator struct {
 	// Host opens the host; it is called for each generation.
 	Host func() (discover.Host, error)
@@ -176,11 +176,11 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 
 // fixedPlaces adds the places that matter whatever the host is like.
 func (g *Generator) fixedPlaces(l *discover.Lookups) {
-	for _, dir := range slices.Concat(g.Directories, g.SpecDirs) {
+	for _, dir := range g.Directories {
 		l.Add(dir)
 	}
-	l.Add(filepath.Dir(g.Output))
-	for _, file := range g.Files {
+	// What is in the directories of specs is for [Specs], but not that they come and go.
+	for _, file := range slices.Concat(g.Files, g.SpecDirs, []string{filepath.Dir(g.Output)}) {
 		l.AddFile(file)
 	}
 }
@@ -267,17 +267,11 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 	return spec.Publish(ctx, g.Output, r.data, g.Publish)
 }
 
-// Interest returns what matters of a directory that is watched: of device nodes the
-// names, of specs each write.
-func (g *Generator) Interest(dir string) Interest {
+// NamesOnly reports whether only the names in a directory matter, as in those of device
+// nodes.
+func (g *Generator) NamesOnly(dir string) bool {
 	dev, _ := g.dev.Load().(string)
-	switch {
-	case dev != "" && (dir == dev || strings.HasPrefix(dir, dev+"/")):
-		return Names
-	case dir == filepath.Dir(g.Output) || slices.Contains(g.SpecDirs, dir):
-		return Writes
-	}
-	return Contents
+	return dev != "" && (dir == dev || strings.HasPrefix(dir, dev+"/"))
 }
 
 // OwnChange reports whether a path that has changed is as Apply left it: a temporary

@@ -228,6 +228,24 @@ func (l *Loop) State() State {
 	return l.state
 }
 
+// SetChangedSettings sets the settings file that differs from the settings in use; empty:
+// none does.
+func (l *Loop) SetChangedSettings(file string) {
+	changed := false
+	l.set(func(s *State) { changed, s.ChangedSettings = s.ChangedSettings != file, file })
+	switch {
+	case !changed:
+		return
+	case file != "":
+		l.Log.Warn("the settings have changed; restart the watcher to apply them", "file", file)
+	default:
+		l.Log.Info("the settings are those in use again")
+	}
+	if l.Changed != nil {
+		l.Changed(l.State())
+	}
+}
+
 // Hangs reports whether the running generation takes too long, and since when it runs.
 func (l *Loop) Hangs() (since time.Time, hangs bool) {
 	l.mu.Lock()

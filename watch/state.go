@@ -63,6 +63,9 @@ type State struct {
 	GPUs     int                `json:"gpus"`
 	Devices  []string           `json:"devices"`
 	Findings []discover.Finding `json:"findings"`
+	// ChangedSettings is the settings file, if it differs from the settings in use: the
+	// watcher has to be restarted.
+	ChangedSettings string `json:"changedSettings,omitempty"`
 	// LastChange is the generation that wrote or removed the spec last, or the first.
 	LastChange     *Generation `json:"lastChange,omitempty"`
 	LastGeneration *Generation `json:"lastGeneration,omitempty"`

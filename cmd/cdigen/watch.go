@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/rundir"
 	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
@@ -149,16 +151,21 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	defer unlock()
 
-	files := &watch.Files{Ignore: generator.OwnChange, Interest: generator.Interest}
+	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
+	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
 	hangup := newHangup()
 	l := &watch.Loop{
 		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
-		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.Poll}, files, hangup},
-		Update:   files.Update,
+		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.Poll}, files, specs, hangup},
+		Update:   func(l *discover.Lookups) error { return errors.Join(files.Update(l), specs.Update()) },
 		Log:      slog.Default(),
 	}
+	if specs.Settings, err = f.settingsFile(generator); err != nil {
+		return err
+	}
+	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
 	if f.KernelLog != "" {
 		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
@@ -182,6 +189,30 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", l.State().Condition)}
 	}
 	return err
+}
+
+// settingsFile returns the settings file to watch; empty: none, or a pipe, which cannot be
+// read again. That its directory comes is for the generator.
+func (f *watchFlags) settingsFile(g *watch.Generator) (string, error) {
+	info, err := os.Stat(f.Settings.Path)
+	if f.Settings.Path == "" || err == nil && !info.Mode().IsRegular() {
+		return "", nil
+	}
+	file, err := filepath.Abs(f.Settings.Path)
+	g.Files = append(g.Files, filepath.Dir(file))
+	return file, err
+}
+
+// changedSettings returns the settings file if its variables are not those in use. They are
+// not applied: under systemd they come as environment variables, which a process keeps. A
+// file that cannot be read shows at the restart.
+func (f *watchFlags) changedSettings() string {
+	now, err := f.layers.ReadSettings(f.Command)
+	same := func(a, b config.Setting) bool { return a.Value == b.Value }
+	if err == nil && maps.EqualFunc(now.Variables, f.Settings.Variables, same) {
+		return ""
+	}
+	return f.Settings.Path
 }
 
 // loop returns the options of the loop.
@@ -291,6 +322,13 @@ func notify(text string) {
 
 // describe returns a state in one line.
 func describe(s *watch.State) string {
+	if s.ChangedSettings != "" {
+		return describeSpec(s) + "; restart to apply the changes of " + s.ChangedSettings
+	}
+	return describeSpec(s)
+}
+
+func describeSpec(s *watch.State) string {
 	switch s.Condition {
 	case watch.Starting:
 		return "looking at the host"

@@ -469,6 +469,45 @@ func TestWatchFollowsADriverContainer(t *testing.T) {
 	}
 }
 
+// Settings are read once. That their file has changed shows until the watcher is restarted,
+// or the file has the values again that are in use.
+func TestWatchReportsChangedSettings(t *testing.T) {
+	r := newRig(t, "h100x8")
+	file := filepath.Join(r.dir, "settings/cdigen.env")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("CDIGEN_GRACE=20s\n")
+	r.start("--settings", file)
+	shows := func(changed string) func() bool {
+		return func() bool { return r.status().ChangedSettings == changed }
+	}
+	const warning = `msg="the settings have changed; restart the watcher to apply them" file=`
+	before := r.status().Generations
+	write("# a comment\nCDIGEN_GRACE=20s\n")
+	write("CDIGEN_GRACE=10s\n")
+	r.until("changed settings in the status", shows(file))
+	if text := describe(&r.status().State); !strings.HasSuffix(text, "; restart to apply the changes of "+file) {
+		t.Errorf("status: %s", text)
+	}
+	write("CDIGEN_GRACE=20s\n")
+	r.until("settings that are those in use", shows(""))
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	r.until("settings that were removed", shows(file))
+	r.until("two lines in the log", func() bool { return strings.Count(r.log.String(), warning+file) == 2 })
+	if n := r.status().Generations; n != before {
+		t.Errorf("%d generations because of settings", n-before)
+	}
+}
+
 // Nothing happens, nothing is done.
 func TestWatchIdles(t *testing.T) {
 	r := newRig(t, "h100x8-mig7")
@@ -500,11 +539,10 @@ func TestWatchIdles(t *testing.T) {
 	if now := r.log.String(); now != logged {
 		t.Errorf("it logs while idle: %s", now[len(logged):])
 	}
-	// Of which half is the program's own text and data.
-	if size := hosttest.ResidentSize(r.t, r.cmd.Process.Pid); size > 20<<10 {
-		t.Errorf("%d KiB resident", size)
+	if size := hosttest.OwnMemory(r.t, r.cmd.Process.Pid); size > 12<<10 {
+		t.Errorf("it holds %d KiB", size)
 	} else {
-		t.Logf("%d KiB resident", size)
+		t.Logf("it holds %d KiB", size)
 	}
 }
 
@@ -522,7 +560,7 @@ func BenchmarkWatchIdle(b *testing.B) {
 			used := r.processorTime() - before
 			b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/poll")
 			b.ReportMetric(100*used.Seconds()/float64(b.N), "%core-at-1s")
-			b.ReportMetric(float64(hosttest.ResidentSize(r.t, r.cmd.Process.Pid))/1024, "RSS-MiB")
+			b.ReportMetric(float64(hosttest.OwnMemory(r.t, r.cmd.Process.Pid))/1024, "own-MiB")
 			b.ReportMetric(0, "ns/op") // is the time slept
 		})
 	}
