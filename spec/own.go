@@ -1,30 +1,26 @@
 package spec
 
 import (
-	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
 
-	"go.yaml.in/yaml/v3"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/userfile"
 )
 
 // OwnEdits are edits that a user adds to a spec: to those of all devices and to
 // those of single ones.
 type OwnEdits struct {
 	// ContainerEdits go into the spec's common edits.
-	ContainerEdits specs.ContainerEdits `yaml:"containerEdits"`
+	ContainerEdits specs.ContainerEdits `json:"containerEdits"`
 	// Devices name devices by any of their names; the edits go to the device
 	// under all of them, and to the device named all.
-	Devices []specs.Device `yaml:"devices"`
+	Devices []specs.Device `json:"devices"`
 
 	left []discover.Finding // of what was left out of them
 }
@@ -41,13 +37,8 @@ type OwnEdits struct {
 //
 // A field that CDI does not have is an error.
 func ParseOwnEdits(data []byte) (*OwnEdits, error) {
-	if err := limits.YAML(data); err != nil {
-		return nil, err
-	}
 	var own OwnEdits
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	d.KnownFields(true)
-	if err := d.Decode(&own); err != nil && !errors.Is(err, io.EOF) {
+	if err := userfile.Decode(data, &own); err != nil {
 		return nil, short(err)
 	}
 	if err := validateEdits(&own.ContainerEdits); err != nil {
