@@ -12,8 +12,6 @@ import (
 // files finds what the driver has beside libraries, by [FileTable].
 type files struct{ mpsPipeDirectory string }
 
-func (files) Name() string { return "file" }
-
 // defaultMPSPipeDirectory is that of nvidia-cuda-mps-control.
 const defaultMPSPipeDirectory = "/tmp/nvidia-mps"
 
@@ -33,7 +31,7 @@ func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 		}
 		found := m.find(host, e, places[e.Kind], name)
 		if len(found) == 0 {
-			inv.find(m.Name(), MissingOptional, name, "not found (%s); for %s", e.Kind, e.For)
+			inv.find(FileMissing, Note, name, "not found (%s), for %s", e.Kind, e.For)
 		}
 		for _, real := range found {
 			f := File{Kind: e.Kind, HostPath: host.Driver.HostPath(real), Capabilities: e.Capabilities}

@@ -8,7 +8,6 @@ import (
 // adds a [Finding] for whatever it could not have; it returns an error only when
 // the context ended.
 type Module interface {
-	Name() string
 	Discover(ctx context.Context, host Host, inv *Inventory) error
 }
 
@@ -24,6 +23,9 @@ type Options struct {
 	// MPSPipeDirectory is where the host's CUDA multi-process service has its
 	// pipes; empty for /tmp/nvidia-mps.
 	MPSPipeDirectory string
+	// PCI reads the PCI bus even where the driver has a GPU.
+	PCI   bool
+	Nodes NodeOptions
 }
 
 // Modules is the list of all modules in the order they run: a module may read
@@ -34,14 +36,18 @@ func Modules(o Options) []Module {
 		driver{},
 		// The probe takes longest, so it starts as soon as its library is found.
 		libraries{searchPath: o.LibrarySearchPath, located: probe.start},
-		gpus{},
+		gpus{pci: o.PCI},
 		files{mpsPipeDirectory: o.MPSPipeDirectory},
 		probe,
 		mig{},
-		deviceNodes{},
+		nodes{o.Nodes},
 		drm{},
 	}
 }
+
+// NodeModules is the list of those modules that device nodes need: neither the user-space
+// driver is looked at nor NVML asked.
+func NodeModules(o NodeOptions) []Module { return []Module{driver{}, gpus{}, nodes{o}} }
 
 // Run discovers a host. The error is the context's; all else is a finding.
 func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {

@@ -61,7 +61,7 @@ const grace = time.Second
 func CommandProbe(path, library string, timeout time.Duration) ProbeFunc {
 	return func(ctx context.Context) (*NVMLReport, error) {
 		if path == "" {
-			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH: install it, or pass --nvml-probe or --no-nvml"}
+			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH"}
 		}
 		limited, cancel := context.WithTimeout(ctx, timeout+grace)
 		defer cancel()

@@ -99,7 +99,7 @@ func (l *Look) Missing() string {
 	}
 	var missing []string
 	for _, path := range []string{"/dev/nvidiactl", "/dev/nvidia-uvm"} {
-		if !slices.ContainsFunc(inv.ControlNodes, func(n discover.DeviceNode) bool { return n.Path == path }) {
+		if !slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == path }) {
 			missing = append(missing, path)
 		}
 	}
@@ -129,7 +129,7 @@ func (l *Look) Complete() bool { return l.Missing() == "" }
 // its way: no driver, and none on the PCI bus that waits for one.
 func (l *Look) NoGPU() bool {
 	return l.Spec == nil && l.Inventory.Driver.Version == "" && !slices.ContainsFunc(l.Inventory.Findings, func(f discover.Finding) bool {
-		return f.Module == "gpu" && f.Severity.Grave()
+		return f.Severity.Serious() && (f.ID == discover.GPUUnbound || f.ID == discover.GPUOtherDriver || f.ID == discover.GPUUnlisted)
 	})
 }
 
@@ -181,7 +181,7 @@ func (g *Generator) Look(ctx context.Context, full bool) (*Look, error) {
 	if err != nil {
 		return look, err
 	}
-	look.Findings = append(look.Findings, spec.Neighbours(g.Output, look.Spec, g.SpecDirs)...)
+	look.Findings = append(look.Findings, spec.ReadDirectories(g.SpecDirs).Neighbours(g.Output, look.Spec)...)
 	look.data, err = spec.Encode(look.Spec, g.Format)
 	return look, err
 }

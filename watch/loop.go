@@ -1,10 +1,10 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -98,12 +98,12 @@ type Loop struct {
 	retry     time.Time // after a failure; zero: none
 	backoff   time.Duration
 	readyBy   time.Time
-	heldSince time.Time                   // when the driver was first seen not whole; zero: it is
-	kept      bool                        // the grace time is over and the policy is to keep the spec
-	last      *Look                       // the last one that was applied
-	findings  map[string]discover.Finding // that were logged
-	failure   string                      // that was logged
-	watching  string                      // an error of Watched that was logged
+	heldSince time.Time                 // when the driver was first seen not whole; zero: it is
+	kept      bool                      // the grace time is over and the policy is to keep the spec
+	last      *Look                     // the last one that was applied
+	findings  map[discover.Finding]bool // that were logged
+	failure   string                    // that was logged
+	watching  string                    // an error of Watched that was logged
 	updated   bool
 	settled   bool // the last generation neither failed nor was held
 }
@@ -131,7 +131,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer sources.Wait()
 	defer cancel()
 	l.box = newMailbox()
-	l.findings = map[string]discover.Finding{}
+	l.findings = map[discover.Finding]bool{}
 	start := time.Now()
 	l.readyBy = start.Add(l.ReadyTimeout)
 	l.set(func(s *State) { s.Started, s.Condition = start, Starting })
@@ -434,59 +434,38 @@ func (l *Loop) applied(r result) []string {
 	return changes
 }
 
-// logFindings says what was found wanting since the last time, and what no longer
-// is: a line for each kind, since a driver that is gone is missed by every GPU.
+// logFindings logs findings that are new since the last time, and those that are resolved:
+// a line for each group, since a driver that is gone is missed by every GPU.
 func (l *Loop) logFindings(list []discover.Finding) {
-	now := map[string]discover.Finding{}
-	var fresh, gone findingGroups
+	now := map[discover.Finding]bool{}
+	var fresh, gone []discover.Finding
 	for _, f := range list {
-		if !f.Severity.Grave() {
+		if !f.Severity.Serious() {
 			continue
 		}
-		key := f.Module + "\x00" + f.Subject + "\x00" + f.Message
-		if _, known := l.findings[key]; !known {
-			fresh.add(f)
-		}
-		now[key] = f
-	}
-	for _, key := range slices.Sorted(maps.Keys(l.findings)) {
-		if _, still := now[key]; !still {
-			gone.add(l.findings[key])
+		if now[f] = true; !l.findings[f] {
+			fresh = append(fresh, f)
 		}
 	}
+	for f := range l.findings {
+		if !now[f] {
+			gone = append(gone, f)
+		}
+	}
+	slices.SortFunc(gone, func(a, b discover.Finding) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Subject, b.Subject))
+	})
 	l.findings = now
-	for _, g := range fresh {
-		l.Log.Warn("finding", g.attrs()...)
+	for _, g := range discover.Grouped(fresh) {
+		l.Log.Warn("finding", attrs(g)...)
 	}
-	for _, g := range gone {
-		l.Log.Info("finding resolved", g.attrs()...)
+	for _, g := range discover.Grouped(gone) {
+		l.Log.Info("finding resolved", attrs(g)...)
 	}
 }
 
-// findingGroup is findings of one module and severity.
-type findingGroup struct {
-	first discover.Finding
-	more  int
-}
-
-type findingGroups []*findingGroup
-
-func (groups *findingGroups) add(f discover.Finding) {
-	for _, g := range *groups {
-		if g.first.Module == f.Module && g.first.Severity == f.Severity {
-			g.more++
-			return
-		}
-	}
-	*groups = append(*groups, &findingGroup{first: f})
-}
-
-func (g *findingGroup) attrs() []any {
-	list := []any{"module", g.first.Module, "severity", g.first.Severity, "subject", g.first.Subject, "message", g.first.Message}
-	if g.more > 0 {
-		list = append(list, "more", g.more)
-	}
-	return list
+func attrs(g discover.Group) []any {
+	return []any{"id", g.ID, "severity", g.Severity, "subject", discover.Some(g.Subjects), "message", g.Message}
 }
 
 // record puts a generation into the state.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -12,7 +13,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/doctor"
+	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -55,16 +56,27 @@ func (f *presentFlags) present(cmd *cobra.Command) (s *specs.Spec, inv *discover
 	return s, inv, nil, err
 }
 
-// truth is what spec files are compared with.
-func (f *presentFlags) truth(now *specs.Spec, inv *discover.Inventory) (*spec.Truth, error) {
+// snapshot is what spec files are compared with.
+func (f *presentFlags) snapshot(now *specs.Spec, inv *discover.Inventory) (*check.Snapshot, error) {
+	output, err := filepath.Abs(f.spec.output)
+	if err != nil {
+		return nil, err
+	}
 	host, err := f.host.host()
 	if err != nil {
 		return nil, err
 	}
-	// Where the driver does not tell, nodes are not compared with what it says.
-	nodes, _ := discover.ExpectedNodes(host, discover.NodeOptions{})
-	return &spec.Truth{Kind: f.spec.vendor + "/" + f.spec.class, Profile: f.spec.profile, Published: f.spec.output, Now: now, Inventory: inv, Nodes: nodes, Dev: host.Dev, Hook: checkHook}, nil
+	directories := spec.ReadDirectories(f.spec.dirs)
+	return &check.Snapshot{
+		Target: check.Target{
+			Spec: output, Kind: f.spec.vendor + "/" + f.spec.class, Profile: f.spec.profile, SpecDirs: f.spec.dirs, Settings: f.spec.settings.file,
+		},
+		Host: host, Inventory: inv, Now: now, Directories: directories, Published: directories.File(output),
+	}, nil
 }
+
+// published reports whether a file exists that may be a spec of ours.
+func published(file string) bool { return check.Ours(spec.ReadDirectories(nil).File(file)) }
 
 func newDiff() *cobra.Command {
 	var f presentFlags
@@ -141,17 +153,17 @@ func (f *presentFlags) unread(file string, err error) error {
 	if !strings.Contains(err.Error(), file) {
 		err = fmt.Errorf("%s: %w", file, err)
 	}
-	generate := spec.Command("generate", f.spec.profile)
+	generate := check.Command("generate", f.spec.profile)
 	switch {
 	case file != f.spec.output:
 		return err
 	case errors.Is(err, fs.ErrNotExist):
-		if other := otherProfile(file, doctor.Published); other != "" {
+		if other := otherProfile(file, published); other != "" {
 			return fmt.Errorf("there is no spec %s; there is a spec of --profile %s", file, other)
 		}
 		return fmt.Errorf("there is no spec %s: run %s", file, generate)
 	case errors.As(err, new(*fs.PathError)):
-		return err // generate does not mend it
+		return err // generate does not fix it
 	}
 	return fmt.Errorf("%w: run %s", err, generate)
 }

@@ -77,6 +77,8 @@ type hostFlags struct {
 	noNVML                                 bool
 	// late: the roots of the driver and of the device nodes may come later.
 	late bool
+	// pci: GPUs without NVIDIA's driver are looked for too.
+	pci bool
 	// captured is another host that is looked at instead; nil: none is.
 	captured *capture.Capture
 }
@@ -202,7 +204,7 @@ func (f *hostFlags) discoverOptions(s *settings) (discover.Options, error) {
 		}
 		return o, nil
 	}
-	o := discover.Options{LibrarySearchPath: f.librarySearchPath, MPSPipeDirectory: s.getenv("CUDA_MPS_PIPE_DIRECTORY")}
+	o := discover.Options{PCI: f.pci, LibrarySearchPath: f.librarySearchPath, MPSPipeDirectory: s.getenv("CUDA_MPS_PIPE_DIRECTORY")}
 	if f.noNVML {
 		return o, nil
 	}

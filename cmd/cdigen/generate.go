@@ -91,13 +91,13 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	s, left, err := spec.New(inv, options)
 	findings := slices.Concat(inv.Findings, left)
 	if s != nil && f.spec.output != "-" {
-		findings = append(findings, spec.Neighbours(f.spec.output, s, f.spec.dirs)...)
+		findings = append(findings, spec.ReadDirectories(f.spec.dirs).Neighbours(f.spec.output, s)...)
 	}
 	if err := writeReport(os.Stderr, f.report, findings); err != nil {
 		return err
 	}
 	if f.strict {
-		if n := grave(findings); n > 0 {
+		if n := serious(findings); n > 0 {
 			return &exitError{exitStrict, fmt.Errorf("%d findings and --strict: nothing published", n)}
 		}
 	}
@@ -122,7 +122,7 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	slog.Info(string(outcome), "path", f.spec.output, "gpus", countUsable(inv), "devices", len(s.Devices),
+	slog.Info(string(outcome), "path", f.spec.output, "gpus", inv.Usable(), "devices", len(s.Devices),
 		"mounts", len(s.ContainerEdits.Mounts), "cdiVersion", s.Version)
 	return nil
 }
@@ -166,20 +166,10 @@ func (f *hostFlags) inventory(cmd *cobra.Command) (*discover.Inventory, error) {
 	return inv, nil
 }
 
-func countUsable(inv *discover.Inventory) int {
-	n := 0
-	for i := range inv.GPUs {
-		if inv.GPUs[i].Usable() {
-			n++
-		}
-	}
-	return n
-}
-
-func grave(findings []discover.Finding) int {
-	n := 0
+// serious counts the findings that --strict refuses.
+func serious(findings []discover.Finding) (n int) {
 	for _, f := range findings {
-		if f.Severity.Grave() {
+		if f.Severity.Serious() {
 			n++
 		}
 	}

@@ -171,7 +171,7 @@ func isDirectory(path string) bool {
 // source has the devices that are wanted, or says why not. Others than those named
 // are in a file already.
 func (f *injectFlags) source(wanted, names []string) (*inject.Source, error) {
-	devices, broken := spec.Scan(f.dirs)
+	devices, broken := spec.ReadDirectories(f.dirs).Devices()
 	for _, name := range wanted {
 		_, err := usable(name, devices, broken)
 		switch {

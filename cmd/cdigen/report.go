@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +12,45 @@ import (
 	"github.com/cdigen/cdigen/internal/table"
 )
 
-// writeReport prints findings. Without a form it is a table of the grave ones,
-// and nothing at all when there is none.
+// fileFindings are findings about a spec file, or about a host where there is no file.
+type fileFindings struct {
+	File     string             `json:"file,omitempty"`
+	Findings []discover.Finding `json:"findings"`
+}
+
+// writeFindings prints findings as a table, a row for each group.
+func writeFindings(w io.Writer, color bool, files ...fileFindings) error {
+	header := []string{"SEVERITY", "ID", "SUBJECT", "FINDING"}
+	named := slices.ContainsFunc(files, func(f fileFindings) bool { return f.File != "" })
+	if named {
+		header = slices.Insert(header, 1, "FILE")
+	}
+	t := table.New(w, header...)
+	row := func(severity discover.Severity, file string, cells ...string) {
+		cells = slices.Insert(cells, 0, severityColors[severity].Paint(string(severity), color))
+		if named {
+			cells = slices.Insert(cells, 1, oneLine(file))
+		}
+		t.Row(cells...)
+	}
+	for _, f := range files {
+		for _, g := range discover.Grouped(f.Findings) {
+			row(g.Severity, f.File, string(g.ID), oneLine(discover.Some(g.Subjects)), oneLine(g.Message))
+		}
+		if named && len(f.Findings) == 0 {
+			row("ok", f.File, "-", "-", "-")
+		}
+	}
+	if t.Len() == 0 {
+		return nil
+	}
+	return t.Flush()
+}
+
+var severityColors = map[discover.Severity]table.Color{discover.Broken: table.Red, discover.Warning: table.Yellow, discover.Note: table.Bold, "ok": table.Green}
+
+// writeReport prints findings. Without a form it is a table of the serious ones, and
+// nothing at all when there is none.
 func writeReport(w io.Writer, form string, findings []discover.Finding) error {
 	switch form {
 	case "none":
@@ -23,20 +59,15 @@ func writeReport(w io.Writer, form string, findings []discover.Finding) error {
 		if findings == nil {
 			findings = []discover.Finding{}
 		}
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(findings)
+		return writeJSON(w, findings)
+	case "":
+		findings = slices.DeleteFunc(slices.Clone(findings), func(f discover.Finding) bool { return !f.Severity.Serious() })
 	}
-	t := table.New(w, "SEVERITY", "MODULE", "SUBJECT", "FINDING")
-	for _, f := range findings {
-		if form != "" || f.Severity.Grave() {
-			t.Row(string(f.Severity), f.Module, oneLine(f.Subject), oneLine(f.Message))
-		}
+	if err := writeFindings(w, false, fileFindings{Findings: findings}); err != nil || serious(findings) == 0 {
+		return err
 	}
-	if t.Len() == 0 {
-		return nil
-	}
-	return t.Flush()
+	_, err := fmt.Fprintln(w, "Run cdigen doctor to see what to do.")
+	return err
 }
 
 func checkReport(form string) error {

@@ -426,7 +426,7 @@ func TestWatchTellsOfForeignSpecs(t *testing.T) {
 	foreign := []byte("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: \"0\", containerEdits: {env: [A=b]}}]\n")
 	for file, message := range map[string]string{
 		filepath.Join(etc, "other.yaml"):  "defines 1 of the same devices",
-		filepath.Join(run, "nvidia.yaml"): "hides 1 devices",
+		filepath.Join(run, "nvidia.yaml"): "hides 1 device",
 	} {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
@@ -585,13 +585,13 @@ func TestWatchRecovers(t *testing.T) {
 	}
 	count := func(part string) int { return strings.Count(r.log.String(), part) }
 	for name, body := range map[string]string{"hangs": "exec sleep 100", "crashes": "kill -SEGV $$"} {
-		before, findings := r.status().Probes, count("msg=finding module=nvml")
+		before, findings := r.status().Probes, count("msg=finding id=nvml")
 		probe(body)
 		hangup()
 		r.until("three probes that fail: "+name, func() bool { return r.status().Probes >= before+3 })
 		probe(works)
-		r.until("recovery from a probe that "+name, func() bool { return strings.Count(r.log.String(), `msg="finding resolved" module=nvml`) > findings })
-		if n := count("msg=finding module=nvml") - findings; n != 1 {
+		r.until("recovery from a probe that "+name, func() bool { return strings.Count(r.log.String(), `msg="finding resolved" id=nvml`) > findings })
+		if n := count("msg=finding id=nvml") - findings; n != 1 {
 			t.Errorf("a probe that %s is told %d times", name, n)
 		}
 		r.settle()

@@ -36,15 +36,15 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 			}
 		}
 	}
+	o.PCI = true
 	inv, err := discover.Run(ctx, host, discover.Modules(o))
 	if err != nil {
 		return nil, inv, err
 	}
-	gpus, _, _ := discover.PCIGPUs(host) // what it cannot read is not there to be recorded
 	proc.shown()
 	dev.nodes()
 	sys.modules()
-	sys.devices(gpus)
+	sys.devices(inv.PCI)
 	sys.passOver(othersDevices)
 	proc.passOver(othersProcesses)
 	c.Driver, c.Dev, c.Proc, c.Sys = driver.tree(c, driverFile), dev.tree(c, driverFile), proc.tree(c, procFile), sys.tree(c, textFile)
@@ -366,6 +366,8 @@ func procFile(w *watched, name string) (File, error) {
 			}
 		}
 		return File{}, nil
+	case name == "modules":
+		f.Lines = slices.DeleteFunc(f.Lines, func(line string) bool { return !strings.HasPrefix(line, "nvidia") })
 	case name == "driver/nvidia-caps/mig-minors":
 		// 135 lines for each of 32 GPUs, of which few hosts have many.
 		present := append(w.names("driver/nvidia/capabilities", "gpu"), "gpu0")

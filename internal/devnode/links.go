@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -161,28 +160,24 @@ func (c CharDir) resolve(link string) (name, text string, err error) {
 	return name, text, err
 }
 
-// hasNumbers says whether a name below the root is a device node of these numbers.
+// hasNumbers reports whether a name below the root is a device node of these numbers.
 func hasNumbers(root Lstater, name string, major, minor uint32) bool {
 	if !filepath.IsLocal(name) {
 		return false
 	}
-	info, err := root.Lstat(name)
-	return err == nil && isNode(info, major, minor)
+	have, err := Stat(root, name)
+	return err == nil && have.is(major, minor)
 }
 
-func isNode(info fs.FileInfo, major, minor uint32) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || info.Mode()&fs.ModeCharDevice == 0 {
-		return false
-	}
-	x, y := numbers(stat)
-	return x == major && y == minor
+// is reports whether it is a device node of these numbers.
+func (a *Attr) is(major, minor uint32) bool {
+	return a != nil && a.Other == "" && a.Major == major && a.Minor == minor
 }
 
-// isNode says whether a path is a device node itself, of a node's numbers.
+// isNode reports whether a path is a device node itself, of a node's numbers.
 func (c CharDir) isNode(path string, n Node) bool {
 	info, err := os.Lstat(path)
-	return err == nil && isNode(info, n.Major, n.Minor)
+	return err == nil && Describe(info).is(n.Major, n.Minor)
 }
 
 // Apply makes a change that Plan found. A directory that is missing is made with mode
