@@ -118,7 +118,7 @@ func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFind
 
 // findingsError returns the exit status for findings.
 func findingsError(all []fileFindings, commands []string) error {
-	count := func(severity discover.Severity) (n int) {
+	of := func(severity discover.Severity) (n int) {
 		for _, f := range all {
 			for _, finding := range f.Findings {
 				if finding.Severity == severity {
@@ -128,16 +128,16 @@ func findingsError(all []fileFindings, commands []string) error {
 		}
 		return n
 	}
-	broken, warnings := count(discover.Broken), count(discover.Warning)
+	broken, warnings := of(discover.Broken), of(discover.Warning)
 	advice := ""
 	if len(commands) > 0 {
 		advice = ": run " + strings.Join(commands, ", then ")
 	}
 	switch {
 	case broken > 0:
-		return &exitError{exitBroken, fmt.Errorf("%d broken, %d warnings%s", broken, warnings, advice)}
+		return &exitError{exitBroken, fmt.Errorf("%d broken, %s%s", broken, count(warnings, "warning"), advice)}
 	case warnings > 0:
-		return &exitError{exitStale, fmt.Errorf("%d warnings%s", warnings, advice)}
+		return &exitError{exitStale, fmt.Errorf("%s%s", count(warnings, "warning"), advice)}
 	}
 	return nil
 }

@@ -93,7 +93,7 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	if s != nil && f.spec.output != "-" {
 		findings = append(findings, spec.ReadDirectories(f.spec.dirs).Neighbours(f.spec.output, s)...)
 	}
-	if err := writeReport(os.Stderr, f.report, findings); err != nil {
+	if err := writeReport(os.Stderr, f.report, findings, f.host.captured == nil); err != nil {
 		return err
 	}
 	if f.strict {

@@ -47,7 +47,7 @@ func (f *infoFlags) look(cmd *cobra.Command, formats []string, write func(w io.W
 		return err
 	}
 	if f.output != "json" {
-		err = writeReport(os.Stderr, f.report, inv.Findings)
+		err = writeReport(os.Stderr, f.report, inv.Findings, f.host.captured == nil)
 	}
 	if err = errors.Join(err, write(cmd.OutOrStdout(), inv)); err == nil && inv.Usable() == 0 {
 		err = &exitError{exitNoDevices, spec.ErrNoDevices}

@@ -51,7 +51,8 @@ var severityColors = map[discover.Severity]table.Color{discover.Broken: table.Re
 
 // writeReport prints findings. Without a form it is a table of the serious ones, and
 // nothing at all when there is none.
-func writeReport(w io.Writer, form string, findings []discover.Finding) error {
+// Advise adds where to find what to do.
+func writeReport(w io.Writer, form string, findings []discover.Finding, advise bool) error {
 	switch form {
 	case "none":
 		return nil
@@ -63,7 +64,7 @@ func writeReport(w io.Writer, form string, findings []discover.Finding) error {
 	case "":
 		findings = slices.DeleteFunc(slices.Clone(findings), func(f discover.Finding) bool { return !f.Severity.Serious() })
 	}
-	if err := writeFindings(w, false, fileFindings{Findings: findings}); err != nil || serious(findings) == 0 {
+	if err := writeFindings(w, false, fileFindings{Findings: findings}); err != nil || !advise || serious(findings) == 0 {
 		return err
 	}
 	_, err := fmt.Fprintln(w, "Run cdigen doctor to see what to do.")

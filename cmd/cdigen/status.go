@@ -148,5 +148,5 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 	if serious(s.Findings) > 0 {
 		fmt.Fprintln(w)
 	}
-	return writeReport(w, "", s.Findings)
+	return writeReport(w, "", s.Findings, true)
 }
