@@ -115,7 +115,7 @@ const (
 	Firmware  FileKind = "firmware"  // where the kernel looks for it; mounted read-only below /lib/firmware
 	Plugin    FileKind = "plugin"    // of the X server or Wine; mounted read-only where Debian's and Fedora's look
 	Socket    FileKind = "socket"    // below /run; mounted writable
-	Directory FileKind = "directory" // mounted writable
+	Directory FileKind = "directory" // the one that was asked for; mounted writable under its own name
 )
 
 // FileEntry is a row of [FileTable].
@@ -168,7 +168,7 @@ var FileTable = []FileEntry{
 	{Binary, "nvidia-xconfig", []string{"/usr/bin/"}, []Capability{Display}, "the X server's configuration"},
 	{Socket, "nvidia-persistenced/socket", []string{"/run/nvidia-persistenced/"}, []Capability{Utility}, "nvidia-smi, to set persistence mode"},
 	{Socket, "nvidia-fabricmanager/socket", []string{"/run/nvidia-fabricmanager/"}, []Capability{Compute}, "CUDA on NVSwitch systems"},
-	{Directory, "nvidia-mps", nil, []Capability{Compute}, "CUDA, to reach the host's multi-process service; where CUDA_MPS_PIPE_DIRECTORY of cdigen or of the service says, else /tmp/nvidia-mps"},
+	{Directory, "nvidia-mps", nil, []Capability{Compute}, "CUDA, to reach the host's multi-process service; only with `--mps-directory`, under the name given there"},
 }
 
 // libraryEntry is the row of the table that a file name belongs to, or nil.

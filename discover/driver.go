@@ -86,7 +86,7 @@ func modesetLoaded(proc Tree) bool {
 
 // modesetModule is the line of nvidia-modeset in /proc/modules; Debian has had nvidia_current
 // and numbers between.
-var modesetModule = lazy(`(?m)^nvidia[0-9a-z_]*_modeset `)
+var modesetModule = lazy(`(?m)^nvidia[0-9a-z_]*_modeset(?: |$)`)
 
 var (
 	kernelModule  = lazy(`(Open )?Kernel Module\b`)

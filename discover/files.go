@@ -3,17 +3,20 @@ package discover
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // files finds what the driver has beside libraries, by [FileTable].
-type files struct{ mpsPipeDirectory string }
-
-// defaultMPSPipeDirectory is that of nvidia-cuda-mps-control.
-const defaultMPSPipeDirectory = "/tmp/nvidia-mps"
+type files struct {
+	// mpsDirectory is that of [Options]; empty: none is looked for.
+	mpsDirectory string
+}
 
 func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	if inv.Driver.Version == "" || len(inv.GPUs) == 0 {
@@ -25,12 +28,13 @@ func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 			return err
 		}
 		e := &FileTable[i]
-		name := strings.ReplaceAll(e.Name, "%v", inv.Driver.Version)
 		if e.Kind == Directory {
-			name = strings.TrimPrefix(cmp.Or(m.mpsPipeDirectory, servicePipeDirectory(host), defaultMPSPipeDirectory), "/")
+			m.directory(host, e, inv)
+			continue
 		}
-		found := m.find(host, e, places[e.Kind], name)
-		if len(found) == 0 {
+		name := strings.ReplaceAll(e.Name, "%v", inv.Driver.Version)
+		found, told := m.find(host, e, places[e.Kind], name, inv)
+		if len(found) == 0 && !told {
 			inv.find(FileMissing, Note, name, "not found (%s), for %s", e.Kind, e.For)
 		}
 		for _, real := range found {
@@ -47,43 +51,34 @@ func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 				}
 				f.Targets = append(f.Targets, target)
 			}
-			if e.Kind == Directory {
-				f.Targets = []string{"/" + name}
-			}
 			inv.Files = append(inv.Files, f)
 		}
 	}
 	return nil
 }
 
-// servicePipeDirectory is where the host's running MPS control daemon has its
-// pipes, if its environment says so. It takes the right to read that; without it
-// the default has to do.
-func servicePipeDirectory(host Host) string {
-	if _, err := host.Driver.Stat(defaultMPSPipeDirectory); err == nil {
-		return "" // in use, and no process need be looked at
+// directory adds the directory of CUDA's multi-process service, which containers have
+// under its own name. No process's environment is asked for it: what a process says of
+// itself is everybody's to write.
+func (m files) directory(host Host, e *FileEntry, inv *Inventory) {
+	if m.mpsDirectory == "" {
+		return
 	}
-	pids, err := host.Proc.names(".", func(name string) bool { return name[0] >= '1' && name[0] <= '9' })
-	if err != nil {
-		return ""
+	name := clean(m.mpsDirectory)
+	info, err := host.Driver.Stat(name)
+	switch {
+	case err != nil:
+	case !fits(e.Kind, info.Mode()):
+		err = errors.New("not a directory")
+	default:
+		err = host.Driver.checkWritable(e.Kind, name)
 	}
-	for _, pid := range pids {
-		// The kernel keeps 15 characters of a program's name (proc(5)).
-		comm, err := host.Proc.ReadFile(path.Join(pid, "comm"))
-		if err != nil || string(comm) != "nvidia-cuda-mps\n" {
-			continue
-		}
-		environ, err := host.Proc.ReadFile(path.Join(pid, "environ"))
-		if err != nil {
-			continue
-		}
-		for variable := range strings.SplitSeq(string(environ), "\x00") {
-			if dir, ok := strings.CutPrefix(variable, "CUDA_MPS_PIPE_DIRECTORY="); ok && path.IsAbs(dir) {
-				return path.Clean(dir)
-			}
-		}
+	real, resolveErr := host.Driver.Resolve(name)
+	if err = cmp.Or(err, resolveErr); err != nil {
+		inv.find(MPSDirectoryUnusable, Warning, host.Driver.HostPath(name), "%v: containers do not reach CUDA's multi-process service", cause(err))
+		return
 	}
-	return ""
+	inv.Files = append(inv.Files, File{Kind: e.Kind, HostPath: host.Driver.HostPath(real), Targets: []string{"/" + name}, Capabilities: e.Capabilities})
 }
 
 // places are the directories of the driver root that each kind is looked for in,
@@ -92,12 +87,11 @@ func (m files) places(host Host, inv *Inventory) map[FileKind][]string {
 	places := map[FileKind][]string{
 		// The driver root itself is for GKE, which has vulkan/icd.d there; the
 		// last one for NixOS.
-		Config:    {"etc", "usr/local/share", "usr/share", ".", "run/opengl-driver/share"},
-		Binary:    {"usr/bin", "usr/sbin", "bin", "sbin", "usr/local/bin", "usr/local/sbin", "opt/bin", "run/current-system/sw/bin"},
-		Plugin:    {"usr/lib/xorg/modules", "usr/lib64/xorg/modules", "usr/lib/xorg/modules/updates", "usr/lib64/nvidia/xorg", "usr/lib/nvidia/xorg"},
-		Socket:    {"run", "var/run"},
-		Directory: {"."},
-		Firmware:  {"lib/firmware/updates", "lib/firmware"},
+		Config:   {"etc", "usr/local/share", "usr/share", ".", "run/opengl-driver/share"},
+		Binary:   {"usr/bin", "usr/sbin", "bin", "sbin", "usr/local/bin", "usr/local/sbin", "opt/bin", "run/current-system/sw/bin"},
+		Plugin:   {"usr/lib/xorg/modules", "usr/lib64/xorg/modules", "usr/lib/xorg/modules/updates", "usr/lib64/nvidia/xorg", "usr/lib/nvidia/xorg"},
+		Socket:   {"run", "var/run"},
+		Firmware: {"lib/firmware/updates", "lib/firmware"},
 	}
 	for _, l := range inv.Libraries {
 		dir := path.Dir(strings.TrimPrefix(l.Path, "/"))
@@ -143,8 +137,9 @@ func ownPrefix(inv *Inventory) string {
 }
 
 // find returns the real paths of a row's files: of one, or of all that a pattern
-// matches in the first directory that has any.
-func (m files) find(host Host, e *FileEntry, dirs []string, name string) []string {
+// matches in the first directory that has any which may be used. Told: there are others,
+// and a finding says why they cannot be.
+func (m files) find(host Host, e *FileEntry, dirs []string, name string, inv *Inventory) (found []string, told bool) {
 	for _, dir := range dirs {
 		candidates := []string{path.Join(dir, name)}
 		if strings.Contains(name, "*") {
@@ -163,22 +158,49 @@ func (m files) find(host Host, e *FileEntry, dirs []string, name string) []strin
 			// sub-directories drivers and extensions.
 			candidates = append(candidates, path.Join(dir, path.Base(name)))
 		}
-		var found []string
 		for _, c := range candidates {
 			real, err := host.Driver.Resolve(c)
 			if err != nil || slices.Contains(found, real) {
 				continue
 			}
 			info, err := host.Driver.Stat(real)
-			if err == nil && fits(e.Kind, info.Mode()) {
+			if err != nil || !fits(e.Kind, info.Mode()) {
+				continue
+			}
+			if m.allowed(host, e.Kind, c, inv) {
 				found = append(found, real)
+			} else {
+				told = true
 			}
 		}
 		if len(found) > 0 {
-			return found
+			return found, told
 		}
 	}
-	return nil
+	return nil, told
+}
+
+// allowed reports whether containers may be given a file; else there is a finding.
+func (m files) allowed(host Host, kind FileKind, name string, inv *Inventory) bool {
+	if !kind.writable() {
+		return host.Driver.trusted(name)
+	}
+	err := host.Driver.checkWritable(kind, name)
+	if refused := (*trust.Error)(nil); errors.As(err, &refused) {
+		host.Driver.refuse(name, err)
+		return false
+	}
+	if err != nil {
+		// /var/run is another name of /run as a rule.
+		subject := host.Driver.HostPath(name)
+		if dir, err := host.Driver.Resolve(path.Dir(name)); err == nil {
+			subject = host.Driver.HostPath(path.Join(dir, path.Base(name)))
+		}
+		if !slices.ContainsFunc(inv.Findings, func(f Finding) bool { return f.ID == FileWritable && f.Subject == subject }) {
+			inv.find(FileWritable, Warning, subject, "%v: it is left out, since containers could write to it", cause(err))
+		}
+	}
+	return err == nil
 }
 
 // fits says whether a file is of the type its kind has to be.

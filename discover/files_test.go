@@ -108,7 +108,7 @@ func TestSocketsAndPipesOfServices(t *testing.T) {
 	}
 	defer listener.Close()
 	put(t, dir, "run/nvidia-fabricmanager/socket", 0o644) // only called so
-	inv, err := discover.Run(t.Context(), hosttest.Reopen(t, d, dir), discover.Modules(discover.Options{MPSPipeDirectory: "/srv/mps"}))
+	inv, err := discover.Run(t.Context(), hosttest.Reopen(t, d, dir), discover.Modules(discover.Options{MPSDirectory: "/srv/mps"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,23 +124,52 @@ func TestSocketsAndPipesOfServices(t *testing.T) {
 	}
 }
 
-func TestPipesOfARunningServiceAreFoundByItsEnvironment(t *testing.T) {
+func TestNoProcessSaysWhereThePipesAre(t *testing.T) {
+	t.Setenv("CUDA_MPS_PIPE_DIRECTORY", "/srv/mps")
 	d := hosttest.Load(t, "fedora")
 	dir := t.TempDir()
 	host := hosttest.Open(t, d, dir)
 	for file, content := range map[string]string{
-		"proc/1/comm": "systemd\n", "proc/1/environ": "CUDA_MPS_PIPE_DIRECTORY=/wrong\x00",
-		"proc/812/comm": "nvidia-cuda-mps\n", "proc/812/environ": "PATH=/usr/bin\x00CUDA_MPS_PIPE_DIRECTORY=/srv/mps/pipe\x00",
+		"proc/812/comm": "nvidia-cuda-mps\n", "proc/812/environ": "PATH=/usr/bin\x00CUDA_MPS_PIPE_DIRECTORY=/srv/mps\x00",
 	} {
 		put(t, dir, file, 0o644)
 		overwrite(t, filepath.Join(dir, file), content)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "srv/mps/pipe"), 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "srv/mps"), 0o755), os.MkdirAll(filepath.Join(dir, "tmp/nvidia-mps"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	got := targets(hosttest.Discover(t, host, hosttest.Probe(d)))
-	if want := []string{"/srv/mps/pipe"}; !slices.Equal(got["/srv/mps/pipe"], want) {
-		t.Errorf("files: %q; want the pipes in /srv/mps/pipe", got)
+	lookups := discover.NewLookups()
+	inv := hosttest.Discover(t, host.Record(lookups), hosttest.Probe(d))
+	for _, f := range inv.Files {
+		if f.Kind == discover.Directory {
+			t.Errorf("containers write to %s", f.HostPath)
+		}
+	}
+	if slices.Contains(lookups.Directories(), "/tmp") || lookups.Has("/tmp") {
+		t.Error("/tmp was looked up")
+	}
+}
+
+func TestOfATemporaryDirectoryOnlyTheNameIsLookedUp(t *testing.T) {
+	d := hosttest.Load(t, "fedora")
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	pipes := filepath.Join(dir, "tmp/nvidia-mps/client")
+	if err := os.MkdirAll(pipes, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lookups := discover.NewLookups()
+	inv, err := discover.Run(t.Context(), host.Record(lookups), discover.Modules(discover.Options{MPSDirectory: "/tmp/nvidia-mps"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := targets(inv)["/tmp/nvidia-mps"]; !slices.Equal(got, []string{"/tmp/nvidia-mps"}) {
+		t.Errorf("directory: %q", got)
+	}
+	for name, want := range map[string]bool{"/tmp/nvidia-mps": true, "/tmp/other": false, "/tmp/nvidia-mps/client": false, "/tmp/nvidia-mps/log": false} {
+		if lookups.Has(name) != want {
+			t.Errorf("%s is noticed: %v; want %v", name, !want, want)
+		}
 	}
 }
 

@@ -62,6 +62,10 @@ const (
 	LibraryOtherArch      ID = "library-other-arch"
 	LoaderCacheUnreadable ID = "loader-cache-unreadable"
 	FileMissing           ID = "file-missing"
+	FileWritable          ID = "file-writable"
+	MPSDirectoryUnusable  ID = "mps-directory-unusable"
+	LibraryUntrusted      ID = "library-untrusted"
+	Untrusted             ID = "path-untrusted"
 
 	PCIUnreadable   ID = "pci-unreadable"
 	GPUExcluded     ID = "gpu-excluded"
@@ -94,6 +98,7 @@ const (
 	NVMLVersionMismatch ID = "nvml-version-mismatch"
 	NVMLTimeout         ID = "nvml-timeout"
 	NVMLFailed          ID = "nvml-failed"
+	NVMLUntrusted       ID = "nvml-untrusted"
 	NVMLCallFailed      ID = "nvml-call-failed"
 
 	MIGUnreadable         ID = "mig-unreadable"

@@ -2,8 +2,6 @@ package discover
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -11,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // Host says where to look for the parts of a machine. It remembers which paths
@@ -53,6 +54,8 @@ type Tree struct {
 	links map[string]string // directories already looked at: name to real name, "" for one that does not exist
 	// lookups has what was looked up; nil where nobody wants to know.
 	lookups *Lookups
+	// rule says which names are trusted; nil: all.
+	rule *trustRule
 }
 
 // NewTree makes a tree of a file system, which should be an [fs.ReadLinkFS]:
@@ -61,14 +64,19 @@ func NewTree(hostPath string, fsys fs.FS) Tree {
 	return Tree{Path: hostPath, fsys: fsys, links: map[string]string{".": "."}}
 }
 
-// DirTree is the tree below a directory of this machine.
-func DirTree(dir string) Tree { return NewTree(dir, os.DirFS(dir)) }
+// DirTree returns the tree below a directory of this machine. It opens regular files and
+// directories only, and its names are checked by the rule of package trust.
+func DirTree(dir string) Tree {
+	t := NewTree(dir, regular.FS(dir))
+	t.rule = &trustRule{tree: trust.Local(dir, trust.Self())}
+	return t
+}
 
 // Wrap is the tree with its file system exchanged for what wrap makes of it. It lets
 // somebody look on at what is read.
 func (t Tree) Wrap(wrap func(fs.FS) fs.FS) Tree {
 	wrapped := NewTree(t.Path, wrap(t.fsys))
-	wrapped.lookups = t.lookups
+	wrapped.lookups, wrapped.rule = t.lookups, t.rule
 	return wrapped
 }
 
@@ -166,11 +174,7 @@ func (t Tree) ReadFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("more than %d MiB", maxFile>>20)}
-	}
-	return data, err
+	return regular.Read(f, name, maxFile)
 }
 
 // ReadDir lists a directory in order of name.

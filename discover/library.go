@@ -21,6 +21,8 @@ type libraries struct {
 	searchPath []string
 	// located is told where NVML is before the libraries themselves are looked for.
 	located func(ctx context.Context, nvml string)
+	// refused is told instead that NVML is there but is not trusted.
+	refused func()
 }
 
 // Triplet is the multiarch name of an architecture, by which Debian and its
@@ -79,7 +81,7 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	if version == "" {
 		return nil // the driver module has told why
 	}
-	set := &librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}}
+	set := newLibrarySet(version)
 	dirs := m.dirs(host, inv)
 	m.locateNVML(ctx, host, dirs, version)
 	m.scan(ctx, host, dirs, set, inv)
@@ -97,14 +99,18 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 		}
 	}
 	if set.find("libcuda.so."+version) == nil {
-		inv.Findings = append(inv.Findings, inv.LibrariesMissing(host))
+		f := inv.LibrariesMissing(host)
+		if set.refused["libcuda.so."+version] {
+			f.ID, f.Message = LibraryUntrusted, "is not trusted, as others than root can change it: no CUDA program starts"
+		}
+		inv.Findings = append(inv.Findings, f)
 		if !slices.ContainsFunc(set.files, func(f libraryFile) bool { return f.versioned }) {
 			return nil // what else there is does not make a driver
 		}
 	}
 	m.read(host, host.Arch, set, inv)
 	if host.Arch == "amd64" {
-		set := &librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}}
+		set := newLibrarySet(version)
 		m.scan(ctx, host, m.dirs32(host), set, inv)
 		m.read(host, "386", set, inv)
 	}
@@ -125,14 +131,23 @@ func (inv *Inventory) LibrariesMissing(host Host) Finding {
 }
 
 // locateNVML looks for NVML alone, so that it can be asked while the rest is
-// looked for. It is the file that scan takes too, the first there is.
+// looked for. It is the file that scan takes too, the first that is trusted: the probe
+// runs its code with the rights of this process.
 func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, version string) {
+	if m.located == nil {
+		return
+	}
 	for _, dir := range dirs {
-		real, err := host.Driver.Resolve(path.Join(dir, "libnvidia-ml.so."+version))
-		if err == nil && m.located != nil && strings.HasSuffix(real, ".so."+version) {
+		name := path.Join(dir, "libnvidia-ml.so."+version)
+		real, err := host.Driver.Resolve(name)
+		if err != nil || !strings.HasSuffix(real, ".so."+version) {
+			continue
+		}
+		if host.Driver.trusted(name) {
 			m.located(ctx, host.Driver.HostPath(real))
 			return
 		}
+		m.refused()
 	}
 }
 
@@ -183,7 +198,7 @@ func (m libraries) dirs32(host Host) []string {
 		"usr/lib",                                // Fedora, SUSE
 		"run/opengl-driver-32/lib",               // NixOS
 	} {
-		if real, err := host.Driver.Resolve(dir); err == nil && !slices.Contains(list, real) {
+		if real, err := host.Driver.Resolve(dir); err == nil && !slices.Contains(list, real) && host.Driver.trusted(dir) {
 			list = append(list, real)
 		}
 	}
@@ -196,7 +211,7 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 	var list []string
 	add := func(dir string) {
 		real, err := host.Driver.Resolve(dir)
-		if err == nil && !slices.Contains(list, real) {
+		if err == nil && !slices.Contains(list, real) && host.Driver.trusted(dir) {
 			list = append(list, real)
 		}
 	}
@@ -204,6 +219,9 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 		info, err := host.Driver.Stat(dir)
 		if err == nil && !info.IsDir() {
 			err = errors.New("not a directory")
+		}
+		if err == nil {
+			err = host.Driver.check(dir)
 		}
 		if err != nil {
 			inv.find(LibraryPathInvalid, Warning, host.Driver.HostPath(dir), "%v: no library is searched there", cause(err))
@@ -222,7 +240,7 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 		entries = append(entries, path.Join(dir, "libcuda.so.1"))
 	}
 	for _, name := range entries {
-		if real, err := host.Driver.Resolve(name); err == nil {
+		if real, err := host.Driver.Resolve(name); err == nil && host.Driver.trusted(name) {
 			add(path.Dir(real))
 		}
 	}
@@ -234,7 +252,11 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 
 // cached lists, from ld.so.cache, where the loader finds libraries of the driver.
 func (m libraries) cached(host Host) ([]string, error) {
-	data, err := host.Driver.ReadFile("etc/ld.so.cache")
+	const cache = "etc/ld.so.cache"
+	if _, err := host.Driver.Stat(cache); err == nil && !host.Driver.trusted(cache) {
+		return nil, nil
+	}
+	data, err := host.Driver.ReadFile(cache)
 	if err != nil {
 		return nil, err
 	}
@@ -266,6 +288,11 @@ type librarySet struct {
 	seen    map[string]bool
 	order   []string // directories with files of other versions
 	others  map[string]*otherVersion
+	refused map[string]bool // names of files that are not trusted
+}
+
+func newLibrarySet(version string) *librarySet {
+	return &librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}, refused: map[string]bool{}}
 }
 
 type libraryFile struct {
@@ -319,6 +346,10 @@ func (s *librarySet) scan(root Tree, dir string) error {
 		if versioned && !strings.HasSuffix(base, suffix) || s.seen[real] || s.seen[base+"\x00"] {
 			continue
 		}
+		if !root.trusted(path.Join(dir, name)) {
+			s.refused[base] = true
+			continue
+		}
 		s.seen[real], s.seen[base+"\x00"] = true, true
 		s.files = append(s.files, libraryFile{name: base, path: "/" + real, versioned: versioned})
 	}
@@ -337,7 +368,7 @@ func (s *librarySet) otherVersion(root Tree, dir, name string) string {
 	if version == "" {
 		return ""
 	}
-	if info, err := root.Lstat(path.Join(dir, name)); err != nil || !info.Mode().IsRegular() {
+	if info, err := root.Lstat(path.Join(dir, name)); err != nil || !info.Mode().IsRegular() || root.check(path.Join(dir, name)) != nil {
 		return ""
 	}
 	return version

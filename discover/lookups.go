@@ -77,6 +77,15 @@ func (l *Lookups) Directories() []string {
 	return list
 }
 
+// Names returns the names that were looked up in a directory, in no order, and whether
+// it was also searched for others.
+func (l *Lookups) Names(dir string) (names []string, searched bool) {
+	for name := range l.names[dir] {
+		names = append(names, name)
+	}
+	return names, l.scans[dir] != nil
+}
+
 // Has says whether a path, absolute on the host, was looked up.
 func (l *Lookups) Has(file string) bool {
 	dir, name := path.Dir(file), path.Base(file)

@@ -20,9 +20,10 @@ type Options struct {
 	// libnvidia-ml.so.1 in the driver root. Nil: NVML is not asked, MIG devices
 	// have no UUID and a lost GPU goes unnoticed.
 	Probe func(library string) ProbeFunc
-	// MPSPipeDirectory is where the host's CUDA multi-process service has its
-	// pipes; empty for /tmp/nvidia-mps.
-	MPSPipeDirectory string
+	// MPSDirectory is where the host's CUDA multi-process service has its pipes,
+	// an absolute path in the driver root that containers are given to write to.
+	// Empty: they are no clients of that service.
+	MPSDirectory string
 	// PCI reads the PCI bus even where the driver has a GPU.
 	PCI   bool
 	Nodes NodeOptions
@@ -35,13 +36,14 @@ func Modules(o Options) []Module {
 	return []Module{
 		driver{},
 		// The probe takes longest, so it starts as soon as its library is found.
-		libraries{searchPath: o.LibrarySearchPath, located: probe.start},
+		libraries{searchPath: o.LibrarySearchPath, located: probe.start, refused: probe.refuse},
 		gpus{pci: o.PCI},
-		files{mpsPipeDirectory: o.MPSPipeDirectory},
+		files{mpsDirectory: o.MPSDirectory},
 		probe,
 		mig{},
 		nodes{o.Nodes},
 		drm{},
+		trusts{}, // the last: it checks what the others have found
 	}
 }
 

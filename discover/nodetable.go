@@ -51,7 +51,9 @@ func (t Tree) WithNodes(table []byte) (Tree, error) {
 		}
 	}
 	overlaid := NewTree(t.Path, over)
-	overlaid.lookups = t.lookups
+	if overlaid.lookups = t.lookups; t.rule != nil {
+		overlaid.rule = &trustRule{tree: t.rule.tree.Over(over)}
+	}
 	return overlaid, lines.Err()
 }
 
@@ -72,7 +74,7 @@ func parseNode(line string) (*nodeInfo, error) {
 		}
 	}
 	node.mode = fs.FileMode(numbers[2]) | fs.ModeDevice | fs.ModeCharDevice
-	node.stat = syscall.Stat_t{Rdev: unix.Mkdev(uint32(numbers[0]), uint32(numbers[1])), Uid: uint32(numbers[3]), Gid: uint32(numbers[4])}
+	node.stat = syscall.Stat_t{Mode: syscall.S_IFCHR | uint32(numbers[2]), Rdev: unix.Mkdev(uint32(numbers[0]), uint32(numbers[1])), Uid: uint32(numbers[3]), Gid: uint32(numbers[4])}
 	return node, nil
 }
 
@@ -87,7 +89,16 @@ func (f *nodeFS) Lstat(name string) (fs.FileInfo, error) {
 	if node := f.nodes[name]; node != nil {
 		return node, nil
 	}
-	return fs.Lstat(f.FS, name)
+	info, err := fs.Lstat(f.FS, name)
+	if f.dirs[name] && errors.Is(err, fs.ErrNotExist) {
+		return directoryInfo(name), nil
+	}
+	return info, err
+}
+
+// directoryInfo describes a directory that only the table has.
+func directoryInfo(name string) *nodeInfo {
+	return &nodeInfo{path: name, mode: fs.ModeDir | 0o755, stat: syscall.Stat_t{Mode: syscall.S_IFDIR | 0o755}}
 }
 
 func (f *nodeFS) ReadDir(name string) ([]fs.DirEntry, error) {
@@ -98,7 +109,7 @@ func (f *nodeFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	over := map[string]*nodeInfo{}
 	for dir := range f.dirs {
 		if path.Dir(dir) == name {
-			over[path.Base(dir)] = &nodeInfo{path: dir, mode: fs.ModeDir | 0o755}
+			over[path.Base(dir)] = directoryInfo(dir)
 		}
 	}
 	for p, node := range f.nodes {

@@ -13,6 +13,8 @@ import (
 type nvml struct {
 	probe  func(library string) ProbeFunc
 	answer chan probeAnswer // nil until the probe was started
+	// refused: there is a library that is not trusted.
+	refused bool
 }
 
 type probeAnswer struct {
@@ -32,12 +34,18 @@ func (m *nvml) start(ctx context.Context, library string) {
 	}()
 }
 
+// refuse says that there is a library which must not be loaded.
+func (m *nvml) refuse() { m.refused = true }
+
 func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	switch {
 	case m.probe == nil || inv.Driver.Version == "":
 		return nil
+	case m.answer == nil && m.refused:
+		inv.find(NVMLUntrusted, Warning, "libnvidia-ml.so.1", "is not trusted, so NVML is not asked: %s", withoutNVML)
+		return nil
 	case m.answer == nil:
-		inv.find(NVMLLibraryMissing, Broken, "libnvidia-ml.so.1", "not found below %s: GPUs are taken from procfs, MIG devices have no UUID, a lost GPU goes unnoticed", host.Driver.Path)
+		inv.find(NVMLLibraryMissing, Broken, "libnvidia-ml.so.1", "not found below %s: %s", host.Driver.Path, withoutNVML)
 		return nil
 	}
 	a := <-m.answer
@@ -53,9 +61,11 @@ func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	return nil
 }
 
+const withoutNVML = "GPUs are taken from procfs, MIG devices have no UUID, a lost GPU goes unnoticed"
+
 // probeFindings are the IDs for the ways in which a probe can fail.
 var probeFindings = map[ProbeErrorKind]ID{
-	ProbeMissing: NVMLProbeMissing, ProbeVersionMismatch: NVMLVersionMismatch, ProbeTimeout: NVMLTimeout,
+	ProbeMissing: NVMLProbeMissing, ProbeVersionMismatch: NVMLVersionMismatch, ProbeTimeout: NVMLTimeout, ProbeUntrusted: NVMLUntrusted,
 }
 
 func (m *nvml) findProbeError(inv *Inventory, err error) {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // ProbeFunc asks NVML. A report can come with an error: it is then what was
@@ -30,6 +32,7 @@ const (
 	ProbeVersionMismatch ProbeErrorKind = "version mismatch"  // library and driver are of different versions
 	ProbeTimeout         ProbeErrorKind = "timeout"           // a call did not come back
 	ProbeCrashed         ProbeErrorKind = "crashed"           // a signal ended the probe
+	ProbeUntrusted       ProbeErrorKind = "not trusted"       // others than root could exchange the program
 	ProbeFailed          ProbeErrorKind = "failed"            // anything else
 )
 
@@ -56,12 +59,16 @@ const grace = time.Second
 // killed. A program stuck in the kernel, which no signal ends, is left behind.
 //
 // It runs with an empty environment, so that nothing like LD_PRELOAD reaches it.
-// A probe that failed gives a [*ProbeError]; when ctx ends first, its error is
+// A program that others than root, or the user, could exchange is not run. A probe that
+// failed gives a [*ProbeError]; when ctx ends first, its error is
 // given as it is.
 func CommandProbe(path, library string, timeout time.Duration) ProbeFunc {
 	return func(ctx context.Context) (*NVMLReport, error) {
 		if path == "" {
 			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH"}
+		}
+		if err := trust.Path(path, trust.Self()); errors.As(err, new(*trust.Error)) {
+			return nil, &ProbeError{ProbeUntrusted, fmt.Sprintf("%v: it is not run", err)}
 		}
 		limited, cancel := context.WithTimeout(ctx, timeout+grace)
 		defer cancel()

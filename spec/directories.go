@@ -14,6 +14,8 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/regular"
 )
 
 // The findings of this package.
@@ -24,6 +26,10 @@ const (
 	Hidden discover.ID = "spec-shadowed"
 	// Hides: one in a directory of lower priority does.
 	Hides discover.ID = "spec-shadows"
+	// Untrusted: other users can change a directory that engines read, or a spec in it.
+	Untrusted discover.ID = "spec-untrusted"
+	// EditsUntrusted: the same of a path that the user's edits name.
+	EditsUntrusted discover.ID = "edits-untrusted"
 	// NameLeftOut: the newest CDI version allowed does not have such names.
 	NameLeftOut discover.ID = "spec-name-left-out"
 )
@@ -181,18 +187,33 @@ func (f *File) load() {
 	}
 }
 
-// maxSpec bounds what is read of a file that may be anything.
-const maxSpec = 16 << 20
+// MaxSize bounds what is read of a spec file, which may be anything, in bytes.
+const MaxSize = limits.MaxBytes
 
-// Read reads a spec file as engines do, with the CDI library. What is not a regular file,
-// or is very large, is an error: a FIFO would block the reader.
+// Read reads a spec file as engines do, with the CDI library. A file that is not a regular
+// one, or that would take its parser too much memory or time ([limits.YAML]), is an error:
+// others may have written it.
 func Read(path string) (*specs.Spec, error) {
-	if info, err := os.Stat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > maxSpec) {
-		return nil, fmt.Errorf("not a regular file of at most %d bytes", maxSpec)
-	}
-	s, err := cdi.ReadSpec(path, 0)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
+	}
+	defer f.Close()
+	data, err := regular.Read(f, path, MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	if err := limits.YAML(data); err != nil {
+		return nil, fmt.Errorf("failed to parse CDI Spec %q: %w", path, err)
+	}
+	// The library takes a path. This one stays that of the file which was looked at.
+	name := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if _, err := os.Stat(name); err != nil {
+		name = path // there is no procfs
+	}
+	s, err := cdi.ReadSpec(name, 0)
+	if err != nil {
+		return nil, short(errors.New(strings.ReplaceAll(err.Error(), name, path)))
 	}
 	return s.Spec, nil
 }
@@ -232,11 +253,11 @@ type Defined struct {
 	// By is the file that shadows it or that it is in conflict with.
 	By string `json:"by,omitempty"`
 
-	edits specs.ContainerEdits
+	common, own specs.ContainerEdits // of all devices of the file, and of this one
 }
 
 // Edits returns what a container is given that asks for the device.
-func (d *Defined) Edits() specs.ContainerEdits { return d.edits }
+func (d *Defined) Edits() specs.ContainerEdits { return edits.Merge(d.common, d.own) }
 
 // Broken is a file or directory that engines cannot use.
 type Broken struct {
@@ -261,7 +282,7 @@ func (d *Directories) Devices() (devices []Defined, broken []Broken) {
 			for _, device := range s.Devices {
 				devices = append(devices, Defined{
 					Name: s.Kind + "=" + device.Name, File: f.Path, Priority: priority, Availability: Available,
-					edits: edits.Merge(s.ContainerEdits, device.ContainerEdits),
+					common: s.ContainerEdits, own: device.ContainerEdits,
 				})
 			}
 		}
@@ -322,6 +343,13 @@ func (d *Directories) Neighbours(path string, s *specs.Spec) (findings []discove
 		}
 	}
 	return findings
+}
+
+// Beside finds what may take effect in place of a spec that is or will be published as
+// path: other files with its devices, and what other users can change.
+func (d *Directories) Beside(path string, s *specs.Spec) []discover.Finding {
+	all := &Directories{List: append(slices.Clone(d.List), d.File(path).Directory), known: d.known}
+	return append(d.Neighbours(path, s), all.Exposed()...)
 }
 
 // count returns a number and a noun, "1 device" or "2 devices".

@@ -2,15 +2,19 @@ package spec
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/limits"
 )
 
 // OwnEdits are edits that a user adds to a spec: to those of all devices and to
@@ -21,6 +25,8 @@ type OwnEdits struct {
 	// Devices name devices by any of their names; the edits go to the device
 	// under all of them, and to the device named all.
 	Devices []specs.Device `yaml:"devices"`
+
+	left []discover.Finding // of what was left out of them
 }
 
 // ParseOwnEdits reads and checks YAML (or JSON) in the form of a CDI spec without
@@ -35,12 +41,14 @@ type OwnEdits struct {
 //
 // A field that CDI does not have is an error.
 func ParseOwnEdits(data []byte) (*OwnEdits, error) {
+	if err := limits.YAML(data); err != nil {
+		return nil, err
+	}
 	var own OwnEdits
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	if err := d.Decode(&own); err != nil && !errors.Is(err, io.EOF) {
-		// The library gives one line for each field it does not know.
-		return nil, errors.New(strings.Join(strings.Fields(err.Error()), " "))
+		return nil, short(err)
 	}
 	if err := validateEdits(&own.ContainerEdits); err != nil {
 		return nil, err
@@ -58,6 +66,40 @@ func ParseOwnEdits(data []byte) (*OwnEdits, error) {
 		}
 	}
 	return &own, nil
+}
+
+// LeaveOut leaves out the mounts, device nodes and hooks whose paths on the host are not
+// trusted, by a function that returns why one is not. The findings of [New] tell of them.
+// Relative paths are not the host's.
+func (own *OwnEdits) LeaveOut(untrusted func(path string) error) {
+	seen := map[string]error{}
+	drop := func(path string) bool {
+		if !filepath.IsAbs(path) {
+			return false
+		}
+		err, ok := seen[path]
+		if !ok {
+			err = untrusted(path)
+			seen[path] = err
+		}
+		if err != nil && !ok {
+			own.left = append(own.left, discover.Finding{ID: EditsUntrusted, Subject: path, Severity: discover.Warning,
+				Message: fmt.Sprintf("is left out of the edits: %v", err)})
+		}
+		return err != nil
+	}
+	leaveOut(&own.ContainerEdits, drop)
+	for i := range own.Devices {
+		leaveOut(&own.Devices[i].ContainerEdits, drop)
+	}
+}
+
+func leaveOut(e *specs.ContainerEdits, drop func(path string) bool) {
+	e.Mounts = slices.DeleteFunc(e.Mounts, func(m *specs.Mount) bool { return drop(m.HostPath) })
+	e.DeviceNodes = slices.DeleteFunc(e.DeviceNodes, func(n *specs.DeviceNode) bool { return drop(cmp.Or(n.HostPath, n.Path)) })
+	e.Hooks = slices.DeleteFunc(e.Hooks, func(h *specs.Hook) bool {
+		return h.HookName != cdi.StartContainerHook && drop(h.Path) // that one is a program of the container
+	})
 }
 
 func validateEdits(e *specs.ContainerEdits) error {
@@ -89,4 +131,12 @@ func (own *OwnEdits) check(devices []device) error {
 		}
 	}
 	return nil
+}
+
+// findings are those of what was left out.
+func (own *OwnEdits) findings() []discover.Finding {
+	if own == nil {
+		return nil
+	}
+	return slices.Clone(own.left)
 }

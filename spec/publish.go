@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // Outcome says what [Publish] or [Remove] did.
@@ -27,7 +30,7 @@ const (
 
 // PublishOptions are the choices of [Publish] and [Remove].
 type PublishOptions struct {
-	// Validate is called with the path of the whole new file before it replaces
+	// Validate is called with the path of the complete new file before it replaces
 	// anything. An error leaves the old file as it is.
 	Validate func(path string) error
 	// LockTimeout is how long another writer is waited for; 0 is until the
@@ -39,44 +42,76 @@ type PublishOptions struct {
 const fileMode fs.FileMode = 0o644
 
 // Publish puts data at path, which ends in .yaml or .json since the CDI library
-// reads nothing else. A reader sees the old file or the new one, whole and with
+// reads nothing else. A reader sees the old file or the new one, complete and with
 // mode 0644, whenever the machine or this process stops: the data goes to a
 // temporary file in the same directory, is synced, read back and validated there
 // and renamed over the old file, and the directory is synced. Engines that watch
 // the directory notice a rename within it; one from elsewhere they would miss.
 //
 // Nothing is written when the file has the data already. Missing directories are
-// made with mode 0755. A symbolic link at path is replaced, not followed. One
-// writer at a time has the lock on the directory, which leaves no file behind.
+// made with mode 0755. The new file belongs to the user of this process. A symbolic
+// link at path is replaced, not followed. One writer at a time has the lock of the
+// path, which only processes of the same user can take. After an error the old file
+// is in place.
 func Publish(ctx context.Context, path string, data []byte, o PublishOptions) (Outcome, error) {
 	if err := checkPath(path); err != nil {
 		return "", err
 	}
-	if err := makeDirectory(filepath.Dir(path)); err != nil {
-		return "", explain(path, err)
-	}
-	dir, err := lockDirectory(ctx, filepath.Dir(path), o.LockTimeout)
+	dir, _, err := change.MakeDir(filepath.Dir(path))
 	if err != nil {
 		return "", explain(path, err)
 	}
-	defer dir.Close() // and with it goes the lock
-	// Left by a writer that was killed: under the lock, no one is writing it.
-	_ = unix.Unlink(TemporaryPath(path))
-	info, err := os.Lstat(path)
-	switch {
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "", explain(path, err)
-	case err == nil && info.IsDir():
-		return "", fmt.Errorf("publish %s: it is a directory: remove it or choose another --output", path)
-	case err == nil && info.Mode() == fileMode:
-		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
-			return Unchanged, nil
-		}
+	defer dir.Close()
+	unlock, err := lock(ctx, path, o.LockTimeout)
+	if err != nil {
+		return "", err
 	}
-	if err := replace(dir, path, data, o.Validate); err != nil {
+	defer unlock()
+	name := filepath.Base(path)
+	if published(dir, name, data) {
+		if err := dir.Clean(name); err != nil {
+			return "", explain(path, err)
+		}
+		return Unchanged, nil
+	}
+	r, err := dir.Replace(name, data, change.Options{Mode: fileMode, Fresh: true, Check: func(temporary string) error {
+		if o.Validate == nil {
+			return nil
+		}
+		if err := o.Validate(temporary); err != nil {
+			return fmt.Errorf("the new spec is not valid: %w", err)
+		}
+		return nil
+	}})
+	if err == nil {
+		err = commit(r)
+	}
+	if errors.Is(err, unix.EISDIR) {
+		return "", fmt.Errorf("publish %s: it is a directory: remove it or choose another --output", path)
+	}
+	if err != nil {
 		return "", explain(path, err)
 	}
 	return Published, nil
+}
+
+// published reports whether a file is as Publish would make it.
+func published(dir *change.Dir, name string, data []byte) bool {
+	s, err := dir.Lstat(name)
+	if err != nil || s.Mode != unix.S_IFREG|uint32(fileMode) || int(s.Uid) != os.Geteuid() {
+		return false
+	}
+	old, err := dir.Read(name)
+	return err == nil && bytes.Equal(old, data)
+}
+
+// commit ends a replacement, or undoes it.
+func commit(r *change.Replacement) error {
+	err := r.Commit("")
+	if err != nil {
+		err = errors.Join(err, r.Undo())
+	}
+	return err
 }
 
 // Remove takes a published spec away, under the same lock.
@@ -84,7 +119,7 @@ func Remove(ctx context.Context, path string, o PublishOptions) (Outcome, error)
 	if err := checkPath(path); err != nil {
 		return "", err
 	}
-	dir, err := lockDirectory(ctx, filepath.Dir(path), o.LockTimeout)
+	dir, err := change.OpenDir(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Absent, nil
 	}
@@ -92,17 +127,22 @@ func Remove(ctx context.Context, path string, o PublishOptions) (Outcome, error)
 		return "", explain(path, err)
 	}
 	defer dir.Close()
-	// Left by a writer that was killed: under the lock, no one is writing it.
-	_ = unix.Unlink(TemporaryPath(path))
-	// unlink(2) itself: os.Remove would take an empty directory too.
-	switch err := unix.Unlink(path); {
-	case err == nil:
-	case errors.Is(err, fs.ErrNotExist):
-		return Absent, nil
-	default:
-		return "", explain(path, &fs.PathError{Op: "remove", Path: path, Err: err})
+	unlock, err := lock(ctx, path, o.LockTimeout)
+	if err != nil {
+		return "", err
 	}
-	return Removed, dir.Sync()
+	defer unlock()
+	r, err := dir.Remove(filepath.Base(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Absent, nil
+	}
+	if err == nil {
+		err = commit(r)
+	}
+	if err != nil {
+		return "", explain(path, err)
+	}
+	return Removed, nil
 }
 
 func checkPath(path string) error {
@@ -122,121 +162,28 @@ func explain(path string, err error) error {
 		advice = ": the file system is read-only: choose another --output, for instance below /run/cdi"
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
 		advice = ": make room on the file system; the old spec is as it was"
+	case errors.As(err, new(*trust.Error)):
+		advice = ": choose another --output, or give that to root"
 	case errors.Is(err, unix.ENOTDIR):
 		advice = ": part of the path is a file: choose another --output"
 	}
 	return fmt.Errorf("publish %s: %w%s", path, err, advice)
 }
 
-// makeDirectory makes a directory and its parents with mode 0755 whatever the
-// umask, and syncs what it changed.
-func makeDirectory(dir string) error {
-	info, err := os.Stat(dir)
-	switch {
-	case err == nil && info.IsDir():
-		return nil
-	case err == nil:
-		return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	parent := filepath.Dir(dir)
-	if err := makeDirectory(parent); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // engines run as any user
-		return err
-	}
-	f, err := os.Open(parent)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
-}
-
-// lockPoll is how often a lock that another writer has is asked for again.
-// flock(2) itself cannot be given a time limit.
-const lockPoll = 20 * time.Millisecond
-
-// lockDirectory opens a directory and locks it until it is closed. The lock is
-// on the directory itself, so that it needs no file and works where none can be
-// made.
-func lockDirectory(ctx context.Context, path string, timeout time.Duration) (*os.File, error) {
-	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
-	}
+// lock locks a path for a limited time.
+func lock(ctx context.Context, path string, timeout time.Duration) (unlock func(), err error) {
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	for {
-		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return dir, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			_ = dir.Close()
-			return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
-		}
-		select {
-		case <-time.After(lockPoll):
-		case <-ctx.Done():
-			_ = dir.Close()
-			return nil, fmt.Errorf("another writer has locked the directory %s: %w", path, ctx.Err())
-		}
-	}
-}
-
-// TemporaryPath is where Publish writes before it renames to path. Engines do not
-// read a file of that name. Only the one with the lock uses it.
-func TemporaryPath(path string) string {
-	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-}
-
-// replace writes data to a temporary file and renames it to path.
-func replace(dir *os.File, path string, data []byte, validate func(string) error) (err error) {
-	name := TemporaryPath(path)
-	temp, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	unlock, err = change.Lock(ctx, path)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("publish: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = temp.Close()
-			_ = unix.Unlink(name)
-		}
-	}()
-	// Whatever the umask is.
-	if err := temp.Chmod(fileMode); err != nil {
-		return err
-	}
-	if _, err := temp.Write(data); err != nil {
-		return err
-	}
-	if err := temp.Sync(); err != nil {
-		return err
-	}
-	if err := temp.Close(); err != nil {
-		return err
-	}
-	if back, err := os.ReadFile(name); err != nil {
-		return err
-	} else if !bytes.Equal(back, data) {
-		return fmt.Errorf("%s does not read back as it was written", name)
-	}
-	if validate != nil {
-		if err := validate(name); err != nil {
-			return fmt.Errorf("the new spec is not valid: %w", err)
-		}
-	}
-	if err := os.Rename(name, path); err != nil {
-		return err
-	}
-	return dir.Sync()
+	return unlock, nil
 }
+
+// IsTemporary reports whether a path is one that a spec has while it is published.
+// Engines do not read files of such names.
+func IsTemporary(path string) bool { return change.Temporary(filepath.Base(path)) }

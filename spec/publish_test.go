@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/internal/rundir"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -162,42 +164,155 @@ func TestLinkIsReplacedAndNotFollowed(t *testing.T) {
 func TestLeftoversOfKilledWritersAreRemoved(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "nvidia.yaml")
-	if err := os.WriteFile(filepath.Join(dir, ".nvidia.yaml.tmp"), []byte("torn"), 0o600); err != nil {
+	file := func(name string) error { return os.WriteFile(name, []byte("torn"), 0o600) }
+	directory := func(name string) error {
+		return errors.Join(os.MkdirAll(filepath.Join(name, "a/b"), 0o755), file(filepath.Join(name, "a/b/c")))
+	}
+	for _, make := range []func(string) error{file, directory} {
+		for _, data := range []string{"new", "new", "newer"} { // the second time nothing has to be written
+			for _, name := range []string{".nvidia.yaml.cdigen-new", ".nvidia.yaml.cdigen-old"} {
+				if err := make(filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			publish(t, path, data)
+			wantFile(t, path, data)
+		}
+	}
+	if err := file(filepath.Join(dir, ".nvidia.yaml.cdigen-new")); err != nil {
 		t.Fatal(err)
 	}
-	publish(t, path, "new")
-	wantFile(t, path, "new")
+	if outcome, err := spec.Remove(context.Background(), path, noOptions); outcome != spec.Removed || err != nil {
+		t.Errorf("%s, %v", outcome, err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
 }
 
 func TestSecondWriterWaitsForTheFirst(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "nvidia.yaml")
+	path := filepath.Join(t.TempDir(), "nvidia.yaml")
 	publish(t, path, "old")
-	lock, err := os.Open(dir)
+	writing, goOn, done := make(chan bool), make(chan bool), make(chan error)
+	go func() {
+		_, err := spec.Publish(context.Background(), path, []byte("first"), spec.PublishOptions{Validate: func(string) error {
+			close(writing)
+			<-goOn
+			return nil
+		}})
+		done <- err
+	}()
+	<-writing
+	_, err := spec.Publish(context.Background(), path, []byte("new"), spec.PublishOptions{LockTimeout: 50 * time.Millisecond})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "lock "+path+": locked by another process of cdigen") {
+		t.Errorf("%v; want an error that names the file", err)
+	}
+	go func() {
+		_, err := spec.Publish(context.Background(), path, []byte("second"), noOptions)
+		done <- err
+	}()
+	close(goOn)
+	if err := errors.Join(<-done, <-done); err != nil {
+		t.Fatal(err)
+	}
+	wantFile(t, path, "second")
+}
+
+func TestSpecOfAnotherUserBecomesTheWriters(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	path := filepath.Join(t.TempDir(), "nvidia.yaml")
+	publish(t, path, "one")
+	if err := os.Chown(path, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, path, "one")
+	wantFile(t, path, "one")
+	if info, err := os.Stat(path); err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 || info.Sys().(*syscall.Stat_t).Gid != 0 {
+		t.Errorf("%+v, %v; want root's", info.Sys(), err)
+	}
+}
+
+// A link in a directory of somebody else's must not lead what root writes elsewhere.
+func TestLinkOfAnotherUserOnTheWayIsAnError(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	victim, dir := t.TempDir(), t.TempDir()
+	link := filepath.Join(dir, "link")
+	if err := errors.Join(os.Symlink(victim, link), os.Lchown(link, 12345, 12345)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{filepath.Join(link, "nvidia.yaml"), filepath.Join(link, "sub/nvidia.yaml")} {
+		_, err := spec.Publish(context.Background(), path, []byte("new"), noOptions)
+		if err == nil || !strings.Contains(err.Error(), link+" belongs to uid 12345") {
+			t.Errorf("%v; want an error with the link and its owner", err)
+		}
+	}
+	if entries, err := os.ReadDir(victim); err != nil || len(entries) > 0 {
+		t.Errorf("written through the link: %v, %v", entries, err)
+	}
+}
+
+// holdLocks locks what it can open below directories, says how much that is and keeps it
+// until its standard input ends.
+func holdLocks(places []string) {
+	n := 0
+	for _, place := range places {
+		_ = filepath.WalkDir(place, func(name string, _ fs.DirEntry, _ error) error {
+			if fd, err := unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK, 0); err == nil && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+				n++
+			}
+			return nil
+		})
+	}
+	fmt.Println(n)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	os.Exit(0)
+}
+
+// lockedByAnUnprivilegedUser has an ordinary user lock all that he can open in places.
+func lockedByAnUnprivilegedUser(t *testing.T, places ...string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can run a program as somebody else")
+	}
+	cmd := copied(t, helper(t, "", ""))
+	cmd.Env = append(os.Environ(), "HOLD_LOCKS="+strings.Join(places, string(filepath.ListSeparator)))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+	stdin, err1 := cmd.StdinPipe()
+	stdout, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(stdin.Close(), cmd.Wait()) })
+	var n int
+	if _, err := fmt.Fscan(stdout, &n); err != nil || n < 2 {
+		t.Fatalf("locked %d, %v; want the directory and the spec at least", n, err)
+	}
+}
+
+func TestAnUnprivilegedUserCannotHoldUpAWriter(t *testing.T) {
+	dir, err := os.MkdirTemp("", "publish") //nolint:usetesting // below it an ordinary user cannot reach
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	_, err = spec.Publish(context.Background(), path, []byte("new"), spec.PublishOptions{LockTimeout: 50 * time.Millisecond})
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "another writer has locked the directory "+dir) {
-		t.Errorf("%v; want an error that names the directory", err)
-	}
-	wantFile(t, path, "old")
-	done := make(chan error)
-	go func() {
-		_, err := spec.Publish(context.Background(), path, []byte("new"), noOptions)
-		done <- err
-	}()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_UN); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	path := filepath.Join(dir, "nvidia.yaml")
+	publish(t, path, "old")
+	lockedByAnUnprivilegedUser(t, dir, rundir.Default())
+	o := spec.PublishOptions{LockTimeout: 5 * time.Second}
+	if outcome, err := spec.Publish(context.Background(), path, []byte("new"), o); outcome != spec.Published || err != nil {
+		t.Errorf("publish: %s, %v", outcome, err)
 	}
 	wantFile(t, path, "new")
+	if outcome, err := spec.Remove(context.Background(), path, o); outcome != spec.Removed || err != nil {
+		t.Errorf("remove: %s, %v", outcome, err)
+	}
 }
 
 func TestManyWritersLeaveOneWholeFile(t *testing.T) {
@@ -305,6 +420,11 @@ func TestDirectoryThatCannotBeWrittenKeepsTheOldSpec(t *testing.T) {
 	cmd := helper(t, path, "new")
 	if os.Geteuid() == 0 {
 		cmd = copied(t, cmd) // root may write everywhere
+		run := filepath.Join(filepath.Dir(cmd.Path), "run")
+		if err := errors.Join(os.Mkdir(run, 0o700), os.Chown(run, 65534, 65534)); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Env = append(cmd.Env, "XDG_RUNTIME_DIR="+run)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
 	out, err := cmd.CombinedOutput()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/limits"
 )
 
 // AllDevices is the name of the device that has all others in it.
@@ -93,7 +94,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	if o.Own != nil {
 		s.ContainerEdits = edits.Merge(s.ContainerEdits, o.Own.ContainerEdits)
 	}
-	var findings []discover.Finding
+	findings := o.Own.findings()
 	var all, own []specs.ContainerEdits
 	for _, d := range devices {
 		for _, e := range o.Own.of(d.aliases) {
@@ -259,13 +260,15 @@ func Encode(s *specs.Spec, f Format) ([]byte, error) {
 // Parse reads the bytes of a spec, YAML or JSON, and checks them as engines do, with the
 // CDI library. The format is the one they are in.
 func Parse(data []byte) (*specs.Spec, Format, error) {
+	if err := limits.YAML(data); err != nil {
+		return nil, "", err
+	}
 	s, err := cdi.ParseSpec(data)
 	switch {
 	case errors.Is(err, io.EOF) || err == nil && s == nil:
 		return nil, "", errors.New("there is no spec in it")
 	case err != nil:
-		// The library gives one line for each field it does not know.
-		return nil, "", errors.New(strings.Join(strings.Fields(err.Error()), " "))
+		return nil, "", short(err)
 	}
 	if err := Validate(data); err != nil {
 		return nil, "", err
@@ -296,4 +299,15 @@ func Validate(data []byte) error {
 		return err
 	}
 	return ValidateFile(fmt.Sprintf("/proc/self/fd/%d", fd))
+}
+
+// short is an error of the CDI library in one line of a length that can be read. It has
+// a line for each field that it does not know.
+func short(err error) error {
+	const enough = 1000
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if len(text) > enough {
+		text = strings.ToValidUTF8(text[:enough], "") + " …"
+	}
+	return errors.New(text)
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/cdigen/cdigen/discover"
 )
 
-// Changes says in a few words how an inventory differs from an earlier one, as far
-// as users care: the driver, GPUs, their MIG devices, nodes and files. It is empty
-// where nothing of that differs. Of the first inventory, which has none before it
-// (nil), it gives a summary.
+// Changes describes in a few words how an inventory differs from an earlier one in what
+// matters to users: the driver, GPUs, their MIG devices, nodes and files. It returns
+// nothing if none of that differs, and a summary of the first inventory, before which
+// there is none (nil).
 func Changes(old, now *discover.Inventory) []string {
 	if old == nil {
 		return summary(now)
@@ -130,8 +130,8 @@ func filePaths(inv *discover.Inventory) (list []string) {
 	return list
 }
 
-// names says what came to and went from a list: by name when it is one or two, by
-// number otherwise.
+// names describes what was added to and removed from a list: one or two by name, more
+// by their number.
 func names(what string, old, now []string) []string {
 	came := slices.DeleteFunc(slices.Clone(now), func(s string) bool { return slices.Contains(old, s) })
 	went := slices.DeleteFunc(slices.Clone(old), func(s string) bool { return slices.Contains(now, s) })

@@ -14,40 +14,51 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // Files watches, with inotify, the directories in which the last generation looked
 // for something. A directory that does not exist yet is waited for in the nearest
-// one above it that does. Names that no generation has asked for are passed over,
-// so that a package manager at work elsewhere in /usr/bin goes unnoticed.
+// one above it that does. Names that no generation has looked up are passed over,
+// so that a package manager at work elsewhere in /usr/bin goes unnoticed. Directories
+// that other users can write to are polled instead; see [minSharedPoll].
 type Files struct {
-	// Ignore says of a path whether its change is of our own making; nil: none is.
+	// Ignore reports whether a change of a path is of our own making; nil: none is.
 	Ignore func(path string) bool
-	// Interest says what matters of a directory; nil: the contents of all.
+	// Interest returns what matters of a directory; nil: the contents of all.
 	Interest func(dir string) Interest
 
 	mu      sync.Mutex
 	inotify *inotify
 	lookups *discover.Lookups
 	watches map[int]*watched
+	shared  shared
 	emit    func(Event)
-	// passed are the paths passed over since the last Update: should they have
-	// been asked for by the generation that ended with it, they count after all.
+	// lost reports whether the kernel has dropped events since the last poll.
+	lost bool
+	// passed are the paths passed over since the last Update: if the generation that
+	// ended with it has looked them up, they count after all.
 	passed map[string]bool
 }
 
-// watched is a directory with all the paths by which it was asked for.
+// watched is a directory with all the paths by which it was looked up.
 type watched struct {
 	paths []string
 	what  Interest
 }
 
-// maxPassed bounds what is kept of paths passed over; beyond it the next Update
-// takes it that one of them mattered.
+// maxPassed bounds the paths passed over that are kept; beyond it the next Update
+// assumes that one of them mattered.
 const maxPassed = 4096
 
-// gather is for how long events are left in the kernel's queue to be read at once.
-const gather = 10 * time.Millisecond
+// Events are left in the kernel's queue for a while, to be read at once: for longer when
+// there are many.
+const (
+	minGather = 10 * time.Millisecond
+	maxGather = 80 * time.Millisecond
+	// manyNotices in one read are a busy directory rather than a change.
+	manyNotices = 256
+)
 
 // Name is "files".
 func (*Files) Name() string { return "files" }
@@ -60,6 +71,7 @@ func (s *Files) Run(ctx context.Context, emit func(Event)) error {
 	}
 	s.mu.Lock()
 	s.inotify, s.emit, s.watches, s.passed = i, emit, map[int]*watched{}, map[string]bool{}
+	s.shared, s.lost = shared{}, false
 	lookups := s.lookups
 	s.mu.Unlock()
 	end := func() {
@@ -69,6 +81,8 @@ func (s *Files) Run(ctx context.Context, emit func(Event)) error {
 		_ = i.close()
 	}
 	defer end()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	defer context.AfterFunc(ctx, end)()
 	if lookups != nil {
 		if err := s.Update(lookups); err != nil {
@@ -76,25 +90,50 @@ func (s *Files) Run(ctx context.Context, emit func(Event)) error {
 		}
 		emit(Event{Source: s.Name(), Detail: "watching"})
 	}
-	for {
+	var polling sync.WaitGroup
+	defer polling.Wait()
+	defer cancel()
+	polling.Go(func() { poll(ctx, s.poll) })
+	return s.read(ctx, i)
+}
+
+// read reads events until ctx ends.
+func (s *Files) read(ctx context.Context, i *inotify) error {
+	gather := minGather
+	for ctx.Err() == nil {
 		notices, err := i.read()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 		s.see(notices)
-		// A busy directory that has nothing to do with GPUs wakes us this often only.
+		if gather = max(gather/2, minGather); len(notices) >= manyNotices {
+			gather = min(4*gather, maxGather)
+		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(gather):
 		}
 	}
+	return nil
 }
 
-// see deals with events.
+// poll looks at what has no events: directories that other users can write to, and events
+// that were lost. It reports whether there was a change.
+func (s *Files) poll() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := s.shared.changed()
+	for _, path := range changed {
+		s.changed([]string{path})
+	}
+	lost := s.lost
+	if s.lost = false; lost {
+		s.emit(Event{Source: s.Name(), Detail: "events were lost", Full: true})
+	}
+	return lost || len(changed) > 0
+}
+
+// see handles events.
 func (s *Files) see(notices []notice) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +142,7 @@ func (s *Files) see(notices []notice) {
 			return
 		}
 		if n.mask&unix.IN_Q_OVERFLOW != 0 {
-			s.emit(Event{Source: s.Name(), Detail: "events were lost", Full: true})
+			s.lost = true // reported by the next poll, which a flood cannot hasten
 			continue
 		}
 		w := s.watches[n.wd]
@@ -111,7 +150,7 @@ func (s *Files) see(notices []notice) {
 			continue // no longer watched
 		}
 		if n.mask&unix.IN_MOVE_SELF != 0 {
-			// It would be watched on under another path.
+			// The watch would follow it to another path.
 			s.inotify.remove(n.wd)
 		}
 		if n.mask&(unix.IN_MOVE_SELF|unix.IN_IGNORED|unix.IN_UNMOUNT) != 0 {
@@ -125,7 +164,7 @@ func (s *Files) see(notices []notice) {
 	}
 }
 
-// changed deals with a change of something that has one or more paths.
+// changed handles a change of something that has one or more paths.
 func (s *Files) changed(paths []string) {
 	if s.lookups == nil || s.Ignore != nil && slices.ContainsFunc(paths, s.Ignore) {
 		return
@@ -141,14 +180,14 @@ func (s *Files) changed(paths []string) {
 	}
 }
 
-// Update is called after each generation with what it has looked up. The error
-// says that some directory cannot be watched, for want of inotify watches as a rule.
+// Update is called after each generation with what it has looked up. The error is that
+// some directory cannot be watched, as a rule because there are too few inotify watches.
 func (s *Files) Update(l *discover.Lookups) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lookups = l
 	if s.inotify == nil {
-		return nil // Run will come to it
+		return nil // Run calls it again
 	}
 	fresh, err := s.watch(l)
 	switch {
@@ -168,18 +207,14 @@ func (s *Files) Update(l *discover.Lookups) error {
 	return err
 }
 
-// watch watches the directories of the lookups and no others. All are asked for
-// again, since a path may lead to another directory by now: a mount is not told of.
-// Fresh says that one was not watched before.
+// watch watches the directories of the lookups and no others. All watches are set
+// again, since a path may lead to another directory by now: a mount has no event.
+// Fresh reports whether one was not watched before.
 func (s *Files) watch(l *discover.Lookups) (fresh bool, err error) {
-	wanted := map[string]bool{}
-	for _, dir := range l.Directories() {
-		if dir = nearest(dir); dir != "" {
-			wanted[dir] = true
-		}
-	}
+	private, others := s.directories(l)
+	fresh = s.shared.set(l, others)
 	now := map[int]*watched{}
-	for dir := range wanted {
+	for _, dir := range private {
 		what := Contents
 		if s.Interest != nil {
 			what = s.Interest(dir)
@@ -200,7 +235,7 @@ func (s *Files) watch(l *discover.Lookups) (fresh bool, err error) {
 		}
 		now[wd].paths = append(now[wd].paths, dir)
 		if now[wd].what |= what; now[wd].what != what {
-			// The other path of it asked for more.
+			// More matters of its other path.
 			if _, e := s.inotify.add(dir, now[wd].what); e != nil {
 				fresh = true
 			}
@@ -216,7 +251,28 @@ func (s *Files) watch(l *discover.Lookups) (fresh bool, err error) {
 	return fresh, err
 }
 
-// nearest is the directory itself or the nearest one above it that exists.
+// directories returns the directories to watch, and those to poll since others than root
+// and the user can create files in them or put others in their place.
+func (s *Files) directories(l *discover.Lookups) (private, others []string) {
+	tree := trust.Local("/", trust.Self())
+	seen := map[string]bool{}
+	for _, dir := range l.Directories() {
+		if dir = nearest(dir); dir == "" || seen[dir] {
+			continue
+		}
+		seen[dir] = true
+		var untrusted *trust.Error
+		if errors.As(tree.CheckExclusive(dir), &untrusted) {
+			others = append(others, dir)
+		} else {
+			private = append(private, dir)
+		}
+	}
+	return private, others
+}
+
+// nearest returns the directory itself or the nearest one above it that exists; empty:
+// none does.
 func nearest(dir string) string {
 	for {
 		if info, err := os.Stat(dir); err == nil && info.IsDir() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,13 +16,14 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/spec"
 )
 
-// Generator makes and publishes specs for a [Loop]. One goroutine at a time may
-// use it, but for OwnChange and Interest.
+// Generator makes and publishes specs for a [Loop]. It may be used by one goroutine at
+// a time, except for OwnChange and Interest.
 type Generator struct {
-	// Host opens the host anew for each look.
+	// Host opens the host; it is called for each generation.
 	Host func() (discover.Host, error)
 	// ProcRoot is the proc file system, for the fingerprint.
 	ProcRoot string
@@ -29,8 +31,8 @@ type Generator struct {
 	// driver's part of procfs or the NVML library has changed since it last
 	// answered in full.
 	Discover discover.Options
-	// Spec gives the options of the spec; it is called for each look, since files
-	// that it reads may have changed.
+	// Spec returns the options of the spec; it is called for each generation, since
+	// files that it reads may have changed.
 	Spec func() (spec.Options, error)
 	// Output is the absolute path of the spec, Format its format.
 	Output string
@@ -49,7 +51,7 @@ type Generator struct {
 	sum [sha256.Size]byte // of what is published or about to be
 }
 
-// probeKey stands for what NVML's answer depends on.
+// probeKey identifies what NVML's answer depends on.
 type probeKey struct {
 	proc    Fingerprint
 	library string
@@ -71,29 +73,35 @@ func identify(path string) (id fileIdentity) {
 	return id
 }
 
-// Look is what one generation found.
-type Look struct {
+// Result is what one generation found.
+type Result struct {
 	Inventory *discover.Inventory
-	// Spec is nil where there is no device.
+	// Spec is nil if there is no device.
 	Spec     *specs.Spec
 	Findings []discover.Finding
 	// Lookups are the places that were looked at.
 	Lookups *discover.Lookups
-	// Probed says whether NVML was asked, and not merely remembered.
+	// Probed reports whether NVML was asked, rather than its last answer used again.
 	Probed bool
-	// Degraded says that it pays to ask NVML again later though no event may come:
-	// it failed, a GPU is lost, or one in MIG mode has no instance, and that MIG mode
-	// is switched off shows nowhere else.
+	// Degraded reports whether NVML is to be asked again later though no event may
+	// come: it failed, a GPU is lost, or one in MIG mode has no instance, and nothing
+	// else would show that MIG mode was switched off.
 	Degraded bool
+	// Exists reports whether a file is at the place of the spec.
+	Exists bool
+	// Replaces reports whether the result differs from what the generator published
+	// last, and that is in place as it was published. It is false if others have
+	// changed or removed the spec.
+	Replaces bool
 
 	data []byte
 }
 
-// Missing names what CUDA programs need and the host lacks at this moment: a loaded
-// driver, GPUs with their nodes, the control nodes, libcuda. A driver that is being
-// loaded, unloaded or replaced lacks some of it for a while. Empty: nothing.
-func (l *Look) Missing() string {
-	inv := l.Inventory
+// Missing returns what CUDA programs need and the host lacks at this moment, in words: a
+// loaded driver, GPUs with their nodes, the control nodes, libcuda. Some of it is missing
+// while a driver is being loaded, unloaded or replaced. Empty: nothing is missing.
+func (r *Result) Missing() string {
+	inv := r.Inventory
 	if inv == nil || inv.Driver.Version == "" {
 		return "the driver is not loaded"
 	}
@@ -122,72 +130,102 @@ func (l *Look) Missing() string {
 	return strings.Join(missing, ", ")
 }
 
-// Complete says whether nothing is missing.
-func (l *Look) Complete() bool { return l.Missing() == "" }
+// Complete reports whether nothing is missing.
+func (r *Result) Complete() bool { return r.Missing() == "" }
 
-// NoGPU says whether the host clearly has no GPU for containers, and none is on
-// its way: no driver, and none on the PCI bus that waits for one.
-func (l *Look) NoGPU() bool {
-	return l.Spec == nil && l.Inventory.Driver.Version == "" && !slices.ContainsFunc(l.Inventory.Findings, func(f discover.Finding) bool {
+// NoGPU reports whether the host clearly has no GPU for containers, and none that waits
+// for its driver: no driver is loaded, and no GPU is on the PCI bus.
+func (r *Result) NoGPU() bool {
+	return r.Spec == nil && r.Inventory.Driver.Version == "" && !slices.ContainsFunc(r.Inventory.Findings, func(f discover.Finding) bool {
 		return f.Severity.Serious() && (f.ID == discover.GPUUnbound || f.ID == discover.GPUOtherDriver || f.ID == discover.GPUUnlisted)
 	})
 }
 
-// Look discovers the host and makes the spec, and publishes nothing. Full asks
-// NVML whatever the fingerprint says.
-func (g *Generator) Look(ctx context.Context, full bool) (*Look, error) {
-	look := &Look{Lookups: discover.NewLookups()}
-	for _, dir := range slices.Concat(g.Directories, g.SpecDirs) {
-		look.Lookups.Add(dir)
-	}
-	look.Lookups.Add(filepath.Dir(g.Output))
-	for _, file := range g.Files {
-		look.Lookups.AddFile(file)
-	}
+// Generate discovers the host and makes its spec, and publishes nothing. Full asks NVML
+// even if nothing that its answer depends on has changed. With an error the result holds
+// the places that were looked at until then.
+func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
+	r := &Result{Lookups: discover.NewLookups()}
+	g.fixedPlaces(r.Lookups)
 	host, err := g.Host()
 	if err != nil {
-		return look, err
+		return r, err
 	}
-	host = host.Record(look.Lookups)
-	look.Lookups.AddFile(host.Driver.Path)
-	// Nodes may come before the driver or sysfs tells of them, hence before any is
-	// looked up.
-	dev := filepath.Join(host.Dev.Path, "dev")
-	g.dev.Store(dev)
-	look.Lookups.AddNames(dev, func(name string) bool { return strings.HasPrefix(name, "nvidia") })
-	for _, dir := range []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"} {
-		look.Lookups.Add(filepath.Join(dev, dir))
-	}
+	host = host.Record(r.Lookups)
+	g.hostPlaces(host, r.Lookups)
 	options, err := g.Spec()
 	if err != nil {
-		return look, err
+		return r, err
 	}
 	discovery := g.Discover
 	if discovery.Probe != nil {
-		discovery.Probe = g.remember(look, full)
+		discovery.Probe = g.remember(r, full)
 	}
-	if look.Inventory, err = discover.Run(ctx, host, discover.Modules(discovery)); err != nil {
-		return look, err
+	if r.Inventory, err = discover.Run(ctx, host, discover.Modules(discovery)); err != nil {
+		return r, err
 	}
-	look.Degraded = look.Degraded || slices.ContainsFunc(look.Inventory.GPUs, func(gpu discover.GPU) bool {
+	r.Degraded = r.Degraded || slices.ContainsFunc(r.Inventory.GPUs, func(gpu discover.GPU) bool {
 		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0
 	})
-	var left []discover.Finding
-	look.Spec, left, err = spec.New(look.Inventory, options)
-	look.Findings = slices.Concat(look.Inventory.Findings, left)
-	if errors.Is(err, spec.ErrNoDevices) {
-		return look, nil
+	if err := g.encode(r, options); err != nil {
+		return r, err
 	}
-	if err != nil {
-		return look, err
-	}
-	look.Findings = append(look.Findings, spec.ReadDirectories(g.SpecDirs).Neighbours(g.Output, look.Spec)...)
-	look.data, err = spec.Encode(look.Spec, g.Format)
-	return look, err
+	g.compare(r)
+	return r, nil
 }
 
-// remember is the probe with a memory of its last whole answer.
-func (g *Generator) remember(look *Look, full bool) func(string) discover.ProbeFunc {
+// fixedPlaces adds the places that matter whatever the host is like.
+func (g *Generator) fixedPlaces(l *discover.Lookups) {
+	for _, dir := range slices.Concat(g.Directories, g.SpecDirs) {
+		l.Add(dir)
+	}
+	l.Add(filepath.Dir(g.Output))
+	for _, file := range g.Files {
+		l.AddFile(file)
+	}
+}
+
+// hostPlaces adds the places of device nodes, which may come before the driver or sysfs
+// shows their devices, and so before a module looks for any.
+func (g *Generator) hostPlaces(host discover.Host, l *discover.Lookups) {
+	l.AddFile(host.Driver.Path)
+	dev := filepath.Join(host.Dev.Path, "dev")
+	g.dev.Store(dev)
+	l.AddNames(dev, func(name string) bool { return strings.HasPrefix(name, "nvidia") })
+	for _, dir := range []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"} {
+		l.Add(filepath.Join(dev, dir))
+	}
+}
+
+// encode makes the spec of the inventory.
+func (g *Generator) encode(r *Result, options spec.Options) (err error) {
+	var left []discover.Finding
+	r.Spec, left, err = spec.New(r.Inventory, options)
+	r.Findings = slices.Concat(r.Inventory.Findings, left)
+	if errors.Is(err, spec.ErrNoDevices) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.Findings = append(r.Findings, spec.ReadDirectories(g.SpecDirs).Beside(g.Output, r.Spec)...)
+	r.data, err = spec.Encode(r.Spec, g.Format)
+	return err
+}
+
+// compare compares the result with what is in place.
+func (g *Generator) compare(r *Result) {
+	_, err := os.Lstat(g.Output)
+	r.Exists = err == nil
+	g.mu.Lock()
+	sum := g.sum
+	g.mu.Unlock()
+	asPublished := g.OwnChange(g.Output) || errors.Is(err, fs.ErrNotExist) && sum == sha256.Sum256(nil)
+	r.Replaces = asPublished && sum != sha256.Sum256(r.data)
+}
+
+// remember returns the probe with a memory of its last complete answer.
+func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFunc {
 	return func(library string) discover.ProbeFunc {
 		ask := g.Discover.Probe(library)
 		return func(ctx context.Context) (*discover.NVMLReport, error) {
@@ -196,20 +234,20 @@ func (g *Generator) remember(look *Look, full bool) func(string) discover.ProbeF
 				return g.report, nil
 			}
 			g.report = nil
-			look.Probed = true
+			r.Probed = true
 			report, err := ask(ctx)
-			if look.Degraded = err != nil; look.Degraded {
+			if r.Degraded = err != nil; r.Degraded {
 				return report, err
 			}
-			whole := true
+			complete := true
 			for i := range report.GPUs {
 				gpu := &report.GPUs[i]
 				empty := gpu.MIGEnabled && len(gpu.MIGDevices) == 0
-				whole = whole && !gpu.Lost && !empty
+				complete = complete && !gpu.Lost && !empty
 			}
-			// Should procfs have changed meanwhile, its poll says so; the answer is
-			// of the state before or after that, hence it is not kept.
-			if whole && key.proc == ProcFingerprint(g.ProcRoot) {
+			// If procfs has changed meanwhile, which its poll notices too, the answer is
+			// of the state before or after that, so it is not kept.
+			if complete && key.proc == ProcFingerprint(g.ProcRoot) {
 				g.key, g.report = key, report
 			}
 			return report, nil
@@ -217,24 +255,18 @@ func (g *Generator) remember(look *Look, full bool) func(string) discover.ProbeF
 	}
 }
 
-// Apply publishes what was found, or removes the spec when there is no device.
-func (g *Generator) Apply(ctx context.Context, look *Look) (spec.Outcome, error) {
+// Apply publishes the spec of a result, or removes the published one if there is no device.
+func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
 	g.mu.Lock()
-	g.sum = sha256.Sum256(look.data)
+	g.sum = sha256.Sum256(r.data)
 	g.mu.Unlock()
-	if look.Spec == nil {
+	if r.Spec == nil {
 		return spec.Remove(ctx, g.Output, g.Publish)
 	}
-	return spec.Publish(ctx, g.Output, look.data, g.Publish)
+	return spec.Publish(ctx, g.Output, r.data, g.Publish)
 }
 
-// Exists says whether a spec is in place.
-func (g *Generator) Exists() bool {
-	_, err := os.Lstat(g.Output)
-	return err == nil
-}
-
-// Interest says what matters of a directory that is watched: of device nodes the
+// Interest returns what matters of a directory that is watched: of device nodes the
 // names, of specs each write.
 func (g *Generator) Interest(dir string) Interest {
 	dev, _ := g.dev.Load().(string)
@@ -247,17 +279,17 @@ func (g *Generator) Interest(dir string) Interest {
 	return Contents
 }
 
-// OwnChange says of a path that has changed whether it is as Apply left it: a
-// temporary file of ours, or the spec with what was published last.
+// OwnChange reports whether a path that has changed is as Apply left it: a temporary
+// file of ours, or the spec with what was published last.
 func (g *Generator) OwnChange(path string) bool {
 	if path != g.Output {
-		return path == spec.TemporaryPath(g.Output)
+		return filepath.Dir(path) == filepath.Dir(g.Output) && spec.IsTemporary(path)
 	}
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode() != 0o644 {
 		return false
 	}
-	data, err := os.ReadFile(path)
+	data, err := regular.ReadFile(path, spec.MaxSize)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return err == nil && sha256.Sum256(data) == g.sum

@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Interest is what of a directory is asked of inotify.
+// Interest is the kind of events of a directory that inotify delivers.
 type Interest uint32
 
-// From the least to the most. Each write to a file in a directory that is watched
-// for them wakes the watcher, and so does, with older kernels, each write to a device
-// such as /dev/null: one busy program costs a core. fsnotify always asks for that.
+// From the least to the most. If writes are delivered, each write to a file in the
+// directory wakes the watcher, and with older kernels so does each write to a device
+// such as /dev/null: one busy program costs a core. fsnotify always asks for writes.
 const (
 	// Names that come and go, and their permissions.
 	Names Interest = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_ATTRIB |
@@ -26,7 +26,7 @@ const (
 	Writes = Contents | unix.IN_MODIFY
 )
 
-// inotify is an instance of the kernel's. Its methods may be called while another
+// inotify is an inotify instance. Its methods may be called while another
 // goroutine reads.
 type inotify struct {
 	file   *os.File
@@ -42,8 +42,8 @@ func newInotify() (*inotify, error) {
 	return &inotify{os.NewFile(uintptr(fd), "inotify"), fd, make([]byte, 64<<10)}, nil
 }
 
-// add watches a directory, or changes for what; it gives the watch's number, which
-// is the same for the same directory.
+// add watches a directory, or changes what matters of it. It returns the number of the
+// watch, which is the same for all paths of a directory.
 func (i *inotify) add(dir string, what Interest) (int, error) {
 	wd, err := unix.InotifyAddWatch(i.fd, dir, uint32(what)|unix.IN_ONLYDIR|unix.IN_EXCL_UNLINK)
 	if errors.Is(err, unix.ENOSPC) {
@@ -52,7 +52,7 @@ func (i *inotify) add(dir string, what Interest) (int, error) {
 	return wd, err
 }
 
-// remove ends a watch, if it has not ended by itself.
+// remove ends a watch, unless it has ended already.
 func (i *inotify) remove(wd int) {
 	_, _ = unix.InotifyRmWatch(i.fd, uint32(wd)) //nolint:gosec // from the kernel
 }

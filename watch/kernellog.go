@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// KernelLog reads the kernel's log for the driver's word that a GPU was lost,
+// KernelLog reads the kernel's log for the driver's messages that a GPU was lost,
 // which shows neither in procfs nor as a uevent.
 type KernelLog struct {
 	// Path is /dev/kmsg or something that reads like it.
@@ -24,7 +24,7 @@ func (KernelLog) Name() string { return "kernel-log" }
 // xid are the lines "NVRM: Xid (PCI:0000:3b:00): 79, …" after which a GPU may be
 // unusable or usable again: 79 is fallen off the bus, 95 and 48 uncontained memory
 // errors, 119 and 120 a GSP that does not answer, 154 a recovery action that is
-// needed. NVML says which of them matter.
+// needed. NVML shows which GPUs are affected.
 var xid = regexp.MustCompile(`NVRM: (Xid \([^)]*\): (?:48|79|95|119|120|140|143|154),|GPU .*(?:fallen off the bus|is lost))`)
 
 // Run reads what is logged from now on until ctx ends.
@@ -37,7 +37,7 @@ func (s KernelLog) Run(ctx context.Context, emit func(Event)) error {
 	_, _ = f.Seek(0, io.SeekEnd) // a pipe has no end to seek
 	defer context.AfterFunc(ctx, func() { _ = f.Close() })()
 	emit(Event{Source: s.Name(), Detail: "listening"})
-	// A read gives one record (dev-kmsg).
+	// A read returns one record (dev-kmsg).
 	buffer := make([]byte, 8<<10)
 	for {
 		n, err := f.Read(buffer)

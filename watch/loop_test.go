@@ -18,17 +18,18 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// machine is a host in a bubble: a producer whose looks take a while and give
-// whatever the machine is like at that moment.
+// machine is a host in a bubble: its generations take a while, and their results are
+// what the machine is like at their end.
 type machine struct {
 	mu        sync.Mutex
 	inv       *discover.Inventory
-	err       error // of Look
-	applyErr  error
+	err       error // of generate
+	applyErr  error // of apply
 	degraded  bool
 	takes     time.Duration
 	published *discover.Inventory // nil: no spec is in place
 	exists    bool
+	intact    bool // published is in place as it was published
 	looks     []look
 	applied   int
 	running   int
@@ -40,7 +41,7 @@ type look struct {
 	full bool
 }
 
-func (m *machine) Look(ctx context.Context, full bool) (*Look, error) {
+func (m *machine) generate(ctx context.Context, full bool) (*Result, error) {
 	m.mu.Lock()
 	m.looks = append(m.looks, look{time.Since(m.began), full})
 	m.running++
@@ -56,41 +57,38 @@ func (m *machine) Look(ctx context.Context, full bool) (*Look, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.running--
-	l := &Look{Inventory: m.inv, Degraded: m.degraded, Findings: m.inv.Findings, Lookups: discover.NewLookups()}
+	r := &Result{
+		Inventory: m.inv, Degraded: m.degraded, Findings: m.inv.Findings, Lookups: discover.NewLookups(),
+		Exists: m.exists, Replaces: m.intact && m.published != m.inv,
+	}
 	for i := range m.inv.GPUs {
 		if m.inv.GPUs[i].Usable() {
-			l.Spec = &specs.Spec{Devices: []specs.Device{{Name: "0"}}}
+			r.Spec = &specs.Spec{Devices: []specs.Device{{Name: "0"}}}
 		}
 	}
-	return l, m.err
+	return r, m.err
 }
 
-func (m *machine) Apply(_ context.Context, l *Look) (spec.Outcome, error) {
+func (m *machine) apply(_ context.Context, r *Result) (spec.Outcome, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before, existed := m.published, m.exists
 	switch {
 	case m.applyErr != nil:
 		return "", m.applyErr
-	case l.Spec == nil:
-		m.published, m.exists = nil, false
+	case r.Spec == nil:
+		m.published, m.exists, m.intact = nil, false, true
 		if existed {
 			return spec.Removed, nil
 		}
 		return spec.Absent, nil
 	}
-	m.published, m.exists = l.Inventory, true
+	m.published, m.exists, m.intact = r.Inventory, true, true
 	m.applied++
-	if existed && before == l.Inventory {
+	if existed && before == r.Inventory {
 		return spec.Unchanged, nil
 	}
 	return spec.Published, nil
-}
-
-func (m *machine) Exists() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.exists
 }
 
 // spec is what is published.
@@ -143,10 +141,12 @@ func inventory(mig int, nodes ...string) *discover.Inventory {
 	return inv
 }
 
-func whole(mig int) *discover.Inventory { return inventory(mig, "/dev/nvidiactl", "/dev/nvidia-uvm") }
+func complete(mig int) *discover.Inventory {
+	return inventory(mig, "/dev/nvidiactl", "/dev/nvidia-uvm")
+}
 
-// half is a driver without nvidia-uvm.
-func half() *discover.Inventory { return inventory(0, "/dev/nvidiactl") }
+// incomplete is a driver without nvidia-uvm.
+func incomplete() *discover.Inventory { return inventory(0, "/dev/nvidiactl") }
 
 var noDriver = &discover.Inventory{}
 
@@ -156,7 +156,7 @@ func bubble(t *testing.T, m *machine, change func(*Loop), test func(t *testing.T
 	synctest.Test(t, func(t *testing.T) {
 		var log hosttest.Log
 		m.began = time.Now()
-		l := &Loop{Options: DefaultOptions(), Producer: m, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+		l := &Loop{Options: DefaultOptions(), Generate: m.generate, Apply: m.apply, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
 			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 				if a.Key == slog.TimeKey {
 					return slog.Attr{}
@@ -193,7 +193,7 @@ func pass(d time.Duration) {
 }
 
 func TestLoopDebounces(t *testing.T) {
-	m := &machine{inv: whole(0)}
+	m := &machine{inv: complete(0)}
 	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		expect(t, "looks at the start", len(m.times()), 1)
 		pass(time.Second)
@@ -220,7 +220,7 @@ func TestLoopDebounces(t *testing.T) {
 }
 
 func TestLoopLooksAgainAfterAChangeDuringALook(t *testing.T) {
-	m := &machine{inv: whole(0), takes: 5 * time.Second}
+	m := &machine{inv: complete(0), takes: 5 * time.Second}
 	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		pass(time.Second)
 		l.Emit(Event{Source: "test", Full: true})
@@ -232,7 +232,7 @@ func TestLoopLooksAgainAfterAChangeDuringALook(t *testing.T) {
 }
 
 func TestLoopIdles(t *testing.T) {
-	m := &machine{inv: whole(0)}
+	m := &machine{inv: complete(0)}
 	bubble(t, m, nil, func(t *testing.T, _ *Loop, logged *hosttest.Log) {
 		logged.Reset()
 		pass(24 * time.Hour)
@@ -247,7 +247,7 @@ func TestLoopBacksOff(t *testing.T) {
 		"apply": func(m *machine, err error) { m.applyErr = err },
 	} {
 		t.Run(what, func(t *testing.T) {
-			m := &machine{inv: whole(0)}
+			m := &machine{inv: complete(0)}
 			fail(m, errors.New("no space left"))
 			bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 				pass(time.Hour)
@@ -282,7 +282,7 @@ func TestLoopBacksOff(t *testing.T) {
 
 // While NVML does not answer, it is asked again now and then.
 func TestLoopRetriesWhatIsDegraded(t *testing.T) {
-	m := &machine{inv: whole(0), degraded: true}
+	m := &machine{inv: complete(0), degraded: true}
 	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 		pass(10 * time.Minute)
 		if n := len(m.times()); n < 10 || n > 30 {
@@ -293,13 +293,13 @@ func TestLoopRetriesWhatIsDegraded(t *testing.T) {
 		pass(time.Minute)
 		before := len(m.times())
 		pass(time.Hour)
-		expect(t, "looks when it is whole", len(m.times()), before)
+		expect(t, "looks when NVML answers", len(m.times()), before)
 		expect(t, "condition", l.State().Condition, Current)
 	})
 }
 
 func TestLoopHoldsTheLastSpec(t *testing.T) {
-	good, noUVM := whole(0), half()
+	good, noUVM := complete(0), incomplete()
 	for name, c := range map[string]struct {
 		becomes   *discover.Inventory
 		policy    Policy
@@ -323,7 +323,7 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 				if m.spec() != good {
 					t.Fatal("the spec was given up before the grace time was over")
 				}
-				expect(t, "lines on holding", strings.Count(logged.String(), "not whole"), 1)
+				expect(t, "lines on holding", strings.Count(logged.String(), "incomplete"), 1)
 				pass(11 * time.Second)
 				l.Emit(Event{Source: "test"})
 				pass(time.Minute)
@@ -334,7 +334,7 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 				pass(time.Hour)
 				expect(t, "looks later", len(m.times()), before)
 				// It comes back.
-				again := whole(2)
+				again := complete(2)
 				m.become(func() { m.inv = again })
 				l.Emit(Event{Source: "test"})
 				pass(time.Second)
@@ -348,16 +348,16 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 
 // A reload that is over within the grace time changes the spec once.
 func TestLoopFollowsAReload(t *testing.T) {
-	m := &machine{inv: whole(0)}
+	m := &machine{inv: complete(0)}
 	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 		logged.Reset()
-		for _, inv := range []*discover.Inventory{half(), noDriver, half(), whole(7)} {
+		for _, inv := range []*discover.Inventory{incomplete(), noDriver, incomplete(), complete(7)} {
 			m.become(func() { m.inv = inv })
 			l.Emit(Event{Source: "uevent", Detail: "add module nvidia"})
 			pass(5 * time.Second)
 		}
 		expect(t, "publications", m.publications(), 2)
-		want := `level=WARN msg="the driver is not whole; the last spec stays for now" why=/dev/nvidia-uvm grace=30s
+		want := `level=WARN msg="the driver is incomplete; the last spec stays for now" missing=/dev/nvidia-uvm grace=30s
 level=INFO msg=published trigger=uevent detail="add module nvidia" changes="gpu 0: MIG off → 7 devices" devices=1
 `
 		expect(t, "log", logged.String(), want)
@@ -366,9 +366,88 @@ level=INFO msg=published trigger=uevent detail="add module nvidia" changes="gpu 
 	})
 }
 
-// What was published half stays published half: there is nothing better to keep.
+// A thousand changes that follow each other, as somebody causes them who can flip a path
+// that the spec depends on, are published a bounded number of times, and the last one is.
+func TestLoopLimitsPublications(t *testing.T) {
+	m := &machine{inv: complete(0)}
+	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
+		logged.Reset()
+		first := time.Now()
+		var last *discover.Inventory
+		for i := range 1000 {
+			last = complete(i % 3)
+			m.become(func() { m.inv = last })
+			l.Emit(Event{Source: "files", Detail: "/run/x"})
+			pass(300 * time.Millisecond)
+			if i < l.Publications.Burst && m.spec() != last {
+				t.Fatalf("change %d was not published at once", i)
+			}
+		}
+		took := time.Since(first)
+		most := l.Publications.Burst + int(took/l.Publications.Every) + 2
+		if n := m.publications() - 1; n < most-3 || n > most {
+			t.Errorf("%d publications in %v, want about %d", n, took, most)
+		}
+		most = l.Looks.Burst + int(took/l.Looks.Every) + int(took/l.Publications.Every) + 2
+		if n := len(m.times()) - 1; n > most {
+			t.Errorf("%d generations in %v, want %d or fewer", n, took, most)
+		}
+		expect(t, "condition", l.State().Condition, Limited)
+		expect(t, "lines about the limit", strings.Count(logged.String(), "too many publications in a row"), 1)
+		pass(l.Publications.Every)
+		if m.spec() != last {
+			t.Error("the last change was not published")
+		}
+		expect(t, "condition", l.State().Condition, Current)
+		before := len(m.times())
+		pass(time.Hour)
+		expect(t, "generations when nothing happens", len(m.times()), before)
+		// After a rest changes are published at once again.
+		for i := range l.Publications.Burst {
+			last = complete(i % 3)
+			m.become(func() { m.inv = last })
+			l.Emit(Event{Source: "files", Detail: "/run/x"})
+			pass(300 * time.Millisecond)
+			if m.spec() != last {
+				t.Fatalf("change %d after a rest was not published at once", i)
+			}
+		}
+	})
+}
+
+// While changes are delayed, a spec that somebody removes is restored, and a driver that
+// goes takes its spec with it.
+func TestLoopRestoresAndWithdrawsBeyondTheLimit(t *testing.T) {
+	m := &machine{inv: complete(0)}
+	change := func(l *Loop) {
+		l.Publications, l.Grace = Limit{Burst: 1, Every: time.Hour}, time.Second
+	}
+	bubble(t, m, change, func(t *testing.T, l *Loop, _ *hosttest.Log) {
+		event := func(change func()) {
+			m.become(change)
+			l.Emit(Event{Source: "test"})
+			pass(time.Second)
+		}
+		event(func() { m.inv = complete(1) })
+		published := m.spec()
+		event(func() { m.inv = complete(2) })
+		if m.spec() != published {
+			t.Fatal("the change was not delayed")
+		}
+		expect(t, "condition", l.State().Condition, Limited)
+		event(func() { m.published, m.exists, m.intact = nil, false, false })
+		if m.spec() != m.inv {
+			t.Error("the spec was not restored")
+		}
+		event(func() { m.inv = noDriver })
+		pass(2 * time.Second)
+		expect(t, "condition", l.State().Condition, NoDevices)
+	})
+}
+
+// A spec of an incomplete driver is replaced at once: there is no better one to keep.
 func TestLoopPublishesAnIncompleteHost(t *testing.T) {
-	m := &machine{inv: half()}
+	m := &machine{inv: incomplete()}
 	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		expect(t, "condition", l.State().Condition, Current)
 		other := inventory(1, "/dev/nvidiactl")
@@ -388,12 +467,12 @@ func TestLoopIsReady(t *testing.T) {
 		err    error
 		after  time.Duration
 	}{
-		"whole driver":           {inv: whole(0)},
+		"complete driver":        {inv: complete(0)},
 		"no GPU":                 {inv: noDriver},
 		"no GPU but an old spec": {inv: noDriver, exists: true},
-		"driver half loaded":     {inv: half(), after: 30 * time.Second},
+		"driver incomplete":      {inv: incomplete(), after: 30 * time.Second},
 		"GPU without driver":     {inv: &discover.Inventory{Findings: []discover.Finding{{ID: discover.GPUUnbound, Severity: discover.Warning}}}, after: 30 * time.Second},
-		"failing":                {inv: whole(0), err: errors.New("no"), after: 30 * time.Second},
+		"failing":                {inv: complete(0), err: errors.New("no"), after: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &machine{inv: c.inv, err: c.err, exists: c.exists}
@@ -425,17 +504,17 @@ func TestLoopOnce(t *testing.T) {
 		published bool
 		err       error
 	}{
-		"whole":             {inv: whole(0), published: true},
-		"no GPU":            {inv: noDriver},
-		"no GPU any more":   {inv: noDriver, old: true},
-		"driver comes":      {inv: half(), becomes: whole(0), after: 10*time.Second + 100*time.Millisecond, published: true},
-		"driver stays half": {inv: half(), old: true, after: 30 * time.Second, published: true},
-		"failing":           {inv: whole(0), err: errors.New("broken"), after: 30 * time.Second},
+		"complete":                {inv: complete(0), published: true},
+		"no GPU":                  {inv: noDriver},
+		"no GPU any more":         {inv: noDriver, old: true},
+		"driver comes":            {inv: incomplete(), becomes: complete(0), after: 10*time.Second + 100*time.Millisecond, published: true},
+		"driver stays incomplete": {inv: incomplete(), old: true, after: 30 * time.Second, published: true},
+		"failing":                 {inv: complete(0), err: errors.New("broken"), after: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &machine{inv: c.inv, err: c.err, exists: c.old, began: time.Now()}
-				l := &Loop{Options: DefaultOptions(), Producer: m, Log: slog.New(slog.DiscardHandler)}
+				l := &Loop{Options: DefaultOptions(), Generate: m.generate, Apply: m.apply, Log: slog.New(slog.DiscardHandler)}
 				l.Once = true
 				if c.becomes != nil {
 					time.AfterFunc(10*time.Second, func() {
@@ -449,40 +528,40 @@ func TestLoopOnce(t *testing.T) {
 				}
 				expect(t, "it took", time.Since(m.began), c.after)
 				expect(t, "published", m.spec() != nil, c.published)
-				expect(t, "a spec is in place", m.Exists(), c.published)
+				expect(t, "a spec is in place", m.exists, c.published)
 			})
 		})
 	}
 }
 
-func TestLoopBeatStopsWhenAGenerationHangs(t *testing.T) {
-	m := &machine{inv: whole(0)}
+func TestLoopStopsItsWatchdogWhenAGenerationHangs(t *testing.T) {
+	m := &machine{inv: complete(0)}
 	var last time.Time
 	change := func(l *Loop) {
-		l.BeatEvery, l.Beat = 5*time.Second, func() { last = time.Now() }
+		l.WatchdogEvery, l.Watchdog = 5*time.Second, func() { last = time.Now() }
 	}
 	bubble(t, m, change, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		pass(time.Hour + time.Second)
-		expect(t, "since the last beat", time.Since(last), time.Second)
+		expect(t, "since the watchdog was last fed", time.Since(last), time.Second)
 		m.become(func() { m.takes = 24 * time.Hour })
 		l.Emit(Event{Source: "test"})
 		pass(time.Hour)
 		if d := time.Since(last); d < 50*time.Minute {
-			t.Errorf("it still beats %v ago while a generation hangs", d)
+			t.Errorf("the watchdog was fed %v ago while a generation hangs", d)
 		}
 	})
 }
 
 func TestLoopLogsFindingsOnce(t *testing.T) {
-	bad := whole(0)
+	bad := complete(0)
 	bad.Findings = []discover.Finding{
 		{ID: discover.GPULost, Severity: discover.Broken, Subject: "GPU 3", Message: "is lost"},
 		{ID: discover.FileMissing, Severity: discover.Note, Message: "no libnvidia-ngx"},
 	}
-	m := &machine{inv: whole(0)}
+	m := &machine{inv: complete(0)}
 	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 		logged.Reset()
-		for _, inv := range []*discover.Inventory{bad, bad, bad, whole(0)} {
+		for _, inv := range []*discover.Inventory{bad, bad, bad, complete(0)} {
 			m.become(func() { m.inv = inv })
 			l.Emit(Event{Source: "test"})
 			pass(time.Second)
@@ -514,7 +593,7 @@ func (s *flaky) Run(ctx context.Context, emit func(Event)) error {
 // A source that failed is run again, and since it may have missed something,
 // everything is looked at when it works.
 func TestLoopRestartsSources(t *testing.T) {
-	m := &machine{inv: whole(0)}
+	m := &machine{inv: complete(0)}
 	s := &flaky{fails: 10}
 	bubble(t, m, func(l *Loop) { l.Sources = []Source{s} }, func(t *testing.T, _ *Loop, logged *hosttest.Log) {
 		pass(time.Minute)
@@ -529,11 +608,11 @@ func TestLoopRestartsSources(t *testing.T) {
 }
 
 func TestLoopEndsAtOnce(t *testing.T) {
-	m := &machine{inv: whole(0), takes: time.Hour}
+	m := &machine{inv: complete(0), takes: time.Hour}
 	bubble(t, m, nil, func(*testing.T, *Loop, *hosttest.Log) {})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		l := &Loop{Options: DefaultOptions(), Producer: m, Log: slog.New(slog.DiscardHandler)}
+		l := &Loop{Options: DefaultOptions(), Generate: m.generate, Apply: m.apply, Log: slog.New(slog.DiscardHandler)}
 		start := time.Now()
 		time.AfterFunc(time.Second, cancel)
 		if err := l.Run(ctx); err != nil {

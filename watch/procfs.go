@@ -14,25 +14,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Procfs looks again and again at what the driver shows in procfs, which gives no
-// events: MIG instances, GPUs, the driver's version, device numbers.
+// Procfs polls what the driver shows in procfs, which has no events: MIG instances, GPUs,
+// the driver's version, device numbers.
 type Procfs struct {
 	// Root is the proc file system, usually /proc.
 	Root string
-	// Every is the time between two looks.
+	// Every is the time between two polls.
 	Every time.Duration
 }
 
 // Name is "procfs".
 func (Procfs) Name() string { return "procfs" }
 
-// Run looks until ctx ends.
+// Run polls until ctx ends.
 func (s Procfs) Run(ctx context.Context, emit func(Event)) error {
 	ticker := time.NewTicker(s.Every)
 	defer ticker.Stop()
 	var r procReader
 	last := r.fingerprint(s.Root)
-	// What changed between the first generation and now is seen by another one.
+	// Something may have changed between the first generation and now.
 	emit(Event{Source: s.Name(), Detail: "watching"})
 	for {
 		select {
@@ -47,7 +47,7 @@ func (s Procfs) Run(ctx context.Context, emit func(Event)) error {
 	}
 }
 
-// Fingerprint stands for all that procfs says of the driver.
+// Fingerprint is a checksum of what procfs shows of the driver.
 type Fingerprint [sha256.Size]byte
 
 // ProcFingerprint reads procfs once.
@@ -56,8 +56,8 @@ func ProcFingerprint(root string) Fingerprint {
 	return r.fingerprint(root)
 }
 
-// procReader reads the driver's part of procfs with few system calls and no
-// allocation to speak of, since it runs every second. It asks for names and small
+// procReader reads the driver's part of procfs with few system calls and almost no
+// allocations, since it runs every second. It reads names and small
 // files only and never opens a device, so that it wakes no GPU.
 type procReader struct {
 	text   []byte
@@ -88,7 +88,7 @@ func (r *procReader) fingerprint(root string) Fingerprint {
 	return sha256.Sum256(r.text)
 }
 
-// stableLines drops what changes by itself, such as the interrupt's number.
+// stableLines drops what changes without the GPU changing, such as the number of the interrupt.
 func stableLines(line []byte) bool { return !bytes.HasPrefix(line, []byte("IRQ:")) }
 
 func nvidiaLines(line []byte) bool { return bytes.Contains(line, []byte("nvidia")) }
@@ -129,7 +129,7 @@ func (r *procReader) names(dir string) []string {
 	defer unix.Close(fd) //nolint:errcheck // only read
 	var names []string
 	for {
-		// Until there is no more: a signal can cut an answer short.
+		// Until nothing is left: a signal can cut a read short.
 		n, err := unix.ReadDirent(fd, r.buffer[:])
 		if errors.Is(err, unix.EINTR) {
 			continue
@@ -146,8 +146,8 @@ func (r *procReader) names(dir string) []string {
 	return names
 }
 
-// subdirectories adds how many there are, which a directory's links tell with one
-// system call instead of four; where they do not, it adds their names.
+// subdirectories adds their number, which the directory's number of links shows with one
+// system call instead of four, or their names on a file system that does not count links.
 func (r *procReader) subdirectories(dir string) {
 	var st unix.Stat_t
 	if unix.Stat(dir, &st) != nil || st.Nlink < 2 {

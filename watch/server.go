@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -33,7 +34,7 @@ func NewMetrics(l *Loop, output string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		generations: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cdigen_generations_total", Help: "Generations by what led to them and what became of them.",
+			Name: "cdigen_generations_total", Help: "Generations by trigger and result.",
 		}, []string{"trigger", "result"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "cdigen_generation_seconds", Help: "Time that generations took.",
@@ -51,7 +52,7 @@ func (m *Metrics) Generated(g Generation) {
 	m.seconds.Observe(g.Seconds)
 }
 
-// stateCollector turns the state into gauges at the time of asking.
+// stateCollector turns the state into gauges when the metrics are read.
 type stateCollector struct {
 	loop   *Loop
 	output string
@@ -63,13 +64,13 @@ func gauge(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	readyGauge    = gauge("ready", "1 when the spec can be relied on.")
-	currentGauge  = gauge("current", "1 when the published spec is what the host has (0: holding, failing or starting).")
+	currentGauge  = gauge("current", "1 when the published spec is what the host has (0: holding, limited, failing or starting).")
 	gpusGauge     = gauge("gpus", "Usable GPUs.")
 	devicesGauge  = gauge("devices", "Devices in the published spec.")
-	findingsGauge = gauge("findings", "What was found wanting, by severity.", "severity")
+	findingsGauge = gauge("findings", "Findings by severity.", "severity")
 	ageGauge      = gauge("spec_age_seconds", "Time since the published spec was written; absent without one.")
-	probesTotal   = gauge("nvml_probes_total", "Times that NVML was asked.")
-	eventsTotal   = gauge("events_total", "Events that sources brought.")
+	probesTotal   = gauge("nvml_probes_total", "Number of times that NVML was asked.")
+	eventsTotal   = gauge("events_total", "Events of all sources.")
 )
 
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
@@ -102,8 +103,8 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	set(eventsTotal, prometheus.CounterValue, float64(s.Events))
 }
 
-// HealthHandler answers /healthz (the loop runs), /readyz (the spec can be relied
-// on) with 200 or 503 and a line, and /metrics in the format of Prometheus.
+// HealthHandler answers /healthz (the loop runs) and /readyz (the spec can be relied
+// on) with 200 or 503 and a line of text, and /metrics in the format of Prometheus.
 func HealthHandler(l *Loop, m *Metrics) http.Handler {
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, ok bool, text string) {
@@ -115,7 +116,7 @@ func HealthHandler(l *Loop, m *Metrics) http.Handler {
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if since, hangs := l.Hangs(); hangs {
-			answer(w, false, "a generation hangs since "+since.Format(time.RFC3339))
+			answer(w, false, "a generation has been running since "+since.Format(time.RFC3339))
 			return
 		}
 		answer(w, true, "ok")
@@ -128,7 +129,7 @@ func HealthHandler(l *Loop, m *Metrics) http.Handler {
 	return mux
 }
 
-// StatusHandler answers /status with the [Status] as JSON.
+// StatusHandler answers /status with the [Status] in JSON.
 func StatusHandler(status func() Status) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
@@ -138,7 +139,7 @@ func StatusHandler(status func() Status) http.Handler {
 	return mux
 }
 
-// Status is what a running watcher tells of itself.
+// Status is what a running watcher reports.
 type Status struct {
 	PID     int    `json:"pid"`
 	Version string `json:"version"`
@@ -147,8 +148,12 @@ type Status struct {
 	State
 }
 
-// AskStatus asks the watcher that listens on a unix socket. The error is an
-// [fs.ErrNotExist] when none does.
+// maxStatus bounds the answer of a watcher, in bytes: a process of another user may have
+// the socket.
+const maxStatus = 16 << 20
+
+// AskStatus returns the status of the watcher that listens on a unix socket. The error is
+// an [fs.ErrNotExist] if none does.
 func AskStatus(ctx context.Context, socket string) (*Status, error) {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -169,14 +174,14 @@ func AskStatus(ctx context.Context, socket string) (*Status, error) {
 	}
 	defer response.Body.Close()
 	var s Status
-	if err := json.NewDecoder(response.Body).Decode(&s); err != nil {
-		return nil, fmt.Errorf("ask the watcher on %s: unintelligible answer: %w", socket, err)
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxStatus)).Decode(&s); err != nil {
+		return nil, fmt.Errorf("ask the watcher on %s: the answer is not valid JSON: %w", socket, err)
 	}
 	return &s, nil
 }
 
-// Listen opens "unix:PATH" or "[HOST]:PORT"; without HOST only this machine can
-// connect. A socket that nobody listens on any more is replaced.
+// Listen listens on "unix:PATH" or "[HOST]:PORT"; without HOST only this machine can
+// connect. A socket that no process listens on any more is replaced.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	var lc net.ListenConfig
 	path, local := strings.CutPrefix(address, "unix:")
@@ -191,7 +196,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	}
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode().Type() != fs.ModeSocket {
-			return nil, fmt.Errorf("%s: a file that is no socket is there", address)
+			return nil, fmt.Errorf("%s: the file that is there is not a socket", address)
 		}
 		if c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
 			_ = c.Close()

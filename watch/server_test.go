@@ -19,10 +19,10 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
-// The answers follow the state: not ready while the driver is half loaded, not
+// The answers follow the state: not ready while the driver is incomplete, not
 // healthy while a generation hangs.
 func TestHealth(t *testing.T) {
-	m := &machine{inv: half()}
+	m := &machine{inv: incomplete()}
 	output := filepath.Join(t.TempDir(), "nvidia.yaml")
 	write(t, output, "")
 	var metrics *Metrics
@@ -56,7 +56,7 @@ func TestHealth(t *testing.T) {
 		answers("/readyz", http.StatusServiceUnavailable, "current")
 		has("cdigen_ready 0", "cdigen_current 1", "cdigen_gpus 1")
 
-		m.become(func() { m.inv = whole(2) })
+		m.become(func() { m.inv = complete(2) })
 		l.Emit(Event{Source: "test"})
 		pass(time.Second)
 		answers("/readyz", http.StatusOK, "current")
@@ -76,7 +76,7 @@ func TestHealth(t *testing.T) {
 		pass(l.Hang + time.Second)
 		r := ask(http.MethodGet, "/healthz")
 		expect(t, "status while a generation hangs", r.Code, http.StatusServiceUnavailable)
-		if !strings.HasPrefix(r.Body.String(), "a generation hangs since 2000-01-01T") {
+		if !strings.HasPrefix(r.Body.String(), "a generation has been running since 2000-01-01T") {
 			t.Errorf("/healthz: %s", r.Body)
 		}
 		expect(t, "unknown path", ask(http.MethodGet, "/").Code, http.StatusNotFound)
@@ -120,7 +120,7 @@ func TestListen(t *testing.T) {
 		t.Errorf("a closed socket stays: %v", err)
 	}
 	write(t, socket, "precious")
-	if _, err := Listen(ctx, "unix:"+socket); err == nil || !strings.Contains(err.Error(), "no socket is there") {
+	if _, err := Listen(ctx, "unix:"+socket); err == nil || !strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("a file in the way: %v", err)
 	}
 	if text, err := os.ReadFile(socket); err != nil || string(text) != "precious" {
@@ -146,7 +146,7 @@ func TestStatusIsAsked(t *testing.T) {
 	answer := func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>") }
 	mux.HandleFunc("/status", func(w http.ResponseWriter, _ *http.Request) { answer(w) })
 	go func() { ended <- Serve(ctx, l, mux) }()
-	if _, err := AskStatus(ctx, socket); err == nil || !strings.Contains(err.Error(), "unintelligible") {
+	if _, err := AskStatus(ctx, socket); err == nil || !strings.Contains(err.Error(), "not valid JSON") {
 		t.Errorf("nonsense: %v", err)
 	}
 	want := Status{PID: 7, Version: "1.2", Spec: "/etc/cdi/nvidia.yaml", State: State{Condition: Current, GPUs: 8, Devices: []string{"0", "all"}}}

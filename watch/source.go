@@ -2,23 +2,27 @@ package watch
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"os"
 	"slices"
 	"sync"
+	"time"
 )
 
-// Event says that something may have changed.
+// Event reports that something may have changed.
 type Event struct {
 	// Source is the name of the source.
 	Source string
 	// Detail is what it saw: a path, a uevent, a line.
 	Detail string
-	// Full asks for a look at everything, NVML too, since events were lost or
-	// what changed shows nowhere else.
+	// Full asks for a look at everything, NVML included, since events were lost or
+	// the change shows nowhere else.
 	Full bool
 }
 
 // Source notices changes until its context ends. An error means that it cannot go
-// on; it is run again later, with a full look, since it may have missed something.
+// on; it is run again later, with a full look, since it may have missed a change.
 type Source interface {
 	// Name of the source in logs and metrics.
 	Name() string
@@ -26,8 +30,7 @@ type Source interface {
 }
 
 // mailbox gathers events for a reader that is busy at times. It keeps the first
-// few of them, which is what a log line can hold, and whether any wants a full
-// look.
+// few of them, for the log, and whether any asks for a full look.
 type mailbox struct {
 	mu     sync.Mutex
 	events []Event
@@ -56,11 +59,57 @@ func (m *mailbox) put(e Event) {
 	}
 }
 
-// take empties the mailbox.
+// take empties the mailbox and returns what was in it.
 func (m *mailbox) take() (events []Event, count int, full bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	events, count, full = m.events, m.count, m.full
 	m.events, m.count, m.full = nil, 0, false
 	return events, count, full
+}
+
+// supervise runs a source, again and again if it ends, as long as the loop runs.
+func (l *Loop) supervise(ctx context.Context, s Source) {
+	logged := ""
+	var mu sync.Mutex
+	missed := false // the source was down, and events may have been missed
+	emit := func(e Event) {
+		mu.Lock()
+		e.Full = e.Full || missed
+		if missed {
+			l.Log.Info("source works again", "source", s.Name())
+		}
+		missed = false
+		mu.Unlock()
+		l.box.put(e)
+	}
+	for backoff := l.MinBackoff; ; backoff = min(2*backoff, l.MaxBackoff) {
+		began := time.Now()
+		err := s.Run(ctx, emit)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > l.MaxBackoff {
+			backoff, logged = l.MinBackoff, ""
+		}
+		mu.Lock()
+		missed = true
+		mu.Unlock()
+		if err == nil {
+			err = errors.New("it ended")
+		}
+		if message := err.Error(); message != logged {
+			level := slog.LevelError
+			if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+				level = slog.LevelWarn // this machine does not have it
+			}
+			l.Log.Log(ctx, level, "source failed and is started again later; the others go on", "source", s.Name(), "error", message)
+			logged = message
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jitter(backoff)):
+		}
+	}
 }

@@ -76,7 +76,7 @@ func TestProcfs(t *testing.T) {
 	events := listen(t, Procfs{Root: root, Every: 5 * time.Millisecond})
 	await(t, events, "watching")
 	last := ProcFingerprint(root)
-	// differs runs a change and says whether the fingerprint shows it.
+	// differs runs a change and reports whether the fingerprint shows it.
 	differs := func(change func()) bool {
 		change()
 		now := ProcFingerprint(root)
@@ -302,7 +302,7 @@ func TestFiles(t *testing.T) {
 		write(t, filepath.Join(dir, "etc/cdi/a.yaml"), "")
 		await(t, events, filepath.Join(dir, "etc/cdi"))
 		// As the loop does it: an update after each event, and a change is either seen
-		// itself or as part of a directory that is watched anew.
+		// itself or as part of a directory that is watched again.
 		update := func() {
 			if err := s.Update(lookups()); err != nil {
 				t.Fatal(err)
@@ -412,7 +412,7 @@ func TestFilesFollowsPaths(t *testing.T) {
 		await(t, events, filepath.Join(lib, "a"))
 		write(t, filepath.Join(lib, "b"), "")
 		await(t, events, filepath.Join(alias, "b"))
-		// Another directory takes its place, which for a mount nobody would tell.
+		// Another directory takes its place, as a mount would without an event.
 		write(t, filepath.Join(dir, "new/x"), "")
 		if err := unix.Renameat2(unix.AT_FDCWD, filepath.Join(dir, "new"), unix.AT_FDCWD, lib, unix.RENAME_EXCHANGE); err != nil {
 			t.Fatal(err)

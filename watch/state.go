@@ -17,33 +17,37 @@ const (
 	Current Condition = "current"
 	// NoDevices: the host has no usable GPU and there is no spec.
 	NoDevices Condition = "no-devices"
-	// Holding: the driver is not whole and the last good spec stays meanwhile.
+	// Holding: the driver is incomplete, and the last good spec stays meanwhile.
 	Holding Condition = "holding"
+	// Limited: there were too many publications in a row, and the last spec stays until
+	// another is allowed.
+	Limited Condition = "limited"
 	// Failing: the last generation failed; the spec is that of an earlier one.
 	Failing Condition = "failing"
 )
 
 // Results of a generation beside the outcomes of [spec.Publish].
 const (
-	Held   = "held"
-	Failed = "failed"
+	Held    = "held"
+	Delayed = "delayed"
+	Failed  = "failed"
 )
 
-// Generation is what became of one.
+// Generation describes one that has ended.
 type Generation struct {
 	// Trigger is the name of the source of the first event that led to it, or
-	// "start", "retry" or "grace".
+	// "start", "retry", "limit", "grace" or "deadline".
 	Trigger string `json:"trigger"`
 	// Detail is what the source saw.
 	Detail string `json:"detail,omitempty"`
-	// Result is published, unchanged, removed, absent, held or failed.
+	// Result is published, unchanged, removed, absent, held, delayed or failed.
 	Result string `json:"result"`
 	// Changes in words.
 	Changes []string `json:"changes,omitempty"`
 	// At is when it began, Seconds how long it took.
 	At      time.Time `json:"at"`
 	Seconds float64   `json:"seconds"`
-	// Probed says whether NVML was asked.
+	// Probed reports whether NVML was asked.
 	Probed bool `json:"probed"`
 }
 
@@ -62,23 +66,23 @@ type State struct {
 	// LastChange is the generation that wrote or removed the spec last, or the first.
 	LastChange     *Generation `json:"lastChange,omitempty"`
 	LastGeneration *Generation `json:"lastGeneration,omitempty"`
-	// How many there were since Started.
+	// Numbers since Started.
 	Generations int `json:"generations"`
 	Events      int `json:"events"`
 	Probes      int `json:"probes"`
 }
 
-func (s *State) describe(look *Look) {
-	s.Driver, s.GPUs, s.Findings = look.Inventory.Driver.Version, 0, look.Findings
-	for i := range look.Inventory.GPUs {
-		if look.Inventory.GPUs[i].Usable() {
+func (s *State) describe(r *Result) {
+	s.Driver, s.GPUs, s.Findings = r.Inventory.Driver.Version, 0, r.Findings
+	for i := range r.Inventory.GPUs {
+		if r.Inventory.GPUs[i].Usable() {
 			s.GPUs++
 		}
 	}
 	s.Devices = nil
-	if look.Spec != nil {
-		for i := range look.Spec.Devices {
-			s.Devices = append(s.Devices, look.Spec.Devices[i].Name)
+	if r.Spec != nil {
+		for i := range r.Spec.Devices {
+			s.Devices = append(s.Devices, r.Spec.Devices[i].Name)
 		}
 	}
 }

@@ -13,8 +13,8 @@ import (
 
 // Uevents listens to the kernel's own uevents (netlink(7),
 // NETLINK_KOBJECT_UEVENT): modules of the driver that are loaded or unloaded,
-// GPUs that come, go or change hands, DRM nodes. It needs no udev. The socket hears
-// its network namespace, which has to be the host's.
+// GPUs that are added, removed or change drivers, DRM nodes. It does not need udev. The
+// socket receives those of its network namespace, which has to be the host's.
 type Uevents struct{}
 
 // Name is "uevent".
@@ -23,7 +23,7 @@ func (Uevents) Name() string { return "uevent" }
 // kernelGroup is the multicast group of the kernel; udev's own is 2.
 const kernelGroup = 1
 
-// receiveBuffer holds the uevents of some thousand devices that come at once.
+// receiveBuffer holds the uevents of some thousand devices that are added at once.
 const receiveBuffer = 2 << 20
 
 // Run listens until ctx ends.
@@ -93,7 +93,7 @@ func parseUevent(message []byte) uevent {
 	return u
 }
 
-// concerns says in short what a uevent has to do with GPUs; empty: nothing.
+// concerns returns in short what a uevent has to do with GPUs; empty: nothing.
 func (u uevent) concerns() string {
 	path := u["DEVPATH"]
 	name := path[strings.LastIndexByte(path, '/')+1:]
@@ -105,7 +105,7 @@ func (u uevent) concerns() string {
 		}
 	case "drm":
 	case "pci":
-		// A GPU or another device of NVIDIA's, whatever its driver.
+		// A GPU or another device of NVIDIA, with any driver.
 		if !strings.HasPrefix(u["PCI_ID"], "10DE:") && u["DRIVER"] != "nvidia" {
 			return ""
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/redact"
 )
 
@@ -62,7 +63,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	options, err := f.host.discoverOptions(nil)
+	options, err := f.host.discoverOptions()
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if f.output == "-" {
 		_, err = cmd.OutOrStdout().Write(data)
 	} else {
-		err = os.WriteFile(f.output, data, 0o644)
+		err = change.WriteOutput(f.output, data)
 	}
 	if err != nil {
 		return err

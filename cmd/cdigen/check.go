@@ -27,7 +27,8 @@ func newCheck() *cobra.Command {
            a path of the host is missing, or is not what it should be; a device node
            has other numbers; a hook cannot be run; libraries are of another driver;
            the file was cut short; another file of the directory has the same devices;
-           an installed engine refuses its CDI version
+           an installed engine refuses its CDI version; or other users than root, and
+           the one who runs check, can change it, or a directory that engines read
   warning  containers work, but get other content than generate would write now, or
            another file may take its place
 
@@ -109,6 +110,12 @@ func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFind
 				}
 			}
 		}
+	}
+	if exposed := s.Exposed(); len(exposed) > 0 {
+		for _, finding := range exposed {
+			all = append(all, fileFindings{finding.Subject, []discover.Finding{finding}})
+		}
+		commands = append(commands, check.Command("doctor", ""))
 	}
 	// Nodes first: without them a GPU is left out.
 	slices.Sort(commands)

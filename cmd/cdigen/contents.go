@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -20,6 +19,8 @@ type contentFlags struct {
 	versionedNames bool
 	capabilities   []string
 	edits          string
+	// again: the edits are read more than once.
+	again bool
 }
 
 func (f *contentFlags) add(flags *pflag.FlagSet) {
@@ -59,7 +60,7 @@ func (f *contentFlags) own() (*spec.OwnEdits, error) {
 	if f.edits == "" {
 		return nil, nil //nolint:nilnil // no edits are no error
 	}
-	data, err := os.ReadFile(f.edits)
+	data, err := readTrusted(f.edits, f.again)
 	if err != nil {
 		return nil, usageError(fmt.Errorf("--edits: %w", err))
 	}
@@ -67,5 +68,6 @@ func (f *contentFlags) own() (*spec.OwnEdits, error) {
 	if err != nil {
 		return nil, usageError(fmt.Errorf("--edits %s: %w", f.edits, err))
 	}
+	own.LeaveOut(untrustedPath())
 	return own, nil
 }

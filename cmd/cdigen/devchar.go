@@ -80,7 +80,7 @@ var charOptions = discover.NodeOptions{Possible: true, Present: true}
 // links makes links that are missing and repairs those that are wrong.
 func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discover.Inventory, dir string) error {
 	if f.createNodes {
-		err := f.nodes(inv)
+		err := f.nodes(cmd.Context(), inv)
 		if err == nil && !f.dryRun {
 			host, inv, err = f.look(cmd, charOptions)
 		}
@@ -89,6 +89,11 @@ func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discov
 		}
 	}
 	char := devnode.CharDir{Dir: dir, Root: f.host.devRoot, Ours: discover.IsDriverNode}
+	if !f.dryRun {
+		if err := char.Clean(cmd.Context()); err != nil {
+			f.note(err.Error())
+		}
+	}
 	changes, err := char.Plan(f.wanted(inv), host.Dev)
 	if err != nil {
 		return err
@@ -96,7 +101,7 @@ func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discov
 	for _, change := range changes {
 		err := change.Err
 		if err == nil && !f.dryRun {
-			err = char.Apply(change)
+			err = char.Apply(cmd.Context(), change)
 		}
 		f.record(systemChange{
 			Do: string(change.Do), Kind: "link", Path: change.Path, Is: change.Target, Was: change.Was,

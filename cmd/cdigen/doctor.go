@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -143,7 +142,7 @@ arguments, 5 warnings, 6 something is broken.`,
 					return err
 				}
 			}
-			if err := container.Look(snapshot.Host); err != nil {
+			if err := container.Look(cmd.Context(), snapshot.Host); err != nil {
 				return err
 			}
 			snapshot.Container = container
@@ -388,7 +387,7 @@ func newSubject(cmd *cobra.Command, profile string, engines []runtimes.Engine, d
 		},
 		Directories: in, Published: in.File(output), Engines: engines,
 	}
-	status, err := watch.AskStatus(cmd.Context(), socketPath(cmp.Or(s.runtimeDir, "/run/cdigen"), output))
+	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.runtimeDir, output))
 	if err == nil {
 		s.snapshot.Watcher = status
 	}

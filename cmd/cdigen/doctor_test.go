@@ -35,7 +35,7 @@ type machine struct {
 }
 
 // applets are the programs that busybox is on the machine.
-var applets = []string{"sh", "cat", "chmod", "cp", "echo", "grep", "ln", "ls", "mkdir", "mkfifo", "mknod", "mv", "rm", "sed", "sort", "touch", "test"}
+var applets = []string{"sh", "cat", "chmod", "chown", "cp", "echo", "grep", "ln", "ls", "mkdir", "mkfifo", "mknod", "mv", "rm", "sed", "sort", "touch", "test"}
 
 const machinePath = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -378,6 +378,14 @@ var ailments = []struct {
 	{"the spec is in conflict with another", "", func(m *machine) { m.write("etc/cdi/other.yaml", foreignSpec) }, []discover.ID{"spec-conflict"}},
 	{"only root can read the spec", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi/nvidia.yaml"), 0o600)) }, []discover.ID{"spec-unreadable"}},
 	{"only root can read the directory", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi"), 0o700)) }, []discover.ID{"spec-unreadable"}},
+	{"everyone can write to the spec's directory", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi"), 0o777)) }, []discover.ID{"spec-untrusted"}},
+	{"a user owns the spec and may write to the directory", "", func(m *machine) {
+		m.check(errors.Join(os.Chown(m.path("etc/cdi/nvidia.yaml"), 12345, 0), os.Chmod(m.path("etc/cdi"), os.ModeSticky|0o777)))
+	}, []discover.ID{"spec-untrusted"}},
+	{"a directory that an engine reads besides is a user's", "", func(m *machine) {
+		m.write("etc/docker/daemon.json", "{\"cdi-spec-dirs\": [\"/etc/cdi\", \"/srv/cdi\"]}\n")
+		m.check(errors.Join(os.MkdirAll(m.path("srv/cdi"), 0o755), os.Chown(m.path("srv"), 12345, 0)))
+	}, []discover.ID{"spec-untrusted"}},
 	{"another spec is broken", "", func(m *machine) { m.write("etc/cdi/other.yaml", "devices: 7\n") }, []discover.ID{"spec-file-broken"}},
 	{"nvidia-cdi-refresh is active", "", func(m *machine) {
 		m.write("var/lib/units/nvidia-cdi-refresh.path", "enabled\nactive\n")
@@ -506,7 +514,7 @@ func TestDoctorFindsWhatIsWrongAndItsCommandsFixIt(t *testing.T) {
 				if len(list) == 0 || list[0].ID != want {
 					t.Fatalf("status %d, want %s first:\n%s", status, want, text)
 				}
-				first := list[0]
+				first := check.Blocks(list)[0]
 				if wantStatus := map[discover.Severity]int{discover.Broken: exitBroken, discover.Warning: exitStale}[first.Severity]; status != wantStatus {
 					t.Errorf("%s: status %d, want %d", want, status, wantStatus)
 				}

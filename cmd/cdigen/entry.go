@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -17,14 +20,15 @@ func main() {
 }
 
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// The first signal asks; a second one ends what does not listen.
-	context.AfterFunc(ctx, stop)
+	interrupted := newInterruption()
 	cmd := newRoot()
-	ran, err := cmd.ExecuteContextC(ctx)
+	ran, err := cmd.ExecuteContextC(interrupted)
 	if err == nil {
-		return 0
+		return 0 // a service that was told to end is one that ended well
+	}
+	if s := interrupted.signal(); s != 0 {
+		fmt.Fprintf(os.Stderr, "%s: ended by %s: %s\n", ran.CommandPath(), unix.SignalName(s), oneError(err))
+		return signalStatus(s)
 	}
 	var withStatus *exitError
 	if errors.As(err, &withStatus) && withStatus.err == nil {
@@ -40,8 +44,39 @@ func run() int {
 	return exitFailed
 }
 
-// oneError is an error in one line, whatever names of files are in it. Several that were
-// joined stand one after the other.
-func oneError(err error) string {
-	return oneLine(strings.ReplaceAll(err.Error(), "\n", "; "))
+// interruption is the context of the commands. SIGINT or SIGTERM ends it.
+type interruption struct {
+	context.Context
+	received atomic.Int32
 }
+
+// timeToEnd is how long a command has to end by itself after a signal.
+const timeToEnd = 800 * time.Millisecond
+
+// newInterruption waits for signals. The first one asks the command to end. A second one,
+// or a command that does not end since it waits for a file or for the kernel, ends the
+// process: files are replaced in one step, so that nothing is left half written.
+func newInterruption() *interruption {
+	ctx, cancel := context.WithCancel(context.Background())
+	i := &interruption{Context: ctx}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		s, _ := (<-signals).(syscall.Signal)
+		i.received.Store(int32(s))
+		cancel()
+		select {
+		case <-signals:
+		case <-time.After(timeToEnd):
+		}
+		fmt.Fprintf(os.Stderr, "cdigen: ended by %s\n", unix.SignalName(s))
+		os.Exit(signalStatus(s))
+	}()
+	return i
+}
+
+// signal is the one that was received; 0: none.
+func (i *interruption) signal() syscall.Signal { return syscall.Signal(i.received.Load()) }
+
+// signalStatus is the exit status that a shell has for a program that a signal has ended.
+func signalStatus(s syscall.Signal) int { return 128 + int(s) }

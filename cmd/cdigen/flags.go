@@ -19,6 +19,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
 )
 
@@ -72,10 +73,12 @@ type hostFlags struct {
 	devNodes                               string
 	librarySearchPath                      []string
 	arch                                   string
+	mpsDirectory                           string
 	nvmlProbe                              string
 	nvmlTimeout                            time.Duration
 	noNVML                                 bool
-	// late: the roots of the driver and of the device nodes may come later.
+	// late: the roots of the driver and of the device nodes may come later, and the host
+	// is looked at more than once.
 	late bool
 	// pci: GPUs without NVIDIA's driver are looked for too.
 	pci bool
@@ -98,6 +101,7 @@ func (f *hostFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.sysRoot, "sys-root", "/sys", "`directory` of the sys file system")
 	flags.StringSliceVar(&f.librarySearchPath, "library-search-path", nil, "further `directories` of the driver root to search for libraries, before all others")
 	flags.StringVar(&f.arch, "arch", runtime.GOARCH, "`architecture` of the driver, by its Go name (amd64, arm64)")
+	flags.StringVar(&f.mpsDirectory, "mps-directory", "", "`directory` with the pipes of the host's CUDA multi-process service, for containers to be its clients, such as /tmp/nvidia-mps (default: none, they are not)")
 	flags.StringVar(&f.nvmlProbe, "nvml-probe", "", "`path` of cdigen-nvml (default: beside cdigen, then in PATH)")
 	flags.DurationVar(&f.nvmlTimeout, "nvml-timeout", 10*time.Second, "time limit of the NVML probe")
 	flags.BoolVar(&f.noNVML, "no-nvml", false, "do not ask NVML: MIG devices have no UUID and a lost GPU goes unnoticed")
@@ -121,7 +125,7 @@ func (c *capturedFlag) Type() string { return "string" }
 
 // Set reads the file.
 func (c *capturedFlag) Set(file string) error {
-	data, err := os.ReadFile(file)
+	data, err := readGiven(file)
 	if err == nil {
 		c.f.captured, err = capture.Parse(data)
 	}
@@ -138,7 +142,7 @@ func (f *hostFlags) checkCaptured(flags *pflag.FlagSet) error {
 	if f.captured == nil {
 		return nil
 	}
-	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "arch", "nvml-probe", "nvml-timeout"} {
+	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "mps-directory", "arch", "nvml-probe", "nvml-timeout"} {
 		if flag := flags.Lookup(name); flag.Changed && flag.Annotations[environmentAnnotation] == nil {
 			return usageError(fmt.Errorf("--captured and --%s: use one of them: a captured host is whole", name))
 		}
@@ -184,7 +188,7 @@ func (f *hostFlags) host() (discover.Host, error) {
 	if f.devNodes == "" {
 		return host, nil
 	}
-	table, err := os.ReadFile(f.devNodes)
+	table, err := readTrusted(f.devNodes, f.late)
 	if err == nil {
 		host.Dev, err = host.Dev.WithNodes(table)
 	}
@@ -194,9 +198,8 @@ func (f *hostFlags) host() (discover.Host, error) {
 	return host, nil
 }
 
-// discoverOptions are the options of the modules, with the settings of the service; nil:
-// none.
-func (f *hostFlags) discoverOptions(s *settings) (discover.Options, error) {
+// discoverOptions are the options of the modules.
+func (f *hostFlags) discoverOptions() (discover.Options, error) {
 	if f.captured != nil {
 		o := f.captured.Options()
 		if f.noNVML {
@@ -204,7 +207,10 @@ func (f *hostFlags) discoverOptions(s *settings) (discover.Options, error) {
 		}
 		return o, nil
 	}
-	o := discover.Options{PCI: f.pci, LibrarySearchPath: f.librarySearchPath, MPSPipeDirectory: s.getenv("CUDA_MPS_PIPE_DIRECTORY")}
+	if f.mpsDirectory != "" && !filepath.IsAbs(f.mpsDirectory) {
+		return discover.Options{}, usageError(fmt.Errorf("--mps-directory %s: want an absolute path: containers have it under the same name", f.mpsDirectory))
+	}
+	o := discover.Options{PCI: f.pci, LibrarySearchPath: f.librarySearchPath, MPSDirectory: f.mpsDirectory}
 	if f.noNVML {
 		return o, nil
 	}
@@ -255,7 +261,7 @@ func setLog(flags *pflag.FlagSet) error {
 		}
 		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, o)))
 	case "json":
-		slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, o)))
+		slog.SetDefault(slog.New(slog.NewJSONHandler(printable.JSON(os.Stderr), o)))
 	default:
 		return usageError(fmt.Errorf("--log-format %q: use text or json", f.format))
 	}
@@ -306,7 +312,7 @@ func count(n int, noun string) string {
 }
 
 func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(printable.JSON(w))
 	e.SetEscapeHTML(false) // commands have > and &
 	e.SetIndent("", "  ")
 	return e.Encode(v)

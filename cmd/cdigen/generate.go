@@ -91,7 +91,7 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	s, left, err := spec.New(inv, options)
 	findings := slices.Concat(inv.Findings, left)
 	if s != nil && f.spec.output != "-" {
-		findings = append(findings, spec.ReadDirectories(f.spec.dirs).Neighbours(f.spec.output, s)...)
+		findings = append(findings, spec.ReadDirectories(f.spec.dirs).Beside(f.spec.output, s)...)
 	}
 	if err := writeReport(os.Stderr, f.report, findings, f.host.captured == nil); err != nil {
 		return err
@@ -152,7 +152,7 @@ func (f *hostFlags) inventory(cmd *cobra.Command) (*discover.Inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	options, err := f.discoverOptions(settingsOf(cmd.Flags()))
+	options, err := f.discoverOptions()
 	if err != nil {
 		return nil, err
 	}

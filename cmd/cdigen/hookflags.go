@@ -10,9 +10,9 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // hookFlags say which hooks the spec has. The default is none.
@@ -75,8 +75,8 @@ func findHook(given string) (string, error) {
 	return "", fmt.Errorf("--hooks: no %s beside cdigen or in libexec/cdigen: install it, or name it with --hook-path", name)
 }
 
-// checkHook says why a program must not be named in a spec: engines run it, as root
-// for root's containers, and so who can change it is root.
+// checkHook returns why a program must not be named in a spec: engines run it, as root
+// for root's containers, and so who can exchange it is root.
 func checkHook(path string) error {
 	info, err := os.Stat(path)
 	switch {
@@ -87,40 +87,8 @@ func checkHook(path string) error {
 	case info.Mode()&0o111 == 0:
 		return fmt.Errorf("%s is not executable: run chmod 0755 %s", path, path)
 	}
-	// The link and the file, and all directories on the way.
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return err
-	}
-	for _, p := range []string{path, real} {
-		for at := p; ; at = filepath.Dir(at) {
-			if err := checkWriters(at); err != nil {
-				return fmt.Errorf("%s must not be named in a spec: %w", path, err)
-			}
-			if at == "/" || at == "." {
-				break
-			}
-		}
-	}
-	return nil
-}
-
-// checkWriters says who but root and the user may change a file or directory.
-func checkWriters(path string) error {
-	var s unix.Stat_t
-	if err := unix.Lstat(path, &s); err != nil {
-		return &fs.PathError{Op: "stat", Path: path, Err: err}
-	}
-	mode := s.Mode & unix.S_IFMT
-	// A sticky directory lets nobody replace another's files.
-	sticky := mode == unix.S_IFDIR && s.Mode&unix.S_ISVTX != 0
-	switch {
-	case mode != unix.S_IFLNK && s.Mode&0o002 != 0 && !sticky:
-		return fmt.Errorf("everyone can write to %s: run chmod o-w %s", path, path)
-	case mode != unix.S_IFLNK && s.Mode&0o020 != 0 && s.Gid != 0 && int(s.Gid) != os.Getegid() && !sticky:
-		return fmt.Errorf("group %d can write to %s: run chmod g-w %s", s.Gid, path, path)
-	case s.Uid != 0 && int(s.Uid) != os.Geteuid():
-		return fmt.Errorf("user %d owns %s: run chown root %s", s.Uid, path, path)
+	if err := trust.Path(path, trust.Self()); err != nil {
+		return fmt.Errorf("%s must not be named in a spec: %w", path, err)
 	}
 	return nil
 }

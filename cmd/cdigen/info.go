@@ -92,7 +92,7 @@ func writeInfo(w io.Writer, inv *discover.Inventory) error {
 		if inv.Driver.CUDAVersion != "" {
 			cuda = ", CUDA " + inv.Driver.CUDAVersion
 		}
-		if _, err := fmt.Fprintf(w, "Driver %s (%s kernel module)%s, %d libraries\n\n", inv.Driver.Version, inv.Driver.Flavor, cuda, len(inv.Libraries)); err != nil {
+		if _, err := fmt.Fprintf(w, "Driver %s (%s kernel module)%s, %d libraries\n\n", oneLine(inv.Driver.Version), inv.Driver.Flavor, oneLine(cuda), len(inv.Libraries)); err != nil {
 			return err
 		}
 	}
@@ -138,7 +138,7 @@ func dash(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return oneLine(s)
+	return s
 }
 
 func state(g *discover.GPU) string {
@@ -293,7 +293,7 @@ func writeInjected(w io.Writer, format string, list []injected) error {
 		if len(names) == 0 {
 			names = []string{"all"}
 		}
-		t.Row(i.Kind, strings.Join(names, ","), oneLine(i.Path))
+		t.Row(i.Kind, strings.Join(names, ","), i.Path)
 	}
 	return t.Flush()
 }

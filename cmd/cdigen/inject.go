@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
@@ -18,8 +21,9 @@ import (
 	"tags.cncf.io/container-device-interface/pkg/parser"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/fsuser"
 	"github.com/cdigen/cdigen/internal/inject"
-	"github.com/cdigen/cdigen/internal/newfile"
+	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -30,6 +34,8 @@ type injectFlags struct {
 	bundle, file string
 	cgroup       string
 	rootfs       string
+	userOwned    string
+	user         *fsuser.User // that userOwned names
 	remove       bool
 	dryRun       bool
 	print        bool
@@ -68,15 +74,22 @@ it has, which are injected anew as the specs now have them. --remove takes them 
 again, or with DEVICE these only; what others have changed in the file stays. A
 bundle that nobody else has changed is then as it was, byte by byte.
 
+A symbolic link in the place of the file is refused. root also refuses a file or
+directory that another user can write to or exchange, since that user would decide
+what root reads and writes. With --user-owned, root edits the file with the rights of
+the user who owns it.
+
 Options are printed for $(…), where a shell takes them apart at white space and does
 nothing else. When one of them has white space or a special character in it, all are
 quoted for eval, and standard error says so. Hooks are for OCI runtimes only; what a
 format cannot say is told on standard error.
 
 Exit statuses: 0 done, 1 failed: no such device, a path that the host lacks, a file
-that cannot be read or written; 2 unusable flags or arguments.`,
+that cannot be read or written or that another user can exchange; 2 unusable flags or
+arguments.`,
 		Example: `  cdigen inject --bundle /srv/bundle 0
   cdigen inject --bundle /srv/bundle --remove
+  cdigen inject --bundle /home/alice/bundle --user-owned alice 0
   cdigen inject --format lxc --file /var/lib/lxc/web/config all
   systemd-nspawn $(cdigen inject --format nspawn 0) -D /srv/debian
   docker run $(cdigen inject --format docker-args 0) debian nvidia-smi`,
@@ -86,6 +99,9 @@ that cannot be read or written; 2 unusable flags or arguments.`,
 			names, err := qualified(args)
 			if err == nil {
 				err = f.check(cmd, names)
+			}
+			if err == nil {
+				f.user, err = f.owner()
 			}
 			if err != nil {
 				return usageError(err)
@@ -106,6 +122,7 @@ that cannot be read or written; 2 unusable flags or arguments.`,
 	flags.StringVar(&f.file, "file", "", "container's configuration `file` to keep the lines in, at its end (lxc; default: print them)")
 	flags.StringVar(&f.cgroup, "cgroup", "", "`version` of the device filter: v1, v2, or none for containers of ordinary users (lxc; default: this host's)")
 	flags.StringVar(&f.rootfs, "rootfs", "", "container's root `directory`, to mount where symbolic links in it lead, since LXC follows none (lxc; default: what the --file says)")
+	flags.StringVar(&f.userOwned, "user-owned", "", "`user` who owns the bundle or the --file, as USER or USER:GROUP by name or number: read and write with the rights of that user and group (root only; default group: the user's own)")
 	flags.BoolVar(&f.remove, "remove", false, "take the devices out of the file again, without DEVICE all of them")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would change in the file, as a unified diff, and change nothing")
 	flags.BoolVar(&f.print, "print", false, "print the edited file and leave the file itself as it is")
@@ -141,6 +158,8 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return fmt.Errorf("--format %q: use %s", f.format, alternatives(injectFormats))
 	case f.remove && f.format == formatLXC && !file:
 		return errors.New("--remove: name the container's configuration with --file: lines that were only printed are nowhere to be removed from")
+	case f.userOwned != "" && !file:
+		return fmt.Errorf("--user-owned is for files: --format %s only prints", f.format)
 	case (f.remove || f.dryRun || f.print) && !file:
 		return fmt.Errorf("--remove, --dry-run and --print are for files: --format %s only prints", f.format)
 	case f.dryRun && f.print:
@@ -161,6 +180,23 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return errors.New("name the devices to inject, such as 0 or all: cdigen list has their names")
 	}
 	return nil
+}
+
+// owner is the user that --user-owned names; nil: none.
+func (f *injectFlags) owner() (*fsuser.User, error) {
+	if f.userOwned == "" {
+		return nil, nil
+	}
+	user, err := fsuser.Parse(f.userOwned)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("--user-owned: %w", err)
+	case os.Geteuid() != 0:
+		return nil, errors.New("--user-owned: only root can take the rights of another user")
+	case user.UID == 0:
+		return nil, errors.New("--user-owned names another user than root: root's own files do not need it")
+	}
+	return &user, nil
 }
 
 func isDirectory(path string) bool {
@@ -198,16 +234,12 @@ func (f *injectFlags) wanted(has, names []string) ([]string, error) {
 // editBundle edits a bundle's config.json.
 func (f *injectFlags) editBundle(cmd *cobra.Command, names []string) error {
 	path := filepath.Join(f.bundle, "config.json")
-	unlock, err := newfile.Lock(cmd.Context(), path)
+	file, err := f.open(cmd, path)
 	if err != nil {
-		return fmt.Errorf("%w: name the bundle's directory with --bundle", err)
+		return err
 	}
-	defer unlock()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("%w: name the bundle's directory with --bundle", err)
-	}
-	config, err := inject.ParseConfig(data)
+	defer file.Close()
+	config, err := inject.ParseConfig(file.Data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -231,26 +263,59 @@ func (f *injectFlags) editBundle(cmd *cobra.Command, names []string) error {
 		}
 		tell(string(form), notes)
 	}
-	return f.put(cmd, path, data, edited, wanted)
+	return f.put(cmd, path, file, edited, wanted)
+}
+
+// open opens the file that is to be edited.
+func (f *injectFlags) open(cmd *cobra.Command, path string) (*inject.File, error) {
+	file, err := inject.OpenFile(cmd.Context(), path, inject.Access{User: f.user, Write: !f.print && !f.dryRun})
+	var (
+		link      *inject.LinkError
+		untrusted *trust.Error
+	)
+	switch {
+	case errors.As(err, &link) && f.format == formatLXC:
+		err = fmt.Errorf("%w: name that file with --file", err)
+	case errors.As(err, &link):
+		err = fmt.Errorf("%w: name the directory of that file with --bundle", err)
+	case errors.As(err, &untrusted):
+		err = f.untrusted(untrusted)
+	case errors.Is(err, fs.ErrNotExist) && f.format != formatLXC:
+		err = fmt.Errorf("%w: name the bundle's directory with --bundle", err)
+	}
+	return file, err
+}
+
+// untrusted says what to do about a file that another user can exchange.
+func (f *injectFlags) untrusted(e *trust.Error) error {
+	switch {
+	case f.user != nil:
+		return fmt.Errorf("%w: with --user-owned only root and %s may be able to change what leads to the file", e, f.user)
+	case e.UID == 0:
+		return fmt.Errorf("%w: only root may be able to change what leads to a file that root edits", e)
+	}
+	owner := strconv.FormatUint(uint64(e.UID), 10)
+	if u, err := user.LookupId(owner); err == nil {
+		owner = u.Username
+	} else {
+		owner += ":GROUP"
+	}
+	return fmt.Errorf("%w: root edits it with the rights of that user alone, with --user-owned %s", e, owner)
 }
 
 // lxc prints lines for an LXC container, or keeps them in a file.
 func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 	var (
-		text  []byte
+		file  *inject.File
 		block = &inject.Block{}
 		err   error
 	)
 	if f.file != "" {
-		unlock, err := newfile.Lock(cmd.Context(), f.file)
-		if err != nil {
+		if file, err = f.open(cmd, f.file); err != nil {
 			return err
 		}
-		defer unlock()
-		if text, err = os.ReadFile(f.file); err != nil {
-			return err
-		}
-		if block, err = inject.ParseBlock(string(text)); err != nil {
+		defer file.Close()
+		if block, err = inject.ParseBlock(string(file.Data)); err != nil {
 			return fmt.Errorf("%s: %w", f.file, err)
 		}
 	}
@@ -270,7 +335,7 @@ func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 		}
 		real := func(path string) string { return path }
 		if root := cmp.Or(f.rootfs, block.Rootfs()); root != "" {
-			real = follow(root)
+			real = follow(root, file)
 		}
 		var notes []string
 		if lines, notes, err = inject.LXC(contents, cgroup, real); err != nil {
@@ -283,22 +348,40 @@ func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 		_, err := cmd.OutOrStdout().Write(edited)
 		return err
 	}
-	return f.put(cmd, f.file, text, edited, wanted)
+	return f.put(cmd, f.file, file, edited, wanted)
 }
 
-// follow makes a function that follows the links of a container's root directory. Where
-// that cannot be read, a path stays as it is.
-func follow(root string) func(string) string {
-	tree := discover.DirTree(root)
-	return func(name string) string {
-		// What is not there yet has no links in it.
-		for there, rest := name, ""; there != "/"; there, rest = path.Dir(there), path.Join(path.Base(there), rest) {
-			if real, err := tree.Resolve(there); err == nil {
-				return path.Join("/", real, rest)
-			}
+// follow makes a function that follows the links of a container's root directory, with
+// the rights that the file is read with. Where that cannot be read, a path stays as it
+// is. The container may exchange what is in the directory at any time: [os.Root] sees to
+// it that no name leads out of it.
+func follow(root string, file *inject.File) func(string) string {
+	var tree discover.Tree
+	err := file.Do(func() error {
+		dir, err := os.OpenRoot(root)
+		if err == nil {
+			tree = discover.NewTree(root, dir.FS())
 		}
-		return name
+		return err
+	})
+	if err != nil {
+		return func(name string) string { return name }
 	}
+	return func(name string) (real string) {
+		_ = file.Do(func() error { real = resolve(tree, name); return nil })
+		return real
+	}
+}
+
+// resolve follows the links in a name, as far as there is something at it: what is not
+// there yet has no links in it.
+func resolve(tree discover.Tree, name string) string {
+	for there, rest := name, ""; there != "/"; there, rest = path.Dir(there), path.Join(path.Base(there), rest) {
+		if real, err := tree.Resolve(there); err == nil {
+			return path.Join("/", real, rest)
+		}
+	}
+	return name
 }
 
 func (f *injectFlags) contents(wanted, names []string) (*inject.Contents, error) {
@@ -339,7 +422,8 @@ func tell(format string, notes []string) {
 }
 
 // put writes a file that was edited, or prints it.
-func (f *injectFlags) put(cmd *cobra.Command, path string, old, edited []byte, devices []string) error {
+func (f *injectFlags) put(cmd *cobra.Command, path string, file *inject.File, edited []byte, devices []string) error {
+	old := file.Data
 	switch {
 	case f.print:
 		_, err := cmd.OutOrStdout().Write(edited)
@@ -351,7 +435,7 @@ func (f *injectFlags) put(cmd *cobra.Command, path string, old, edited []byte, d
 		slog.Info("unchanged", "path", path, "devices", strings.Join(devices, ","))
 		return nil
 	}
-	if err := inject.Replace(path, edited); err != nil {
+	if err := file.Replace(edited); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if len(devices) == 0 {

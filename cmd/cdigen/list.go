@@ -129,11 +129,10 @@ func writeDefined(w io.Writer, format string, devices []spec.Defined, color bool
 	}
 	t := table.New(w, "DEVICE", "PRIORITY", "FILE", "STATE")
 	for _, d := range devices {
-		state := availability(d)
+		t.Row(d.Name, strconv.Itoa(d.Priority), d.File, availability(d))
 		if !available(d) {
-			state = table.Yellow.Paint(state, color)
+			t.Paint(3, table.Yellow, color)
 		}
-		t.Row(oneLine(d.Name), strconv.Itoa(d.Priority), oneLine(d.File), state)
 	}
 	return t.Flush()
 }
@@ -142,9 +141,9 @@ func writeDefined(w io.Writer, format string, devices []spec.Defined, color bool
 func availability(d spec.Defined) string {
 	switch d.Availability {
 	case spec.Shadowed:
-		return "shadowed by " + oneLine(d.By)
+		return "shadowed by " + d.By
 	case spec.Conflicting:
-		return "conflict with " + oneLine(d.By)
+		return "conflict with " + d.By
 	}
 	return string(d.Availability)
 }
@@ -155,7 +154,7 @@ func writeBroken(w io.Writer, broken []spec.Broken) error {
 	}
 	t := table.New(w, "BROKEN FILE", "ERROR")
 	for _, b := range broken {
-		t.Row(oneLine(b.File), oneLine(b.Error))
+		t.Row(b.File, b.Error)
 	}
 	return t.Flush()
 }

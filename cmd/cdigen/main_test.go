@@ -37,6 +37,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("CDIGEN_NVML_PROBE", p.probe)
 			env.Setenv(noSettings, "")
 			env.Setenv("HOOK", p.hook)
+			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, ".tmp")) // for an ordinary user's locks
 			return nil
 		},
 		Condition: func(name string) (bool, error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
 )
 
@@ -27,15 +28,16 @@ func writeFindings(w io.Writer, color bool, files ...fileFindings) error {
 	}
 	t := table.New(w, header...)
 	row := func(severity discover.Severity, file string, cells ...string) {
-		cells = slices.Insert(cells, 0, severityColors[severity].Paint(string(severity), color))
+		cells = slices.Insert(cells, 0, string(severity))
 		if named {
-			cells = slices.Insert(cells, 1, oneLine(file))
+			cells = slices.Insert(cells, 1, file)
 		}
 		t.Row(cells...)
+		t.Paint(0, severityColors[severity], color)
 	}
 	for _, f := range files {
 		for _, g := range discover.Grouped(f.Findings) {
-			row(g.Severity, f.File, string(g.ID), oneLine(discover.Some(g.Subjects)), oneLine(g.Message))
+			row(g.Severity, f.File, string(g.ID), discover.Some(g.Subjects), g.Message)
 		}
 		if named && len(f.Findings) == 0 {
 			row("ok", f.File, "-", "-", "-")
@@ -84,18 +86,26 @@ func writeLines(w io.Writer, lines []string) error {
 	for _, line := range lines {
 		b.WriteString(line + "\n")
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, forReader(w, b.String()))
 	return err
 }
 
-// oneLine keeps control characters that came from outside out of a table.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
+// oneLine is a text from outside as a person can be shown it.
+func oneLine(s string) string { return printable.Line(s) }
+
+// oneError returns an error in one line, whatever names of files are in it. Errors that
+// were joined are separated by semicolons.
+func oneError(err error) string {
+	return oneLine(strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// forReader is a text of lines as it is written: for a program as it is, on a terminal
+// without what that would obey.
+func forReader(w io.Writer, text string) string {
+	if !table.IsTerminal(w) {
+		return text
+	}
+	return printable.Text(text)
 }
 
 // reason is an error without the path, which stands beside it.

@@ -188,12 +188,11 @@ func writeEngines(w io.Writer, found []runtimes.Engine, color bool) error {
 	}
 	t := table.New(w, "ENGINE", "VERSION", "CDI", "ACCEPTS", "SPEC DIRECTORIES", "SET BY")
 	for _, e := range found {
-		state := string(e.CDI)
-		if c, ok := colors[e.CDI]; ok {
-			state = c.Paint(state, color)
-		}
 		by := slices.DeleteFunc([]string{e.Switch, e.SpecDirsFrom, e.Note}, func(s string) bool { return s == "" })
-		t.Row(string(e.Name), dash(e.Version), state, dash(e.MaxCDIVersion), dash(strings.Join(e.SpecDirs, ", ")), dash(strings.Join(by, "; ")))
+		t.Row(string(e.Name), dash(e.Version), string(e.CDI), dash(e.MaxCDIVersion), dash(strings.Join(e.SpecDirs, ", ")), dash(strings.Join(by, "; ")))
+		if c, ok := colors[e.CDI]; ok {
+			t.Paint(2, c, color)
+		}
 	}
 	return t.Flush()
 }
@@ -202,7 +201,7 @@ func writeEngineErrors(w io.Writer, found []runtimes.Engine) error {
 	t := table.New(w, "ENGINE", "ERROR")
 	for _, e := range found {
 		if e.Err != nil {
-			t.Row(string(e.Name), oneLine(e.Err.Error()))
+			t.Row(string(e.Name), e.Err.Error())
 		}
 	}
 	if t.Len() == 0 {
@@ -398,10 +397,15 @@ func (f *switchFlags) plan(ctx context.Context, w io.Writer, color bool, s runti
 		return nil, err
 	}
 	if len(p.Changes) == 0 {
+		if !f.dryRun {
+			if err := p.Clean(ctx); err != nil {
+				slog.Warn("a file of an interrupted change cannot be removed", "engine", e.Name, "err", err)
+			}
+		}
 		slog.Info("nothing to do", "engine", e.Name, "version", version, "cdi", p.Engine.CDI)
 		return nil, nil //nolint:nilnil // nothing to do is no error
 	}
-	if _, err := io.WriteString(w, paintDiff(p.Diff(), color)); err != nil {
+	if _, err := io.WriteString(w, paintDiff(forReader(w, p.Diff()), color)); err != nil {
 		return nil, err
 	}
 	return p, p.Check(ctx)

@@ -96,7 +96,7 @@ func (s *settings) apply(flags *pflag.FlagSet) error {
 	if s.file == "" {
 		return nil
 	}
-	data, err := os.ReadFile(s.file)
+	data, err := readTrusted(s.file, !given)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !given:
 		return nil
@@ -131,15 +131,6 @@ func (s *settings) apply(flags *pflag.FlagSet) error {
 		return usageError(err)
 	}
 	return nil
-}
-
-// getenv is a variable that is no flag's, of the environment or else of the settings. nil
-// has none.
-func (s *settings) getenv(name string) string {
-	if value, ok := os.LookupEnv(name); ok || s == nil {
-		return value
-	}
-	return s.variables[name]
 }
 
 // warn tells of what in the settings was of no account, each thing once.

@@ -48,14 +48,7 @@ Exit statuses:
 			if err != nil {
 				return err
 			}
-			if runtimeDir == "" {
-				runtimeDir = defaultRuntimeDirectory()
-				// A user's question may be for the system's watcher.
-				if _, err := os.Stat(socketPath(runtimeDir, path)); err != nil {
-					runtimeDir = "/run/cdigen"
-				}
-			}
-			s, err := watch.AskStatus(cmd.Context(), socketPath(runtimeDir, path))
+			s, err := watch.AskStatus(cmd.Context(), watcherSocket(runtimeDir, path))
 			running := err == nil
 			if errors.Is(err, fs.ErrNotExist) {
 				s, err = fileStatus(cmd.Context(), path, profile, runtimeDir)
@@ -83,7 +76,7 @@ func fileStatus(ctx context.Context, path, profile, runtimeDir string) (*watch.S
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		watched := func(output string) bool {
-			_, err := watch.AskStatus(ctx, socketPath(runtimeDir, output))
+			_, err := watch.AskStatus(ctx, watcherSocket(runtimeDir, output))
 			return err == nil
 		}
 		if other := otherProfile(path, watched); other != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -89,7 +90,7 @@ func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host dis
 				return host, nil, &exitError{exitNoDevices, err}
 			case err != nil:
 				// Not every host has it. A node that lacks it is reported.
-				fmt.Fprintf(os.Stderr, "%s: %v\n", cmd.CommandPath(), err)
+				fmt.Fprintf(os.Stderr, "%s: %s\n", cmd.CommandPath(), oneLine(err.Error()))
 				continue
 			}
 			c.Done, loaded = true, true
@@ -156,7 +157,12 @@ func (f *systemFlags) cannot(inv *discover.Inventory) {
 }
 
 func (f *systemFlags) problem(finding discover.Finding) {
-	if text := finding.Subject + ": " + finding.Message; !slices.Contains(f.problems, text) {
+	f.note(finding.Subject + ": " + finding.Message)
+}
+
+// note records a problem, once.
+func (f *systemFlags) note(text string) {
+	if !slices.Contains(f.problems, text) {
 		f.problems = append(f.problems, text)
 	}
 }
@@ -167,14 +173,14 @@ func expected(n *discover.Node) bool {
 }
 
 // nodes makes nodes that are missing and repairs those that are wrong.
-func (f *systemFlags) nodes(inv *discover.Inventory) error {
+func (f *systemFlags) nodes(ctx context.Context, inv *discover.Inventory) error {
 	for _, finding := range inv.Findings {
 		if finding.ID == discover.NodesUnknown {
 			return fmt.Errorf("%s: %s", finding.Subject, finding.Message)
 		}
 	}
 	f.cannot(inv)
-	root, err := os.OpenRoot(f.host.devRoot)
+	root, err := devnode.OpenRoot(f.host.devRoot)
 	if err != nil {
 		return err
 	}
@@ -182,7 +188,15 @@ func (f *systemFlags) nodes(inv *discover.Inventory) error {
 	for i := range inv.Nodes {
 		n := &inv.Nodes[i]
 		finding, wrong := n.Finding()
-		if !wrong || !expected(n) {
+		if !expected(n) {
+			continue
+		}
+		if !f.dryRun {
+			if err := devnode.Clean(ctx, root, deviceNode(n)); err != nil {
+				f.note(err.Error())
+			}
+		}
+		if !wrong {
 			continue
 		}
 		do, was := devnode.Plan(n.Want, n.Have)
@@ -194,7 +208,7 @@ func (f *systemFlags) nodes(inv *discover.Inventory) error {
 			err = nil
 		default:
 			var did devnode.Action
-			if did, err = devnode.Apply(root, deviceNode(n)); did == devnode.None && err == nil {
+			if did, err = devnode.Apply(ctx, root, deviceNode(n)); did == devnode.None && err == nil {
 				continue // another program was faster
 			}
 			c.Done = err == nil
@@ -308,7 +322,7 @@ func (f *systemFlags) write(cmd *cobra.Command) error {
 		case f.dryRun:
 			word, paint = words[1], table.Yellow
 		}
-		row := []string{paint.Paint(word, color), oneLine(c.Path), dash(is)}
+		row := []string{word, c.Path, dash(is)}
 		if was {
 			row = append(row, dash(c.Was))
 		}
@@ -316,6 +330,7 @@ func (f *systemFlags) write(cmd *cobra.Command) error {
 			row = append(row, dash(c.Purpose))
 		}
 		t.Row(row...)
+		t.Paint(0, paint, color)
 	}
 	return t.Flush()
 }
@@ -367,7 +382,7 @@ Exit statuses:
 			}
 			_, inv, err := f.open(cmd, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex})
 			if err == nil && inv != nil {
-				err = f.nodes(inv)
+				err = f.nodes(cmd.Context(), inv)
 			}
 			if err != nil {
 				return err

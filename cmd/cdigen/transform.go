@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -132,9 +132,9 @@ func (f *transformFlags) read(cmd *cobra.Command) (*specs.Spec, spec.Format, err
 	var err error
 	if f.input == "-" {
 		name = "standard input"
-		data, err = io.ReadAll(cmd.InOrStdin())
+		data, err = regular.Read(cmd.InOrStdin(), name, maxGiven)
 	} else {
-		data, err = os.ReadFile(f.input)
+		data, err = readGiven(f.input)
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("read the spec: %w", err)

@@ -22,6 +22,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/rundir"
+	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -51,16 +54,19 @@ func newWatch() *cobra.Command {
 it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
 files, the spec itself. It logs one line for each change and nothing while idle.
 
-While the driver is half loaded the last good spec stays. When it is not whole
+While the driver is incomplete the last good spec stays. When it is not complete
 again within the grace time, the spec becomes what generate would make of the
 host; when the driver is gone, the spec is removed (--on-driver-loss keep: kept).
 
+At most 30 changes of the spec that follow each other are published at once, then
+one every 5 seconds, of which the last is what the host has.
+
 Under systemd it is a service of Type=notify, ready when the spec is published
-or the host clearly has no GPU. SIGHUP makes it look at everything anew; cdigen
+or the host clearly has no GPU. SIGHUP makes it look at everything again; cdigen
 status shows what it does.
 
 Exit statuses:
-  0  it was told to end
+  0  ended by a signal, or by --once
   1  failed
   2  unusable flags or arguments
   3  --once and the host has no usable GPU`,
@@ -73,14 +79,14 @@ Exit statuses:
 	d := watch.DefaultOptions()
 	f.spec.add(flags)
 	flags.Lookup("output").Usage = "`file` to publish the spec as, .yaml or .json"
-	flags.DurationVar(&f.poll, "poll", time.Second, "how often to look at procfs, which gives no events")
-	flags.DurationVar(&f.debounce, "debounce", d.Quiet, "how long nothing may happen before a generation starts")
-	flags.DurationVar(&f.grace, "grace", d.Grace, "how long the driver may be half loaded or gone before the last good spec is given up")
+	flags.DurationVar(&f.poll, "poll", time.Second, "how often to read procfs, which has no events")
+	flags.DurationVar(&f.debounce, "debounce", d.Debounce, "how long no event may come before a generation starts")
+	flags.DurationVar(&f.grace, "grace", d.Grace, "how long the driver may be incomplete or gone before the last good spec is given up")
 	flags.StringVar(&f.onDriverLoss, "on-driver-loss", string(d.OnDriverLoss), "what happens then to the spec of a driver that is gone: withdraw or keep")
-	flags.DurationVar(&f.readyTimeout, "ready-timeout", d.ReadyTimeout, "how long to wait for a driver that is not whole yet before saying ready")
+	flags.DurationVar(&f.readyTimeout, "ready-timeout", d.ReadyTimeout, "how long to wait for an incomplete driver before reporting ready")
 	flags.BoolVar(&f.once, "once", false, "end when ready")
 	flags.StringVar(&f.health, "health", "", "`address` to answer /healthz, /readyz and /metrics on: [HOST]:PORT or unix:PATH; without HOST for this machine only (default: none)")
-	flags.StringVar(&f.kernelLog, "kernel-log", "/dev/kmsg", "`file` of the kernel's log, where the driver tells of lost GPUs; empty: none")
+	flags.StringVar(&f.kernelLog, "kernel-log", "/dev/kmsg", "`file` of the kernel's log, where the driver reports lost GPUs; empty: none")
 	addRuntimeDir(flags, &f.runtimeDir)
 	f.host.add(flags)
 	f.log.add(flags)
@@ -111,7 +117,7 @@ func (f *watchFlags) check() error {
 
 // generator checks the flags and makes the generator.
 func (f *watchFlags) generator() (*watch.Generator, error) {
-	f.host.late = true
+	f.host.late, f.spec.contents.again = true, true
 	var err error
 	if f.spec.output, err = filepath.Abs(f.spec.output); err != nil {
 		return nil, err
@@ -138,7 +144,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		}
 		dirs = append(dirs, dir)
 	}
-	discovery, err := f.host.discoverOptions(&f.spec.settings)
+	discovery, err := f.host.discoverOptions()
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +157,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		Format:   format,
 		SpecDirs: dirs,
 		Publish:  f.spec.publishOptions(),
-		// Where NVIDIA's GPU operator tells that the driver container is ready.
+		// NVIDIA's GPU operator reports here that the driver container is ready.
 		Directories: []string{"/run/nvidia/validations"},
 	}
 	if f.host.devRoot == "" {
@@ -186,19 +192,20 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	lock, err := singleInstance(runtimeDir, f.spec.output)
+	unlock, err := singleInstance(ctx, runtimeDir, f.spec.output)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer unlock()
 
 	files := &watch.Files{Ignore: generator.OwnChange, Interest: generator.Interest}
 	hangup := newHangup()
 	l := &watch.Loop{
 		Options:  f.options(),
-		Producer: generator,
+		Generate: generator.Generate,
+		Apply:    generator.Apply,
 		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.poll}, files, hangup},
-		Watched:  files,
+		Update:   files.Update,
 		Log:      slog.Default(),
 	}
 	if f.kernelLog != "" {
@@ -211,7 +218,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
 	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
-		l.BeatEvery, l.Beat = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
+		l.WatchdogEvery, l.Watchdog = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
 	}
 	if err := f.serve(ctx, l, metrics, runtimeDir); err != nil {
 		return err
@@ -228,7 +235,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 
 func (f *watchFlags) options() watch.Options {
 	o := watch.DefaultOptions()
-	o.Quiet, o.Bound, o.Grace, o.ReadyTimeout = f.debounce, max(o.Bound, 2*f.debounce), f.grace, f.readyTimeout
+	o.Debounce, o.MaxDelay, o.Grace, o.ReadyTimeout = f.debounce, max(o.MaxDelay, 2*f.debounce), f.grace, f.readyTimeout
 	o.OnDriverLoss, o.Once = watch.Policy(f.onDriverLoss), f.once
 	o.Hang = max(o.Hang, 3*f.host.nvmlTimeout+f.spec.lockTimeout)
 	return o
@@ -237,11 +244,18 @@ func (f *watchFlags) options() watch.Options {
 // serve opens the socket of cdigen status and, where asked for, that of health.
 func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics, runtimeDir string) error {
 	start := func(address string, mode os.FileMode, handler http.Handler) error {
+		path, local := strings.CutPrefix(address, "unix:")
+		if local && filepath.IsAbs(path) {
+			// The mode of what is there then is changed by its path.
+			if err := trust.Directory(filepath.Dir(path), trust.Self()); err != nil {
+				return err
+			}
+		}
 		listener, err := watch.Listen(ctx, address)
 		if err != nil {
 			return err
 		}
-		if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if local {
 			if err := os.Chmod(path, mode); err != nil {
 				return err
 			}
@@ -252,7 +266,7 @@ func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics,
 	status := func() watch.Status {
 		return watch.Status{PID: os.Getpid(), Version: version, Spec: f.spec.output, State: l.State()}
 	}
-	// Everybody may ask: the spec can be read by everybody too.
+	// Every user may ask, as every user can read the spec.
 	if err := start("unix:"+socketPath(runtimeDir, f.spec.output), 0o666, watch.StatusHandler(status)); err != nil {
 		return fmt.Errorf("open the socket of cdigen status: %w", err)
 	}
@@ -305,7 +319,7 @@ func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
 	}
 }
 
-// notifyState tells systemd.
+// notifyState reports the state to systemd.
 func notifyState(s watch.State, h *hangup) {
 	text := "STATUS=" + describe(&s)
 	since := h.since.Load()
@@ -319,11 +333,11 @@ func notifyState(s watch.State, h *hangup) {
 // notify is silent where there is no systemd.
 func notify(text string) {
 	if _, err := daemon.SdNotify(false, text); err != nil {
-		slog.Debug("systemd cannot be told", "error", err)
+		slog.Debug("cannot notify systemd", "error", err)
 	}
 }
 
-// describe is a state in one line.
+// describe returns a state in one line.
 func describe(s *watch.State) string {
 	switch s.Condition {
 	case watch.Starting:
@@ -331,7 +345,9 @@ func describe(s *watch.State) string {
 	case watch.NoDevices:
 		return "no usable GPU, no spec"
 	case watch.Holding:
-		return "the driver is not whole; the last good spec stays"
+		return "the driver is incomplete; the last good spec stays"
+	case watch.Limited:
+		return "too many publications in a row; the last spec stays until the limit allows another"
 	case watch.Failing:
 		return "failing, the last spec stays: " + oneLine(s.Error)
 	case watch.Current:
@@ -342,11 +358,14 @@ func describe(s *watch.State) string {
 // runtimeDirectory is where watchers have their locks and sockets.
 func runtimeDirectory(dir string) (string, error) {
 	if dir == "" {
-		dir = defaultRuntimeDirectory()
+		dir = rundir.Default()
+	}
+	if dir == "" {
+		return "", errors.New("no directory for lock and socket: set XDG_RUNTIME_DIR, or use --runtime-dir")
 	}
 	dir, err := filepath.Abs(dir)
 	if err == nil {
-		err = os.MkdirAll(dir, 0o755) //nolint:gosec // anybody may ask for the status
+		err = makeRuntimeDirectory(dir)
 	}
 	if err != nil {
 		return "", fmt.Errorf("the directory of locks and sockets: %w: run it as root, or use another --runtime-dir", err)
@@ -354,11 +373,15 @@ func runtimeDirectory(dir string) (string, error) {
 	return dir, nil
 }
 
-func defaultRuntimeDirectory() string {
-	if user := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && user != "" {
-		return filepath.Join(user, "cdigen")
+// makeRuntimeDirectory makes a directory in which nobody else can exchange a socket for a
+// link to a file of ours, whose mode would be changed.
+func makeRuntimeDirectory(dir string) error {
+	d, _, err := change.MakeDir(dir)
+	if err != nil {
+		return err
 	}
-	return "/run/cdigen"
+	d.Close()
+	return trust.Directory(dir, trust.Self())
 }
 
 // instanceName stands for an output in names of files, of which those of sockets
@@ -376,24 +399,30 @@ func socketPath(runtimeDir, output string) string {
 	return filepath.Join(runtimeDir, instanceName(output)+".sock")
 }
 
-// singleInstance takes the lock of an output's watcher, which goes with the process.
-func singleInstance(runtimeDir, output string) (*os.File, error) {
-	name := filepath.Join(runtimeDir, instanceName(output)+".lock")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644) //nolint:gosec // it has a process number in it
-	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w: run it as root, or use another --runtime-dir", err)
+// watcherSocket is the socket of a spec's watcher: in a directory that was named, or in the
+// user's own one, or in that of the system, whose watcher a user may be asking for.
+func watcherSocket(runtimeDir, output string) string {
+	if runtimeDir != "" {
+		return socketPath(runtimeDir, output)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", name, err)
+	if own := rundir.Default(); own != "" {
+		if _, err := os.Stat(socketPath(own, output)); err == nil {
+			return socketPath(own, output)
 		}
-		pid := make([]byte, 16)
-		n, _ := f.Read(pid)
-		return nil, fmt.Errorf("another cdigen watch (process %s) keeps %s", strings.TrimSpace(string(pid[:n])), output)
 	}
-	if err := f.Truncate(0); err == nil {
-		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
+	return socketPath(rundir.System, output)
+}
+
+// singleInstance takes the lock of an output's watcher, which goes with the process. It
+// is not the lock of the output, which each publication takes.
+func singleInstance(ctx context.Context, runtimeDir, output string) (unlock func(), err error) {
+	unlock, err = change.TryLock(runtimeDir, output+".watch")
+	if !errors.Is(err, change.ErrLocked) {
+		return unlock, err
 	}
-	return f, nil
+	who := "another cdigen watch"
+	if s, err := watch.AskStatus(ctx, socketPath(runtimeDir, output)); err == nil {
+		who += fmt.Sprintf(" (process %d)", s.PID)
+	}
+	return nil, fmt.Errorf("%s keeps %s", who, output)
 }

@@ -340,7 +340,7 @@ func TestWatchFollowsTheHost(t *testing.T) {
 	load(r, original)
 	r.settle()
 	slices.Sort(r.latencies)
-	t.Logf("%d changes, median %v, longest %v (a driver that is not whole is held for 3s)", len(r.latencies),
+	t.Logf("%d changes, median %v, longest %v (an incomplete driver is held for 3s)", len(r.latencies),
 		r.latencies[len(r.latencies)/2].Round(time.Millisecond), r.latencies[len(r.latencies)-1].Round(time.Millisecond))
 	for _, want := range []string{"gpu 3: MIG off → 7 devices", "gpu 3: MIG 7 → 6 devices", "gpu 3: MIG 0 → off devices", "gpus came: 8", "gpus went: 8", "driver: 550.54.15 → 560.35.03"} {
 		if !strings.Contains(r.log.String(), want) {

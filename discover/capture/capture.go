@@ -3,8 +3,6 @@ package capture
 import (
 	"bytes"
 	"cmp"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"testing/fstest"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
@@ -21,6 +18,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/ldcache"
+	"github.com/cdigen/cdigen/internal/limits"
 )
 
 // format is the only one there is so far.
@@ -33,9 +31,9 @@ type Capture struct {
 	Cdigen string `yaml:"cdigen"`
 	// Arch of the driver by its Go name.
 	Arch string `yaml:"arch"`
-	// LibrarySearchPath and MPSPipeDirectory are those of [discover.Options].
+	// LibrarySearchPath and MPSDirectory are those of [discover.Options].
 	LibrarySearchPath []string `yaml:"librarySearchPath,omitempty"`
-	MPSPipeDirectory  string   `yaml:"mpsPipeDirectory,omitempty"`
+	MPSDirectory      string   `yaml:"mpsPipeDirectory,omitempty"`
 	// NVML is what it answered; nil: it was not to be asked.
 	NVML *NVML `yaml:"nvml,omitempty"`
 	// Unreadable are files that were there but could not be read, with the reason.
@@ -45,16 +43,6 @@ type Capture struct {
 	Driver Tree `yaml:"driver"`
 	Proc   Tree `yaml:"proc"`
 	Sys    Tree `yaml:"sys"`
-}
-
-// NVML is the answer of a probe. Without report and error it was never asked, for
-// want of its library.
-type NVML struct {
-	// Report is a [discover.NVMLReport] as it is in JSON.
-	Report map[string]any `yaml:"report,omitempty"`
-	// ErrorKind and Error are those of a [discover.ProbeError].
-	ErrorKind discover.ProbeErrorKind `yaml:"errorKind,omitempty"`
-	Error     string                  `yaml:"error,omitempty"`
 }
 
 // Tree is a part of a file system.
@@ -68,10 +56,8 @@ type Tree struct {
 // File is a file of any type. The zero value is a regular file of which no more is
 // known than that it is there.
 type File struct {
-	// Lines are the text of a regular file.
+	// Lines are what was kept of the text of a regular file.
 	Lines []string `yaml:"lines,omitempty"`
-	// NoNewline: the last line has none at its end.
-	NoNewline bool `yaml:"noNewline,omitempty"`
 	// Link is where a symbolic link leads to.
 	Link string `yaml:"link,omitempty"`
 	// Node has the numbers of a character device node, "195:255".
@@ -90,9 +76,8 @@ type File struct {
 
 // Library has the names in a shared library.
 type Library struct {
-	Arch   string   `yaml:"arch"`
-	SONAME string   `yaml:"soname,omitempty"`
-	Needed []string `yaml:"needed,omitempty"`
+	Arch   string `yaml:"arch"`
+	SONAME string `yaml:"soname,omitempty"`
 }
 
 // Cache is an ld.so.cache: its format and those of its entries that have to do with
@@ -117,8 +102,9 @@ func (f File) MarshalYAML() (any, error) {
 	return &n, err
 }
 
-const head = `# What "cdigen capture" has seen of a host. Identifiers are replaced, the same always by
-# the same. Files of the driver are not in it, only their names. To look at it:
+const head = `# What "cdigen capture" has seen of a host: what cdigen needs, without files of the driver.
+# Names that not every host has and other identifiers are replaced, the same always by
+# the same. To look at it:
 #   cdigen info --captured FILE
 `
 
@@ -136,6 +122,9 @@ func (c *Capture) Encode() ([]byte, error) {
 
 // Parse reads a capture. An error names the field, or the line.
 func Parse(data []byte) (*Capture, error) {
+	if err := limits.YAML(data); err != nil {
+		return nil, fmt.Errorf("not a capture: %w", err)
+	}
 	var first struct {
 		Format int `yaml:"capture"`
 	}
@@ -208,43 +197,21 @@ func (c *Capture) Host() discover.Host {
 
 // Options are those of the discovery that was recorded. NVML answers as it did then.
 func (c *Capture) Options() discover.Options {
-	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSPipeDirectory: c.MPSPipeDirectory}
+	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory}
 	if c.NVML != nil {
 		o.Probe = func(string) discover.ProbeFunc { return c.NVML.answer }
 	}
 	return o
 }
 
-func (n *NVML) answer(context.Context) (report *discover.NVMLReport, err error) {
-	if n.Report != nil {
-		if report, err = n.report(); err != nil {
-			return nil, err
-		}
-	}
-	switch {
-	case n.ErrorKind != "":
-		err = &discover.ProbeError{Kind: n.ErrorKind, Message: n.Error}
-	case n.Error != "":
-		err = errors.New(n.Error)
-	case report == nil:
-		err = &discover.ProbeError{Kind: discover.ProbeFailed, Message: "the capture has no answer of NVML"}
-	}
-	return report, err
-}
-
-func (n *NVML) report() (*discover.NVMLReport, error) {
-	data, err := json.Marshal(n.Report)
-	if err != nil {
-		return nil, err
-	}
-	return discover.ParseNVMLReport(data)
-}
-
 func (t *Tree) tree() discover.Tree {
-	files := fstest.MapFS{}
-	for name, f := range t.Files {
-		if m, err := f.file(); err == nil { // else check has told
-			files[name] = m
+	files := memory{}
+	files.add(&memoryFile{path: ".", mode: fs.ModeDir | usualDirectory})
+	for _, name := range slices.Sorted(maps.Keys(t.Files)) {
+		f := t.Files[name]
+		if m, err := f.file(); err == nil { // else check has reported it
+			m.path = name
+			files.add(m)
 		}
 	}
 	return discover.NewTree(t.Path, files)
@@ -268,9 +235,9 @@ const (
 	usualNode      = 0o666
 )
 
-// file makes the file anew.
-func (f *File) file() (*fstest.MapFile, error) {
-	m := &fstest.MapFile{Mode: usualFile}
+// file returns the file that was recorded.
+func (f *File) file() (*memoryFile, error) {
+	m := &memoryFile{mode: usualFile}
 	kinds := 0
 	is := func(kind bool) bool {
 		if kind {
@@ -279,7 +246,7 @@ func (f *File) file() (*fstest.MapFile, error) {
 		return kind
 	}
 	if is(f.Link != "") {
-		m.Mode, m.Data = fs.ModeSymlink|0o777, []byte(f.Link)
+		m.mode, m.data = fs.ModeSymlink|0o777, []byte(f.Link)
 	}
 	if is(f.Node != "") {
 		major, minor, err := pair(f.Node, 12, 20) // MINORBITS of Linux is 20
@@ -290,34 +257,31 @@ func (f *File) file() (*fstest.MapFile, error) {
 		if err != nil {
 			return nil, fmt.Errorf("owner: %w", err)
 		}
-		m.Mode = fs.ModeDevice | fs.ModeCharDevice | usualNode
-		m.Sys = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
+		m.mode = fs.ModeDevice | fs.ModeCharDevice | usualNode
+		m.stat = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
 	}
 	if is(f.Library != nil) {
 		if discover.Triplet(f.Library.Arch) == "" {
 			return nil, fmt.Errorf("library: arch: %q is none that the driver is made for", f.Library.Arch)
 		}
-		m.Data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME, f.Library.Needed...)
+		m.data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME)
 	}
 	if is(f.Cache != nil) {
 		data, err := f.Cache.encode()
 		if err != nil {
 			return nil, fmt.Errorf("cache: %w", err)
 		}
-		m.Data = data
+		m.data = data
 	}
 	if is(f.Lines != nil) {
-		m.Data = []byte(strings.Join(f.Lines, "\n"))
-		if !f.NoNewline {
-			m.Data = append(m.Data, '\n')
-		}
+		m.data = []byte(strings.Join(f.Lines, "\n") + "\n")
 	}
 	if is(f.Type != "") {
 		switch f.Type {
 		case "directory":
-			m.Mode = fs.ModeDir | usualDirectory
+			m.mode = fs.ModeDir | usualDirectory
 		case "socket":
-			m.Mode = fs.ModeSocket | usualNode
+			m.mode = fs.ModeSocket | usualNode
 		default:
 			return nil, fmt.Errorf("type: %q is neither directory nor socket", f.Type)
 		}
@@ -330,7 +294,7 @@ func (f *File) file() (*fstest.MapFile, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mode: %w", err)
 		}
-		m.Mode = m.Mode.Type() | fs.FileMode(mode)
+		m.mode = m.mode.Type() | fs.FileMode(mode)
 	}
 	return m, nil
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -27,7 +28,6 @@ import (
 // secrets of the machine that the simulated hosts in these tests are said to be.
 var secrets = redact.Identifiers{
 	Hosts: []string{"gpu-node-17", "buildhost.example.org"}, Users: []string{"jane"}, Serials: []string{"J1003QZ3"},
-	MachineIDs: []string{"0123456789abcdef0123456789abcdef"},
 }
 
 // found is what a discovery makes of a host: a spec, or why there is none, and
@@ -98,7 +98,7 @@ func TestCaptureIsTheHostWithoutItsIdentifiers(t *testing.T) {
 			host := hosttest.Open(t, d, dir)
 			r := redact.New([]byte(name), secrets)
 			text, inv := record(t, host, discover.Options{Probe: hosttest.Probe(d)}, r)
-			if diff := cmp.Diff(r.Text(found(t, inv, d.Arch)), again(t, text)); diff != "" {
+			if diff := cmp.Diff(capture.Text(r, found(t, inv, d.Arch)), again(t, text)); diff != "" {
 				t.Errorf("the capture is another host (-host +capture):\n%s", diff)
 			}
 			// That nothing is left is not the redactor's word alone.
@@ -152,8 +152,6 @@ func TestCaptureOfAHostWithItsOwnersNames(t *testing.T) {
 		}
 	}
 	write(0o644, "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  "+d.Driver.Version+"  Release Build  (root@gpu-node-17)  Thu\n", "proc/driver/nvidia/version")
-	write(0o644, "nvidia-cuda-mps\n", "proc/77/comm")
-	write(0o644, "HOME=/home/jane\x00CUDA_MPS_PIPE_DIRECTORY=/home/jane/mps\x00TOKEN=secret", "proc/77/environ")
 	write(0o644, "sshd\n", "proc/78/comm")
 	write(0o644, "6.1.0\n", "proc/sys/kernel/osrelease")
 	write(0o644, "", "home/jane/mps/control")
@@ -176,9 +174,9 @@ func TestCaptureOfAHostWithItsOwnersNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := redact.New([]byte("key"), secrets)
-	text, inv := record(t, hosttest.Reopen(t, d, dir), discover.Options{Probe: hosttest.Probe(d), LibrarySearchPath: []string{"/home/jane"}}, r)
+	text, inv := record(t, hosttest.Reopen(t, d, dir), discover.Options{Probe: hosttest.Probe(d), LibrarySearchPath: []string{"/home/jane"}, MPSDirectory: "/home/jane/mps"}, r)
 	was := found(t, inv, d.Arch)
-	if diff := cmp.Diff(r.Text(was), again(t, text)); diff != "" {
+	if diff := cmp.Diff(capture.Text(r, strings.ReplaceAll(was, `"note"`, strconv.Quote(r.Name("note")))), again(t, text)); diff != "" {
 		t.Errorf("the capture is another host (-host +capture):\n%s", diff)
 	}
 	for _, want := range []string{"nvidia-persistenced/socket", "gsp_ga10x.bin", "10_nvidia.json", "/home/jane/mps", "libnvidia-odd"} {
@@ -186,12 +184,12 @@ func TestCaptureOfAHostWithItsOwnersNames(t *testing.T) {
 			t.Errorf("the discovery has not found %s", want)
 		}
 	}
-	for _, want := range []string{"dev/char/195:0: {link: ../nvidia0}", "noNewline: true", "driver/nvidia/empty: {}", "vendor:", "0x10de"} {
+	for _, want := range []string{"dev/char/195:0: {link: ../nvidia0}", "driver/nvidia/redacted-name-", "'Character devices:'", `["0x10de"]`, "DeviceFileMode: 438", "vendor:"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("no %q in the capture", want)
 		}
 	}
-	for _, secret := range []string{"gpu-node-17", "jane", "TOKEN", "secret", "sshd", "1:3", "libsystem", "libz", "0x8086"} {
+	for _, secret := range []string{"gpu-node-17", "jane", "sshd", "root@", "Release Build", "GCC", "ttyS", "Video BIOS", "RegistryDwords", "1:3", "libsystem", "libz", "0x8086"} {
 		if strings.Contains(string(text), secret) {
 			t.Errorf("%q is in the capture", secret)
 		}
@@ -202,7 +200,7 @@ func TestCaptureOfAHostThatNobodyAsksNVMLOf(t *testing.T) {
 	d := hosttest.Load(t, "demo")
 	r := redact.New(nil, redact.Identifiers{})
 	text, inv := record(t, hosttest.Open(t, d, t.TempDir()), discover.Options{}, r)
-	if diff := cmp.Diff(r.Text(found(t, inv, d.Arch)), again(t, text)); diff != "" {
+	if diff := cmp.Diff(capture.Text(r, found(t, inv, d.Arch)), again(t, text)); diff != "" {
 		t.Error(diff)
 	}
 	if strings.Contains(string(text), "nvml:") {
@@ -250,6 +248,10 @@ func TestUnusableCaptureIsRefused(t *testing.T) {
 		{"a spec", "cdiVersion: 0.5.0\n", "not a capture: it has no field capture"},
 		{"no YAML", "a: b: c", "not a capture: yaml: mapping values"},
 		{"a list", "- capture", "not a capture: line 1: cannot unmarshal"},
+		{"one key many times", "capture: 1\n" + strings.Repeat("a: 1\n", 8_000), "not a capture: line 3: mapping key \"a\" already defined at line 2"},
+		{"small values", "capture: [" + strings.Repeat("1,", 1<<20) + "]", "not a capture: it has more than 131072 values"},
+		{"too large", "capture: 1\n# " + strings.Repeat("x", 17<<20), "not a capture: it is larger than 16 MiB"},
+		{"nested deeply", strings.Repeat("[", 1<<20), "not a capture: "},
 		{"of another format", strings.Replace(trees(""), "capture: 1", "capture: 2", 1), "capture: 2: this cdigen reads captures of format 1"},
 		{"of another architecture", strings.Replace(trees(""), "amd64", "sparc", 1), `arch: "sparc" is none`},
 		{"without trees", minimal, `path: "" is not absolute`},

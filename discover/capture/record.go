@@ -3,36 +3,34 @@ package capture
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/elfname"
-	"github.com/cdigen/cdigen/internal/ldcache"
 	"github.com/cdigen/cdigen/internal/redact"
 )
 
-// Record runs a discovery of a host and records it. What identifies the machine is
-// replaced by redactor; should something of it be left all the same, that is an
-// error. The inventory is that of the discovery, with nothing replaced.
+// Record runs a discovery of a host and records it: only what a discovery needs, by
+// the tables of this package, with stand-ins for names that not every host has. In the
+// few texts that are free, redactor replaces what identifies the machine. Should anything
+// be left all the same, that is an error, which names the place. The inventory is that
+// of the discovery, with nothing replaced.
 func Record(ctx context.Context, host discover.Host, o discover.Options, redactor *redact.Redactor, version string) (*Capture, *discover.Inventory, error) {
-	c := &Capture{Format: format, Cdigen: version, Arch: host.Arch, LibrarySearchPath: slices.Clone(o.LibrarySearchPath), MPSPipeDirectory: o.MPSPipeDirectory}
 	driver, dev, proc, sys := watch(&host.Driver), watch(&host.Dev), watch(&host.Proc), watch(&host.Sys)
-	if ask := o.Probe; ask != nil {
-		c.NVML = &NVML{}
+	var answer nvmlAnswer
+	asked := o.Probe != nil
+	if ask := o.Probe; asked {
 		o.Probe = func(library string) discover.ProbeFunc {
 			probe := ask(library)
 			return func(ctx context.Context) (*discover.NVMLReport, error) {
-				report, err := probe(ctx)
-				return report, errors.Join(c.NVML.note(report, err), err)
+				answer.report, answer.err = probe(ctx)
+				return answer.report, answer.err
 			}
 		}
 	}
@@ -46,57 +44,30 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 	sys.modules()
 	sys.devices(inv.PCI)
 	sys.passOver(othersDevices)
-	proc.passOver(othersProcesses)
-	c.Driver, c.Dev, c.Proc, c.Sys = driver.tree(c, driverFile), dev.tree(c, driverFile), proc.tree(c, procFile), sys.tree(c, textFile)
-	if err := c.redact(redactor); err != nil {
-		return nil, inv, err
-	}
-	return c, inv, nil
-}
 
-// note keeps an answer of NVML.
-func (n *NVML) note(report *discover.NVMLReport, err error) error {
-	var failed *discover.ProbeError
-	switch {
-	case errors.As(err, &failed):
-		n.ErrorKind, n.Error = failed.Kind, failed.Message
-	case err != nil:
-		n.Error = err.Error()
+	var seen []*looked
+	for _, w := range []*watched{driver, dev, proc, sys} {
+		seen = append(seen, w.look())
 	}
-	if report == nil {
-		return nil
+	redactor.Know(redact.Owners(ctx, owners(seen)))
+	n := newNames(redactor, append([]string{driver.path, dev.path, proc.path, sys.path, o.MPSDirectory}, o.LibrarySearchPath...)...)
+	c := &Capture{Format: format, Cdigen: n.text(version), Arch: host.Arch, MPSDirectory: n.path(o.MPSDirectory)}
+	for _, dir := range o.LibrarySearchPath {
+		c.LibrarySearchPath = append(c.LibrarySearchPath, n.path(dir))
 	}
-	data, err := json.Marshal(report)
-	if err != nil {
-		return err
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	if err := d.Decode(&n.Report); err != nil {
-		return err
-	}
-	n.Report, _ = integers(n.Report).(map[string]any)
-	return nil
-}
-
-// integers are numbers as YAML writes them best. A report has no others.
-func integers(v any) any {
-	switch v := v.(type) {
-	case json.Number:
-		if n, err := strconv.ParseInt(v.String(), 10, 64); err == nil {
-			return n
-		}
-		return v.String()
-	case map[string]any:
-		for k := range v {
-			v[k] = integers(v[k])
-		}
-	case []any:
-		for i := range v {
-			v[i] = integers(v[i])
+	if asked {
+		if c.NVML, err = answer.record(n); err != nil {
+			return nil, inv, err
 		}
 	}
-	return v
+	for i, t := range []*Tree{&c.Driver, &c.Dev, &c.Proc, &c.Sys} {
+		regular := driverFile
+		if i >= 2 {
+			regular = textFile
+		}
+		*t = seen[i].tree(c, n, regular)
+	}
+	return c, inv, c.check(n)
 }
 
 // watched is a file system that keeps a record of what is looked up in it.
@@ -237,64 +208,86 @@ func othersDevices(w *watched, name string) bool {
 
 func isNVIDIA(vendor []byte) bool { return string(bytes.TrimSpace(vendor)) == "0x10de" }
 
-// othersProcesses are all but those of CUDA's multi-process service, whose directory
-// a discovery looks for in their environments.
-func othersProcesses(w *watched, name string) bool {
-	pid, _, _ := strings.Cut(name, "/")
-	if _, err := strconv.Atoi(pid); err != nil {
-		return false
+// looked is what is known of the files that were looked up in a file system.
+type looked struct {
+	*watched
+	files []lookedFile // those in a directory before the directory
+}
+
+type lookedFile struct {
+	name string
+	info fs.FileInfo
+	err  error
+}
+
+func (w *watched) look() *looked {
+	l := &looked{watched: w}
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(w.seen))) {
+		info, err := fs.Lstat(w.FS, name)
+		if !errors.Is(err, fs.ErrNotExist) {
+			l.files = append(l.files, lookedFile{name, info, err})
+		}
 	}
-	comm, err := fs.ReadFile(w.FS, pid+"/comm")
-	return err != nil || string(comm) != "nvidia-cuda-mps\n"
+	return l
+}
+
+// owners are the users that the files belong to.
+func owners(seen []*looked) (uids []uint32) {
+	for _, l := range seen {
+		for _, f := range l.files {
+			if f.err != nil {
+				continue
+			}
+			if stat, ok := f.info.Sys().(*syscall.Stat_t); ok && !slices.Contains(uids, stat.Uid) {
+				uids = append(uids, stat.Uid)
+			}
+		}
+	}
+	return uids
 }
 
 // tree records what was seen. regular makes an entry of a regular file.
-func (w *watched) tree(c *Capture, regular func(w *watched, name string) (File, error)) Tree {
-	t := Tree{Path: w.path, Files: map[string]File{}}
-	names := make([]string, 0, len(w.seen))
-	for name := range w.seen {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	slices.Reverse(names) // what is in a directory before the directory
+func (l *looked) tree(c *Capture, n names, regular func(w *watched, n names, name string) (File, error)) Tree {
+	t := Tree{Path: n.path(l.path), Files: map[string]File{}}
 	full := map[string]bool{".": true}
-	for _, name := range names {
-		info, err := fs.Lstat(w.FS, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+	for _, looked := range l.files {
 		var f File
+		name, err := looked.name, looked.err
 		if err == nil {
-			if info.Mode().IsDir() && full[name] {
-				continue // what is in it tells that it is there
+			if looked.info.IsDir() && full[name] {
+				continue // what is in it shows that it is there
 			}
-			f, err = w.file(name, info, regular)
+			f, err = l.file(n, name, looked.info, regular)
 		}
 		if errors.Is(err, errNoMatter) {
 			continue
 		}
 		if err != nil {
-			c.Unreadable = append(c.Unreadable, fmt.Sprintf("%s: %v", path.Join(w.path, name), reason(err)))
+			c.Unreadable = append(c.Unreadable, fmt.Sprintf("%s: %s", n.path(path.Join(l.path, name)), n.text(reason(err).Error())))
 			continue
 		}
 		for dir := path.Dir(name); !full[dir]; dir = path.Dir(dir) {
 			full[dir] = true
 		}
-		t.Files[name] = f
+		t.Files[n.path(name)] = f
 	}
 	return t
 }
 
-// errNoMatter says that a file is of a type that nobody looks for.
-var errNoMatter = errors.New("a block device or a pipe")
+var (
+	// errNoMatter is for files of a type that no discovery looks for.
+	errNoMatter = errors.New("a block device or a pipe")
+	errTooLong  = fmt.Errorf("more than %d KiB", maxText>>10)
+)
 
 // file records a file of whatever type.
-func (w *watched) file(name string, info fs.FileInfo, regular func(w *watched, name string) (File, error)) (f File, err error) {
+func (w *watched) file(n names, name string, info fs.FileInfo, regular func(w *watched, n names, name string) (File, error)) (f File, err error) {
 	// Of other files than nodes and programs the mode does not matter.
 	usual := info.Mode().Perm()
 	switch info.Mode().Type() {
 	case fs.ModeSymlink:
 		f.Link, err = fs.ReadLink(w.FS, name)
+		f.Link = n.path(f.Link)
 	case fs.ModeDir:
 		f.Type = "directory"
 	case fs.ModeSocket:
@@ -306,7 +299,7 @@ func (w *watched) file(name string, info fs.FileInfo, regular func(w *watched, n
 			f.Owner = fmt.Sprintf("%d:%d", stat.Uid, stat.Gid)
 		}
 	case 0:
-		if f, err = regular(w, name); info.Mode().Perm()&0o111 != 0 {
+		if f, err = regular(w, n, name); info.Mode().Perm()&0o111 != 0 {
 			usual = usualFile
 		}
 	default:
@@ -325,165 +318,4 @@ func reason(err error) error {
 		return in.Err
 	}
 	return err
-}
-
-// maxText bounds what is taken of a file of procfs or sysfs, in bytes. The longest is
-// the table of MIG's capabilities, of 110 KB.
-const maxText = 1 << 20
-
-// textFile has the text of a file in it.
-func textFile(w *watched, name string) (File, error) {
-	file, err := w.FS.Open(name)
-	if err != nil {
-		return File{}, err
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxText+1))
-	if err == nil && len(data) > maxText {
-		err = fmt.Errorf("more than %d KiB", maxText>>10)
-	}
-	return text(string(data)), err
-}
-
-func text(s string) File {
-	if s == "" {
-		return File{}
-	}
-	s, ended := strings.CutSuffix(s, "\n")
-	return File{Lines: strings.Split(s, "\n"), NoNewline: !ended}
-}
-
-// procFile is textFile for procfs, without what is nobody's business or tells nothing.
-func procFile(w *watched, name string) (File, error) {
-	f, err := textFile(w, name)
-	switch {
-	case err != nil:
-		return f, err
-	case path.Base(name) == "environ":
-		for variable := range strings.SplitSeq(strings.Join(f.Lines, "\n"), "\x00") {
-			if strings.HasPrefix(variable, "CUDA_MPS_PIPE_DIRECTORY=") {
-				return text(variable), nil
-			}
-		}
-		return File{}, nil
-	case name == "modules":
-		f.Lines = slices.DeleteFunc(f.Lines, func(line string) bool { return !strings.HasPrefix(line, "nvidia") })
-	case name == "driver/nvidia-caps/mig-minors":
-		// 135 lines for each of 32 GPUs, of which few hosts have many.
-		present := append(w.names("driver/nvidia/capabilities", "gpu"), "gpu0")
-		f.Lines = slices.DeleteFunc(f.Lines, func(line string) bool {
-			gpu, _, of := strings.Cut(line, "/")
-			return of && !slices.ContainsFunc(present, func(dir string) bool { return path.Base(dir) == gpu })
-		})
-	}
-	return f, nil
-}
-
-// driverFile has what matters of a file of the user-space driver, without the file.
-func driverFile(w *watched, name string) (File, error) {
-	if !w.seen[name] {
-		return File{}, nil // nobody looked into it
-	}
-	file, err := w.FS.Open(name)
-	if err != nil {
-		return File{}, err
-	}
-	defer file.Close()
-	if path.Base(name) == "ld.so.cache" {
-		return cacheFile(file)
-	}
-	reader, ok := file.(io.ReaderAt)
-	if !ok {
-		return File{}, nil
-	}
-	info, err := elfname.Read(reader)
-	if err != nil || discover.Triplet(info.Arch) == "" {
-		// As good as an empty file, which is no library either.
-		return File{}, nil
-	}
-	return File{Library: &Library{Arch: info.Arch, SONAME: info.SONAME, Needed: info.Needed}}, nil
-}
-
-// cacheFile has the entries of the loader's cache that a discovery looks at. What else
-// is installed is of no interest.
-func cacheFile(file fs.File) (File, error) {
-	data, err := io.ReadAll(file)
-	if err != nil {
-		return File{}, err
-	}
-	cache, err := ldcache.Read(data)
-	if err != nil {
-		return File{}, nil //nolint:nilerr // a discovery tells that it is damaged, and so is an empty one
-	}
-	c := &Cache{}
-	for name, layout := range layouts {
-		if layout == cache.Layout {
-			c.Layout = name
-		}
-	}
-	for _, e := range cache.Entries {
-		if e.HWCap == 0 && (strings.Contains(e.Name, "nvidia") || strings.HasPrefix(e.Name, "libcuda") || strings.HasPrefix(e.Name, "libnv")) {
-			c.Entries = append(c.Entries, fmt.Sprintf("%s %#x %s", e.Name, e.Flags, e.Path))
-		}
-	}
-	return File{Cache: c}, nil
-}
-
-// redact replaces identifiers everywhere, in paths too.
-func (c *Capture) redact(r *redact.Redactor) error {
-	lists := [][]string{c.LibrarySearchPath, c.Unreadable}
-	texts := []*string{&c.MPSPipeDirectory}
-	if c.NVML != nil {
-		texts = append(texts, &c.NVML.Error)
-		c.NVML.Report, _ = redacted(r, c.NVML.Report).(map[string]any)
-	}
-	for _, t := range []*Tree{&c.Driver, &c.Dev, &c.Proc, &c.Sys} {
-		texts = append(texts, &t.Path)
-		files := make(map[string]File, len(t.Files))
-		for name, f := range t.Files {
-			lists = append(lists, f.Lines)
-			f.Link = r.Text(f.Link)
-			if f.Library != nil {
-				texts = append(texts, &f.Library.SONAME)
-				lists = append(lists, f.Library.Needed)
-			}
-			if f.Cache != nil {
-				lists = append(lists, f.Cache.Entries)
-			}
-			files[r.Text(name)] = f
-		}
-		t.Files = files
-	}
-	for _, list := range lists {
-		for i := range list {
-			list[i] = r.Text(list[i])
-		}
-	}
-	for _, text := range texts {
-		*text = r.Text(*text)
-	}
-	data, err := c.Encode()
-	if err != nil {
-		return err
-	}
-	if left := r.Left(string(data)); len(left) > 0 {
-		return fmt.Errorf("%d identifiers of this machine cannot be replaced (%q, for one): nothing is recorded", len(left), left[0])
-	}
-	return nil
-}
-
-func redacted(r *redact.Redactor, v any) any {
-	switch v := v.(type) {
-	case string:
-		return r.Text(v)
-	case map[string]any:
-		for k := range v {
-			v[k] = redacted(r, v[k])
-		}
-	case []any:
-		for i := range v {
-			v[i] = redacted(r, v[i])
-		}
-	}
-	return v
 }

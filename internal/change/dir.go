@@ -2,8 +2,10 @@
 // the old file or the new one, complete, whenever the machine or the process stops.
 //
 // A directory is opened once, as a [Dir], and everything in it is done through that
-// handle: whoever exchanges the directory, or a file in it, for a symbolic link cannot
+// handle: a user who exchanges the directory, or a file in it, for a symbolic link cannot
 // lead a write anywhere else. [Lock] keeps other processes of cdigen away meanwhile.
+// Names that files have while they are replaced are always the same, so that the next
+// change of a file removes what a process that was killed has left of it.
 //
 // The package knows nothing of specs, of engines or of the command line.
 package change
@@ -27,52 +29,9 @@ import (
 type Dir struct {
 	f    *os.File
 	path string
-}
-
-// OpenDir opens a directory; symbolic links in its path are followed.
-func OpenDir(path string) (*Dir, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
-	}
-	return &Dir{f, path}, nil
-}
-
-// MakeDir opens a directory and makes it first where it is missing, with its parents,
-// with mode 0755 whatever the umask.
-func MakeDir(path string) (d *Dir, made []string, err error) {
-	d, err = OpenDir(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return d, nil, err
-	}
-	if _, err := os.Lstat(path); err == nil {
-		return nil, nil, fmt.Errorf("%s is a symbolic link that leads nowhere", path)
-	}
-	parent, made, err := MakeDir(filepath.Dir(path))
-	if err != nil {
-		return nil, made, err
-	}
-	defer parent.Close()
-	name := filepath.Base(path)
-	switch err := unix.Mkdirat(parent.fd(), name, 0o755); {
-	case err == nil:
-		made = append(made, path)
-	case !errors.Is(err, unix.EEXIST):
-		return nil, made, &fs.PathError{Op: "mkdir", Path: path, Err: err}
-	}
-	fd, err := unix.Openat(parent.fd(), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, made, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	d = &Dir{os.NewFile(uintptr(fd), path), path}
-	if len(made) > 0 && made[len(made)-1] == path {
-		err = errors.Join(unix.Fchmod(fd, 0o755), parent.f.Sync())
-	}
-	if err != nil {
-		d.Close()
-		return nil, made, err
-	}
-	return d, made, nil
+	// aside has the names that files have while they are replaced; nil: the directory
+	// itself.
+	aside *Dir
 }
 
 // Close closes the directory.
@@ -80,6 +39,10 @@ func (d *Dir) Close() { _ = d.f.Close() }
 
 // Path returns the path that the directory was opened by.
 func (d *Dir) Path() string { return d.path }
+
+// Fd is the directory's handle, for system calls that this package has no method for. It
+// is closed with the directory.
+func (d *Dir) Fd() int { return d.fd() }
 
 func (d *Dir) fd() int { return int(d.f.Fd()) }
 
@@ -90,6 +53,28 @@ func (d *Dir) Stat() (unix.Stat_t, error) {
 	var s unix.Stat_t
 	err := unix.Fstat(d.fd(), &s)
 	return s, err
+}
+
+// Lstat describes what has a name in the directory; a symbolic link is not followed.
+func (d *Dir) Lstat(name string) (unix.Stat_t, error) {
+	var s unix.Stat_t
+	if err := unix.Fstatat(d.fd(), name, &s, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return s, &fs.PathError{Op: "lstat", Path: d.shown(name), Err: err}
+	}
+	return s, nil
+}
+
+// KeepAside has files of the directory replaced by way of another directory of the same
+// file system, which other programs do not read: that is where new files are written, and
+// where old ones and backups are kept. The other directory must stay open.
+func (d *Dir) KeepAside(other *Dir) { d.aside = other }
+
+// scratch is the directory of the temporary names.
+func (d *Dir) scratch() *Dir {
+	if d.aside != nil {
+		return d.aside
+	}
+	return d
 }
 
 // maxFile bounds what is read of a file that is to be replaced, in bytes.
@@ -110,11 +95,14 @@ func (d *Dir) open(name string) (*os.File, error) {
 	return regular.OpenAt(d.fd(), name, d.shown(name), unix.O_NOFOLLOW)
 }
 
-// Names that a file has while it is replaced. Engines and editors do not read them, and
-// only one process, which has the lock, uses them; those of a process that was killed
-// are removed before the next change of the file.
+// Names that a file has while it is replaced. Engines do not read them, and only the
+// process that has the lock uses them.
 func newName(name string) string { return "." + name + ".cdigen-new" }
 func oldName(name string) string { return "." + name + ".cdigen-old" }
+
+// TemporaryName is the name under which a file is made that replaces another one, or is
+// new, for packages that make other files than regular ones.
+func TemporaryName(name string) string { return newName(name) }
 
 // Temporary reports whether a file's name is one that a file has while it is replaced.
 func Temporary(name string) bool {
@@ -125,6 +113,9 @@ func Temporary(name string) bool {
 type Options struct {
 	// Mode of the new file; 0: that of the old one, and 0644 where there is none.
 	Mode fs.FileMode
+	// Fresh: the new file belongs to the user of this process and has no attribute of the
+	// old one, which may be a file of any kind but a directory.
+	Fresh bool
 	// Check is called with the new file, complete and synced but under another name,
 	// before it replaces anything. An error ends the replacement.
 	Check func(path string) error
@@ -134,11 +125,15 @@ type Options struct {
 type Replacement struct {
 	dir  *Dir
 	name string
-	// kept: the old file is still there, under its second name.
-	kept bool
+	// kept is the name of the old file in the scratch directory; empty: it is not there.
+	kept string
 	// made: there is a file of this name that was not there before.
 	made bool
 }
+
+// ErrInterfered is in the error of a replacement after which another file than the new
+// one is in place.
+var ErrInterfered = errors.New("another program changes it at the same time")
 
 // Replace puts data at a name. An old file must be a regular one; the new one has its
 // mode, owner and extended attributes. A symbolic link at the name is replaced, not
@@ -148,107 +143,222 @@ type Replacement struct {
 // the old file is put back. [Replacement.Commit] or [Replacement.Undo] ends the
 // replacement.
 func (d *Dir) Replace(name string, data []byte, o Options) (*Replacement, error) {
-	r := &Replacement{dir: d, name: name}
 	if err := d.Clean(name); err != nil {
 		return nil, err
 	}
-	old, err := d.open(name)
-	switch {
-	case err == nil:
-		defer old.Close()
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP):
-	default:
+	old, err := d.old(name, o.Fresh)
+	if err != nil {
 		return nil, err
 	}
-	if err := d.write(name, data, old, o); err != nil {
-		return nil, errors.Join(err, d.unlink(newName(name)))
+	if old != nil {
+		defer old.Close()
 	}
-	if err := r.rename(); err != nil {
-		return nil, errors.Join(err, d.unlink(newName(name)), d.unlink(oldName(name)))
+	id, err := d.write(name, data, old, o)
+	if err != nil {
+		return nil, errors.Join(err, d.scratch().unlink(newName(name)))
 	}
-	if err := d.sync(); err != nil {
-		return nil, errors.Join(err, r.Undo())
+	r := &Replacement{dir: d, name: name}
+	if err := r.exchange(); err != nil {
+		return nil, errors.Join(err, d.Clean(name))
+	}
+	if err := r.settle(); err != nil {
+		return nil, err
+	}
+	if !d.has(name, id, data) {
+		return nil, errors.Join(fmt.Errorf("%s: %w", d.shown(name), ErrInterfered), r.Undo())
 	}
 	return r, nil
 }
 
-// rename gives the new file its name and keeps the old one under its second name.
-func (r *Replacement) rename() error {
-	d := r.dir
-	err := unix.Linkat(d.fd(), r.name, d.fd(), oldName(r.name), 0)
-	switch {
-	case err == nil:
-		r.kept = true
-	case errors.Is(err, unix.ENOENT):
-		r.made = true
-		return d.rename(newName(r.name), r.name, unix.RENAME_NOREPLACE)
-	default:
-		// A file system without hard links: a copy does as well.
-		if err := d.copy(r.name, oldName(r.name)); err != nil {
-			return err
-		}
-		r.kept = true
+// has reports whether a file, or one with the same content, has a name: not every file
+// system in user space has numbers of files that stay.
+func (d *Dir) has(name string, id identity, data []byte) bool {
+	if now, err := d.identity(name); err == nil && now == id {
+		return true
 	}
-	return d.rename(newName(r.name), r.name, 0)
+	now, err := d.Read(name)
+	return err == nil && bytes.Equal(now, data)
 }
 
-// Remove removes a file. One that is not there is [fs.ErrNotExist].
+// old opens the file whose attributes the new one gets; nil: there is none.
+func (d *Dir) old(name string, fresh bool) (*os.File, error) {
+	if fresh {
+		s, err := d.Lstat(name)
+		switch {
+		case err == nil && s.Mode&unix.S_IFMT == unix.S_IFDIR:
+			err = &fs.PathError{Op: "replace", Path: d.shown(name), Err: unix.EISDIR}
+		case errors.Is(err, fs.ErrNotExist):
+			err = nil
+		}
+		return nil, err
+	}
+	f, err := d.open(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	return f, err
+}
+
+// exchange gives the new file its name and keeps the old one under its second name.
+func (r *Replacement) exchange() error {
+	d, aside := r.dir, r.dir.scratch()
+	switch err := unix.Linkat(d.fd(), r.name, aside.fd(), oldName(r.name), 0); {
+	case err == nil:
+		r.kept = oldName(r.name)
+	case errors.Is(err, unix.ENOENT):
+		r.made = true
+		return aside.rename(newName(r.name), d, r.name, unix.RENAME_NOREPLACE)
+	case withoutLinks(err):
+		if err := d.copy(r.name); err != nil {
+			return err
+		}
+		r.kept = oldName(r.name)
+	default:
+		return &os.LinkError{Op: "link", Old: d.shown(r.name), New: aside.shown(oldName(r.name)), Err: err}
+	}
+	return aside.rename(newName(r.name), d, r.name, 0)
+}
+
+// withoutLinks reports whether an error of link(2) says that the file cannot have two
+// names, where a copy does as well. EXDEV is that of a file that is a mount itself.
+func withoutLinks(err error) bool {
+	return slices.ContainsFunc([]error{unix.EPERM, unix.EMLINK, unix.EOPNOTSUPP, unix.ENOSYS, unix.EXDEV}, func(e error) bool { return errors.Is(err, e) })
+}
+
+// settle brings the names to the disk. If it cannot, the old file is put back.
+func (r *Replacement) settle() error {
+	err := r.dir.sync()
+	if err == nil {
+		return nil
+	}
+	if back := r.restore(); back != nil {
+		return errors.Join(err, back)
+	}
+	_ = r.dir.sync() // the error was reported
+	return fmt.Errorf("%w: the old state of %s is in place again", err, r.dir.shown(r.name))
+}
+
+// Remove removes a file, which must not be a directory. One that is not there is
+// [fs.ErrNotExist].
 func (d *Dir) Remove(name string) (*Replacement, error) {
 	if err := d.Clean(name); err != nil {
 		return nil, err
 	}
-	r := &Replacement{dir: d, name: name, kept: true}
-	if err := d.rename(name, oldName(name), 0); err != nil {
+	if _, err := d.old(name, true); err != nil {
 		return nil, err
 	}
-	if err := d.sync(); err != nil {
-		return nil, errors.Join(err, r.Undo())
+	r := &Replacement{dir: d, name: name, kept: oldName(name)}
+	if err := d.rename(name, d.scratch(), oldName(name), 0); err != nil {
+		return nil, err
+	}
+	if err := r.settle(); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
 
-// Undo puts the old file back, or removes the one that was made.
+// Undo puts the old file back, or removes the one that was made. It can do so after Commit
+// too, if there is a backup or was no old file.
 func (r *Replacement) Undo() error {
-	switch {
-	case r.kept:
-		if err := r.dir.rename(oldName(r.name), r.name, 0); err != nil {
-			return fmt.Errorf("put %s back, which is in %s: %w", r.dir.shown(r.name), r.dir.shown(oldName(r.name)), err)
-		}
-	case r.made:
-		if err := r.dir.unlink(r.name); err != nil {
-			return err
-		}
+	if r.kept == "" && !r.made {
+		return nil
 	}
-	r.kept, r.made = false, false
+	if err := r.restore(); err != nil {
+		return err
+	}
 	return r.dir.sync()
 }
 
+// restore is Undo without bringing the names to the disk.
+func (r *Replacement) restore() error {
+	d, aside := r.dir, r.dir.scratch()
+	switch {
+	case r.kept != "":
+		if err := aside.rename(r.kept, d, r.name, 0); err != nil {
+			return fmt.Errorf("put %s back, which is in %s: %w", d.shown(r.name), aside.shown(r.kept), err)
+		}
+	case r.made:
+		if err := d.unlink(r.name); err != nil {
+			return err
+		}
+	}
+	r.kept, r.made = "", false
+	return nil
+}
+
 // Commit ends the replacement: the old file is removed or, with the name of a backup,
-// becomes that, in the place of an older one.
+// becomes that, in the place of an older one. After an error the replacement can still be
+// undone.
 func (r *Replacement) Commit(backup string) error {
-	if !r.kept {
+	if r.kept == "" {
 		return nil
 	}
-	r.kept = false
+	aside := r.dir.scratch()
 	if backup == "" {
-		return r.dir.unlink(oldName(r.name))
+		if err := aside.unlink(r.kept); err != nil {
+			return err
+		}
+		r.kept = ""
+		return nil
 	}
-	if err := r.dir.rename(oldName(r.name), backup, 0); err != nil {
-		return fmt.Errorf("keep the old file as %s: %w", r.dir.shown(backup), err)
+	if err := aside.rename(r.kept, aside, backup, 0); err != nil {
+		return fmt.Errorf("keep the old file as %s: %w", aside.shown(backup), reason(err))
 	}
-	return r.dir.sync()
+	r.kept = backup
+	return aside.f.Sync()
 }
 
 // Clean removes what a process that was killed has left of a file's replacement.
 func (d *Dir) Clean(name string) error {
-	return errors.Join(d.unlink(newName(name)), d.unlink(oldName(name)))
+	aside := d.scratch()
+	return errors.Join(aside.unlink(newName(name)), aside.unlink(oldName(name)))
 }
 
-// unlink removes a name, and an empty directory too; it need not be there.
+// Unfinished reports whether there is something for Clean or Recover to do.
+func (d *Dir) Unfinished(name string) bool {
+	for _, left := range []string{newName(name), oldName(name)} {
+		if _, err := d.scratch().Lstat(left); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Recover cleans as Clean does, but makes the old file the backup if the process was
+// killed after it had replaced the file and before it had made the backup itself.
+func (d *Dir) Recover(name, backup string) error {
+	aside := d.scratch()
+	old, err := aside.identity(oldName(name))
+	if err != nil {
+		return d.Clean(name)
+	}
+	// Without a file the old one is one that was removed, of which there is no backup.
+	if now, err := d.identity(name); err == nil && now != old {
+		if err := aside.rename(oldName(name), aside, backup, 0); err != nil {
+			return err
+		}
+	}
+	return d.Clean(name)
+}
+
+// identity says which file has a name.
+type identity struct{ dev, ino uint64 }
+
+func identityOf(s *unix.Stat_t) identity { return identity{uint64(s.Dev), s.Ino} } //nolint:unconvert // 32 bits wide on some architectures
+
+func (d *Dir) identity(name string) (identity, error) {
+	s, err := d.Lstat(name)
+	return identityOf(&s), err
+}
+
+// unlink removes a name, which need not be there. The temporary names are ours, so that a
+// directory goes too, with all that is in it.
 func (d *Dir) unlink(name string) error {
-	err := unix.Unlinkat(d.fd(), name, 0)
-	if errors.Is(err, unix.EISDIR) {
-		err = unix.Unlinkat(d.fd(), name, unix.AT_REMOVEDIR)
+	err := removeAll(d.fd(), name)
+	if errors.Is(err, unix.EROFS) { // said before the name is looked up
+		if _, absent := d.Lstat(name); absent != nil {
+			return nil //nolint:nilerr // nothing was to be removed
+		}
 	}
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
@@ -256,24 +366,56 @@ func (d *Dir) unlink(name string) error {
 	return &fs.PathError{Op: "remove", Path: d.shown(name), Err: err}
 }
 
-func (d *Dir) rename(from, to string, flags uint) error {
-	err := unix.Renameat2(d.fd(), from, d.fd(), to, flags)
-	if flags != 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)) { // not every file system can
-		err = unix.Renameat(d.fd(), from, d.fd(), to)
+// removeAll removes a file, or a directory with all that is in it, through handles.
+func removeAll(dir int, name string) error {
+	err := unix.Unlinkat(dir, name, 0)
+	if !errors.Is(err, unix.EISDIR) {
+		return err
+	}
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	for _, below := range names {
+		err = errors.Join(err, removeAll(fd, below))
 	}
 	if err != nil {
-		return &os.LinkError{Op: "rename", Old: d.shown(from), New: d.shown(to), Err: err}
+		return err
+	}
+	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+}
+
+// rename gives a file of the directory a name in another one.
+func (d *Dir) rename(from string, other *Dir, to string, flags uint) error {
+	err := unix.Renameat2(d.fd(), from, other.fd(), to, flags)
+	if flags != 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)) { // not every file system can
+		err = unix.Renameat(d.fd(), from, other.fd(), to)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: d.shown(from), New: other.shown(to), Err: err}
 	}
 	return nil
 }
 
-func (d *Dir) sync() error { return d.f.Sync() }
+// sync brings the names of the directory, and those of its scratch directory, to the disk.
+func (d *Dir) sync() error {
+	err := d.f.Sync()
+	if d.aside != nil {
+		err = errors.Join(err, d.aside.f.Sync())
+	}
+	return err
+}
 
-// write writes the new file, to the disk, under its temporary name.
-func (d *Dir) write(name string, data []byte, like *os.File, o Options) (err error) {
-	f, err := d.create(newName(name))
+// write writes the new file, to the disk, under its temporary name, and says which file
+// it is.
+func (d *Dir) write(name string, data []byte, like *os.File, o Options) (id identity, err error) {
+	aside := d.scratch()
+	f, err := aside.create(newName(name))
 	if err != nil {
-		return err
+		return id, err
 	}
 	defer func() {
 		if e := f.Close(); err == nil {
@@ -281,35 +423,45 @@ func (d *Dir) write(name string, data []byte, like *os.File, o Options) (err err
 		}
 	}()
 	if _, err := f.Write(data); err != nil {
-		return err
+		return id, err
 	}
+	if err := setAttributes(f, like, o.Mode); err != nil {
+		return id, err
+	}
+	if err := f.Sync(); err != nil {
+		return id, err
+	}
+	back, err := aside.Read(newName(name))
+	if err != nil {
+		return id, err
+	}
+	if !bytes.Equal(back, data) {
+		return id, fmt.Errorf("%s does not read back as it was written", aside.shown(newName(name)))
+	}
+	if o.Check != nil {
+		if err := o.Check(aside.shown(newName(name))); err != nil {
+			return id, err
+		}
+	}
+	var s unix.Stat_t
+	err = unix.Fstat(int(f.Fd()), &s)
+	return identityOf(&s), err
+}
+
+// setAttributes gives a new file a mode, or with 0 that of the old one, if there is one.
+func setAttributes(f, like *os.File, mode fs.FileMode) error {
 	if like != nil {
 		if err := copyAttributes(like, f); err != nil {
 			return err
 		}
 	}
-	if mode := o.Mode; mode != 0 || like == nil {
-		if mode == 0 {
-			mode = 0o644
-		}
-		if err := f.Chmod(mode); err != nil { // whatever the umask is
-			return err
-		}
+	switch {
+	case mode == 0 && like != nil:
+		return nil
+	case mode == 0:
+		mode = 0o644
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	back, err := d.Read(newName(name))
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(back, data) {
-		return fmt.Errorf("%s does not read back as it was written", d.shown(newName(name)))
-	}
-	if o.Check != nil {
-		return o.Check(d.shown(newName(name)))
-	}
-	return nil
+	return f.Chmod(mode) // whatever the umask is
 }
 
 func (d *Dir) create(name string) (*os.File, error) {
@@ -320,18 +472,18 @@ func (d *Dir) create(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), d.shown(name)), nil
 }
 
-// copy copies a file with its attributes.
-func (d *Dir) copy(from, to string) error {
-	old, err := d.open(from)
+// copy copies a file with its attributes to its second name.
+func (d *Dir) copy(name string) error {
+	old, err := d.open(name)
 	if err != nil {
 		return err
 	}
 	defer old.Close()
-	data, err := regular.Read(old, d.shown(from), maxFile)
+	data, err := regular.Read(old, d.shown(name), maxFile)
 	if err != nil {
 		return err
 	}
-	f, err := d.create(to)
+	f, err := d.scratch().create(oldName(name))
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package change
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,16 +26,13 @@ const lockPoll = 20 * time.Millisecond
 // Lock locks a path until unlock is called, for processes of cdigen that run as the same
 // user. It waits for as long as another one has the lock, or the context goes on.
 //
-// Whoever can open a file can lock it, for which reading it is enough. The locks
+// A user who can open a file can lock it, for which reading it is enough. The locks
 // therefore are not on the file itself but in a directory that only the user can enter.
 func Lock(ctx context.Context, path string) (unlock func(), err error) {
 	for {
-		f, err := TryLock(rundir.Default(), path)
-		if err == nil {
-			return func() { _ = f.Close() }, nil
-		}
+		unlock, err := TryLock(rundir.Default(), path)
 		if !errors.Is(err, ErrLocked) {
-			return nil, err
+			return unlock, err
 		}
 		select {
 		case <-time.After(lockPoll):
@@ -44,41 +42,96 @@ func Lock(ctx context.Context, path string) (unlock func(), err error) {
 	}
 }
 
-// TryLock locks a path below a runtime directory until the file that it returns is
-// closed, and does not wait. The file is empty, and the caller may write to it.
-func TryLock(runtimeDir, path string) (*os.File, error) {
-	dir, err := lockDir(runtimeDir)
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+// TryLock locks a path below a runtime directory until unlock is called, or the process
+// ends. It does not wait.
+func TryLock(runtimeDir, path string) (unlock func(), err error) {
+	dir, err := privateDir(runtimeDir, "locks")
+	if err == nil {
+		unlock, err = dir.lock(lockName(path))
 	}
-	defer dir.Close()
-	name := lockName(path)
-	fd, err := unix.Openat(dir.fd(), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", path, &fs.PathError{Op: "open", Path: dir.shown(name), Err: err})
+	if err == nil {
+		return unlock, nil
 	}
-	f := os.NewFile(uintptr(fd), dir.shown(name))
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
-			err = ErrLocked
-		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+	if dir != nil {
+		dir.Close()
 	}
-	return f, nil
+	return nil, fmt.Errorf("lock %s: %w", path, err)
 }
 
-// lockDir opens the directory of the locks, which is the user's alone, and makes it.
-func lockDir(runtimeDir string) (*Dir, error) {
+// lock locks a file of the directory. It is removed when it is unlocked, so that there
+// are not ever more of them.
+func (d *Dir) lock(name string) (unlock func(), err error) {
+	for {
+		fd, err := unix.Openat(d.fd(), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: d.shown(name), Err: err}
+		}
+		f := os.NewFile(uintptr(fd), d.shown(name))
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			_ = f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+				err = ErrLocked
+			}
+			return nil, err
+		}
+		var s unix.Stat_t
+		if err := unix.Fstat(fd, &s); err != nil {
+			_ = f.Close()
+			return nil, err
+		}
+		if now, err := d.identity(name); err == nil && now == identityOf(&s) {
+			return func() {
+				_ = d.unlink(name)
+				_ = f.Close()
+				d.Close()
+			}, nil
+		}
+		_ = f.Close() // the process that had it has removed it
+	}
+}
+
+// WorkDir returns an empty directory that only the user of this process can enter, for
+// files that other programs are to look at. Done removes it. The directory of a process
+// that was killed is removed by the next one that asks for the same name, and one process
+// at a time has it.
+func WorkDir(ctx context.Context, name string) (path string, done func(), err error) {
+	parent, err := privateDir(rundir.Default(), "work")
+	if err != nil {
+		return "", nil, err
+	}
+	path = parent.shown(name)
+	unlock, err := Lock(ctx, path)
+	if err != nil {
+		parent.Close()
+		return "", nil, err
+	}
+	done = func() {
+		_ = parent.unlink(name)
+		unlock()
+		parent.Close()
+	}
+	err = parent.unlink(name)
+	if err == nil {
+		err = unix.Mkdirat(parent.fd(), name, 0o700)
+	}
+	if err != nil {
+		done()
+		return "", nil, fmt.Errorf("make %s: %w", path, err)
+	}
+	return path, done, nil
+}
+
+// privateDir opens a directory below the runtime directory, which is the user's alone, and
+// makes it.
+func privateDir(runtimeDir, name string) (*Dir, error) {
 	if runtimeDir == "" {
-		return nil, errors.New("no directory for locks: set XDG_RUNTIME_DIR")
+		return nil, fmt.Errorf("no directory for it: set XDG_RUNTIME_DIR to a directory that belongs to uid %d", os.Geteuid())
 	}
 	above, _, err := MakeDir(runtimeDir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make %s, which has the locks of cdigen: %w", runtimeDir, reason(err))
 	}
 	defer above.Close()
-	const name = "locks"
 	if err := unix.Mkdirat(above.fd(), name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, &fs.PathError{Op: "mkdir", Path: above.shown(name), Err: err}
 	}
@@ -86,7 +139,7 @@ func lockDir(runtimeDir string) (*Dir, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: above.shown(name), Err: err}
 	}
-	d := &Dir{os.NewFile(uintptr(fd), above.shown(name)), above.shown(name)}
+	d := &Dir{f: os.NewFile(uintptr(fd), above.shown(name)), path: above.shown(name)}
 	s, err := d.Stat()
 	switch {
 	case err != nil:
@@ -102,16 +155,36 @@ func lockDir(runtimeDir string) (*Dir, error) {
 	return d, nil
 }
 
-// lockName is the name of a path's lock, which several names of one path have in common.
+// reason is an error without the operation and the paths that it names.
+func reason(err error) error {
+	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		return e.Err
+	}
+	if e := (*os.LinkError)(nil); errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
+// lockName is the name of a path's lock, which all names of its directory have in common.
+// What the last component is does not matter: it may be replaced meanwhile.
 func lockName(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	} else if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		path = filepath.Join(real, filepath.Base(path))
+	dir, rest := filepath.Split(path)
+	for {
+		real, err := filepath.EvalSymlinks(dir)
+		if err == nil {
+			path = filepath.Join(real, rest)
+			break
+		}
+		if dir = filepath.Clean(dir); dir == "/" {
+			break
+		}
+		rest = filepath.Join(filepath.Base(dir), rest)
+		dir = filepath.Dir(dir)
 	}
 	sum := sha256.Sum256([]byte(path))
-	return fmt.Sprintf("%x", sum[:16])
+	return hex.EncodeToString(sum[:16])
 }

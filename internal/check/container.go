@@ -5,18 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/inroot"
 )
 
 // Container is a running container as its engine tells of it.
@@ -91,36 +93,105 @@ func (src *Sources) has(program string) bool {
 }
 
 // Look reads the nodes and the mounts of a container.
-func (c *Container) Look(host discover.Host) (err error) {
+func (c *Container) Look(ctx context.Context, host discover.Host) (err error) {
 	c.Root = filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "root")
-	for _, dir := range []string{"/dev", "/dev/dri", "/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels"} {
-		entries, err := os.ReadDir(filepath.Join(c.Root, dir))
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && dir != "/dev":
-			continue
-		case errors.Is(err, fs.ErrPermission):
-			return fmt.Errorf("look into the container: %w: run as root, or as the container's owner", err)
-		case err != nil:
-			return fmt.Errorf("look into the container: %w", err)
-		}
-		for _, e := range entries {
-			if dir == "/dev" && !strings.HasPrefix(e.Name(), "nvidia") {
-				continue
-			}
-			info, err := e.Info()
-			if err != nil {
-				continue
-			}
-			if have := devnode.Describe(info); have.Other == "" {
-				name := path.Join(dir, e.Name())
-				// What it should be is what the host has.
-				want, _ := devnode.Stat(host.Dev, name)
-				c.Nodes = append(c.Nodes, discover.Node{Path: name, HostPath: filepath.Join(c.Root, name), Have: have, Want: want})
-			}
+	if c.Nodes, err = c.findNodes(ctx); err != nil {
+		return err
+	}
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		n.HostPath = filepath.Join(c.Root, n.Path)
+		// What it should be is what the host has.
+		if n.Want, _ = devnode.Stat(host.Dev, n.Path); n.Want != nil {
+			n.Want.Mode, n.Want.UID, n.Want.GID = 0, 0, 0
 		}
 	}
 	c.Mounts, err = driverMounts(host.Proc.Path, c.PID)
 	return err
+}
+
+// Limits of what is looked at in a container, which may be hostile.
+const (
+	maxContainerNames = 1 << 14
+	// A file system in user space answers when its owner likes to.
+	containerPatience = 10 * time.Second
+)
+
+// findNodes returns the NVIDIA and DRM nodes in a container. It ends with the context, or
+// when a file system of the container does not answer.
+func (c *Container) findNodes(ctx context.Context) ([]discover.Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, containerPatience)
+	defer cancel()
+	type answer struct {
+		nodes []discover.Node
+		err   error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		nodes, err := nodesBelow(c.Root)
+		done <- answer{nodes, err}
+	}()
+	var a answer
+	select {
+	case a = <-done:
+	case <-ctx.Done():
+		a.err = ctx.Err()
+		if errors.Is(a.err, context.DeadlineExceeded) {
+			a.err = fmt.Errorf("a file system in %s did not answer for %v", c.Root, containerPatience)
+		}
+	}
+	switch {
+	case errors.Is(a.err, fs.ErrPermission):
+		return nil, fmt.Errorf("look into the container: %w: run as root, or as the container's owner", a.err)
+	case a.err != nil:
+		return nil, fmt.Errorf("look into the container: %w", a.err)
+	}
+	return a.nodes, nil
+}
+
+// nodesBelow are the NVIDIA and DRM nodes below a root that somebody else fills. Its
+// links lead nowhere but into it, and nothing in it is opened but directories.
+func nodesBelow(root string) (list []discover.Node, err error) {
+	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	for _, dir := range []string{"/dev", "/dev/dri", "/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels"} {
+		nodes, err := nodesIn(fd, dir)
+		switch {
+		case dir != "/dev" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		list = append(list, nodes...)
+	}
+	return list, nil
+}
+
+// nodesIn are the character devices in a directory below a root; of /dev only NVIDIA's.
+func nodesIn(root int, dir string) (list []discover.Node, err error) {
+	fd, err := inroot.Handle(root, dir, unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	names, err := inroot.Names(fd, maxContainerNames)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	for _, name := range names {
+		if dir == "/dev" && !strings.HasPrefix(name, "nvidia") {
+			continue
+		}
+		var s unix.Stat_t
+		if unix.Fstatat(fd, name, &s, unix.AT_SYMLINK_NOFOLLOW) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
+			dev := uint64(s.Rdev) //nolint:unconvert // 32 bits wide on some architectures
+			list = append(list, discover.Node{Path: path.Join(dir, name), Have: &discover.Attr{Major: unix.Major(dev), Minor: unix.Minor(dev)}})
+		}
+	}
+	return list, nil
 }
 
 // DriverMount is a library of the driver that is mounted in a container.

@@ -40,7 +40,11 @@ func driver(s *Snapshot) (list []discover.Finding, unusable bool) {
 		}
 	}
 	if !unusable && !hasCUDA(s.Inventory) {
-		return append(list, libraries(s, s.Inventory.LibrariesMissing(s.Host))), true
+		f := s.Inventory.LibrariesMissing(s.Host)
+		if at := slices.IndexFunc(s.Inventory.Findings, func(f discover.Finding) bool { return f.ID == discover.LibraryUntrusted }); at >= 0 {
+			f = s.Inventory.Findings[at]
+		}
+		return append(list, libraries(s, f)), true
 	}
 	return list, unusable
 }

@@ -3,6 +3,7 @@ package check
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/mod/semver"
+	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/runtimes"
@@ -413,4 +415,32 @@ func fixNoGPU(s *Snapshot, _ discover.Finding) Fix {
 
 func fixGone(*Snapshot, discover.Finding) Fix {
 	return Fix{Note: "A container whose device is gone does not start again: make another one with a device that exists (cdigen list)."}
+}
+
+func fixExposed(_ *Snapshot, f discover.Finding) Fix {
+	fix := Fix{Note: "Look first at what is there: others may have changed it."}
+	fix.Commands, fix.Unprivileged = protect(f.Subject)
+	if fix.Commands == nil {
+		fix.Note = "Take the specs out of " + f.Subject + "."
+	}
+	return fix
+}
+
+// protect returns the commands that take a file or directory away from other users, and
+// reports whether the user who runs doctor may give them.
+func protect(name string) (commands []string, own bool) {
+	var s unix.Stat_t
+	if err := unix.Lstat(name, &s); err != nil {
+		return nil, false
+	}
+	if real, err := filepath.EvalSymlinks(name); s.Mode&unix.S_IFMT == unix.S_IFLNK && s.Uid == 0 && err == nil && real != name {
+		return protect(real) // it is what the link leads to
+	}
+	if s.Uid != 0 && int(s.Uid) != os.Geteuid() {
+		commands = append(commands, line("chown", "-h", "0:0", name))
+	}
+	if s.Mode&unix.S_IFMT != unix.S_IFLNK && s.Mode&0o022 != 0 {
+		commands = append(commands, line("chmod", "go-w", name))
+	}
+	return commands, int(s.Uid) == os.Geteuid()
 }

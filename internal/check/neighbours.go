@@ -27,6 +27,7 @@ func neighbours(s *Snapshot) (list []discover.Finding) {
 		}
 		list = append(list, f)
 	}
+	list = append(list, s.Exposed()...)
 	_, broken := s.Directories.Devices()
 	for _, b := range broken {
 		at := slices.IndexFunc(s.Directories.List, func(d *spec.Directory) bool { return d.Path == b.File })
@@ -42,6 +43,14 @@ func neighbours(s *Snapshot) (list []discover.Finding) {
 		}
 	}
 	return append(list, Misnamed(s.Directories.List...)...)
+}
+
+// Exposed finds what other users can change of the directories that engines read, and of
+// that of the spec.
+func (s *Snapshot) Exposed() []discover.Finding {
+	directories := s.allDirectories()
+	directories.List = append(directories.List, s.Published.Directory)
+	return directories.Exposed()
 }
 
 // own reports whether a file is one of our specs.

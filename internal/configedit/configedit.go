@@ -21,6 +21,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/cdigen/cdigen/internal/limits"
 )
 
 // Error says what is wrong with a file, and where.
@@ -67,6 +69,15 @@ func decode(data []byte) (mark, text []byte, err error) {
 		}
 		offset += size
 	}
+}
+
+// within refuses a text that a parser would take too long or too much memory for.
+func within(text []byte, limit func([]byte) error) error {
+	err := limit(text)
+	if e := (*limits.Error)(nil); errors.As(err, &e) {
+		return errorAt(text, e.Offset, "%s", e.Message)
+	}
+	return err
 }
 
 // splice is a replacement of text[start:end].

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/tailscale/hujson"
+
+	"github.com/cdigen/cdigen/internal/limits"
 )
 
 // JSON is a file in strict JSON, whose root is an object.
@@ -30,6 +32,9 @@ func ParseJSON(data []byte) (*JSON, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		d.root.Value = &hujson.Object{}
 		return d, nil
+	}
+	if err := within(text, limits.JSON); err != nil {
+		return nil, err
 	}
 	if d.values, err = d.decode(text); err != nil {
 		return nil, err

@@ -9,6 +9,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/cdigen/cdigen/internal/limits"
 )
 
 // TOML is a file in TOML.
@@ -59,6 +61,9 @@ func ParseTOML(data []byte) (*TOML, error) {
 	}
 	d := &TOML{mark: mark}
 	d.settings = settings{text: text, values: map[string]any{}, table: "a table", find: d.offset}
+	if err := within(text, limits.TOML); err != nil {
+		return nil, err
+	}
 	if err := toml.Unmarshal(text, &d.values); err != nil {
 		message := strings.TrimPrefix(err.Error(), "toml: ")
 		if positioned := (*toml.DecodeError)(nil); errors.As(err, &positioned) {

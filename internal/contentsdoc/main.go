@@ -73,7 +73,7 @@ read-only, ` + "`nosuid`" + ` and ` + "`nodev`" + `.
 | --- | --- | --- |
 | ` + "`NVIDIA_VISIBLE_DEVICES=void`" + ` | always | images of CUDA set it to ` + "`all`" + `; where NVIDIA's own runtime hook is installed too, that would inject everything a second time |
 | ` + "`TRITON_LIBCUDA_PATH=<directory>`" + ` | with ` + "`libcuda.so.1`" + ` | Triton, which otherwise asks ` + "`ldconfig -p`" + `, and that knows of no mounts; its directory, in the library layout |
-| ` + "`CUDA_MPS_PIPE_DIRECTORY=<directory>`" + ` | where the host's multi-process service has its pipes elsewhere than in ` + "`/tmp/nvidia-mps`" + ` | CUDA, to find them |
+| ` + "`CUDA_MPS_PIPE_DIRECTORY=<directory>`" + ` | with ` + "`--mps-directory`" + `, unless that is ` + "`/tmp/nvidia-mps`" + ` | CUDA, to find them |
 
 A variable of the same name in ` + "`containerEdits`" + ` of the ` + "`--edits`" + ` file takes the place of one of these.
 `)

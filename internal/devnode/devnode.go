@@ -1,15 +1,19 @@
 package devnode
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/change"
 )
 
 // Node is a character device node as it should be.
@@ -68,10 +72,45 @@ func Plan(want, have *Attr) (do Action, was string) {
 // between two steps.
 const attempts = 5
 
+// OpenRoot opens the directory that has dev in it. Links on the way are followed as far as
+// nobody but root can change them.
+func OpenRoot(dir string) (*os.Root, error) {
+	d, err := change.OpenDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	var same fs.FileInfo
+	checked, err := d.Stat()
+	if err == nil {
+		same, err = root.Stat(".")
+	}
+	if err == nil {
+		if s, ok := same.Sys().(*syscall.Stat_t); !ok || s.Dev != checked.Dev || s.Ino != checked.Ino {
+			err = fmt.Errorf("%s: %w", dir, errUnstable)
+		}
+	}
+	if err != nil {
+		_ = root.Close()
+		return nil, err
+	}
+	return root, nil
+}
+
 // Apply makes a node what it should be, and says what it did. Missing directories are
 // made with mode 0755. A directory in the node's place is removed when it is empty: a
-// container engine that was to mount the missing node may have left it.
-func Apply(root *os.Root, n Node) (did Action, err error) {
+// container engine that was to mount the missing node may have left it. One process of
+// cdigen at a time works on a node.
+func Apply(ctx context.Context, root *os.Root, n Node) (did Action, err error) {
+	unlock, err := change.Lock(ctx, filepath.Join(root.Name(), n.Name))
+	if err != nil {
+		return None, err
+	}
+	defer unlock()
 	for range attempts {
 		do, _, err := Check(root, n)
 		if err != nil {
@@ -97,6 +136,25 @@ func Apply(root *os.Root, n Node) (did Action, err error) {
 
 var errUnstable = errors.New("it does not stay as it is made: another program changes it")
 
+// Clean removes what a process that was killed while it made a node has left. Apply does
+// so before it makes one.
+func Clean(ctx context.Context, root *os.Root, n Node) error {
+	if _, err := root.Lstat(n.temporary()); err != nil {
+		return nil // there is none
+	}
+	unlock, err := change.Lock(ctx, filepath.Join(root.Name(), n.Name))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return root.RemoveAll(n.temporary())
+}
+
+// temporary is the name below the root that the node has while it is made.
+func (n Node) temporary() string {
+	return path.Join(path.Dir(n.Name), change.TemporaryName(path.Base(n.Name)))
+}
+
 // put makes a node under a temporary name and gives it its own.
 func put(root *os.Root, n Node, do Action) error {
 	dir, err := openDirectory(root, path.Dir(n.Name))
@@ -104,29 +162,24 @@ func put(root *os.Root, n Node, do Action) error {
 		return err
 	}
 	defer dir.Close()
+	if err := root.RemoveAll(n.temporary()); err != nil {
+		return err
+	}
 	fd, base := int(dir.Fd()), path.Base(n.Name)
-	temporary := temporaryName(base)
+	temporary := path.Base(n.temporary())
 	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: n.Name, Err: err} }
 	if err := unix.Mknodat(fd, temporary, unix.S_IFCHR, int(unix.Mkdev(n.Major, n.Minor))); err != nil {
 		return fail("mknod", err)
 	}
 	defer func() { _ = unix.Unlinkat(fd, temporary, 0) }() // not there any more when all went well
 	// Nobody may open it before it has its owner.
-	if err := unix.Fchownat(fd, temporary, int(n.UID), int(n.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fail("chown", err)
-	}
-	if err := unix.Fchmodat(fd, temporary, uint32(n.Mode.Perm()), 0); err != nil {
-		return fail("chmod", err)
+	if err := setAttributes(fd, temporary, n); err != nil {
+		return err
 	}
 	if err := rename(fd, temporary, base, do); err != nil {
 		return fail("rename", err)
 	}
 	return nil
-}
-
-// temporaryName is one that no program takes for a node, and nobody else has.
-func temporaryName(base string) string {
-	return "." + base + "." + strconv.FormatUint(rand.Uint64(), 36) + ".tmp" //nolint:gosec // no secret
 }
 
 // rename gives a temporary file its name. One that is to be made does not replace what
@@ -157,35 +210,31 @@ func openDirectory(root *os.Root, name string) (*os.File, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return dir, err
 	}
-	if parent := path.Dir(name); parent != "." {
-		d, err := openDirectory(root, parent)
-		if err != nil {
-			return nil, err
-		}
-		_ = d.Close()
-	}
-	switch err := root.Mkdir(name, 0o755); {
-	case err == nil:
-		if err := root.Chmod(name, 0o755); err != nil { // whatever the umask is
-			return nil, err
-		}
-	case !errors.Is(err, fs.ErrExist):
+	parent, err := openDirectory(root, path.Dir(name))
+	if err != nil {
 		return nil, err
 	}
-	return root.Open(name)
+	defer parent.Close()
+	dir, _, err = change.MakeDirAt(int(parent.Fd()), path.Base(name), name)
+	return dir, err
 }
 
-// fix gives a node its mode and owner through a handle, which is still the same node
-// when somebody replaces it meanwhile.
+// fix gives a node its mode and owner.
 func fix(root *os.Root, n Node) error {
 	dir, err := root.Open(path.Dir(n.Name))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
+	return setAttributes(int(dir.Fd()), path.Base(n.Name), n)
+}
+
+// setAttributes gives a node in a directory its mode and owner through a handle, which is
+// still the same node when somebody replaces it meanwhile.
+func setAttributes(dir int, name string, n Node) error {
 	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: n.Name, Err: err} }
 	// O_PATH: the driver is not asked, as it would be for a device that is opened.
-	fd, err := unix.Openat(int(dir.Fd()), path.Base(n.Name), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fail("open", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -99,7 +100,7 @@ func TestWhateverStandsInTheWayBecomesTheNode(t *testing.T) {
 				t.Errorf("check: %q, %q, %v; want %q, %q", do, was, err, c.do, c.was)
 			}
 			before, _ := root.Lstat(null.Name)
-			if did, err := Apply(root, null); did != c.do || err != nil {
+			if did, err := Apply(t.Context(), root, null); did != c.do || err != nil {
 				t.Errorf("apply: %q, %v; want %q", did, err, c.do)
 			}
 			isRight(t, root, null)
@@ -108,7 +109,7 @@ func TestWhateverStandsInTheWayBecomesTheNode(t *testing.T) {
 			if err != nil || c.do == Fix && !os.SameFile(before, after) {
 				t.Errorf("not the same node any more: %v", err)
 			}
-			if did, err := Apply(root, null); did != None || err != nil {
+			if did, err := Apply(t.Context(), root, null); did != None || err != nil {
 				t.Errorf("once more: %q, %v", did, err)
 			}
 		})
@@ -121,7 +122,7 @@ func TestDirectoriesAreMadeReadableWhateverTheUmask(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077))
 	n := null
 	n.Name, n.Mode = "dev/sub/deeper/null", 0o666
-	if did, err := Apply(root, n); did != Make || err != nil {
+	if did, err := Apply(t.Context(), root, n); did != Make || err != nil {
 		t.Fatalf("%q, %v", did, err)
 	}
 	isRight(t, root, n)
@@ -142,7 +143,7 @@ func TestADirectoryWithFilesInItStays(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if did, err := Apply(root, null); did != None || !errors.Is(err, unix.ENOTEMPTY) {
+	if did, err := Apply(t.Context(), root, null); did != None || !errors.Is(err, unix.ENOTEMPTY) {
 		t.Errorf("%q, %v; want an error", did, err)
 	}
 	if _, err := os.Stat(file); err != nil {
@@ -164,7 +165,7 @@ func TestNothingIsMadeOutsideTheRoot(t *testing.T) {
 		if err := os.Symlink(target, link); err != nil {
 			t.Fatal(err)
 		}
-		if did, err := Apply(root, n); err == nil {
+		if did, err := Apply(t.Context(), root, n); err == nil {
 			t.Errorf("through a link to %s: %q", target, did)
 		}
 	}
@@ -180,7 +181,7 @@ func TestManyWhoMakeOneNodeAtOnceAreAllContent(t *testing.T) {
 		var wg sync.WaitGroup
 		did, errs := make([]Action, 4), make([]error, 4)
 		for i := range errs {
-			wg.Go(func() { did[i], errs[i] = Apply(root, null) })
+			wg.Go(func() { did[i], errs[i] = Apply(t.Context(), root, null) })
 		}
 		wg.Wait()
 		if err := errors.Join(errs...); err != nil || strings.Count(fmt.Sprint(did), string(Make)) != 1 {
@@ -210,9 +211,94 @@ func TestAnotherProgramMayMakeTheNodeMeanwhile(t *testing.T) {
 			running = false
 		default:
 		}
-		if _, err := Apply(root, null); err != nil && !errors.Is(err, errUnstable) {
+		if _, err := Apply(t.Context(), root, null); err != nil && !errors.Is(err, errUnstable) {
 			t.Fatal(err)
 		}
 	}
 	isRight(t, root, null)
+}
+
+func TestWhatAKilledProcessHasLeftIsRemoved(t *testing.T) {
+	needsMknod(t)
+	root, dir := openRoot(t)
+	left := filepath.Join(dir, "dev/.null.cdigen-new")
+	for _, make := range []func() error{
+		func() error { return unix.Mknod(left, unix.S_IFCHR, int(unix.Mkdev(1, 3))) },
+		func() error { return os.MkdirAll(filepath.Join(left, "sub"), 0o755) },
+	} {
+		_ = os.Remove(filepath.Join(dir, null.Name))
+		if err := make(); err != nil {
+			t.Fatal(err)
+		}
+		if did, err := Apply(t.Context(), root, null); did != Make || err != nil {
+			t.Errorf("%q, %v", did, err)
+		}
+		isRight(t, root, null)
+		if err := errors.Join(make(), Clean(t.Context(), root, null)); err != nil {
+			t.Error(err)
+		}
+		isRight(t, root, null)
+	}
+}
+
+// Who may write to the directory can put a link in the place of the node that is being
+// made. What the link leads to keeps its mode and owner.
+func TestALinkInPlaceOfTheNewNodeIsNotFollowed(t *testing.T) {
+	needsMknod(t)
+	root, dir := openRoot(t)
+	victim := filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link, temporary := filepath.Join(dir, "dev/link"), filepath.Join(dir, "dev/.null.cdigen-new")
+	done := make(chan bool)
+	attack := make(chan bool)
+	go func() {
+		defer close(attack)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			_ = os.Symlink("../victim", link)
+			_ = os.Rename(link, temporary)
+		}
+	}()
+	made := 0
+	for range 2000 {
+		_ = os.Remove(filepath.Join(dir, null.Name))
+		if did, err := Apply(t.Context(), root, null); err == nil && did == Make {
+			made++
+		}
+	}
+	close(done)
+	<-attack
+	info, err := os.Lstat(victim)
+	if err != nil || info.Mode() != 0o600 || info.Sys().(*syscall.Stat_t).Uid != 0 || info.Sys().(*syscall.Stat_t).Gid != 0 {
+		t.Errorf("the victim is %v, %+v, %v", info.Mode(), info.Sys(), err)
+	}
+	if made == 0 {
+		t.Error("no node was ever made")
+	}
+}
+
+func TestARootBehindALinkOfSomebodyElseIsAnError(t *testing.T) {
+	needsMknod(t)
+	real, dir := t.TempDir(), t.TempDir()
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(real, link); err != nil {
+		t.Fatal(err)
+	}
+	root, err := OpenRoot(link)
+	if err != nil {
+		t.Fatalf("a link of root's: %v", err)
+	}
+	_ = root.Close()
+	if err := os.Lchown(link, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenRoot(link); err == nil || !strings.Contains(err.Error(), link+" belongs to uid 12345") {
+		t.Errorf("%v", err)
+	}
 }

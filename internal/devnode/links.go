@@ -1,6 +1,7 @@
 package devnode
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/change"
 )
 
 // CharDir is a directory /dev/char, in which <major>:<minor> is a link to the node with
@@ -70,17 +73,17 @@ func (c CharDir) Plan(links []Link, root Lstater) ([]LinkChange, error) {
 	}
 	for name, l := range wanted {
 		e, exists := present[name]
-		change := LinkChange{Path: filepath.Join(c.Dir, name), Target: c.target(l.Node.Name)}
+		todo := LinkChange{Path: filepath.Join(c.Dir, name), Target: c.target(l.Node.Name)}
 		switch {
 		case !exists && l.Optional:
 			continue
 		case !exists:
-			change.Do = Make
+			todo.Do = Make
 		case e.Type()&fs.ModeSymlink == 0:
-			if c.isNode(change.Path, l.Node) {
+			if c.isNode(todo.Path, l.Node) {
 				continue
 			}
-			change.Do, change.Was, change.Err = Replace, kind(e.Type()), errors.New("it is no link: remove it")
+			todo.Do, todo.Was, todo.Err = Replace, kind(e.Type()), errors.New("it is no link: remove it")
 		default:
 			to, text, err := c.resolve(name)
 			if err != nil {
@@ -92,9 +95,9 @@ func (c CharDir) Plan(links []Link, root Lstater) ([]LinkChange, error) {
 			if l.Optional && !c.Ours(to) {
 				continue
 			}
-			change.Do, change.Was = Replace, text
+			todo.Do, todo.Was = Replace, text
 		}
-		list = append(list, change)
+		list = append(list, todo)
 	}
 	for name, e := range present {
 		if _, ok := wanted[name]; ok || e.Type()&fs.ModeSymlink == 0 {
@@ -182,43 +185,52 @@ func (c CharDir) isNode(path string, n Node) bool {
 
 // Apply makes a change that Plan found. A directory that is missing is made with mode
 // 0755. A link that somebody else has changed meanwhile is left to them when it is
-// removed, and replaced when it should be another.
-func (c CharDir) Apply(change LinkChange) error {
-	if change.Err != nil {
-		return change.Err
+// removed, and replaced when it should be another. One process of cdigen at a time works
+// on a link.
+func (c CharDir) Apply(ctx context.Context, l LinkChange) error {
+	if l.Err != nil {
+		return l.Err
 	}
-	root, err := c.open()
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	dir, err := root.Open(".")
+	dir, _, err := change.MakeDir(c.Dir)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	fd, name := int(dir.Fd()), filepath.Base(change.Path)
-	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: change.Path, Err: err} }
-	if change.Do == Remove {
-		if text, err := root.Readlink(name); err != nil || text != change.Was {
+	unlock, err := change.Lock(ctx, l.Path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	name := filepath.Base(l.Path)
+	if err := dir.Clean(name); err != nil {
+		return err
+	}
+	if l.Do == Remove {
+		if text, err := readlink(dir, name); err != nil || text != l.Was {
 			return nil // gone, or another's
 		}
-		if err := unix.Unlinkat(fd, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fail("remove", err)
+		if err := unix.Unlinkat(dir.Fd(), name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			return &fs.PathError{Op: "remove", Path: l.Path, Err: err}
 		}
 		return nil
 	}
-	temporary := temporaryName(name)
-	if err := unix.Symlinkat(change.Target, fd, temporary); err != nil {
+	return putLink(dir, name, l)
+}
+
+// putLink makes a link under a temporary name and gives it its own.
+func putLink(dir *change.Dir, name string, l LinkChange) error {
+	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: l.Path, Err: err} }
+	temporary := change.TemporaryName(name)
+	if err := unix.Symlinkat(l.Target, dir.Fd(), temporary); err != nil {
 		return fail("symlink", err)
 	}
-	defer func() { _ = unix.Unlinkat(fd, temporary, 0) }()
-	err = rename(fd, temporary, name, change.Do)
+	defer func() { _ = unix.Unlinkat(dir.Fd(), temporary, 0) }()
+	err := rename(dir.Fd(), temporary, name, l.Do)
 	if errors.Is(err, unix.EEXIST) {
-		if text, err := root.Readlink(name); err == nil && text == change.Target {
+		if text, err := readlink(dir, name); err == nil && text == l.Target {
 			return nil
 		}
-		err = rename(fd, temporary, name, Replace)
+		err = rename(dir.Fd(), temporary, name, Replace)
 	}
 	if err != nil {
 		return fail("rename", err)
@@ -226,20 +238,39 @@ func (c CharDir) Apply(change LinkChange) error {
 	return nil
 }
 
-// open opens the directory, and makes it first if need be.
-func (c CharDir) open() (*os.Root, error) {
-	root, err := os.OpenRoot(c.Dir)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return root, err
+func readlink(dir *change.Dir, name string) (string, error) {
+	text := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(dir.Fd(), name, text)
+	return string(text[:max(n, 0)]), err
+}
+
+// Clean removes what processes that were killed while they made links have left.
+func (c CharDir) Clean(ctx context.Context) error {
+	entries, err := os.ReadDir(c.Dir)
+	if err != nil {
+		return nil //nolint:nilerr // there is nothing, or Plan says what is wrong
 	}
-	if err := os.MkdirAll(filepath.Dir(c.Dir), 0o755); err != nil {
-		return nil, err
+	for _, e := range entries {
+		numbers, _, _ := strings.Cut(strings.TrimPrefix(e.Name(), "."), ".")
+		if _, _, ok := parseNumbers(numbers); ok && change.TemporaryName(numbers) == e.Name() {
+			if err := c.clean(ctx, numbers); err != nil {
+				return err
+			}
+		}
 	}
-	if err := os.Mkdir(c.Dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
+	return nil
+}
+
+func (c CharDir) clean(ctx context.Context, name string) error {
+	dir, err := change.OpenDir(c.Dir)
+	if err != nil {
+		return err
 	}
-	if err := os.Chmod(c.Dir, 0o755); err != nil { //nolint:gosec // as /dev has it
-		return nil, err
+	defer dir.Close()
+	unlock, err := change.Lock(ctx, filepath.Join(c.Dir, name))
+	if err != nil {
+		return err
 	}
-	return os.OpenRoot(c.Dir)
+	defer unlock()
+	return dir.Clean(name)
 }

@@ -148,7 +148,7 @@ func TestLinksAreMadeRepairedAndRemoved(t *testing.T) {
 			}
 			changes, err := char.Plan(c.links, have)
 			for _, change := range changes {
-				err = errors.Join(err, char.Apply(change))
+				err = errors.Join(err, char.Apply(t.Context(), change))
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -195,7 +195,7 @@ func TestWhatIsNoLinkIsTold(t *testing.T) {
 	if err != nil || len(changes) != 1 || changes[0].Err == nil || changes[0].Was != "a directory" {
 		t.Fatalf("%+v, %v", changes, err)
 	}
-	if err := char.Apply(changes[0]); err == nil {
+	if err := char.Apply(t.Context(), changes[0]); err == nil {
 		t.Error("it was replaced")
 	}
 	if os.Geteuid() != 0 {
@@ -234,11 +234,38 @@ func TestWhatOthersDidMeanwhileIsNotUndone(t *testing.T) {
 		{Do: Remove, Path: filepath.Join(dir, "7:3"), Was: "../our-gone"},
 		{Do: Replace, Path: filepath.Join(dir, "7:4"), Target: "../our-a", Was: "../our-gone"},
 	} {
-		if err := char.Apply(change); err != nil {
+		if err := char.Apply(t.Context(), change); err != nil {
 			t.Errorf("%+v: %v", change, err)
 		}
 	}
 	if got, want := contents(t, dir), []string{"7:0 ../our-a", "7:1 ../our-c", "7:2 ../zero", "7:4 ../our-a"}; !slices.Equal(got, want) {
+		t.Errorf("%q; want %q", got, want)
+	}
+}
+
+func TestLinksThatAKilledProcessHasLeftAreRemoved(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "dev/char")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	char := CharDir{Dir: dir, Root: root, Ours: ours}
+	left := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			if err := os.Symlink("../our-a", filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	left(".7:0.cdigen-new", ".7:9.cdigen-new", ".7:8.tmp", ".x:y.cdigen-new")
+	if err := char.Apply(t.Context(), LinkChange{Do: Make, Path: filepath.Join(dir, "7:0"), Target: "../our-a"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := char.Clean(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := contents(t, dir), []string{".7:8.tmp ../our-a", ".x:y.cdigen-new ../our-a", "7:0 ../our-a"}; !slices.Equal(got, want) {
 		t.Errorf("%q; want %q", got, want)
 	}
 }

@@ -24,7 +24,7 @@ func TestMakingNodesWithoutRightsIsAnError(t *testing.T) {
 	defer root.Close()
 	null := devnode.Node{Name: "dev/null", Attr: devnode.Attr{Major: 1, Minor: 3, Mode: 0o640, UID: 7, GID: 44}}
 	hosttest.WithoutRights(t, func() {
-		if did, err := devnode.Apply(root, null); did != devnode.None || !errors.Is(err, unix.EPERM) {
+		if did, err := devnode.Apply(t.Context(), root, null); did != devnode.None || !errors.Is(err, unix.EPERM) {
 			t.Errorf("%q, %v; want %v", did, err, unix.EPERM)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -382,6 +383,35 @@ func TestHookLeavesVolumesAlone(t *testing.T) {
 	after, err := os.ReadFile(filepath.Join(volume, "ld.so.cache"))
 	if err != nil || string(after) != string(before) {
 		t.Error("the volume was written to", err)
+	}
+}
+
+// A file system of the host's that is mounted as the container's /dev gets no links,
+// unlike the one that the runtime mounts there.
+func TestHookLeavesTheHostsFileSystemsAlone(t *testing.T) {
+	for _, runtime := range ociRuntimes {
+		t.Run(runtime, func(t *testing.T) {
+			p := rootful(t, runtime)
+			publish(t, "--hooks=symlinks", "--strict-hook")
+			host := workDir(t)
+			if err := mountTmpfs(host, "mode=755"); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = unix.Unmount(host, unix.MNT_DETACH) })
+			for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+				if err := command(work, "cp", "-a", "/dev/"+name, host); err != nil { // the runtime makes none there
+					t.Fatal(err)
+				}
+			}
+			root := throwaway(requireDebian(t))
+			p.run(t, append([]string{"-v", host + ":/dev"}, root...), []string{"nvidia.com/gpu=all"}, "true")
+			if _, err := os.Lstat(filepath.Join(host, "dri/by-path")); !errors.Is(err, fs.ErrNotExist) {
+				t.Error("links were made in the host's file system", err)
+			}
+			if out := p.run(t, root, []string{"nvidia.com/gpu=all"}, "readlink /dev/dri/by-path/*-card | head -n 1"); out.stdout != "../card1\n" {
+				t.Errorf("in the runtime's /dev the links are %q", out.stdout)
+			}
+		})
 	}
 }
 

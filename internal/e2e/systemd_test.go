@@ -271,7 +271,7 @@ ExecStart=/bin/sh -c 'cat /etc/cdi/nvidia.yaml >/run/seen-by-%N'
 WantedBy=multi-user.target
 `
 
-// The driver is not whole at boot; somebody makes it so some seconds later.
+// The driver is incomplete at boot; its last node comes some seconds later.
 const lateNodes = `[Service]
 Type=oneshot
 ExecStart=/bin/sh -c 'sleep 3; mv /srv/nvidia-uvm ` + simulatedRoot + `/dev/nvidia-uvm'
@@ -352,7 +352,7 @@ func (m *machine) testUnits(t *testing.T) {
 	if out := m.run("sh", "-c", "systemd-analyze verify cdigen.service cdigen@k8s-device-plugin.service cdigen-refresh.service cdigen-refresh.path 2>&1"); out != "" {
 		t.Errorf("systemd-analyze verify:\n%s", out)
 	}
-	for _, unit := range []string{"cdigen.service", "cdigen-refresh.service"} {
+	for _, unit := range []string{"cdigen.service", "cdigen@k8s-device-plugin.service", "cdigen-refresh.service"} {
 		out := m.run("systemd-analyze", "security", "--no-pager", "--threshold=20", unit)
 		t.Log(out[strings.LastIndex(out, "\n")+1:])
 	}
@@ -424,6 +424,10 @@ func (m *machine) testWatching(t *testing.T) {
 	}
 	if out := m.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cdigen", "status"); !strings.Contains(out, "8 GPUs, 29 devices") {
 		t.Errorf("status for an ordinary user:\n%s", out)
+	}
+	// Nobody else can take its locks.
+	if out := m.run("stat", "--format=%A %U", "/run/cdigen/locks"); out != "drwx------ root" {
+		t.Errorf("the directory of the locks is %s", out)
 	}
 	// A second one on the same spec is refused, by name.
 	if _, err := m.try("cdigen", "watch"); err == nil || !strings.Contains(err.Error(), "another cdigen watch (process "+m.show("cdigen.service", "MainPID")+") keeps /etc/cdi/nvidia.yaml") {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -427,5 +428,168 @@ func TestHugeCache(t *testing.T) {
 	runQuietly(t, root, driverLibraries())
 	if n := len(entries(t, root)); n != 20_002 {
 		t.Errorf("%d entries", n)
+	}
+}
+
+// Whatever of the host's is the container's /dev, no link is made in it.
+func TestHostFileSystemAsDev(t *testing.T) {
+	whole, part := newTmpfs(t), newTmpfs(t)
+	writeFile(t, filepath.Join(part, "dev")+"/", "")
+	elsewhere := filepath.Join(newTmpfs(t), "mounted")
+	for _, c := range []struct {
+		name, source, says string
+		flags              uintptr
+	}{
+		{"a tmpfs", whole, "the same file system is mounted at " + whole, unix.MS_BIND},
+		{"a directory of a tmpfs", filepath.Join(part, "dev"), "a directory of another file system", unix.MS_BIND},
+		{"the host's /dev", "/dev", "/dev is not the container's own", unix.MS_BIND | unix.MS_REC},
+		{"/proc", "/proc", "not a tmpfs", unix.MS_BIND | unix.MS_REC},
+		{"a tmpfs that is mounted below another one", elsewhere, "the same file system is mounted at " + elsewhere, unix.MS_BIND},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.source == elsewhere {
+				if err := errors.Join(os.Mkdir(elsewhere, 0o755), unix.Mount("tmpfs", elsewhere, "tmpfs", 0, "")); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = unix.Unmount(elsewhere, unix.MNT_DETACH) })
+			}
+			root := newRoot(t, map[string]string{"/dev/": ""})
+			if err := unix.Mount(c.source, filepath.Join(root, "dev"), "", c.flags, ""); err != nil {
+				t.Fatal(err)
+			}
+			before, err := os.ReadDir(c.source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := &Request{Steps: []Step{Symlinks}, Links: []Link{
+				{Target: "../card1", Path: "/dev/dri/by-path/pci-0000:3b:00.0-card", Always: true}, {Target: "null", Path: "/dev/cdigen-test", Always: true},
+			}}
+			ok, said := run(t, root, q)
+			if !ok || strings.Count(said, c.says) != 2 || strings.Count(said, "skipped: /dev is not the container's own") != 2 {
+				t.Errorf("%v: %s", ok, said)
+			}
+			if after, err := os.ReadDir(c.source); err != nil || len(after) != len(before) && c.source != "/proc" {
+				t.Errorf("it has %v now: %v", after, err)
+			}
+			if _, err := os.Lstat(filepath.Join(c.source, "cdigen-test")); err == nil {
+				t.Error("a link was made")
+			}
+		})
+	}
+	// The container's own tmpfs, of which it may have bound parts elsewhere; and a /dev
+	// that is a directory of its root.
+	for _, own := range []bool{true, false} {
+		root := newRoot(t, map[string]string{"/dev/": "", "/copy/": ""})
+		dev := filepath.Join(root, "dev")
+		if own {
+			if err := errors.Join(unix.Mount("tmpfs", dev, "tmpfs", 0, ""), unix.Mount(dev, filepath.Join(root, "copy"), "", unix.MS_BIND, "")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runQuietly(t, root, &Request{Steps: []Step{Symlinks}, Links: []Link{{Target: "../card1", Path: "/dev/dri/by-path/x", Always: true}}})
+		if got, err := os.Readlink(filepath.Join(dev, "dri/by-path/x")); err != nil || got != "../card1" {
+			t.Errorf("own %v: %q, %v", own, got, err)
+		}
+	}
+}
+
+// What the hook mounts is seen in no other mount namespace, though the mount that it is
+// mounted on is shared with one.
+func TestCoverIsSeenByNoPeer(t *testing.T) {
+	root := newRoot(t, map[string]string{"/proc/": "", "/deep/": ""})
+	proc, peer := filepath.Join(root, "proc"), newTmpfs(t)
+	if err := errors.Join(
+		unix.Mount("/proc", proc, "", unix.MS_BIND|unix.MS_REC, ""),
+		unix.Mount("", proc, "", unix.MS_SHARED, ""),
+		unix.Mount(proc, peer, "", unix.MS_BIND|unix.MS_REC, ""), // a peer in the same namespace
+	); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(peer, unix.MNT_DETACH) })
+	other := otherNamespace(t)
+	r, err := OpenRoot(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := &container{Root: r, params: "/proc/version"}
+	target, err := r.handle(c.params, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(target) //nolint:errcheck // nothing was written
+	if err := c.mountOver(c.params, target, []byte("covered\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(t, proc, "version"); got != "covered\n" {
+		t.Errorf("the container reads %q", got)
+	}
+	if got := contents(t, peer, "version"); got == "covered\n" {
+		t.Error("the peer in this mount namespace is covered too")
+	}
+	if info := contents(t, fmt.Sprintf("/proc/%d/mountinfo", other)); strings.Contains(info, "/version ") {
+		t.Errorf("another mount namespace has the mount:\n%s", info)
+	} else if !strings.Contains(info, " "+proc+" ") {
+		t.Errorf("the other mount namespace does not have the container's /proc:\n%s", info)
+	}
+}
+
+// Where the root itself is shared with others, which a container has to ask for, nothing
+// is mounted on it.
+func TestSharedRootIsNotCovered(t *testing.T) {
+	root := newRoot(t, map[string]string{cacheFile: cacheOf()})
+	if err := unix.Mount("", root, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	other := otherNamespace(t)
+	r, err := OpenRoot(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := &container{Root: r}
+	target, err := r.handle(cacheFile, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(target) //nolint:errcheck // nothing was written
+	if err := c.mountOver(cacheFile, target, []byte("covered\n")); err == nil || !strings.Contains(err.Error(), "root is shared with other mount namespaces") {
+		t.Error(err)
+	}
+	if info := contents(t, fmt.Sprintf("/proc/%d/mountinfo", other)); strings.Contains(info, filepath.Base(cacheFile)) {
+		t.Error("another mount namespace has the mount")
+	}
+	if names, err := os.ReadDir(root); err != nil || len(names) != 1 {
+		t.Error("a file was left in the container", names, err)
+	}
+}
+
+// otherNamespace starts a process in a mount namespace that is a copy of this one, with
+// the propagation that the mounts have.
+func otherNamespace(t *testing.T) (pid int) {
+	t.Helper()
+	cmd := exec.Command("sleep", "600")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd.Process.Pid
+}
+
+func TestParseMount(t *testing.T) {
+	for line, want := range map[string]mount{
+		"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw":                      {36, 35, "98:0", "/mnt1", "/mnt2", false},
+		"36 35 0:25 / /run/a\\040b rw shared:7 master:1 propagate_from:2 - tmpfs shared:1 rw": {36, 35, "0:25", "/", "/run/a\\040b", true},
+		"36 35 0:25 / /x rw - tmpfs shared:1 rw":                                              {36, 35, "0:25", "/", "/x", false},
+	} {
+		if got, err := parseMount(line); err != nil || got != want {
+			t.Errorf("%q is %+v: %v", line, got, err)
+		}
+	}
+	for _, line := range []string{"", "a 35 0:25 / /x rw - tmpfs t rw", "36 35 0:25 / /x rw"} {
+		if got, err := parseMount(line); err == nil {
+			t.Errorf("%q is %+v", line, got)
+		}
 	}
 }

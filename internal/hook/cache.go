@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/elfname"
+	"github.com/cdigen/cdigen/internal/inroot"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
 
@@ -115,7 +116,7 @@ func (c *container) putOrCover(name string, data []byte) error {
 		}
 	}
 	if err == nil {
-		err = c.mountOver(target, data)
+		err = c.mountOver(name, target, data)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: the container's root is read-only, and %s cannot be covered: %w", errSkipped, name, err)
@@ -336,7 +337,7 @@ func (c *container) mounted(folder string) ([]library, error) {
 		return nil, err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
-	names, err := c.list(fd, maxNames)
+	names, err := inroot.Names(fd, maxNames)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", folder, err)
 	}
@@ -399,7 +400,7 @@ func (c *container) compatLibraries() (list []library, err error) {
 		return nil, err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
-	names, err := c.list(fd, maxNames)
+	names, err := inroot.Names(fd, maxNames)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", c.compat, err)
 	}

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/inroot"
 )
 
 // Compat says what the host's driver is, for the choice between its CUDA libraries
@@ -52,7 +54,7 @@ func (c *container) findCompat(host *Compat) (string, error) {
 		return "", err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
-	names, err := c.list(fd, maxNames)
+	names, err := inroot.Names(fd, maxNames)
 	if err != nil {
 		return "", fmt.Errorf("list %s: %w", name, err)
 	}

@@ -363,7 +363,7 @@ func TestDeviceParametersAreMasked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.mountOver(target, []byte("ModifyDeviceFiles: 0\n")); err != nil {
+	if err := c.mountOver(c.params, target, []byte("ModifyDeviceFiles: 0\n")); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(root, c.params)

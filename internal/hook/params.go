@@ -37,7 +37,7 @@ func (c *container) maskParams() error {
 	if !onFilesystem(target, unix.PROC_SUPER_MAGIC) {
 		return fmt.Errorf("%w: %s is not on a proc file system", errSkipped, c.params)
 	}
-	if err := c.mountOver(target, masked); err != nil {
+	if err := c.mountOver(c.params, target, masked); err != nil {
 		return fmt.Errorf("%w: cover %s: %w", errSkipped, c.params, err)
 	}
 	return nil
@@ -58,7 +58,10 @@ func maskParameters(data []byte) (masked []byte, changed bool) {
 // the container that has no name any more: it carries the label and the owner that
 // the container's own files have, and nothing else is mounted. Where the root is
 // read-only already, its /dev has room.
-func (c *container) mountOver(target int, data []byte) error {
+func (c *container) mountOver(name string, target int, data []byte) error {
+	if err := c.keepToSelf(name, target); err != nil {
+		return err
+	}
 	err := c.mountFrom("/", target, data)
 	if errors.Is(err, unix.EROFS) {
 		err = c.mountFrom("/dev", target, data)

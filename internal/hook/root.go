@@ -1,7 +1,6 @@
 package hook
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -15,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/inroot"
 )
 
 // Root is a container's root directory, by a handle. Paths given to its methods
@@ -26,10 +27,6 @@ type Root struct {
 
 // errSkipped is in the error of what is not done because there is nothing to do.
 var errSkipped = errors.New("skipped")
-
-// resolveInRoot keeps every path inside: ".." stops at the root, absolute links
-// begin at it, and links of /proc, which lead anywhere, are errors.
-const resolveInRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
 
 // OpenRoot opens a container's root by its path on the host. That must be absolute,
 // a mount point and not the root of the host: every runtime makes it one before it
@@ -96,26 +93,7 @@ func onFilesystem(fd int, magic int64) bool {
 
 // handle opens a path for no more than to look at, whatever it is.
 func (r *Root) handle(name string, flags int) (int, error) {
-	return openIn(r.fd, name, flags, 0)
-}
-
-func openIn(root int, name string, flags int, resolve uint64) (int, error) {
-	how := unix.OpenHow{Flags: uint64(flags) | unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve | resolveInRoot} //nolint:gosec // flags are constants
-	relative := cmp.Or(strings.TrimPrefix(path.Clean("/"+name), "/"), ".")
-	// A directory that is moved meanwhile gives EAGAIN: the kernel could not tell
-	// whether ".." left the root. Who moves one on and on does not hold us up.
-	for range 64 {
-		fd, err := unix.Openat2(root, relative, &how)
-		switch {
-		case err == nil:
-			return fd, nil
-		case errors.Is(err, unix.ENOSYS):
-			return -1, fmt.Errorf("open %s: openat2(2) is missing: the kernel is older than Linux 5.6", name)
-		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
-			return -1, &fs.PathError{Op: "open", Path: name, Err: err}
-		}
-	}
-	return -1, &fs.PathError{Op: "open", Path: name, Err: unix.EAGAIN}
+	return inroot.Handle(r.fd, name, flags, 0)
 }
 
 // file is an opened regular file.
@@ -229,27 +207,29 @@ type dir struct {
 // directories are made.
 func (r *Root) dir(name string) (*dir, error) {
 	name = path.Clean("/" + name)
-	// /dev is the runtime's, a file system of its own. That of the host is none.
-	if name == "/dev" || strings.HasPrefix(name, "/dev/") {
-		dev, err := r.handle("/dev", unix.O_DIRECTORY|unix.O_NOFOLLOW)
-		if err != nil {
-			return nil, err
-		}
-		defer unix.Close(dev) //nolint:errcheck // nothing was written
-		var own, host unix.Stat_t
-		if unix.Fstat(dev, &own) != nil || unix.Stat("/dev", &host) != nil || own.Dev == host.Dev || !onFilesystem(dev, unix.TMPFS_MAGIC) {
-			return nil, fmt.Errorf("%w: /dev is not the container's own", errSkipped)
-		}
-		return dirBelow(dev, strings.TrimPrefix(name, "/dev"), name)
+	if name != "/dev" && !strings.HasPrefix(name, "/dev/") {
+		return dirBelow(r.fd, name, name)
 	}
-	return dirBelow(r.fd, name, name)
+	// /dev is a file system of the runtime's, unless a volume or the host's is there.
+	dev, err := r.handle("/dev", unix.O_DIRECTORY|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dev) //nolint:errcheck // nothing was written
+	switch onRoot, err := r.ownDev(dev); {
+	case err != nil:
+		return nil, fmt.Errorf("%w: /dev is not the container's own: %w", errSkipped, err)
+	case onRoot:
+		return dirBelow(r.fd, name, name)
+	}
+	return dirBelow(dev, strings.TrimPrefix(name, "/dev"), name)
 }
 
 func dirBelow(root int, relative, name string) (*dir, error) {
 	var missing []string
 	at := path.Clean("/" + relative)
-	fd, err := openIn(root, at, unix.O_DIRECTORY, unix.RESOLVE_NO_XDEV)
-	for ; errors.Is(err, fs.ErrNotExist) && at != "/"; fd, err = openIn(root, at, unix.O_DIRECTORY, unix.RESOLVE_NO_XDEV) {
+	fd, err := inroot.Handle(root, at, unix.O_DIRECTORY, unix.RESOLVE_NO_XDEV)
+	for ; errors.Is(err, fs.ErrNotExist) && at != "/"; fd, err = inroot.Handle(root, at, unix.O_DIRECTORY, unix.RESOLVE_NO_XDEV) {
 		missing = append(missing, path.Base(at))
 		at = path.Dir(at)
 	}
@@ -369,23 +349,4 @@ func readlinkAt(fd int, name string) (string, error) {
 		return "", err
 	}
 	return string(b[:n]), nil
-}
-
-// list is the names in a directory, at most limit of them.
-func (r *Root) list(fd, limit int) ([]string, error) {
-	opened, err := unix.Openat(r.proc, strconv.Itoa(fd), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(opened), "directory")
-	defer f.Close()
-	names, err := f.Readdirnames(limit + 1)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if len(names) > limit {
-		return nil, fmt.Errorf("more than %d names", limit)
-	}
-	slices.Sort(names)
-	return names, nil
 }

@@ -1,6 +1,7 @@
 package hosttest
 
 import (
+	"os"
 	"runtime"
 	"testing"
 
@@ -27,4 +28,25 @@ func WithoutRights(t testing.TB, f func()) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Reachable returns a new directory that other users can enter too, unlike that of
+// [testing.T.TempDir], whose path may lead through directories of the user's alone. It is
+// in memory where that is possible, since a disk makes thousands of fsync(2) slow.
+func Reachable(t testing.TB) string {
+	t.Helper()
+	var s unix.Statfs_t
+	above := ""
+	if err := unix.Statfs("/dev/shm", &s); err == nil && s.Type == unix.TMPFS_MAGIC {
+		above = "/dev/shm"
+	}
+	dir, err := os.MkdirTemp(above, "cdigen-test-") //nolint:usetesting // others cannot enter that
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // others are to enter it
+		t.Fatal(err)
+	}
+	return dir
 }

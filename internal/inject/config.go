@@ -12,6 +12,8 @@ import (
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tailscale/hujson"
+
+	"github.com/cdigen/cdigen/internal/limits"
 )
 
 // Annotation of a config.json that says what was injected into it and how to take it
@@ -47,6 +49,9 @@ type Config struct {
 //
 // Errors have the line and the column.
 func ParseConfig(data []byte) (*Config, error) {
+	if err := limits.JSON(data); err != nil {
+		return nil, err
+	}
 	if at := invalidUTF8(data); at >= 0 {
 		return nil, fmt.Errorf("%s: not UTF-8", position(data, at))
 	}
@@ -118,7 +123,7 @@ func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, no
 		return nil, nil, err
 	}
 	root := c.base.Clone()
-	e := editor{root: &root, style: styleOf(&root), record: record{Devices: devices, Form: form, Leaves: map[string]change{}}}
+	e := editor{root: &root, style: styleOf(&root), record: record{Devices: devices, Form: form, Leaves: map[string]leafChange{}}}
 	for _, leaf := range leaves {
 		e.edit(leaf, before.Find(leaf), after.Find(leaf))
 	}

@@ -102,7 +102,7 @@ func digest(canonical string) string {
 // plan is what becomes of a list or table.
 type plan struct {
 	items []item
-	change
+	leafChange
 	moved bool
 }
 
@@ -188,7 +188,7 @@ func (e *editor) edit(leaf string, before, after *hujson.Value) {
 	if len(p.Added) == 0 && len(p.Displaced) == 0 && !p.moved {
 		return
 	}
-	e.record.Leaves[leaf] = p.change
+	e.record.Leaves[leaf] = p.leafChange
 	e.put(leaf, p.items, isTable)
 }
 

@@ -1,30 +1,230 @@
 package inject
 
 import (
-	"crypto/rand"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
-	"github.com/cdigen/cdigen/internal/newfile"
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/fsuser"
+	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// Replace writes a file anew, in one step: a reader sees the old one or the new one,
-// whole. Mode, owner and extended attributes stay; a symbolic link is followed.
-func Replace(path string, data []byte) (err error) {
-	if path, err = filepath.EvalSymlinks(path); err != nil {
-		return err
-	}
-	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()[:8])
+// LinkError is the error of a file that is a symbolic link.
+type LinkError struct {
+	// Path is the link, and Target where it leads.
+	Path, Target string
+}
+
+func (e *LinkError) Error() string {
+	return fmt.Sprintf("%s is a symbolic link to %q", e.Path, e.Target)
+}
+
+// Access says how a file is opened.
+type Access struct {
+	// User whose rights the file is read and replaced with; nil: those of the process.
+	User *fsuser.User
+	// Write: the file may be replaced. Other processes of cdigen wait meanwhile, and
+	// what one that was killed has left is removed.
+	Write bool
+}
+
+// File is the file of a container's configuration. Its directory is opened once, and
+// all reading and writing goes through that handle.
+//
+// For root, a file that others than root and the user of [Access.User] can exchange or
+// write to is a [*trust.Error]. A symbolic link at the file's name is a [*LinkError]: it
+// is the directory that it leads to which would have to be opened.
+type File struct {
+	// Data is the content.
+	Data []byte
+
+	path, name string
+	user       *fsuser.User
+	thread     *fsuser.Thread // with the user's rights; nil: any
+	dir        *change.Dir
+	unlock     func()
+}
+
+// OpenFile opens a file and reads it.
+func OpenFile(ctx context.Context, path string, a Access) (f *File, err error) {
+	f = &File{path: path, name: filepath.Base(path), user: a.User, unlock: func() {}}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(fresh)
+			f.Close()
+			f = nil
 		}
 	}()
-	if err := newfile.Write(fresh, data, path); err != nil {
+	if a.User != nil {
+		if f.thread, err = fsuser.Start(*a.User); err != nil {
+			return f, err
+		}
+	}
+	err = f.Do(func() (err error) {
+		f.dir, err = change.OpenDir(filepath.Dir(path))
+		return err
+	})
+	if err != nil {
+		return f, f.withRights(err)
+	}
+	if a.Write {
+		// The lock is the process's own: the user has no access to it.
+		unlock, err := change.Lock(ctx, path)
+		if err != nil {
+			return f, err
+		}
+		f.unlock = unlock
+	}
+	return f, f.withRights(f.Do(func() error { return f.read(a.Write) }))
+}
+
+// withRights names the user who may not do something.
+func (f *File) withRights(err error) error {
+	if f.user == nil || !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	if err := os.Rename(fresh, path); err != nil {
+	return fmt.Errorf("with the rights of %s: %w", f.user, err)
+}
+
+// read reads the file if it may be read.
+func (f *File) read(clean bool) error {
+	if target, err := f.dir.Readlink(f.name); err == nil {
+		return f.linkError(target)
+	}
+	unsafe := f.check()
+	if e := (*trust.Error)(nil); errors.As(unsafe, &e) {
+		return e
+	}
+	file, err := f.dir.Open(f.name)
+	if err != nil {
+		return f.explain(err) // better than the check's own
+	}
+	defer file.Close()
+	if unsafe != nil {
+		return unsafe
+	}
+	if err := f.keepable(file); err != nil {
 		return err
 	}
-	return newfile.SyncDir(filepath.Dir(path))
+	if clean {
+		if err := f.dir.Clean(f.name); err != nil {
+			return err
+		}
+	}
+	f.Data, err = regular.Read(file, f.path, maxFile)
+	return err
+}
+
+// maxFile bounds the size of a file, in bytes. That of a container with thousands of
+// mounts has some hundred KiB.
+const maxFile = 16 << 20
+
+// explain names where a link leads that has taken the file's place meanwhile.
+func (f *File) explain(err error) error {
+	if errors.Is(err, unix.ELOOP) {
+		if target, e := f.dir.Readlink(f.name); e == nil {
+			return f.linkError(target)
+		}
+	}
+	return err
+}
+
+func (f *File) linkError(target string) error {
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(filepath.Dir(f.path), target)
+	}
+	return &LinkError{f.path, target}
+}
+
+// check returns why root must not use the file.
+//
+// The directory is open already. What is checked now is its path: as long as others can
+// change nothing on the way to the file, as the rule says, the path leads where it led
+// when the directory was opened, and will go on to do so. If root himself changes the
+// way at this moment, what the path leads to is not what is open.
+//
+// With a user's rights nothing is done that the user could not do himself, but a third
+// one could still exchange the file. An ordinary user who runs this for himself shares
+// directories with whom he likes: no link leads out of them.
+func (f *File) check() error {
+	caller := trust.Self()
+	switch {
+	case f.user != nil:
+		caller = trust.Caller{UID: f.user.UID, GID: f.user.GID}
+	case caller.UID != 0:
+		return nil
+	}
+	if err := trust.Path(f.path, caller); err != nil {
+		return err
+	}
+	opened, err := f.dir.Stat()
+	if err != nil {
+		return err
+	}
+	var now unix.Stat_t
+	if err := unix.Stat(filepath.Dir(f.path), &now); err != nil {
+		return &os.PathError{Op: "stat", Path: filepath.Dir(f.path), Err: err}
+	}
+	if opened.Dev != now.Dev || opened.Ino != now.Ino {
+		return fmt.Errorf("%s was exchanged for another directory meanwhile: run this once more", filepath.Dir(f.path))
+	}
+	return nil
+}
+
+// keepable refuses a file whose owner or group a new file of the user's cannot have. A
+// hard link to a file of another user's is one of these.
+func (f *File) keepable(file *os.File) error {
+	if f.user == nil {
+		return nil
+	}
+	var s unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &s); err != nil {
+		return &os.PathError{Op: "stat", Path: f.path, Err: err}
+	}
+	switch {
+	case s.Uid != f.user.UID:
+		return fmt.Errorf("%s belongs to uid %d, not to %s", f.path, s.Uid, f.user)
+	case s.Gid != f.user.GID:
+		return fmt.Errorf("%s belongs to group %d, which %s was not given: name it with the user, as in %d:%d", f.path, s.Gid, f.user, s.Uid, s.Gid)
+	}
+	return nil
+}
+
+// Replace replaces the file in one step: a reader sees the old one or the new one,
+// complete. Mode, owner and extended attributes stay.
+func (f *File) Replace(data []byte) error {
+	return f.withRights(f.Do(func() error {
+		r, err := f.dir.Replace(f.name, data, change.Options{})
+		if err != nil {
+			return err
+		}
+		if err := r.Commit(""); err != nil {
+			return fmt.Errorf("the new file is in place, but: %w", err)
+		}
+		return nil
+	}))
+}
+
+// Do calls a function with the rights that the file is read with, for other files that
+// the configuration names. The function must leave the work to no other goroutine.
+func (f *File) Do(call func() error) error {
+	if f == nil {
+		return call()
+	}
+	return f.thread.Do(call)
+}
+
+// Close ends the access.
+func (f *File) Close() {
+	if f.dir != nil {
+		f.dir.Close()
+	}
+	f.unlock()
+	f.thread.Close()
 }

@@ -17,7 +17,7 @@ type record struct {
 	// Parts that were replaced or made, in that order.
 	Parts []part `json:"parts"`
 	// Leaves that were changed, by their JSON pointers.
-	Leaves map[string]change `json:"leaves"`
+	Leaves map[string]leafChange `json:"leaves"`
 }
 
 // part is a value that was replaced or made: a leaf, or a table on the way to leaves
@@ -31,8 +31,8 @@ type part struct {
 	Now string `json:"now,omitempty"`
 }
 
-// change of a leaf.
-type change struct {
+// leafChange is what was changed of a leaf.
+type leafChange struct {
 	// Added are digests of the items that are new.
 	Added []string `json:"added,omitempty"`
 	// Displaced are the places of those that are gone.
@@ -163,7 +163,7 @@ func (p part) prune(root *hujson.Value, leaf string) {
 // takeOut is a leaf without what was added to it. What was displaced is back, unless
 // somebody has put something in its place; what others have added stays behind what
 // it is behind now.
-func (c change) takeOut(leaf string, was, now []item) (rest []item) {
+func (c leafChange) takeOut(leaf string, was, now []item) (rest []item) {
 	const begin = -1
 	here := make([]*item, len(was))
 	others := map[int][]item{} // by the place of what they are behind
@@ -200,7 +200,7 @@ func (c change) takeOut(leaf string, was, now []item) (rest []item) {
 }
 
 // notAdded are the items that were not added. Of equal ones the last was.
-func (c change) notAdded(now []item) (rest []item) {
+func (c leafChange) notAdded(now []item) (rest []item) {
 	added := map[string]int{}
 	for _, d := range c.Added {
 		added[d]++

@@ -1,26 +1,28 @@
 package redact
 
 import (
+	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
-// Identifiers are what has to be told to be known. Each is replaced where it stands
-// as a word of its own, in whatever capitals.
+// Identifiers are those that have no form of their own. Each is replaced where it
+// stands as a word, in upper and lower case.
 type Identifiers struct {
 	// Hosts are names of machines, with and without a domain.
 	Hosts []string
 	// Users are names of people's accounts.
 	Users []string
-	// Serials are serial numbers and the like, of whatever form.
+	// Serials are serial numbers and the like, of any form.
 	Serials []string
-	// MachineIDs are UUIDs without dashes (machine-id(5)).
-	MachineIDs []string
-	// Words are whatever else is not to be shown.
+	// Words are other words that are not to be shown.
 	Words []string
 }
 
@@ -36,39 +38,76 @@ func Collect(root string, getenv func(string) string) Identifiers {
 		return strings.TrimSpace(string(data))
 	}
 	var ids Identifiers
-	for _, name := range []string{read("proc/sys/kernel/hostname"), read("etc/hostname"), getenv("HOSTNAME")} {
+	hosts := []string{read("proc/sys/kernel/hostname"), read("etc/hostname"), getenv("HOSTNAME")}
+	for line := range strings.Lines(read("etc/hosts")) {
+		line, _, _ = strings.Cut(line, "#")
+		if fields := strings.Fields(line); len(fields) > 1 {
+			hosts = append(hosts, fields[1:]...)
+		}
+	}
+	for _, name := range hosts {
 		short, _, _ := strings.Cut(name, ".")
 		ids.Hosts = add(ids.Hosts, telling, name, short)
 	}
 	ids.Users = add(ids.Users, telling, getenv("SUDO_USER"), getenv("LOGNAME"), getenv("USER"))
-	for line := range strings.Lines(read("etc/passwd")) {
-		// Accounts of people begin at 1000; those of systemd and nobody come after
-		// 60000 (login.defs(5)).
-		fields := strings.Split(line, ":")
-		if len(fields) < 3 {
-			continue
-		}
-		if uid, err := strconv.Atoi(fields[2]); err == nil && uid >= 1000 && uid < 60000 {
-			ids.Users = add(ids.Users, telling, fields[0])
-		}
+	ids.Users = add(ids.Users, telling, people(read("etc/passwd"))...)
+	// Accounts of a directory service are in no file, but have been here.
+	homes, _ := os.ReadDir(filepath.Join(root, "home"))
+	for _, home := range homes {
+		ids.Users = add(ids.Users, telling, home.Name())
 	}
 	for _, name := range []string{"product_serial", "board_serial", "chassis_serial", "board_asset_tag", "chassis_asset_tag"} {
 		ids.Serials = add(ids.Serials, serial, read("sys/class/dmi/id/"+name))
 	}
-	for _, name := range []string{"etc/machine-id", "var/lib/dbus/machine-id"} {
-		ids.MachineIDs = add(ids.MachineIDs, machineID, read(name))
-	}
 	return ids
 }
 
-// Add has further names and serial numbers known.
+// IsPerson reports whether an account is a person's. Those of people begin at 1000;
+// those of systemd and nobody come after 60000 in passwd(5) (login.defs(5)), and those
+// of directory services after 65536.
+func IsPerson(uid uint64) bool { return uid >= 1000 && uid < 60000 || uid > 65536 }
+
+// people returns the names of people's accounts in lines of passwd(5).
+func people(passwd string) (list []string) {
+	for line := range strings.Lines(passwd) {
+		fields := strings.Split(line, ":")
+		if len(fields) < 3 {
+			continue
+		}
+		if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil && IsPerson(uid) {
+			list = append(list, fields[0])
+		}
+	}
+	return list
+}
+
+// Owners returns the names of people's accounts by their numbers, those of directory
+// services too, which no file has: it asks getent(1). What it cannot find out is
+// left out.
+func Owners(ctx context.Context, uids []uint32) Identifiers {
+	args := []string{"passwd"}
+	for _, uid := range uids {
+		if IsPerson(uint64(uid)) {
+			args = append(args, strconv.FormatUint(uint64(uid), 10))
+		}
+	}
+	if len(args) == 1 {
+		return Identifiers{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	lines, _ := exec.CommandContext(ctx, "getent", args...).Output() // an error where one account has no name
+	return Identifiers{Users: add(nil, telling, people(string(lines))...)}
+}
+
+// Add adds names and serial numbers.
 func (ids *Identifiers) Add(hosts, users, serials []string) {
 	ids.Hosts = add(ids.Hosts, telling, hosts...)
 	ids.Users = add(ids.Users, telling, users...)
 	ids.Serials = add(ids.Serials, serial, serials...)
 }
 
-// AddWord has a further word known, and says whether it can be one.
+// AddWord adds a word, and reports whether it can be one.
 func (ids *Identifiers) AddWord(text string) bool {
 	if len(text) < 2 || strings.TrimSpace(text) != text {
 		return false
@@ -87,30 +126,43 @@ func add(list []string, accept func(string) bool, texts ...string) []string {
 }
 
 var (
-	nameForm      = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]*[0-9A-Za-z]$`)
-	hasLetter     = regexp.MustCompile(`[A-Za-z]`)
-	serialForm    = regexp.MustCompile(`^[!-~]*[0-9][!-~]*$`)
-	machineIDForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	nameForm   = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]*[0-9A-Za-z]$`)
+	hasLetter  = regexp.MustCompile(`[A-Za-z]`)
+	serialForm = regexp.MustCompile(`^[!-~]*[0-9][!-~]*$`)
 )
 
-// common are words that many machines and accounts are named after, and which are in
-// every driver's files as well: there they tell nothing.
-var common = strings.Fields(`
-	admin alternatives amd64 arm64 bin boot builder buildhost card centos char class core cuda current data debian default dev
-	device devices docker driver drivers etc fedora firmware gpu gpus graphics home host information kernel kubernetes lib lib32
-	lib64 linux local localhost machine mig mnt module modules nobody none nvidia nvlink opt packages pci podman power proc
-	redacted render root run serial server share socket src srv subsystem sys system test tmp ubuntu user users usr var vendor version video
-	vulkan www x86_64 aarch64 xorg`)
+// common are words that many machines and accounts are named after, and that are
+// directories and files of every system or driver as well: there they identify nobody.
+var common = sync.OnceValue(func() map[string]bool {
+	set := map[string]bool{}
+	for _, word := range strings.Fields(commonWords) {
+		set[word] = true
+	}
+	return set
+})
 
-// telling says whether a name can tell one machine or person from others.
+const commonWords = `
+	aarch64 access active admin alternatives amd64 arm64 auto bin boot builder buildhost bus by-path cache capabilities card centos char
+	class compat config containers control core cuda current current-system data debian default dev device devices directory docker dri
+	driver drivers drm egl etc extensions fedora files firmware firmware_class gbm glvnd gpu gpus graphics hardware home host
+	information initstate kernel kubernetes ld.so.cache lib lib32 lib64 libexec library libx32 linux live local localhost machine media
+	merged mig mnt mode modeset module modules monitor mps new nix nobody none numa_node nvidia nvlink off old on opengl-driver
+	opengl-driver-32 opt osrelease overlay overlay2 packages params path parameters pci permissions podman power private proc redacted
+	registry render root rootfs run runtime_status sbin serial server share snap snapshots socket src srv store subsystem suspended sw
+	sys system test tls tmp type ubuntu updates user users usr uvm var vdpau vendor version video vulkan wine www x11 x86_64 xorg
+	x86_64-linux-gnu aarch64-linux-gnu i386-linux-gnu`
+
+// Common reports whether a name identifies nobody, since systems everywhere have
+// accounts, directories or files of that name.
+func Common(name string) bool { return common()[strings.ToLower(name)] }
+
+// telling reports whether a name can tell one machine or person from others.
 func telling(name string) bool {
-	return len(name) >= 3 && nameForm.MatchString(name) && hasLetter.MatchString(name) && !slices.Contains(common, strings.ToLower(name))
+	return len(name) >= 3 && nameForm.MatchString(name) && hasLetter.MatchString(name) && !Common(name) && !strings.HasPrefix(name, "ip6-")
 }
 
-// serial says whether a text can be a serial number: not "None" and not "To be filled
+// serial reports whether a text can be a serial number: not "None" and not "To be filled
 // by O.E.M.".
 func serial(text string) bool {
 	return len(text) >= 5 && len(text) <= 128 && serialForm.MatchString(text)
 }
-
-func machineID(text string) bool { return machineIDForm.MatchString(text) }

@@ -1,18 +1,22 @@
-// Package redact takes out of a text what tells whose machine it comes from, so that
-// it can be shown to others: UUIDs, serial numbers, hardware addresses, and the names
-// of hosts and people.
+// Package redact replaces what identifies a machine, its users or its organisation in a
+// text, so that the text can be shown to others.
 //
-// A [Redactor] puts something of the same form in their place, and always the same
-// for the same: what could be compared before can be compared after. UUIDs, hardware
-// addresses and values that are labelled as serial numbers are known by their form;
-// names and the machine's own serial numbers have to be told ([Identifiers],
-// [Collect]). A model, a version or a PCI address tells nothing of the kind and stays.
+// A [Redactor] puts something of the same form in the place of an identifier, and always
+// the same for the same: what could be compared before can be compared after. Most kinds
+// are known by their form: UUIDs, hardware and IP addresses, labelled serial numbers,
+// names in domains, URLs, accounts in user@host and below a directory home. Other names
+// and serial numbers have to be given ([Identifiers], [Collect]). A model, a version or
+// a PCI address identifies nobody and stays.
+//
+// What has no form and is not known stays too. A text whose fields are known is better
+// protected by keeping only what each field may have; see package capture.
 package redact
 
 import (
 	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,91 +25,70 @@ import (
 // Redactor replaces identifiers.
 type Redactor struct {
 	key   []byte
-	rules []rule
+	rules []rule // those for forms, and then those for words, the longest first
 }
 
 // rule finds one kind of identifier and has something to put in its place.
 type rule struct {
+	// form of the identifier; its last group where it has one.
 	form *regexp.Regexp
-	// word: it counts only with no letter or digit beside it.
-	word bool
-	// replacement of an identifier, and the form by which it is known again.
+	// accept reports whether s[from:to] is an identifier where it stands; nil: it always is.
+	accept func(s string, from, to int) bool
+	// replacement of an identifier, and the form by which it is recognised later.
 	replacement func(r *Redactor, found string) string
 	replaced    *regexp.Regexp
 }
 
-var (
-	uuidForm     = regexp.MustCompile(`[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}`)
-	uuidReplaced = regexp.MustCompile(`^0{8}-\d{4}-\d{4}-\d{4}-\d{12}$`)
-	// Ethernet has 6 bytes, InfiniBand 8 and 20.
-	hardwareForm     = regexp.MustCompile(`[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5,19}`)
-	hardwareReplaced = regexp.MustCompile(`^02(?:[:-]\d{2})+$`)
-	// As nvidia-smi, dmidecode and JSON have it: "Serial Number : 165…", "GPU PDI : 0x…".
-	labelled = regexp.MustCompile(`(?i)(?:serial(?:[ _-]?(?:number|no\.?))?|pdi)["']?[ \t]*[:=][ \t]*["']?([0-9a-z-]*[0-9][0-9a-z-]*)`)
-	// The driver's version names who built the kernel module, which with DKMS was root
-	// of this very machine.
-	accountForm = regexp.MustCompile(`[0-9A-Za-z][0-9A-Za-z._+-]*@[0-9A-Za-z][0-9A-Za-z._-]*`)
-	homeForm    = regexp.MustCompile(`/home/([0-9A-Za-z][0-9A-Za-z._-]*)`)
-
-	wordForm     = regexp.MustCompile(`redacted-(?:host|user|serial|word)-\d{8}`)
-	wordReplaced = regexp.MustCompile(`^` + wordForm.String() + `$`)
-
-	machineReplaced = regexp.MustCompile(`^0{8}\d{24}$`)
-	accountReplaced = regexp.MustCompile(`^` + account + `$`)
-)
-
-const account = "user@host"
-
-// New makes a redactor. With the same key and identifiers another one puts the same
-// in their place; without the key nobody can tell what was there.
+// New returns a redactor. With the same key and identifiers another one makes the same
+// replacements; without the key they cannot be traced back.
 func New(key []byte, ids Identifiers) *Redactor {
-	r := &Redactor{key: key}
-	r.rules = []rule{
-		{form: wordForm, replaced: wordReplaced}, // of a text that was redacted before
-		{form: uuidForm, replacement: (*Redactor).uuid, replaced: uuidReplaced},
-		{form: hardwareForm, replacement: (*Redactor).hardware, replaced: hardwareReplaced},
-		{form: labelled, replacement: named("serial"), replaced: wordReplaced},
-		{form: accountForm, replacement: func(*Redactor, string) string { return account }, replaced: accountReplaced},
-		{form: homeForm, replacement: named("user"), replaced: wordReplaced},
-	}
-	var words []rule
-	for _, kind := range []struct {
-		list []string
-		rule rule
-	}{
-		{ids.MachineIDs, rule{replacement: (*Redactor).machine, replaced: machineReplaced}},
-		{ids.Serials, rule{replacement: named("serial"), replaced: wordReplaced}},
-		{ids.Hosts, rule{replacement: named("host"), replaced: wordReplaced}},
-		{ids.Users, rule{replacement: named("user"), replaced: wordReplaced}},
-		{ids.Words, rule{replacement: named("word"), replaced: wordReplaced}},
-	} {
-		for _, text := range kind.list {
-			kind.rule.word = true
-			kind.rule.form = regexp.MustCompile(`(?i)` + regexp.QuoteMeta(text))
-			words = append(words, kind.rule)
-		}
-	}
-	// gpu1.example.org before gpu1.
-	slices.SortStableFunc(words, func(a, b rule) int { return cmp.Compare(len(b.form.String()), len(a.form.String())) })
-	r.rules = append(r.rules, words...)
+	r := &Redactor{key: key, rules: slices.Clone(forms())}
+	r.Know(ids)
 	return r
 }
 
-// Text is a text with its identifiers replaced. What was replaced before stays.
-func (r *Redactor) Text(s string) string {
-	var b strings.Builder
-	r.walk(s, r.rules, func(part string, u *rule) {
-		if u != nil {
-			part = u.replacement(r, part)
+// Know adds identifiers.
+func (r *Redactor) Know(ids Identifiers) {
+	for _, kind := range []struct {
+		name string
+		list []string
+	}{{"serial", ids.Serials}, {"host", ids.Hosts}, {"user", ids.Users}, {"word", ids.Words}} {
+		for _, text := range kind.list {
+			r.rules = append(r.rules, rule{
+				form: regexp.MustCompile(`(?i)` + regexp.QuoteMeta(text)), accept: word,
+				replacement: named(kind.name), replaced: wordReplaced,
+			})
 		}
-		b.WriteString(part)
-	})
-	return b.String()
+	}
+	// gpu1.example.org before gpu1.
+	slices.SortStableFunc(r.rules[len(forms()):], func(a, b rule) int { return cmp.Compare(len(b.form.String()), len(a.form.String())) })
 }
 
-// Left are the identifiers that are still in a text: those that Text would replace.
+// rounds is how often a text is gone through at most. A second time finds what became
+// an identifier only when its neighbour was replaced.
+const rounds = 4
+
+// Text returns a text with its identifiers replaced. What was replaced before stays.
+func (r *Redactor) Text(s string) string {
+	for range rounds {
+		var b strings.Builder
+		r.walk(s, 0, func(part string, u *rule) {
+			if u != nil {
+				part = u.replacement(r, part)
+			}
+			b.WriteString(part)
+		})
+		if b.String() == s {
+			break
+		}
+		s = b.String()
+	}
+	return s
+}
+
+// Left returns the identifiers that are still in a text: those that Text would replace.
 func (r *Redactor) Left(s string) (list []string) {
-	r.walk(s, r.rules, func(part string, u *rule) {
+	r.walk(s, 0, func(part string, u *rule) {
 		if u != nil && !slices.Contains(list, part) {
 			list = append(list, part)
 		}
@@ -113,45 +96,53 @@ func (r *Redactor) Left(s string) (list []string) {
 	return list
 }
 
-// walk gives a text part by part, with the rule for those that are to be replaced.
-// What is between those that a rule finds is left to the rules after it: none looks
+// walk visits a text part by part, with the rule for those that are to be replaced.
+// What is between the parts that a rule finds is left to the rules after it: none looks
 // into what another has found.
-func (r *Redactor) walk(s string, rules []rule, visit func(part string, u *rule)) {
-	if len(rules) == 0 || s == "" {
+func (r *Redactor) walk(s string, n int, visit func(part string, u *rule)) {
+	if n == len(r.rules) || s == "" {
 		visit(s, nil)
 		return
 	}
-	first, others := &rules[0], rules[1:]
+	u := &r.rules[n]
 	from := 0
-	for _, at := range first.find(s) {
-		r.walk(s[from:at[0]], others, visit)
-		if found := s[at[0]:at[1]]; first.replaced.MatchString(found) {
+	for _, at := range u.find(s) {
+		r.walk(s[from:at[0]], n+1, visit)
+		if found := s[at[0]:at[1]]; u.replaced.MatchString(found) {
 			visit(found, nil)
 		} else {
-			visit(found, first)
+			visit(found, u)
 		}
 		from = at[1]
 	}
-	r.walk(s[from:], others, visit)
+	r.walk(s[from:], n+1, visit)
 }
 
-// find says where in a text the rule's identifiers are.
-func (u *rule) find(s string) (list [][]int) {
-	for _, at := range u.form.FindAllStringSubmatchIndex(s, -1) {
-		at = at[len(at)-2:] // the group, where the form has one
-		if u.word && (at[0] > 0 && alphanumeric(s[at[0]-1]) || at[1] < len(s) && alphanumeric(s[at[1]])) {
+// longest is the length of the longest identifiers that may stand inside of something
+// similar. It keeps the time for long texts in proportion to their length.
+const longest = 130
+
+// find returns where in a text the rule's identifiers are.
+func (u *rule) find(s string) (list [][2]int) {
+	for from := 0; from < len(s); {
+		at := u.form.FindStringSubmatchIndex(s[from:])
+		if at == nil {
+			break
+		}
+		start, begin, end := from+at[0], from+at[len(at)-2], from+at[len(at)-1]
+		if u.accept != nil && !u.accept(s, begin, end) {
+			if from = end; end-start <= longest {
+				from = start + 1 // an identifier may begin inside of what is none
+			}
 			continue
 		}
-		list = append(list, at)
+		list = append(list, [2]int{begin, end})
+		from = end
 	}
 	return list
 }
 
-func alphanumeric(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
-}
-
-// digits are so many decimal digits that stand for a text. There are no letters in
+// digits returns so many decimal digits that stand for a text. There are no letters in
 // them, so that they are never taken for a name, and no UUID of a device is likely to
 // be without letters.
 func (r *Redactor) digits(text string, n int) string {
@@ -167,25 +158,62 @@ func (r *Redactor) digits(text string, n int) string {
 	return b.String()[:n]
 }
 
-func (r *Redactor) uuid(found string) string {
-	d := r.digits(found, 24)
-	return "00000000-" + d[:4] + "-" + d[4:8] + "-" + d[8:12] + "-" + d[12:]
-}
-
-// machine is for UUIDs written without dashes, as systemd does.
-func (r *Redactor) machine(found string) string { return "00000000" + r.digits(found, 24) }
-
-// hardware keeps the length; the first byte says that somebody made it up.
-func (r *Redactor) hardware(found string) string {
-	out := []byte(found)
-	copy(out, "02")
-	d := r.digits(found, len(found))
-	for i := 3; i+1 < len(out); i += 3 {
-		copy(out[i:], d[i:i+2])
-	}
-	return string(out)
-}
+// Name returns a name that stands for another one.
+func (r *Redactor) Name(found string) string { return named("name")(r, found) }
 
 func named(kind string) func(*Redactor, string) string {
 	return func(r *Redactor, found string) string { return "redacted-" + kind + "-" + r.digits(found, 8) }
+}
+
+// uuid returns the same digits for a UUID with dashes and without.
+func (r *Redactor) uuid(found string) string {
+	d := r.digits(strings.ReplaceAll(found, "-", ""), 24)
+	return "00000000-" + d[:4] + "-" + d[4:8] + "-" + d[8:12] + "-" + d[12:]
+}
+
+// hexadecimal keeps the length of a number, and 0x before it.
+func (r *Redactor) hexadecimal(found string) string {
+	text := strings.TrimPrefix(strings.ToLower(found), "0x")
+	mark := "00000000" // of UUIDs and longer
+	if len(text) < 32 {
+		mark = "02"
+	}
+	return found[:len(found)-len(text)] + mark + r.digits(text, len(text)-len(mark))
+}
+
+// hardware keeps the length and what is between the digits; the first byte marks an
+// address that was assigned locally.
+func (r *Redactor) hardware(found string) string {
+	out := []byte(found)
+	d := r.digits(found, len(found))
+	for i := range out {
+		if alphanumeric(out[i]) {
+			out[i] = d[i]
+		}
+	}
+	copy(out, "02")
+	return string(out)
+}
+
+// ipv4 is in 0.0.0.0/8, which no machine has.
+func (r *Redactor) ipv4(found string) string {
+	d := r.digits(found, 6)
+	return fmt.Sprintf("0.1%s.1%s.1%s", d[:2], d[2:4], d[4:])
+}
+
+// ipv6 is in the prefix for documentation.
+func (r *Redactor) ipv6(found string) string {
+	d := r.digits(found, 24)
+	groups := []string{"2001:db8"}
+	for ; d != ""; d = d[4:] {
+		groups = append(groups, d[:4])
+	}
+	return strings.Join(groups, ":")
+}
+
+func (r *Redactor) number(found string) string { return "9999" + r.digits(found, len(found)-4) }
+
+func (r *Redactor) url(found string) string {
+	scheme, _, _ := strings.Cut(found, "://")
+	return scheme + "://" + named("host")(r, found)
 }

@@ -5,21 +5,46 @@ package rundir
 import (
 	"os"
 	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// Default returns the directory for the effective user: /run/cdigen for root,
+// System is the directory of root's processes.
+const System = "/run/cdigen"
+
+// Default returns the directory for the effective user: [System] for root,
 // $XDG_RUNTIME_DIR/cdigen for others (XDG Base Directory Specification). A user without
-// that variable, as in a job of cron, has one below the user's cache directory; empty
-// where that has no place either.
+// that variable, as in a job of cron, has one below the user's cache directory. Root who
+// cannot write to /run, as in a user namespace or a container that is read-only, has the
+// same as others. A directory that belongs to another user, whose environment this may be,
+// does not count. Empty: there is none.
 func Default() string {
+	if os.Geteuid() == 0 && (writable(System) || writable(filepath.Dir(System))) {
+		return System
+	}
+	runtime := os.Getenv("XDG_RUNTIME_DIR")
+	cache, _ := os.UserCacheDir()
+	home, _ := os.UserHomeDir()
+	for _, c := range []struct{ dir, owned string }{{runtime, runtime}, {cache, home}} {
+		if filepath.IsAbs(c.dir) && own(c.owned) {
+			return filepath.Join(c.dir, "cdigen")
+		}
+	}
 	if os.Geteuid() == 0 {
-		return "/run/cdigen"
-	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "cdigen")
-	}
-	if dir, err := os.UserCacheDir(); err == nil {
-		return filepath.Join(dir, "cdigen")
+		return System
 	}
 	return ""
+}
+
+func writable(dir string) bool { return unix.Access(dir, unix.W_OK) == nil }
+
+// own reports whether a directory is the effective user's.
+func own(dir string) bool {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(s.Uid) == os.Geteuid()
 }

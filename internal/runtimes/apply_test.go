@@ -534,3 +534,112 @@ func TestContainerdChecksANewDropIn(t *testing.T) {
 		t.Errorf("it has seen %q", seen)
 	}
 }
+
+// A link leads a write elsewhere only if nobody but root decides where.
+func TestLinksThatOthersCanChangeAreNotFollowed(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	const uid = 12345
+	for name, c := range map[string]struct {
+		dir    string // of the file that the link leads to
+		owned  string // by somebody else
+		config bool   // the link is given with --config
+		fails  bool
+	}{
+		"a link of root's to a file of root's":         {"srv", "", false, false},
+		"to a file in a directory of somebody else's":  {"home/alice", "home/alice", false, true},
+		"below such a directory":                       {"home/alice/sub", "home/alice", false, true},
+		"a file that the user has named":               {"srv", "", true, false},
+		"one in a directory of somebody else's":        {"home/alice", "home/alice", true, true},
+		"a link of somebody else's":                    {"srv", "etc/docker/daemon.json", false, true},
+		"a link in a directory that everybody changes": {"srv", "etc/docker", false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, link := dockerWith(t, nil)
+			target := filepath.Join(s.Root, c.dir, "victim.json")
+			writeFile(t, target, offJSON)
+			if err := errors.Join(os.Remove(link), os.Symlink("/"+c.dir+"/victim.json", link)); err != nil {
+				t.Fatal(err)
+			}
+			if c.owned != "" {
+				if err := os.Lchown(filepath.Join(s.Root, c.owned), uid, uid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			request := runtimes.Request{Engine: runtimes.Docker, Version: "28.3.0", SpecDirs: []string{"/etc/cdi"}}
+			if c.config {
+				request.Config = "/etc/docker/daemon.json"
+			}
+			p, err := s.Enable(request)
+			if err == nil {
+				_, err = p.Apply(t.Context(), false)
+			}
+			if c.fails {
+				if err == nil || !strings.Contains(err.Error(), filepath.Join(s.Root, c.owned)) || !strings.Contains(err.Error(), "uid 12345") {
+					t.Errorf("%v; want an error that names %s and its owner", err, c.owned)
+				}
+				if readFile(t, target) != offJSON || len(names(t, filepath.Dir(target))) != 1 {
+					t.Errorf("it was written to: %v", names(t, filepath.Dir(target)))
+				}
+				return
+			}
+			if err != nil || readFile(t, target) != onJSON {
+				t.Errorf("%v, %q", err, readFile(t, target))
+			}
+			if text, err := os.Readlink(link); err != nil || text != "/"+c.dir+"/victim.json" {
+				t.Errorf("the link leads to %q, %v", text, err)
+			}
+		})
+	}
+}
+
+// A directory of somebody else's is no obstacle to a file that no link leads to: nothing
+// is written but in that directory.
+func TestAFileOfAnotherUserStaysTheirs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	s, file := dockerWith(t, nil)
+	if err := errors.Join(os.Chown(file, 12345, 12345), os.Chown(filepath.Dir(file), 12345, 12345)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := enableDocker(t, s).Apply(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil || st.Uid != 12345 || readFile(t, file) != onJSON {
+		t.Errorf("uid %d, %v, %q", st.Uid, err, readFile(t, file))
+	}
+}
+
+func TestAConfigurationThatIsNoFileIsNotRead(t *testing.T) {
+	s, file := dockerWith(t, nil)
+	if err := errors.Join(os.Remove(file), unix.Mkfifo(file, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Enable(runtimes.Request{Engine: runtimes.Docker, Version: "28.3.0"}); err == nil || !strings.Contains(err.Error(), "a FIFO") {
+		t.Errorf("%v", err)
+	}
+}
+
+// What a process that was killed has left goes with the next run, though nothing is left
+// to be changed.
+func TestCleanFinishesAnInterruptedChange(t *testing.T) {
+	s, file := dockerWith(t, nil)
+	if _, err := enableDocker(t, s).Apply(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(file)
+	if err := os.Rename(file+".cdigen-backup", filepath.Join(dir, ".daemon.json.cdigen-old")); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, ".daemon.json.cdigen-new"), "to")
+	p := enableDocker(t, s)
+	if err := p.Clean(t.Context()); err != nil || len(p.Changes) > 0 {
+		t.Errorf("%v, %v", p.Changes, err)
+	}
+	if got := names(t, dir); !slices.Equal(got, []string{"daemon.json", "daemon.json.cdigen-backup"}) || readFile(t, file+".cdigen-backup") != offJSON {
+		t.Errorf("there are %v", got)
+	}
+}

@@ -69,3 +69,5 @@ func (c *buildKitConfig) disable(*Engine) ([]Change, error) {
 	err := c.file.set(true, buildKitSwitch...)
 	return changes(c.file), err
 }
+
+func (c *buildKitConfig) allFiles() []*file { return []*file{c.file} }

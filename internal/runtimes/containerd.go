@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/configedit"
 )
 
@@ -344,6 +345,13 @@ func (c *containerdConfig) changes() (list []Change) {
 	return list
 }
 
+func (c *containerdConfig) allFiles() (list []*file) {
+	for _, f := range c.files {
+		list = append(list, f.file)
+	}
+	return list
+}
+
 // dropInName is that of our own file, for containerd 2.
 const dropInName = "99-cdigen.toml"
 
@@ -462,18 +470,18 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed []
 
 // dump is what containerd makes of copies of the files, with changes.
 func (c *containerdConfig) dump(ctx context.Context, program string, changed []Change) (map[string]any, error) {
-	dir, err := os.MkdirTemp("", "cdigen-containerd-")
+	dir, done, err := change.WorkDir(ctx, "check-containerd")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // copies
+	defer done()
 	var main []byte
 	var imports []string
 	for i, f := range c.files {
 		data := f.old
-		for _, change := range changed {
-			if change.Path == f.name {
-				data = change.New
+		for _, c := range changed {
+			if c.Path == f.name {
+				data = c.New
 			}
 		}
 		if data == nil {

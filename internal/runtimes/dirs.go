@@ -326,3 +326,5 @@ func (c *dirsConfig) disable(*Engine) ([]Change, error) {
 	}
 	return []Change{{Path: f.name, Old: f.old}}, err
 }
+
+func (c *dirsConfig) allFiles() []*file { return c.files }

@@ -108,9 +108,11 @@ func (c *dockerConfig) disable(e *Engine) ([]Change, error) {
 	return changes(c.file), err
 }
 
+func (c *dockerConfig) allFiles() []*file { return []*file{c.file} }
+
 // check has dockerd validate the changed file, without its unit's flags.
 func (c *dockerConfig) check(ctx context.Context, program string, changed []Change) error {
-	return checkCopy(changed[0], func(name string) error {
+	return checkCopy(ctx, changed[0], func(name string) error {
 		if _, err := c.system.Run(ctx, program, "--validate", "--config-file", name); err != nil {
 			return fmt.Errorf("dockerd refuses the changed configuration: %w", errors.New(strings.ReplaceAll(err.Error(), name, c.file.shown)))
 		}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/diff"
+
+	"github.com/cdigen/cdigen/internal/change"
 )
 
 // Request says which engine's configuration is meant.
@@ -36,6 +38,8 @@ type switchable interface {
 	// enable and disable give what has to change, for an engine as describe left it.
 	enable(e *Engine, dirs []string) ([]Change, error)
 	disable(e *Engine) ([]Change, error)
+	// allFiles are those that were read, of which some may be changed.
+	allFiles() []*file
 }
 
 // checked is a configuration that the engine's own program can check. A change is not
@@ -80,7 +84,7 @@ func (s System) Disable(r Request) (*Plan, error) {
 	return s.plan(r, func(c switchable, e *Engine) ([]Change, error) { return c.disable(e) })
 }
 
-func (s System) plan(r Request, change func(switchable, *Engine) ([]Change, error)) (*Plan, error) {
+func (s System) plan(r Request, wanted func(switchable, *Engine) ([]Change, error)) (*Plan, error) {
 	k, ok := find(r.Engine)
 	if !ok || !slices.Contains(Switchable(), r.Engine) {
 		return nil, unsupported("it has no configuration of CDI that can be changed")
@@ -97,7 +101,7 @@ func (s System) plan(r Request, change func(switchable, *Engine) ([]Change, erro
 	}
 	p := &Plan{Engine: e, system: s, config: c.(switchable), program: r.Program}
 	var err error
-	if p.Changes, err = change(p.config, &e); err != nil {
+	if p.Changes, err = wanted(p.config, &e); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -158,7 +162,17 @@ func (p *Plan) Apply(ctx context.Context, restart bool) (*Applied, error) {
 			return nil, fmt.Errorf("no systemctl to restart %s with, so nothing was changed: %w", p.Engine.Service, err)
 		}
 	}
+	unlock, err := p.lock(ctx, p.Changes)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	var done []*replacement
+	defer func() {
+		for _, r := range done {
+			r.close()
+		}
+	}()
 	undo := func() error {
 		var errs []error
 		for _, r := range slices.Backward(done) {
@@ -180,19 +194,92 @@ func (p *Plan) Apply(ctx context.Context, restart bool) (*Applied, error) {
 		}
 		result.Restarted = p.Engine.Service
 	}
-	for _, r := range done {
-		result.Files = append(result.Files, r.path)
-		backup, err := r.commit()
-		switch {
-		case err != nil && restart:
+	if err := result.commit(done); err != nil {
+		if restart {
 			return nil, p.restartFailed(ctx, systemctl, err, undo())
-		case err != nil:
-			return nil, joined([]error{fmt.Errorf("%w; nothing was changed", err), undo()})
-		case backup != "":
-			result.Backups = append(result.Backups, backup)
 		}
+		return nil, joined([]error{fmt.Errorf("%w; nothing was changed", err), undo()})
 	}
 	return result, nil
+}
+
+// commit ends replacements. Those whose old file is not kept come last, since they cannot
+// be undone any more.
+func (a *Applied) commit(done []*replacement) error {
+	for _, last := range []bool{false, true} {
+		for _, r := range done {
+			if (r.backup == "") != last {
+				continue
+			}
+			backup, err := r.commit()
+			if err != nil {
+				return err
+			}
+			if backup != "" {
+				a.Backups = append(a.Backups, backup)
+			}
+		}
+	}
+	for _, r := range done {
+		a.Files = append(a.Files, r.path)
+	}
+	return nil
+}
+
+// lock locks the files of changes, always in the same order.
+func (p *Plan) lock(ctx context.Context, changes []Change) (unlock func(), err error) {
+	var unlocks []func()
+	unlock = func() {
+		for _, u := range slices.Backward(unlocks) {
+			u()
+		}
+	}
+	var paths []string
+	for _, c := range changes {
+		path, err := p.system.target(c.Path)
+		if err != nil {
+			return nil, writeError(p.system.path(c.Path), err)
+		}
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
+		u, err := change.Lock(ctx, path)
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		unlocks = append(unlocks, u)
+	}
+	return unlock, nil
+}
+
+// Clean removes what a process that was killed has left beside the engine's files, for when
+// nothing has to change. Apply does the same for the files that it changes.
+func (p *Plan) Clean(ctx context.Context) error {
+	var errs []error
+	for _, f := range p.config.allFiles() {
+		errs = append(errs, p.clean(ctx, f.name))
+	}
+	return joined(errs)
+}
+
+func (p *Plan) clean(ctx context.Context, file string) error {
+	w, err := p.place(file, false)
+	if err != nil {
+		return nil // where nothing can be written, nothing was left
+	}
+	defer w.close()
+	name := filepath.Base(w.path)
+	if !w.dir.Unfinished(name) {
+		return nil
+	}
+	unlock, err := change.Lock(ctx, w.path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return w.dir.Recover(name, name+backupSuffix)
 }
 
 // restart has systemd restart the service. A service that takes long to start has limits of
@@ -220,16 +307,16 @@ func (p *Plan) restartFailed(ctx context.Context, systemctl string, err, undone 
 
 // scratch is the directory for what must be in the file system of a file and must not be
 // read by the engine: its own, or one above it.
-func (p *Plan) scratch(c Change, target string) string {
+func (p *Plan) scratch(name, target string) string {
 	own := filepath.Dir(target)
 	avoids, ok := p.config.(interface{ reads(name string) bool })
 	if !ok {
 		return own
 	}
-	if dir, err := p.system.resolve(filepath.Dir(c.Path)); err != nil || dir != own {
+	if dir, err := p.system.resolve(filepath.Dir(name)); err != nil || dir != own {
 		return own // a link leads elsewhere
 	}
-	for dir := filepath.Dir(c.Path); dir != "/"; dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(name); dir != "/"; dir = filepath.Dir(dir) {
 		if avoids.reads(filepath.Join(dir, "x"+backupSuffix)) {
 			continue
 		}
@@ -241,17 +328,15 @@ func (p *Plan) scratch(c Change, target string) string {
 }
 
 // checkCopy writes a changed file where the engine can check it.
-func checkCopy(change Change, check func(name string) error) error {
-	f, err := os.CreateTemp("", "cdigen-*-"+filepath.Base(change.Path))
+func checkCopy(ctx context.Context, c Change, check func(name string) error) error {
+	dir, done, err := change.WorkDir(ctx, "check-"+filepath.Base(c.Path))
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // a copy
-	if _, err := f.Write(change.New); err != nil {
+	defer done()
+	name := filepath.Join(dir, filepath.Base(c.Path))
+	if err := os.WriteFile(name, c.New, 0o600); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return check(f.Name())
+	return check(name)
 }

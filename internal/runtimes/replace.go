@@ -2,7 +2,6 @@ package runtimes
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,25 +12,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/internal/newfile"
+	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // backupSuffix is what follows a file's name in that of its backup. No engine reads such
 // names as drop-ins but those that read all, for which see Plan.scratch.
 const backupSuffix = ".cdigen-backup"
 
-// replacement is a file that has been replaced and can still be put back.
-type replacement struct {
+// place is where a file is replaced.
+type place struct {
 	// path of the file, behind all links, for us.
 	path string
-	// kept is another name of the old file; empty when there was none.
-	kept string
+	// dir is its directory, aside the one for what an engine must not read, which may be
+	// the same.
+	dir, aside *change.Dir
+	// made are the directories that were made for it, the upper ones first.
+	made []string
+}
+
+// replacement is a file that has been replaced and can still be put back.
+type replacement struct {
+	place
+	*change.Replacement
 	// backup is the name that the old file gets in the end; empty for none.
 	backup string
-	// created: there was no file. made are the directories that were made for it, the
-	// upper ones first.
-	created bool
-	made    []string
 }
 
 // joined is errors.Join without a list of one.
@@ -43,108 +48,124 @@ func joined(errs []error) error {
 	return errors.Join(errs...)
 }
 
+// target is where a file of the system is for us, behind all links. What other users can
+// lead elsewhere is not followed.
+func (s System) target(name string) (string, error) {
+	target, err := s.resolve(name)
+	if err != nil || target == s.path(filepath.Clean("/"+name)) {
+		return target, err
+	}
+	if err := trust.Local(s.Root, trust.Self()).Check(name); errors.As(err, new(*trust.Error)) {
+		return "", fmt.Errorf("%w: name the file that it leads to with --config", err)
+	}
+	return target, nil
+}
+
+// place opens where a file is replaced. With makeDirs a directory that is missing is made.
+func (p *Plan) place(name string, makeDirs bool) (w place, err error) {
+	if w.path, err = p.system.target(name); err != nil {
+		return w, err
+	}
+	own := filepath.Dir(w.path)
+	if makeDirs {
+		w.dir, w.made, err = change.MakeDir(own)
+	} else {
+		w.dir, err = change.OpenDir(own)
+	}
+	if err != nil {
+		return w, err
+	}
+	if aside := p.scratch(name, w.path); aside != own {
+		if w.aside, err = change.OpenDir(aside); err != nil {
+			w.close()
+			return w, err
+		}
+		w.dir.KeepAside(w.aside)
+	}
+	return w, nil
+}
+
+func (w *place) close() {
+	for _, d := range []*change.Dir{w.dir, w.aside} {
+		if d != nil {
+			d.Close()
+		}
+	}
+	w.dir, w.aside = nil, nil
+}
+
+// backupPath is where a backup is.
+func (w *place) backupPath(name string) string {
+	if w.aside != nil {
+		return filepath.Join(w.aside.Path(), name)
+	}
+	return filepath.Join(w.dir.Path(), name)
+}
+
 // replace puts a change into its place.
 func (p *Plan) replace(c Change) (r *replacement, err error) {
-	target, err := p.system.resolve(c.Path)
-	if err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(target, p.system.path("/nix/store")+"/") {
-		return nil, fmt.Errorf("%s is made by NixOS: change the system's configuration", p.system.path(c.Path))
-	}
-	r = &replacement{path: target}
+	r = &replacement{}
 	defer func() {
 		if err != nil {
-			err = joined([]error{writeError(target, err), r.undo()})
+			path := r.path
+			if path == "" {
+				path = p.system.path(c.Path)
+			}
+			change.RemoveDirs(r.made)
+			r.close()
+			r, err = nil, writeError(path, err)
 		}
 	}()
-	now, err := p.system.read(c.Path)
-	if err != nil {
+	if r.place, err = p.place(c.Path, c.Old == nil); err != nil {
 		return r, err
 	}
-	if !bytes.Equal(now, c.Old) || (now == nil) != (c.Old == nil) {
+	if strings.HasPrefix(r.path, p.system.path("/nix/store")+"/") {
+		return r, errors.New("it is made by NixOS: change the system's configuration")
+	}
+	name := filepath.Base(r.path)
+	backup := name + backupSuffix
+	if err := r.dir.Recover(name, backup); err != nil {
+		return r, err
+	}
+	now, err := r.dir.Read(name)
+	absent := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !absent {
+		return r, err
+	}
+	if !bytes.Equal(now, c.Old) || absent != (c.Old == nil) {
 		return r, errors.New("it has changed meanwhile: run cdigen again")
 	}
-	scratch := p.scratch(c, target)
-	aside := func(what string) string {
-		return filepath.Join(scratch, "."+filepath.Base(target)+".cdigen-"+what+"-"+rand.Text()[:8])
-	}
-	if c.Old == nil {
-		if r.made, err = makeDirs(filepath.Dir(target)); err != nil {
-			return r, err
-		}
-		fresh := aside("new")
-		defer os.Remove(fresh) //nolint:errcheck // it has another name then
-		if err := newfile.Write(fresh, c.New, ""); err != nil {
-			return r, err
-		}
-		if err := renameNew(fresh, target); err != nil {
-			return r, err
-		}
-		r.created = true
-		return r, newfile.SyncDir(filepath.Dir(target))
-	}
-	kept := aside("old")
 	if c.New == nil {
-		if err := os.Rename(target, kept); err != nil {
-			return r, err
-		}
-		r.kept = kept
-		return r, newfile.SyncDir(filepath.Dir(target))
-	}
-	fresh := aside("new")
-	defer os.Remove(fresh) //nolint:errcheck // it has another name then
-	if err := newfile.Write(fresh, c.New, target); err != nil {
+		r.Replacement, err = r.dir.Remove(name)
 		return r, err
 	}
-	if err := keep(target, kept); err != nil {
-		return r, err
+	if c.Old != nil {
+		r.backup = backup
 	}
-	r.kept = kept
-	if err := os.Rename(fresh, target); err != nil {
-		// The old file is still in its place.
-		return &replacement{}, joined([]error{err, os.Remove(kept)})
-	}
-	r.backup = filepath.Join(scratch, filepath.Base(target)+backupSuffix)
-	return r, newfile.SyncDir(filepath.Dir(target))
+	r.Replacement, err = r.dir.Replace(name, c.New, change.Options{})
+	return r, err
 }
 
 // undo puts the old file back, or removes what was made.
 func (r *replacement) undo() error {
-	if r.created {
-		if err := os.Remove(r.path); err != nil {
-			return err
-		}
-	}
-	for _, dir := range slices.Backward(r.made) {
-		_ = os.Remove(dir) // unless somebody else uses it already
-	}
-	if r.kept == "" {
-		return nil
-	}
-	if err := os.Rename(r.kept, r.path); err != nil {
-		return fmt.Errorf("put %s back, which is in %s: %w", r.path, r.kept, err)
-	}
-	return newfile.SyncDir(filepath.Dir(r.path))
+	err := r.Undo()
+	change.RemoveDirs(r.made)
+	return err
 }
 
 // commit makes the old file the backup and gives its name.
 func (r *replacement) commit() (string, error) {
-	switch {
-	case r.kept == "":
-		return "", nil
-	case r.backup == "":
-		return "", os.Remove(r.kept)
+	if err := r.Commit(r.backup); err != nil || r.backup == "" {
+		return "", err
 	}
-	if err := os.Rename(r.kept, r.backup); err != nil {
-		return "", fmt.Errorf("keep the old file as %s: %w", r.backup, reason(err))
-	}
-	r.kept = r.backup
-	return r.backup, newfile.SyncDir(filepath.Dir(r.backup))
+	return r.backupPath(r.backup), nil
 }
 
 // writeError tells of the file that was meant, and not of those beside it.
 func writeError(target string, err error) error {
+	if errors.As(err, new(*trust.Error)) {
+		return fmt.Errorf("write %s: %w", target, err)
+	}
 	err = reason(err)
 	switch {
 	case errors.Is(err, unix.EBUSY):
@@ -166,49 +187,4 @@ func reason(err error) error {
 		return link.Err
 	}
 	return err
-}
-
-// renameNew renames a file, unless somebody has made another one of that name meanwhile.
-func renameNew(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // not every file system can
-		return os.Rename(from, to)
-	}
-	if err != nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
-	}
-	return nil
-}
-
-// makeDirs makes a directory and those above it, for all to read whatever the umask, and
-// gives those that did not exist.
-func makeDirs(dir string) (made []string, err error) {
-	for above := dir; ; above = filepath.Dir(above) {
-		if _, err := os.Stat(above); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		made = append([]string{above}, made...)
-	}
-	for _, dir := range made {
-		err := os.Mkdir(dir, 0o755)
-		if err == nil {
-			err = os.Chmod(dir, 0o755)
-		}
-		if err != nil {
-			return made, err
-		}
-	}
-	return made, nil
-}
-
-// keep gives a file a second name, or copies it where file systems have no such names.
-func keep(path, second string) error {
-	if os.Link(path, second) == nil {
-		return nil
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	return newfile.Write(second, data, path)
 }

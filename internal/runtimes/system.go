@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/regular"
 )
 
 // System is where engines are looked for.
@@ -121,13 +123,16 @@ func (s System) resolve(name string) (string, error) {
 	return s.path(done), nil
 }
 
+// maxFile bounds what is read of a file, in bytes.
+const maxFile = 16 << 20
+
 // read reads a file of the system; nil without one.
 func (s System) read(name string) ([]byte, error) {
 	path, err := s.resolve(name)
 	if err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(path)
+	data, err := regular.ReadFile(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/printable"
 )
 
 // gap is the space between two columns.
@@ -33,9 +35,21 @@ func New(w io.Writer, header ...string) *Table {
 	return &Table{w: w, width: Width(w), header: header}
 }
 
-// Row adds a row. A cell may have colours; control characters that come from outside
-// are the caller's to keep out.
-func (t *Table) Row(cells ...string) { t.rows = append(t.rows, cells) }
+// Row adds a row. A cell may have text from outside: what a terminal would obey is
+// escaped ([printable.Line]).
+func (t *Table) Row(cells ...string) {
+	row := make([]string, len(cells))
+	for i, cell := range cells {
+		row[i] = printable.Line(cell)
+	}
+	t.rows = append(t.rows, row)
+}
+
+// Paint gives a cell of the last row a colour where colours are wanted.
+func (t *Table) Paint(column int, c Color, wanted bool) {
+	row := t.rows[len(t.rows)-1]
+	row[column] = c.Paint(row[column], wanted)
+}
 
 // Len is the number of rows.
 func (t *Table) Len() int { return len(t.rows) }

@@ -7,11 +7,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+func TestCellsAreShownAsText(t *testing.T) {
+	var b strings.Builder
+	table := New(&b, "NAME", "STATE")
+	table.Row("a\x1b[2J\u009b31m\u202egnp\nb", "\x1b[31mbroken\x1b[0m")
+	table.Paint(0, Red, true)
+	if err := table.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := "NAME                            STATE\n" +
+		"\x1b[31m" + `a\u001b[2J\u009b31m\u202egnp b` + "\x1b[0m  " + `\u001b[31mbroken\u001b[0m` + "\n"
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestTableFitsTheTerminal(t *testing.T) {
 	header := []string{"DEVICE", "PRIORITY", "STATE"}
 	rows := [][]string{
 		{"nvidia.com/gpu=0", "0", "shadowed by /var/run/cdi/nvidia.yaml"},
-		{"nvidia.com/gpu=all", "1", Green.Paint("ok", true)},
+		{"nvidia.com/gpu=all", "1", "ok"},
 		{"", "10", ""},
 	}
 	for _, c := range []struct {
@@ -58,6 +73,9 @@ STATE
 			table.width = c.width
 			for _, r := range rows {
 				table.Row(r...)
+				if r[2] == "ok" {
+					table.Paint(2, Green, true)
+				}
 			}
 			if err := table.Flush(); err != nil {
 				t.Fatal(err)

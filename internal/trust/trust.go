@@ -82,6 +82,8 @@ type Tree struct {
 	above *Tree
 	// local is set if the files are those of this machine.
 	local bool
+	// fuse reports whether a file system in user space is mounted at a name; nil: none is.
+	fuse func(name string) bool
 
 	entries map[string]*entry
 }
@@ -98,7 +100,7 @@ type entry struct {
 // to be trusted too.
 func Local(dir string, caller Caller) *Tree {
 	t := New(dir, os.DirFS(dir).(fs.ReadLinkFS), caller)
-	t.local = true
+	t.local, t.fuse = true, fuseBelow(dir)
 	if path.Clean(dir) != "/" {
 		t.above = Local("/", caller)
 	}
@@ -111,6 +113,24 @@ func New(root string, fsys fs.ReadLinkFS, caller Caller) *Tree {
 	return &Tree{root: root, fsys: fsys, caller: caller, entries: map[string]*entry{}}
 }
 
+// For returns the tree as another caller has to judge it.
+func (t *Tree) For(caller Caller) *Tree {
+	other := *t
+	other.caller = caller
+	if t.above != nil {
+		other.above = t.above.For(caller)
+	}
+	return &other
+}
+
+// Over returns the tree with other files in it: those of a file system that is laid
+// over its own.
+func (t *Tree) Over(fsys fs.ReadLinkFS) *Tree {
+	other := *t
+	other.fsys, other.entries = fsys, map[string]*entry{}
+	return &other
+}
+
 // Path returns why a path of this machine is not trusted, as an [*Error], or why it
 // cannot be looked at. A relative path starts at the working directory.
 func Path(name string, caller Caller) error {
@@ -119,9 +139,26 @@ func Path(name string, caller Caller) error {
 		if err != nil {
 			return err
 		}
-		name = path.Join(dir, name)
+		name = dir + "/" + name // not cleaned: ".." behind a link leads to the parent of its target
 	}
 	return Local("/", caller).Check(name)
+}
+
+// Directory returns why what this process makes in a directory of this machine, and opens
+// again by its path, could become another file: as Path does, and also for a directory
+// that others can write to and that is not sticky.
+func Directory(name string, caller Caller) error {
+	if err := Path(name, caller); err != nil {
+		return err
+	}
+	var s unix.Stat_t
+	if err := unix.Stat(name, &s); err != nil {
+		return &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if who := caller.others(s.Mode, s.Gid); who != "" && s.Mode&unix.S_ISVTX == 0 {
+		return &Error{Path: name, Component: name, UID: s.Uid, Reason: "can be written by " + who}
+	}
+	return nil
 }
 
 // maxLinks is how many symbolic links are followed for one path, as in Linux
@@ -221,18 +258,21 @@ func (t *Tree) step(at string, dir *entry, name string, e *entry) error {
 			return t.untrusted(at, dir, "can be written by "+who)
 		}
 		// Whoever may mount FUSE in a directory of theirs says himself who owns what is in it.
-		if who != "" && t.local && e.dev != dir.dev && t.fuse(name) {
+		if who != "" && e.dev != dir.dev && t.fuse != nil && t.fuse(name) {
 			return t.untrusted(name, e, "is a FUSE mount in a directory that "+who+" can write to")
+		}
+		if who == "" && e.mode&unix.S_IFMT == unix.S_IFCHR {
+			// A device node's owner, which the driver lets the administrator choose, can
+			// change its mode but not put something else there.
+			return nil
 		}
 	}
 	return t.owner(name, e)
 }
 
-// owner checks whose an entry is. A device node's owner, which the driver lets the
-// administrator choose, can change its mode but not where it leads.
+// owner checks whose an entry is.
 func (t *Tree) owner(name string, e *entry) error {
-	device := e.mode&unix.S_IFMT == unix.S_IFCHR
-	if !e.owned || device || t.caller.trusts(e.uid) || t.local && t.outside(name, e) {
+	if !e.owned || t.caller.trusts(e.uid) || t.local && t.outside(name, e) {
 		return nil
 	}
 	return t.untrusted(name, e, "belongs to "+userName(e.uid))
@@ -270,10 +310,13 @@ func (t *Tree) look(name string) (*entry, error) {
 	return e, nil
 }
 
-// fuse reports whether a file system in user space is mounted at a name.
-func (t *Tree) fuse(name string) bool {
-	var s unix.Statfs_t
-	return unix.Statfs(path.Join(t.root, name), &s) == nil && s.Type == unix.FUSE_SUPER_MAGIC
+// fuseBelow returns a function that reports whether a file system in user space is
+// mounted at a name below a directory.
+func fuseBelow(dir string) func(name string) bool {
+	return func(name string) bool {
+		var s unix.Statfs_t
+		return unix.Statfs(path.Join(dir, name), &s) == nil && s.Type == unix.FUSE_SUPER_MAGIC
+	}
 }
 
 // outside reports whether the owner is a user of another user namespace, whom nobody

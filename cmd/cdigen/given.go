@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/internal/trust"
+)
+
+// maxGiven bounds what is read of a file that the user names, in bytes.
+const maxGiven = 32 << 20
+
+// readGiven reads a file that the user has named. It may be a pipe, such as /dev/stdin or
+// that of a shell's <(command).
+func readGiven(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return regular.Read(f, file, maxGiven)
+}
+
+// readTrusted reads a file that decides what is published. Others than root, or the user,
+// must not be able to write it. Again says that it is read more than once, which a pipe
+// cannot be.
+func readTrusted(file string, again bool) ([]byte, error) {
+	if err := trust.Path(file, trust.Self()); errors.As(err, new(*trust.Error)) {
+		return nil, err // what cannot be looked at, as a pipe without a name, is the user's own
+	}
+	if again {
+		return regular.ReadFile(file, maxGiven)
+	}
+	return readGiven(file)
+}
+
+// untrustedPath returns why others than root, or the user, can change where a path leads. A
+// path that does not exist is not judged.
+func untrustedPath() func(path string) error {
+	tree := trust.Local("/", trust.Self())
+	return func(path string) error {
+		err := tree.Check(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+}

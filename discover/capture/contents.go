@@ -1,0 +1,187 @@
+package capture
+
+import (
+	"io"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/elfname"
+	"github.com/cdigen/cdigen/internal/ldcache"
+)
+
+// content is what a capture has of the text in a kind of files: only what a discovery
+// needs.
+type content struct {
+	// file matches the path of the files below /proc or /sys.
+	file string
+	// line matches what is kept of a line, from its beginning. Other lines are dropped.
+	line string
+	// key matches the beginning of a line that is not of the right form. It is kept with
+	// a question mark, so that the fault shows.
+	key string
+	// replace changes what is kept; nil: it is text.
+	replace func(n names, line string) string
+}
+
+const (
+	permissionKeys = `[ \t]*(?:ModifyDeviceFiles|DeviceFile(?:UID|GID|Mode|Modify|Minor)|ImexChannelCount|CreateImexChannel0):`
+	deviceNames    = `(?:-frontend|ctl|-modeset|-uvm|-nvlink|-nvswitch|-caps|-caps-imex-channels|-vgpu-vfio)?`
+)
+
+// contents is the table of all files whose text is recorded. Of others a capture has
+// only that they are there.
+var contents = []content{
+	{file: `driver/nvidia/version`, line: `NVRM version:(?: +(?:NVIDIA|UNIX|Open|x86_64|aarch64|arm64))* +Kernel Module(?: for (?:x86_64|aarch64|arm64))? +\d{1,4}\.\d{1,4}(?:\.\d{1,4})?(?:\s|$)`, key: `NVRM version:`},
+	{file: `devices`, line: `(?:(?:Character|Block) devices:| *\d{1,4} nvidia` + deviceNames + `)$`},
+	{file: `driver/nvidia/params`, line: permissionKeys + `[ \t]*\d{1,10}[ \t]*$`, key: permissionKeys},
+	{file: `driver/nvidia[a-z-]*/(?:capabilities/.+|permissions)`, line: permissionKeys + `[ \t]*\d{1,10}[ \t]*$`, key: permissionKeys},
+	{
+		file: `driver/nvidia/gpus/[^/]+/information`,
+		line: `[ \t]*(?:Model:[ \t]*[!-~](?:[ -~]{0,94})|GPU UUID:[ \t]*GPU-(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[?-]{36})|` +
+			`Bus Location:[ \t]*` + pci + `|Device Minor:[ \t]*\d{1,7}|(?:GPU Excluded|Blacklisted):[ \t]*(?:Yes|No))[ \t]*$`,
+		key: `[ \t]*(?:Model|GPU UUID|Bus Location|Device Minor|GPU Excluded|Blacklisted):`,
+	},
+	{file: migMinors, line: `(?:config|monitor|gpu\d{1,4}/gi\d{1,4}/(?:ci\d{1,4}/)?access) \d{1,7}$`},
+	{file: `modules`, line: `nvidia[0-9a-z_]{0,32}_modeset(?: |$)`},
+	{file: `sys/kernel/osrelease`, line: `.+`, replace: names.release},
+
+	{file: `(?:.*/)?(?:vendor|device|class)`, line: `0x[0-9a-f]{4,6}$`},
+	{file: `(?:.*/)?driver_override`, line: `(?:\(null\)|[0-9a-z_-]{1,32})$`},
+	{file: `(?:.*/)?numa_node`, line: `-?\d{1,5}$`},
+	{file: `(?:.*/)?power/(?:control|runtime_status)`, line: `(?:auto|on|active|suspended|suspending|resuming|error|unsupported)$`},
+	{file: `module/[^/]+/version`, line: `\d{1,4}(?:\.\d{1,4}){1,2}$`},
+	{file: `module/[^/]+/initstate`, line: `(?:live|coming|going)$`},
+	{file: `module/firmware_class/parameters/path`, line: `.+`, replace: names.path},
+}
+
+// forms are the expressions of contents.
+var forms = sync.OnceValue(func() (list []struct{ file, line, key *regexp.Regexp }) {
+	for _, c := range contents {
+		key := `\z.` // nothing
+		if c.key != "" {
+			key = c.key
+		}
+		list = append(list, struct{ file, line, key *regexp.Regexp }{
+			regexp.MustCompile(`^(?:` + c.file + `)$`), regexp.MustCompile(`^(?:` + c.line + `)`), regexp.MustCompile(`^(?:` + key + `)`),
+		})
+	}
+	return list
+})
+
+// maxText bounds what is taken of a file of procfs or sysfs, in bytes. The longest is
+// the table of MIG's capabilities, of 110 KB.
+const maxText = 1 << 20
+
+// textFile has the lines of a file in procfs or sysfs that the table allows.
+func textFile(w *watched, n names, name string) (File, error) {
+	at := slices.IndexFunc(forms(), func(f struct{ file, line, key *regexp.Regexp }) bool { return f.file.MatchString(name) })
+	file, err := w.FS.Open(name)
+	if err != nil {
+		return File{}, err
+	}
+	defer file.Close()
+	if at < 0 {
+		return File{}, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxText+1))
+	if err == nil && len(data) > maxText {
+		err = errTooLong
+	}
+	if err != nil {
+		return File{}, err
+	}
+	var f File
+	lines := strings.Split(string(data), "\n")
+	if name == migMinors {
+		lines = w.present(lines)
+	}
+	for _, line := range lines {
+		if line = contents[at].keep(n, forms()[at].line, forms()[at].key, line); line != "" {
+			f.Lines = append(f.Lines, line)
+		}
+	}
+	return f, nil
+}
+
+// keep returns what is recorded of a line, empty for nothing.
+func (c *content) keep(n names, form, key *regexp.Regexp, line string) string {
+	kept := form.FindString(line)
+	switch {
+	case kept == "":
+		if kept = key.FindString(line); kept != "" {
+			kept += " ?"
+		}
+		return kept
+	case c.replace != nil:
+		return c.replace(n, kept)
+	}
+	return n.text(strings.TrimRight(kept, " \t"))
+}
+
+const migMinors = "driver/nvidia-caps/mig-minors"
+
+// present returns the lines for GPUs that are there: the driver has 135 lines for each
+// of 32 GPUs, of which few hosts have many.
+func (w *watched) present(lines []string) []string {
+	list := append(w.names("driver/nvidia/capabilities", "gpu"), "gpu0")
+	return slices.DeleteFunc(lines, func(line string) bool {
+		gpu, _, of := strings.Cut(line, "/")
+		return of && !slices.ContainsFunc(list, func(dir string) bool { return path.Base(dir) == gpu })
+	})
+}
+
+// driverFile has the names in a library or in the loader's cache. Of other files a
+// capture has only that they are there.
+func driverFile(w *watched, n names, name string) (File, error) {
+	if !w.seen[name] {
+		return File{}, nil // the discovery did not look into it
+	}
+	file, err := w.FS.Open(name)
+	if err != nil {
+		return File{}, err
+	}
+	defer file.Close()
+	if path.Base(name) == "ld.so.cache" {
+		return cacheFile(n, file)
+	}
+	reader, ok := file.(io.ReaderAt)
+	if !ok {
+		return File{}, nil
+	}
+	info, err := elfname.Read(reader)
+	if err != nil || discover.Triplet(info.Arch) == "" {
+		// As good as an empty file, which is not a library either.
+		return File{}, nil
+	}
+	return File{Library: &Library{Arch: info.Arch, SONAME: n.path(info.SONAME)}}, nil
+}
+
+// cacheFile has the entries of the loader's cache that a discovery looks at. What else
+// is installed is not recorded.
+func cacheFile(n names, file fs.File) (File, error) {
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return File{}, err
+	}
+	cache, err := ldcache.Read(data)
+	if err != nil {
+		return File{}, nil //nolint:nilerr // a discovery finds that it is damaged, and so is an empty one
+	}
+	c := &Cache{}
+	for name, layout := range layouts {
+		if layout == cache.Layout {
+			c.Layout = name
+		}
+	}
+	for _, e := range cache.Entries {
+		if e.HWCap == 0 && (strings.HasPrefix(e.Name, "libnvidia-") || strings.HasPrefix(e.Name, "libcuda.") || strings.HasPrefix(e.Name, "libGLX_nvidia")) {
+			c.Entries = append(c.Entries, n.entry(e))
+		}
+	}
+	return File{Cache: c}, nil
+}

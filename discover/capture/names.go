@@ -1,0 +1,200 @@
+package capture
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/ldcache"
+	"github.com/cdigen/cdigen/internal/redact"
+)
+
+// names keeps the names that every host with such a driver has, and replaces all others.
+type names struct {
+	redactor *redact.Redactor
+	// dirs are directories that texts may name, whatever characters they have.
+	dirs []string
+	// known are the replacements of components of paths, and of texts.
+	known, texts map[string]string
+}
+
+func newNames(r *redact.Redactor, dirs ...string) names {
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool { return len(dir) < 2 })
+	return names{r, dirs, map[string]string{}, map[string]string{}}
+}
+
+// Text returns a text as a capture would have it: the paths in it are replaced by those
+// of a capture that is made with the same redactor.
+func Text(r *redact.Redactor, text string) string { return newNames(r).text(text) }
+
+const driverVersion = `\d{3}\.\d{2,4}(?:\.\d{1,4})?`
+
+// pci is an address on the PCI bus.
+const pci = `[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]`
+
+// standard are the names of numbered things, and names that have a version in them.
+var standard = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:` + strings.Join([]string{
+		`\.\.?`,
+		// Device nodes, what else has the name of a driver, and rights.
+		`nvidia(?:\d{1,4}|ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs|vgpu-vfio|smi))`,
+		`(?:card|renderD|controlD|channel|gpu|gi|ci)\d{1,7}`, `\d{1,4}:\d{1,7}`,
+		`fabric-mgmt|fabric-imex-mgmt|mig-minors|nvlink-minors|sys-minors|nouveau|vfio-pci|nvgrace_gpu_vfio_pci|pci-stub|xen-pciback|nvidia-vgpu-vfio`,
+		// Of the PCI bus: the links to its devices by udev, the names of ACPI.
+		pci, `pci[0-9a-f]{4,8}:[0-9a-f]{2}`, `pci-` + pci + `-(?:card|render)`, `[A-Z]{3,8}[0-9A-F]{0,4}:[0-9a-f]{2}`,
+		`(?:nvidia|cuda)[-_]` + driverVersion, `(?:nvidia-|cuda-)?\d{1,3}(?:\.\d{1,2})?`,
+		// Stand-ins.
+		`(?:lib)?(?:nvidia-)?redacted-[a-z]+-\d{8}(?:\.so(?:\.\d{1,4}){0,3})?`,
+		`redacted-name-\d{8}-` + nixPackage,
+	}, "|") + `)$`)
+})
+
+var (
+	nixPackage = `nvidia-(?:x11|open|settings|persistenced)(?:-\d{1,4}(?:\.\d{1,4}){1,3}){0,2}(?:-(?:bin|lib32|firmware|dev|persistenced|settings))?`
+	nixStore   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9a-z]{32})(-` + nixPackage + `)$`) })
+	// alternative are Debian's links below /etc/alternatives.
+	alternative = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:nvidia|glx)--(.+?)(?:-(?:x86_64|aarch64|i386)-linux-gnu)?$`)
+	})
+	library = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(lib.+?)(\.so(?:\.\d{1,4}){0,3})$`) })
+	release = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(\d{1,3}\.\d{1,4}(?:\.\d{1,4}){0,2})([-+._~][0-9A-Za-z.+_~-]*)?$`)
+	})
+	// flavour is a part of what follows the version in a kernel's release.
+	flavour = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?i:\d{0,6}|rc\d{1,2}|el\d{1,2}(?:uek)?|fc\d{1,2}|amzn\d{1,4}|arch\d|zen\d?|rt\d*|v\d|deb\d{1,2}u?\d*|bpo|wsl2|` +
+			`generic|default|preempt|lts|hwe|edge|lowlatency|realtime|virtual|cloud|aws|azure|gcp|gke|gkeop|ibm|kvm|oracle|oem|uek|intel|raspi|rpi|` +
+			`amd64|arm64|x86|64|64k|4k|16k|aarch64|i686|pae|smp|pve|tegra|nvidia|talos|flatcar|coreos|fedora|centos|microsoft|standard|azl\d|cm\d|` +
+			`hardened|liquorix|xanmod\d?|cachyos|linuxkit|bottlerocket|nixos|gentoo|dist|debug|trunk)$`)
+	})
+	// driverFiles are the names in the tables of what a driver has, and patterns of such names.
+	driverFiles = sync.OnceValues(func() (map[string]bool, *regexp.Regexp) {
+		known, patterns := map[string]bool{}, []string{}
+		add := func(name string) {
+			for part := range strings.SplitSeq(name, "/") {
+				if known[part] = true; strings.ContainsAny(part, "*%") {
+					form := strings.NewReplacer(`\*`, `(?:_[a-z]{2}[0-9a-z]{2,4})?`, `%v`, driverVersion).Replace(regexp.QuoteMeta(part))
+					patterns = append(patterns, form)
+				}
+			}
+		}
+		for _, e := range discover.FileTable {
+			add(e.Name)
+			for _, target := range e.Targets {
+				add(target)
+			}
+		}
+		for _, e := range discover.LibraryTable {
+			known[e.Stem] = true
+			for _, name := range e.Names {
+				add(name)
+			}
+		}
+		for stem := range discover.LeftOut {
+			known[stem] = true
+		}
+		return known, regexp.MustCompile(`^(?:` + strings.Join(patterns, "|") + `)$`)
+	})
+	pathInText = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(^|[\s"'(=,;:])(/(?:[^\s"'(),;=:<>{}\[\]]|:[^\s"'(),;=:<>{}\[\]/])+)`)
+	})
+)
+
+// isStandard reports whether systems everywhere have a name, which then identifies nobody.
+func isStandard(name string) bool {
+	files, patterns := driverFiles()
+	if redact.Common(name) || files[name] || patterns.MatchString(name) || standard().MatchString(name) {
+		return true
+	}
+	if m := library().FindStringSubmatch(name); m != nil {
+		_, ofDriver := discover.DriverLibrary(name)
+		return ofDriver || files[m[1]]
+	}
+	m := alternative().FindStringSubmatch(name)
+	return m != nil && isStandard(m[1])
+}
+
+// component returns a component of a path, or a stand-in. What has to do with the driver
+// still shows that: a discovery looks for the word, and for what ends a library's name.
+func (n names) component(name string) string {
+	if known, ok := n.known[name]; ok {
+		return known
+	}
+	var replaced string
+	switch {
+	case name == "":
+	case isStandard(name):
+		replaced = n.redactor.Text(name) // which the user may know better
+	case release().MatchString(name):
+		replaced = n.release(name)
+	case nixStore().MatchString(name):
+		m := nixStore().FindStringSubmatch(name)
+		replaced = n.redactor.Name(m[1]) + n.redactor.Text(m[2])
+	default:
+		replaced = n.redactor.Name(name)
+		if strings.Contains(name, "nvidia") {
+			replaced = "nvidia-" + replaced
+		}
+		if m := library().FindStringSubmatch(name); m != nil {
+			replaced = "lib" + replaced + m[2]
+		}
+	}
+	n.known[name] = replaced
+	return replaced
+}
+
+// release keeps a version, and what is known of what follows it in a kernel's release.
+func (n names) release(name string) string {
+	m := release().FindStringSubmatch(name)
+	if m == nil {
+		return n.redactor.Name(name)
+	}
+	rest := m[2]
+	parts := strings.FieldsFunc(rest, func(c rune) bool { return strings.ContainsRune("-+._~", c) })
+	unknown := func(part string) bool { return !flavour().MatchString(part) }
+	if slices.ContainsFunc(parts, unknown) && !standard().MatchString(rest[1:]) {
+		rest = "-" + n.redactor.Name(rest)
+	}
+	if kept := m[1] + rest; n.redactor.Text(kept) == kept {
+		return kept
+	}
+	return n.redactor.Name(name) // an address, perhaps
+}
+
+// path returns a path, absolute or not, of standard names and stand-ins.
+func (n names) path(name string) string {
+	parts := strings.Split(name, "/")
+	for i := range parts {
+		parts[i] = n.component(parts[i])
+	}
+	return strings.Join(parts, "/")
+}
+
+// text returns a text whose absolute paths are of standard names and stand-ins, and
+// that has no identifier in it that the redactor knows.
+func (n names) text(s string) string {
+	if known, ok := n.texts[s]; ok {
+		return known
+	}
+	replaced := s
+	for _, dir := range n.dirs {
+		replaced = strings.ReplaceAll(replaced, dir, n.path(dir))
+	}
+	replaced = pathInText().ReplaceAllStringFunc(replaced, func(found string) string {
+		at := strings.IndexByte(found, '/')
+		if strings.HasPrefix(found[at:], "//") {
+			return found // of a URL
+		}
+		return found[:at] + n.path(found[at:])
+	})
+	n.texts[s] = n.redactor.Text(replaced)
+	return n.texts[s]
+}
+
+// entry returns an entry of an ld.so.cache as a capture has it.
+func (n names) entry(e ldcache.Entry) string {
+	return fmt.Sprintf("%s %#x %s", n.path(e.Name), e.Flags, n.path(e.Path))
+}

@@ -1,0 +1,121 @@
+package capture
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"slices"
+	"sync"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/cdigen/cdigen/discover"
+)
+
+// NVML is the answer of a probe. Without report and error it was never asked, because
+// its library was not found.
+type NVML struct {
+	// Report is a [discover.NVMLReport] as it is in JSON.
+	Report map[string]any `yaml:"report,omitempty"`
+	// ErrorKind and Error are those of a [discover.ProbeError].
+	ErrorKind discover.ProbeErrorKind `yaml:"errorKind,omitempty"`
+	Error     string                  `yaml:"error,omitempty"`
+}
+
+// nvmlAnswer is what a probe returned.
+type nvmlAnswer struct {
+	report *discover.NVMLReport
+	err    error
+}
+
+var (
+	nvmlVersion = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d{1,4}(?:\.\d{1,4}){1,3}$`) })
+	nvmlUUID    = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:GPU|MIG)-(?:GPU-)?[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}(?:/\d{1,3}/\d{1,3})?$`)
+	})
+	nvmlPCI     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?i:` + pci + `)$`) })
+	nvmlProfile = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:\d{1,2}c\.)?\d{1,2}g\.\d{1,4}gb(?:[+-](?:me|gfx)(?:\.all)?)*$`)
+	})
+)
+
+// or returns a text of the right form, or a question mark in place of another one.
+func or(form *regexp.Regexp, s string) string {
+	if s == "" || form.MatchString(s) {
+		return s
+	}
+	return "?"
+}
+
+// record returns what a capture has of an answer: numbers, what is of the right form, and
+// names and errors as texts.
+func (a nvmlAnswer) record(n names) (*NVML, error) {
+	nvml := &NVML{}
+	var failed *discover.ProbeError
+	switch {
+	case errors.As(a.err, &failed):
+		nvml.ErrorKind, nvml.Error = failed.Kind, n.text(failed.Message)
+	case a.err != nil:
+		nvml.Error = n.text(a.err.Error())
+	}
+	if a.report == nil {
+		return nvml, nil
+	}
+	r := *a.report
+	r.DriverVersion, r.NVMLVersion, r.Error = or(nvmlVersion(), r.DriverVersion), or(nvmlVersion(), r.NVMLVersion), n.text(r.Error)
+	r.GPUs = slices.Clone(r.GPUs)
+	for i := range r.GPUs {
+		g := &r.GPUs[i]
+		g.UUID, g.Name, g.PCIBusID, g.Errors = n.uuid(g.UUID), n.text(g.Name), nvmlPCI().FindString(g.PCIBusID), n.all(g.Errors)
+		g.MIGDevices = slices.Clone(g.MIGDevices)
+		for j := range g.MIGDevices {
+			m := &g.MIGDevices[j]
+			m.UUID, m.Profile, m.Errors = n.uuid(m.UUID), or(nvmlProfile(), m.Profile), n.all(m.Errors)
+		}
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	return nvml, yaml.Unmarshal(data, &nvml.Report) // JSON is YAML too
+}
+
+func (n names) uuid(s string) string {
+	if s == "" || nvmlUUID().MatchString(s) {
+		return n.redactor.Text(s)
+	}
+	return s[:min(len(s), len("GPU-"))] + n.redactor.Name(s)
+}
+
+func (n names) all(list []string) (texts []string) {
+	for _, s := range list {
+		texts = append(texts, n.text(s))
+	}
+	return texts
+}
+
+func (n *NVML) answer(context.Context) (report *discover.NVMLReport, err error) {
+	if n.Report != nil {
+		if report, err = n.report(); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case n.ErrorKind != "":
+		err = &discover.ProbeError{Kind: n.ErrorKind, Message: n.Error}
+	case n.Error != "":
+		err = errors.New(n.Error)
+	case report == nil:
+		err = &discover.ProbeError{Kind: discover.ProbeFailed, Message: "the capture has no answer of NVML"}
+	}
+	return report, err
+}
+
+func (n *NVML) report() (*discover.NVMLReport, error) {
+	data, err := json.Marshal(n.Report)
+	if err != nil {
+		return nil, err
+	}
+	return discover.ParseNVMLReport(data)
+}

@@ -1,0 +1,200 @@
+package hook
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mount is a line of /proc/self/mountinfo (proc_pid_mountinfo(5)). The process is in the
+// container's mount namespace, which began as a copy of the host's and has not given up
+// the host's root yet: all mounts of both are there.
+type mount struct {
+	id, parent int
+	device     string // "0:25"
+	root       string // path in the file system
+	point      string
+	shared     bool
+}
+
+// maxMounts bounds what is read of the mounts, in bytes: some 100,000 of them.
+const maxMounts = 16 << 20
+
+// mounts returns the mounts of this mount namespace by their IDs.
+func (r *Root) mounts() (map[int]mount, error) {
+	data, err := r.ownProc("mountinfo", maxMounts)
+	if err != nil {
+		return nil, err
+	}
+	all := map[int]mount{}
+	for line := range bytes.Lines(data) {
+		m, err := parseMount(string(line))
+		if err != nil {
+			return nil, err
+		}
+		all[m.id] = m
+	}
+	return all, nil
+}
+
+// parseMount reads a line of mountinfo.
+func parseMount(line string) (m mount, err error) {
+	fields := strings.Fields(line)
+	if len(fields) < 7 {
+		return m, fmt.Errorf("mountinfo has the line %q", line)
+	}
+	id, err1 := strconv.Atoi(fields[0])
+	parent, err2 := strconv.Atoi(fields[1])
+	if err := errors.Join(err1, err2); err != nil {
+		return m, fmt.Errorf("mountinfo has the line %q", line)
+	}
+	m = mount{id: id, parent: parent, device: fields[2], root: fields[3], point: fields[4]}
+	for _, option := range fields[6:] {
+		if option == "-" {
+			break
+		}
+		m.shared = m.shared || strings.HasPrefix(option, "shared:")
+	}
+	return m, nil
+}
+
+// mountID returns the ID of the mount that a handle's file is on.
+func (r *Root) mountID(fd int) (int, error) {
+	data, err := r.ownProc("fdinfo/"+strconv.Itoa(fd), 64<<10)
+	if err != nil {
+		return 0, err
+	}
+	for line := range bytes.Lines(data) {
+		if id, ok := strings.CutPrefix(string(line), "mnt_id:"); ok {
+			return strconv.Atoi(strings.TrimSpace(id))
+		}
+	}
+	return 0, errors.New("the kernel does not say on which mount a file is")
+}
+
+// ownProc reads a file in the directory of this process in the host's /proc.
+func (r *Root) ownProc(name string, limit int64) ([]byte, error) {
+	fd, err := unix.Openat(r.proc, "../"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /proc/self/%s: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("/proc/self/%s has more than %d bytes", name, limit)
+	}
+	return data, err
+}
+
+// ownDev reports whether a /dev is on the root's own mount, and otherwise why it is not
+// the tmpfs that the runtime has mounted for this container alone. That one has a device
+// number which no mount outside the root has; a tmpfs of the host, such as /run, is seen
+// at its own place as well.
+func (r *Root) ownDev(dev int) (onRoot bool, err error) {
+	devID, err := r.mountID(dev)
+	if err != nil {
+		return false, err
+	}
+	rootID, err := r.mountID(r.fd)
+	if err != nil || devID == rootID {
+		return err == nil, err
+	}
+	all, err := r.mounts()
+	if err != nil {
+		return false, err
+	}
+	own, known := all[devID]
+	switch {
+	case !known:
+		return false, errors.New("its mount is not in this mount namespace")
+	case !onFilesystem(dev, unix.TMPFS_MAGIC):
+		return false, errors.New("it is not a tmpfs")
+	case own.root != "/":
+		return false, errors.New("it is a directory of another file system")
+	}
+	for _, m := range all {
+		if m.device == own.device && !below(all, m, rootID) {
+			return false, fmt.Errorf("the same file system is mounted at %s", m.point)
+		}
+	}
+	return false, nil
+}
+
+// below reports whether a mount is on another one, or on one that is.
+func below(all map[int]mount, m mount, id int) bool {
+	for range len(all) { // no cycle is longer
+		if m.parent == id {
+			return true
+		}
+		next, ok := all[m.parent]
+		if !ok || next.id == m.id {
+			return false
+		}
+		m = next
+	}
+	return false
+}
+
+// keepToSelf sees to it that what is mounted over a file of the container is seen in no
+// other mount namespace: the mount that the file is on takes its peers' mounts and
+// unmounts from then on, but gives them none. What is attached to a shared mount would
+// come up on all its peers at once, whatever its own propagation is.
+func (c *container) keepToSelf(name string, target int) error {
+	id, err := c.mountID(target)
+	if err != nil {
+		return err
+	}
+	all, err := c.mounts()
+	if err != nil {
+		return err
+	}
+	m, known := all[id]
+	rootID, err := c.mountID(c.fd)
+	switch {
+	case err != nil:
+		return err
+	case !known:
+		return fmt.Errorf("the mount that %s is on is not in this mount namespace", name)
+	case !m.shared:
+		return nil
+	case id == rootID:
+		// A setting of the container's, for the volumes in it.
+		return errors.New("the container's root is shared with other mount namespaces, which would see it too")
+	}
+	for at := path.Clean(name); at != "/"; at = path.Dir(at) {
+		done, err := c.makeSlave(at, id)
+		if done || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the mount at %s is shared with other mount namespaces", m.point)
+}
+
+// makeSlave ends that a mount's peers see what is mounted on it, if the path is that of
+// its root.
+func (c *container) makeSlave(name string, id int) (done bool, err error) {
+	fd, err := c.handle(name, unix.O_NOFOLLOW)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	if at, err := c.mountID(fd); err != nil || at != id {
+		return false, err
+	}
+	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_SLAVE})
+	if errors.Is(err, unix.EINVAL) {
+		return false, nil // not its root
+	}
+	if err != nil {
+		return false, fmt.Errorf("change the propagation of %s: %w", name, err)
+	}
+	return true, nil
+}

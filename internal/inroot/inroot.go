@@ -1,0 +1,66 @@
+// Package inroot opens what is below a directory that somebody else fills: a container's
+// root, an unpacked image.
+//
+// The kernel resolves each path once, with openat2(2), and the directory is the root of
+// it: neither ".." nor an absolute link leads out, and the links of /proc, which lead
+// anywhere, are errors. What is opened is a handle by which nothing can be read yet, so
+// that a FIFO, a socket or a device that lies there does nothing.
+package inroot
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handle opens a path below an open directory with O_PATH. Flags are added to those of
+// open(2), resolve to those of openat2(2). A path without a leading slash is the same as
+// one with it. The error is an [fs.PathError], unless the kernel has no openat2.
+func Handle(root int, name string, flags int, resolve uint64) (int, error) {
+	how := unix.OpenHow{
+		Flags:   uint64(flags) | unix.O_PATH | unix.O_CLOEXEC, //nolint:gosec // flags are constants
+		Resolve: resolve | unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	relative := cmp.Or(strings.TrimPrefix(path.Clean("/"+name), "/"), ".")
+	// A directory that is moved meanwhile gives EAGAIN: the kernel could not tell
+	// whether ".." left the root. Moving one on and on does not hold us up.
+	for range 64 {
+		fd, err := unix.Openat2(root, relative, &how)
+		switch {
+		case err == nil:
+			return fd, nil
+		case errors.Is(err, unix.ENOSYS):
+			return -1, fmt.Errorf("open %s: openat2(2) is missing: the kernel is older than Linux 5.6", name)
+		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
+			return -1, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+	}
+	return -1, &fs.PathError{Op: "open", Path: name, Err: unix.EAGAIN}
+}
+
+// Names returns the names in a directory, of which there are at most limit, in order.
+func Names(dir, limit int) ([]string, error) {
+	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "directory")
+	defer f.Close()
+	names, err := f.Readdirnames(limit + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if len(names) > limit {
+		return nil, fmt.Errorf("more than %d names", limit)
+	}
+	slices.Sort(names)
+	return names, nil
+}

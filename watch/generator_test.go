@@ -1,0 +1,96 @@
+package watch
+
+import (
+	"crypto/sha256"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/cdigen/cdigen/spec"
+)
+
+func TestOwnChangesAreThoseThatPublishMakes(t *testing.T) {
+	dir := t.TempDir()
+	output := filepath.Join(dir, "nvidia.yaml")
+	g := &Generator{Output: output}
+	var temporary string
+	_, err := spec.Publish(t.Context(), output, []byte("published"), spec.PublishOptions{Validate: func(path string) error {
+		temporary = path
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.sum = sha256.Sum256([]byte("published"))
+	for path, want := range map[string]bool{
+		temporary: true, output: true,
+		filepath.Join(dir, ".nvidia.yaml.cdigen-old"):        true,
+		filepath.Join(dir, "other.yaml"):                     false,
+		filepath.Join(dir, ".nvidia.yaml.swp"):               false,
+		filepath.Join(dir, "sub/.nvidia.yaml.cdigen-new"):    false,
+		filepath.Join(t.TempDir(), "x/.nvidia.cdigen-new"):   false,
+		filepath.Join(filepath.Dir(dir), filepath.Base(dir)): false,
+	} {
+		if g.OwnChange(path) != want {
+			t.Errorf("%s: %v", path, !want)
+		}
+	}
+	if err := os.WriteFile(output, []byte("edited"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if g.OwnChange(output) {
+		t.Error("somebody else's edit is taken for ours")
+	}
+}
+
+// The limit on publications is for changes of a spec that is in place as it was published,
+// not for one that others have changed or removed.
+func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
+	const published, other = "a: 1\n", "a: 2\n"
+	for name, c := range map[string]struct {
+		published        string // by the generator; empty: it removed the spec
+		inPlace          string // empty: nothing
+		result           string // empty: no devices
+		exists, replaces bool
+	}{
+		"the same":                              {published, published, published, true, false},
+		"a change":                              {published, published, other, true, true},
+		"no devices any more":                   {published, published, "", true, true},
+		"removed by others":                     {published, "", published, false, false},
+		"removed by others, and a change":       {published, "", other, false, false},
+		"edited by others":                      {published, "a: 3\n", published, true, false},
+		"edited by others, and a change":        {published, "a: 3\n", other, true, false},
+		"devices again":                         {"", "", other, false, true},
+		"still no devices":                      {"", "", "", false, false},
+		"a spec of others after it was removed": {"", "a: 3\n", other, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := &Generator{Output: filepath.Join(t.TempDir(), "nvidia.yaml")}
+			data := func(s string) []byte {
+				if s == "" {
+					return nil
+				}
+				return []byte(s)
+			}
+			g.sum = sha256.Sum256(data(c.published))
+			if c.inPlace != "" {
+				write(t, g.Output, c.inPlace)
+				if err := os.Chmod(g.Output, 0o644); err != nil { //nolint:gosec // as specs are
+					t.Fatal(err)
+				}
+			}
+			r := &Result{data: data(c.result)}
+			g.compare(r)
+			expect(t, "exists", r.Exists, c.exists)
+			expect(t, "replaces", r.Replaces, c.replaces)
+		})
+	}
+	t.Run("a spec of before the start", func(t *testing.T) {
+		g := &Generator{Output: filepath.Join(t.TempDir(), "nvidia.yaml")}
+		write(t, g.Output, published)
+		r := &Result{data: []byte(other)}
+		g.compare(r)
+		expect(t, "exists", r.Exists, true)
+		expect(t, "replaces", r.Replaces, false)
+	})
+}
