@@ -145,9 +145,6 @@ func Grouped(list []Finding) (groups []Group) {
 	return groups
 }
 
-// Subject returns the subjects of a group in one line.
-func (g *Group) Subject() string { return Some(g.Subjects) }
-
 // Some returns the first of a list and how many others there are.
 func Some(list []string) string {
 	const enough = 3
@@ -176,14 +173,4 @@ func Sorted(list []Finding) []Finding {
 		return slices.Index(Severities, a.Severity) - slices.Index(Severities, b.Severity)
 	})
 	return sorted
-}
-
-// Worst returns the worst severity among findings; empty when there is none.
-func Worst(list []Finding) (worst Severity) {
-	for _, f := range list {
-		if worst == "" || f.Severity.Worse(worst) {
-			worst = f.Severity
-		}
-	}
-	return worst
 }

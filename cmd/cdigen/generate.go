@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/spec"
@@ -74,15 +75,9 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	if err := checkReport(f.report); err != nil {
 		return err
 	}
-	if f.host.captured != nil && !cmd.Flags().Changed("output") {
-		return usageError(errors.New("--captured: name the --output, such as -: the spec of another host is of no use on this one"))
-	}
-	options, err := f.spec.options(f.host.arch)
+	options, err := f.options(cmd)
 	if err != nil {
 		return err
-	}
-	if err := options.Check(); err != nil {
-		return usageError(err)
 	}
 	inv, err := f.host.inventory(cmd)
 	if err != nil {
@@ -107,6 +102,26 @@ func (f *generateFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	return f.publish(cmd, inv, s, format)
+}
+
+// options returns those of the spec, checked.
+func (f *generateFlags) options(cmd *cobra.Command) (spec.Options, error) {
+	if f.host.captured != nil && !cmd.Flags().Changed("output") {
+		return spec.Options{}, usageError(errors.New("--captured: name the --output, such as -: the spec of another host is of no use on this one"))
+	}
+	options, err := f.spec.options(f.host.arch)
+	if err != nil {
+		return options, err
+	}
+	if err := options.Check(); err != nil {
+		return options, usageError(err)
+	}
+	return options, nil
+}
+
+// publish writes a spec to its place.
+func (f *generateFlags) publish(cmd *cobra.Command, inv *discover.Inventory, s *specs.Spec, format spec.Format) error {
 	data, err := spec.Encode(s, format)
 	if err != nil {
 		return err

@@ -336,11 +336,9 @@ func (f *systemFlags) write(cmd *cobra.Command) error {
 }
 
 func newDeviceNodes() *cobra.Command {
-	var (
-		f        systemFlags
-		control  bool
-		channels []string
-	)
+	var f systemFlags
+	var control bool
+	var channels []string
 	cmd := &cobra.Command{
 		Use:   "create-device-nodes",
 		Short: "Make the device nodes that the driver should have, and repair wrong ones",
@@ -380,12 +378,12 @@ Exit statuses:
 			if control && len(imex) > 0 {
 				return usageError(errors.New("--imex-channels: not with --control-devices"))
 			}
-			_, inv, err := f.open(cmd, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex})
-			if err == nil && inv != nil {
-				err = f.nodes(cmd.Context(), inv)
-			}
-			if err != nil {
+			if _, inv, err := f.open(cmd, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex}); err != nil {
 				return err
+			} else if inv != nil {
+				if err := f.nodes(cmd.Context(), inv); err != nil {
+					return err
+				}
 			}
 			return f.report(cmd, "all device nodes are right")
 		},

@@ -496,11 +496,9 @@ func TestEngineForWhichNoSpecIsOldEnough(t *testing.T) {
 }
 
 func TestWorstComesFirst(t *testing.T) {
-	if got := discover.Worst([]discover.Finding{{Severity: discover.Note}, {Severity: discover.Warning}}); got != discover.Warning {
-		t.Errorf("%s", got)
-	}
-	if got := discover.Worst(nil); got != "" {
-		t.Errorf("%s", got)
+	list := discover.Sorted([]discover.Finding{{Severity: discover.Note}, {ID: "a", Severity: discover.Warning}, {ID: "b", Severity: discover.Broken}, {ID: "a", Severity: discover.Broken}})
+	if len(list) != 3 || list[0].ID != "a" || list[0].Severity != discover.Broken || list[1].ID != "b" || list[2].Severity != discover.Note {
+		t.Errorf("%+v", list)
 	}
 	for n, want := range map[int]string{0: "", 1: "a", 4: "a, b, c, d", 6: "a, b, c and 3 others"} {
 		if got := discover.Some([]string{"a", "b", "c", "d", "e", "f"}[:n]); got != want {

@@ -72,32 +72,13 @@ func (c CharDir) Plan(links []Link, root Lstater) ([]LinkChange, error) {
 		wanted[name] = l
 	}
 	for name, l := range wanted {
-		e, exists := present[name]
-		todo := LinkChange{Path: filepath.Join(c.Dir, name), Target: c.target(l.Node.Name)}
-		switch {
-		case !exists && l.Optional:
-			continue
-		case !exists:
-			todo.Do = Make
-		case e.Type()&fs.ModeSymlink == 0:
-			if c.isNode(todo.Path, l.Node) {
-				continue
-			}
-			todo.Do, todo.Was, todo.Err = Replace, kind(e.Type()), errors.New("it is no link: remove it")
-		default:
-			to, text, err := c.resolve(name)
-			if err != nil {
-				return nil, err
-			}
-			if to == l.Node.Name || hasNumbers(root, to, l.Node.Major, l.Node.Minor) {
-				continue
-			}
-			if l.Optional && !c.Ours(to) {
-				continue
-			}
-			todo.Do, todo.Was = Replace, text
+		todo, err := c.plan(name, l, present[name], root)
+		if err != nil {
+			return nil, err
 		}
-		list = append(list, todo)
+		if todo.Do != None {
+			list = append(list, todo)
+		}
 	}
 	for name, e := range present {
 		if _, ok := wanted[name]; ok || e.Type()&fs.ModeSymlink == 0 {
@@ -118,6 +99,31 @@ func (c CharDir) Plan(links []Link, root Lstater) ([]LinkChange, error) {
 		return slices.Compare([]uint32{major1, minor1}, []uint32{major2, minor2})
 	})
 	return list, nil
+}
+
+// plan returns what is to be done about one link; what exists at its place is nil for
+// nothing.
+func (c CharDir) plan(name string, l Link, exists fs.DirEntry, root Lstater) (LinkChange, error) {
+	todo := LinkChange{Path: filepath.Join(c.Dir, name), Target: c.target(l.Node.Name)}
+	switch {
+	case exists == nil && l.Optional:
+	case exists == nil:
+		todo.Do = Make
+	case exists.Type()&fs.ModeSymlink == 0:
+		if !c.isNode(todo.Path, l.Node) {
+			todo.Do, todo.Was, todo.Err = Replace, kind(exists.Type()), errors.New("it is not a link: remove it")
+		}
+	default:
+		to, text, err := c.resolve(name)
+		if err != nil {
+			return todo, err
+		}
+		right := to == l.Node.Name || hasNumbers(root, to, l.Node.Major, l.Node.Minor)
+		if !right && (!l.Optional || c.Ours(to)) {
+			todo.Do, todo.Was = Replace, text
+		}
+	}
+	return todo, nil
 }
 
 // parseNumbers reads the name of a link.
