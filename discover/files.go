@@ -33,8 +33,8 @@ func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 			continue
 		}
 		name := strings.ReplaceAll(e.Name, "%v", inv.Driver.Version)
-		found, told := m.find(host, e, places[e.Kind], name, inv)
-		if len(found) == 0 && !told {
+		found, reported := m.find(host, e, places[e.Kind], name, inv)
+		if len(found) == 0 && !reported {
 			inv.find(FileMissing, Note, name, "not found (%s), for %s", e.Kind, e.For)
 		}
 		for _, real := range found {
@@ -137,9 +137,9 @@ func ownPrefix(inv *Inventory) string {
 }
 
 // find returns the real paths of a row's files: of one, or of all that a pattern
-// matches in the first directory that has any which may be used. Told: there are others,
-// and a finding says why they cannot be.
-func (m files) find(host Host, e *FileEntry, dirs []string, name string, inv *Inventory) (found []string, told bool) {
+// matches in the first directory that has any which may be used. Reported is true if there
+// are others, and a finding says why they are left out.
+func (m files) find(host Host, e *FileEntry, dirs []string, name string, inv *Inventory) (found []string, reported bool) {
 	for _, dir := range dirs {
 		candidates := []string{path.Join(dir, name)}
 		if strings.Contains(name, "*") {
@@ -170,14 +170,14 @@ func (m files) find(host Host, e *FileEntry, dirs []string, name string, inv *In
 			if m.allowed(host, e.Kind, c, inv) {
 				found = append(found, real)
 			} else {
-				told = true
+				reported = true
 			}
 		}
 		if len(found) > 0 {
-			return found, told
+			return found, reported
 		}
 	}
-	return nil, told
+	return nil, reported
 }
 
 // allowed reports whether containers may be given a file; else there is a finding.

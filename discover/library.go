@@ -21,7 +21,7 @@ type libraries struct {
 	searchPath []string
 	// located is told where NVML is before the libraries themselves are looked for.
 	located func(ctx context.Context, nvml string)
-	// refused is told instead that NVML is there but is not trusted.
+	// refused is called for each NVML library that is there but is not trusted.
 	refused func()
 }
 

@@ -38,7 +38,7 @@ func (t Tree) check(name string) error {
 }
 
 // trusted reports whether a name that exists may decide what containers get: whether it
-// leads where root wants it to. What is refused is told once by the module trust.
+// leads where root wants it to. The module trust reports what is refused.
 //
 // Modules ask it of each candidate, by the name that they look it up by. The links on the
 // way count therefore, and a file of a user's in one directory does not hide root's in the
@@ -78,7 +78,7 @@ func (t Tree) inside(hostPath string) string {
 }
 
 // trusts is the last module. It leaves out of the inventory what others than root can
-// exchange, so that no path enters a spec that was not checked, and tells what it and the
+// exchange, so that no path enters a spec that was not checked, and reports what it and the
 // modules before it have left out.
 type trusts struct{}
 

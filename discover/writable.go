@@ -106,15 +106,15 @@ func (t Tree) daemon(directory string) (caller trust.Caller, ok bool) {
 	return trust.Caller{}, false
 }
 
-// systemDirectories are those that no container may write to as a whole.
+// systemDirectories are those that no container may write to, nor to one above them.
 var systemDirectories = []string{
 	"/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64", "/mnt", "/media", "/opt", "/proc", "/root", "/run", "/sbin", "/srv",
 	"/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/run", "/var/spool", "/var/tmp",
 }
 
-// enginePlaces are the sockets of container engines, and of other programs that start
-// what they are told to, and the directories that they have to themselves. Asking one for
-// a container is to be root, or the user it runs for.
+// enginePlaces are the sockets of container engines and service managers, and the
+// directories that they have to themselves. Who can ask one to start a program has the
+// rights of root, or of the user it runs for.
 var enginePlaces = []string{
 	"/run/docker.sock", "/run/docker", "/run/podman", "/run/containerd", "/run/crio", "/run/buildkit*", "/run/cri-dockerd.sock",
 	"/run/dockershim.sock", "/run/k3s", "/run/k0s", "/run/host-containerd", "/run/snapd.socket", "/run/systemd", "/run/dbus",
@@ -178,7 +178,7 @@ func (t Tree) withoutEngine(dir string) error {
 	entries := 0
 	return fs.WalkDir(t.fsys, dir, func(name string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			return nil // gone meanwhile, or of no use to whom it cannot be shown
+			return nil // gone meanwhile, or not to be seen by the user of this process
 		}
 		if err != nil {
 			return err

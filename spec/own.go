@@ -69,7 +69,7 @@ func ParseOwnEdits(data []byte) (*OwnEdits, error) {
 }
 
 // LeaveOut leaves out the mounts, device nodes and hooks whose paths on the host are not
-// trusted, by a function that returns why one is not. The findings of [New] tell of them.
+// trusted, by a function that returns why one is not. The findings of [New] report them.
 // Relative paths are not the host's.
 func (own *OwnEdits) LeaveOut(untrusted func(path string) error) {
 	seen := map[string]error{}

@@ -23,7 +23,7 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// attacker is an ordinary user of the machine, whom no account is for.
+// attacker is an ordinary user of the machine, without an account.
 const attacker = 12345
 
 // target is a simulated host that root runs cdigen on, and an ordinary user has a
@@ -279,7 +279,7 @@ func TestAttackNVML(t *testing.T) {
 	a := newTarget(t, build(t))
 	a.must(os.Chown(a.path("usr/lib64/libnvidia-ml.so.560.35.03"), attacker, attacker))
 	_, findings := a.generate()
-	a.wantFinding(findings, "libnvidia-ml.so.1", "not trusted, hence NVML is not asked")
+	a.wantFinding(findings, "libnvidia-ml.so.1", "is not trusted, so NVML is not asked")
 	a.wantFinding(findings, a.path("usr/lib64/libnvidia-ml.so.560.35.03"), "belongs to uid 12345")
 }
 
@@ -437,7 +437,7 @@ devices:
 	}
 }
 
-// A driver root has names that hold up, or worse, whoever opens them.
+// A driver root may have files that block the process which opens them.
 func TestAttackSpecialFiles(t *testing.T) {
 	a := newTarget(t, build(t))
 	opened := special(t, a.path("usr/lib64"), a.path("usr/bin"), a.path("etc"))

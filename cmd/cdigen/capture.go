@@ -16,8 +16,7 @@ import (
 
 // captureFlags are the options of capture.
 type captureFlags struct {
-	host   hostFlags
-	log    logFlags
+	options
 	output string
 	words  []string
 	key    string
@@ -30,20 +29,25 @@ func newCapture() *cobra.Command {
 		Short: "Record this host for a bug report, without what identifies it",
 		Long: `capture records what generate looks at on this host, as one text file: what the
 driver shows in procfs, device nodes, the names of libraries and other files, NVML's
-answer. Files of the driver are not in it. Whoever has the file sees what generate
+answer. Files of the driver are not in it. With the file others see what generate
 makes of this host, and why:
 
   cdigen info --captured host.yaml
   cdigen generate --captured host.yaml --output -
 
-UUIDs, serial numbers, hardware addresses, the names of this host and of its users are
-replaced, in paths too, and the same always by the same. PCI addresses, models and
-versions stay. --redact replaces further words. Read the file before you send it.
+Only what cdigen needs is recorded. Names of files and directories that not every host
+with such a driver has are replaced, and so is what follows the version in the kernel's
+release. In names of models and errors, which are free texts, identifiers that are known
+by their form or belong to this machine are replaced: UUIDs, serial numbers, hardware
+and IP addresses, names in domains, URLs, names of this host and of its accounts. The
+same is always replaced by the same. PCI addresses, models and versions stay. --redact
+replaces further words. Read the file before you send it.
 
-As an ordinary user it records what such a user can read, and tells what he cannot.
+As an ordinary user it records what such a user can read, and reports what it cannot
+read.
 
 Exit statuses: 0 recorded, with or without a GPU; 1 failed, or something that identifies
-the host would be left; 2 unusable flags.`,
+the host cannot be replaced, in which case nothing is written; 2 unusable flags.`,
 		Example: `  cdigen capture --output host.yaml
   cdigen capture --redact example.org,rack7 | less`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
@@ -53,19 +57,14 @@ the host would be left; 2 unusable flags.`,
 	withoutVariable(flags, "output") // CDIGEN_OUTPUT is where generate publishes
 	flags.StringSliceVar(&f.words, "redact", nil, "further `words` to replace")
 	flags.StringVar(&f.key, "redaction-key", "", "replace the same by the same in all captures that are made with this `text` (default: in this one only)")
-	f.host.add(flags)
-	f.log.add(flags)
+	f.options.add(flags, "capture")
 	return cmd
 }
 
 func (f *captureFlags) run(cmd *cobra.Command) error {
-	host, err := f.host.host()
+	target, err := f.Target()
 	if err != nil {
-		return err
-	}
-	options, err := f.host.discoverOptions()
-	if err != nil {
-		return err
+		return usageError(err)
 	}
 	ids := redact.Collect("/", os.Getenv)
 	for _, word := range f.words {
@@ -77,7 +76,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if key == "" {
 		key = rand.Text()
 	}
-	c, _, err := capture.Record(cmd.Context(), host, options, redact.New([]byte(key), ids), version)
+	c, _, err := capture.Record(cmd.Context(), target.Host, target.Discover, redact.New([]byte(key), ids), version)
 	if err != nil {
 		return fmt.Errorf("capture the host: %w", err)
 	}

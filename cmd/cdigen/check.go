@@ -11,6 +11,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -41,12 +42,12 @@ Exit statuses: 0 nothing is wrong, 1 failed, 2 unusable flags, 5 warnings, 6 bro
   cdigen check /etc/cdi/*.yaml`,
 		Args: usageArgs(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutputFormat(f.output, formats...); err != nil {
-				return maybeFile(err, f.output, "the spec's file is an argument, or --output")
+			if err := checkOutputFormat(f.format, formats...); err != nil {
+				return maybeFile(err, f.format, "the spec's file is an argument, or --output")
 			}
 			other := ""
 			if len(args) == 0 {
-				args, other = []string{f.spec.output}, otherProfile(f.spec.output, published)
+				args, other = []string{f.Output}, config.OtherProfile(f.Output, published)
 			}
 			all, commands, err := f.check(cmd, args)
 			if err != nil {
@@ -56,7 +57,7 @@ Exit statuses: 0 nothing is wrong, 1 failed, 2 unusable flags, 5 warnings, 6 bro
 				all[0].Findings[0].Message += "; there is a spec of --profile " + other
 				commands = []string{check.Command("check", other)}
 			}
-			if f.output == "json" {
+			if f.format == "json" {
 				err = writeJSON(cmd.OutOrStdout(), all)
 			} else {
 				err = writeFindings(cmd.OutOrStdout(), colored(cmd), all...)
@@ -64,17 +65,17 @@ Exit statuses: 0 nothing is wrong, 1 failed, 2 unusable flags, 5 warnings, 6 bro
 			return cmp.Or(err, findingsError(all, commands))
 		},
 	}
-	f.add(cmd, formats...)
+	f.add(cmd, "check", formats...)
 	return cmd
 }
 
 // check looks at spec files. It returns the commands as well that fix what is wrong.
 func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
-	now, inv, _, err := f.present(cmd)
+	p, err := present(cmd, &f.Config)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := f.snapshot(now, inv)
+	s, err := p.snapshot(&f.Config)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,7 +94,7 @@ func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFind
 		}
 		files = append(files, s.Directories.File(path))
 	}
-	s.Look(check.Sources{Hook: checkHook}, files...)
+	s.Look(check.Sources{Hook: config.CheckHook}, files...)
 	for i, file := range files {
 		list := check.OfFile(s, file)
 		if list == nil {

@@ -7,10 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // shortKind is the kind of devices that are named without one.
@@ -21,7 +18,7 @@ const shortKind = "nvidia.com/gpu"
 // been typed.
 func completeDevices(dirs *[]string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-		if err := flagsFromEnvironment(cmd); err != nil {
+		if err := complete(cmd); err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
 		var names []string
@@ -40,7 +37,7 @@ func completeDevices(dirs *[]string) cobra.CompletionFunc {
 // completeQualifiedDevices does so for a flag that takes whole names only.
 func completeQualifiedDevices(dirs *[]string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-		if err := flagsFromEnvironment(cmd); err != nil {
+		if err := complete(cmd); err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
 		names := slices.DeleteFunc(deviceNames(*dirs), func(name string) bool { return !strings.HasPrefix(name, typed) })
@@ -68,44 +65,21 @@ func setValues(flags *pflag.FlagSet, name string, values ...string) {
 	}
 }
 
-// flagValues are the values of flags that take the same in all commands.
-var flagValues = map[string][]string{
-	"arch":                 {"amd64", "arm64"},
-	"capabilities":         append(words(discover.Capabilities), "all"),
-	"device-name-strategy": words(spec.NameStrategies),
-	"format":               words([]spec.Format{spec.YAML, spec.JSON}),
-	"hook-flavor":          words([]edits.HookFlavor{edits.FlavorCdigen, edits.FlavorNVIDIA}),
-	"hooks":                edits.HookSteps(),
-	"library-layout":       edits.Layouts,
-	"log-format":           {"text", "json"},
-	"log-level":            {"debug", "info", "warn", "error"},
-	"on-driver-loss":       words([]watch.Policy{watch.Withdraw, watch.Keep}),
-	"report":               {"table", "json", "none"},
-}
-
-func words[T ~string](list []T) []string {
-	out := make([]string, 0, len(list))
-	for _, w := range list {
-		out = append(out, string(w))
-	}
-	return out
-}
-
 // completeFlags lets a shell complete the values of a command's flags.
 func completeFlags(cmd *cobra.Command) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		values := f.Annotations[valuesAnnotation]
-		if same, ok := flagValues[f.Name]; ok && values == nil {
-			values = same
+		if o, ok := f.Value.(*optionFlag); ok {
+			values = o.Values
 		}
 		if _, ok := cmd.GetFlagCompletionFunc(f.Name); ok || values == nil {
 			return
 		}
-		complete := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+		completion := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 		if f.Value.Type() == "stringSlice" {
-			complete = completeList(values)
+			completion = completeList(values)
 		}
-		if err := cmd.RegisterFlagCompletionFunc(f.Name, complete); err != nil {
+		if err := cmd.RegisterFlagCompletionFunc(f.Name, completion); err != nil {
 			panic(err) // there is no such flag
 		}
 	})

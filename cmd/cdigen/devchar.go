@@ -88,7 +88,7 @@ func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discov
 			return err
 		}
 	}
-	char := devnode.CharDir{Dir: dir, Root: f.host.devRoot, Ours: discover.IsDriverNode}
+	char := devnode.CharDir{Dir: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
 	if !f.dryRun {
 		if err := char.Clean(cmd.Context()); err != nil {
 			f.note(err.Error())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -21,57 +22,55 @@ import (
 // presentFlags are the options of commands that compare a spec with the one that
 // generate would publish now.
 type presentFlags struct {
-	host   hostFlags
-	log    logFlags
-	spec   specFlags
-	output string
+	options
+	format string
 }
 
-func (f *presentFlags) add(cmd *cobra.Command, formats ...string) {
-	flags := cmd.Flags()
-	flags.StringVar(&f.spec.output, "output", defaultOutput, "`file` of the published spec")
-	f.spec.addContents(flags)
-	addOutputFormat(flags, &f.output, formats...)
-	f.host.add(flags)
-	f.log.add(flags)
+func (f *presentFlags) add(cmd *cobra.Command, command string, formats ...string) {
+	f.options.add(cmd.Flags(), command)
+	addOutputFormat(cmd.Flags(), &f.format, formats...)
 }
 
-// present is the spec that generate would publish now; nil where it would publish
-// none, and then why.
-func (f *presentFlags) present(cmd *cobra.Command) (s *specs.Spec, inv *discover.Inventory, why, err error) {
-	options, err := f.spec.options(f.host.arch)
-	if err != nil {
-		return nil, nil, nil, err
+// presence is what generate would publish now, and of which host.
+type presence struct {
+	target  *config.Target
+	options spec.Options
+	inv     *discover.Inventory
+	// spec is nil if generate would publish none, and why is the reason.
+	spec *specs.Spec
+	why  error
+}
+
+// present looks at the host.
+func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
+	p = &presence{}
+	if p.target, err = c.Target(); err != nil {
+		return nil, usageError(err)
 	}
-	if err := options.Check(); err != nil {
-		return nil, nil, nil, usageError(err)
+	p.target.Discover.PCI = c.Command == "doctor" // GPUs without NVIDIA's driver are findings
+	if p.options, err = c.Spec(p.target.Arch); err != nil {
+		return nil, usageError(err)
 	}
-	if inv, err = f.host.inventory(cmd); err != nil {
-		return nil, nil, nil, err
+	if p.inv, err = inventory(cmd, p.target); err != nil {
+		return nil, err
 	}
-	s, _, err = spec.New(inv, options)
+	p.spec, _, err = spec.New(p.inv, p.options)
 	if errors.Is(err, spec.ErrNoDevices) {
-		return nil, inv, err, nil
+		p.spec, p.why, err = nil, err, nil
 	}
-	return s, inv, nil, err
+	return p, err
 }
 
 // snapshot is what spec files are compared with.
-func (f *presentFlags) snapshot(now *specs.Spec, inv *discover.Inventory) (*check.Snapshot, error) {
-	output, err := filepath.Abs(f.spec.output)
+func (p *presence) snapshot(c *config.Config) (*check.Snapshot, error) {
+	output, err := filepath.Abs(c.Output)
 	if err != nil {
 		return nil, err
 	}
-	host, err := f.host.host()
-	if err != nil {
-		return nil, err
-	}
-	directories := spec.ReadDirectories(f.spec.dirs)
+	directories := spec.ReadDirectories(c.SpecDirs)
 	return &check.Snapshot{
-		Target: check.Target{
-			Spec: output, Kind: f.spec.vendor + "/" + f.spec.class, Profile: f.spec.profile, SpecDirs: f.spec.dirs, Settings: f.spec.settings.file,
-		},
-		Host: host, Inventory: inv, Now: now, Directories: directories, Published: directories.File(output),
+		Target: check.Target{Spec: output, Kind: c.Kind(), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
+		Host:   p.target.Host, Inventory: p.inv, Now: p.spec, Directories: directories, Published: directories.File(output),
 	}, nil
 }
 
@@ -99,15 +98,15 @@ Exit statuses:
   cdigen diff /etc/cdi/nvidia.yaml.old /etc/cdi/nvidia.yaml`,
 		Args: usageArgs(cobra.MaximumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutputFormat(f.output, formats...); err != nil {
-				return maybeFile(err, f.output, "the spec's file is an argument, or --output")
+			if err := checkOutputFormat(f.format, formats...); err != nil {
+				return maybeFile(err, f.format, "the spec's file is an argument, or --output")
 			}
 			older, newer, err := f.pair(cmd, args)
 			if err != nil {
 				return err
 			}
 			changes := spec.Diff(older, newer)
-			if f.output == "json" {
+			if f.format == "json" {
 				if changes == nil {
 					changes = []spec.Change{}
 				}
@@ -121,14 +120,13 @@ Exit statuses:
 			return err
 		},
 	}
-	f.add(cmd, formats...)
-	f.host.addCaptured(cmd.Flags())
+	f.add(cmd, "diff", formats...)
 	return cmd
 }
 
 // pair are the specs to be compared.
 func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *specs.Spec, err error) {
-	file := f.spec.output
+	file := f.Output
 	if len(args) > 0 {
 		file = args[0]
 	}
@@ -141,11 +139,14 @@ func (f *presentFlags) pair(cmd *cobra.Command, args []string) (older, newer *sp
 		}
 		return older, newer, err
 	}
-	newer, _, why, err := f.present(cmd)
-	if why != nil {
-		err = &exitError{exitNoDevices, fmt.Errorf("%w: generate would remove %s", why, file)}
+	p, err := present(cmd, &f.Config)
+	if err != nil {
+		return nil, nil, err
 	}
-	return older, newer, err
+	if p.why != nil {
+		return nil, nil, &exitError{exitNoDevices, fmt.Errorf("%w: generate would remove %s", p.why, file)}
+	}
+	return older, p.spec, nil
 }
 
 // unread says of a spec file that could not be read what to do.
@@ -153,12 +154,12 @@ func (f *presentFlags) unread(file string, err error) error {
 	if !strings.Contains(err.Error(), file) {
 		err = fmt.Errorf("%s: %w", file, err)
 	}
-	generate := check.Command("generate", f.spec.profile)
+	generate := check.Command("generate", f.Profile)
 	switch {
-	case file != f.spec.output:
+	case file != f.Output:
 		return err
 	case errors.Is(err, fs.ErrNotExist):
-		if other := otherProfile(file, published); other != "" {
+		if other := config.OtherProfile(file, published); other != "" {
 			return fmt.Errorf("there is no spec %s; there is a spec of --profile %s", file, other)
 		}
 		return fmt.Errorf("there is no spec %s: run %s", file, generate)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +15,10 @@ import (
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
@@ -27,21 +28,16 @@ import (
 // doctorFlags are the options of doctor and its subcommand.
 type doctorFlags struct {
 	presentFlags
-	runtimeDir string
-	ignore     []string
-	warned     map[string]bool // of settings, which is done once
-	verbose    bool
-	fix, yes   bool
+	ignore   []string
+	logged   map[string]bool // settings files whose warnings were logged
+	verbose  bool
+	fix, yes bool
 }
 
 func (f *doctorFlags) add(cmd *cobra.Command) {
-	f.presentFlags.add(cmd, "text", "json")
-	flags := cmd.Flags()
-	flags.StringSliceVar(&f.ignore, "ignore", nil, "`findings` to leave out, by the ID in brackets")
-	f.host.late = true          // a driver container may not be there, which is a finding
-	f.host.pci = true           // GPUs without NVIDIA's driver are findings
-	f.spec.settings.late = true // each spec has those of its own service
-	addRuntimeDir(flags, &f.runtimeDir)
+	f.presentFlags.add(cmd, "doctor", "text", "json")
+	cmd.Flags().StringSliceVar(&f.ignore, "ignore", nil, "`findings` to leave out, by the ID in brackets")
+	f.late = true // each spec has the settings of its own service
 }
 
 func newDoctor() *cobra.Command {
@@ -95,7 +91,7 @@ Exit statuses:
 		},
 	}
 	f.add(cmd)
-	cmd.ValidArgsFunction = completeDevices(&f.spec.dirs)
+	cmd.ValidArgsFunction = completeDevices(&f.SpecDirs)
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print notes too")
 	flags.BoolVar(&f.fix, "fix", false, "run the commands that are safe, after asking for each")
@@ -132,7 +128,7 @@ arguments, 5 warnings, 6 something is broken.`,
 				return err
 			}
 			// Whichever spec it came by, node and library are the host's.
-			if err := used[0].look(); err != nil {
+			if err := used[0].look(cmd, *f.sources()); err != nil {
 				return err
 			}
 			snapshot := used[0].snapshot
@@ -170,7 +166,7 @@ func (f *doctorFlags) report(cmd *cobra.Command, list []check.Report, well strin
 		}
 	}
 	var err error
-	if f.output == "json" {
+	if f.format == "json" {
 		err = writeJSON(cmd.OutOrStdout(), shown)
 	} else {
 		var b strings.Builder
@@ -223,16 +219,15 @@ func writeBlocks(w io.Writer, width int, blocks []check.Block, color bool) {
 
 // subject is a spec that doctor may look at.
 type subject struct {
-	doctorFlags
-	cmd      *cobra.Command // that has the flags
-	root     *cobra.Command
+	config.Config
+	logged   map[string]bool
 	snapshot *check.Snapshot
 	guess    bool // it is not in use, but nothing else is
 }
 
 // sources are where doctor looks.
 func (f *doctorFlags) sources() *check.Sources {
-	return &check.Sources{Root: discover.DirTree("/"), Run: runtimes.Local().Run, Find: exec.LookPath, Hook: checkHook}
+	return &check.Sources{Root: discover.DirTree("/"), Run: runtimes.Local().Run, Find: exec.LookPath, Hook: config.CheckHook}
 }
 
 // examine looks at the host and at the devices that were named. It returns the line as
@@ -257,7 +252,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 				s.snapshot.Others = append(s.snapshot.Others, other.snapshot.Spec)
 			}
 		}
-		if err := s.look(); err != nil {
+		if err := s.look(cmd, *f.sources()); err != nil {
 			return nil, "", err
 		}
 		if err := check.NoGPU(s.snapshot); err != nil {
@@ -289,35 +284,40 @@ func (f *doctorFlags) device(snapshots []*check.Snapshot, name string) (check.Re
 // subjects are what doctor looks at: the spec that flags name, or else all that are in
 // use here, the one without a profile first.
 func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err error) {
-	if err := checkOutputFormat(f.output, "text", "json"); err != nil {
-		return nil, nil, maybeFile(err, f.output, "the spec's file is --output")
+	if err := checkOutputFormat(f.format, "text", "json"); err != nil {
+		return nil, nil, maybeFile(err, f.format, "the spec's file is --output")
 	}
 	if f.yes && !f.fix {
 		return nil, nil, usageError(errors.New("--yes requires --fix"))
 	}
-	if f.warned == nil {
-		f.warned = map[string]bool{}
+	if f.logged == nil {
+		f.logged = map[string]bool{}
 	}
 	engines := runtimes.Detect(cmd.Context(), runtimes.Local())
-	names := []string{""}
-	if !slices.ContainsFunc([]string{profileFlag, "output", "vendor", "class"}, cmd.Flags().Changed) {
-		names = append(names, profileNames()...)
+	names := []string{f.Profile}
+	if !slices.ContainsFunc([]string{"profile", "output", "vendor", "class"}, f.given) {
+		names = append(names, config.ProfileNames()...)
 	}
 	directories := spec.ReadDirectories(nil)
 	var all []*subject
 	for _, name := range names {
-		s, err := newSubject(cmd, name, engines, directories)
+		s, err := f.subject(cmd, name, engines, directories)
 		if err != nil {
 			return nil, nil, err
 		}
-		s.warned = f.warned
 		all = append(all, s)
 	}
 	used, unused = f.inUse(cmd.Context(), all)
-	if cmd.Flags().Changed(settingsFlag) && f.spec.settings.file != "" {
+	if f.given("settings") && used[0].Settings.Path != "" {
 		return used[:1], nil, nil // they are one service's
 	}
 	return used, unused, nil
+}
+
+// given reports whether an option has a value by a flag or a variable.
+func (f *doctorFlags) given(option string) bool {
+	_, ok := f.layers.Given(option)
+	return ok
 }
 
 // inUse separates the subjects that are in use from others: those whose unit is on, and
@@ -351,43 +351,44 @@ func (f *doctorFlags) inUse(ctx context.Context, all []*subject) (used, unused [
 	return used, unused
 }
 
-// newSubject has the flags of a command and of a service's settings; those of a profile
-// as well, unless the command names one.
-func newSubject(cmd *cobra.Command, profile string, engines []runtimes.Engine, directories *spec.Directories) (*subject, error) {
-	s := &subject{cmd: &cobra.Command{}, root: cmd.Root()}
-	s.cmd.SetContext(cmd.Context())
-	s.add(s.cmd)
-	flags := s.cmd.Flags()
-	if err := copyFlags(flags, cmd.Flags()); err != nil {
-		return nil, err
-	}
+// subject returns the spec of a profile, with the settings of its service. What is wrong
+// with these is reported later.
+func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runtimes.Engine, directories *spec.Directories) (*subject, error) {
+	layers := f.layers
 	if profile != "" {
-		if err := flags.Set(profileFlag, profile); err != nil {
-			return nil, err
-		}
+		layers.Flags = maps.Clone(layers.Flags)
+		layers.Flags["profile"] = profile
 	}
-	unit := check.Unit(s.spec.profile) // whatever its settings make of it
-	if err := applyDefaults(flags); err != nil {
+	var err error
+	if layers.Settings, err = layers.ReadSettings(f.Command); err != nil {
 		return nil, err
 	}
-	output, err := filepath.Abs(s.spec.output)
+	s := &subject{logged: f.logged}
+	s.Config, _ = config.Load(f.Command, layers)
+	output, err := filepath.Abs(s.Output)
 	if err != nil {
 		return nil, err
 	}
-	only := profiles[s.spec.profile].engines
+	var only []runtimes.Name
+	for _, name := range config.Profiles[s.Profile].Engines {
+		only = append(only, runtimes.Name(name))
+	}
 	if only != nil {
 		engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(only, e.Name) })
 	}
-	in := directories.In(s.spec.dirs)
+	// The service reads these settings, whatever doctor needs of them.
+	_, invalid := config.Load("watch", config.Layers{Settings: layers.Settings})
+	in := directories.In(s.SpecDirs)
 	s.snapshot = &check.Snapshot{
 		Target: check.Target{
-			Spec: output, Kind: s.spec.vendor + "/" + s.spec.class, Profile: s.spec.profile, Unit: unit, SpecDirs: s.spec.dirs,
-			Settings: s.spec.settings.file, For: only,
-			Command: func(args ...string) string { return commandLine(cmd.Root(), flags, args) },
+			Spec: output, Kind: s.Kind(), Profile: s.Profile,
+			Unit:     check.Unit(profile), // whatever its settings make of it
+			SpecDirs: s.SpecDirs, Settings: s.Settings.Path, For: only,
+			Command: func(args ...string) string { return commandLine(&s.Config, args) },
 		},
-		Directories: in, Published: in.File(output), Engines: engines,
+		Invalid: invalid, Directories: in, Published: in.File(output), Engines: engines,
 	}
-	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.runtimeDir, output))
+	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, output))
 	if err == nil {
 		s.snapshot.Watcher = status
 	}
@@ -395,83 +396,43 @@ func newSubject(cmd *cobra.Command, profile string, engines []runtimes.Engine, d
 }
 
 // look finds out what the spec should be.
-func (s *subject) look() error {
-	s.spec.settings.warn(s.root, s.warned)
-	now, inv, _, err := s.present(s.cmd)
+func (s *subject) look(cmd *cobra.Command, src check.Sources) error {
+	warnOfSettings(cmd.Root(), &s.Config, s.logged)
+	p := s.snapshot
+	now, err := present(cmd, &s.Config)
+	for problem := (*config.Problem)(nil); errors.As(err, &problem) && problem.Source.Kind == config.FromSettings; {
+		p.Invalid, s.Config = append(p.Invalid, problem), s.Without(problem.Option)
+		now, err = present(cmd, &s.Config)
+	}
 	if err != nil {
 		return err
 	}
-	p := s.snapshot
-	p.Now, p.Inventory = now, inv
-	if p.Host, err = s.host.host(); err != nil {
-		return err
-	}
+	p.Now, p.Inventory, p.Host = now.spec, now.inv, now.target.Host
 	p.Older = func(version string) (lost int, err error) {
-		options, err := s.spec.options(s.host.arch)
-		if err != nil {
-			return 0, err
-		}
+		options := now.options
 		options.MaxVersion = version
-		older, _, err := spec.New(inv, options)
-		if err != nil || now == nil {
+		older, _, err := spec.New(now.inv, options)
+		if err != nil || now.spec == nil {
 			return 0, err
 		}
-		return len(now.Devices) - len(older.Devices), nil
+		return len(now.spec.Devices) - len(older.Devices), nil
 	}
-	p.Look(*s.sources(), p.Published)
-	p.LookAtSystem(s.cmd.Context(), *s.sources())
+	p.Look(src, p.Published)
+	p.LookAtSystem(cmd.Context(), src)
 	return nil
 }
 
-// copyFlags sets flags as others of their names were set.
-func copyFlags(to, from *pflag.FlagSet) error {
-	var errs []error
-	from.Visit(func(f *pflag.Flag) {
-		if to.Lookup(f.Name) == nil {
-			return
-		}
-		errs = append(errs, to.Set(f.Name, flagText(f)))
-	})
-	return errors.Join(errs...)
-}
-
-// flagText is a flag's value as it is given to it.
-func flagText(f *pflag.Flag) string {
-	list, ok := f.Value.(pflag.SliceValue)
-	if !ok {
-		return f.Value.String()
-	}
-	var values []string
-	for _, v := range list.GetSlice() {
-		values = append(values, strings.TrimSpace(v))
-	}
-	return strings.Join(values, ",")
-}
-
-// commandLine is the line of a shell for one of our commands, with those of the flags
-// that it takes too.
-func commandLine(root *cobra.Command, flags *pflag.FlagSet, args []string) string {
+// commandLine returns the line of a shell for one of our commands, with the flags that
+// give it the values of c.
+func commandLine(c *config.Config, args []string) string {
 	words := append([]string{programName()}, args...)
-	target, _, err := root.Find(args)
-	if err != nil {
-		return shellescape.QuoteCommand(words)
+	for _, flag := range c.Args(args[0]) {
+		name, _, _ := strings.Cut(flag, "=")
+		given := func(arg string) bool { return arg == name || strings.HasPrefix(arg, name+"=") }
+		if !slices.ContainsFunc(args, given) && !slices.Contains([]string{"--log-level", "--log-format"}, name) {
+			words = append(words, flag)
+		}
 	}
-	flags.Visit(func(f *pflag.Flag) {
-		same := target.Flags().Lookup(f.Name)
-		given := func(arg string) bool { return arg == "--"+f.Name || strings.HasPrefix(arg, "--"+f.Name+"=") }
-		if fromSettings(f) && settingsOf(target.Flags()) != nil {
-			return // it reads them itself
-		}
-		// runtime has other directories of that name.
-		if same == nil || args[0] == "runtime" || slices.ContainsFunc(args, given) || slices.Contains([]string{"output-format", "log-level", "log-format", "no-color"}, f.Name) {
-			return
-		}
-		// What is as without the flag may be otherwise by the settings, and these too.
-		_, otherwise := settingsOf(flags).variables[environmentName(f.Name)]
-		if value := flagText(f); value != same.DefValue || otherwise || f.Name == settingsFlag {
-			words = append(words, "--"+f.Name+"="+value)
-		}
-	})
 	return shellescape.QuoteCommand(words)
 }
 

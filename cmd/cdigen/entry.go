@@ -24,7 +24,7 @@ func run() int {
 	cmd := newRoot()
 	ran, err := cmd.ExecuteContextC(interrupted)
 	if err == nil {
-		return 0 // a service that was told to end is one that ended well
+		return 0 // also after a signal: it is how a service ends
 	}
 	if s := interrupted.signal(); s != 0 {
 		fmt.Fprintf(os.Stderr, "%s: ended by %s: %s\n", ran.CommandPath(), unix.SignalName(s), oneError(err))

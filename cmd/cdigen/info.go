@@ -20,34 +20,31 @@ import (
 
 // infoFlags are the options of info and its subcommand.
 type infoFlags struct {
-	host   hostFlags
-	log    logFlags
-	output string
-	report string
+	options
+	format string
 }
 
-func (f *infoFlags) add(cmd *cobra.Command, formats ...string) {
-	flags := cmd.Flags()
-	addOutputFormat(flags, &f.output, formats...)
-	flags.StringVar(&f.report, "report", "", "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)")
-	flags.Lookup("report").NoOptDefVal = "table"
-	f.host.add(flags)
-	f.host.addCaptured(flags)
-	f.log.add(flags)
+func (f *infoFlags) add(cmd *cobra.Command, command string, formats ...string) {
+	f.options.add(cmd.Flags(), command)
+	addOutputFormat(cmd.Flags(), &f.format, formats...)
 }
 
 // look discovers the host and has it written. JSON has the findings in it; for the
 // other formats they go to standard error.
 func (f *infoFlags) look(cmd *cobra.Command, formats []string, write func(w io.Writer, inv *discover.Inventory) error) error {
-	if err := errors.Join(checkOutputFormat(f.output, formats...), checkReport(f.report)); err != nil {
+	if err := checkOutputFormat(f.format, formats...); err != nil {
 		return err
 	}
-	inv, err := f.host.inventory(cmd)
+	target, err := f.Target()
+	if err != nil {
+		return usageError(err)
+	}
+	inv, err := inventory(cmd, target)
 	if err != nil {
 		return err
 	}
-	if f.output != "json" {
-		err = writeReport(os.Stderr, f.report, inv.Findings, f.host.captured == nil)
+	if f.format != "json" {
+		err = writeReport(os.Stderr, f.Report, inv.Findings, f.Captured == "")
 	}
 	if err = errors.Join(err, write(cmd.OutOrStdout(), inv)); err == nil && inv.Usable() == 0 {
 		err = &exitError{exitNoDevices, spec.ErrNoDevices}
@@ -71,7 +68,7 @@ each MIG device.
 Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.look(cmd, formats, func(w io.Writer, inv *discover.Inventory) error {
-				switch f.output {
+				switch f.format {
 				case "json":
 					return writeJSON(w, inv)
 				case "csv":
@@ -81,7 +78,7 @@ Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 			})
 		},
 	}
-	f.add(cmd, formats...)
+	f.add(cmd, "info", formats...)
 	cmd.AddCommand(newInfoFiles())
 	return cmd
 }
@@ -215,9 +212,8 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 
 func newInfoFiles() *cobra.Command {
 	var (
-		f            infoFlags
-		capabilities []string
-		compat32     bool
+		f        infoFlags
+		compat32 bool
 	)
 	wanted := map[string]*bool{}
 	formats := []string{"table", "json", "path"}
@@ -235,10 +231,7 @@ Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
   cdigen info files -o path --binaries --ipcs`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			asked, err := parseCapabilities(capabilities)
-			if err != nil {
-				return usageError(err)
-			}
+			asked := f.WantedCapabilities()
 			keep := func(i injected) bool {
 				all := true
 				for _, w := range wanted {
@@ -248,7 +241,7 @@ Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 			}
 			return f.look(cmd, formats, func(w io.Writer, inv *discover.Inventory) error {
 				list := slices.DeleteFunc(injectedFiles(inv), func(i injected) bool { return !keep(i) })
-				return writeInjected(w, f.output, list)
+				return writeInjected(w, f.format, list)
 			})
 		},
 	}
@@ -256,8 +249,7 @@ Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 		wanted[kind] = cmd.Flags().Bool(kind, false, "print "+kind)
 	}
 	cmd.Flags().BoolVar(&compat32, "compat32", false, "print what is for 32-bit programs only")
-	cmd.Flags().StringSliceVar(&capabilities, "capabilities", []string{"all"}, "print what serves one or more of compute, utility, graphics, video, display, ngx, compat32, or all")
-	f.add(cmd, formats...)
+	f.add(cmd, "info files", formats...)
 	return cmd
 }
 

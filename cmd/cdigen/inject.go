@@ -17,10 +17,10 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
-	"tags.cncf.io/container-device-interface/pkg/cdi"
 	"tags.cncf.io/container-device-interface/pkg/parser"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/fsuser"
 	"github.com/cdigen/cdigen/internal/inject"
 	"github.com/cdigen/cdigen/internal/trust"
@@ -29,8 +29,8 @@ import (
 
 // injectFlags say for what runtime devices are injected, and where.
 type injectFlags struct {
+	options
 	format       string
-	dirs         []string
 	bundle, file string
 	cgroup       string
 	rootfs       string
@@ -39,7 +39,6 @@ type injectFlags struct {
 	remove       bool
 	dryRun       bool
 	print        bool
-	log          logFlags
 }
 
 // The formats of inject beside those of a bundle, which are inject's own Forms.
@@ -94,7 +93,7 @@ arguments.`,
   systemd-nspawn $(cdigen inject --format nspawn 0) -D /srv/debian
   docker run $(cdigen inject --format docker-args 0) debian nvidia-smi`,
 		Args:              usageArgs(cobra.ArbitraryArgs),
-		ValidArgsFunction: completeDevices(&f.dirs),
+		ValidArgsFunction: completeDevices(&f.SpecDirs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := qualified(args)
 			if err == nil {
@@ -116,7 +115,7 @@ arguments.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.format, "format", string(inject.OCI), alternatives(injectFormats))
+	flags.StringVar(&f.format, "format", string(inject.OCI), config.Alternatives(injectFormats))
 	withoutVariable(flags, "format") // CDIGEN_FORMAT is that of a spec
 	flags.StringVar(&f.bundle, "bundle", ".", "`directory` of the bundle whose config.json is edited (oci, oci-nspawn)")
 	flags.StringVar(&f.file, "file", "", "container's configuration `file` to keep the lines in, at its end (lxc; default: print them)")
@@ -126,8 +125,7 @@ arguments.`,
 	flags.BoolVar(&f.remove, "remove", false, "take the devices out of the file again, without DEVICE all of them")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would change in the file, as a unified diff, and change nothing")
 	flags.BoolVar(&f.print, "print", false, "print the edited file and leave the file itself as it is")
-	flags.StringSliceVar(&f.dirs, "spec-dir", cdi.DefaultSpecDirs, "`directories` that engines read, by rising priority")
-	f.log.add(flags)
+	f.options.add(flags, "inject")
 	setValues(flags, "format", injectFormats...)
 	setValues(flags, "cgroup", "v1", "v2", "none")
 	return cmd
@@ -155,7 +153,7 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 	given := cmd.Flags().Changed
 	switch {
 	case !slices.Contains(injectFormats, f.format):
-		return fmt.Errorf("--format %q: use %s", f.format, alternatives(injectFormats))
+		return fmt.Errorf("--format %q: use %s", f.format, config.Alternatives(injectFormats))
 	case f.remove && f.format == formatLXC && !file:
 		return errors.New("--remove: name the container's configuration with --file: lines that were only printed are nowhere to be removed from")
 	case f.userOwned != "" && !file:
@@ -207,7 +205,7 @@ func isDirectory(path string) bool {
 // source has the devices that are wanted, or says why not. Others than those named
 // are in a file already.
 func (f *injectFlags) source(wanted, names []string) (*inject.Source, error) {
-	devices, broken := spec.ReadDirectories(f.dirs).Devices()
+	devices, broken := spec.ReadDirectories(f.SpecDirs).Devices()
 	for _, name := range wanted {
 		_, err := usable(name, devices, broken)
 		switch {
@@ -220,7 +218,7 @@ func (f *injectFlags) source(wanted, names []string) (*inject.Source, error) {
 		}
 		return nil, err
 	}
-	return inject.Open(f.dirs)
+	return inject.Open(f.SpecDirs)
 }
 
 // wanted are the devices that a file is to have, which has some.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
-	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
@@ -28,7 +28,7 @@ type listing struct {
 
 func newList() *cobra.Command {
 	var (
-		dirs    []string
+		o       options
 		format  string
 		resolve string
 	)
@@ -54,7 +54,8 @@ can be used.`,
 			if err := checkOutputFormat(format, formats...); err != nil {
 				return err
 			}
-			if !cmd.Flags().Changed("spec-dir") {
+			dirs := o.SpecDirs
+			if o.Sources["spec-dir"].Kind == config.FromDefault {
 				dirs = engineDirectories(cmd.Context(), dirs)
 			}
 			devices, broken := spec.ReadDirectories(dirs).Devices()
@@ -87,9 +88,9 @@ can be used.`,
 	}
 	flags := cmd.Flags()
 	addOutputFormat(flags, &format, formats...)
-	flags.StringSliceVar(&dirs, "spec-dir", cdi.DefaultSpecDirs, "`directories` to read, by rising priority, and no others")
+	o.add(flags, "list")
 	flags.StringVar(&resolve, "resolve", "", "print what a container gets for the device of this `name`, nvidia.com/gpu=0")
-	if err := cmd.RegisterFlagCompletionFunc("resolve", completeQualifiedDevices(&dirs)); err != nil {
+	if err := cmd.RegisterFlagCompletionFunc("resolve", completeQualifiedDevices(&o.SpecDirs)); err != nil {
 		panic(err) // there is no such flag
 	}
 	return cmd
@@ -194,7 +195,7 @@ func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.De
 	switch {
 	case len(broken) > 0:
 		advice := "cdigen doctor says how to fix it"
-		if broken[0].File == defaultOutput {
+		if broken[0].File == config.DefaultOutput {
 			advice = "run cdigen generate"
 		}
 		return nil, fmt.Errorf("no CDI device %q, but engines cannot read %s: %s: %s", name, broken[0].File, strings.TrimSpace(oneLine(broken[0].Error)), advice)

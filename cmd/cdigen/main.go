@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/cdigen/cdigen/internal/config"
 )
 
 // version is stamped in by the Makefile.
@@ -55,8 +57,8 @@ CDI (podman, containerd, CRI-O, Docker) inject from it by themselves:
 
 Nothing of cdigen runs when a container starts, unless --hooks asks for it.
 
-Every flag can be given as a variable of the environment too: --driver-root is
-CDIGEN_DRIVER_ROOT. A flag goes before its variable, and a variable before the
+Every flag can be given as an environment variable too: --driver-root is
+CDIGEN_DRIVER_ROOT. Flags take precedence over variables, and these over the
 settings of the service in /etc/cdigen/cdigen.env, which generate, watch, status,
 check, diff and doctor read.`,
 		Version:       version,
@@ -89,27 +91,23 @@ check, diff and doctor read.`,
 	return root
 }
 
-// setUp completes the flags of a command before it runs, and installs the logger.
+// setUp completes the configuration of a command before it runs, and installs the logger.
 func setUp(cmd *cobra.Command) error {
-	if err := flagsFromEnvironment(cmd); err != nil {
+	if err := complete(cmd); err != nil {
 		return err
 	}
-	settings := settingsOf(cmd.Flags())
-	now := settings != nil && !settings.late
-	if now {
-		if err := applyDefaults(cmd.Flags()); err != nil {
-			return err
-		}
+	c := config.Default()
+	o := optionsOf(cmd.Flags())
+	if o != nil {
+		c = o.Config
 	}
-	if err := setLog(cmd.Flags()); err != nil {
-		return err
-	}
+	setLog(&c)
 	if cmd.Hidden { // a shell completes
 		return nil
 	}
 	warnOfEnvironment(cmd.Root())
-	if now {
-		settings.warn(cmd.Root(), map[string]bool{})
+	if o != nil && !o.late {
+		warnOfSettings(cmd.Root(), &o.Config, map[string]bool{})
 	}
 	return nil
 }

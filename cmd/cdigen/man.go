@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 	"github.com/spf13/pflag"
+
+	"github.com/cdigen/cdigen/internal/config"
 )
 
 // With the tag man the program is another one, which writes the manual pages of all
@@ -58,8 +60,8 @@ func prepare(cmd *cobra.Command) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		_, usage := pflag.UnquoteUsage(f)
 		f.Usage = escape(strings.ReplaceAll(usage, "\n", " "))
-		if f.Name != "help" && f.Annotations[noVariable] == nil {
-			f.Usage += " (" + escape(environmentName(f.Name)) + ")"
+		if hasVariable(f) {
+			f.Usage += " (" + escape(config.Variable(f.Name)) + ")"
 		}
 	})
 	for _, c := range cmd.Commands() {

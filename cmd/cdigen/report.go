@@ -73,13 +73,6 @@ func writeReport(w io.Writer, form string, findings []discover.Finding, advise b
 	return err
 }
 
-func checkReport(form string) error {
-	if !slices.Contains([]string{"", "table", "json", "none"}, form) {
-		return usageError(fmt.Errorf("--report %q: use table, json or none", form))
-	}
-	return nil
-}
-
 // writeLines prints a line each.
 func writeLines(w io.Writer, lines []string) error {
 	var b strings.Builder

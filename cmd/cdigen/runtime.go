@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/table"
 )
@@ -36,13 +37,13 @@ runtime is added, no default changed.`,
 
 // runtimeFlags say which engines are looked at.
 type runtimeFlags struct {
+	options
 	root string
-	log  logFlags
 }
 
 func (f *runtimeFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.root, "root", "/", "`directory` that has the engines' configuration in its etc, for images")
-	f.log.add(cmd.Flags())
+	f.options.add(cmd.Flags(), "runtime")
 }
 
 func (f *runtimeFlags) system() (runtimes.System, error) {
@@ -71,7 +72,7 @@ func engineNames(args []string, known []runtimes.Name) (names []runtimes.Name, e
 			name = runtimes.CRIO
 		}
 		if !slices.Contains(known, name) {
-			return nil, usageError(fmt.Errorf("engine %q: use %s", arg, alternatives(append(words(known), allEngines))))
+			return nil, usageError(fmt.Errorf("engine %q: use %s", arg, config.Alternatives(append(config.Words(known), allEngines))))
 		}
 		if !slices.Contains(names, name) {
 			names = append(names, name)
@@ -84,7 +85,7 @@ func engineNames(args []string, known []runtimes.Name) (names []runtimes.Name, e
 func completeEngines(known []runtimes.Name) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		var left []cobra.Completion
-		for _, name := range append(words(known), allEngines) {
+		for _, name := range append(config.Words(known), allEngines) {
 			if !slices.Contains(args, name) && (name != allEngines || len(args) == 0) {
 				left = append(left, name)
 			}
@@ -275,7 +276,7 @@ Exit statuses:
 	flags.StringVar(&f.config, "config", "", "`file` to change, for one engine (default: where the engine looks for it)")
 	flags.StringVar(&f.engineVersion, "engine-version", "", "`version` of the one engine, for one that is not installed here")
 	if on {
-		flags.StringSliceVar(&f.specDirs, "spec-dir", []string{filepath.Dir(defaultOutput)}, "`directories` that the engine has to search")
+		flags.StringSliceVar(&f.specDirs, "spec-dir", []string{filepath.Dir(config.DefaultOutput)}, "`directories` that the engine has to search")
 	}
 	f.add(cmd)
 	return cmd
@@ -283,7 +284,7 @@ Exit statuses:
 
 func someEngine(_ *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("name an engine: %s or all", strings.Join(words(runtimes.Switchable()), ", "))
+		return fmt.Errorf("name an engine: %s or all", strings.Join(config.Words(runtimes.Switchable()), ", "))
 	}
 	return nil
 }
@@ -331,7 +332,7 @@ func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
 	case len(errs) > 0:
 		return errors.Join(errs...)
 	case every && len(installed) == 0:
-		return fmt.Errorf("none of %s is installed", strings.Join(words(names), ", "))
+		return fmt.Errorf("none of %s is installed", strings.Join(config.Words(names), ", "))
 	case f.dryRun && len(plans) > 0:
 		return &exitError{exitStale, errors.New("--dry-run: nothing was written")}
 	}

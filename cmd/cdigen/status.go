@@ -12,23 +12,19 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
-
-func addRuntimeDir(flags *pflag.FlagSet, dir *string) {
-	flags.StringVar(dir, "runtime-dir", "", "`directory` of the watcher's lock and socket (default: /run/cdigen, for users other than root $XDG_RUNTIME_DIR/cdigen)")
-}
 
 // statusFormats are how status prints.
 var statusFormats = []string{"table", "json"}
 
 func newStatus() *cobra.Command {
-	var output, runtimeDir, format, profile string
-	var service settings
+	var o options
+	var format string
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
@@ -44,14 +40,14 @@ Exit statuses:
 			if err := checkOutputFormat(format, statusFormats...); err != nil {
 				return maybeFile(err, format, "the spec's file is --output")
 			}
-			path, err := filepath.Abs(output)
+			path, err := filepath.Abs(o.Output)
 			if err != nil {
 				return err
 			}
-			s, err := watch.AskStatus(cmd.Context(), watcherSocket(runtimeDir, path))
+			s, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, path))
 			running := err == nil
 			if errors.Is(err, fs.ErrNotExist) {
-				s, err = fileStatus(cmd.Context(), path, profile, runtimeDir)
+				s, err = fileStatus(cmd.Context(), path, o.Profile, o.RuntimeDir)
 			}
 			if err != nil {
 				return err
@@ -62,12 +58,8 @@ Exit statuses:
 			return writeStatus(cmd.OutOrStdout(), s, running)
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&output, "output", defaultOutput, "`file` of the spec")
-	addProfile(flags, &profile)
-	service.add(flags)
-	addOutputFormat(flags, &format, statusFormats...)
-	addRuntimeDir(flags, &runtimeDir)
+	o.add(cmd.Flags(), "status")
+	addOutputFormat(cmd.Flags(), &format, statusFormats...)
 	return cmd
 }
 
@@ -79,10 +71,10 @@ func fileStatus(ctx context.Context, path, profile, runtimeDir string) (*watch.S
 			_, err := watch.AskStatus(ctx, watcherSocket(runtimeDir, output))
 			return err == nil
 		}
-		if other := otherProfile(path, watched); other != "" {
+		if other := config.OtherProfile(path, watched); other != "" {
 			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a watcher of --profile %s", path, other)
 		}
-		if other := otherProfile(path, published); other != "" {
+		if other := config.OtherProfile(path, published); other != "" {
 			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a spec of --profile %s", path, other)
 		}
 		return nil, fmt.Errorf("no cdigen watch is running and there is no %s: start %s or run %s", path, check.Command("watch", profile), check.Command("generate", profile))

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/kmod"
 	"github.com/cdigen/cdigen/internal/table"
@@ -47,9 +48,10 @@ type systemChange struct {
 
 // systemFlags are the options of commands that change the host.
 type systemFlags struct {
-	host                       hostFlags
+	options
+	roots                      config.Roots
 	dryRun, force, loadModules bool
-	output                     string
+	format                     string
 	changes                    []systemChange
 	// problems are why something cannot be known or done, where no change stands for it.
 	problems []string
@@ -62,8 +64,8 @@ func (f *systemFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&f.dryRun, "dry-run", false, "change nothing, and print what would be done")
 	flags.BoolVar(&f.force, "force", false, "also where the driver was told that nodes are not user space's to change (NVreg_ModifyDeviceFiles=0)")
 	flags.BoolVar(&f.loadModules, "load-kernel-modules", false, "load nvidia, nvidia-uvm and nvidia-modeset first, with the modprobe of the driver root")
-	addOutputFormat(flags, &f.output, systemFormats...)
-	f.host.addRoots(flags)
+	addOutputFormat(flags, &f.format, systemFormats...)
+	f.options.add(flags, "system")
 }
 
 // open looks at the host, and loads its modules if asked to. The inventory is nil when that
@@ -84,7 +86,7 @@ func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host dis
 		}
 		c := systemChange{Do: "load", Kind: "kernel-module", Path: m.Name, Purpose: m.Purpose}
 		if !f.dryRun {
-			err := kmod.Load(cmd.Context(), f.host.driverRoot, m.Name)
+			err := kmod.Load(cmd.Context(), f.roots.Driver, m.Name)
 			switch {
 			case err != nil && m.Required:
 				return host, nil, &exitError{exitNoDevices, err}
@@ -118,20 +120,21 @@ func (f *systemFlags) look(cmd *cobra.Command, o discover.NodeOptions) (discover
 }
 
 func (f *systemFlags) reopen() (discover.Host, error) {
-	if err := checkOutputFormat(f.output, systemFormats...); err != nil {
+	if err := checkOutputFormat(f.format, systemFormats...); err != nil {
 		return discover.Host{}, err
 	}
-	if f.host.devNodes != "" && !f.dryRun {
+	if f.DevNodes != "" && !f.dryRun {
 		return discover.Host{}, usageError(errors.New("--dev-nodes: nodes of a table cannot be changed: add --dry-run"))
 	}
-	host, err := f.host.host()
+	target, err := f.Target()
 	if err != nil {
-		return host, err
+		return discover.Host{}, usageError(err)
 	}
-	if info, err := os.Stat(filepath.Join(f.host.devRoot, "dev")); err != nil || !info.IsDir() {
-		return host, usageError(fmt.Errorf("--dev-root %s: there is no directory dev in it", f.host.devRoot))
+	f.roots = target.Roots
+	if info, err := os.Stat(filepath.Join(f.roots.Dev, "dev")); err != nil || !info.IsDir() {
+		return discover.Host{}, usageError(fmt.Errorf("--dev-root %s: there is no directory dev in it", f.roots.Dev))
 	}
-	return host, nil
+	return target.Host, nil
 }
 
 // cannot records why some of the expected nodes cannot be known or made.
@@ -180,7 +183,7 @@ func (f *systemFlags) nodes(ctx context.Context, inv *discover.Inventory) error 
 		}
 	}
 	f.cannot(inv)
-	root, err := devnode.OpenRoot(f.host.devRoot)
+	root, err := devnode.OpenRoot(f.roots.Dev)
 	if err != nil {
 		return err
 	}
@@ -293,7 +296,7 @@ var changeWords = map[string][3]string{
 
 func (f *systemFlags) write(cmd *cobra.Command) error {
 	w := cmd.OutOrStdout()
-	if f.output == "json" {
+	if f.format == "json" {
 		if f.changes == nil {
 			f.changes = []systemChange{}
 		}

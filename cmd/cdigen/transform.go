@@ -5,11 +5,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -26,10 +26,9 @@ func newTransform() *cobra.Command {
 
 // transformFlags are the options of transform root.
 type transformFlags struct {
+	options
 	root          spec.RootTransform
 	input, output string
-	lockTimeout   time.Duration
-	log           logFlags
 }
 
 func newTransformRoot() *cobra.Command {
@@ -80,8 +79,7 @@ Exit statuses:
 		// CDIGEN_OUTPUT is where generate publishes, which is not to be overwritten.
 		withoutVariable(flags, name)
 	}
-	flags.DurationVar(&f.lockTimeout, "lock-timeout", 10*time.Second, "how long to wait for another cdigen that is publishing; 0 is for ever")
-	f.log.add(flags)
+	f.options.add(flags, "transform")
 	return cmd
 }
 
@@ -117,7 +115,7 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 		_, err := cmd.OutOrStdout().Write(data)
 		return err
 	}
-	outcome, err := spec.Publish(cmd.Context(), f.output, data, spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: f.lockTimeout})
+	outcome, err := spec.Publish(cmd.Context(), f.output, data, f.PublishOptions())
 	if err != nil {
 		return err
 	}
@@ -132,9 +130,9 @@ func (f *transformFlags) read(cmd *cobra.Command) (*specs.Spec, spec.Format, err
 	var err error
 	if f.input == "-" {
 		name = "standard input"
-		data, err = regular.Read(cmd.InOrStdin(), name, maxGiven)
+		data, err = regular.Read(cmd.InOrStdin(), name, config.MaxGiven)
 	} else {
-		data, err = readGiven(f.input)
+		data, err = config.ReadGiven(f.input)
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("read the spec: %w", err)

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -30,20 +31,7 @@ import (
 )
 
 // watchFlags are the options of watch.
-type watchFlags struct {
-	host         hostFlags
-	log          logFlags
-	spec         specFlags
-	poll         time.Duration
-	debounce     time.Duration
-	grace        time.Duration
-	onDriverLoss string
-	readyTimeout time.Duration
-	once         bool
-	health       string
-	kernelLog    string
-	runtimeDir   string
-}
+type watchFlags struct{ options }
 
 func newWatch() *cobra.Command {
 	var f watchFlags
@@ -75,124 +63,87 @@ Exit statuses:
   cdigen watch --driver-root /run/nvidia/driver --health :9400`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
-	flags := cmd.Flags()
-	d := watch.DefaultOptions()
-	f.spec.add(flags)
-	flags.Lookup("output").Usage = "`file` to publish the spec as, .yaml or .json"
-	flags.DurationVar(&f.poll, "poll", time.Second, "how often to read procfs, which has no events")
-	flags.DurationVar(&f.debounce, "debounce", d.Debounce, "how long no event may come before a generation starts")
-	flags.DurationVar(&f.grace, "grace", d.Grace, "how long the driver may be incomplete or gone before the last good spec is given up")
-	flags.StringVar(&f.onDriverLoss, "on-driver-loss", string(d.OnDriverLoss), "what happens then to the spec of a driver that is gone: withdraw or keep")
-	flags.DurationVar(&f.readyTimeout, "ready-timeout", d.ReadyTimeout, "how long to wait for an incomplete driver before reporting ready")
-	flags.BoolVar(&f.once, "once", false, "end when ready")
-	flags.StringVar(&f.health, "health", "", "`address` to answer /healthz, /readyz and /metrics on: [HOST]:PORT or unix:PATH; without HOST for this machine only (default: none)")
-	flags.StringVar(&f.kernelLog, "kernel-log", "/dev/kmsg", "`file` of the kernel's log, where the driver reports lost GPUs; empty: none")
-	addRuntimeDir(flags, &f.runtimeDir)
-	f.host.add(flags)
-	f.log.add(flags)
+	f.add(cmd.Flags(), "watch")
 	return cmd
 }
 
-func (f *watchFlags) check() error {
-	for _, d := range []struct {
-		flag  string
-		value time.Duration
-		least time.Duration
-	}{
-		{"poll", f.poll, 10 * time.Millisecond}, {"debounce", f.debounce, time.Millisecond}, {"grace", f.grace, time.Millisecond},
-		{"ready-timeout", f.readyTimeout, time.Millisecond},
-	} {
-		if d.value < d.least {
-			return usageError(fmt.Errorf("--%s %v: it must be %v or more", d.flag, d.value, d.least))
-		}
-	}
-	if p := watch.Policy(f.onDriverLoss); p != watch.Withdraw && p != watch.Keep {
-		return usageError(fmt.Errorf("--on-driver-loss %q: use withdraw or keep", f.onDriverLoss))
-	}
-	if f.spec.output == "-" {
-		return usageError(errors.New("--output -: watch publishes a file; use generate"))
-	}
-	return nil
-}
-
-// generator checks the flags and makes the generator.
+// generator makes the generator.
 func (f *watchFlags) generator() (*watch.Generator, error) {
-	f.host.late, f.spec.contents.again = true, true
-	var err error
-	if f.spec.output, err = filepath.Abs(f.spec.output); err != nil {
-		return nil, err
+	if f.Output == "-" {
+		return nil, usageError(errors.New("--output -: watch publishes a file; use generate"))
 	}
-	format, err := f.spec.outputFormat()
+	first, err := f.Target()
 	if err != nil {
-		return nil, err
-	}
-	options, err := f.spec.options(f.host.arch)
-	if err != nil {
-		return nil, err
-	}
-	if err := options.Check(); err != nil {
 		return nil, usageError(err)
 	}
-	first := f.host // host() fills in what was not given, which may differ later
-	if _, err := first.host(); err != nil {
-		return nil, err
+	if _, err := f.Spec(first.Arch); err != nil {
+		return nil, usageError(err)
 	}
-	var dirs []string
-	for _, dir := range f.spec.dirs {
-		if dir, err = filepath.Abs(dir); err != nil {
-			return nil, err
-		}
-		dirs = append(dirs, dir)
-	}
-	discovery, err := f.host.discoverOptions()
+	c := f.Config // each look opens the host again
+	output, err := filepath.Abs(c.Output)
 	if err != nil {
 		return nil, err
 	}
-	g := &watch.Generator{
-		Host:     func() (discover.Host, error) { h := f.host; return h.host() },
-		ProcRoot: first.procRoot,
-		Discover: discovery,
-		Spec:     func() (spec.Options, error) { return f.spec.options(f.host.arch) },
-		Output:   f.spec.output,
-		Format:   format,
+	dirs, err := absolute(c.SpecDirs...)
+	if err != nil {
+		return nil, err
+	}
+	files, err := absolute(slices.DeleteFunc([]string{c.Edits, c.DevNodes}, func(file string) bool { return file == "" })...)
+	if err != nil {
+		return nil, err
+	}
+	if c.DevRoot == "" {
+		// Which directory has the nodes depends on this one; see discover.DriverRootDev.
+		files = append(files, filepath.Join(first.Roots.Driver, "dev/nvidiactl"))
+	}
+	return &watch.Generator{
+		Host: func() (discover.Host, error) {
+			t, err := c.Target()
+			if err != nil {
+				return discover.Host{}, err
+			}
+			return t.Host, nil
+		},
+		ProcRoot: first.Roots.Proc,
+		Discover: first.Discover,
+		Spec:     func() (spec.Options, error) { return c.Spec(c.Arch) },
+		Output:   output,
+		Format:   f.OutputFormat(),
 		SpecDirs: dirs,
-		Publish:  f.spec.publishOptions(),
+		Publish:  f.PublishOptions(),
 		// NVIDIA's GPU operator reports here that the driver container is ready.
 		Directories: []string{"/run/nvidia/validations"},
-	}
-	if f.host.devRoot == "" {
-		// Which directory has the nodes depends on this one; see host.
-		g.Files = append(g.Files, filepath.Join(first.driverRoot, "dev/nvidiactl"))
-	}
-	for _, file := range []string{f.spec.contents.edits, f.host.devNodes} {
-		if file == "" {
-			continue
-		}
-		if file, err = filepath.Abs(file); err != nil {
+		Files:       files,
+	}, nil
+}
+
+// absolute returns paths as absolute ones.
+func absolute(paths ...string) ([]string, error) {
+	var list []string
+	for _, path := range paths {
+		absolute, err := filepath.Abs(path)
+		if err != nil {
 			return nil, err
 		}
-		g.Files = append(g.Files, file)
+		list = append(list, absolute)
 	}
-	return g, nil
+	return list, nil
 }
 
 func (f *watchFlags) run(cmd *cobra.Command) error {
 	// Generations are seldom: little memory in between is worth more than speed.
 	debug.SetGCPercent(50)
-	if err := f.check(); err != nil {
-		return err
-	}
 	generator, err := f.generator()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
-	runtimeDir, err := runtimeDirectory(f.runtimeDir)
+	runtimeDir, err := runtimeDirectory(f.RuntimeDir)
 	if err != nil {
 		return err
 	}
-	unlock, err := singleInstance(ctx, runtimeDir, f.spec.output)
+	unlock, err := singleInstance(ctx, runtimeDir, generator.Output)
 	if err != nil {
 		return err
 	}
@@ -201,17 +152,17 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	files := &watch.Files{Ignore: generator.OwnChange, Interest: generator.Interest}
 	hangup := newHangup()
 	l := &watch.Loop{
-		Options:  f.options(),
+		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
-		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.poll}, files, hangup},
+		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.Poll}, files, hangup},
 		Update:   files.Update,
 		Log:      slog.Default(),
 	}
-	if f.kernelLog != "" {
-		l.Sources = append(l.Sources, watch.KernelLog{Path: f.kernelLog})
+	if f.KernelLog != "" {
+		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
-	metrics := watch.NewMetrics(l, f.spec.output)
+	metrics := watch.NewMetrics(l, generator.Output)
 	l.Generated = func(g watch.Generation) {
 		metrics.Generated(g)
 		debug.FreeOSMemory()
@@ -220,29 +171,30 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
 		l.WatchdogEvery, l.Watchdog = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
 	}
-	if err := f.serve(ctx, l, metrics, runtimeDir); err != nil {
+	if err := f.serve(ctx, l, metrics, runtimeDir, generator.Output); err != nil {
 		return err
 	}
 	err = l.Run(ctx)
-	if !f.once {
+	if !f.Once {
 		notify(daemon.SdNotifyStopping)
 	}
-	if err == nil && f.once && ctx.Err() == nil && l.State().GPUs == 0 {
+	if err == nil && f.Once && ctx.Err() == nil && l.State().GPUs == 0 {
 		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", l.State().Condition)}
 	}
 	return err
 }
 
-func (f *watchFlags) options() watch.Options {
+// loop returns the options of the loop.
+func (f *watchFlags) loop() watch.Options {
 	o := watch.DefaultOptions()
-	o.Debounce, o.MaxDelay, o.Grace, o.ReadyTimeout = f.debounce, max(o.MaxDelay, 2*f.debounce), f.grace, f.readyTimeout
-	o.OnDriverLoss, o.Once = watch.Policy(f.onDriverLoss), f.once
-	o.Hang = max(o.Hang, 3*f.host.nvmlTimeout+f.spec.lockTimeout)
+	o.Debounce, o.MaxDelay, o.Grace, o.ReadyTimeout = f.Debounce, max(o.MaxDelay, 2*f.Debounce), f.Grace, f.ReadyTimeout
+	o.OnDriverLoss, o.Once = watch.Policy(f.OnDriverLoss), f.Once
+	o.Hang = max(o.Hang, 3*f.NVMLTimeout+f.LockTimeout)
 	return o
 }
 
 // serve opens the socket of cdigen status and, where asked for, that of health.
-func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics, runtimeDir string) error {
+func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics, runtimeDir, output string) error {
 	start := func(address string, mode os.FileMode, handler http.Handler) error {
 		path, local := strings.CutPrefix(address, "unix:")
 		if local && filepath.IsAbs(path) {
@@ -264,17 +216,17 @@ func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics,
 		return nil
 	}
 	status := func() watch.Status {
-		return watch.Status{PID: os.Getpid(), Version: version, Spec: f.spec.output, State: l.State()}
+		return watch.Status{PID: os.Getpid(), Version: version, Spec: output, State: l.State()}
 	}
 	// Every user may ask, as every user can read the spec.
-	if err := start("unix:"+socketPath(runtimeDir, f.spec.output), 0o666, watch.StatusHandler(status)); err != nil {
+	if err := start("unix:"+socketPath(runtimeDir, output), 0o666, watch.StatusHandler(status)); err != nil {
 		return fmt.Errorf("open the socket of cdigen status: %w", err)
 	}
-	if f.health == "" {
+	if f.Health == "" {
 		return nil
 	}
-	if err := start(f.health, 0o660, watch.HealthHandler(l, m)); err != nil {
-		return usageError(fmt.Errorf("--health %s: %w", f.health, err))
+	if err := start(f.Health, 0o660, watch.HealthHandler(l, m)); err != nil {
+		return usageError(fmt.Errorf("--health %s: %w", f.Health, err))
 	}
 	return nil
 }

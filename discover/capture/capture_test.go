@@ -101,6 +101,9 @@ func TestCaptureIsTheHostWithoutItsIdentifiers(t *testing.T) {
 			if diff := cmp.Diff(capture.Text(r, found(t, inv, d.Arch)), again(t, text)); diff != "" {
 				t.Errorf("the capture is another host (-host +capture):\n%s", diff)
 			}
+			if again := r.Text(string(text)); again != string(text) {
+				t.Errorf("the text as a whole has identifiers (-text +redacted):\n%s", cmp.Diff(string(text), again))
+			}
 			// That nothing is left is not the redactor's word alone.
 			uuids := regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 			for _, original := range append(originals(t, dir, uuids), "buildhost") {

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -15,7 +16,7 @@ import (
 // names keeps the names that every host with such a driver has, and replaces all others.
 type names struct {
 	redactor *redact.Redactor
-	// dirs are directories that texts may name, whatever characters they have.
+	// dirs are directories that texts may name, whatever characters they have; the longest first.
 	dirs []string
 	// known are the replacements of components of paths, and of texts.
 	known, texts map[string]string
@@ -23,6 +24,7 @@ type names struct {
 
 func newNames(r *redact.Redactor, dirs ...string) names {
 	dirs = slices.DeleteFunc(dirs, func(dir string) bool { return len(dir) < 2 })
+	slices.SortFunc(dirs, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	return names{r, dirs, map[string]string{}, map[string]string{}}
 }
 
@@ -40,8 +42,8 @@ var standard = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^(?:` + strings.Join([]string{
 		`\.\.?`,
 		// Device nodes, what else has the name of a driver, and rights.
-		`nvidia(?:\d{1,4}|ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs|vgpu-vfio|smi))`,
-		`(?:card|renderD|controlD|channel|gpu|gi|ci)\d{1,7}`, `\d{1,4}:\d{1,7}`,
+		`nvidia(?:ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs|vgpu-vfio|smi))`,
+		`\d{1,4}:\d{1,7}`,
 		`fabric-mgmt|fabric-imex-mgmt|mig-minors|nvlink-minors|sys-minors|nouveau|vfio-pci|nvgrace_gpu_vfio_pci|pci-stub|xen-pciback|nvidia-vgpu-vfio`,
 		// Of the PCI bus: the links to its devices by udev, the names of ACPI.
 		pci, `pci[0-9a-f]{4,8}:[0-9a-f]{2}`, `pci-` + pci + `-(?:card|render)`, `[A-Z]{3,8}[0-9A-F]{0,4}:[0-9a-f]{2}`,
@@ -99,7 +101,7 @@ var (
 		return known, regexp.MustCompile(`^(?:` + strings.Join(patterns, "|") + `)$`)
 	})
 	pathInText = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`(^|[\s"'(=,;:])(/(?:[^\s"'(),;=:<>{}\[\]]|:[^\s"'(),;=:<>{}\[\]/])+)`)
+		return regexp.MustCompile(`(?:^|[\s"'(=,;:])(/(?:[^\s"'(),;=:<>{}\[\]]|:[^\s"'(),;=:<>{}\[\]/])+)`)
 	})
 )
 
@@ -181,7 +183,7 @@ func (n names) text(s string) string {
 	}
 	replaced := s
 	for _, dir := range n.dirs {
-		replaced = strings.ReplaceAll(replaced, dir, n.path(dir))
+		replaced = replaceDir(replaced, dir, n.path(dir))
 	}
 	replaced = pathInText().ReplaceAllStringFunc(replaced, func(found string) string {
 		at := strings.IndexByte(found, '/')
@@ -190,8 +192,21 @@ func (n names) text(s string) string {
 		}
 		return found[:at] + n.path(found[at:])
 	})
-	n.texts[s] = n.redactor.Text(replaced)
+	// Other texts than UTF-8 would be written in an encoding.
+	n.texts[s] = n.redactor.Text(strings.ToValidUTF8(replaced, "?"))
 	return n.texts[s]
+}
+
+// replaceDir replaces a directory in a text where its name does not go on.
+func replaceDir(s, dir, replacement string) string {
+	before, after, found := strings.Cut(s, dir)
+	switch {
+	case !found:
+		return s
+	case after == "" || strings.ContainsAny(after[:1], "/ :,;\"')"):
+		dir = replacement
+	}
+	return before + dir + replaceDir(after, dir, replacement)
 }
 
 // entry returns an entry of an ld.so.cache as a capture has it.

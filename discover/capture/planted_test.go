@@ -2,6 +2,7 @@ package capture_test
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
@@ -29,9 +30,9 @@ type inMemory struct {
 	nodes []byte
 }
 
-func load(t testing.TB) *inMemory {
+func load(t testing.TB, name string) *inMemory {
 	t.Helper()
-	m := &inMemory{d: hosttest.Load(t, "two-gpus"), files: fstest.MapFS{}}
+	m := &inMemory{d: hosttest.Load(t, name), files: fstest.MapFS{}}
 	dir := t.TempDir()
 	if err := m.d.Build(dir, simhost.Options{}); err != nil {
 		t.Fatal(err)
@@ -188,7 +189,7 @@ func cache(name string) []byte {
 func TestUnknownNamesAreNotInACapture(t *testing.T) {
 	for _, name := range []string{"orgunique", "cluster unique.x", "data,clusterunique", "Ünique-Org", "orgunique.so.1"} {
 		t.Run(name, func(t *testing.T) {
-			m := load(t)
+			m := load(t, "two-gpus")
 			host, o := m.plant(t, name, name)
 			r := redact.New([]byte("key"), redact.Identifiers{})
 			text, inv := record(t, host, o, r)
@@ -209,6 +210,37 @@ func TestUnknownNamesAreNotInACapture(t *testing.T) {
 				t.Errorf("the capture is another host (-host +capture):\n%s", diff)
 			}
 		})
+	}
+}
+
+// The kinds of identifiers that are known by their form are replaced in texts that are
+// free: the names of models, and errors of NVML.
+func TestIdentifiersInFreeTextsAreNotInACapture(t *testing.T) {
+	script, err := os.ReadFile("../../cmd/cdigen/testdata/script/capture-identifiers.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(script), "-- identifiers --\n")
+	list, _, ok := strings.Cut(list, "-- unknown --\n")
+	if !ok || strings.Count(list, "\n") < 36 {
+		t.Fatalf("the script has no list of identifiers: %q", list)
+	}
+	for text := range strings.Lines(list) {
+		text = strings.TrimSpace(text)
+		m := load(t, "lost-gpu")
+		const information = "proc/driver/nvidia/gpus/0000:1b:00.0/information"
+		m.write(information, "Model: NVIDIA "+text+" X\nDevice Minor: 0\n")
+		probe := func(string) discover.ProbeFunc {
+			return func(context.Context) (*discover.NVMLReport, error) {
+				r, err := discover.ParseNVMLReport(m.d.NVMLReport())
+				r.GPUs[0].Name, r.GPUs[0].Errors, r.Error = text, []string{"nvmlX: " + text + ": failed"}, "("+text+")"
+				return r, errors.Join(err, errors.New("nvmlInit: "+text))
+			}
+		}
+		got, _ := record(t, m.host(t, "/"), discover.Options{Probe: probe}, redact.New([]byte("key"), redact.Identifiers{}))
+		if strings.Contains(string(got), text) || !strings.Contains(string(got), "Model: NVIDIA ") || !strings.Contains(string(got), ": failed") {
+			t.Errorf("%s is in the capture:\n%s", text, grep(string(got), strings.ToLower(text)))
+		}
 	}
 }
 
@@ -247,7 +279,7 @@ func TestOwnersOfFilesAreReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	m := load(t)
+	m := load(t, "two-gpus")
 	m.write("proc/driver/nvidia/gpus/0000:1b:00.0/information", "Model: NVIDIA of uniqueowner\nDevice Minor: 0\n")
 	host := m.host(t, "/")
 	host.Driver = host.Driver.Wrap(func(f fs.FS) fs.FS { return owned{f, 2000001} })
@@ -261,7 +293,7 @@ func TestOwnersOfFilesAreReplaced(t *testing.T) {
 func TestCaptureWithSomethingLeftIsRefused(t *testing.T) {
 	for word, place := range map[string]string{"195": `dev.files["dev/nvidia-modeset"].node`, "directory": `sys.files["bus/pci/drivers/nvidia"].type`, "amd64": "arch"} {
 		r := redact.New(nil, redact.Identifiers{Words: []string{word}})
-		_, _, err := capture.Record(context.Background(), load(t).host(t, "/"), discover.Options{}, r, "")
+		_, _, err := capture.Record(context.Background(), load(t, "two-gpus").host(t, "/"), discover.Options{}, r, "")
 		if err == nil || !strings.Contains(err.Error(), place) || !strings.HasSuffix(err.Error(), "nothing is recorded") {
 			t.Errorf("%s: %v", word, err)
 		}
@@ -273,7 +305,7 @@ func FuzzNothingUnknownIsRecorded(f *testing.F) {
 	for _, seed := range []string{"orgunique", "data/clusterunique", "gpu-17.hpc", "K8S_Cluster", "x86_64-orgunique", "nvidia-orgunique", "550.54.15-orgunique", "0000:3b:00.0orgunique"} {
 		f.Add(seed)
 	}
-	base := load(f)
+	base := load(f, "two-gpus")
 	c, _, err := capture.Record(context.Background(), base.host(f, "/"), discover.Options{Probe: hosttest.Probe(base.d)}, redact.New(nil, redact.Identifiers{}), "")
 	if err != nil {
 		f.Fatal(err)
@@ -288,6 +320,9 @@ func FuzzNothingUnknownIsRecorded(f *testing.F) {
 			t.Skip()
 		}
 		name := strings.ReplaceAll(secret, "/", "_")
+		if strings.Trim(name, ".") == "" || redact.Common(name) {
+			t.Skip() // not a name, or one of a directory that is there
+		}
 		host, o := base.clone().plant(t, secret, name)
 		c, _, err := capture.Record(context.Background(), host, o, redact.New([]byte("key"), redact.Identifiers{}), "")
 		if err != nil {

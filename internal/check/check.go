@@ -16,6 +16,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
@@ -61,6 +62,8 @@ type Snapshot struct {
 	// Paths are the paths of the host that specs name.
 	Paths   map[string]Path
 	Engines []runtimes.Engine
+	// Invalid are the values of the service's settings that options cannot have.
+	Invalid []*config.Problem
 	// Watcher is the answer of a running cdigen watch that keeps Spec; nil: none runs.
 	Watcher *watch.Status
 	System  System
@@ -108,6 +111,7 @@ const (
 	SELinuxDevices    discover.ID = "selinux-devices"
 	CgroupHybrid      discover.ID = "cgroup-hybrid"
 	CgroupDevices     discover.ID = "cgroup-devices"
+	SettingInvalid    discover.ID = "setting-invalid"
 	WatcherFailing    discover.ID = "watcher-failing"
 	WatcherNotRunning discover.ID = "watcher-not-running"
 	DevCharLinks      discover.ID = "dev-char-links"
@@ -134,6 +138,7 @@ func All(s *Snapshot) (list []discover.Finding) {
 		list = append(list, discovered(s)...)
 		list = append(list, published(s)...)
 	}
+	list = append(list, settings(s)...)
 	list = append(list, neighbours(s)...)
 	list = append(list, engines(s)...)
 	return discover.Sorted(append(list, system(s)...))

@@ -444,3 +444,12 @@ func protect(name string) (commands []string, own bool) {
 	}
 	return commands, int(s.Uid) == os.Geteuid()
 }
+
+func fixSetting(s *Snapshot, f discover.Finding) Fix {
+	for _, problem := range s.Invalid {
+		if place(problem) == f.Subject {
+			return Fix{Commands: []string{fmt.Sprintf("${EDITOR:-vi} +%d %s", problem.Source.Line, shellescape.Quote(problem.Source.File))}}
+		}
+	}
+	return Fix{}
+}

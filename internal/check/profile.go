@@ -2,6 +2,7 @@ package check
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -75,3 +77,14 @@ func Unused(s *Snapshot) (list []discover.Finding) {
 	}
 	return list
 }
+
+// settings finds values in the service's settings that options cannot have. The watcher
+// does not start with them, while a running one has the values of before.
+func settings(s *Snapshot) (list []discover.Finding) {
+	for _, problem := range s.Invalid {
+		list = append(list, found(SettingInvalid, discover.Warning, place(problem), "%s=%q: %v", config.Variable(problem.Option), problem.Value, problem.Err))
+	}
+	return list
+}
+
+func place(p *config.Problem) string { return fmt.Sprintf("%s:%d", p.Source.File, p.Source.Line) }

@@ -165,6 +165,7 @@ var systemTable = []Entry{
 	{SELinuxDevices, "SELinux keeps confined containers from opening the GPUs' nodes, unless they run with --security-opt label=disable.", "Podman, buildah and CRI-O confine containers by themselves, Docker and containerd if configured (selinux-enabled, enable_selinux).", false, fixSELinux},
 	{CgroupHybrid, "crun starts no container where both versions of cgroups are mounted and version 2 has controllers.", "systemd calls this the hybrid hierarchy.", false, fixHybrid},
 	{CgroupDevices, "The device controller of cgroups is not mounted: a container that makes a device node can open any GPU.", "cgroups of version 1 are mounted without it.", false, fixCgroupDevices},
+	{SettingInvalid, "A setting of the service is not valid: the service does not start again with it.", "The message has the line; `cdigen generate --help` lists the values.", true, fixSetting},
 	{WatcherFailing, "The watcher cannot publish the spec; the last one stays.", "`cdigen status` shows the error.", true, fixStatus},
 	{WatcherNotRunning, "Nothing keeps the spec up to date: it is stale after the next change of driver, MIG devices or GPUs.", "`cdigen watch` does, as a service.", true, fixWatcher},
 	{DevCharLinks, "Programs that containers depend on do not find the GPUs' nodes: containers may lose them at systemctl daemon-reload (\"NVML: Unknown Error\").", "systemd before 240 and runc 1.1.3 to 1.1.6 look device nodes up in /dev/char.", false, fixCharLinks},

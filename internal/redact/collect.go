@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // Identifiers are those that have no form of their own. Each is replaced where it
@@ -109,7 +110,7 @@ func (ids *Identifiers) Add(hosts, users, serials []string) {
 
 // AddWord adds a word, and reports whether it can be one.
 func (ids *Identifiers) AddWord(text string) bool {
-	if len(text) < 2 || strings.TrimSpace(text) != text {
+	if len(text) < 2 || strings.TrimSpace(text) != text || !utf8.ValidString(text) {
 		return false
 	}
 	ids.Words = append(ids.Words, text)
@@ -152,9 +153,12 @@ const commonWords = `
 	sys system test tls tmp type ubuntu updates user users usr uvm var vdpau vendor version video vulkan wine www x11 x86_64 xorg
 	x86_64-linux-gnu aarch64-linux-gnu i386-linux-gnu`
 
+// numbered are names of the driver's nodes and directories.
+var numbered = regexp.MustCompile(`^(?:nvidia|gpu|gi|ci|card|renderD|controlD|channel)\d{1,7}$`)
+
 // Common reports whether a name identifies nobody, since systems everywhere have
 // accounts, directories or files of that name.
-func Common(name string) bool { return common()[strings.ToLower(name)] }
+func Common(name string) bool { return common()[strings.ToLower(name)] || numbered.MatchString(name) }
 
 // telling reports whether a name can tell one machine or person from others.
 func telling(name string) bool {

@@ -25,11 +25,11 @@ var forms = sync.OnceValue(func() []rule {
 			form: regexp.MustCompile(strings.Trim(wordReplaced.String(), "^$")), replaced: wordReplaced,
 		},
 		{
-			form: regexp.MustCompile(`[A-Za-z][0-9A-Za-z+.-]*://[^\s"'<>|,;(){}\[\]]+`), accept: foreign,
+			form: regexp.MustCompile(`[A-Za-z][0-9A-Za-z+.-]*://[^\s"'<>|,;(){}\[\]]*[^\s"'<>|,;(){}\[\].:!?]`), accept: foreign,
 			replacement: (*Redactor).url, replaced: regexp.MustCompile(`://redacted-host-\d{8}$`),
 		},
 		{ // Amazon's and Oracle's names of resources, iSCSI's and NVMe's of hosts
-			form:        regexp.MustCompile(`(?i)(?:arn:aws|ocid1\.|[in]qn\.\d{4}-\d{2}\.)[^\s"',;(){}\[\]]+`),
+			form:        regexp.MustCompile(`(?i)(?:arn:aws|ocid1\.|[in]qn\.\d{4}-\d{2}\.)[^\s"',;(){}\[\]]*[^\s"',;(){}\[\].:]`),
 			replacement: named("id"), replaced: wordReplaced,
 		},
 		{form: regexp.MustCompile(uuid), replacement: (*Redactor).uuid, replaced: regexp.MustCompile(`^0{8}-\d{4}-\d{4}-\d{4}-\d{12}$`)},

@@ -178,9 +178,9 @@ func TestCollectReadsTheMachine(t *testing.T) {
 
 func TestWordThatTellsNothingIsNoIdentifier(t *testing.T) {
 	var ids Identifiers
-	ids.Add([]string{"localhost", "nvidia", "GPU", "a", "10.0.0.1", "x y", "-x-", "", "node"}, []string{"root", "video", "jane", "Jane"}, []string{"1234", "none", "12345"})
+	ids.Add([]string{"localhost", "nvidia", "GPU", "a", "10.0.0.1", "x y", "-x-", "", "node", "gpu1", "ip6-allnodes"}, []string{"root", "video", "jane", "Jane"}, []string{"1234", "none", "12345"})
 	want := Identifiers{Hosts: []string{"node"}, Users: []string{"jane"}, Serials: []string{"12345"}}
-	for _, word := range []string{"", "x", " xy", "xy\n"} {
+	for _, word := range []string{"", "x", " xy", "xy\n", "x\xff"} {
 		if ids.AddWord(word) {
 			t.Errorf("%q is taken for a word", word)
 		}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/capture"
 	"github.com/cdigen/cdigen/internal/gpucheck"
 	"github.com/cdigen/cdigen/internal/redact"
 )
@@ -210,7 +211,8 @@ func redactText(_ context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(os.Stdout, redact.New([]byte(args[0]), redact.Collect("/", os.Getenv)).Text(string(data)))
+	// As cdigen capture does, so that what was made from a capture can be compared.
+	_, err = io.WriteString(os.Stdout, capture.Text(redact.New([]byte(args[0]), redact.Collect("/", os.Getenv)), string(data)))
 	return err
 }
 

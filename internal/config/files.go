@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -9,18 +9,18 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// maxGiven bounds what is read of a file that the user names, in bytes.
-const maxGiven = 32 << 20
+// MaxGiven bounds what is read of a file that the user names, in bytes.
+const MaxGiven = 32 << 20
 
-// readGiven reads a file that the user has named. It may be a pipe, such as /dev/stdin or
+// ReadGiven reads a file that the user has named. It may be a pipe, such as /dev/stdin or
 // that of a shell's <(command).
-func readGiven(file string) ([]byte, error) {
+func ReadGiven(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return regular.Read(f, file, maxGiven)
+	return regular.Read(f, file, MaxGiven)
 }
 
 // readTrusted reads a file that decides what is published. Others than root, or the user,
@@ -31,9 +31,9 @@ func readTrusted(file string, again bool) ([]byte, error) {
 		return nil, err // what cannot be looked at, as a pipe without a name, is the user's own
 	}
 	if again {
-		return regular.ReadFile(file, maxGiven)
+		return regular.ReadFile(file, MaxGiven)
 	}
-	return readGiven(file)
+	return ReadGiven(file)
 }
 
 // untrustedPath returns why others than root, or the user, can change where a path leads. A

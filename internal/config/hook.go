@@ -1,0 +1,74 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/trust"
+)
+
+// hooks returns which hooks the spec has.
+func (c *Config) hooks() (edits.Hooks, error) {
+	o := edits.Hooks{Flavor: edits.HookFlavor(c.HookFlavor), Strict: c.StrictHook}
+	var err error
+	if o.Steps, err = edits.ParseHookSteps(slices.DeleteFunc(slices.Clone(c.Hooks), func(s string) bool { return s == noHooks })); err != nil {
+		return o, c.Problem("hooks", err)
+	}
+	if len(o.Steps) == 0 {
+		return o, nil
+	}
+	if o.Strict && o.Flavor == edits.FlavorNVIDIA {
+		return o, c.Problem("strict-hook", errors.New("nvidia-cdi-hook has no such flag: use --hook-flavor cdigen"))
+	}
+	o.Path, err = c.findHook()
+	return o, err
+}
+
+// findHook returns the path of the hook program, checked.
+func (c *Config) findHook() (string, error) {
+	if c.HookPath != "" {
+		if !filepath.IsAbs(c.HookPath) {
+			return "", c.Problem("hook-path", errors.New("want an absolute path: container engines start it from any directory"))
+		}
+		if err := CheckHook(c.HookPath); err != nil {
+			return "", c.Problem("hook-path", err)
+		}
+		return filepath.Clean(c.HookPath), nil
+	}
+	const name = "cdigen-hook"
+	places := []string{"/usr/local/libexec/cdigen/" + name, "/usr/libexec/cdigen/" + name, "/usr/local/bin/" + name, "/usr/bin/" + name}
+	if self, err := os.Executable(); err == nil {
+		dir := filepath.Dir(self)
+		places = slices.Insert(places, 0, filepath.Join(dir, name), filepath.Join(dir, "../libexec/cdigen", name))
+	}
+	for _, path := range places {
+		err := CheckHook(path)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return path, err
+		}
+	}
+	return "", c.Problem("hooks", fmt.Errorf("no %s beside cdigen or in libexec/cdigen: install it, or name it with --hook-path", name))
+}
+
+// CheckHook reports why a program must not be named in a spec: engines run it, as root
+// for root's containers, and so who can change it is root.
+func CheckHook(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file", path)
+	case info.Mode()&0o111 == 0:
+		return fmt.Errorf("%s is not executable: run chmod 0755 %s", path, path)
+	}
+	if err := trust.Path(path, trust.Self()); err != nil {
+		return fmt.Errorf("%s must not be named in a spec: %w", path, err)
+	}
+	return nil
+}

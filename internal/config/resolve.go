@@ -1,0 +1,201 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/spec"
+)
+
+const capturedOption = "captured"
+
+// Kind returns the kind of the devices, "nvidia.com/gpu".
+func (c *Config) Kind() string { return c.Vendor + "/" + c.Class }
+
+// OutputFormat returns the format asked for, or that of the output's name.
+func (c *Config) OutputFormat() spec.Format {
+	switch {
+	case c.Format != "":
+		return spec.Format(c.Format)
+	case filepath.Ext(c.Output) == ".json":
+		return spec.JSON
+	}
+	return spec.YAML
+}
+
+// PublishOptions returns how a spec is published.
+func (c *Config) PublishOptions() spec.PublishOptions {
+	return spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: c.LockTimeout}
+}
+
+// Spec returns the options of a spec for the libraries of an architecture. It reads the
+// file of the user's edits and looks for the hook program.
+func (c *Config) Spec(arch string) (spec.Options, error) {
+	names, err := spec.ParseNameStrategies(c.Names)
+	if err != nil {
+		return spec.Options{}, c.Problem("device-name-strategy", err)
+	}
+	layout, err := edits.ParseLayout(c.Layout, arch, c.PrivateDir)
+	if err != nil {
+		return spec.Options{}, c.Problem("private-library-dir", err)
+	}
+	hooks, err := c.hooks()
+	if err != nil {
+		return spec.Options{}, err
+	}
+	own, err := c.ownEdits()
+	if err != nil {
+		return spec.Options{}, err
+	}
+	return spec.Options{
+		Vendor: c.Vendor, Class: c.Class, Names: names, NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
+		Edits: edits.Options{Layout: layout, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks},
+		Own:   own,
+	}, nil
+}
+
+// WantedCapabilities returns the capabilities; nil for all.
+func (c *Config) WantedCapabilities() (list []discover.Capability) {
+	if slices.Contains(c.Capabilities, allCapabilities) {
+		return nil
+	}
+	for _, name := range c.Capabilities {
+		list = append(list, discover.Capability(name))
+	}
+	return list
+}
+
+// ownEdits reads the user's edits; nil: there are none.
+func (c *Config) ownEdits() (*spec.OwnEdits, error) {
+	if c.Edits == "" {
+		return nil, nil //nolint:nilnil // no edits are no error
+	}
+	data, err := readTrusted(c.Edits, c.repeats())
+	if err != nil {
+		return nil, c.Problem("edits", err)
+	}
+	own, err := spec.ParseOwnEdits(data)
+	if err != nil {
+		return nil, c.Problem("edits", err)
+	}
+	own.LeaveOut(untrustedPath())
+	return own, nil
+}
+
+// Roots are the absolute directories of a host.
+type Roots struct {
+	Driver, Dev, Proc, Sys string
+}
+
+// repeats reports whether the command looks at the host more than once.
+func (c *Config) repeats() bool { return commandSets[c.Command]&cmdRepeats != 0 }
+
+// roots returns the directories of the host. If the command looks more than once, those of
+// the driver and of the device nodes may be missing, as before a driver container runs.
+func (c *Config) roots() (Roots, error) {
+	late, r := c.repeats(), Roots{Driver: c.DriverRoot, Dev: c.DevRoot, Proc: c.ProcRoot, Sys: c.SysRoot}
+	if r.Dev == "" {
+		r.Dev = discover.DriverRootDev(r.Driver)
+	}
+	for _, dir := range []struct {
+		option string
+		path   *string
+		late   bool
+	}{{"driver-root", &r.Driver, late}, {"dev-root", &r.Dev, late}, {"proc-root", &r.Proc, false}, {"sys-root", &r.Sys, false}} {
+		if find(c.Command, dir.option) == nil {
+			*dir.path = "/"
+			continue
+		}
+		absolute, err := filepath.Abs(*dir.path)
+		if err != nil {
+			return r, err
+		}
+		info, err := os.Stat(absolute)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && dir.late:
+		case err != nil:
+			return r, c.Problem(dir.option, err)
+		case !info.IsDir():
+			return r, c.Problem(dir.option, errors.New("not a directory"))
+		}
+		*dir.path = absolute
+	}
+	if filepath.Base(r.Dev) == "dev" {
+		if _, err := os.Stat(filepath.Join(r.Dev, "dev")); err != nil {
+			return r, c.Problem("dev-root", fmt.Errorf("there is no dev in it: name the directory above, %s", filepath.Dir(r.Dev)))
+		}
+	}
+	return r, nil
+}
+
+// Target is the host that is looked at, and how.
+type Target struct {
+	Host  discover.Host
+	Roots Roots // zero for a captured host
+	// Arch is that of the driver's libraries.
+	Arch string
+	// Discover are the options of the modules.
+	Discover discover.Options
+}
+
+// Target opens the host.
+func (c *Config) Target() (*Target, error) {
+	if c.Captured != "" {
+		return c.captured()
+	}
+	roots, err := c.roots()
+	if err != nil {
+		return nil, err
+	}
+	t := &Target{
+		Host: discover.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
+		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory},
+	}
+	if c.DevNodes != "" {
+		table, err := readTrusted(c.DevNodes, c.repeats())
+		if err == nil {
+			t.Host.Dev, err = t.Host.Dev.WithNodes(table)
+		}
+		if err != nil {
+			return nil, c.Problem("dev-nodes", err)
+		}
+	}
+	if !c.NoNVML {
+		probe, timeout := c.NVMLProbe, c.NVMLTimeout
+		if probe == "" {
+			probe = discover.FindProbe()
+		}
+		t.Discover.Probe = func(library string) discover.ProbeFunc { return discover.CommandProbe(probe, library, timeout) }
+	}
+	return t, nil
+}
+
+// captured opens a captured host. Flags that say where to look on this machine are
+// refused, while variables that do so may be set for other commands.
+func (c *Config) captured() (*Target, error) {
+	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "mps-directory", "arch", "nvml-probe", "nvml-timeout"} {
+		if c.Sources[name].Kind == FromFlag {
+			return nil, fmt.Errorf("--captured and --%s: use one of them: a captured host is complete", name)
+		}
+	}
+	data, err := ReadGiven(c.Captured)
+	if err != nil {
+		return nil, c.Problem(capturedOption, err)
+	}
+	captured, err := capture.Parse(data)
+	if err != nil {
+		return nil, c.Problem(capturedOption, err)
+	}
+	t := &Target{Host: captured.Host(), Arch: captured.Arch, Discover: captured.Options()}
+	if c.NoNVML {
+		t.Discover.Probe = nil
+	}
+	return t, nil
+}

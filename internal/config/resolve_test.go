@@ -1,0 +1,112 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// load makes the configuration of a command with flags.
+func load(t *testing.T, command string, flags map[string]string) *Config {
+	t.Helper()
+	c, problems := Load(command, Layers{Flags: flags})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	return &c
+}
+
+func TestTheFormatIsThatOfTheOutputUnlessGiven(t *testing.T) {
+	for _, c := range []struct {
+		output, format string
+		want           spec.Format
+	}{
+		{"a.yaml", "", spec.YAML}, {"a.json", "", spec.JSON}, {"-", "", spec.YAML}, {"a.json", "yaml", spec.YAML}, {"-", "json", spec.JSON},
+	} {
+		if got := load(t, "generate", map[string]string{"output": c.output, "format": c.format}).OutputFormat(); got != c.want {
+			t.Errorf("%+v: got %s", c, got)
+		}
+	}
+}
+
+func TestTheOptionsOfASpec(t *testing.T) {
+	dir := t.TempDir()
+	edits := filepath.Join(dir, "edits.yaml")
+	if err := os.WriteFile(edits, []byte("containerEdits: {env: [A=1]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := load(t, "generate", map[string]string{
+		"vendor": "a.org", "class": "x", "device-name-strategy": "pci", "no-all": "true", "device": "0, 1", "max-cdi-version": "0.6.0",
+		"capabilities": "compute,video", "library-layout": "fedora", "versioned-names": "true", "edits": edits, "hooks": "none",
+	})
+	o, err := c.Spec("arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Vendor+"/"+o.Class != c.Kind() || !slices.Equal(o.Names, []spec.NameStrategy{spec.PCI}) || !o.NoAll || !slices.Equal(o.Devices, []string{"0", "1"}) || o.MaxVersion != "0.6.0" {
+		t.Errorf("got %+v", o)
+	}
+	if e := o.Edits; !slices.Equal(e.Capabilities, []discover.Capability{discover.Compute, discover.Video}) || !slices.Equal(e.Layout.Dirs, []string{"/usr/lib64"}) || !e.VersionedNames || e.Hooks.Steps != nil {
+		t.Errorf("got %+v", e)
+	}
+	if o.Own == nil || !slices.Equal(o.Own.ContainerEdits.Env, []string{"A=1"}) {
+		t.Errorf("got %+v", o.Own)
+	}
+	if got := load(t, "generate", map[string]string{"capabilities": "compute,all"}).WantedCapabilities(); got != nil {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestOptionsOfASpecThatCannotBe(t *testing.T) {
+	for _, c := range []struct {
+		flags map[string]string
+		want  string
+	}{
+		{map[string]string{"edits": "/none"}, `--edits "/none": open /none: no such file or directory`},
+		{map[string]string{"library-layout": "private", "private-library-dir": "lib"}, `--private-library-dir "lib": private library directory "lib": want an absolute path`},
+		{map[string]string{"hooks": "ldcache", "strict-hook": "true", "hook-flavor": "nvidia"}, `--strict-hook "true": nvidia-cdi-hook has no such flag: use --hook-flavor cdigen`},
+		{map[string]string{"hooks": "ldcache", "hook-path": "hook"}, `--hook-path "hook": want an absolute path: container engines start it from any directory`},
+		{map[string]string{"hooks": "ldcache", "hook-path": "/etc"}, `--hook-path "/etc": /etc is not a regular file`},
+	} {
+		if _, err := load(t, "generate", c.flags).Spec("amd64"); err == nil || err.Error() != c.want {
+			t.Errorf("%v: got %v", c.flags, err)
+		}
+	}
+}
+
+func TestACapturedHostIsLookedAtAlone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "host.yaml")
+	if err := os.WriteFile(file, []byte("vendor: x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		flags map[string]string
+		want  string
+	}{
+		{map[string]string{"captured": file, "driver-root": "/"}, "--captured and --driver-root: use one of them: a captured host is complete"},
+		{map[string]string{"captured": "/none"}, `--captured "/none": open /none: no such file or directory`},
+	} {
+		if _, err := load(t, "generate", c.flags).Target(); err == nil || err.Error() != c.want {
+			t.Errorf("%v: got %v", c.flags, err)
+		}
+	}
+	if _, err := load(t, "generate", map[string]string{"captured": file}).Target(); err == nil {
+		t.Error("what is not a capture was taken for one")
+	}
+}
+
+func TestNVMLIsAskedUnlessItIsOff(t *testing.T) {
+	for off, want := range map[string]bool{"false": true, "true": false} {
+		target, err := load(t, "capture", map[string]string{"no-nvml": off, "driver-root": t.TempDir()}).Target()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asked := target.Discover.Probe != nil; asked != want {
+			t.Errorf("--no-nvml=%s: asked %v", off, asked)
+		}
+	}
+}

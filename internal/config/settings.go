@@ -1,0 +1,163 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Setting is one variable of a settings file.
+type Setting struct {
+	Value string
+	Line  int
+}
+
+// Settings is the content of the service's settings file (packaging/cdigen.env).
+// Commands that are run by hand read it too, so that they mean the same spec.
+type Settings struct {
+	// Path is empty if there is no file to read.
+	Path string
+	// Unreadable is set if the user may not read the file.
+	Unreadable bool
+	Variables  map[string]Setting
+	Warnings   []Warning
+}
+
+// Warning is a line of a settings file that systemd ignores.
+type Warning struct {
+	Line    int
+	Message string
+}
+
+// settingsFile has the settings of the service that keeps the spec of a profile; empty:
+// that without one.
+func settingsFile(profile string) string {
+	return "/etc/cdigen/" + cmp.Or(profile, "cdigen") + ".env"
+}
+
+// ReadSettings reads the settings file that a command with these layers needs: the one
+// that is given, or else the one of the service. That one may be missing or unreadable.
+func (l *Layers) ReadSettings(command string) (Settings, error) {
+	if find(command, settingsOption) == nil {
+		return Settings{}, nil
+	}
+	if captured, _ := l.Given(capturedOption); captured != "" && find(command, capturedOption) != nil {
+		return Settings{}, nil // they are not that host's
+	}
+	file, given := l.Given(settingsOption)
+	if !given {
+		profile, _ := l.Given(profileOption)
+		if _, ok := Profiles[profile]; profile != "" && !ok {
+			return Settings{}, nil // Load reports it
+		}
+		file = settingsFile(profile)
+	}
+	if file == "" {
+		return Settings{}, nil
+	}
+	data, err := readTrusted(file, !given)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !given:
+		return Settings{Path: file}, nil
+	case errors.Is(err, fs.ErrPermission) && !given:
+		return Settings{Path: file, Unreadable: true}, nil
+	case err != nil:
+		return Settings{}, fmt.Errorf("--settings: %w", err)
+	}
+	return ParseSettings(file, string(data)), nil
+}
+
+// The parts of a settings file: what stands between lines; a variable with its value,
+// which is in quotes at its beginning or has backslashes; and the rest of another line. A
+// backslash does not continue a comment (since systemd 254).
+var (
+	between      = pattern(`^(?:\s+|[#;][^\n]*)+`)
+	assignment   = pattern(`^([^=\n]*)=[ \t\r]*((?:(?:"(?:\\[\s\S]|[^"\\])*"|'[^']*')[ \t\r]*)*)((?:\\[\s\S]|[^\\\n])*)`)
+	otherLine    = pattern(`^[^\n]*`)
+	quoted       = pattern(`"(?:\\[\s\S]|[^"\\])*"|'[^']*'`)
+	escaped      = pattern(`\\([\s\S])`)
+	escapedIn    = pattern("\\\\([\"\\\\`$\n])")
+	exported     = pattern(`^export[ \t]+`)
+	variableName = pattern(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+// pattern compiles a regular expression when it is needed: most commands read no settings.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
+// ParseSettings reads variables as systemd does (EnvironmentFile= in systemd.exec(5),
+// parse_env_file_internal in src/basic/env-file.c). Of several values the last counts.
+// Unlike systemd it understands "export NAME=value", with a warning.
+func ParseSettings(path, text string) Settings {
+	s := Settings{Path: path, Variables: map[string]Setting{}}
+	line := 1
+	take := func(part string) {
+		line += strings.Count(part, "\n")
+		text = text[len(part):]
+	}
+	for take(between().FindString(text)); text != ""; take(between().FindString(text)) {
+		warn := func(message string) { s.Warnings = append(s.Warnings, Warning{line, message}) }
+		m := assignment().FindStringSubmatch(text)
+		if m == nil {
+			warn("not NAME=value: the line is ignored")
+			take(otherLine().FindString(text))
+			continue
+		}
+		if strings.HasPrefix(m[3], `"`) || strings.HasPrefix(m[3], "'") {
+			warn("the quote is not closed: systemd takes the lines that follow for the value too")
+		}
+		name := strings.TrimSpace(m[1])
+		if found := exported().FindString(name); found != "" {
+			warn("systemd ignores lines with export: remove the word")
+			name = name[len(found):]
+		}
+		if variableName().MatchString(name) {
+			s.Variables[name] = Setting{unquote(m[2], m[3]), line}
+		} else {
+			warn(fmt.Sprintf("%q is not the name of a variable: the line is ignored", name))
+		}
+		take(m[0])
+	}
+	return s
+}
+
+// unquote returns a value of which a part is in quotes.
+func unquote(inQuotes, rest string) string {
+	value := ""
+	for _, part := range quoted().FindAllString(inQuotes, -1) {
+		text := part[1 : len(part)-1]
+		if part[0] == '"' {
+			text = unescape(escapedIn(), text)
+		}
+		value += text
+	}
+	return value + unescape(escaped(), strings.TrimRight(rest, " \t\r"))
+}
+
+// unescape leaves out backslashes, and a line's end that follows one.
+func unescape(escapes *regexp.Regexp, text string) string {
+	return escapes.ReplaceAllStringFunc(text, func(pair string) string { return strings.TrimPrefix(pair[1:], "\n") })
+}
+
+// otherVariables begin as ours do: those of the Makefile and the tests, and those that
+// Kubernetes makes of a Service called cdigen.
+var otherVariables = pattern(`^CDIGEN_(CACHE$|HOOK_RACER$|HOOK_TEST$|E2E_|TEST_|(.*_)?SERVICE_(HOST$|PORT)|(.*_)?PORT($|_\d))`)
+
+// Unknown returns the names among variables, sorted, that are meant for cdigen and which
+// no option has; nor one of the flags that are not options.
+func Unknown[V any](variables map[string]V, isFlag func(variable string) bool) []string {
+	var unknown []string
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		if strings.HasPrefix(name, Variable("")) && !known(name) && !isFlag(name) && !otherVariables().MatchString(name) {
+			unknown = append(unknown, name)
+		}
+	}
+	return unknown
+}

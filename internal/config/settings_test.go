@@ -1,0 +1,96 @@
+package config
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestSettingsAreReadAsSystemdReadsThem(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		want       map[string]Setting
+		warnings   []Warning
+	}{
+		{"plain", "A=1\nB = 2 \n", map[string]Setting{"A": {"1", 1}, "B": {"2", 2}}, nil},
+		{"comments and blank lines", "# A=1\n; B=2\n\n  # C=3\nD=4 # no comment\n", map[string]Setting{"D": {"4 # no comment", 5}}, nil},
+		{"the last value counts", "A=1\nA=2\n", map[string]Setting{"A": {"2", 2}}, nil},
+		{"empty", "A=\nB=\"\"\nC=''", map[string]Setting{"A": {"", 1}, "B": {"", 2}, "C": {"", 3}}, nil},
+		{"quotes", "A=\"a b \" \nB='a \"b\"'\nC=\"it's\"", map[string]Setting{"A": {"a b ", 1}, "B": {`a "b"`, 2}, "C": {"it's", 3}}, nil},
+		{"quotes in a value are literal", `A=a"b"`, map[string]Setting{"A": {`a"b"`, 1}}, nil},
+		{"quoted parts", `A="a" 'b'c`, map[string]Setting{"A": {"abc", 1}}, nil},
+		{"several lines in quotes", "A=\"a\nb\"\nB=2\n", map[string]Setting{"A": {"a\nb", 1}, "B": {"2", 3}}, nil},
+		{"continued lines", "A=a,\\\nb\nB=\"c\\\nd\"\nC=3", map[string]Setting{"A": {"a,b", 1}, "B": {"cd", 3}, "C": {"3", 5}}, nil},
+		{"backslashes", `A=a\ b\"` + "\n" + `B="a\"\$\n"` + "\n" + `C='a\'`, map[string]Setting{"A": {`a b"`, 1}, "B": {`a"$\n`, 2}, "C": {`a\`, 3}}, nil},
+		{"a comment is not continued", "# a \\\nA=1\n", map[string]Setting{"A": {"1", 2}}, nil},
+		{"carriage returns", "A=1\r\nB=\"2\"\r\n", map[string]Setting{"A": {"1", 1}, "B": {"2", 2}}, nil},
+		{"an equals sign in a value", "A=b=c", map[string]Setting{"A": {"b=c", 1}}, nil},
+		{"export", "export A=1\nexport\tB='2'\n", map[string]Setting{"A": {"1", 1}, "B": {"2", 2}}, []Warning{
+			{1, "systemd ignores lines with export: remove the word"}, {2, "systemd ignores lines with export: remove the word"},
+		}},
+		{"no assignment", "A\nB=1\nset -a", map[string]Setting{"B": {"1", 2}}, []Warning{
+			{1, "not NAME=value: the line is ignored"}, {3, "not NAME=value: the line is ignored"},
+		}},
+		{"no name", "=1\n1A=1\nset A=1\n", map[string]Setting{}, []Warning{
+			{1, `"" is not the name of a variable: the line is ignored`},
+			{2, `"1A" is not the name of a variable: the line is ignored`},
+			{3, `"set A" is not the name of a variable: the line is ignored`},
+		}},
+		{"an open quote", "A=\"a\nB=1", map[string]Setting{"A": {`"a`, 1}, "B": {"1", 2}}, []Warning{
+			{1, "the quote is not closed: systemd takes the lines that follow for the value too"},
+		}},
+		{"nothing", "", map[string]Setting{}, nil},
+	} {
+		got := ParseSettings("x.env", c.text)
+		if !maps.Equal(got.Variables, c.want) || !slices.Equal(got.Warnings, c.warnings) || got.Path != "x.env" {
+			t.Errorf("%s: got %+v, %+v", c.name, got.Variables, got.Warnings)
+		}
+	}
+}
+
+func TestUnknownVariables(t *testing.T) {
+	isFlag := func(variable string) bool { return variable == "CDIGEN_FIX" }
+	variables := map[string]int{}
+	for _, name := range []string{
+		"CDIGEN_HOKS", "CDIGEN_HOOKS", "CDIGEN_FIX", "CDIGEN_A", "PATH", "CDIGEN_CACHE", "CDIGEN_E2E_X",
+		"CDIGEN_SERVICE_HOST", "CDIGEN_PORT_9400_TCP", "CDIGEN_REPORT",
+	} {
+		variables[name] = 1
+	}
+	if got := Unknown(variables, isFlag); !slices.Equal(got, []string{"CDIGEN_A", "CDIGEN_HOKS"}) {
+		t.Errorf("got %v", got)
+	}
+}
+
+func FuzzSettings(f *testing.F) {
+	f.Add("A=1\nexport B=\"x\\\ny\"\n# c\\\nD='e'\n")
+	f.Add("A\\\n=1")
+	f.Fuzz(func(t *testing.T, text string) {
+		s := ParseSettings("x.env", text)
+		for name, v := range s.Variables {
+			if v.Line < 1 || v.Line > 1+strings.Count(text, "\n") {
+				t.Errorf("%s is in line %d", name, v.Line)
+			}
+		}
+		if again := ParseSettings("x.env", text); !reflect.DeepEqual(s, again) {
+			t.Error("read twice it is not the same")
+		}
+	})
+}
+
+func FuzzLists(f *testing.F) {
+	f.Add("index, uuid")
+	f.Add(`a,"b,c"`)
+	f.Fuzz(func(t *testing.T, text string) {
+		list, err := SplitList(text)
+		if err != nil {
+			return
+		}
+		again, err := SplitList(JoinList(list))
+		if err != nil || !slices.Equal(list, again) {
+			t.Errorf("%q: got %q, then %q, %v", text, list, again, err)
+		}
+	})
+}
