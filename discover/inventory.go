@@ -34,7 +34,7 @@ type Inventory struct {
 	Files    []File    `json:"files"`
 	Findings []Finding `json:"findings"`
 
-	caps once
+	caps once // what modules have read of the directories of capabilities
 }
 
 // Driver describes the kernel module and the user-space driver that goes with it.

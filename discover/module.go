@@ -54,6 +54,7 @@ func NodeModules(o NodeOptions) []Module { return []Module{driver{}, gpus{}, nod
 // Run discovers a host. The error is the context's; all else is a finding.
 func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {
 	inv := &Inventory{}
+	defer func() { inv.caps = once{} }() // an inventory is kept longer
 	for _, m := range modules {
 		if err := ctx.Err(); err != nil {
 			return inv, err
