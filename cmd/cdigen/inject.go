@@ -205,7 +205,7 @@ func isDirectory(path string) bool {
 // source has the devices that are wanted, or says why not. Others than those named
 // are in a file already.
 func (f *injectFlags) source(wanted, names []string) (*inject.Source, error) {
-	devices, broken := spec.Scan(f.SpecDirs)
+	devices, broken := spec.ReadDirectories(f.SpecDirs).Devices()
 	for _, name := range wanted {
 		_, err := usable(name, devices, broken)
 		switch {
