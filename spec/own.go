@@ -74,8 +74,8 @@ func (own *OwnEdits) LeaveOut(untrusted func(path string) error) {
 			seen[path] = err
 		}
 		if err != nil && !ok {
-			own.left = append(own.left, discover.Finding{Module: "edits", Subject: path, Severity: discover.Fault,
-				Message: fmt.Sprintf("left out of the edits: %v", err)})
+			own.left = append(own.left, discover.Finding{ID: EditsUntrusted, Subject: path, Severity: discover.Warning,
+				Message: fmt.Sprintf("is left out of the edits: %v", err)})
 		}
 		return err != nil
 	}

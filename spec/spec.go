@@ -103,8 +103,8 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 		}
 		names := slices.DeleteFunc(slices.Clone(d.names), func(name string) bool { return !fits(name, o.MaxVersion) })
 		if left := len(d.names) - len(names); left > 0 {
-			findings = append(findings, discover.Finding{Module: "spec", Subject: d.subject, Severity: discover.MissingOptional,
-				Message: fmt.Sprintf("%d names that begin with a digit left out: they need CDI 0.5.0", left)})
+			findings = append(findings, discover.Finding{ID: NameLeftOut, Subject: d.subject, Severity: discover.Note,
+				Message: fmt.Sprintf("%d names that begin with a digit are left out: they need CDI 0.5.0", left)})
 		}
 		for _, name := range names {
 			s.Devices = append(s.Devices, specs.Device{Name: name, ContainerEdits: d.edits})

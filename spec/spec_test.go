@@ -31,17 +31,17 @@ func names(s *specs.Spec) (list []string) {
 
 // inventory is a host of two GPUs, the second in MIG mode with one MIG device.
 func inventory(hostPath string) *discover.Inventory {
-	node := func(path string) discover.DeviceNode {
-		return discover.DeviceNode{Path: path, HostPath: hostPath + path}
+	node := func(path string) discover.Node {
+		return discover.Node{Path: path, HostPath: hostPath + path}
 	}
 	first, second := node("/dev/nvidia0"), node("/dev/nvidia1")
 	return &discover.Inventory{
-		ControlNodes: []discover.DeviceNode{node("/dev/nvidiactl")},
+		ControlNodes: []discover.Node{node("/dev/nvidiactl")},
 		GPUs: []discover.GPU{
 			{Index: 0, Minor: 0, UUID: "GPU-aaaaaaaa-0000-4000-8000-000000000000", PCI: "0000:1b:00.0", Node: &first},
 			{Index: 1, Minor: 1, UUID: "GPU-bbbbbbbb-0000-4000-8000-000000000000", PCI: "0000:43:00.0", Node: &second, MIGEnabled: true,
 				MIGDevices: []discover.MIGDevice{{Index: 0, UUID: "MIG-cccccccc-0000-4000-8000-000000000000",
-					Nodes: []discover.DeviceNode{node("/dev/nvidia-caps/nvidia-cap1"), node("/dev/nvidia-caps/nvidia-cap2")}}}},
+					Nodes: []discover.Node{node("/dev/nvidia-caps/nvidia-cap1"), node("/dev/nvidia-caps/nvidia-cap2")}}}},
 		},
 	}
 }
@@ -208,7 +208,7 @@ func TestValidationIsThatOfTheCDILibrary(t *testing.T) {
 func TestPublishedSpecIsInjected(t *testing.T) {
 	_, inv := simulated(t, "demo")
 	for i := range inv.GPUs {
-		real := discover.DeviceNode{Path: inv.GPUs[i].Node.Path, HostPath: "/dev/null"}
+		real := discover.Node{Path: inv.GPUs[i].Node.Path, HostPath: "/dev/null"}
 		inv.GPUs[i].Node, inv.GPUs[i].DRM = &real, nil
 		for j := range inv.GPUs[i].MIGDevices {
 			for k := range inv.GPUs[i].MIGDevices[j].Nodes {
@@ -276,9 +276,9 @@ func TestNeighboursThatDefineTheSameDevicesAreFound(t *testing.T) {
 		severity      discover.Severity
 		text          string
 	}{
-		{"etc/other.yaml", other("nvidia.com/gpu", "0"), discover.Fault, "defines 1 of the same devices (nvidia.com/gpu=0): engines take neither file's"},
-		{"run/nvidia.yaml", other("nvidia.com/gpu", "all"), discover.Fault, "hides 1 devices (nvidia.com/gpu=all)"},
-		{"lib/nvidia.json", other("nvidia.com/gpu", "0"), discover.MissingOptional, "hidden by the new spec"},
+		{"etc/other.yaml", other("nvidia.com/gpu", "0"), discover.Broken, "defines 1 of the same devices (nvidia.com/gpu=0): engines take neither file's"},
+		{"run/nvidia.yaml", other("nvidia.com/gpu", "all"), discover.Warning, "hides 1 device (nvidia.com/gpu=all)"},
+		{"lib/nvidia.json", other("nvidia.com/gpu", "0"), discover.Note, "which the spec hides"},
 		{"etc/nvidia.yaml", other("nvidia.com/gpu", "0"), "", ""}, // the one to be replaced
 		{"etc/other.yaml", other("nvidia.com/gpu", "9"), "", ""},
 		{"etc/other.yaml", other("example.com/gpu", "0"), "", ""},
@@ -301,10 +301,10 @@ func TestNeighboursThatDefineTheSameDevicesAreFound(t *testing.T) {
 		if err := os.Symlink(dirs[1], alias); err != nil {
 			t.Fatal(err)
 		}
-		if a, b := spec.Neighbours(filepath.Join(alias, "nvidia.yaml"), s, dirs), spec.Neighbours(filepath.Join(dirs[1], "nvidia.yaml"), s, dirs); !slices.Equal(a, b) {
+		if a, b := spec.ReadDirectories(dirs).Neighbours(filepath.Join(alias, "nvidia.yaml"), s), spec.ReadDirectories(dirs).Neighbours(filepath.Join(dirs[1], "nvidia.yaml"), s); !slices.Equal(a, b) {
 			t.Errorf("%s: by another name of the directory %+v, not %+v", c.file, a, b)
 		}
-		got := spec.Neighbours(filepath.Join(dir, "etc/nvidia.yaml"), s, dirs)
+		got := spec.ReadDirectories(dirs).Neighbours(filepath.Join(dir, "etc/nvidia.yaml"), s)
 		switch {
 		case c.severity == "" && len(got) > 0:
 			t.Errorf("%s: %+v; want nothing", c.file, got)

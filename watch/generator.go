@@ -107,7 +107,7 @@ func (r *Result) Missing() string {
 	}
 	var missing []string
 	for _, path := range []string{"/dev/nvidiactl", "/dev/nvidia-uvm"} {
-		if !slices.ContainsFunc(inv.ControlNodes, func(n discover.DeviceNode) bool { return n.Path == path }) {
+		if !slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == path }) {
 			missing = append(missing, path)
 		}
 	}
@@ -137,7 +137,7 @@ func (r *Result) Complete() bool { return r.Missing() == "" }
 // for its driver: no driver is loaded, and no GPU is on the PCI bus.
 func (r *Result) NoGPU() bool {
 	return r.Spec == nil && r.Inventory.Driver.Version == "" && !slices.ContainsFunc(r.Inventory.Findings, func(f discover.Finding) bool {
-		return f.Module == "gpu" && f.Severity.Grave()
+		return f.Severity.Serious() && (f.ID == discover.GPUUnbound || f.ID == discover.GPUOtherDriver || f.ID == discover.GPUUnlisted)
 	})
 }
 
@@ -208,8 +208,7 @@ func (g *Generator) encode(r *Result, options spec.Options) (err error) {
 	if err != nil {
 		return err
 	}
-	r.Findings = slices.Concat(r.Findings, spec.Neighbours(g.Output, r.Spec, g.SpecDirs),
-		spec.ExposedFindings(append(slices.Clone(g.SpecDirs), filepath.Dir(g.Output))))
+	r.Findings = append(r.Findings, spec.ReadDirectories(g.SpecDirs).Beside(g.Output, r.Spec)...)
 	r.data, err = spec.Encode(r.Spec, g.Format)
 	return err
 }

@@ -132,11 +132,11 @@ func (m *machine) times() []time.Duration {
 func inventory(mig int, nodes ...string) *discover.Inventory {
 	inv := &discover.Inventory{
 		Driver:    discover.Driver{Version: "550.54.15"},
-		GPUs:      []discover.GPU{{PCI: "0000:3b:00.0", MIGEnabled: mig > 0, MIGDevices: make([]discover.MIGDevice, mig), Node: &discover.DeviceNode{}}},
+		GPUs:      []discover.GPU{{PCI: "0000:3b:00.0", MIGEnabled: mig > 0, MIGDevices: make([]discover.MIGDevice, mig), Node: &discover.Node{Have: &discover.Attr{}}}},
 		Libraries: []discover.Library{{SONAME: "libcuda.so.1", HostPath: "/usr/lib/libcuda.so.550.54.15"}},
 	}
 	for _, n := range nodes {
-		inv.ControlNodes = append(inv.ControlNodes, discover.DeviceNode{Path: n, HostPath: n})
+		inv.ControlNodes = append(inv.ControlNodes, discover.Node{Path: n, HostPath: n})
 	}
 	return inv
 }
@@ -471,7 +471,7 @@ func TestLoopIsReady(t *testing.T) {
 		"no GPU":                 {inv: noDriver},
 		"no GPU but an old spec": {inv: noDriver, exists: true},
 		"driver incomplete":      {inv: incomplete(), after: 30 * time.Second},
-		"GPU without driver":     {inv: &discover.Inventory{Findings: []discover.Finding{{Module: "gpu", Severity: discover.MissingRequired}}}, after: 30 * time.Second},
+		"GPU without driver":     {inv: &discover.Inventory{Findings: []discover.Finding{{ID: discover.GPUUnbound, Severity: discover.Warning}}}, after: 30 * time.Second},
 		"failing":                {inv: complete(0), err: errors.New("no"), after: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -555,8 +555,8 @@ func TestLoopStopsItsWatchdogWhenAGenerationHangs(t *testing.T) {
 func TestLoopLogsFindingsOnce(t *testing.T) {
 	bad := complete(0)
 	bad.Findings = []discover.Finding{
-		{Module: "gpu", Severity: discover.Fault, Message: "GPU 3 is lost"},
-		{Module: "driver", Severity: discover.MissingOptional, Message: "no libnvidia-ngx"},
+		{ID: discover.GPULost, Severity: discover.Broken, Subject: "GPU 3", Message: "is lost"},
+		{ID: discover.FileMissing, Severity: discover.Note, Message: "no libnvidia-ngx"},
 	}
 	m := &machine{inv: complete(0)}
 	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
@@ -566,8 +566,8 @@ func TestLoopLogsFindingsOnce(t *testing.T) {
 			l.Emit(Event{Source: "test"})
 			pass(time.Second)
 		}
-		expect(t, "found", strings.Count(logged.String(), `msg=finding module=gpu severity=fault subject="" message="GPU 3 is lost"`), 1)
-		expect(t, "resolved", strings.Count(logged.String(), `msg="finding resolved" module=gpu`), 1)
+		expect(t, "found", strings.Count(logged.String(), `msg=finding id=gpu-lost severity=broken subject="GPU 3" message="is lost"`), 1)
+		expect(t, "resolved", strings.Count(logged.String(), `msg="finding resolved" id=gpu-lost`), 1)
 		expect(t, "optional", strings.Count(logged.String(), "ngx"), 0)
 	})
 }

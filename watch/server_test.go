@@ -62,7 +62,7 @@ func TestHealth(t *testing.T) {
 		answers("/readyz", http.StatusOK, "current")
 		has("cdigen_ready 1", "cdigen_gpus 1", "cdigen_devices 1", "cdigen_events_total 1",
 			`cdigen_generations_total{result="published",trigger="start"} 1`, `cdigen_generations_total{result="published",trigger="test"} 1`,
-			`cdigen_findings{severity="fault"} 0`, `cdigen_generation_seconds_count 2`)
+			`cdigen_findings{severity="broken"} 0`, `cdigen_generation_seconds_count 2`)
 
 		m.become(func() { m.err = errors.New("broken") })
 		l.Emit(Event{Source: "test"})

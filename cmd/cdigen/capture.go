@@ -57,7 +57,7 @@ the host cannot be replaced, in which case nothing is written; 2 unusable flags.
 	withoutVariable(flags, "output") // CDIGEN_OUTPUT is where generate publishes
 	flags.StringSliceVar(&f.words, "redact", nil, "further `words` to replace")
 	flags.StringVar(&f.key, "redaction-key", "", "replace the same by the same in all captures that are made with this `text` (default: in this one only)")
-	f.options.add(flags, "capture")
+	f.add(flags, "capture")
 	return cmd
 }
 

@@ -125,7 +125,7 @@ arguments.`,
 	flags.BoolVar(&f.remove, "remove", false, "take the devices out of the file again, without DEVICE all of them")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would change in the file, as a unified diff, and change nothing")
 	flags.BoolVar(&f.print, "print", false, "print the edited file and leave the file itself as it is")
-	f.options.add(flags, "inject")
+	f.add(flags, "inject")
 	setValues(flags, "format", injectFormats...)
 	setValues(flags, "cgroup", "v1", "v2", "none")
 	return cmd
@@ -205,7 +205,7 @@ func isDirectory(path string) bool {
 // source has the devices that are wanted, or says why not. Others than those named
 // are in a file already.
 func (f *injectFlags) source(wanted, names []string) (*inject.Source, error) {
-	devices, broken := spec.Scan(f.SpecDirs)
+	devices, broken := spec.ReadDirectories(f.SpecDirs).Devices()
 	for _, name := range wanted {
 		_, err := usable(name, devices, broken)
 		switch {

@@ -79,7 +79,7 @@ Exit statuses:
 		// CDIGEN_OUTPUT is where generate publishes, which is not to be overwritten.
 		withoutVariable(flags, name)
 	}
-	f.options.add(flags, "transform")
+	f.add(flags, "transform")
 	return cmd
 }
 

@@ -424,16 +424,16 @@ func TestWatchTellsOfForeignSpecs(t *testing.T) {
 	etc, run := filepath.Dir(r.spec()), filepath.Join(r.dir, "run-cdi")
 	r.start("--spec-dir", etc+","+run)
 	foreign := []byte("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: \"0\", containerEdits: {env: [A=b]}}]\n")
-	for file, message := range map[string]string{
-		filepath.Join(etc, "other.yaml"):  "defines 1 of the same devices",
-		filepath.Join(run, "nvidia.yaml"): "hides 1 devices",
+	for file, want := range map[string]struct{ id, message string }{
+		filepath.Join(etc, "other.yaml"):  {"id=spec-conflict severity=broken", "defines 1 of the same devices"},
+		filepath.Join(run, "nvidia.yaml"): {"id=spec-shadowed severity=warning", "hides 1 device"},
 	} {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		found := func() bool {
 			return slices.ContainsFunc(r.status().Findings, func(f discover.Finding) bool {
-				return f.Subject == file && strings.HasPrefix(f.Message, message)
+				return f.Subject == file && strings.HasPrefix(f.Message, want.message)
 			})
 		}
 		r.settle()
@@ -448,7 +448,7 @@ func TestWatchTellsOfForeignSpecs(t *testing.T) {
 		}
 		r.until("no finding of "+file, func() bool { return !found() })
 		r.follows("a foreign spec", time.Now())
-		for _, line := range []string{"msg=finding module=spec severity=fault subject=" + file, `msg="finding resolved" module=spec severity=fault subject=` + file} {
+		for _, line := range []string{"msg=finding " + want.id + " subject=" + file, `msg="finding resolved" ` + want.id + " subject=" + file} {
 			r.until(line, func() bool { return strings.Count(r.log.String(), line) == 1 })
 		}
 	}
@@ -623,13 +623,13 @@ func TestWatchRecovers(t *testing.T) {
 	}
 	count := func(part string) int { return strings.Count(r.log.String(), part) }
 	for name, body := range map[string]string{"hangs": "exec sleep 100", "crashes": "kill -SEGV $$"} {
-		before, findings := r.status().Probes, count("msg=finding module=nvml")
+		before, findings := r.status().Probes, count("msg=finding id=nvml")
 		probe(body)
 		hangup()
 		r.until("three probes that fail: "+name, func() bool { return r.status().Probes >= before+3 })
 		probe(works)
-		r.until("recovery from a probe that "+name, func() bool { return strings.Count(r.log.String(), `msg="finding resolved" module=nvml`) > findings })
-		if n := count("msg=finding module=nvml") - findings; n != 1 {
+		r.until("recovery from a probe that "+name, func() bool { return strings.Count(r.log.String(), `msg="finding resolved" id=nvml`) > findings })
+		if n := count("msg=finding id=nvml") - findings; n != 1 {
 			t.Errorf("a probe that %s is told %d times", name, n)
 		}
 		r.settle()

@@ -34,15 +34,15 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 			}
 		}
 	}
+	o.PCI = true
 	inv, err := discover.Run(ctx, host, discover.Modules(o))
 	if err != nil {
 		return nil, inv, err
 	}
-	gpus, _, _ := discover.PCIGPUs(host) // what it cannot read is not there to be recorded
 	proc.shown()
 	dev.nodes()
 	sys.modules()
-	sys.devices(gpus)
+	sys.devices(inv.PCI)
 	sys.passOver(othersDevices)
 
 	var seen []*looked

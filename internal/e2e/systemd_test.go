@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/doctor"
+	healthcheck "github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
@@ -494,10 +494,10 @@ func (m *machine) testProfile(t *testing.T) {
 	m.follows("another service's end")
 }
 
-// What doctor says of units is true of real ones, and its commands mend it.
+// What doctor says of units is true of real ones, and its commands fix it.
 func (m *machine) testDoctor(t *testing.T) {
 	defer m.in(t)()
-	doctor := func() (list []doctor.Complaint) {
+	doctor := func() (list []healthcheck.Report) {
 		t.Helper()
 		out, err := m.try("cdigen", "doctor", "-o", "json")
 		if json.Unmarshal([]byte(out), &list) != nil {
@@ -509,7 +509,7 @@ func (m *machine) testDoctor(t *testing.T) {
 		t.Helper()
 		m.settle()
 		if list := doctor(); len(list) > 0 {
-			t.Errorf("doctor complains: %+v", list)
+			t.Errorf("doctor finds: %+v", list)
 		}
 	}
 	well()
@@ -527,10 +527,10 @@ func (m *machine) testDoctor(t *testing.T) {
 	} {
 		c.harm()
 		list := doctor()
-		if len(list) != 1 || list[0].ID != c.id {
-			t.Fatalf("doctor complains of %+v, want %s", list, c.id)
+		if len(list) != 1 || string(list[0].ID) != c.id {
+			t.Fatalf("doctor finds %+v, want %s", list, c.id)
 		}
-		for _, command := range list[0].Mend {
+		for _, command := range list[0].Fix.Commands {
 			m.run("sh", "-c", command)
 		}
 		well()

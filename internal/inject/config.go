@@ -12,8 +12,6 @@ import (
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tailscale/hujson"
-
-	"github.com/cdigen/cdigen/internal/limits"
 )
 
 // Annotation of a config.json that says what was injected into it and how to take it
@@ -49,9 +47,6 @@ type Config struct {
 //
 // Errors have the line and the column.
 func ParseConfig(data []byte) (*Config, error) {
-	if err := limits.JSON(data); err != nil {
-		return nil, err
-	}
 	if at := invalidUTF8(data); at >= 0 {
 		return nil, fmt.Errorf("%s: not UTF-8", position(data, at))
 	}
