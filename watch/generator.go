@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
@@ -55,22 +54,7 @@ type Generator struct {
 type probeKey struct {
 	proc    Fingerprint
 	library string
-	file    fileIdentity
-}
-
-type fileIdentity struct {
-	dev, ino     uint64
-	size         int64
-	mtime, ctime syscall.Timespec
-}
-
-func identify(path string) (id fileIdentity) {
-	if info, err := os.Stat(path); err == nil {
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			id = fileIdentity{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim} //nolint:unconvert // 32 bits wide on some architectures
-		}
-	}
-	return id
+	file    identity
 }
 
 // Result is what one generation found.
@@ -229,7 +213,7 @@ func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFu
 	return func(library string) discover.ProbeFunc {
 		ask := g.Discover.Probe(library)
 		return func(ctx context.Context) (*discover.NVMLReport, error) {
-			key := probeKey{ProcFingerprint(g.ProcRoot), library, identify(library)}
+			key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
 			if !full && g.report != nil && g.key == key {
 				return g.report, nil
 			}

@@ -204,10 +204,6 @@ func (l *Loop) idle(now time.Time) time.Duration {
 	return next.Sub(now)
 }
 
-// Emit adds an event of another kind than those of the sources. It may be called once
-// Run has begun.
-func (l *Loop) Emit(e Event) { l.box.put(e) }
-
 // receive adds the events of the mailbox to the schedule.
 func (l *Loop) receive(now time.Time) {
 	events, count, full := l.box.take()

@@ -35,21 +35,18 @@ type Specs struct {
 
 	mu      sync.Mutex
 	watcher *fsnotify.Watcher // nil: Run is not running
-	watched map[string]inode
+	watched map[string]identity
 	shared  shared
 	emit    func(Event)
 }
 
-// inode identifies a directory; the zero value: there is none.
-type inode struct{ dev, ino uint64 }
-
-// directoryAt returns the directory that a path leads to.
-func directoryAt(path string) inode {
-	var s unix.Stat_t
-	if unix.Stat(path, &s) != nil || s.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return inode{}
+// directoryAt returns the identity of the directory that a path leads to; the zero value: it
+// leads to none.
+func directoryAt(path string) identity {
+	if is := identityOf(path, false, true); is.mode&unix.S_IFMT == unix.S_IFDIR {
+		return is
 	}
-	return inode{uint64(s.Dev), s.Ino} //nolint:unconvert // 32 bits wide on some architectures
+	return identity{}
 }
 
 // Name is "specs".
@@ -62,7 +59,7 @@ func (s *Specs) Run(ctx context.Context, emit func(Event)) error {
 		return fmt.Errorf("%w; see fs.inotify.max_user_instances", err)
 	}
 	s.mu.Lock()
-	s.watcher, s.watched, s.shared, s.emit = w, map[string]inode{}, shared{}, emit
+	s.watcher, s.watched, s.shared, s.emit = w, map[string]identity{}, shared{}, emit
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -206,8 +203,8 @@ func (s *Specs) watch() (fresh bool, err error) {
 
 // directories returns the directories to watch, each by one path, and those to poll with the
 // names that count in them.
-func (s *Specs) directories() (private map[string]inode, lookups *discover.Lookups, others []string) {
-	private, lookups = map[string]inode{}, discover.NewLookups()
+func (s *Specs) directories() (private map[string]identity, lookups *discover.Lookups, others []string) {
+	private, lookups = map[string]identity{}, discover.NewLookups()
 	dirs := s.specDirs()
 	for _, dir := range dirs {
 		lookups.Add(dir)
@@ -218,7 +215,7 @@ func (s *Specs) directories() (private map[string]inode, lookups *discover.Looku
 		lookups.AddFile(s.Settings)
 	}
 	tree := trust.Local("/", trust.Self())
-	seen := map[inode]bool{{}: true}
+	seen := map[identity]bool{{}: true}
 	for _, dir := range dirs {
 		is := directoryAt(dir)
 		if seen[is] {

@@ -43,7 +43,7 @@ func TestSpecs(t *testing.T) {
 	await(t, events, "watching")
 	f, err := os.OpenFile(other, os.O_WRONLY, 0)
 	must(t, err)
-	defer f.Close() //nolint:errcheck // the writes count
+	defer f.Close()
 	for _, c := range []struct {
 		name   string
 		change func() error
@@ -143,7 +143,7 @@ func TestSpecsWatchesADirectoryOnce(t *testing.T) {
 	must(t, os.Symlink("run", filepath.Join(dir, "alias")))
 	s := &Specs{Output: output, Dirs: []string{filepath.Join(dir, "alias/cdi"), filepath.Join(dir, "missing")}}
 	private, _, others := s.directories()
-	if len(private) != 1 || private[filepath.Dir(output)] == (inode{}) || others != nil {
+	if len(private) != 1 || private[filepath.Dir(output)] == (identity{}) || others != nil {
 		t.Errorf("watched %v, polled %v", private, others)
 	}
 }
