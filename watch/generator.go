@@ -60,7 +60,7 @@ type probeKey struct {
 // Result is what one generation found.
 type Result struct {
 	Inventory *discover.Inventory
-	// Spec is nil if there is no device.
+	// Spec is nil if the host has no device.
 	Spec     *specs.Spec
 	Findings []discover.Finding
 	// Lookups are the places that were looked at.
@@ -239,7 +239,7 @@ func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFu
 	}
 }
 
-// Apply publishes the spec of a result, or removes the published one if there is no device.
+// Apply publishes the spec of a result, or removes the published one if the host has no device.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
 	g.mu.Lock()
 	g.sum = sha256.Sum256(r.data)
@@ -258,7 +258,7 @@ func (g *Generator) NamesOnly(dir string) bool {
 }
 
 // OwnChange reports whether a path that has changed is as Apply left it: a temporary
-// file of ours, or the spec with what was published last.
+// file of a publication, or the spec as it was published last.
 func (g *Generator) OwnChange(path string) bool {
 	if path != g.Output {
 		return filepath.Dir(path) == filepath.Dir(g.Output) && spec.IsTemporary(path)

@@ -26,7 +26,7 @@ type Options struct {
 	// Debounce is how long no event may come before a generation starts, MaxDelay how
 	// long events can put it off.
 	Debounce, MaxDelay time.Duration
-	// Looks limits the generations that events lead to. Events that come meanwhile
+	// Looks limits the generations that events lead to. Events that exceed it
 	// lead to one generation when it is allowed.
 	Looks Limit
 	// Publications limits changes of the published spec. What the host has when one is
@@ -61,7 +61,7 @@ func DefaultOptions() Options {
 }
 
 // Loop gathers events and regenerates: one generation at a time, and another one
-// after it if something happened meanwhile. Set the exported fields before Run.
+// after it if there were events. Set the exported fields before Run.
 type Loop struct {
 	Options
 	// Generate returns what the host has and what its spec would be; full asks NVML

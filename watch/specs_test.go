@@ -165,7 +165,7 @@ func TestSpecsPollsSharedDirectories(t *testing.T) {
 	await(t, events, output)
 }
 
-// A change of the settings file is no event, but its own function is called: at the start,
+// A change of the settings file is not an event, but its own function is called: at the start,
 // since it may have changed before, and for each change.
 func TestSpecsSettings(t *testing.T) {
 	dir := t.TempDir()

@@ -15,9 +15,9 @@ const (
 	Starting Condition = "starting"
 	// Current: the spec is what the host has.
 	Current Condition = "current"
-	// NoDevices: the host has no usable GPU and there is no spec.
+	// NoDevices: the host has no usable GPU and no spec is published.
 	NoDevices Condition = "no-devices"
-	// Holding: the driver is incomplete, and the last good spec stays meanwhile.
+	// Holding: the driver is incomplete, and the last good spec stays.
 	Holding Condition = "holding"
 	// Limited: there were too many publications in a row, and the last spec stays until
 	// another is allowed.

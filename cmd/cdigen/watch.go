@@ -39,21 +39,22 @@ func newWatch() *cobra.Command {
 	var f watchFlags
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Keep the CDI spec true while the driver, MIG devices or GPUs change",
+		Short: "Keep the CDI spec up to date while the driver, MIG devices or GPUs change",
 		Long: `watch publishes the CDI spec as generate does, and again whenever something that
 it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
 files, the spec itself. It logs one line for each change and nothing while idle.
 
 While the driver is incomplete the last good spec stays. When it is not complete
-again within the grace time, the spec becomes what generate would make of the
-host; when the driver is gone, the spec is removed (--on-driver-loss keep: kept).
+again within the grace time, the spec becomes what generate would write; if the
+driver is gone, the spec is removed (--on-driver-loss keep: kept).
 
-At most 30 changes of the spec that follow each other are published at once, then
-one every 5 seconds, of which the last is what the host has.
+At most 30 changes of the spec in a row are published at once, then one every 5
+seconds. The last change is always published.
 
 Under systemd it is a service of Type=notify, ready when the spec is published
-or the host clearly has no GPU. SIGHUP makes it look at everything again; cdigen
-status shows what it does.
+or the host clearly has no GPU. SIGHUP makes it read everything again; cdigen
+status shows its state. Settings are read once: when their file changes, the log
+and the status say that a restart is needed.
 
 Exit statuses:
   0  ended by a signal, or by --once
@@ -133,7 +134,7 @@ func absolute(paths ...string) ([]string, error) {
 }
 
 func (f *watchFlags) run(cmd *cobra.Command) error {
-	// Generations are seldom: little memory in between is worth more than speed.
+	// Generations are rare: a small heap between them matters more than speed.
 	debug.SetGCPercent(50)
 	generator, err := f.generator()
 	if err != nil {
@@ -363,8 +364,8 @@ func runtimeDirectory(dir string) (string, error) {
 	return dir, nil
 }
 
-// makeRuntimeDirectory makes a directory in which nobody else can exchange a socket for a
-// link to a file of ours, whose mode would be changed.
+// makeRuntimeDirectory creates a directory in which no other user can replace a socket by a
+// link, whose target's mode would be changed.
 func makeRuntimeDirectory(dir string) error {
 	d, _, err := change.MakeDir(dir)
 	if err != nil {
