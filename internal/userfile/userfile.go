@@ -94,7 +94,7 @@ func explain(err error, root *tree.Node) error {
 			return fmt.Errorf("line %d: cannot unmarshal %s into %s", root.Line, wrong.Value, wrong.Type)
 		}
 		name := wrong.Field[strings.LastIndexByte(wrong.Field, '.')+1:]
-		return fmt.Errorf("%sfield %s cannot be a %s", line(root, name), wrong.Field, wrong.Value)
+		return fmt.Errorf("%sfield %s: unexpected %s", line(root, name), wrong.Field, wrong.Value)
 	}
 	if name, unknown := strings.CutPrefix(text, `json: unknown field "`); unknown {
 		name = strings.TrimSuffix(name, `"`)

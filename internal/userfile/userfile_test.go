@@ -42,8 +42,8 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		"names: [a]\ncolour: red\n":             "line 2: field colour not found",
 		"inner:\n  a:\n    colour: red\n":       "line 3: field colour not found",
-		"names: []\nmode: rw\n":                 "line 2: field mode cannot be a string",
-		"inner:\n  a: {text: [b]}\n":            "text cannot be a array",
+		"names: []\nmode: rw\n":                 "line 2: field mode: unexpected string",
+		"inner:\n  a: {text: [b]}\n":            "text: unexpected array",
 		"- a\n":                                 "line 1: cannot unmarshal array into",
 		"names:\n- a\n- no\n":                   "line 3: put no in quotes",
 		"{":                                     "yaml: line 1: ",
