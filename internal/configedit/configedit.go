@@ -33,16 +33,16 @@ type Error struct {
 	Message      string
 }
 
-// Error is "3:14: message".
+// Error is "line 3, column 14: message".
 func (e *Error) Error() string {
 	if e.Line == 0 {
 		return e.Message
 	}
-	return fmt.Sprintf("%d:%d: %s", e.Line, e.Column, e.Message)
+	return fmt.Sprintf("line %d, column %d: %s", e.Line, e.Column, e.Message)
 }
 
-// errorAt makes an Error for an offset in a text.
-func errorAt(text []byte, offset int, format string, args ...any) *Error {
+// ErrorAt returns an Error about an offset in a text.
+func ErrorAt(text []byte, offset int, format string, args ...any) *Error {
 	before := text[:min(max(offset, 0), len(text))]
 	line := before[bytes.LastIndexByte(before, '\n')+1:]
 	return &Error{1 + bytes.Count(before, []byte{'\n'}), 1 + utf8.RuneCount(line), fmt.Sprintf(format, args...)}
@@ -65,7 +65,7 @@ func decode(data []byte) (mark, text []byte, err error) {
 	for {
 		r, size := utf8.DecodeRune(text[offset:])
 		if r == utf8.RuneError && size <= 1 {
-			return nil, nil, errorAt(text, offset, "it is not UTF-8")
+			return nil, nil, ErrorAt(text, offset, "it is not UTF-8")
 		}
 		offset += size
 	}
@@ -75,7 +75,7 @@ func decode(data []byte) (mark, text []byte, err error) {
 func within(text []byte, limit func([]byte) error) error {
 	err := limit(text)
 	if e := (*limits.Error)(nil); errors.As(err, &e) {
-		return errorAt(text, e.Offset, "%s", e.Message)
+		return ErrorAt(text, e.Offset, "%s", e.Message)
 	}
 	return err
 }
@@ -290,7 +290,7 @@ func (s *settings) Value(path ...string) (value any, set bool, err error) {
 // Errorf makes an error about a setting, with its place.
 func (s *settings) Errorf(path []string, format string, args ...any) error {
 	if offset, ok := s.find(path); ok {
-		return errorAt(s.text, offset, format, args...)
+		return ErrorAt(s.text, offset, format, args...)
 	}
 	return &Error{Message: fmt.Sprintf(format, args...)}
 }

@@ -1,5 +1,7 @@
 package runtimes
 
+import "github.com/cdigen/cdigen/internal/change"
+
 // The settings of buildkitd.toml.
 var (
 	buildKitSwitch = []string{"cdi", "disabled"}
@@ -44,7 +46,7 @@ func (c *buildKitConfig) describe(e *Engine) {
 	}
 }
 
-func (c *buildKitConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+func (c *buildKitConfig) enable(e *Engine, dirs []string) (change.Plan, error) {
 	if c.off {
 		if err := c.file.set(false, buildKitSwitch...); err != nil {
 			return nil, err
@@ -62,7 +64,7 @@ func (c *buildKitConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 	return changes(c.file), err
 }
 
-func (c *buildKitConfig) disable(*Engine) ([]Change, error) {
+func (c *buildKitConfig) disable(*Engine) (change.Plan, error) {
 	if c.off {
 		return nil, nil
 	}

@@ -303,7 +303,7 @@ func (c *containerdConfig) describe(e *Engine) {
 	}
 }
 
-func (c *containerdConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+func (c *containerdConfig) enable(e *Engine, dirs []string) (change.Plan, error) {
 	if e.CDI == Unused {
 		return nil, unsupported(fmt.Sprintf("its CRI plugin, which Kubernetes uses, is switched off by %s; Docker, ctr and nerdctl do not need it", e.Switch))
 	}
@@ -327,7 +327,7 @@ func (c *containerdConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 	return c.changes(), err
 }
 
-func (c *containerdConfig) disable(e *Engine) ([]Change, error) {
+func (c *containerdConfig) disable(e *Engine) (change.Plan, error) {
 	switch e.CDI {
 	case Always:
 		return nil, unsupported(fmt.Sprintf("version %s has no switch for CDI: enable_cdi is gone since 2.4", e.Version))
@@ -338,7 +338,7 @@ func (c *containerdConfig) disable(e *Engine) ([]Change, error) {
 	return nil, nil
 }
 
-func (c *containerdConfig) changes() (list []Change) {
+func (c *containerdConfig) changes() (list change.Plan) {
 	for _, f := range c.files {
 		list = append(list, changes(f.file)...)
 	}
@@ -435,7 +435,7 @@ func (c *containerdConfig) home() (section, error) {
 // compares what it makes of them (containerd config dump): only the settings of CDI may
 // be different. Both are copies in a directory of their own, one file for each, which the
 // first imports in the order that containerd reads them in.
-func (c *containerdConfig) check(ctx context.Context, program string, changed []Change) error {
+func (c *containerdConfig) check(ctx context.Context, program string, changed change.Plan) error {
 	before, err := c.dump(ctx, program, nil)
 	if err != nil {
 		return fmt.Errorf("containerd refuses its configuration as it is: %w", err)
@@ -463,13 +463,13 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed []
 	}
 	if !configedit.Equal(after, want) {
 		return fmt.Errorf("containerd config dump shows that %s would change more than the settings of CDI, or these not: change %s by hand",
-			c.system.path(changed[0].Path), enableCDI)
+			changed[0].Path, enableCDI)
 	}
 	return nil
 }
 
 // dump is what containerd makes of copies of the files, with changes.
-func (c *containerdConfig) dump(ctx context.Context, program string, changed []Change) (map[string]any, error) {
+func (c *containerdConfig) dump(ctx context.Context, program string, changed change.Plan) (map[string]any, error) {
 	dir, done, err := change.WorkDir(ctx, "check-containerd")
 	if err != nil {
 		return nil, err
@@ -480,7 +480,7 @@ func (c *containerdConfig) dump(ctx context.Context, program string, changed []C
 	for i, f := range c.files {
 		data := f.old
 		for _, c := range changed {
-			if c.Path == f.name {
+			if c.Path == f.shown {
 				data = c.New
 			}
 		}

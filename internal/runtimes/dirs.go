@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/configedit"
 )
 
@@ -289,7 +290,7 @@ func (c *dirsConfig) describe(e *Engine) {
 
 func (c *dirsConfig) settingName() string { return strings.Join(c.setting, ".") }
 
-func (c *dirsConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+func (c *dirsConfig) enable(e *Engine, dirs []string) (change.Plan, error) {
 	missing := missingDirs(c.dirs, dirs)
 	if len(missing) == 0 {
 		return nil, nil
@@ -315,7 +316,7 @@ func (c *dirsConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 }
 
 // disable takes back what enable wrote.
-func (c *dirsConfig) disable(*Engine) ([]Change, error) {
+func (c *dirsConfig) disable(*Engine) (change.Plan, error) {
 	f := c.dropIn
 	if f == nil || !f.exists() || !bytes.HasPrefix(f.old, []byte(dropInHeader)) {
 		return nil, unsupported("it has no switch for CDI, and no file that cdigen runtime enable wrote")
@@ -324,7 +325,7 @@ func (c *dirsConfig) disable(*Engine) ([]Change, error) {
 	if err == nil && !configedit.Equal(f.doc.Values(), configedit.With(nil, list, c.setting...)) {
 		return nil, fmt.Errorf("%s has more in it than cdigen runtime enable wrote: remove %s from it by hand", f.shown, c.settingName())
 	}
-	return []Change{{Path: f.name, Old: f.old}}, err
+	return change.Plan{{Path: f.shown, Old: f.old}}, err
 }
 
 func (c *dirsConfig) allFiles() []*file { return c.files }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/configedit"
 )
 
@@ -81,7 +82,7 @@ func (c *dockerConfig) usedDirs() []string {
 	return slices.DeleteFunc(slices.Clone(c.dirs), func(dir string) bool { return dir == "" })
 }
 
-func (c *dockerConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+func (c *dockerConfig) enable(e *Engine, dirs []string) (change.Plan, error) {
 	r, _ := release(Docker, e.Version)
 	if c.hasSwitch && !c.on || !c.hasSwitch && r.CDI == Off {
 		if err := c.file.set(true, dockerSwitch...); err != nil {
@@ -100,7 +101,7 @@ func (c *dockerConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 	return changes(c.file), err
 }
 
-func (c *dockerConfig) disable(e *Engine) ([]Change, error) {
+func (c *dockerConfig) disable(e *Engine) (change.Plan, error) {
 	if e.CDI == Off {
 		return nil, nil
 	}
@@ -111,7 +112,7 @@ func (c *dockerConfig) disable(e *Engine) ([]Change, error) {
 func (c *dockerConfig) allFiles() []*file { return []*file{c.file} }
 
 // check has dockerd validate the changed file, without its unit's flags.
-func (c *dockerConfig) check(ctx context.Context, program string, changed []Change) error {
+func (c *dockerConfig) check(ctx context.Context, program string, changed change.Plan) error {
 	return checkCopy(ctx, changed[0], func(name string) error {
 		if _, err := c.system.Run(ctx, program, "--validate", "--config-file", name); err != nil {
 			return fmt.Errorf("dockerd refuses the changed configuration: %w", errors.New(strings.ReplaceAll(err.Error(), name, c.file.shown)))

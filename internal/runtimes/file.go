@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/configedit"
 )
 
@@ -101,10 +102,10 @@ func (f *file) addDirs(dirs []string, path ...string) error {
 }
 
 // changes of the files that are different now.
-func changes(files ...*file) (list []Change) {
+func changes(files ...*file) (list change.Plan) {
 	for _, f := range files {
 		if now := f.doc.Bytes(); string(now) != string(f.old) || !f.exists() && len(now) > 0 {
-			list = append(list, Change{Path: f.name, Old: f.old, New: now})
+			list = append(list, change.Change{Path: f.shown, Old: f.old, New: now})
 		}
 	}
 	return list
