@@ -124,7 +124,7 @@ arguments.`,
 	flags.BoolVar(&f.remove, "remove", false, "take the devices out of the file again, without DEVICE all of them")
 	addDryRun(flags, &f.dryRun)
 	flags.BoolVar(&f.print, "print", false, "print the edited file and leave the file itself as it is")
-	f.options.add(flags, "inject")
+	f.add(flags, "inject")
 	setValues(flags, "format", injectFormats...)
 	setValues(flags, "cgroup", "v1", "v2", "none")
 	return cmd

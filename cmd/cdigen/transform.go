@@ -83,7 +83,7 @@ Exit statuses:
 		withoutVariable(flags, name)
 	}
 	addDryRun(flags, &f.dryRun)
-	f.options.add(flags, "transform")
+	f.add(flags, "transform")
 	return cmd
 }
 

@@ -281,7 +281,7 @@ func (c Change) Clean(ctx context.Context) error {
 	defer r.close()
 	name := filepath.Base(r.path)
 	if err != nil || !r.dir.Unfinished(name) {
-		return nil //nolint:nilerr // where nothing can be written, nothing was left
+		return nil // where nothing can be written, nothing was left
 	}
 	unlock, err := Lock(ctx, r.path)
 	if err != nil {

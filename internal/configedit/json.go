@@ -15,7 +15,7 @@ import (
 
 // JSON is a file in strict JSON, whose root is an object.
 type JSON struct {
-	settings
+	Settings
 	mark []byte
 	root hujson.Value
 }
@@ -28,7 +28,7 @@ func ParseJSON(data []byte) (*JSON, error) {
 		return nil, err
 	}
 	d := &JSON{mark: mark}
-	d.settings = settings{text: text, values: map[string]any{}, table: "an object", find: d.offset}
+	d.Settings = Settings{text: text, values: map[string]any{}, table: "an object", unique: d.unique, find: d.offset}
 	if len(bytes.TrimSpace(text)) == 0 {
 		d.root = hujson.Value{Value: &hujson.Object{}, AfterExtra: hujson.Extra(endOfLine(text))}
 		return d, nil
@@ -129,8 +129,8 @@ func (d *JSON) Bytes() []byte { return slices.Concat(d.mark, d.text) }
 // Tree returns the file as it is parsed, with the places of all values.
 func (d *JSON) Tree() hujson.Value { return d.root.Clone() }
 
-// Check returns an error if an object on the way to a setting has a name twice.
-func (d *JSON) Check(path ...string) error {
+// unique returns an error if an object on the way to a setting has a name twice.
+func (d *JSON) unique(path []string) error {
 	_, _, _, err := d.follow(&d.root, path)
 	return err
 }

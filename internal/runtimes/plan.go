@@ -33,22 +33,6 @@ type Request struct {
 // file is the one asked for, or the engine's own.
 func (r Request) file(own string) string { return cmp.Or(r.Config, own) }
 
-// switchable is the configuration of an engine that can be changed.
-type switchable interface {
-	configuration
-	// enable and disable give what has to change, for an engine as describe left it.
-	enable(e *Engine, dirs []string) (change.Plan, error)
-	disable(e *Engine) (change.Plan, error)
-	// allFiles are those that were read, of which some may be changed.
-	allFiles() []*file
-}
-
-// checked is a configuration that the engine's own program can check. A change is not
-// written where the check fails.
-type checked interface {
-	check(ctx context.Context, program string, changed change.Plan) error
-}
-
 // Plan is what has to change in an engine's configuration, and how.
 type Plan struct {
 	// Engine as it is before.
@@ -57,7 +41,7 @@ type Plan struct {
 	Changes change.Plan
 
 	system  System
-	config  switchable
+	config  configuration
 	program string
 }
 
@@ -68,16 +52,16 @@ func Switchable() []Name { return []Name{Docker, Containerd, CRIO, Podman, Build
 // an [ErrUnsupported] when it cannot be made to, and an [*Error] with line and column when
 // its configuration is broken.
 func (s System) Enable(r Request) (*Plan, error) {
-	return s.plan(r, func(c switchable, e *Engine) (change.Plan, error) { return c.enable(e, r.SpecDirs) })
+	return s.plan(r, func(c configuration, e *Engine) error { return c.enable(e, r.SpecDirs) })
 }
 
 // Disable plans what makes it refuse CDI devices, or takes back what Enable did where
 // there is no switch.
 func (s System) Disable(r Request) (*Plan, error) {
-	return s.plan(r, func(c switchable, e *Engine) (change.Plan, error) { return c.disable(e) })
+	return s.plan(r, func(c configuration, e *Engine) error { return c.disable(e) })
 }
 
-func (s System) plan(r Request, wanted func(switchable, *Engine) (change.Plan, error)) (*Plan, error) {
+func (s System) plan(r Request, edit func(configuration, *Engine) error) (*Plan, error) {
 	k, ok := find(r.Engine)
 	if !ok || !slices.Contains(Switchable(), r.Engine) {
 		return nil, unsupported("it has no configuration of CDI that can be changed")
@@ -92,11 +76,11 @@ func (s System) plan(r Request, wanted func(switchable, *Engine) (change.Plan, e
 	if e.Err != nil {
 		return nil, e.Err
 	}
-	p := &Plan{Engine: e, system: s, config: c.(switchable), program: r.Program}
-	var err error
-	if p.Changes, err = wanted(p.config, &e); err != nil {
+	p := &Plan{Engine: e, system: s, config: c, program: r.Program}
+	if err := edit(c, &e); err != nil {
 		return nil, err
 	}
+	p.Changes = changes(c.files())
 	return p, nil
 }
 
@@ -106,13 +90,12 @@ const checkTime = time.Minute
 // Check has the engine's own program check the changed configuration, where it has a
 // check and the program is there. Nothing is written but copies.
 func (p *Plan) Check(ctx context.Context) error {
-	c, ok := p.config.(checked)
-	if !ok || p.program == "" || len(p.Changes) == 0 {
+	if p.program == "" || len(p.Changes) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, fmt.Errorf("no end after %v", checkTime))
 	defer cancel()
-	return c.check(ctx, p.program, p.Changes)
+	return p.config.check(ctx, p.program, p.Changes)
 }
 
 // Applied says what Apply did.
@@ -190,7 +173,7 @@ func (p *Plan) locate(c *change.Change) (err error) {
 // nothing has to change. Apply does the same for the files that it changes.
 func (p *Plan) Clean(ctx context.Context) error {
 	var errs []error
-	for _, f := range p.config.allFiles() {
+	for _, f := range p.config.files() {
 		c := change.Change{Path: f.shown}
 		if p.locate(&c) == nil { // where nothing can be written, nothing was left
 			errs = append(errs, c.Clean(ctx))
@@ -226,15 +209,14 @@ func (p *Plan) restartFailed(ctx context.Context, systemctl string, err, undone 
 // read by the engine: its own, or one above it.
 func (p *Plan) scratch(name, target string) string {
 	own := filepath.Dir(target)
-	avoids, ok := p.config.(interface{ reads(name string) bool })
-	if !ok {
+	if !p.config.reads(filepath.Join(filepath.Dir(name), "x"+backupSuffix)) {
 		return own
 	}
 	if dir, err := p.system.resolve(filepath.Dir(name)); err != nil || dir != own {
 		return own // a link leads elsewhere
 	}
 	for dir := filepath.Dir(name); dir != "/"; dir = filepath.Dir(dir) {
-		if avoids.reads(filepath.Join(dir, "x"+backupSuffix)) {
+		if p.config.reads(filepath.Join(dir, "x"+backupSuffix)) {
 			continue
 		}
 		if there, err := p.system.resolve(dir); err == nil {
