@@ -30,6 +30,13 @@ const (
 	Untrusted discover.ID = "spec-untrusted"
 	// EditsUntrusted: the same of a path that the user's edits name.
 	EditsUntrusted discover.ID = "edits-untrusted"
+	// EditsPathUnusable: a path that the user's edits name is not there, or not of the
+	// kind that a container could be given.
+	EditsPathUnusable discover.ID = "edits-path-unusable"
+	// EditsDeviceAbsent: the user's edits are for a device that the spec does not have.
+	EditsDeviceAbsent discover.ID = "edits-device-absent"
+	// DeviceAbsent: the spec is to have a device that is not usable.
+	DeviceAbsent discover.ID = "spec-device-absent"
 	// NameLeftOut: the newest CDI version allowed does not have such names.
 	NameLeftOut discover.ID = "spec-name-left-out"
 )

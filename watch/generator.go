@@ -141,6 +141,9 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	if err != nil {
 		return r, err
 	}
+	for _, path := range options.Own.Paths() {
+		r.Lookups.AddFile(path)
+	}
 	discovery := g.Discover
 	if discovery.Probe != nil {
 		discovery.Probe = g.remember(r, full)

@@ -36,6 +36,8 @@ type presence struct {
 	target  *config.Target
 	options spec.Options
 	inv     *discover.Inventory
+	// left are the findings of what the spec had to do without.
+	left []discover.Finding
 	// spec is nil if generate would publish none, and why is the reason.
 	spec *specs.Spec
 	why  error
@@ -54,11 +56,11 @@ func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
 	if p.inv, err = inventory(cmd, p.target); err != nil {
 		return nil, err
 	}
-	p.spec, _, err = spec.New(p.inv, p.options)
+	p.spec, p.left, err = spec.New(p.inv, p.options)
 	if errors.Is(err, spec.ErrNoDevices) {
 		p.spec, p.why, err = nil, err, nil
 	}
-	return p, err
+	return p, c.OfSpec(err)
 }
 
 // snapshot is what spec files are compared with.
@@ -70,7 +72,7 @@ func (p *presence) snapshot(c *config.Config) (*check.Snapshot, error) {
 	directories := spec.ReadDirectories(c.SpecDirs)
 	return &check.Snapshot{
 		Target: check.Target{Spec: output, Kind: c.Kind(), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
-		Host:   p.target.Host, Inventory: p.inv, Now: p.spec, Directories: directories, Published: directories.File(output),
+		Host:   p.target.Host, Inventory: p.inv, Left: p.left, Now: p.spec, Directories: directories, Published: directories.File(output),
 	}, nil
 }
 

@@ -407,6 +407,7 @@ func (s *subject) look(cmd *cobra.Command, src check.Sources) error {
 	if err != nil {
 		return err
 	}
+	p.Left, p.Edits = now.left, s.Edits
 	p.Now, p.Inventory, p.Host = now.spec, now.inv, now.target.Host
 	p.Older = func(version string) (lost int, err error) {
 		options := now.options

@@ -84,7 +84,7 @@ func runGenerate(cmd *cobra.Command, c *config.Config) error {
 		return withdraw(cmd, c, err)
 	}
 	if err != nil {
-		return err
+		return c.OfSpec(err)
 	}
 	return publish(cmd, c, inv, s)
 }

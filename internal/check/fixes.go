@@ -445,6 +445,14 @@ func protect(name string) (commands []string, own bool) {
 	return commands, int(s.Uid) == os.Geteuid()
 }
 
+// fixEdits opens the file of the edits.
+func fixEdits(s *Snapshot, _ discover.Finding) Fix {
+	if s.Edits == "" {
+		return Fix{}
+	}
+	return Fix{Commands: []string{"${EDITOR:-vi} " + shellescape.Quote(s.Edits)}}
+}
+
 func fixSetting(s *Snapshot, f discover.Finding) Fix {
 	for _, problem := range s.Invalid {
 		if place(problem) == f.Subject {

@@ -180,6 +180,7 @@ func (s *Snapshot) mount(m *specs.Mount, ours bool) (list []discover.Finding) {
 	source, loaded := s.Paths[m.HostPath], s.Inventory.Driver.Version
 	version, library := discover.DriverLibrary(filepath.Base(m.HostPath))
 	switch {
+	case !spec.IsHostPath(m):
 	case !filepath.IsAbs(m.HostPath):
 		list = append(list, found(SpecPathRelative, discover.Broken, m.HostPath, relative))
 	case source.Err != nil:
