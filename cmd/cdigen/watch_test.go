@@ -109,10 +109,19 @@ func (r *rig) start(args ...string) {
 	r.settle()
 }
 
-// settle waits until nothing is left to do.
+// settle waits until nothing is left to do: there was neither event nor generation for longer
+// than several generations take on this machine.
 func (r *rig) settle() {
 	r.t.Helper()
-	r.until("rest", hosttest.Constantly(func() int { return r.status().Generations }, 400*time.Millisecond))
+	last, since := -1, time.Now()
+	r.until("rest", func() bool {
+		s := r.status()
+		if n := s.Generations + s.Events; n != last {
+			last, since = n, time.Now()
+		}
+		generation := time.Duration(s.LastGeneration.Seconds * float64(time.Second))
+		return time.Since(since) > max(400*time.Millisecond, 5*generation)
+	})
 }
 
 func (r *rig) until(what string, holds func() bool) {
@@ -511,6 +520,9 @@ func TestWatchReportsChangedSettings(t *testing.T) {
 // Nothing happens, nothing is done.
 func TestWatchIdles(t *testing.T) {
 	r := newRig(t, "h100x8-mig7")
+	if err := os.Mkdir(filepath.Dir(r.spec()), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	r.start("--poll", "20ms", "--log-level", "debug")
 	count := func() (generations, probes int, written string, modified time.Time) {
 		s := r.status()
