@@ -460,55 +460,21 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed ch
 	return nil
 }
 
-// dump is what containerd makes of copies of the files, with changes.
+// dump returns the configuration that containerd makes of copies of the files, with changes.
 func (c *containerdConfig) dump(ctx context.Context, program string, changed change.Plan) (map[string]any, error) {
 	dir, done, err := change.WorkDir(ctx, "check-containerd")
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	var main []byte
-	var imports []string
-	for i, f := range c.all {
-		data := f.old
-		for _, c := range changed {
-			if c.Path == f.shown {
-				data = c.New
-			}
-		}
-		if data == nil {
-			continue
-		}
-		d, err := configedit.ParseTOML(data)
-		if err != nil {
-			return nil, err
-		}
-		if _, set, _ := d.Strings("imports"); set {
-			if err := d.Set([]string{}, "imports"); err != nil {
-				return nil, err
-			}
-		}
-		if i == 0 {
-			main = d.Bytes()
-			continue
-		}
-		name := filepath.Join(dir, fmt.Sprintf("%03d.toml", i))
-		if err := os.WriteFile(name, d.Bytes(), 0o600); err != nil {
-			return nil, err
-		}
-		imports = append(imports, name)
+	main, imports, err := c.copies(dir, changed)
+	if err != nil {
+		return nil, err
 	}
 	args := []string{"config", "default"} // dump fails without a file
 	if main != nil {
-		d, err := configedit.ParseTOML(main)
-		if err == nil && len(imports) > 0 {
-			err = d.Set(imports, "imports")
-		}
 		name := filepath.Join(dir, "config.toml")
-		if err == nil {
-			err = os.WriteFile(name, d.Bytes(), 0o600)
-		}
-		if err != nil {
+		if err := writeCopy(name, main, imports); err != nil {
 			return nil, err
 		}
 		args = []string{"--config", name, "config", "dump"}
@@ -522,4 +488,44 @@ func (c *containerdConfig) dump(ctx context.Context, program string, changed cha
 		return nil, fmt.Errorf("containerd config dump: %w", err)
 	}
 	return configedit.With(d.Values(), []string{}, "imports"), nil
+}
+
+// copies writes the files that are imported into a directory, without their own imports, and
+// returns the content of the main file, nil if there is none.
+func (c *containerdConfig) copies(dir string, changed change.Plan) (main []byte, imports []string, err error) {
+	for i, f := range c.all {
+		data := f.old
+		for _, c := range changed {
+			if c.Path == f.shown {
+				data = c.New
+			}
+		}
+		switch {
+		case data == nil:
+			continue
+		case i == 0:
+			main = data
+			continue
+		}
+		name := filepath.Join(dir, fmt.Sprintf("%03d.toml", i))
+		if err := writeCopy(name, data, nil); err != nil {
+			return nil, nil, err
+		}
+		imports = append(imports, name)
+	}
+	return main, imports, nil
+}
+
+// writeCopy writes a copy of a file that has other imports.
+func writeCopy(name string, data []byte, imports []string) error {
+	d, err := configedit.ParseTOML(data)
+	if err != nil {
+		return err
+	}
+	if _, set, _ := d.Strings("imports"); set || len(imports) > 0 {
+		if err := d.Set(append([]string{}, imports...), "imports"); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(name, d.Bytes(), 0o600)
 }
