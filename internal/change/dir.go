@@ -9,7 +9,7 @@
 //
 // A [Plan] is a list of such changes: it is shown as a diff, made as one, and undone.
 //
-// The package knows nothing of specs, of engines or of the command line.
+// The package does not know specs, engines or the command line.
 package change
 
 import (
@@ -111,7 +111,7 @@ func Temporary(name string) bool {
 	return strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".cdigen-new") || strings.HasSuffix(name, ".cdigen-old"))
 }
 
-// Options say how a file is replaced.
+// Options are how a file is replaced.
 type Options struct {
 	// Mode of the new file; 0: that of the old one, and 0644 where there is none.
 	Mode fs.FileMode
@@ -344,7 +344,7 @@ func (d *Dir) Recover(name, backup string) error {
 	return d.Clean(name)
 }
 
-// identity says which file has a name.
+// identity identifies a file.
 type identity struct{ dev, ino uint64 }
 
 func identityOf(s *unix.Stat_t) identity { return identity{uint64(s.Dev), s.Ino} } //nolint:unconvert // 32 bits wide on some architectures
@@ -412,8 +412,8 @@ func (d *Dir) sync() error {
 	return err
 }
 
-// write writes the new file, to the disk, under its temporary name, and says which file
-// it is.
+// write writes the new file, to the disk, under its temporary name, and returns its
+// identity.
 func (d *Dir) write(name string, data []byte, like *os.File, o Options) (id identity, err error) {
 	aside := d.scratch()
 	f, err := aside.create(newName(name))
