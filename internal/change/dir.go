@@ -85,7 +85,7 @@ const maxFile = 16 << 20
 // Read returns the content of a regular file of the directory, of at most 16 MiB. A
 // symbolic link is an error, [unix.ELOOP].
 func (d *Dir) Read(name string) ([]byte, error) {
-	f, err := d.open(name)
+	f, err := d.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +93,21 @@ func (d *Dir) Read(name string) ([]byte, error) {
 	return regular.Read(f, d.shown(name), maxFile)
 }
 
-func (d *Dir) open(name string) (*os.File, error) {
+// Open opens a regular file of the directory for reading. A symbolic link is an error,
+// [unix.ELOOP].
+func (d *Dir) Open(name string) (*os.File, error) {
 	return regular.OpenAt(d.fd(), name, d.shown(name), unix.O_NOFOLLOW)
+}
+
+// Readlink returns where a symbolic link of the directory leads. What is not a link is an
+// error, [unix.EINVAL].
+func (d *Dir) Readlink(name string) (string, error) {
+	target := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(d.fd(), name, target)
+	if err != nil {
+		return "", &fs.PathError{Op: "readlink", Path: d.shown(name), Err: err}
+	}
+	return string(target[:n]), nil
 }
 
 // Names that a file has while it is replaced. Engines do not read them, and only the
@@ -194,7 +207,7 @@ func (d *Dir) old(name string, fresh bool) (*os.File, error) {
 		}
 		return nil, err
 	}
-	f, err := d.open(name)
+	f, err := d.Open(name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
 		return nil, nil //nolint:nilnil // there is none
 	}
@@ -477,7 +490,7 @@ func (d *Dir) create(name string) (*os.File, error) {
 
 // copy copies a file with its attributes to its second name.
 func (d *Dir) copy(name string) error {
-	old, err := d.open(name)
+	old, err := d.Open(name)
 	if err != nil {
 		return err
 	}

@@ -86,16 +86,9 @@ type splice struct {
 	text       string
 }
 
-// apply makes replacements, which must not overlap.
-func apply(text []byte, splices ...splice) []byte {
-	slices.SortFunc(splices, func(a, b splice) int { return a.start - b.start })
-	var out []byte
-	at := 0
-	for _, s := range splices {
-		out = append(append(out, text[at:s.start]...), s.text...)
-		at = s.end
-	}
-	return append(out, text[at:]...)
+// apply returns the text with the replacement.
+func (s splice) apply(text []byte) []byte {
+	return slices.Concat(text[:s.start], []byte(s.text), text[s.end:])
 }
 
 // endOfLine that the text uses: that of its first line.

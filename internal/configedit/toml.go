@@ -407,7 +407,7 @@ func (d *TOML) Prepend(values []string, path ...string) error {
 
 // become changes the text, if that changes the setting and nothing else.
 func (d *TOML) become(value any, path []string, change splice) error {
-	changed, err := ParseTOML(slices.Concat(d.mark, apply(d.text, change)))
+	changed, err := ParseTOML(slices.Concat(d.mark, change.apply(d.text)))
 	if err != nil || !Equal(changed.values, With(d.values, value, path...)) {
 		return errOtherMeaning
 	}
