@@ -39,28 +39,28 @@ func newTransformRoot() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "root --from DIR --to DIR",
 		Short: "Move the paths of a spec from below one directory to another",
-		Long: `root moves the paths of a spec that are below --from to the same places below --to.
-Whole components count: /driver has nothing to do with /driver-backup.
+		Long: `root moves the paths of a spec from below --from to the same places below --to. It
+compares complete path components: /driver does not match /driver-backup.
 
---relative-to host (the default) moves host paths: of mounts, of device nodes (one
-without a hostPath is given it), the programs of hooks, their variables, and those
-of their arguments that name files of the host.
+--relative-to host (the default) moves host paths: of mounts and device nodes (a node
+without a hostPath gets one), the programs and environment variables of hooks, and
+hook arguments that name files of the host.
 
---relative-to container moves container paths: of mounts, of device nodes (what they
-are on the host stays), the variables of the container, and the other arguments of
-hooks. The program and variables of a startContainer hook are the container's.
+--relative-to container moves container paths: of mounts and device nodes (host paths
+stay), the environment variables of the container, and the other hook arguments. The
+program and environment of a startContainer hook belong to the container.
 
-Which arguments are whose is known of cdigen-hook, nvidia-cdi-hook and nvidia-ctk. With
-other programs they are the container's for createContainer and startContainer hooks,
-and the host's for all others. Paths are found alone, after "=", and in lists with ":"
+cdigen knows the arguments of cdigen-hook, nvidia-cdi-hook and nvidia-ctk. Arguments of
+other programs belong to the container for createContainer and startContainer hooks,
+and to the host for all others. Paths are found alone, after "=", and in lists with ":"
 or "::".
 
-The spec gets the lowest cdiVersion that it needs then, which may be below the one it
-had. A file is replaced in one step and not touched when nothing changes.
+The spec gets the lowest cdiVersion that it needs, which may be lower than before. A
+file is replaced in one step, and not written if nothing changes.
 
 Exit statuses:
-  0  written, also when there was no path to move, which is told
-  1  failed, for instance because it is no valid spec
+  0  written; a warning says if there was no path to move
+  1  failed, for instance because the spec is not valid
   2  unusable flags or arguments
   5  --dry-run, and the --output would change`,
 		Example: `  cdigen transform root --from / --to /run/nvidia/driver <driver.yaml >host.yaml
@@ -73,7 +73,7 @@ Exit statuses:
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root.From, "from", "", "`directory` that paths are below (required)")
-	flags.StringVar(&f.root.To, "to", "", "`directory` that they are to be below (required)")
+	flags.StringVar(&f.root.To, "to", "", "`directory` to move them to (required)")
 	flags.StringVar(&side, "relative-to", side, "whose paths: host or container")
 	setValues(flags, "relative-to", string(spec.HostSide), string(spec.ContainerSide))
 	flags.StringVar(&f.input, "input", "-", "`file` with the spec; - is standard input")

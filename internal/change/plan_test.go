@@ -97,7 +97,7 @@ func TestPlanIsMadeCompletelyOrNotAtAll(t *testing.T) {
 			p[2].Check = func(string) error { return fs.ErrInvalid }
 			return p
 		},
-		"no backup": func(dir string, p Plan) Plan { p[2].New, p[2].Backup = []byte("new c\n"), "sub"; return p },
+		"no backup": func(_ string, p Plan) Plan { p[2].New, p[2].Backup = []byte("new c\n"), "sub"; return p },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, p := three(t)

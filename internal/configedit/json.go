@@ -47,7 +47,7 @@ func ParseJSON(data []byte) (*JSON, error) {
 	return d, nil
 }
 
-// decode gives the values of a text. Numbers stay as they are written.
+// decode returns the values of a text. Numbers stay as they are written.
 func (d *JSON) decode(text []byte) (map[string]any, error) {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
@@ -109,7 +109,7 @@ func (d *JSON) follow(root *hujson.Value, path []string) (value *hujson.Value, o
 			value, of = &found[0].Value, *found[0]
 			depth++
 		default:
-			return nil, of, 0, ErrorAt(d.text, found[1].Value.StartOffset, "%s is there twice", name(path[:depth+1]))
+			return nil, of, 0, ErrorAt(d.text, found[1].Value.StartOffset, "%s is set twice", name(path[:depth+1]))
 		}
 	}
 	return value, of, depth, nil
@@ -123,7 +123,7 @@ func (d *JSON) offset(path []string) (int, bool) {
 	return value.StartOffset, true
 }
 
-// Bytes is the file, with what was changed.
+// Bytes returns the file with the changes.
 func (d *JSON) Bytes() []byte { return slices.Concat(d.mark, d.text) }
 
 // Tree returns the file as it is parsed, with the places of all values.
@@ -174,7 +174,7 @@ func (d *JSON) Prepend(values []string, path ...string) error {
 		return err
 	}
 	if !set || depth < len(path) {
-		return d.Errorf(path, "there is no %s", name(path))
+		return d.Errorf(path, "%s is not set", name(path))
 	}
 	array, ok := at.Value.(*hujson.Array)
 	if !ok || len(array.Elements) == 0 {

@@ -104,8 +104,8 @@ func TestJSONErrorsHaveLineAndColumn(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err = d.Value("a", "b")
-	checkError(t, err, "line 2, column 7: a is there twice")
-	checkError(t, d.Set(true, "a", "b"), "line 2, column 7: a is there twice")
+	checkError(t, err, "line 2, column 7: a is set twice")
+	checkError(t, d.Set(true, "a", "b"), "line 2, column 7: a is set twice")
 	checkError(t, d.Set(true, "c", "b"), "line 1, column 22: c is not an object")
 	if _, _, err := d.Value("c"); err != nil {
 		t.Error(err)

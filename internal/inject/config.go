@@ -16,8 +16,8 @@ import (
 	"github.com/cdigen/cdigen/internal/configedit"
 )
 
-// Annotation of a config.json that says what was injected into it and how to take it
-// out again.
+// Annotation is the key of the annotation in a config.json that records what was injected
+// and how to remove it.
 const Annotation = "com.github.cdigen.injected"
 
 // Form is how a config.json is edited.
@@ -43,9 +43,8 @@ type Config struct {
 	injected record
 }
 
-// ParseConfig reads a config.json. What was injected before is taken out: where
-// nobody else has changed the file since, it is as it was before, byte by byte, and
-// where somebody has, his changes stay.
+// ParseConfig reads a config.json and takes out what was injected before. A file that only
+// cdigen has changed is then as it was before, byte by byte; changes of others stay.
 //
 // Errors have the line and the column.
 func ParseConfig(data []byte) (*Config, error) {
@@ -126,8 +125,8 @@ func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, no
 	return root.Pack(), notes, nil
 }
 
-// forNspawn puts what was injected into words that systemd-nspawn has (oci_mounts and
-// oci_hooks in its sources).
+// forNspawn translates what was injected for systemd-nspawn (oci_mounts and oci_hooks in its
+// sources).
 func (c *Config) forNspawn(spec *oci.Spec, contents *Contents) (notes []string) {
 	spec.Hooks, spec.Linux.IntelRdt, spec.Linux.NetDevices = c.spec.Hooks, c.spec.Linux.IntelRdt, c.spec.Linux.NetDevices
 	notes = leftOut(contents.Hooks, contents.Others)
@@ -171,7 +170,7 @@ func (c *Config) forNspawn(spec *oci.Spec, contents *Contents) (notes []string) 
 // nspawnVersion is the one ociVersion that systemd-nspawn reads (oci_load).
 const nspawnVersion = "1.0.0"
 
-// nspawnBind is a bind mount in systemd-nspawn's words: with other options than these
+// nspawnBind returns a bind mount for systemd-nspawn: with other options than these
 // (parse_mount_bind_options) it refuses to start. All others are given by a second
 // mount that is none of type "bind", of which it hands all options to the kernel, and
 // which it makes after those of that type (custom_mount_compare).
@@ -204,7 +203,7 @@ func decode(data []byte) (*oci.Spec, error) {
 		return nil, configedit.ErrorAt(data, int(syntax.Offset)-1, "%v", err)
 	}
 	if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
-		return nil, configedit.ErrorAt(data, int(kind.Offset)-1, "%s is of JSON type %s, which it must not be", cmp.Or(kind.Field, "all of it"), kind.Value)
+		return nil, configedit.ErrorAt(data, int(kind.Offset)-1, "%s must not be of JSON type %s", cmp.Or(kind.Field, "all of it"), kind.Value)
 	}
 	if err != nil {
 		return nil, err

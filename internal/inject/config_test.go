@@ -429,10 +429,10 @@ func TestUnusableConfigIsRefusedWithItsPlace(t *testing.T) {
 		{"two values", minimal + "\n{}", "line 2, column 1: there is more after the end of the object"},
 		{"lists in lists, 6 MB of them", `{"x": ` + strings.Repeat("[", 6<<20), "line 1, column 1006: it is nested more than 1000 levels deep"},
 		{"tables in tables, 6 MB of them", strings.Repeat(`{"linux":`, 6<<20/9), "line 1, column 9001: it is nested more than 1000 levels deep"},
-		{"a record of lists in lists", with(`\"was\":\"{}\"`, `\"was\":\"`+strings.Repeat("[", 6<<20)+strings.Repeat("]", 6<<20)+`\"`), "what was at /linux is no JSON"},
+		{"a record of lists in lists", with(`\"was\":\"{}\"`, `\"was\":\"`+strings.Repeat("[", 6<<20)+strings.Repeat("]", 6<<20)+`\"`), "what was at /linux is not JSON"},
 		{"a list", "[]", "line 1, column 1: it is a list, not an object"},
-		{"a string for a list", "{\n \"mounts\": \"x\"}", "line 2, column 14: mounts is of JSON type string, which it must not be"},
-		{"a number for a string", `{"process": {"env": [1]}}`, "process.env is of JSON type number"},
+		{"a string for a list", "{\n \"mounts\": \"x\"}", "line 2, column 14: mounts must not be of JSON type string"},
+		{"a number for a string", `{"process": {"env": [1]}}`, "process.env must not be of JSON type number"},
 		{"Latin-1", "{\n\"a\": \"\xe4\"}", "line 2, column 7: it is not UTF-8"},
 		{"Windows", `{"process": {}, "windows": {}}`, `it has no section "linux": it is not for a Linux container`},
 		{"null for linux", `{"process": {}, "linux": null}`, `it has no section "linux"`},
@@ -441,12 +441,12 @@ func TestUnusableConfigIsRefusedWithItsPlace(t *testing.T) {
 		{"a section twice", "{\"process\": {}, \"linux\": {},\n\"linux\": {}}", `line 2, column 1: "linux": there must be one "linux" and none in other capitals`},
 		{"other capitals", `{"process": {"Env": []}, "linux": {}}`, `line 1, column 14: "Env": there must be one "env"`},
 		{"a record that is no JSON", `{"process": {}, "linux": {}, "annotations": {"com.github.cdigen.injected": "x"}}`, "annotation com.github.cdigen.injected is not what cdigen has written: invalid character 'x'"},
-		{"a record that is no text", `{"process": {}, "linux": {}, "annotations": {"com.github.cdigen.injected": 1}}`, "annotations is of JSON type number"},
+		{"a record that is no text", `{"process": {}, "linux": {}, "annotations": {"com.github.cdigen.injected": 1}}`, "annotations must not be of JSON type number"},
 		{"a record without devices", with(`[\"vendor.com/thing=0\"]`, "[]"), "it names no device"},
 		{"a record of another form", with(`\"form\":\"oci\"`, `\"form\":\"x\"`), `it is of the unknown form "x"`},
 		{"a record of other parts", with(`\"at\":\"/mounts\"`, `\"at\":\"/root\"`), `it is of "/root", which no device changes`},
 		{"a record of everything", with(`\"at\":\"/mounts\"`, `\"at\":\"\"`), `it is of "", which no device changes`},
-		{"a record with something else", with(`\"was\":\"{}\"`, `\"was\":\"}\"`), "what was at /linux is no JSON"},
+		{"a record with something else", with(`\"was\":\"{}\"`, `\"was\":\"}\"`), "what was at /linux is not JSON"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := ParseConfig([]byte(c.config)); err == nil || !strings.Contains(err.Error(), c.err) {

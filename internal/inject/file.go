@@ -27,7 +27,7 @@ func (e *LinkError) Error() string {
 	return fmt.Sprintf("%s is a symbolic link to %q", e.Path, e.Target)
 }
 
-// Access says how a file is opened.
+// Access is how a file is opened.
 type Access struct {
 	// User whose rights the file is read and replaced with; nil: those of the process.
 	User *fsuser.User
@@ -86,7 +86,7 @@ func OpenFile(ctx context.Context, path string, a Access) (f *File, err error) {
 	return f, f.withRights(f.Do(func() error { return f.read(a.Write) }))
 }
 
-// withRights names the user who may not do something.
+// withRights adds the user to an error about permissions.
 func (f *File) withRights(err error) error {
 	if f.user == nil || !errors.Is(err, fs.ErrPermission) {
 		return err
@@ -148,12 +148,12 @@ func (f *File) linkError(target string) error {
 //
 // The directory is open already. What is checked now is its path: as long as others can
 // change nothing on the way to the file, as the rule says, the path leads where it led
-// when the directory was opened, and will go on to do so. If root himself changes the
-// way at this moment, what the path leads to is not what is open.
+// when the directory was opened, and will go on to do so. If root changes the way at this
+// moment, the path does not lead to what is open.
 //
 // With a user's rights nothing is done that the user could not do himself, but a third
-// one could still exchange the file. An ordinary user who runs this for himself shares
-// directories with whom he likes: no link leads out of them.
+// one could still exchange the file. An ordinary user may share directories with others: no
+// link leads out of them.
 func (f *File) check() error {
 	caller := trust.Self()
 	switch {
@@ -174,7 +174,7 @@ func (f *File) check() error {
 		return &os.PathError{Op: "stat", Path: filepath.Dir(f.Path), Err: err}
 	}
 	if opened.Dev != now.Dev || opened.Ino != now.Ino {
-		return fmt.Errorf("%s was exchanged for another directory meanwhile: run this once more", filepath.Dir(f.Path))
+		return fmt.Errorf("%s was replaced by another directory: try again", filepath.Dir(f.Path))
 	}
 	return nil
 }

@@ -417,11 +417,11 @@ func TestWhatCannotBeSwitched(t *testing.T) {
 		version, want string
 		unsupported   bool
 	}{
-		{runtimes.Docker, "24.0.7", "version 24.0.7 has no CDI, which came with 25.0: cdigen inject --format docker-args prints what gives a container GPUs without it", true},
-		{runtimes.Containerd, "1.6.20~ds1", "version 1.6.20~ds1 has no CDI, which came with 1.7: update it", true},
-		{runtimes.Nerdctl, "2.1.0", "it has no configuration of CDI that can be changed", true},
-		{"lxc", "5.0.0", "it has no configuration of CDI that can be changed", true},
-		{runtimes.Docker, "nightly", `"nightly" is no version`, false},
+		{runtimes.Docker, "24.0.7", "version 24.0.7 does not support CDI, which 25.0 added: cdigen inject --format docker-args prints options that give a container GPUs without it", true},
+		{runtimes.Containerd, "1.6.20~ds1", "version 1.6.20~ds1 does not support CDI, which 1.7 added: update it", true},
+		{runtimes.Nerdctl, "2.1.0", "its CDI configuration cannot be changed", true},
+		{"lxc", "5.0.0", "its CDI configuration cannot be changed", true},
+		{runtimes.Docker, "nightly", `"nightly" is not a version`, false},
 	} {
 		_, err := s.Enable(runtimes.Request{Engine: c.engine, Version: c.version})
 		if err == nil || err.Error() != c.want || errors.Is(err, runtimes.ErrUnsupported) != c.unsupported {

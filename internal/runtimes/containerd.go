@@ -23,8 +23,8 @@ const (
 // containerdConfig is config.toml with what it imports.
 //
 // containerd reads a file, then those it imports, then what these import. A later file
-// goes before an earlier one, but not in the same way in all versions: containerd 1.7
-// takes each plugin's section as a whole from the last file that has one, so that a
+// overrides an earlier one, but not in the same way in all versions: containerd 1.7
+// takes each plugin's complete section from the last file that has one, so that a
 // drop-in with one key deletes all others of that section (mergeConfig in
 // services/server/config/config.go). containerd 2 merges sections key by key; a list is
 // replaced (cmd/containerd/server/config/config.go). Names of older versions count as long
@@ -104,7 +104,7 @@ func criID(merged bool) string {
 	return criV2
 }
 
-// begin says what a file begins with that does not exist.
+// begin sets the first lines of a file that does not exist.
 func (f *containerdFile) begin(version int64, id string) {
 	f.version = version
 	quote := "'"
@@ -142,7 +142,7 @@ func (s System) openContainerd(name string) (*containerdFile, error) {
 	return f, nil
 }
 
-// glob lists what an import means: as containerd has it, only a star makes a pattern.
+// glob returns the files of an import. As in containerd, only a star makes a pattern.
 func (s System) glob(pattern string) (names []string, err error) {
 	if !strings.Contains(pattern, "*") {
 		return []string{pattern}, nil
@@ -154,7 +154,7 @@ func (s System) glob(pattern string) (names []string, err error) {
 	return names, err
 }
 
-// reads says whether containerd would import a file because of where it is.
+// reads reports whether containerd would import a file because of where it is.
 func (c *containerdConfig) reads(name string) bool {
 	for _, f := range c.all {
 		for _, pattern := range f.patterns {
@@ -166,7 +166,7 @@ func (c *containerdConfig) reads(name string) bool {
 	return false
 }
 
-// configVersion is that of the whole configuration, as containerd until 2.2 has it.
+// configVersion returns the version that containerd until 2.2 takes for all files.
 func (c *containerdConfig) configVersion() int64 {
 	version := int64(1)
 	if c.merged {
@@ -227,7 +227,7 @@ func (c *containerdConfig) findSections() error {
 	return nil
 }
 
-// findDisabled finds whether the CRI plugin is among those that are not started.
+// findDisabled finds the file that disables the CRI plugin.
 func (c *containerdConfig) findDisabled() error {
 	for _, f := range c.all {
 		names, _, err := f.strings("disabled_plugins")
@@ -241,7 +241,7 @@ func (c *containerdConfig) findDisabled() error {
 	return nil
 }
 
-// last finds the section whose setting counts; ok is false when none has it.
+// last returns the section whose setting is used; ok is false if none has it.
 func (c *containerdConfig) last(key string) (s section, ok bool, err error) {
 	for _, s := range slices.Backward(c.sections) {
 		_, set, err := s.file.settings.Value(s.setting(key)...)
@@ -383,7 +383,7 @@ func (c *containerdConfig) newVersion() int64 {
 	return 3
 }
 
-// home is where containerd 2 gets a setting that no file has.
+// home returns the section in which containerd 2 gets a setting that no file has.
 func (c *containerdConfig) home() (section, error) {
 	main := c.all[0]
 	s := section{main, criV3}
@@ -460,55 +460,21 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed ch
 	return nil
 }
 
-// dump is what containerd makes of copies of the files, with changes.
+// dump returns the configuration that containerd makes of copies of the files, with changes.
 func (c *containerdConfig) dump(ctx context.Context, program string, changed change.Plan) (map[string]any, error) {
 	dir, done, err := change.WorkDir(ctx, "check-containerd")
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	var main []byte
-	var imports []string
-	for i, f := range c.all {
-		data := f.old
-		for _, c := range changed {
-			if c.Path == f.shown {
-				data = c.New
-			}
-		}
-		if data == nil {
-			continue
-		}
-		d, err := configedit.ParseTOML(data)
-		if err != nil {
-			return nil, err
-		}
-		if _, set, _ := d.Strings("imports"); set {
-			if err := d.Set([]string{}, "imports"); err != nil {
-				return nil, err
-			}
-		}
-		if i == 0 {
-			main = d.Bytes()
-			continue
-		}
-		name := filepath.Join(dir, fmt.Sprintf("%03d.toml", i))
-		if err := os.WriteFile(name, d.Bytes(), 0o600); err != nil {
-			return nil, err
-		}
-		imports = append(imports, name)
+	main, imports, err := c.copies(dir, changed)
+	if err != nil {
+		return nil, err
 	}
 	args := []string{"config", "default"} // dump fails without a file
 	if main != nil {
-		d, err := configedit.ParseTOML(main)
-		if err == nil && len(imports) > 0 {
-			err = d.Set(imports, "imports")
-		}
 		name := filepath.Join(dir, "config.toml")
-		if err == nil {
-			err = os.WriteFile(name, d.Bytes(), 0o600)
-		}
-		if err != nil {
+		if err := writeCopy(name, main, imports); err != nil {
 			return nil, err
 		}
 		args = []string{"--config", name, "config", "dump"}
@@ -522,4 +488,44 @@ func (c *containerdConfig) dump(ctx context.Context, program string, changed cha
 		return nil, fmt.Errorf("containerd config dump: %w", err)
 	}
 	return configedit.With(d.Values(), []string{}, "imports"), nil
+}
+
+// copies writes the files that are imported into a directory, without their own imports, and
+// returns the content of the main file, nil if there is none.
+func (c *containerdConfig) copies(dir string, changed change.Plan) (main []byte, imports []string, err error) {
+	for i, f := range c.all {
+		data := f.old
+		for _, c := range changed {
+			if c.Path == f.shown {
+				data = c.New
+			}
+		}
+		switch {
+		case data == nil:
+			continue
+		case i == 0:
+			main = data
+			continue
+		}
+		name := filepath.Join(dir, fmt.Sprintf("%03d.toml", i))
+		if err := writeCopy(name, data, nil); err != nil {
+			return nil, nil, err
+		}
+		imports = append(imports, name)
+	}
+	return main, imports, nil
+}
+
+// writeCopy writes a copy of a file that has other imports.
+func writeCopy(name string, data []byte, imports []string) error {
+	d, err := configedit.ParseTOML(data)
+	if err != nil {
+		return err
+	}
+	if _, set, _ := d.Strings("imports"); set || len(imports) > 0 {
+		if err := d.Set(append([]string{}, imports...), "imports"); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(name, d.Bytes(), 0o600)
 }

@@ -30,7 +30,7 @@ type dockerConfig struct {
 }
 
 // readDocker reads daemon.json. Without one dockerd has its defaults. Flags of dockerd,
-// as systemd's unit may have, are not seen.
+// such as those in its systemd unit, are not seen.
 func readDocker(s System, r Request) (configuration, error) {
 	name := r.file(s.userFile("/etc/docker/daemon.json", "docker/daemon.json"))
 	f, err := s.open(name, parseJSON)
@@ -44,7 +44,7 @@ func readDocker(s System, r Request) (configuration, error) {
 	if c.dirs, c.hasDirs, err = f.strings(dockerDirs...); err != nil {
 		return nil, err
 	}
-	// Rootless dockerd has the user's directories too since 29.2.
+	// Rootless dockerd searches the user's directories too since 29.2.
 	if dir := s.userDir(); dir != "" && name == filepath.Join(dir, "docker/daemon.json") && atLeast(r.Version, "29.2.0") {
 		c.additionalDefaults = []string{filepath.Join(dir, "cdi"), filepath.Join(s.runtimeDir(), "cdi")}
 	}
@@ -66,13 +66,13 @@ func (c *dockerConfig) describe(e *Engine) {
 		return
 	}
 	e.SpecDirs, e.SpecDirsFrom = c.usedDirs(), "cdi-spec-dirs in "+c.file.shown
-	// dockerd takes a list without directories for a wish to have no CDI.
+	// dockerd disables CDI if the list has no directories.
 	if len(e.SpecDirs) == 0 && e.CDI == On {
 		e.CDI, e.Switch = Off, "cdi-spec-dirs, which is empty, in "+c.file.shown
 	}
 }
 
-// usedDirs are those of the list that are not empty.
+// usedDirs returns the directories of the list that are not empty.
 func (c *dockerConfig) usedDirs() []string {
 	return slices.DeleteFunc(slices.Clone(c.dirs), func(dir string) bool { return dir == "" })
 }

@@ -74,7 +74,7 @@ func (f *file) errorf(path []string, format string, args ...any) error {
 	return fileError(f.shown, f.settings.Errorf(path, format, args...))
 }
 
-// bool and strings give a setting; an error has the file's name.
+// bool and strings return a setting; an error has the file's name.
 func (f *file) bool(path ...string) (value, set bool, err error) {
 	value, set, err = f.settings.Bool(path...)
 	if err != nil {
@@ -140,7 +140,7 @@ func changes(files []*file) (list change.Plan) {
 	return list
 }
 
-// missingDirs are the directories wanted that are not in a list.
+// missingDirs returns the wanted directories that are not in a list.
 func missingDirs(have, want []string) (missing []string) {
 	for _, dir := range want {
 		if !slices.ContainsFunc(have, func(other string) bool { return sameDir(other, dir) }) && !slices.Contains(missing, dir) {
@@ -150,9 +150,9 @@ func missingDirs(have, want []string) (missing []string) {
 	return missing
 }
 
-// withDirs is a list of directories with others that it lacks. They get the lowest
-// priority, so that specs that were found before still go before theirs, but /var/run/cdi
-// the highest, as it has by default.
+// withDirs returns a list of directories with missing ones added. These get the lowest
+// priority, so that specs that were found before keep theirs, except for /var/run/cdi,
+// which has the highest one by default.
 func withDirs(have, missing []string) []string {
 	var first, last []string
 	for _, dir := range missing {
@@ -177,7 +177,7 @@ func sameDir(a, b string) bool {
 	return clean(a) == clean(b)
 }
 
-// ErrUnsupported is what an engine has no way to do: it has no CDI, or no switch for it.
+// ErrUnsupported is in the error if an engine does not support CDI or has no switch for it.
 var ErrUnsupported = errors.New("not supported")
 
 // unsupported is an ErrUnsupported with its reason.

@@ -17,7 +17,7 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// Request says which engine's configuration is meant.
+// Request selects an engine and its configuration.
 type Request struct {
 	Engine Name
 	// Version of the engine, as in [Engine].
@@ -45,18 +45,18 @@ type Plan struct {
 	program string
 }
 
-// Switchable are the engines whose configuration can be changed.
+// Switchable returns the engines whose configuration can be changed.
 func Switchable() []Name { return []Name{Docker, Containerd, CRIO, Podman, BuildKit} }
 
-// Enable plans what makes an engine inject CDI devices from the directories. The error is
-// an [ErrUnsupported] when it cannot be made to, and an [*Error] with line and column when
-// its configuration is broken.
+// Enable plans the changes that make an engine inject CDI devices from the directories. The
+// error is an [ErrUnsupported] if the engine cannot, and an [*Error] with line and column if
+// its configuration is invalid.
 func (s System) Enable(r Request) (*Plan, error) {
 	return s.plan(r, func(c configuration, e *Engine) error { return c.enable(e, r.SpecDirs) })
 }
 
-// Disable plans what makes it refuse CDI devices, or takes back what Enable did where
-// there is no switch.
+// Disable plans the changes that make an engine refuse CDI devices, or undo Enable if it has
+// no switch.
 func (s System) Disable(r Request) (*Plan, error) {
 	return s.plan(r, func(c configuration, e *Engine) error { return c.disable(e) })
 }
@@ -64,13 +64,13 @@ func (s System) Disable(r Request) (*Plan, error) {
 func (s System) plan(r Request, edit func(configuration, *Engine) error) (*Plan, error) {
 	k, ok := find(r.Engine)
 	if !ok || !slices.Contains(Switchable(), r.Engine) {
-		return nil, unsupported("it has no configuration of CDI that can be changed")
+		return nil, unsupported("its CDI configuration cannot be changed")
 	}
 	if canonical(r.Version) == "" {
-		return nil, fmt.Errorf("%q is no version", r.Version)
+		return nil, fmt.Errorf("%q is not a version", r.Version)
 	}
 	if _, ok := release(r.Engine, r.Version); !ok {
-		return nil, unsupported(fmt.Sprintf("version %s has no CDI, which came with %s: %s", r.Version, firstRelease(r.Engine), cmp.Or(k.without, "update it")))
+		return nil, unsupported(fmt.Sprintf("version %s does not support CDI, which %s added: %s", r.Version, firstRelease(r.Engine), cmp.Or(k.without, "update it")))
 	}
 	e, c := s.engine(k, r)
 	if e.Err != nil {
@@ -87,22 +87,22 @@ func (s System) plan(r Request, edit func(configuration, *Engine) error) (*Plan,
 // checkTime is how long an engine may take to check a configuration.
 const checkTime = time.Minute
 
-// Check has the engine's own program check the changed configuration, where it has a
-// check and the program is there. Nothing is written but copies.
+// Check has the engine's own program check the changed configuration, if it has a check and
+// the program is installed. Only copies are written.
 func (p *Plan) Check(ctx context.Context) error {
 	if p.program == "" || len(p.Changes) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, fmt.Errorf("no end after %v", checkTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, fmt.Errorf("not finished after %v", checkTime))
 	defer cancel()
 	return p.config.check(ctx, p.program, p.Changes)
 }
 
-// Applied says what Apply did.
+// Applied is what Apply did.
 type Applied struct {
 	// Files that were changed, and Backups of those that existed before.
 	Files, Backups []string
-	// Restarted is the unit that was.
+	// Restarted is the unit that was restarted.
 	Restarted string
 }
 
@@ -198,15 +198,15 @@ func (p *Plan) restartFailed(ctx context.Context, systemctl string, err, undone 
 	if undone != nil {
 		return fmt.Errorf("%w; the old configuration could not be put back: %w", err, undone)
 	}
-	// Whoever interrupted us wants his service back all the same.
+	// The service is needed even if this process was interrupted.
 	if again := p.restart(context.WithoutCancel(ctx), systemctl); again != nil {
 		return fmt.Errorf("%w; the old configuration is back, but with it %s does not start either", err, p.Engine.Service)
 	}
 	return fmt.Errorf("%w; the old configuration is back and %s is restarted with it", err, p.Engine.Service)
 }
 
-// scratch is the directory for what must be in the file system of a file and must not be
-// read by the engine: its own, or one above it.
+// scratch returns the directory for files that must be in the file system of a file but not
+// be read by the engine: its own, or one above it.
 func (p *Plan) scratch(name, target string) string {
 	own := filepath.Dir(target)
 	if !p.config.reads(filepath.Join(filepath.Dir(name), "x"+backupSuffix)) {
@@ -244,8 +244,8 @@ func checkCopy(ctx context.Context, c change.Change, check func(name string) err
 // names as drop-ins but those that read all, for which see Plan.scratch.
 const backupSuffix = ".cdigen-backup"
 
-// target returns where a file of the system is for us, behind all links. Links that other
-// users can change are not followed.
+// target returns the path of a file on this machine, with symbolic links resolved. Links
+// that other users can change are not followed.
 func (s System) target(name string) (string, error) {
 	target, err := s.resolve(name)
 	if err != nil || target == s.path(filepath.Clean("/"+name)) {
