@@ -23,8 +23,7 @@ type Inventory struct {
 	// are to be loaded.
 	Modules []KernelModule `json:"modules"`
 	// PCI are NVIDIA's GPUs on the PCI bus, whichever kernel driver has them, and
-	// PCIDevices counts the devices on it. They are read where the driver has no GPU, and
-	// where [Options] ask for them.
+	// PCIDevices counts the devices on it.
 	PCI        []PCIGPU `json:"pci,omitempty"`
 	PCIDevices int      `json:"-"`
 	// Libraries are the shared libraries of the user-space driver, in order of

@@ -49,7 +49,6 @@ func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
 	if p.target, err = c.Target(); err != nil {
 		return nil, usageError(err)
 	}
-	p.target.Discover.PCI = c.Command == "doctor" // GPUs without NVIDIA's driver are findings
 	if p.options, err = c.Spec(p.target.Arch); err != nil {
 		return nil, usageError(err)
 	}

@@ -148,7 +148,7 @@ const commonWords = `
 	driver drivers drm egl etc extensions fedora files firmware firmware_class gbm glvnd gpu gpus graphics hardware home host
 	information initstate kernel kubernetes ld.so.cache lib lib32 lib64 libexec library libx32 linux live local localhost machine media
 	merged mig mnt mode modeset module modules monitor mps new nix nobody none numa_node nvidia nvlink off old on opengl-driver
-	opengl-driver-32 opt osrelease overlay overlay2 packages params path parameters pci permissions podman power private proc redacted
+	opengl-driver-32 opt osrelease overlay overlay2 packages params path parameters pci permissions physfn podman power private proc redacted
 	registry render root rootfs run runtime_status sbin serial server share snap snapshots socket src srv store subsystem suspended sw
 	sys system test tls tmp type ubuntu updates user users usr uvm var vdpau vendor version video vulkan wine www x11 x86_64 xorg
 	x86_64-linux-gnu aarch64-linux-gnu i386-linux-gnu`
