@@ -10,6 +10,8 @@ import (
 // The zero value is a host on which nothing was found yet.
 type Inventory struct {
 	Driver Driver `json:"driver"`
+	// Platform of a machine whose GPUs are not supported; empty: any other.
+	Platform Platform `json:"platform,omitempty"`
 	// GPUs holds every GPU the kernel driver has, in order of PCI address,
 	// those that cannot be used included (see [GPU.Usable]).
 	GPUs []GPU `json:"gpus"`

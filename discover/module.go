@@ -41,6 +41,7 @@ func Modules(o Options) []Module {
 		mig{},
 		nodes{o.Nodes},
 		drm{},
+		platform{},
 		trusts{}, // the last: it checks what the others have found
 	}
 }

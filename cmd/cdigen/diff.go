@@ -57,7 +57,7 @@ func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
 	}
 	p.spec, p.left, err = spec.New(p.inv, p.options)
 	if errors.Is(err, spec.ErrNoDevices) {
-		p.spec, p.why, err = nil, err, nil
+		p.spec, p.why, err = nil, noDevices(p.inv), nil
 	}
 	return p, c.OfSpec(err)
 }

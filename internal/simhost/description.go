@@ -45,6 +45,10 @@ type Description struct {
 	GPUs []GPU `json:"gpus,omitempty"`
 	// OtherGPUs are NVIDIA's GPUs on the PCI bus that its driver does not have.
 	OtherGPUs []OtherGPU `json:"otherGPUs,omitempty"`
+	// Compatible are the names in the device tree; none: there is no device tree.
+	Compatible []string `json:"compatible,omitempty"`
+	// WindowsGPU: the host has GPUs of Windows, as a virtual machine of WSL.
+	WindowsGPU bool `json:"windowsGPU,omitempty"`
 	// SystemLibraries is how many libraries that have nothing to do with the driver
 	// stand beside it and in the loader's cache.
 	SystemLibraries int `json:"systemLibraries,omitempty"`

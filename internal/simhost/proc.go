@@ -32,6 +32,9 @@ const (
 func (d *Description) writeProc(t *tree) {
 	t.write("proc/devices", d.procDevices())
 	t.write("proc/modules", d.procModules())
+	if len(d.Compatible) > 0 {
+		t.write("proc/device-tree/compatible", strings.Join(d.Compatible, "\x00")+"\x00")
+	}
 	if !d.nvidiaLoaded() {
 		return
 	}
