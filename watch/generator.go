@@ -118,9 +118,13 @@ func (r *Result) Missing() string {
 func (r *Result) Complete() bool { return r.Missing() == "" }
 
 // NoGPU reports whether the host clearly has no GPU for containers, and none that waits
-// for its driver: no driver is loaded, and no GPU is on the PCI bus.
+// for its driver: no driver is loaded, and no GPU is on the PCI bus; or that the GPU is
+// not supported.
 func (r *Result) NoGPU() bool {
-	return r.Spec == nil && r.Inventory.Driver.Version == "" && !slices.ContainsFunc(r.Inventory.Findings, func(f discover.Finding) bool {
+	if r.Spec != nil || r.Inventory.Platform != "" {
+		return r.Spec == nil
+	}
+	return r.Inventory.Driver.Version == "" && !slices.ContainsFunc(r.Inventory.Findings, func(f discover.Finding) bool {
 		return f.Severity.Serious() && (f.ID == discover.GPUUnbound || f.ID == discover.GPUOtherDriver || f.ID == discover.GPUUnlisted)
 	})
 }

@@ -472,6 +472,7 @@ func TestLoopIsReady(t *testing.T) {
 		"no GPU but an old spec": {inv: noDriver, exists: true},
 		"driver incomplete":      {inv: incomplete(), after: 30 * time.Second},
 		"GPU without driver":     {inv: &discover.Inventory{Findings: []discover.Finding{{ID: discover.GPUUnbound, Severity: discover.Warning}}}, after: 30 * time.Second},
+		"not supported":          {inv: &discover.Inventory{Platform: discover.Tegra, Driver: discover.Driver{Version: "580.00"}}},
 		"failing":                {inv: complete(0), err: errors.New("no"), after: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {

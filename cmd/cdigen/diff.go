@@ -49,7 +49,6 @@ func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
 	if p.target, err = c.Target(); err != nil {
 		return nil, usageError(err)
 	}
-	p.target.Discover.PCI = c.Command == "doctor" // GPUs without NVIDIA's driver are findings
 	if p.options, err = c.Spec(p.target.Arch); err != nil {
 		return nil, usageError(err)
 	}
@@ -58,7 +57,7 @@ func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
 	}
 	p.spec, p.left, err = spec.New(p.inv, p.options)
 	if errors.Is(err, spec.ErrNoDevices) {
-		p.spec, p.why, err = nil, err, nil
+		p.spec, p.why, err = nil, noDevices(p.inv), nil
 	}
 	return p, c.OfSpec(err)
 }

@@ -48,6 +48,7 @@ var contents = []content{
 	},
 	{file: migMinors, line: `(?:config|monitor|gpu\d{1,4}/gi\d{1,4}/(?:ci\d{1,4}/)?access) \d{1,7}$`},
 	{file: `modules`, line: `nvidia[0-9a-z_]{0,32}_modeset(?: |$)`},
+	{file: `device-tree/compatible`, line: `(?:[^\x00]*\x00)*nvidia,tegra[0-9a-z]{0,8}(?:\x00|$)`, replace: lastName},
 	{file: `sys/kernel/osrelease`, line: `.+`, replace: names.release},
 
 	{file: `(?:.*/)?(?:vendor|device|class)`, line: `0x[0-9a-f]{4,6}$`},
@@ -57,6 +58,12 @@ var contents = []content{
 	{file: `module/[^/]+/version`, line: `\d{1,4}(?:\.\d{1,4}){1,2}$`},
 	{file: `module/[^/]+/initstate`, line: `(?:live|coming|going)$`},
 	{file: `module/firmware_class/parameters/path`, line: `.+`, replace: names.path},
+}
+
+// lastName keeps the last of several names with zero bytes behind them.
+func lastName(_ names, line string) string {
+	line = strings.TrimSuffix(line, "\x00")
+	return line[strings.LastIndexByte(line, 0)+1:]
 }
 
 // forms are the expressions of contents.

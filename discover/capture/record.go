@@ -34,7 +34,6 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 			}
 		}
 	}
-	o.PCI = true
 	inv, err := discover.Run(ctx, host, discover.Modules(o))
 	if err != nil {
 		return nil, inv, err

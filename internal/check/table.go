@@ -40,6 +40,8 @@ var Groups = []struct {
 }
 
 var driverTable = []Entry{
+	{discover.PlatformUnsupported, "This machine's GPU is not supported: no spec can be made.",
+		"GPUs of Tegra systems (Jetson) and of Windows (WSL) need other files and nodes than those of NVIDIA's driver for PCI devices. Do not install that driver.", false, nil},
 	{discover.DriverNotLoaded, "The NVIDIA kernel module is not loaded: no container can use a GPU.",
 		"The driver is not installed, its module was not loaded at boot, or another driver, usually nouveau, has the GPUs. `cdigen system create-device-nodes --load-kernel-modules` loads an installed module.", false, fixNotLoaded},
 	{discover.DriverUnreadable, "The version of the NVIDIA driver cannot be read: no spec can be made.",

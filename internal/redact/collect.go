@@ -144,11 +144,11 @@ var common = sync.OnceValue(func() map[string]bool {
 
 const commonWords = `
 	aarch64 access active admin alternatives amd64 arm64 auto bin boot builder buildhost bus by-path cache capabilities card centos char
-	class compat config containers control core cuda current current-system data debian default dev device devices directory docker dri
-	driver drivers drm egl etc extensions fedora files firmware firmware_class gbm glvnd gpu gpus graphics hardware home host
+	class compat compatible config containers control core cuda current current-system data debian default dev device device-tree devices directory docker dri
+	driver drivers drm dxg egl etc extensions fedora files firmware firmware_class gbm glvnd gpu gpus graphics hardware home host
 	information initstate kernel kubernetes ld.so.cache lib lib32 lib64 libexec library libx32 linux live local localhost machine media
 	merged mig mnt mode modeset module modules monitor mps new nix nobody none numa_node nvidia nvlink off old on opengl-driver
-	opengl-driver-32 opt osrelease overlay overlay2 packages params path parameters pci permissions podman power private proc redacted
+	opengl-driver-32 opt osrelease overlay overlay2 packages params path parameters pci permissions physfn podman power private proc redacted
 	registry render root rootfs run runtime_status sbin serial server share snap snapshots socket src srv store subsystem suspended sw
 	sys system test tls tmp type ubuntu updates user users usr uvm var vdpau vendor version video vulkan wine www x11 x86_64 xorg
 	x86_64-linux-gnu aarch64-linux-gnu i386-linux-gnu`

@@ -43,6 +43,12 @@ type Description struct {
 	Model string `json:"model,omitempty"`
 	// GPUs in any order; NVML's index is their place in the order of PCI addresses.
 	GPUs []GPU `json:"gpus,omitempty"`
+	// OtherGPUs are NVIDIA's GPUs on the PCI bus that its driver does not have.
+	OtherGPUs []OtherGPU `json:"otherGPUs,omitempty"`
+	// Compatible are the names in the device tree; none: there is no device tree.
+	Compatible []string `json:"compatible,omitempty"`
+	// WindowsGPU: the host has GPUs of Windows, as a virtual machine of WSL.
+	WindowsGPU bool `json:"windowsGPU,omitempty"`
 	// SystemLibraries is how many libraries that have nothing to do with the driver
 	// stand beside it and in the loader's cache.
 	SystemLibraries int `json:"systemLibraries,omitempty"`
@@ -85,6 +91,9 @@ type Driver struct {
 	// NoCapabilities: the kernel shows nothing of MIG, NVLink and IMEX, as sandboxes
 	// do that pass on a part of procfs (gVisor).
 	NoCapabilities bool `json:"noCapabilities,omitempty"`
+	// ShortDomains: procfs has the lower 16 bits of PCI domains only, as older kernel
+	// modules wrote them.
+	ShortDomains bool `json:"shortDomains,omitempty"`
 	// Parameters of the kernel module by name, without NVreg_, where they are not
 	// what they are by default: "DeviceFileGID", "CreateImexChannel0".
 	Parameters map[string]uint32 `json:"parameters,omitempty"`
@@ -108,6 +117,17 @@ type GPU struct {
 	// MIG is the list of GPU instances. An empty list is MIG mode with no
 	// instance; without a list MIG mode is off.
 	MIG []GPUInstance `json:"mig,omitempty"`
+}
+
+// OtherGPU is a GPU that NVIDIA's driver does not have.
+type OtherGPU struct {
+	// PCI address in the form of sysfs. Required.
+	PCI string `json:"pci"`
+	// Driver is the kernel driver that is bound to it: "vfio-pci". Empty: none.
+	Driver string `json:"driver,omitempty"`
+	// VirtualOf is the address of the GPU that it is a virtual function of. Empty: it
+	// is a GPU of its own.
+	VirtualOf string `json:"virtualOf,omitempty"`
 }
 
 // GPUInstance describes GPU instances of a GPU in MIG mode. Their numbers are
@@ -183,7 +203,7 @@ const (
 
 var (
 	versionForm = regexp.MustCompile(`^\d{3}\.\d{2,3}(\.\d{2})?$`)
-	pciForm     = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
+	pciForm     = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
 	nameForm    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 	profileForm = regexp.MustCompile(`^([1-7])g\.([1-9]\d*)gb(\+[a-z.]+)?$`)
 	prefixForm  = regexp.MustCompile(`^(/[a-z0-9-]+)+$`)
@@ -268,6 +288,9 @@ func (d *Description) validateGPUs() []error {
 		if g.MIG != nil {
 			errs = append(errs, validateMIG(field+".mig", g.MIG, m)...)
 		}
+	}
+	for i, g := range d.OtherGPUs {
+		errs = append(errs, matches(fmt.Sprintf("otherGPUs[%d].pci", i), g.PCI, pciForm))
 	}
 	minors := map[int]bool{}
 	for _, g := range d.gpus() {

@@ -54,6 +54,9 @@ func (d *Description) allNodes() []node {
 			add("dri/"+n.name, drmMajor, n.minor, 0o660)
 		}
 	}
+	if d.WindowsGPU {
+		add("dxg", 10, 125, 0o666)
+	}
 	if d.nvidiaLoaded() {
 		addNVIDIA("nvidiactl", nvidiaMajor, ctlMinor)
 		for _, g := range d.gpus() {
