@@ -225,7 +225,7 @@ func dirBelow(root int, relative, name string) (*dir, error) {
 		at = path.Dir(at)
 	}
 	if errors.Is(err, unix.EXDEV) {
-		return nil, fmt.Errorf("%w: %s is on a mount of its own, not on the container's root file system", errSkipped, name)
+		return nil, fmt.Errorf("%w: %s is on a separate mount, not on the container's root file system", errSkipped, name)
 	}
 	if err != nil {
 		return nil, err
