@@ -1,6 +1,7 @@
 package discover_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,10 +16,10 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
-// findings are those of a module that contain a text.
-func findings(inv *discover.Inventory, module, text string) (list []discover.Finding) {
+// findings are those of a cause that contain a text.
+func findings(inv *discover.Inventory, id discover.ID, text string) (list []discover.Finding) {
 	for _, f := range inv.Findings {
-		if f.Module == module && strings.Contains(f.Subject+": "+f.Message, text) {
+		if (id == "" || f.ID == id) && strings.Contains(f.Subject+": "+f.Message, text) {
 			list = append(list, f)
 		}
 	}
@@ -30,15 +31,15 @@ func findings(inv *discover.Inventory, module, text string) (list []discover.Fin
 func discovered(t *testing.T, host discover.Host, probe func(string) discover.ProbeFunc) *discover.Inventory {
 	t.Helper()
 	inv := hosttest.Discover(t, host, probe)
-	inv.Findings = slices.DeleteFunc(inv.Findings, func(f discover.Finding) bool { return f.Module == "file" })
+	inv.Findings = slices.DeleteFunc(inv.Findings, func(f discover.Finding) bool { return f.ID == discover.FileMissing })
 	return inv
 }
 
-func wantFinding(t *testing.T, inv *discover.Inventory, module string, severity discover.Severity, text string) {
+func wantFinding(t *testing.T, inv *discover.Inventory, id discover.ID, severity discover.Severity, text string) {
 	t.Helper()
-	got := findings(inv, module, text)
+	got := findings(inv, id, text)
 	if len(got) != 1 || got[0].Severity != severity {
-		t.Errorf("findings of %s with %q: %+v; want one, %s\nall: %+v", module, text, got, severity, inv.Findings)
+		t.Errorf("findings of %s with %q: %+v; want one, %s\nall: %+v", id, text, got, severity, inv.Findings)
 	}
 }
 
@@ -73,7 +74,7 @@ func TestIndexIsNotMinor(t *testing.T) {
 	var minors []int
 	for i, g := range inv.GPUs {
 		minors = append(minors, g.Minor)
-		if g.Index != i || g.Node == nil || g.Node.Minor != uint32(g.Minor) {
+		if g.Index != i || g.Node == nil || g.Node.Have.Minor != uint32(g.Minor) {
 			t.Errorf("place %d: index %d, node %+v", i, g.Index, g.Node)
 		}
 	}
@@ -105,7 +106,7 @@ func TestDisagreementOfNVMLAndProcfsIsAFinding(t *testing.T) {
 		d.MissingNodes = nil
 		probe := changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error { change(r); return nil })
 		inv := discovered(t, hosttest.Open(t, d, t.TempDir()), probe)
-		wantFinding(t, inv, "nvml", discover.Fault, text)
+		wantFinding(t, inv, "", discover.Severity(cmp.Or(map[string]string{"GPU 1 (0000:43:00.0": "broken"}[text], "warning")), text)
 		for i := range inv.GPUs {
 			if g := &inv.GPUs[i]; !g.Lost && !g.Usable() {
 				t.Errorf("%s: %s is not usable any more", text, g.Name())
@@ -124,8 +125,8 @@ func TestProbeThatBrokeOffIsBelievedAsFarAsItWent(t *testing.T) {
 		return &discover.ProbeError{Kind: discover.ProbeTimeout, Message: "nvmlDeviceGetName of GPU 2 did not return within 10s"}
 	})
 	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), probe)
-	wantFinding(t, inv, "nvml", discover.Fault, "nvmlDeviceGetName of GPU 2 did not return")
-	wantFinding(t, inv, "nvml", discover.Fault, "lost")
+	wantFinding(t, inv, discover.NVMLTimeout, discover.Warning, "nvmlDeviceGetName of GPU 2 did not return")
+	wantFinding(t, inv, discover.GPULost, discover.Broken, "lost")
 	if len(inv.Findings) != 2 {
 		t.Errorf("a GPU that was not asked is no disagreement: %+v", inv.Findings)
 	}
@@ -147,7 +148,7 @@ func TestNVMLFillsWhatProcfsLacks(t *testing.T) {
 		t.Errorf("%+v, findings %+v", g, inv.Findings)
 	}
 	inv = discovered(t, hosttest.Reopen(t, d, dir), nil)
-	wantFinding(t, inv, "devnode", discover.MissingRequired, "GPU 1 (0000:43:00.0): the driver does not tell its minor number")
+	wantFinding(t, inv, discover.GPUMinorUnknown, discover.Broken, "GPU 1 (0000:43:00.0): the driver does not tell its minor number")
 }
 
 func overwrite(t *testing.T, file, content string) {
@@ -158,21 +159,25 @@ func overwrite(t *testing.T, file, content string) {
 }
 
 func TestUnreadableSourcesAreFindingsThatNameTheFile(t *testing.T) {
-	for _, c := range []struct{ file, module, text string }{
-		{"proc/driver/nvidia/version", "driver", "/proc/driver/nvidia/version: no line"},
-		{"proc/devices", "driver", "/proc/devices: no section"},
-		{"proc/driver/nvidia/gpus/0000:1b:00.0/information", "gpu", "/proc/driver/nvidia/gpus/0000:1b:00.0/information: no line"},
-		{"etc/ld.so.cache", "library", "/etc/ld.so.cache"},
-		{"usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15", "library", "libcuda.so.550.54.15: not an ELF file"},
-		{"proc/driver/nvidia-caps/mig-minors", "mig", "/proc/driver/nvidia-caps/mig-minors: no line"},
+	for _, c := range []struct {
+		file string
+		id   discover.ID
+		text string
+	}{
+		{"proc/driver/nvidia/version", discover.DriverUnreadable, "/proc/driver/nvidia/version: no line"},
+		{"proc/devices", discover.NodesUnknown, "/proc/devices: no section"},
+		{"proc/driver/nvidia/gpus/0000:1b:00.0/information", discover.GPUUnreadable, "/proc/driver/nvidia/gpus/0000:1b:00.0/information: no line"},
+		{"etc/ld.so.cache", discover.LoaderCacheUnreadable, "/etc/ld.so.cache"},
+		{"usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15", discover.LibraryUnreadable, "libcuda.so.550.54.15: not an ELF file"},
+		{"proc/driver/nvidia-caps/mig-minors", discover.MIGMinorsUnreadable, "/proc/driver/nvidia-caps/mig-minors: no line"},
 	} {
 		d := hosttest.Load(t, "all-mig")
 		dir := t.TempDir()
 		host := hosttest.Open(t, d, dir)
 		overwrite(t, filepath.Join(dir, c.file), "garbage\n")
 		inv := discovered(t, host, hosttest.Probe(d))
-		if len(findings(inv, c.module, c.text)) != 1 {
-			t.Errorf("%s: %+v; want a finding of %s with %q", c.file, inv.Findings, c.module, c.text)
+		if len(findings(inv, c.id, c.text)) != 1 {
+			t.Errorf("%s: %+v; want a finding of %s with %q", c.file, inv.Findings, c.id, c.text)
 		}
 	}
 }
@@ -191,9 +196,9 @@ func TestStaleNodeIsNotTaken(t *testing.T) {
 	data = []byte(strings.ReplaceAll(string(data), "dev/nvidia2 195 2", "dev/nvidia2 195 1"))
 	overwrite(t, table, string(data))
 	inv := discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
-	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia-uvm has the device number 99:0, the driver ")
-	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia2 has the device number 195:1, the driver 195:2")
-	if inv.GPUs[2].Usable() || slices.ContainsFunc(inv.ControlNodes, func(n discover.DeviceNode) bool { return n.Path == "/dev/nvidia-uvm" }) {
+	wantFinding(t, inv, discover.NodeWrong, discover.Broken, "/dev/nvidia-uvm: is 99:0, the driver has ")
+	wantFinding(t, inv, discover.NodeWrong, discover.Broken, "/dev/nvidia2: is 195:1, the driver has 195:2")
+	if inv.GPUs[2].Usable() || slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == "/dev/nvidia-uvm" }) {
 		t.Error("a stale node was taken")
 	}
 }
@@ -210,14 +215,14 @@ func TestModuleThatIsNotLoadedIsAFinding(t *testing.T) {
 	}
 	overwrite(t, devices, regexp.MustCompile(`.* nvidia-uvm\n`).ReplaceAllString(string(data), ""))
 	inv := discovered(t, host, hosttest.Probe(d))
-	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia-uvm: the kernel module behind it is not loaded")
+	wantFinding(t, inv, discover.UVMNotLoaded, discover.Broken, "nvidia-uvm: the kernel module is not loaded")
 }
 
 func TestMIGDeviceNeedsBothItsNodes(t *testing.T) {
 	d := hosttest.Load(t, "all-mig")
 	d.MissingNodes = []string{"nvidia-caps/nvidia-cap13"} // compute instance 0 of GPU instance 1 of GPU 0
 	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
-	wantFinding(t, inv, "mig", discover.MissingRequired, "MIG device 0 of GPU 0")
+	wantFinding(t, inv, discover.NodeMissing, discover.Broken, "/dev/nvidia-caps/nvidia-cap13: does not exist")
 	if n := inv.GPUs[0].MIGDevices[0].Nodes; len(n) != 0 {
 		t.Errorf("half of its nodes were taken: %+v", n)
 	}
@@ -234,9 +239,9 @@ func TestMIGDevicesOfOneSideOnlyAreLeftOut(t *testing.T) {
 		return nil
 	})
 	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), probe)
-	wantFinding(t, inv, "mig", discover.Fault, "in NVML but not in procfs (GPU instance 5, compute instance 0)")
-	wantFinding(t, inv, "mig", discover.Fault, "GPU instance 1, compute instance 0 is in procfs but not in NVML")
-	wantFinding(t, inv, "nvml", discover.Fault, "nvmlDeviceGetUUID: Unknown Error")
+	wantFinding(t, inv, discover.MIGNotInProcfs, discover.Warning, "in NVML but not in procfs (GPU instance 5, compute instance 0)")
+	wantFinding(t, inv, discover.MIGNotInNVML, discover.Warning, "GPU instance 1, compute instance 0 is in procfs but not in NVML")
+	wantFinding(t, inv, discover.NVMLCallFailed, discover.Warning, "nvmlDeviceGetUUID: Unknown Error")
 	if len(inv.GPUs[0].MIGDevices) != 1 || len(inv.GPUs[1].MIGDevices) != 2 {
 		t.Errorf("MIG devices: %+v, %+v; want one and two", inv.GPUs[0].MIGDevices, inv.GPUs[1].MIGDevices)
 	}
@@ -249,7 +254,7 @@ func TestCapabilityMinorIsTheDriversOwn(t *testing.T) {
 	access := filepath.Join(dir, "proc/driver/nvidia/capabilities/gpu0/mig/gi1/access")
 	overwrite(t, access, "DeviceFileMinor: 13\nDeviceFileMode: 292\nDeviceFileModify: 1\n")
 	inv := discovered(t, host, hosttest.Probe(d))
-	wantFinding(t, inv, "mig", discover.Fault, "has minor 13, the table mig-minors 12")
+	wantFinding(t, inv, discover.MIGMinorDiffers, discover.Warning, "has minor 13, the table mig-minors 12")
 	if got := inv.GPUs[0].MIGDevices[0].Nodes[0].Path; got != "/dev/nvidia-caps/nvidia-cap13" {
 		t.Errorf("%s; want the node the kernel names", got)
 	}
@@ -265,7 +270,7 @@ func TestCapabilityMinorIsTheDriversOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	inv = discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
-	wantFinding(t, inv, "mig", discover.MissingRequired, "access capability")
+	wantFinding(t, inv, discover.MIGCapabilityUnusable, discover.Broken, "access capability")
 }
 
 func TestLibrarySearchPath(t *testing.T) {
@@ -276,7 +281,7 @@ func TestLibrarySearchPath(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.Rename(from, to)); err != nil {
 		t.Fatal(err)
 	}
-	if inv := discovered(t, host, hosttest.Probe(d)); len(inv.Libraries) > 0 || len(findings(inv, "library", "not found below /")) != 1 {
+	if inv := discovered(t, host, hosttest.Probe(d)); len(inv.Libraries) > 0 || len(findings(inv, discover.LibrariesMissing, "not found below /")) != 1 {
 		t.Errorf("libraries out of the way were found: %+v, %+v", inv.Libraries, inv.Findings)
 	}
 	inv, err := discover.Run(context.Background(), hosttest.Reopen(t, d, dir), discover.Modules(discover.Options{
@@ -284,7 +289,7 @@ func TestLibrarySearchPath(t *testing.T) {
 	if err != nil || len(inv.Libraries) == 0 || inv.Libraries[0].HostPath != "/opt/driver/libs/libcuda.so.550.54.15" {
 		t.Errorf("%+v, %v", inv.Libraries, err)
 	}
-	wantFinding(t, inv, "library", discover.MissingRequired, "/none: library search path")
+	wantFinding(t, inv, discover.LibraryPathInvalid, discover.Warning, "/none: ")
 }
 
 func TestLibraryOfAnotherArchitectureIsLeftOut(t *testing.T) {
@@ -299,7 +304,7 @@ func TestLibraryOfAnotherArchitectureIsLeftOut(t *testing.T) {
 	}
 	overwrite(t, filepath.Join(dir, "usr/lib/x86_64-linux-gnu", name), string(foreign))
 	inv := discovered(t, host, hosttest.Probe(amd))
-	wantFinding(t, inv, "library", discover.Fault, "a library for arm64, not amd64")
+	wantFinding(t, inv, discover.LibraryOtherArch, discover.Warning, "a library for arm64, not amd64")
 }
 
 func TestDeviceThatIsNoCharacterDeviceIsNotTaken(t *testing.T) {
@@ -310,7 +315,7 @@ func TestDeviceThatIsNoCharacterDeviceIsNotTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	inv := discovered(t, host, hosttest.Probe(d))
-	wantFinding(t, inv, "devnode", discover.MissingRequired, "/dev/nvidia1 is not a character device")
+	wantFinding(t, inv, discover.NodeNotADevice, discover.Broken, "/dev/nvidia1: is a regular file and not a device node")
 }
 
 func TestGPUForAVirtualMachineIsLeftOutQuietly(t *testing.T) {
@@ -323,7 +328,7 @@ func TestGPUForAVirtualMachineIsLeftOutQuietly(t *testing.T) {
 		t.Fatal(err)
 	}
 	inv := discovered(t, host, hosttest.Probe(d))
-	wantFinding(t, inv, "gpu", discover.MissingOptional, "bound to vfio-pci")
+	wantFinding(t, inv, discover.GPUPassthrough, discover.Note, "bound to vfio-pci")
 }
 
 func TestEndedContextEndsTheRun(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,31 +17,76 @@ import (
 // driver reads what the kernel module says of itself.
 type driver struct{}
 
-func (driver) Name() string { return "driver" }
-
 const versionFile = "driver/nvidia/version"
 
 func (m driver) Discover(_ context.Context, host Host, inv *Inventory) error {
 	data, err := host.Proc.ReadFile(versionFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		inv.find(m.Name(), Fault, host.Proc.HostPath(versionFile), "the NVIDIA kernel module is not loaded: install the driver or run modprobe nvidia")
-		return nil
-	}
+	loaded := !errors.Is(err, fs.ErrNotExist)
 	if err == nil {
 		inv.Driver.Version, inv.Driver.Flavor, err = ParseVersion(data)
 	}
-	if err != nil {
-		inv.find(m.Name(), Fault, host.Proc.HostPath(versionFile), "%v", err)
+	if !loaded {
+		inv.find(DriverNotLoaded, Broken, host.Proc.HostPath(versionFile), "does not exist: the NVIDIA kernel module is not loaded")
+	} else if err != nil {
+		inv.find(DriverUnreadable, Broken, host.Proc.HostPath(versionFile), "%v: the driver's version is not known", cause(err))
 	}
 	data, err = host.Proc.ReadFile("devices")
+	var majors map[string]uint32
 	if err == nil {
-		inv.Driver.Majors, err = ParseDevices(data)
+		majors, err = ParseDevices(data)
 	}
+	inv.Modules = []KernelModule{
+		{ModuleNVIDIA, loaded, true, "all GPUs"},
+		{ModuleUVM, has(majors, ModuleUVM), false, "CUDA"},
+		{ModuleModeset, has(majors, ModuleModeset) || modesetLoaded(host.Proc), false, "Vulkan and displays"},
+	}
+	if !loaded {
+		return nil
+	}
+	inv.Driver.Majors = majors
 	if err != nil {
-		inv.find(m.Name(), Fault, host.Proc.HostPath("devices"), "%v; device nodes cannot be checked", err)
+		inv.find(NodesUnknown, Warning, host.Proc.HostPath("devices"), "%v: device nodes cannot be checked", cause(err))
 	}
 	return nil
 }
+
+func has(majors map[string]uint32, name string) bool { _, ok := majors[name]; return ok }
+
+// The kernel modules of the driver that have device nodes.
+const (
+	ModuleNVIDIA  = "nvidia"
+	ModuleUVM     = "nvidia-uvm"
+	ModuleModeset = "nvidia-modeset"
+)
+
+// KernelModule is a kernel module of the driver.
+type KernelModule struct {
+	// Name as modprobe knows it on every distribution; some have aliases of that name
+	// for files called otherwise.
+	Name string `json:"name"`
+	// Loaded is what shows in procfs, which is when it is ready, not when it begins to load.
+	Loaded bool `json:"loaded"`
+	// Required: there is no GPU without it.
+	Required bool `json:"required"`
+	// Purpose in a few words.
+	Purpose string `json:"purpose"`
+}
+
+// Loaded reports whether a kernel module of the driver is loaded.
+func (inv *Inventory) Loaded(module string) bool {
+	return slices.ContainsFunc(inv.Modules, func(m KernelModule) bool { return m.Name == module && m.Loaded })
+}
+
+// modesetLoaded looks for nvidia-modeset where /proc/devices does not have it: up to r535
+// it shares the major number under nvidia-frontend's name.
+func modesetLoaded(proc Tree) bool {
+	data, err := proc.ReadFile("modules")
+	return err == nil && modesetModule().Match(data)
+}
+
+// modesetModule is the line of nvidia-modeset in /proc/modules; Debian has had nvidia_current
+// and numbers between.
+var modesetModule = lazy(`(?m)^nvidia[0-9a-z_]*_modeset(?: |$)`)
 
 var (
 	kernelModule  = lazy(`(Open )?Kernel Module\b`)

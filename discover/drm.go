@@ -11,8 +11,6 @@ import (
 // drm finds each GPU's nodes below /dev/dri.
 type drm struct{}
 
-func (drm) Name() string { return "drm" }
-
 func (m drm) Discover(_ context.Context, host Host, inv *Inventory) error {
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
@@ -22,26 +20,30 @@ func (m drm) Discover(_ context.Context, host Host, inv *Inventory) error {
 		dir := path.Join("bus/pci/devices", g.PCI, "drm")
 		entries, err := host.Sys.ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
-			inv.find(m.Name(), MissingOptional, g.Name(), "no DRM nodes: nvidia-drm is not loaded, and graphics programs may lack it")
+			inv.find(DRMMissing, Note, g.Name(), "has no DRM nodes, as nvidia-drm is not loaded: some graphics programs need them")
 			continue
 		}
 		if err != nil {
-			inv.find(m.Name(), Fault, host.Sys.HostPath(dir), "%v", err)
+			inv.find(DRMUnreadable, Warning, host.Sys.HostPath(dir), "%v", cause(err))
 			continue
 		}
 		for _, e := range entries {
 			if !strings.HasPrefix(e.Name(), "card") && !strings.HasPrefix(e.Name(), "renderD") {
 				continue // controlD*, gone since Linux 4.17
 			}
-			node, err := findNode(host.Dev, nil, "dev/dri/"+e.Name())
-			if err != nil {
-				inv.find(m.Name(), MissingOptional, g.Name(), "%v: left out", err)
+			name := "dev/dri/" + e.Name()
+			node := Node{Path: "/" + name, HostPath: host.Dev.HostPath(name), Kind: DRMNode, Purpose: "GPU " + g.PCI}
+			node.look(host.Dev)
+			if f, wrong := node.Finding(); wrong {
+				inv.find(DRMNodeMissing, Note, f.Subject, "%s: graphics programs do not get it", f.Message)
 				continue
 			}
-			g.DRM = append(g.DRM, *node)
+			g.DRM = append(g.DRM, node)
 			if path := byPath(host.Dev, g.PCI, e.Name()); path != "" {
-				// Engines make no links, but a node more does as well.
-				g.DRM = append(g.DRM, DeviceNode{Path: path, HostPath: node.HostPath, Major: node.Major, Minor: node.Minor})
+				// Engines cannot create symbolic links; a second device node has the same effect.
+				alias := node
+				alias.Path = path
+				g.DRM = append(g.DRM, alias)
 			}
 		}
 	}

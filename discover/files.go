@@ -18,8 +18,6 @@ type files struct {
 	mpsDirectory string
 }
 
-func (files) Name() string { return "file" }
-
 func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	if inv.Driver.Version == "" || len(inv.GPUs) == 0 {
 		return nil
@@ -37,7 +35,7 @@ func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 		name := strings.ReplaceAll(e.Name, "%v", inv.Driver.Version)
 		found, reported := m.find(host, e, places[e.Kind], name, inv)
 		if len(found) == 0 && !reported {
-			inv.find(m.Name(), MissingOptional, name, "not found (%s); for %s", e.Kind, e.For)
+			inv.find(FileMissing, Note, name, "not found (%s), for %s", e.Kind, e.For)
 		}
 		for _, real := range found {
 			f := File{Kind: e.Kind, HostPath: host.Driver.HostPath(real), Capabilities: e.Capabilities}
@@ -77,18 +75,10 @@ func (m files) directory(host Host, e *FileEntry, inv *Inventory) {
 	}
 	real, resolveErr := host.Driver.Resolve(name)
 	if err = cmp.Or(err, resolveErr); err != nil {
-		inv.find(m.Name(), MissingRequired, host.Driver.HostPath(name), "left out, and containers do not reach CUDA's multi-process service: %v", reason(err))
+		inv.find(MPSDirectoryUnusable, Warning, host.Driver.HostPath(name), "%v: containers do not reach CUDA's multi-process service", cause(err))
 		return
 	}
 	inv.Files = append(inv.Files, File{Kind: e.Kind, HostPath: host.Driver.HostPath(real), Targets: []string{"/" + name}, Capabilities: e.Capabilities})
-}
-
-// reason is an error without the path that stands beside it.
-func reason(err error) error {
-	if in := (*fs.PathError)(nil); errors.As(err, &in) {
-		return in.Err
-	}
-	return err
 }
 
 // places are the directories of the driver root that each kind is looked for in,
@@ -206,8 +196,8 @@ func (m files) allowed(host Host, kind FileKind, name string, inv *Inventory) bo
 		if dir, err := host.Driver.Resolve(path.Dir(name)); err == nil {
 			subject = host.Driver.HostPath(path.Join(dir, path.Base(name)))
 		}
-		if !slices.ContainsFunc(inv.Findings, func(f Finding) bool { return f.Module == m.Name() && f.Subject == subject }) {
-			inv.find(m.Name(), Fault, subject, "%v: left out, since containers could write to it", reason(err))
+		if !slices.ContainsFunc(inv.Findings, func(f Finding) bool { return f.ID == FileWritable && f.Subject == subject }) {
+			inv.find(FileWritable, Warning, subject, "%v: it is left out, since containers could write to it", cause(err))
 		}
 	}
 	return err == nil

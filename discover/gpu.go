@@ -14,18 +14,19 @@ import (
 )
 
 // gpus reads the GPUs that the kernel module drives.
-type gpus struct{}
-
-func (gpus) Name() string { return "gpu" }
+type gpus struct{ pci bool }
 
 func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
 	m.read(host, inv)
+	if len(inv.GPUs) == 0 || m.pci {
+		readPCI(host, inv)
+	}
 	if len(inv.GPUs) == 0 {
 		m.whyNone(host, inv)
 	}
 	for i := range inv.GPUs {
 		if g := &inv.GPUs[i]; g.Excluded {
-			inv.find(m.Name(), MissingOptional, g.Name(), "excluded by the driver's settings (NVreg_ExcludedGpus or a GPU exclusion list): left out")
+			inv.find(GPUExcluded, Note, g.Name(), "is excluded by the driver's settings (NVreg_ExcludedGpus or a GPU exclusion list)")
 		}
 	}
 	return nil
@@ -36,13 +37,13 @@ func (m gpus) read(host Host, inv *Inventory) {
 	const dir = "driver/nvidia/gpus"
 	entries, err := host.Proc.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		inv.find(m.Name(), Fault, host.Proc.HostPath(dir), "%v", err)
+		inv.find(GPUUnreadable, Warning, host.Proc.HostPath(dir), "%v: GPUs are not known", cause(err))
 	}
 	for _, e := range entries {
 		name := path.Join(dir, e.Name(), "information")
 		gpu := GPU{PCI: e.Name(), Minor: -1, NUMANode: numaNode(host, e.Name())}
 		if _, err := parsePCI(e.Name()); err != nil {
-			inv.find(m.Name(), Fault, host.Proc.HostPath(path.Join(dir, e.Name())), "%v", err)
+			inv.find(GPUUnreadable, Warning, host.Proc.HostPath(path.Join(dir, e.Name())), "%v", err)
 			continue
 		}
 		data, err := host.Proc.ReadFile(name)
@@ -52,7 +53,7 @@ func (m gpus) read(host Host, inv *Inventory) {
 			gpu.UUID, gpu.Minor, gpu.Model, gpu.Excluded = info.UUID, info.Minor, info.Model, info.Excluded
 		}
 		if err != nil {
-			inv.find(m.Name(), Fault, host.Proc.HostPath(name), "%v", err)
+			inv.find(GPUUnreadable, Warning, host.Proc.HostPath(name), "%v", cause(err))
 		}
 		inv.GPUs = append(inv.GPUs, gpu)
 	}
@@ -89,24 +90,14 @@ func numberGPUs(list []GPU) {
 	}
 }
 
-// whyNone looks on the PCI bus for NVIDIA GPUs that another driver, or none, has.
+// whyNone tells of NVIDIA GPUs on the PCI bus that another driver, or none, has.
 func (m gpus) whyNone(host Host, inv *Inventory) {
-	list, _, err := PCIGPUs(host)
-	if err != nil {
-		inv.find(m.Name(), Fault, host.Sys.HostPath("bus/pci/devices"), "%v", err)
-	}
-	for _, g := range list {
-		subject := "GPU (" + g.PCI + ")"
-		switch {
-		case g.Driver == "":
-			inv.find(m.Name(), Fault, subject, "no kernel driver is bound to it: load the nvidia module")
-		case g.Driver == "nvidia":
-			inv.find(m.Name(), Fault, subject, "bound to nvidia, but %s does not list it", host.Proc.HostPath("driver/nvidia/gpus"))
-		case g.Passthrough():
-			inv.find(m.Name(), MissingOptional, subject, "bound to %s for a virtual machine: left out", g.Driver)
-		default:
-			inv.find(m.Name(), Fault, subject, "bound to the kernel driver %s: NVIDIA's own driver is needed", g.Driver)
+	for i := range inv.PCI {
+		f := inv.PCI[i].Finding()
+		if inv.PCI[i].Driver == "nvidia" {
+			f = Finding{GPUUnlisted, Warning, f.Subject, "is bound to nvidia, but " + host.Proc.HostPath("driver/nvidia/gpus") + " does not list it"}
 		}
+		inv.Findings = append(inv.Findings, f)
 	}
 }
 
@@ -117,35 +108,58 @@ type PCIGPU struct {
 	// Driver is the kernel driver that is bound to it: "nvidia", "nouveau",
 	// "vfio-pci"; empty: none.
 	Driver string `json:"driver,omitempty"`
+	// ReservedFor is the kernel driver that the administrator has reserved it for
+	// (driver_override), where that is not NVIDIA's.
+	ReservedFor string `json:"reservedFor,omitempty"`
 }
 
-// Passthrough says whether the GPU is set aside for a virtual machine.
+// Passthrough reports whether the GPU is set aside for a virtual machine.
 func (g *PCIGPU) Passthrough() bool { return strings.HasPrefix(g.Driver, "vfio") }
 
-// PCIGPUs are NVIDIA's GPUs on the PCI bus, in the order of sysfs, and how many PCI
-// devices were looked at. A host without PCI has none, which is no error.
-func PCIGPUs(host Host) (list []PCIGPU, devices int, err error) {
+// Finding returns why containers do not get a GPU that NVIDIA's driver does not have.
+func (g *PCIGPU) Finding() Finding {
+	subject := "GPU (" + g.PCI + ")"
+	switch {
+	case g.Passthrough():
+		return Finding{GPUPassthrough, Note, subject, "is bound to " + g.Driver + " for a virtual machine"}
+	case g.Driver == "" && g.ReservedFor != "":
+		return Finding{GPUPassthrough, Note, subject, "is reserved for the kernel driver " + g.ReservedFor}
+	case g.Driver == "":
+		return Finding{GPUUnbound, Warning, subject, "no kernel driver is bound to it"}
+	}
+	return Finding{GPUOtherDriver, Warning, subject, "is bound to the kernel driver " + g.Driver + " and not to NVIDIA's"}
+}
+
+// readPCI lists NVIDIA's GPUs on the PCI bus, in the order of sysfs. A host without PCI
+// has none.
+func readPCI(host Host, inv *Inventory) {
 	const dir = "bus/pci/devices"
 	entries, err := host.Sys.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		inv.find(PCIUnreadable, Warning, host.Sys.HostPath(dir), "%v: GPUs without NVIDIA's driver are not known", cause(err))
 	}
+	inv.PCIDevices = len(entries)
 	for _, e := range entries {
 		device := path.Join(dir, e.Name())
 		vendor, _ := host.Sys.ReadFile(path.Join(device, "vendor"))
-		class, _ := host.Sys.ReadFile(path.Join(device, "class"))
 		// 10de is NVIDIA; class 03 is a display controller, which GPUs without a
 		// display output are too (pci.ids).
-		if string(bytes.TrimSpace(vendor)) != "0x10de" || !bytes.HasPrefix(class, []byte("0x03")) {
+		if string(bytes.TrimSpace(vendor)) != "0x10de" {
+			continue
+		}
+		if class, _ := host.Sys.ReadFile(path.Join(device, "class")); !bytes.HasPrefix(class, []byte("0x03")) {
 			continue
 		}
 		g := PCIGPU{PCI: e.Name()}
 		if bound, err := host.Sys.Resolve(path.Join(device, "driver")); err == nil {
 			g.Driver = path.Base(bound)
 		}
-		list = append(list, g)
+		override, _ := host.Sys.ReadFile(device + "/driver_override")
+		if g.ReservedFor = strings.TrimSpace(string(override)); g.ReservedFor == "(null)" || g.ReservedFor == "nvidia" {
+			g.ReservedFor = ""
+		}
+		inv.PCI = append(inv.PCI, g)
 	}
-	return list, len(entries), err
 }
 
 // Information is what /proc/driver/nvidia/gpus/<address>/information says of a

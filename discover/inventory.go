@@ -2,7 +2,6 @@ package discover
 
 import (
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 )
@@ -16,13 +15,26 @@ type Inventory struct {
 	GPUs []GPU `json:"gpus"`
 	// ControlNodes are the device nodes every container needs, whichever GPU it
 	// gets: /dev/nvidiactl, /dev/nvidia-uvm and so on. Only existing nodes.
-	ControlNodes []DeviceNode `json:"controlNodes"`
+	ControlNodes []Node `json:"controlNodes"`
+	// Nodes are all device nodes that the driver should have by what it says in procfs,
+	// whether they exist or not, in order of kind. Each is compared once, by [Node.State].
+	Nodes []Node `json:"nodes"`
+	// Modules are the kernel modules that device nodes need, in the order in which they
+	// are to be loaded.
+	Modules []KernelModule `json:"modules"`
+	// PCI are NVIDIA's GPUs on the PCI bus, whichever kernel driver has them, and
+	// PCIDevices counts the devices on it. They are read where the driver has no GPU, and
+	// where [Options] ask for them.
+	PCI        []PCIGPU `json:"pci,omitempty"`
+	PCIDevices int      `json:"-"`
 	// Libraries are the shared libraries of the user-space driver, in order of
 	// file name. All belong to one driver version.
 	Libraries []Library `json:"libraries"`
 	// Files are the other files of the driver, in the order of [FileTable].
 	Files    []File    `json:"files"`
 	Findings []Finding `json:"findings"`
+
+	caps once // what modules have read of the directories of capabilities
 }
 
 // Driver describes the kernel module and the user-space driver that goes with it.
@@ -78,16 +90,16 @@ type GPU struct {
 	MIGEnabled bool        `json:"migEnabled,omitempty"`
 	MIGDevices []MIGDevice `json:"migDevices,omitempty"`
 	// Node is /dev/nvidia<Minor>; nil when it does not exist.
-	Node *DeviceNode `json:"node,omitempty"`
+	Node *Node `json:"node,omitempty"`
 	// DRM are the GPU's card and render nodes below /dev/dri, and their names by
 	// PCI address below /dev/dri/by-path.
-	DRM []DeviceNode `json:"drm,omitempty"`
+	DRM []Node `json:"drm,omitempty"`
 }
 
-// Usable says whether containers can be given this GPU or parts of it.
+// Usable reports whether containers can be given this GPU or parts of it.
 func (g *GPU) Usable() bool { return g.Unusable() == "" }
 
-// Unusable says in a few words why the GPU is not usable; it is empty when it is.
+// Unusable returns in a few words why the GPU is not usable; it is empty when it is.
 func (g *GPU) Unusable() string {
 	switch {
 	case g.Excluded:
@@ -136,17 +148,9 @@ type MIGDevice struct {
 	// Nodes are the two access capabilities, /dev/nvidia-caps/nvidia-cap<N>: the
 	// GPU instance's, then the compute instance's. A container needs both, so
 	// the list is empty unless both exist.
-	Nodes []DeviceNode `json:"nodes,omitempty"`
-}
+	Nodes []Node `json:"nodes,omitempty"`
 
-// DeviceNode is a character device node that exists on the host.
-type DeviceNode struct {
-	// Path in the container, and below the dev root: "/dev/nvidia0".
-	Path string `json:"path"`
-	// HostPath is the absolute path for the container engine.
-	HostPath string `json:"hostPath"`
-	Major    uint32 `json:"major"`
-	Minor    uint32 `json:"minor"`
+	minors []int // of the two nodes; nil where they are not known
 }
 
 // Library is one shared library of the user-space driver.
@@ -183,39 +187,12 @@ type File struct {
 	Capabilities []Capability `json:"capabilities"`
 }
 
-// Finding is something a module could not have or did not expect.
-type Finding struct {
-	// Module that made the finding.
-	Module string `json:"module"`
-	// Subject is the thing concerned: a GPU, a path, a library's name.
-	Subject  string   `json:"subject"`
-	Severity Severity `json:"severity"`
-	// Message says what is wrong and, where there is something to do, what.
-	Message string `json:"message"`
-}
-
-// Severity of a [Finding].
-type Severity string
-
-// The severities, gravest first.
-const (
-	// Fault: something is broken or contradicts itself.
-	Fault Severity = "fault"
-	// MissingRequired: without the subject GPU programs of some kind cannot run.
-	MissingRequired Severity = "missing-required"
-	// MissingOptional: many hosts do without the subject.
-	MissingOptional Severity = "missing-optional"
-)
-
-// Grave says whether strict callers refuse to go on: all but [MissingOptional].
-func (s Severity) Grave() bool { return s != MissingOptional }
-
-// LogValue makes a finding one slog group.
-func (f Finding) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("module", f.Module), slog.String("subject", f.Subject),
-		slog.String("severity", string(f.Severity)), slog.String("message", f.Message))
-}
-
-func (inv *Inventory) find(module string, severity Severity, subject, format string, args ...any) {
-	inv.Findings = append(inv.Findings, Finding{Module: module, Subject: subject, Severity: severity, Message: fmt.Sprintf(format, args...)})
+// Usable returns how many GPUs are usable.
+func (inv *Inventory) Usable() (n int) {
+	for i := range inv.GPUs {
+		if inv.GPUs[i].Usable() {
+			n++
+		}
+	}
+	return n
 }

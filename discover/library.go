@@ -25,8 +25,6 @@ type libraries struct {
 	refused func()
 }
 
-func (libraries) Name() string { return "library" }
-
 // Triplet is the multiarch name of an architecture, by which Debian and its
 // descendants name a directory of libraries; empty for one they do not have.
 func Triplet(arch string) string {
@@ -92,8 +90,8 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	}
 	for _, dir := range set.order {
 		o := set.others[dir]
-		inv.find(m.Name(), MissingOptional, host.Driver.HostPath(dir),
-			"%d libraries of driver version %s left out: the loaded kernel module is %s", o.files, strings.Join(o.versions, ", "), version)
+		inv.find(LibraryOtherVersion, Note, host.Driver.HostPath(dir),
+			"%d libraries of driver version %s are left out: the loaded kernel module is %s", o.files, strings.Join(o.versions, ", "), version)
 		for _, v := range o.versions {
 			if !slices.Contains(inv.Driver.OtherVersions, v) {
 				inv.Driver.OtherVersions = append(inv.Driver.OtherVersions, v)
@@ -101,14 +99,11 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 		}
 	}
 	if set.find("libcuda.so."+version) == nil {
-		advice := "install the user-space driver of that version or name its directory with --library-search-path"
-		switch {
-		case set.refused["libcuda.so."+version]:
-			advice = "the one that is there is not trusted"
-		case len(set.others) > 0:
-			advice = "the installed libraries are of another version: load the matching kernel module, or reboot"
+		f := inv.LibrariesMissing(host)
+		if set.refused["libcuda.so."+version] {
+			f.ID, f.Message = LibraryUntrusted, "is not trusted, as others than root can change it: no CUDA program starts"
 		}
-		inv.find(m.Name(), MissingRequired, "libcuda.so."+version, "not found below %s, and CUDA programs need it: %s", host.Driver.Path, advice)
+		inv.Findings = append(inv.Findings, f)
 		if !slices.ContainsFunc(set.files, func(f libraryFile) bool { return f.versioned }) {
 			return nil // what else there is does not make a driver
 		}
@@ -123,6 +118,16 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Path, b.Path))
 	})
 	return nil
+}
+
+// LibrariesMissing returns the finding of a kernel module whose libraries are not there.
+func (inv *Inventory) LibrariesMissing(host Host) Finding {
+	f := Finding{LibrariesMissing, Broken, "libcuda.so." + inv.Driver.Version, "not found below " + host.Driver.Path + ": no CUDA program starts"}
+	if others := inv.Driver.OtherVersions; len(others) > 0 {
+		f.ID = DriverMismatch
+		f.Message = fmt.Sprintf("not found below %s, only libraries of driver %s: no CUDA program starts", host.Driver.Path, strings.Join(others, ", "))
+	}
+	return f
 }
 
 // locateNVML looks for NVML alone, so that it can be asked while the rest is
@@ -155,7 +160,7 @@ func (m libraries) scan(ctx context.Context, host Host, dirs []string, set *libr
 			}
 			err := set.scan(host.Driver, path.Join(dir, sub))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-				inv.find(m.Name(), Fault, host.Driver.HostPath(path.Join(dir, sub)), "%v", err)
+				inv.find(LibraryPathUnreadable, Warning, host.Driver.HostPath(path.Join(dir, sub)), "%v", cause(err))
 			}
 		}
 	}
@@ -172,12 +177,12 @@ func (m libraries) read(host Host, arch string, set *librarySet, inv *Inventory)
 			}
 			inv.Libraries = append(inv.Libraries, lib)
 		case err != nil:
-			inv.find(m.Name(), Fault, host.Driver.HostPath(f.path), "%v: left out", err)
+			inv.find(LibraryUnreadable, Warning, host.Driver.HostPath(f.path), "%v: it is left out", cause(err))
 		case arch == "386" || found == "386":
 			// What is one system's directory of 32-bit libraries, /usr/lib, is
 			// another's for all.
 		default:
-			inv.find(m.Name(), Fault, host.Driver.HostPath(f.path), "a library for %s, not %s: left out", found, arch)
+			inv.find(LibraryOtherArch, Warning, host.Driver.HostPath(f.path), "is a library for %s, not %s: it is left out", found, arch)
 		}
 	}
 }
@@ -219,14 +224,14 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 			err = host.Driver.check(dir)
 		}
 		if err != nil {
-			inv.find(m.Name(), MissingRequired, host.Driver.HostPath(dir), "library search path: %v", err)
+			inv.find(LibraryPathInvalid, Warning, host.Driver.HostPath(dir), "%v: no library is searched there", cause(err))
 			continue
 		}
 		add(dir)
 	}
 	cached, err := m.cached(host)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		inv.find(m.Name(), Fault, host.Driver.HostPath("etc/ld.so.cache"), "%v: searched without it", err)
+		inv.find(LoaderCacheUnreadable, Warning, host.Driver.HostPath("etc/ld.so.cache"), "%v: libraries are searched without it", cause(err))
 	}
 	// A directory the loader knows may hold only links to where the driver is
 	// (Debian's /etc/alternatives, NixOS), so the link's end counts too.

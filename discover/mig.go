@@ -16,8 +16,6 @@ import (
 // capabilities that open them.
 type mig struct{}
 
-func (mig) Name() string { return "mig" }
-
 // instance is a compute instance by its numbers; a ComputeInstance of -1 stands
 // for the GPU instance itself.
 type instance struct{ gpu, gi, ci int }
@@ -29,9 +27,9 @@ func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
 		if g.Excluded || g.Lost || g.Minor < 0 {
 			continue
 		}
-		instances, err := instancesOf(host.Proc, g.Minor)
+		instances, err := instancesOf(host.Proc, &inv.caps, g.Minor)
 		if err != nil {
-			inv.find(m.Name(), Fault, g.Name(), "read MIG instances: %v", err)
+			inv.find(MIGUnreadable, Warning, g.Name(), "its MIG instances cannot be read: %v", err)
 			continue
 		}
 		if len(instances) == 0 && !g.MIGEnabled {
@@ -41,14 +39,11 @@ func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
 			table = m.minors(host, inv)
 		}
 		m.match(g, instances, inv)
-		kept := g.MIGDevices[:0]
-		for _, d := range g.MIGDevices {
-			d.Nodes = m.nodes(host, inv, g, d, table)
-			kept = append(kept, d)
+		for j := range g.MIGDevices {
+			g.MIGDevices[j].minors = m.capabilities(host, inv, g, g.MIGDevices[j], table)
 		}
-		g.MIGDevices = kept
 		if len(g.MIGDevices) == 0 {
-			inv.find(m.Name(), MissingRequired, g.Name(), "MIG mode is on but there is no MIG device: create GPU and compute instances (nvidia-smi mig -cgi … -C) or switch MIG mode off")
+			inv.find(MIGNoInstances, Warning, g.Name(), "is in MIG mode and has no MIG device: containers can get nothing of it")
 		}
 	}
 	return nil
@@ -57,16 +52,17 @@ func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
 // instancesOf lists the instances below capabilities/gpu<minor>/mig, the GPU
 // instances (ci -1) included. The directory is there for every GPU, in MIG mode
 // or not, since drivers know MIG.
-func instancesOf(proc Tree, minor int) ([]instance, error) {
+func instancesOf(proc Tree, caps *once, minor int) ([]instance, error) {
 	dir := fmt.Sprintf("driver/nvidia/capabilities/gpu%d/mig", minor)
 	var list []instance
-	gis, err := numbered(proc, dir, "gi")
+	read := func(dir string) ([]fs.DirEntry, error) { return caps.ReadDir(proc, dir) }
+	gis, err := numbered(read, dir, "gi")
 	if err != nil {
 		return nil, err
 	}
 	for _, gi := range gis {
 		list = append(list, instance{minor, gi, -1})
-		cis, err := numbered(proc, fmt.Sprintf("%s/gi%d", dir, gi), "ci")
+		cis, err := numbered(read, fmt.Sprintf("%s/gi%d", dir, gi), "ci")
 		if err != nil {
 			return nil, err
 		}
@@ -78,8 +74,8 @@ func instancesOf(proc Tree, minor int) ([]instance, error) {
 }
 
 // numbered lists the numbers N of the entries <prefix>N of a directory, in order.
-func numbered(tree Tree, dir, prefix string) ([]int, error) {
-	entries, err := tree.ReadDir(dir)
+func numbered(read func(string) ([]fs.DirEntry, error), dir, prefix string) ([]int, error) {
+	entries, err := read(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -108,21 +104,21 @@ func (m mig) match(g *GPU, instances []instance, inv *Inventory) {
 			g.MIGDevices = append(g.MIGDevices, MIGDevice{Index: n, GPUInstance: i.gi, ComputeInstance: i.ci})
 		}
 		if len(compute) > 0 {
-			inv.find(m.Name(), Fault, g.Name(), "MIG devices are taken from procfs and have no UUID: NVML told nothing of them")
+			inv.find(MIGWithoutUUID, Warning, g.Name(), "its MIG devices are taken from procfs and have no UUID: NVML has reported none")
 		}
 		return
 	}
 	g.MIGDevices = slices.DeleteFunc(g.MIGDevices, func(d MIGDevice) bool {
 		at := slices.Index(compute, instance{g.Minor, d.GPUInstance, d.ComputeInstance})
 		if at < 0 {
-			inv.find(m.Name(), Fault, migName(g, d.Index), "in NVML but not in procfs (GPU instance %d, compute instance %d): left out", d.GPUInstance, d.ComputeInstance)
+			inv.find(MIGNotInProcfs, Warning, migName(g, d.Index), "is in NVML but not in procfs (GPU instance %d, compute instance %d): it is left out", d.GPUInstance, d.ComputeInstance)
 			return true
 		}
 		compute = slices.Delete(compute, at, at+1)
 		return false
 	})
 	for _, i := range compute {
-		inv.find(m.Name(), Fault, g.Name(), "GPU instance %d, compute instance %d is in procfs but not in NVML: left out", i.gi, i.ci)
+		inv.find(MIGNotInNVML, Warning, g.Name(), "GPU instance %d, compute instance %d is in procfs but not in NVML: it is left out", i.gi, i.ci)
 	}
 	slices.SortFunc(g.MIGDevices, func(a, b MIGDevice) int { return cmp.Compare(a.Index, b.Index) })
 }
@@ -131,43 +127,45 @@ const migMinorsFile = "driver/nvidia-caps/mig-minors"
 
 // minors reads the driver's table of all capabilities there can be.
 func (m mig) minors(host Host, inv *Inventory) map[instance]int {
-	data, err := host.Proc.ReadFile(migMinorsFile)
+	data, err := inv.caps.ReadFile(host.Proc, migMinorsFile)
 	table := map[instance]int{}
 	if err == nil {
 		table, err = parseMIGMinors(data)
 	}
 	if err != nil {
-		inv.find(m.Name(), MissingOptional, host.Proc.HostPath(migMinorsFile), "%v: capabilities are read one by one", err)
+		inv.find(MIGMinorsUnreadable, Note, host.Proc.HostPath(migMinorsFile), "%v: capabilities are read one by one", cause(err))
 	}
 	return table
 }
 
-// nodes finds the two device nodes of a MIG device; nil when one is missing.
-func (m mig) nodes(host Host, inv *Inventory, g *GPU, d MIGDevice, table map[instance]int) []DeviceNode {
-	var nodes []DeviceNode
+// capabilities returns the minor numbers of the two device nodes of a MIG device; nil when
+// one is not known.
+func (m mig) capabilities(host Host, inv *Inventory, g *GPU, d MIGDevice, table map[instance]int) []int {
+	var minors []int
 	for _, i := range []instance{{g.Minor, d.GPUInstance, -1}, {g.Minor, d.GPUInstance, d.ComputeInstance}} {
 		access := capabilityPath(i)
-		minor, err := capabilityMinor(host.Proc, access)
+		minor := -1
+		data, err := inv.caps.ReadFile(host.Proc, access)
+		if err == nil {
+			var c capability
+			c, err = parseCapability(data)
+			minor = c.minor
+		}
 		listed, ok := table[i]
 		switch {
 		case err != nil && !ok:
-			inv.find(m.Name(), MissingRequired, migName(g, d.Index), "access capability: %v: left out", err)
+			inv.find(MIGCapabilityUnusable, Broken, migName(g, d.Index), "its access capability cannot be read: %v: it is left out", err)
 			return nil
 		case err != nil:
 			minor = listed
 		case ok && listed != minor:
-			inv.find(m.Name(), Fault, migName(g, d.Index), "%s has minor %d, the table mig-minors %d: the former is used", access, minor, listed)
+			inv.find(MIGMinorDiffers, Warning, migName(g, d.Index), "%s has minor %d, the table mig-minors %d: the former is used", access, minor, listed)
 		case !ok && minor != formulaMinor(i):
-			inv.find(m.Name(), Fault, migName(g, d.Index), "%s has minor %d, by the driver's numbering it would be %d: the former is used", access, minor, formulaMinor(i))
+			inv.find(MIGMinorDiffers, Warning, migName(g, d.Index), "%s has minor %d, by the driver's numbering it would be %d: the former is used", access, minor, formulaMinor(i))
 		}
-		found, err := findNode(host.Dev, inv.Driver.Majors, capabilityNode(minor))
-		if err != nil {
-			inv.find(m.Name(), MissingRequired, migName(g, d.Index), "%v: left out; "+makesNode, err)
-			return nil
-		}
-		nodes = append(nodes, *found)
+		minors = append(minors, minor)
 	}
-	return nodes
+	return minors
 }
 
 func capabilityPath(i instance) string {
@@ -181,20 +179,6 @@ func capabilityPath(i instance) string {
 // formulaMinor is how drivers have numbered capabilities so far, with room for 15
 // GPU instances of 8 compute instances on a GPU.
 func formulaMinor(i instance) int { return 3 + 135*i.gpu + 9*i.gi + i.ci + 1 }
-
-// capabilityNode is the device node of a capability.
-func capabilityNode(minor int) string {
-	return fmt.Sprintf("dev/%s/nvidia-cap%d", capabilityNodes, minor)
-}
-
-func capabilityMinor(proc Tree, name string) (int, error) {
-	data, err := proc.ReadFile(name)
-	if err != nil {
-		return 0, err
-	}
-	c, err := parseCapability(data)
-	return c.minor, err
-}
 
 // parseMIGMinors reads /proc/driver/nvidia-caps/mig-minors, lines such as
 // "gpu0/gi1/access 12" and "gpu0/gi1/ci0/access 13". Lines of other capabilities

@@ -8,7 +8,6 @@ import (
 // adds a [Finding] for whatever it could not have; it returns an error only when
 // the context ended.
 type Module interface {
-	Name() string
 	Discover(ctx context.Context, host Host, inv *Inventory) error
 }
 
@@ -25,6 +24,9 @@ type Options struct {
 	// an absolute path in the driver root that containers are given to write to.
 	// Empty: they are no clients of that service.
 	MPSDirectory string
+	// PCI reads the PCI bus even where the driver has a GPU.
+	PCI   bool
+	Nodes NodeOptions
 }
 
 // Modules is the list of all modules in the order they run: a module may read
@@ -35,19 +37,24 @@ func Modules(o Options) []Module {
 		driver{},
 		// The probe takes longest, so it starts as soon as its library is found.
 		libraries{searchPath: o.LibrarySearchPath, located: probe.start, refused: probe.refuse},
-		gpus{},
+		gpus{pci: o.PCI},
 		files{mpsDirectory: o.MPSDirectory},
 		probe,
 		mig{},
-		deviceNodes{},
+		nodes{o.Nodes},
 		drm{},
 		trusts{}, // the last: it checks what the others have found
 	}
 }
 
+// NodeModules is the list of those modules that device nodes need: neither the user-space
+// driver is looked at nor NVML asked.
+func NodeModules(o NodeOptions) []Module { return []Module{driver{}, gpus{}, nodes{o}} }
+
 // Run discovers a host. The error is the context's; all else is a finding.
 func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {
 	inv := &Inventory{}
+	defer func() { inv.caps = once{} }() // an inventory is kept longer
 	for _, m := range modules {
 		if err := ctx.Err(); err != nil {
 			return inv, err

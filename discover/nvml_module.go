@@ -1,6 +1,7 @@
 package discover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,8 +21,6 @@ type probeAnswer struct {
 	report *NVMLReport
 	err    error
 }
-
-func (*nvml) Name() string { return "nvml" }
 
 // start asks NVML in the background.
 func (m *nvml) start(ctx context.Context, library string) {
@@ -43,10 +42,10 @@ func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	case m.probe == nil || inv.Driver.Version == "":
 		return nil
 	case m.answer == nil && m.refused:
-		inv.find(m.Name(), Fault, "libnvidia-ml.so.1", "not trusted, hence NVML is not asked: %s", withoutNVML)
+		inv.find(NVMLUntrusted, Warning, "libnvidia-ml.so.1", "is not trusted, so NVML is not asked: %s", withoutNVML)
 		return nil
 	case m.answer == nil:
-		inv.find(m.Name(), MissingRequired, "libnvidia-ml.so.1", "not found below %s: %s", host.Driver.Path, withoutNVML)
+		inv.find(NVMLLibraryMissing, Broken, "libnvidia-ml.so.1", "not found below %s: %s", host.Driver.Path, withoutNVML)
 		return nil
 	}
 	a := <-m.answer
@@ -64,23 +63,28 @@ func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
 
 const withoutNVML = "GPUs are taken from procfs, MIG devices have no UUID, a lost GPU goes unnoticed"
 
-func (m *nvml) findProbeError(inv *Inventory, err error) {
-	advice := "GPUs are taken from procfs"
-	var failed *ProbeError
-	if errors.As(err, &failed) && failed.Kind == ProbeVersionMismatch {
-		advice = "load the kernel module of the installed driver, or reboot; " + advice
-	}
-	inv.find(m.Name(), Fault, "NVML", "%v: %s", err, advice)
+// probeFindings are the IDs for the ways in which a probe can fail.
+var probeFindings = map[ProbeErrorKind]ID{
+	ProbeMissing: NVMLProbeMissing, ProbeVersionMismatch: NVMLVersionMismatch, ProbeTimeout: NVMLTimeout, ProbeUntrusted: NVMLUntrusted,
 }
 
-// merge brings NVML's word and procfs's together. When the probe broke off, what
-// it had not come to is no disagreement.
+func (m *nvml) findProbeError(inv *Inventory, err error) {
+	id := NVMLFailed
+	var failed *ProbeError
+	if errors.As(err, &failed) {
+		id = cmp.Or(probeFindings[failed.Kind], id)
+	}
+	inv.find(id, Warning, "NVML", "%v: GPUs are taken from procfs", err)
+}
+
+// merge reconciles NVML with procfs. What a probe that broke off did not come to is not a
+// disagreement.
 func (m *nvml) merge(report *NVMLReport, whole bool, inv *Inventory) {
 	if v := report.CUDADriverVersion; v > 0 {
 		inv.Driver.CUDAVersion = fmt.Sprintf("%d.%d", v/1000, v%1000/10)
 	}
 	if v := report.DriverVersion; v != "" && v != inv.Driver.Version {
-		inv.find(m.Name(), Fault, "driver version", "NVML says %s, procfs %s: load the matching kernel module, or reboot", v, inv.Driver.Version)
+		inv.find(NVMLVersionMismatch, Warning, "driver version", "NVML says %s, procfs %s", v, inv.Driver.Version)
 	}
 	asked := map[string]bool{}
 	for i := range report.GPUs {
@@ -96,7 +100,7 @@ func (m *nvml) merge(report *NVMLReport, whole bool, inv *Inventory) {
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
 		if whole && !g.Excluded && !asked[g.PCI] {
-			inv.find(m.Name(), Fault, g.Name(), "in procfs but not in NVML")
+			inv.find(GPUNotInNVML, Warning, g.Name(), "is in procfs but not in NVML")
 		}
 	}
 }
@@ -124,11 +128,11 @@ func (m *nvml) findUnmatched(n *NVMLGPU, inv *Inventory) {
 	if n.PCIBusID != "" || n.UUID != "" {
 		subject += " (" + strings.Trim(sysfsPCI(n.PCIBusID)+", "+n.UUID, ", ") + ")"
 	}
-	message := "in NVML but not in procfs: left out"
+	message := "is in NVML but not in procfs: it is left out"
 	if len(n.Errors) > 0 {
 		message += ": " + strings.Join(n.Errors, "; ")
 	}
-	inv.find(m.Name(), Fault, subject, "%s", message)
+	inv.find(GPUNotInProcfs, Warning, subject, "%s", message)
 }
 
 func (m *nvml) mergeGPU(n *NVMLGPU, g *GPU, inv *Inventory) {
@@ -142,25 +146,25 @@ func (m *nvml) mergeGPU(n *NVMLGPU, g *GPU, inv *Inventory) {
 		g.Model = n.Name
 	}
 	if n.UUID != "" && n.UUID != g.UUID {
-		inv.find(m.Name(), Fault, g.Name(), "NVML has another UUID: %s", n.UUID)
+		inv.find(GPUUUIDDiffers, Warning, g.Name(), "NVML has another UUID: %s", n.UUID)
 	}
 	if n.Minor != nil && *n.Minor != g.Minor {
-		inv.find(m.Name(), Fault, g.Name(), "NVML has another minor number: %d, procfs %d", *n.Minor, g.Minor)
+		inv.find(GPUMinorDiffers, Warning, g.Name(), "NVML has another minor number: %d, procfs %d", *n.Minor, g.Minor)
 	}
 	if n.Index != g.Index {
-		inv.find(m.Name(), Fault, g.Name(), "NVML has another index: %d; the order of PCI addresses is used", n.Index)
+		inv.find(GPUIndexDiffers, Warning, g.Name(), "NVML has another index: %d; the order of PCI addresses is used", n.Index)
 	}
 	if g.Lost = n.Lost; g.Lost {
-		inv.find(m.Name(), Fault, g.Name(), "lost: %s; left out until the GPU is reset or the host rebooted", strings.Join(n.Errors, "; "))
+		inv.find(GPULost, Broken, g.Name(), "is lost (%s): it is left out", strings.Join(n.Errors, "; "))
 		return
 	}
 	for _, e := range n.Errors {
-		inv.find(m.Name(), Fault, g.Name(), "%s", e)
+		inv.find(NVMLCallFailed, Warning, g.Name(), "%s", e)
 	}
 	g.MIGEnabled = n.MIGEnabled
 	for _, d := range n.MIGDevices {
 		for _, e := range d.Errors {
-			inv.find(m.Name(), Fault, migName(g, d.Index), "%s", e)
+			inv.find(NVMLCallFailed, Warning, migName(g, d.Index), "%s", e)
 		}
 		g.MIGDevices = append(g.MIGDevices, MIGDevice{
 			Index: d.Index, UUID: d.UUID, Profile: d.Profile, Graphics: d.Graphics,

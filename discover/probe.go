@@ -65,7 +65,7 @@ const grace = time.Second
 func CommandProbe(path, library string, timeout time.Duration) ProbeFunc {
 	return func(ctx context.Context) (*NVMLReport, error) {
 		if path == "" {
-			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH: install it, or pass --nvml-probe or --no-nvml"}
+			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH"}
 		}
 		if err := trust.Path(path, trust.Self()); errors.As(err, new(*trust.Error)) {
 			return nil, &ProbeError{ProbeUntrusted, fmt.Sprintf("%v: it is not run", err)}

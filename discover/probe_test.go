@@ -75,7 +75,7 @@ func TestProbeFailuresAreToldApart(t *testing.T) {
 		kind    discover.ProbeErrorKind
 		message string
 	}{
-		"no path":        {"", discover.ProbeMissing, "install it"},
+		"no path":        {"", discover.ProbeMissing, "neither beside cdigen nor in PATH"},
 		"no such file":   {filepath.Join(filepath.Dir(plain), "none"), discover.ProbeMissing, "no such file"},
 		"not executable": {plain, discover.ProbeFailed, "permission denied"},
 		"no library":     {script(t, `echo '{"gpus":[],"error":"cannot open shared object file"}'; exit 10`), discover.ProbeNoLibrary, "cannot open shared object file"},

@@ -82,15 +82,13 @@ func (t Tree) inside(hostPath string) string {
 // modules before it have left out.
 type trusts struct{}
 
-func (trusts) Name() string { return "trust" }
-
 func (m trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
 	inv.Libraries = slices.DeleteFunc(inv.Libraries, func(l Library) bool { return !host.Driver.trusted(l.Path) })
 	inv.Files = slices.DeleteFunc(inv.Files, func(f File) bool {
 		// Those that containers write to were checked by a stricter rule.
 		return !f.Kind.writable() && !host.Driver.trusted(host.Driver.inside(f.HostPath))
 	})
-	untrusted := func(n DeviceNode) bool { return !host.Dev.trusted(n.Path) }
+	untrusted := func(n Node) bool { return !host.Dev.trusted(n.Path) }
 	inv.ControlNodes = slices.DeleteFunc(inv.ControlNodes, untrusted)
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
@@ -129,6 +127,6 @@ func (m trusts) report(rule *trustRule, inv *Inventory) {
 		if len(r.paths) == 1 {
 			number = "1 path is"
 		}
-		inv.find(m.Name(), Fault, r.component, "%s: %s left out (%s), since others than root decide what is there", r.reason, number, list)
+		inv.find(Untrusted, Warning, r.component, "%s: %s left out (%s), since others than root decide what is there", r.reason, number, list)
 	}
 }

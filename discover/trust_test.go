@@ -27,7 +27,7 @@ func TestOneFindingForAllThatLeadsThroughADirectory(t *testing.T) {
 		inv.Libraries = append(inv.Libraries, Library{Path: "/" + name}, Library{Path: "/" + name})
 		inv.Files = append(inv.Files, File{Kind: Config, HostPath: filepath.Join(dir, name)})
 	}
-	inv.GPUs = []GPU{{Node: &DeviceNode{Path: "/open/f0"}, DRM: []DeviceNode{{Path: "/own"}, {Path: "/open/f1"}}, MIGDevices: []MIGDevice{{Nodes: []DeviceNode{{Path: "/own"}, {Path: "/open/f2"}}}}}}
+	inv.GPUs = []GPU{{Node: &Node{Path: "/open/f0"}, DRM: []Node{{Path: "/own"}, {Path: "/open/f1"}}, MIGDevices: []MIGDevice{{Nodes: []Node{{Path: "/own"}, {Path: "/open/f2"}}}}}}
 	if err := (trusts{}).Discover(t.Context(), host, inv); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestOneFindingForAllThatLeadsThroughADirectory(t *testing.T) {
 	}
 	f := inv.Findings[0]
 	want := fmt.Sprintf("can be written by everyone: 5 paths are left out (%s/f0, %s/f1, %s/f2, …), since others than root decide what is there", open, open, open)
-	if f.Subject != open || f.Severity != Fault || f.Message != want {
+	if f.Subject != open || f.ID != Untrusted || f.Severity != Warning || f.Message != want {
 		t.Errorf("%+v; want %q", f, want)
 	}
 }

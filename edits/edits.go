@@ -71,7 +71,7 @@ var DRMCapabilities = []discover.Capability{discover.Graphics, discover.Display,
 
 // GPU are the edits for one full GPU.
 func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
-	nodes := []discover.DeviceNode{*g.Node}
+	nodes := []discover.Node{*g.Node}
 	if o.wants(DRMCapabilities...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}
@@ -80,7 +80,7 @@ func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
 
 // drm are the DRM nodes of a GPU. Their names by PCI address are nodes too, unless
 // a hook makes links of them.
-func drm(g *discover.GPU, o *Options) (nodes []discover.DeviceNode) {
+func drm(g *discover.GPU, o *Options) (nodes []discover.Node) {
 	for _, n := range g.DRM {
 		if nodeOf(g, n) == "" || !o.Hooks.nodeLinks() && !o.WithoutAliases {
 			nodes = append(nodes, n)
@@ -92,7 +92,7 @@ func drm(g *discover.GPU, o *Options) (nodes []discover.DeviceNode) {
 // MIGDevice are the edits for one MIG device: its GPU's node and both access
 // capabilities, and the GPU's DRM nodes where the profile has graphics.
 func MIGDevice(g *discover.GPU, d *discover.MIGDevice, o Options) specs.ContainerEdits {
-	nodes := append([]discover.DeviceNode{*g.Node}, d.Nodes...)
+	nodes := append([]discover.Node{*g.Node}, d.Nodes...)
 	if d.Graphics && o.wants(DRMCapabilities...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}
@@ -114,7 +114,7 @@ func Union(list []specs.ContainerEdits) specs.ContainerEdits {
 	return all
 }
 
-func deviceNodes(nodes []discover.DeviceNode) []*specs.DeviceNode {
+func deviceNodes(nodes []discover.Node) []*specs.DeviceNode {
 	list := make([]*specs.DeviceNode, 0, len(nodes))
 	for _, n := range nodes {
 		list = append(list, deviceNode(n))
@@ -130,7 +130,7 @@ const nodeMode fs.FileMode = 0o666
 
 // deviceNode names a node without type and numbers: engines look those up when
 // they inject, and some of the majors change from boot to boot.
-func deviceNode(n discover.DeviceNode) *specs.DeviceNode {
+func deviceNode(n discover.Node) *specs.DeviceNode {
 	mode := nodeMode
 	d := &specs.DeviceNode{Path: n.Path, FileMode: &mode}
 	if n.HostPath != n.Path {

@@ -162,8 +162,8 @@ func TestCapabilitiesDecideWhatGoesIn(t *testing.T) {
 
 func TestNodesGoByCapability(t *testing.T) {
 	gpu := node("/dev/nvidia0")
-	g := &discover.GPU{Node: &gpu, DRM: []discover.DeviceNode{node("/dev/dri/card1")}}
-	inv := &discover.Inventory{ControlNodes: []discover.DeviceNode{node("/dev/nvidiactl"), node("/dev/nvidia-uvm"), node("/dev/nvidia-modeset")}}
+	g := &discover.GPU{Node: &gpu, DRM: []discover.Node{node("/dev/dri/card1")}}
+	inv := &discover.Inventory{ControlNodes: []discover.Node{node("/dev/nvidiactl"), node("/dev/nvidia-uvm"), node("/dev/nvidia-modeset")}}
 	for _, c := range []struct {
 		asked           discover.Capability
 		common, devices []string
@@ -202,8 +202,8 @@ func TestOwnEditsGoBeforeTheDriversOwn(t *testing.T) {
 	}
 }
 
-func node(path string) discover.DeviceNode {
-	return discover.DeviceNode{Path: path, HostPath: "/host" + path, Major: 195}
+func node(path string) discover.Node {
+	return discover.Node{Path: path, HostPath: "/host" + path, Have: &discover.Attr{Major: 195}}
 }
 
 func nodePaths(e specs.ContainerEdits) (list []string) {
@@ -215,8 +215,8 @@ func nodePaths(e specs.ContainerEdits) (list []string) {
 
 func TestMIGDeviceHasItsCapabilitiesAndGraphicsOnlyByProfile(t *testing.T) {
 	gpu := node("/dev/nvidia3")
-	g := &discover.GPU{Node: &gpu, DRM: []discover.DeviceNode{node("/dev/dri/card1"), node("/dev/dri/renderD128")}}
-	d := &discover.MIGDevice{Nodes: []discover.DeviceNode{node("/dev/nvidia-caps/nvidia-cap12"), node("/dev/nvidia-caps/nvidia-cap13")}}
+	g := &discover.GPU{Node: &gpu, DRM: []discover.Node{node("/dev/dri/card1"), node("/dev/dri/renderD128")}}
+	d := &discover.MIGDevice{Nodes: []discover.Node{node("/dev/nvidia-caps/nvidia-cap12"), node("/dev/nvidia-caps/nvidia-cap13")}}
 	compute := []string{"/dev/nvidia3", "/dev/nvidia-caps/nvidia-cap12", "/dev/nvidia-caps/nvidia-cap13"}
 	if got := nodePaths(MIGDevice(g, d, Options{})); !slices.Equal(got, compute) {
 		t.Errorf("compute profile: %q; want %q", got, compute)
@@ -235,8 +235,8 @@ func TestMIGDeviceHasItsCapabilitiesAndGraphicsOnlyByProfile(t *testing.T) {
 }
 
 func TestNodesHaveAModeNoNumbersAndAHostPathOnlyWhereItDiffers(t *testing.T) {
-	same := discover.DeviceNode{Path: "/dev/nvidiactl", HostPath: "/dev/nvidiactl", Major: 195, Minor: 255}
-	e := Common(&discover.Inventory{ControlNodes: []discover.DeviceNode{same, node("/dev/nvidia-uvm")}}, Options{})
+	same := discover.Node{Path: "/dev/nvidiactl", HostPath: "/dev/nvidiactl", Have: &discover.Attr{Major: 195, Minor: 255}}
+	e := Common(&discover.Inventory{ControlNodes: []discover.Node{same, node("/dev/nvidia-uvm")}}, Options{})
 	mode := fs.FileMode(0o666)
 	want := []*specs.DeviceNode{{Path: "/dev/nvidiactl", FileMode: &mode}, {Path: "/dev/nvidia-uvm", HostPath: "/host/dev/nvidia-uvm", FileMode: &mode}}
 	if diff := cmp.Diff(want, e.DeviceNodes); diff != "" {

@@ -218,7 +218,7 @@ func nodeLinks(inv *discover.Inventory, o *Options) (links []hook.Link) {
 }
 
 // nodeOf is the node that a name by PCI address stands for; empty for a node itself.
-func nodeOf(g *discover.GPU, n discover.DeviceNode) string {
+func nodeOf(g *discover.GPU, n discover.Node) string {
 	if path.Base(path.Dir(n.Path)) != "by-path" {
 		return ""
 	}

@@ -13,7 +13,7 @@ import (
 func hookInventory() *discover.Inventory {
 	return &discover.Inventory{
 		Driver: discover.Driver{Version: "550.54.15", CUDAVersion: "12.4"},
-		GPUs: []discover.GPU{{Node: &discover.DeviceNode{Path: "/dev/nvidia0", HostPath: "/dev/nvidia0"}, DRM: []discover.DeviceNode{
+		GPUs: []discover.GPU{{Node: &discover.Node{Path: "/dev/nvidia0", HostPath: "/dev/nvidia0"}, DRM: []discover.Node{
 			{Path: "/dev/dri/card1", HostPath: "/dev/dri/card1"},
 			{Path: "/dev/dri/by-path/pci-0000:1b:00.0-card", HostPath: "/dev/dri/card1"},
 		}}},

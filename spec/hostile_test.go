@@ -98,11 +98,11 @@ func TestHostileSpecFiles(t *testing.T) {
 				if _, err := spec.ParseOwnEdits(data); err == nil || len(err.Error()) > 2000 {
 					t.Errorf("ParseOwnEdits: %v", err)
 				}
-				devices, broken := spec.Scan([]string{dir})
+				devices, broken := spec.ReadDirectories([]string{dir}).Devices()
 				if (len(devices) > 0) != c.ok || (len(broken) == 0) != c.ok {
-					t.Errorf("Scan: %d devices, %v", len(devices), broken)
+					t.Errorf("Devices: %d devices, %v", len(devices), broken)
 				}
-				found := spec.Neighbours(filepath.Join(dir, "nvidia.yaml"), &specs.Spec{Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0"}}}, []string{dir})
+				found := spec.ReadDirectories([]string{dir}).Neighbours(filepath.Join(dir, "nvidia.yaml"), &specs.Spec{Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0"}}})
 				if shares := c.ok && strings.Contains(string(data), `name: "0"`); shares != (len(found) == 1) {
 					t.Errorf("Neighbours: %v", found)
 				}
@@ -130,10 +130,10 @@ func TestOddSpecFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if devices, broken := spec.Scan([]string{dir}); len(devices) != 0 || len(broken) != 5 {
+	if devices, broken := spec.ReadDirectories([]string{dir}).Devices(); len(devices) != 0 || len(broken) != 5 {
 		t.Error(devices, broken)
 	}
-	if found := spec.Neighbours(filepath.Join(dir, "nvidia.yaml"), &specs.Spec{Kind: "nvidia.com/gpu"}, []string{dir}); len(found) != 0 {
+	if found := spec.ReadDirectories([]string{dir}).Neighbours(filepath.Join(dir, "nvidia.yaml"), &specs.Spec{Kind: "nvidia.com/gpu"}); len(found) != 0 {
 		t.Error(found)
 	}
 }

@@ -31,17 +31,17 @@ func names(s *specs.Spec) (list []string) {
 
 // inventory is a host of two GPUs, the second in MIG mode with one MIG device.
 func inventory(hostPath string) *discover.Inventory {
-	node := func(path string) discover.DeviceNode {
-		return discover.DeviceNode{Path: path, HostPath: hostPath + path}
+	node := func(path string) discover.Node {
+		return discover.Node{Path: path, HostPath: hostPath + path}
 	}
 	first, second := node("/dev/nvidia0"), node("/dev/nvidia1")
 	return &discover.Inventory{
-		ControlNodes: []discover.DeviceNode{node("/dev/nvidiactl")},
+		ControlNodes: []discover.Node{node("/dev/nvidiactl")},
 		GPUs: []discover.GPU{
 			{Index: 0, Minor: 0, UUID: "GPU-aaaaaaaa-0000-4000-8000-000000000000", PCI: "0000:1b:00.0", Node: &first},
 			{Index: 1, Minor: 1, UUID: "GPU-bbbbbbbb-0000-4000-8000-000000000000", PCI: "0000:43:00.0", Node: &second, MIGEnabled: true,
 				MIGDevices: []discover.MIGDevice{{Index: 0, UUID: "MIG-cccccccc-0000-4000-8000-000000000000",
-					Nodes: []discover.DeviceNode{node("/dev/nvidia-caps/nvidia-cap1"), node("/dev/nvidia-caps/nvidia-cap2")}}}},
+					Nodes: []discover.Node{node("/dev/nvidia-caps/nvidia-cap1"), node("/dev/nvidia-caps/nvidia-cap2")}}}},
 		},
 	}
 }
@@ -95,7 +95,8 @@ func TestSelectedDevices(t *testing.T) {
 		{[]string{"mig1:0"}, []string{"1:0", "all"}, ""},
 		{[]string{"0000:1b:00.0", "1"}, []string{"0", "1:0", "all"}, ""},
 		{[]string{"all"}, []string{"0", "1:0", "all"}, ""},
-		{[]string{"0", "2"}, nil, `no usable device "2": there is 0, 1:0`},
+		{[]string{"0", "2"}, []string{"0", "all"}, ""},
+		{[]string{"2"}, nil, `no usable device "2": there is 0, 1:0`},
 	} {
 		o := options("amd64")
 		o.Names, o.Devices = []spec.NameStrategy{spec.Index}, c.devices
@@ -208,7 +209,7 @@ func TestValidationIsThatOfTheCDILibrary(t *testing.T) {
 func TestPublishedSpecIsInjected(t *testing.T) {
 	_, inv := simulated(t, "demo")
 	for i := range inv.GPUs {
-		real := discover.DeviceNode{Path: inv.GPUs[i].Node.Path, HostPath: "/dev/null"}
+		real := discover.Node{Path: inv.GPUs[i].Node.Path, HostPath: "/dev/null"}
 		inv.GPUs[i].Node, inv.GPUs[i].DRM = &real, nil
 		for j := range inv.GPUs[i].MIGDevices {
 			for k := range inv.GPUs[i].MIGDevices[j].Nodes {
@@ -276,9 +277,9 @@ func TestNeighboursThatDefineTheSameDevicesAreFound(t *testing.T) {
 		severity      discover.Severity
 		text          string
 	}{
-		{"etc/other.yaml", other("nvidia.com/gpu", "0"), discover.Fault, "defines 1 of the same devices (nvidia.com/gpu=0): engines take neither file's"},
-		{"run/nvidia.yaml", other("nvidia.com/gpu", "all"), discover.Fault, "hides 1 devices (nvidia.com/gpu=all)"},
-		{"lib/nvidia.json", other("nvidia.com/gpu", "0"), discover.MissingOptional, "hidden by the new spec"},
+		{"etc/other.yaml", other("nvidia.com/gpu", "0"), discover.Broken, "defines 1 of the same devices (nvidia.com/gpu=0): engines take neither file's"},
+		{"run/nvidia.yaml", other("nvidia.com/gpu", "all"), discover.Warning, "hides 1 device (nvidia.com/gpu=all)"},
+		{"lib/nvidia.json", other("nvidia.com/gpu", "0"), discover.Note, "which the spec hides"},
 		{"etc/nvidia.yaml", other("nvidia.com/gpu", "0"), "", ""}, // the one to be replaced
 		{"etc/other.yaml", other("nvidia.com/gpu", "9"), "", ""},
 		{"etc/other.yaml", other("example.com/gpu", "0"), "", ""},
@@ -301,10 +302,10 @@ func TestNeighboursThatDefineTheSameDevicesAreFound(t *testing.T) {
 		if err := os.Symlink(dirs[1], alias); err != nil {
 			t.Fatal(err)
 		}
-		if a, b := spec.Neighbours(filepath.Join(alias, "nvidia.yaml"), s, dirs), spec.Neighbours(filepath.Join(dirs[1], "nvidia.yaml"), s, dirs); !slices.Equal(a, b) {
+		if a, b := spec.ReadDirectories(dirs).Neighbours(filepath.Join(alias, "nvidia.yaml"), s), spec.ReadDirectories(dirs).Neighbours(filepath.Join(dirs[1], "nvidia.yaml"), s); !slices.Equal(a, b) {
 			t.Errorf("%s: by another name of the directory %+v, not %+v", c.file, a, b)
 		}
-		got := spec.Neighbours(filepath.Join(dir, "etc/nvidia.yaml"), s, dirs)
+		got := spec.ReadDirectories(dirs).Neighbours(filepath.Join(dir, "etc/nvidia.yaml"), s)
 		switch {
 		case c.severity == "" && len(got) > 0:
 			t.Errorf("%s: %+v; want nothing", c.file, got)
@@ -348,9 +349,64 @@ devices:
 			t.Errorf("%s has %d mounts", d.Name, len(d.ContainerEdits.Mounts))
 		}
 	}
-	own.Devices[0].Name = "7"
-	if _, _, err := spec.New(inventory(""), o); err == nil || !strings.Contains(err.Error(), `edits for a device "7" that is not in the spec`) {
-		t.Errorf("edits for no device: %v", err)
+}
+
+// Edits for, and a limit to, devices that are not usable at the moment leave the others.
+func TestAbsentDevicesDoNotTakeOthersAway(t *testing.T) {
+	own, err := spec.ParseOwnEdits([]byte(`
+devices:
+  - {name: "0", containerEdits: {env: [A=0]}}
+  - {name: "1", containerEdits: {env: [A=1]}}
+  - {name: "7", containerEdits: {env: [A=7]}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own.Source = "/etc/edits.yaml"
+	inv := inventory("")
+	inv.GPUs[0].Lost = true
+	for _, devices := range [][]string{nil, {"0", "1", "7"}} {
+		o := options("amd64")
+		o.Own, o.Devices = own, devices
+		s, findings, err := spec.New(inv, o)
+		if err != nil || !slices.Contains(names(s), "1:0") || slices.Contains(names(s), "0") {
+			t.Fatalf("%q: %+v, %v", devices, s, err)
+		}
+		var got []string
+		for _, f := range findings {
+			got = append(got, string(f.ID)+" "+f.Subject+" "+f.Message)
+		}
+		want := []string{
+			"edits-device-absent 0 has edits in /etc/edits.yaml without effect: " + inv.GPUs[0].Name() + ": lost",
+			"edits-device-absent 7 has edits in /etc/edits.yaml without effect: no usable device has this name",
+		}
+		if devices != nil {
+			want = append([]string{
+				"spec-device-absent 0 is wanted in the spec and left out: " + inv.GPUs[0].Name() + ": lost",
+				"spec-device-absent 7 is wanted in the spec, and no usable device has this name",
+			}, want...)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: findings %q, want %q", devices, got, want)
+		}
+	}
+	o := options("amd64")
+	o.Own, o.Devices = own, []string{"1"}
+	if _, findings, err := spec.New(inventory(""), o); err != nil || len(findings) != 2 || findings[0].Severity != discover.Note ||
+		!strings.Contains(findings[0].Message, "is not among the devices that were chosen for the spec") {
+		t.Errorf("edits for a device that is not wanted: %+v, %v", findings, err)
+	}
+	o = options("amd64")
+	o.Devices = []string{"0"}
+	if _, _, err := spec.New(inv, o); !errors.Is(err, spec.ErrNoDevices) {
+		t.Errorf("the only device that is wanted is lost: %v", err)
+	}
+	if _, _, err := spec.New(&discover.Inventory{}, o); !errors.Is(err, spec.ErrNoDevices) {
+		t.Errorf("a host without any device: %v", err)
+	}
+	o.Devices = []string{"7"}
+	if _, _, err := spec.New(inv, o); !errors.As(err, new(*spec.OptionError)) {
+		t.Errorf("a name that no device has: %v", err)
 	}
 }
 

@@ -167,7 +167,7 @@ func TestNoPathOfASpecCanBeChangedByOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		before, findings := published(t, d, dir)
-		if slices.ContainsFunc(findings, func(f discover.Finding) bool { return f.Module == "trust" }) || len(before) < 10 {
+		if slices.ContainsFunc(findings, func(f discover.Finding) bool { return f.ID == discover.Untrusted }) || len(before) < 10 {
 			t.Fatalf("%d paths and %+v", len(before), findings)
 		}
 		m := &meddler{Rand: rand.New(rand.NewPCG(seed, 17)), t: t, dir: dir, root: os.Geteuid() == 0} //nolint:gosec // the same hosts each time
@@ -196,7 +196,7 @@ func TestNoPathOfASpecCanBeChangedByOthers(t *testing.T) {
 		if len(after) < len(before) {
 			left++
 			// A library that is a link to a file with another name is none, trusted or not.
-			if !linked && !slices.ContainsFunc(findings, func(f discover.Finding) bool { return f.Severity.Grave() }) {
+			if !linked && !slices.ContainsFunc(findings, func(f discover.Finding) bool { return f.Severity.Serious() }) {
 				t.Errorf("seed %d: %d paths are left out without a finding", seed, len(before)-len(after))
 			}
 		}

@@ -104,8 +104,10 @@ func migCount(g *discover.GPU) string {
 }
 
 func sameMIGDevice(a, b discover.MIGDevice) bool {
-	return a.Index == b.Index && a.UUID == b.UUID && a.Profile == b.Profile && slices.Equal(a.Nodes, b.Nodes)
+	return a.Index == b.Index && a.UUID == b.UUID && a.Profile == b.Profile && slices.EqualFunc(a.Nodes, b.Nodes, sameNode)
 }
+
+func sameNode(a, b discover.Node) bool { return a.Path == b.Path && *a.Have == *b.Have }
 
 func nodePaths(inv *discover.Inventory) (list []string) {
 	for _, n := range inv.ControlNodes {

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
@@ -21,7 +20,7 @@ import (
 )
 
 // Generator makes and publishes specs for a [Loop]. It may be used by one goroutine at
-// a time, except for OwnChange and Interest.
+// a time, except for OwnChange and NamesOnly.
 type Generator struct {
 	// Host opens the host; it is called for each generation.
 	Host func() (discover.Host, error)
@@ -55,28 +54,13 @@ type Generator struct {
 type probeKey struct {
 	proc    Fingerprint
 	library string
-	file    fileIdentity
-}
-
-type fileIdentity struct {
-	dev, ino     uint64
-	size         int64
-	mtime, ctime syscall.Timespec
-}
-
-func identify(path string) (id fileIdentity) {
-	if info, err := os.Stat(path); err == nil {
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			id = fileIdentity{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim} //nolint:unconvert // 32 bits wide on some architectures
-		}
-	}
-	return id
+	file    identity
 }
 
 // Result is what one generation found.
 type Result struct {
 	Inventory *discover.Inventory
-	// Spec is nil if there is no device.
+	// Spec is nil if the host has no device.
 	Spec     *specs.Spec
 	Findings []discover.Finding
 	// Lookups are the places that were looked at.
@@ -107,7 +91,7 @@ func (r *Result) Missing() string {
 	}
 	var missing []string
 	for _, path := range []string{"/dev/nvidiactl", "/dev/nvidia-uvm"} {
-		if !slices.ContainsFunc(inv.ControlNodes, func(n discover.DeviceNode) bool { return n.Path == path }) {
+		if !slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == path }) {
 			missing = append(missing, path)
 		}
 	}
@@ -137,7 +121,7 @@ func (r *Result) Complete() bool { return r.Missing() == "" }
 // for its driver: no driver is loaded, and no GPU is on the PCI bus.
 func (r *Result) NoGPU() bool {
 	return r.Spec == nil && r.Inventory.Driver.Version == "" && !slices.ContainsFunc(r.Inventory.Findings, func(f discover.Finding) bool {
-		return f.Module == "gpu" && f.Severity.Grave()
+		return f.Severity.Serious() && (f.ID == discover.GPUUnbound || f.ID == discover.GPUOtherDriver || f.ID == discover.GPUUnlisted)
 	})
 }
 
@@ -156,6 +140,9 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	options, err := g.Spec()
 	if err != nil {
 		return r, err
+	}
+	for _, path := range options.Own.Paths() {
+		r.Lookups.AddFile(path)
 	}
 	discovery := g.Discover
 	if discovery.Probe != nil {
@@ -176,11 +163,11 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 
 // fixedPlaces adds the places that matter whatever the host is like.
 func (g *Generator) fixedPlaces(l *discover.Lookups) {
-	for _, dir := range slices.Concat(g.Directories, g.SpecDirs) {
+	for _, dir := range g.Directories {
 		l.Add(dir)
 	}
-	l.Add(filepath.Dir(g.Output))
-	for _, file := range g.Files {
+	// What is in the directories of specs is for [Specs], but not that they come and go.
+	for _, file := range slices.Concat(g.Files, g.SpecDirs, []string{filepath.Dir(g.Output)}) {
 		l.AddFile(file)
 	}
 }
@@ -208,8 +195,7 @@ func (g *Generator) encode(r *Result, options spec.Options) (err error) {
 	if err != nil {
 		return err
 	}
-	r.Findings = slices.Concat(r.Findings, spec.Neighbours(g.Output, r.Spec, g.SpecDirs),
-		spec.ExposedFindings(append(slices.Clone(g.SpecDirs), filepath.Dir(g.Output))))
+	r.Findings = append(r.Findings, spec.ReadDirectories(g.SpecDirs).Beside(g.Output, r.Spec)...)
 	r.data, err = spec.Encode(r.Spec, g.Format)
 	return err
 }
@@ -230,7 +216,7 @@ func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFu
 	return func(library string) discover.ProbeFunc {
 		ask := g.Discover.Probe(library)
 		return func(ctx context.Context) (*discover.NVMLReport, error) {
-			key := probeKey{ProcFingerprint(g.ProcRoot), library, identify(library)}
+			key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
 			if !full && g.report != nil && g.key == key {
 				return g.report, nil
 			}
@@ -256,7 +242,7 @@ func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFu
 	}
 }
 
-// Apply publishes the spec of a result, or removes the published one if there is no device.
+// Apply publishes the spec of a result, or removes the published one if the host has no device.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
 	g.mu.Lock()
 	g.sum = sha256.Sum256(r.data)
@@ -267,21 +253,15 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 	return spec.Publish(ctx, g.Output, r.data, g.Publish)
 }
 
-// Interest returns what matters of a directory that is watched: of device nodes the
-// names, of specs each write.
-func (g *Generator) Interest(dir string) Interest {
+// NamesOnly reports whether only the names in a directory matter, as in those of device
+// nodes.
+func (g *Generator) NamesOnly(dir string) bool {
 	dev, _ := g.dev.Load().(string)
-	switch {
-	case dev != "" && (dir == dev || strings.HasPrefix(dir, dev+"/")):
-		return Names
-	case dir == filepath.Dir(g.Output) || slices.Contains(g.SpecDirs, dir):
-		return Writes
-	}
-	return Contents
+	return dev != "" && (dir == dev || strings.HasPrefix(dir, dev+"/"))
 }
 
 // OwnChange reports whether a path that has changed is as Apply left it: a temporary
-// file of ours, or the spec with what was published last.
+// file of a publication, or the spec as it was published last.
 func (g *Generator) OwnChange(path string) bool {
 	if path != g.Output {
 		return filepath.Dir(path) == filepath.Dir(g.Output) && spec.IsTemporary(path)

@@ -1,8 +1,8 @@
 package watch
 
 import (
+	"cmp"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,10 +14,10 @@ import (
 // reporter logs what changes, and nothing twice.
 type reporter struct {
 	log      *slog.Logger
-	failure  string                      // of the last generation; empty: none
-	unwatch  string                      // why some places are not watched; empty: all are
-	limited  bool                        // publications have been delayed since the limit was last untouched
-	findings map[string]discover.Finding // that are serious
+	failure  string                    // of the last generation; empty: none
+	unwatch  string                    // why some places are not watched; empty: all are
+	limited  bool                      // publications have been delayed since the limit was last untouched
+	findings map[discover.Finding]bool // that are serious
 }
 
 // failed logs an error once, and once that it is over.
@@ -87,56 +87,35 @@ func (r *reporter) applied(trigger Event, outcome spec.Outcome, before, result *
 }
 
 // found logs the serious findings that are new, and those that are resolved: a line for
-// each kind, since every GPU has a finding about a driver that is gone.
+// each group, since every GPU has a finding about a driver that is gone.
 func (r *reporter) found(list []discover.Finding) {
-	now := map[string]discover.Finding{}
-	var fresh, gone findingGroups
+	now := map[discover.Finding]bool{}
+	var fresh, gone []discover.Finding
 	for _, f := range list {
-		if !f.Severity.Grave() {
+		if !f.Severity.Serious() {
 			continue
 		}
-		key := f.Module + "\x00" + f.Subject + "\x00" + f.Message
-		if _, known := r.findings[key]; !known {
-			fresh.add(f)
-		}
-		now[key] = f
-	}
-	for _, key := range slices.Sorted(maps.Keys(r.findings)) {
-		if _, still := now[key]; !still {
-			gone.add(r.findings[key])
+		if now[f] = true; !r.findings[f] {
+			fresh = append(fresh, f)
 		}
 	}
+	for f := range r.findings {
+		if !now[f] {
+			gone = append(gone, f)
+		}
+	}
+	slices.SortFunc(gone, func(a, b discover.Finding) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Subject, b.Subject))
+	})
 	r.findings = now
-	for _, g := range fresh {
-		r.log.Warn("finding", g.attrs()...)
+	for _, g := range discover.Grouped(fresh) {
+		r.log.Warn("finding", attrs(g)...)
 	}
-	for _, g := range gone {
-		r.log.Info("finding resolved", g.attrs()...)
+	for _, g := range discover.Grouped(gone) {
+		r.log.Info("finding resolved", attrs(g)...)
 	}
 }
 
-// findingGroup is findings of one module and severity.
-type findingGroup struct {
-	first discover.Finding
-	more  int
-}
-
-type findingGroups []*findingGroup
-
-func (groups *findingGroups) add(f discover.Finding) {
-	for _, g := range *groups {
-		if g.first.Module == f.Module && g.first.Severity == f.Severity {
-			g.more++
-			return
-		}
-	}
-	*groups = append(*groups, &findingGroup{first: f})
-}
-
-func (g *findingGroup) attrs() []any {
-	list := []any{"module", g.first.Module, "severity", g.first.Severity, "subject", g.first.Subject, "message", g.first.Message}
-	if g.more > 0 {
-		list = append(list, "more", g.more)
-	}
-	return list
+func attrs(g discover.Group) []any {
+	return []any{"id", g.ID, "severity", g.Severity, "subject", discover.Some(g.Subjects), "message", g.Message}
 }

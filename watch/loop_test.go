@@ -132,11 +132,11 @@ func (m *machine) times() []time.Duration {
 func inventory(mig int, nodes ...string) *discover.Inventory {
 	inv := &discover.Inventory{
 		Driver:    discover.Driver{Version: "550.54.15"},
-		GPUs:      []discover.GPU{{PCI: "0000:3b:00.0", MIGEnabled: mig > 0, MIGDevices: make([]discover.MIGDevice, mig), Node: &discover.DeviceNode{}}},
+		GPUs:      []discover.GPU{{PCI: "0000:3b:00.0", MIGEnabled: mig > 0, MIGDevices: make([]discover.MIGDevice, mig), Node: &discover.Node{Have: &discover.Attr{}}}},
 		Libraries: []discover.Library{{SONAME: "libcuda.so.1", HostPath: "/usr/lib/libcuda.so.550.54.15"}},
 	}
 	for _, n := range nodes {
-		inv.ControlNodes = append(inv.ControlNodes, discover.DeviceNode{Path: n, HostPath: n})
+		inv.ControlNodes = append(inv.ControlNodes, discover.Node{Path: n, HostPath: n})
 	}
 	return inv
 }
@@ -199,7 +199,7 @@ func TestLoopDebounces(t *testing.T) {
 		pass(time.Second)
 		// Ten events 50 ms apart, then silence: one look, 100 ms after the last.
 		for range 10 {
-			l.Emit(Event{Source: "test"})
+			l.box.put(Event{Source: "test"})
 			pass(50 * time.Millisecond)
 		}
 		pass(10 * time.Second)
@@ -209,7 +209,7 @@ func TestLoopDebounces(t *testing.T) {
 		// Events without end: a look each two seconds and not never.
 		before := len(m.times())
 		for range 200 {
-			l.Emit(Event{Source: "test"})
+			l.box.put(Event{Source: "test"})
 			pass(50 * time.Millisecond)
 		}
 		pass(time.Second)
@@ -223,7 +223,7 @@ func TestLoopLooksAgainAfterAChangeDuringALook(t *testing.T) {
 	m := &machine{inv: complete(0), takes: 5 * time.Second}
 	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		pass(time.Second)
-		l.Emit(Event{Source: "test", Full: true})
+		l.box.put(Event{Source: "test", Full: true})
 		pass(time.Minute)
 		if got := m.all(); !slices.Equal(got, []look{{0, false}, {5 * time.Second, true}}) {
 			t.Errorf("looks %v", got)
@@ -268,7 +268,7 @@ func TestLoopBacksOff(t *testing.T) {
 				// An event makes it try at once.
 				before := len(got)
 				m.become(func() { fail(m, nil) })
-				l.Emit(Event{Source: "test"})
+				l.box.put(Event{Source: "test"})
 				pass(time.Second)
 				expect(t, "looks after the event", len(m.times()), before+1)
 				expect(t, "condition", l.State().Condition, Current)
@@ -316,7 +316,7 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 				pass(time.Second)
 				m.become(func() { m.inv = c.becomes })
 				for range 20 { // events do not shorten it
-					l.Emit(Event{Source: "test"})
+					l.box.put(Event{Source: "test"})
 					pass(time.Second)
 				}
 				expect(t, "condition", l.State().Condition, Holding)
@@ -325,7 +325,7 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 				}
 				expect(t, "lines on holding", strings.Count(logged.String(), "incomplete"), 1)
 				pass(11 * time.Second)
-				l.Emit(Event{Source: "test"})
+				l.box.put(Event{Source: "test"})
 				pass(time.Minute)
 				if m.spec() != c.published {
 					t.Errorf("after the grace time %v is published, want %v", m.spec(), c.published)
@@ -336,7 +336,7 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 				// It comes back.
 				again := complete(2)
 				m.become(func() { m.inv = again })
-				l.Emit(Event{Source: "test"})
+				l.box.put(Event{Source: "test"})
 				pass(time.Second)
 				if m.spec() != again {
 					t.Error("the driver came back unnoticed")
@@ -353,7 +353,7 @@ func TestLoopFollowsAReload(t *testing.T) {
 		logged.Reset()
 		for _, inv := range []*discover.Inventory{incomplete(), noDriver, incomplete(), complete(7)} {
 			m.become(func() { m.inv = inv })
-			l.Emit(Event{Source: "uevent", Detail: "add module nvidia"})
+			l.box.put(Event{Source: "uevent", Detail: "add module nvidia"})
 			pass(5 * time.Second)
 		}
 		expect(t, "publications", m.publications(), 2)
@@ -377,7 +377,7 @@ func TestLoopLimitsPublications(t *testing.T) {
 		for i := range 1000 {
 			last = complete(i % 3)
 			m.become(func() { m.inv = last })
-			l.Emit(Event{Source: "files", Detail: "/run/x"})
+			l.box.put(Event{Source: "files", Detail: "/run/x"})
 			pass(300 * time.Millisecond)
 			if i < l.Publications.Burst && m.spec() != last {
 				t.Fatalf("change %d was not published at once", i)
@@ -406,7 +406,7 @@ func TestLoopLimitsPublications(t *testing.T) {
 		for i := range l.Publications.Burst {
 			last = complete(i % 3)
 			m.become(func() { m.inv = last })
-			l.Emit(Event{Source: "files", Detail: "/run/x"})
+			l.box.put(Event{Source: "files", Detail: "/run/x"})
 			pass(300 * time.Millisecond)
 			if m.spec() != last {
 				t.Fatalf("change %d after a rest was not published at once", i)
@@ -425,7 +425,7 @@ func TestLoopRestoresAndWithdrawsBeyondTheLimit(t *testing.T) {
 	bubble(t, m, change, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		event := func(change func()) {
 			m.become(change)
-			l.Emit(Event{Source: "test"})
+			l.box.put(Event{Source: "test"})
 			pass(time.Second)
 		}
 		event(func() { m.inv = complete(1) })
@@ -452,7 +452,7 @@ func TestLoopPublishesAnIncompleteHost(t *testing.T) {
 		expect(t, "condition", l.State().Condition, Current)
 		other := inventory(1, "/dev/nvidiactl")
 		m.become(func() { m.inv = other })
-		l.Emit(Event{Source: "test"})
+		l.box.put(Event{Source: "test"})
 		pass(time.Second)
 		if m.spec() != other {
 			t.Error("the change was held back")
@@ -471,7 +471,7 @@ func TestLoopIsReady(t *testing.T) {
 		"no GPU":                 {inv: noDriver},
 		"no GPU but an old spec": {inv: noDriver, exists: true},
 		"driver incomplete":      {inv: incomplete(), after: 30 * time.Second},
-		"GPU without driver":     {inv: &discover.Inventory{Findings: []discover.Finding{{Module: "gpu", Severity: discover.MissingRequired}}}, after: 30 * time.Second},
+		"GPU without driver":     {inv: &discover.Inventory{Findings: []discover.Finding{{ID: discover.GPUUnbound, Severity: discover.Warning}}}, after: 30 * time.Second},
 		"failing":                {inv: complete(0), err: errors.New("no"), after: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -519,7 +519,7 @@ func TestLoopOnce(t *testing.T) {
 				if c.becomes != nil {
 					time.AfterFunc(10*time.Second, func() {
 						m.become(func() { m.inv = c.becomes })
-						l.Emit(Event{Source: "test"})
+						l.box.put(Event{Source: "test"})
 					})
 				}
 				err := l.Run(t.Context())
@@ -544,7 +544,7 @@ func TestLoopStopsItsWatchdogWhenAGenerationHangs(t *testing.T) {
 		pass(time.Hour + time.Second)
 		expect(t, "since the watchdog was last fed", time.Since(last), time.Second)
 		m.become(func() { m.takes = 24 * time.Hour })
-		l.Emit(Event{Source: "test"})
+		l.box.put(Event{Source: "test"})
 		pass(time.Hour)
 		if d := time.Since(last); d < 50*time.Minute {
 			t.Errorf("the watchdog was fed %v ago while a generation hangs", d)
@@ -555,19 +555,19 @@ func TestLoopStopsItsWatchdogWhenAGenerationHangs(t *testing.T) {
 func TestLoopLogsFindingsOnce(t *testing.T) {
 	bad := complete(0)
 	bad.Findings = []discover.Finding{
-		{Module: "gpu", Severity: discover.Fault, Message: "GPU 3 is lost"},
-		{Module: "driver", Severity: discover.MissingOptional, Message: "no libnvidia-ngx"},
+		{ID: discover.GPULost, Severity: discover.Broken, Subject: "GPU 3", Message: "is lost"},
+		{ID: discover.FileMissing, Severity: discover.Note, Message: "no libnvidia-ngx"},
 	}
 	m := &machine{inv: complete(0)}
 	bubble(t, m, nil, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 		logged.Reset()
 		for _, inv := range []*discover.Inventory{bad, bad, bad, complete(0)} {
 			m.become(func() { m.inv = inv })
-			l.Emit(Event{Source: "test"})
+			l.box.put(Event{Source: "test"})
 			pass(time.Second)
 		}
-		expect(t, "found", strings.Count(logged.String(), `msg=finding module=gpu severity=fault subject="" message="GPU 3 is lost"`), 1)
-		expect(t, "resolved", strings.Count(logged.String(), `msg="finding resolved" module=gpu`), 1)
+		expect(t, "found", strings.Count(logged.String(), `msg=finding id=gpu-lost severity=broken subject="GPU 3" message="is lost"`), 1)
+		expect(t, "resolved", strings.Count(logged.String(), `msg="finding resolved" id=gpu-lost`), 1)
 		expect(t, "optional", strings.Count(logged.String(), "ngx"), 0)
 	})
 }

@@ -89,7 +89,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	set(currentGauge, prometheus.GaugeValue, truth[s.Condition == Current || s.Condition == NoDevices])
 	set(gpusGauge, prometheus.GaugeValue, float64(s.GPUs))
 	set(devicesGauge, prometheus.GaugeValue, float64(len(s.Devices)))
-	count := map[discover.Severity]int{discover.Fault: 0, discover.MissingRequired: 0, discover.MissingOptional: 0}
+	count := map[discover.Severity]int{discover.Broken: 0, discover.Warning: 0, discover.Note: 0}
 	for _, f := range s.Findings {
 		count[f.Severity]++
 	}

@@ -135,7 +135,7 @@ func paths(s *specs.Spec) (list []string) {
 func (a *target) wantFinding(findings []discover.Finding, subject, message string) {
 	a.t.Helper()
 	if !slices.ContainsFunc(findings, func(f discover.Finding) bool {
-		return f.Subject == subject && strings.Contains(f.Message, message) && f.Severity.Grave()
+		return f.Subject == subject && strings.Contains(f.Message, message) && f.Severity.Serious()
 	}) {
 		a.t.Errorf("no finding of %s with %q in %+v", subject, message, findings)
 	}
@@ -279,7 +279,7 @@ func TestAttackNVML(t *testing.T) {
 	a := newTarget(t, build(t))
 	a.must(os.Chown(a.path("usr/lib64/libnvidia-ml.so.560.35.03"), attacker, attacker))
 	_, findings := a.generate()
-	a.wantFinding(findings, "libnvidia-ml.so.1", "not trusted, hence NVML is not asked")
+	a.wantFinding(findings, "libnvidia-ml.so.1", "is not trusted, so NVML is not asked")
 	a.wantFinding(findings, a.path("usr/lib64/libnvidia-ml.so.560.35.03"), "belongs to uid 12345")
 }
 

@@ -2,18 +2,17 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
-	"github.com/cdigen/cdigen/internal/doctor"
-	"github.com/cdigen/cdigen/internal/table"
+	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -23,23 +22,22 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [FILE ...]",
 		Short: "Check that a spec is valid and true of the host",
-		Long: `check reads the published spec, or spec files, and says what is wrong with them:
+		Long: `check reads the published spec, or spec files, and prints what is wrong with them:
 
-  broken  engines cannot read it, or a container would fail to start: a path of
-          the host is missing, or is not what it should be; a device node has
-          other numbers; a hook cannot be run
-  stale   containers start, but get what the host no longer has: files of another
-          driver version, or other content than generate would write now
-  untrusted
-          other users than root, and the one who runs check, can change a directory
-          that engines read, a spec in it, or what leads there: they choose what
-          containers are given
+  broken   engines cannot read it, or a container would fail to start or get no GPU:
+           a path of the host is missing, or is not what it should be; a device node
+           has other numbers; a hook cannot be run; libraries are of another driver;
+           the file was cut short; another file of the directory has the same devices;
+           an installed engine refuses its CDI version; or other users than root, and
+           the one who runs check, can change it, or a directory that engines read
+  warning  containers work, but get other content than generate would write now, or
+           another file may take its place
 
 Give it the flags that the spec is generated with and that are not settings of the
 service. A spec of another kind than --vendor and --class say is not compared with
 the host's GPUs.
 
-Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale or untrusted, 6 broken.`,
+Exit statuses: 0 nothing is wrong, 1 failed, 2 unusable flags, 5 warnings, 6 broken.`,
 		Example: `  cdigen check
   cdigen check /etc/cdi/*.yaml`,
 		Args: usageArgs(cobra.ArbitraryArgs),
@@ -47,91 +45,107 @@ Exit statuses: 0 all true, 1 failed, 2 unusable flags, 5 stale or untrusted, 6 b
 			if err := checkOutputFormat(f.format, formats...); err != nil {
 				return maybeFile(err, f.format, "the spec's file is an argument, or --output")
 			}
-			other, dirs := "", f.SpecDirs
+			other := ""
 			if len(args) == 0 {
-				dirs = append(slices.Clone(dirs), filepath.Dir(f.Output))
-				args, other = []string{f.Output}, config.OtherProfile(f.Output, doctor.Published)
+				args, other = []string{f.Output}, config.OtherProfile(f.Output, published)
 			}
-			p, err := present(cmd, &f.Config)
+			all, commands, err := f.check(cmd, args)
 			if err != nil {
 				return err
 			}
-			truth := p.truth(&f.Config)
-			var all []spec.Fault
-			for _, file := range args {
-				list := truth.Check(file)
-				if other != "" {
-					list[0].Message += "; there is a spec of --profile " + other
-					list[0].Mend = "cdigen check --profile " + other
-				}
-				if len(list) == 0 {
-					list = []spec.Fault{{Verdict: spec.True, File: file}}
-				}
-				all = append(all, list...)
+			if other != "" {
+				all[0].Findings[0].Message += "; there is a spec of --profile " + other
+				commands = []string{check.Command("check", other)}
 			}
-			all = append(all, spec.CheckDirectories(dirs)...)
 			if f.format == "json" {
 				err = writeJSON(cmd.OutOrStdout(), all)
 			} else {
-				err = writeChecked(cmd.OutOrStdout(), all, colored(cmd))
+				err = writeFindings(cmd.OutOrStdout(), colored(cmd), all...)
 			}
-			return cmp.Or(err, verdictError(all))
+			return cmp.Or(err, findingsError(all, commands))
 		},
 	}
 	f.add(cmd, "check", formats...)
 	return cmd
 }
 
-// verdictError is the exit status of what was found.
-func verdictError(all []spec.Fault) error {
-	count := func(v spec.Verdict) (n int) {
-		for _, c := range all {
-			if c.Verdict == v {
-				n++
+// check looks at spec files. It returns the commands as well that fix what is wrong.
+func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
+	p, err := present(cmd, &f.Config)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := p.snapshot(&f.Config)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.Engines = runtimes.Detect(cmd.Context(), runtimes.Local())
+	s.Command = func(args ...string) string {
+		if args[0] == "generate" {
+			return check.Command(strings.Join(args, " "), s.Profile)
+		}
+		return check.Command(strings.Join(args, " "), "")
+	}
+	var files []*spec.File
+	for _, name := range names {
+		path, err := filepath.Abs(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		files = append(files, s.Directories.File(path))
+	}
+	s.Look(check.Sources{Hook: config.CheckHook}, files...)
+	for i, file := range files {
+		list := check.OfFile(s, file)
+		if list == nil {
+			list = []discover.Finding{} // in JSON a list always
+		}
+		all = append(all, fileFindings{names[i], list})
+		if content, err := file.Spec(); err == nil && content.Kind != s.Kind {
+			continue // another program's
+		}
+		for _, r := range check.Reports(s, list) {
+			for _, command := range r.Fix.Commands {
+				if r.Fix.Safe && !slices.Contains(commands, command) {
+					commands = append(commands, command)
+				}
+			}
+		}
+	}
+	if exposed := s.Exposed(); len(exposed) > 0 {
+		for _, finding := range exposed {
+			all = append(all, fileFindings{finding.Subject, []discover.Finding{finding}})
+		}
+		commands = append(commands, check.Command("doctor", ""))
+	}
+	// Nodes first: without them a GPU is left out.
+	slices.Sort(commands)
+	slices.Reverse(commands)
+	return all, commands, nil
+}
+
+// findingsError returns the exit status for findings.
+func findingsError(all []fileFindings, commands []string) error {
+	of := func(severity discover.Severity) (n int) {
+		for _, f := range all {
+			for _, finding := range f.Findings {
+				if finding.Severity == severity {
+					n++
+				}
 			}
 		}
 		return n
 	}
-	broken, stale, untrusted := count(spec.Unusable), count(spec.Stale), count(spec.Untrusted)
-	var mends []string
-	for _, c := range all {
-		if c.Mend != "" && !slices.Contains(mends, c.Mend) {
-			mends = append(mends, c.Mend)
-		}
-	}
-	// Nodes first: without them a GPU is left out.
-	slices.Sort(mends)
-	slices.Reverse(mends)
+	broken, warnings := of(discover.Broken), of(discover.Warning)
 	advice := ""
-	if len(mends) > 0 {
-		advice = ": run " + strings.Join(mends, ", then ")
+	if len(commands) > 0 {
+		advice = ": run " + strings.Join(commands, ", then ")
 	}
-	var parts []string
-	if broken > 0 {
-		parts = append(parts, fmt.Sprintf("%d broken", broken))
+	switch {
+	case broken > 0:
+		return &exitError{exitBroken, fmt.Errorf("%d broken, %s%s", broken, count(warnings, "warning"), advice)}
+	case warnings > 0:
+		return &exitError{exitStale, fmt.Errorf("%s%s", count(warnings, "warning"), advice)}
 	}
-	if broken > 0 || stale > 0 {
-		parts = append(parts, fmt.Sprintf("%d stale", stale))
-	}
-	if untrusted > 0 {
-		parts = append(parts, fmt.Sprintf("%d untrusted", untrusted))
-	}
-	if len(parts) == 0 {
-		return nil
-	}
-	status := exitStale
-	if broken > 0 {
-		status = exitBroken
-	}
-	return &exitError{status, errors.New(strings.Join(parts, ", ") + advice)}
-}
-
-func writeChecked(w io.Writer, all []spec.Fault, color bool) error {
-	colors := map[spec.Verdict]table.Color{spec.True: table.Green, spec.Stale: table.Yellow, spec.Untrusted: table.Yellow, spec.Unusable: table.Red}
-	t := table.New(w, "STATE", "FILE", "SUBJECT", "FINDING")
-	for _, c := range all {
-		t.Row(string(c.Verdict), c.File, dash(c.Subject), dash(c.Message))
-		t.Paint(0, colors[c.Verdict], color)
-	}
-	return t.Flush()
+	return nil
 }

@@ -46,7 +46,7 @@ func completeQualifiedDevices(dirs *[]string) cobra.CompletionFunc {
 
 // deviceNames returns the names of the devices that engines can use.
 func deviceNames(dirs []string) (names []string) {
-	devices, _ := spec.Scan(dirs)
+	devices, _ := spec.ReadDirectories(dirs).Devices()
 	for _, d := range devices {
 		if available(d) {
 			names = append(names, d.Name)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -63,44 +62,46 @@ func (f *devCharFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	host, ready, err := f.open(cmd)
+	host, inv, err := f.open(cmd, charOptions)
 	if err != nil {
 		return err
 	}
-	if ready {
-		if err := f.links(cmd.Context(), host, dir); err != nil {
+	if inv != nil {
+		if err := f.links(cmd, host, inv, dir); err != nil {
 			return err
 		}
 	}
 	return f.report(cmd, "all links are right")
 }
 
+// charOptions say that a link may lead to whatever node there is or could be.
+var charOptions = discover.NodeOptions{Possible: true, Present: true}
+
 // links makes links that are missing and repairs those that are wrong.
-func (f *devCharFlags) links(ctx context.Context, host discover.Host, dir string) error {
-	var made []discover.ExpectedNode
+func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discover.Inventory, dir string) error {
 	if f.createNodes {
-		var err error
-		if made, err = f.nodes(ctx, host, discover.NodeOptions{}); err != nil {
-			return err
+		err := f.nodes(cmd.Context(), inv)
+		if err == nil && !f.dryRun {
+			host, inv, err = f.look(cmd, charOptions)
 		}
-		if host, err = f.reopen(); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	char := devnode.CharDir{Dir: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
 	if !f.dryRun {
-		if err := char.Clean(ctx); err != nil {
-			f.problem(err)
+		if err := char.Clean(cmd.Context()); err != nil {
+			f.note(err.Error())
 		}
 	}
-	changes, err := char.Plan(f.wanted(host, made), host.Dev)
+	changes, err := char.Plan(f.wanted(inv), host.Dev)
 	if err != nil {
 		return err
 	}
 	for _, change := range changes {
 		err := change.Err
 		if err == nil && !f.dryRun {
-			err = char.Apply(ctx, change)
+			err = char.Apply(cmd.Context(), change)
 		}
 		f.record(systemChange{
 			Do: string(change.Do), Kind: "link", Path: change.Path, Is: change.Target, Was: change.Was,
@@ -110,29 +111,35 @@ func (f *devCharFlags) links(ctx context.Context, host discover.Host, dir string
 	return nil
 }
 
-// wanted are the links that should be there: to present nodes, to those that a dry run
-// would make, and with --create-all to all there can be, which else may be there.
-func (f *devCharFlags) wanted(host discover.Host, made []discover.ExpectedNode) (links []devnode.Link) {
-	present, err := discover.PresentNodes(host)
-	if !f.dryRun || !f.createNodes {
-		for _, err := range unjoined(err) {
-			f.problem(err)
-		}
-	}
-	for _, n := range present {
-		links = append(links, devnode.Link{Node: devnode.Node{Name: n.Path[1:], Major: n.Major, Minor: n.Minor}})
-	}
-	if f.dryRun {
-		for _, n := range made {
-			links = append(links, devnode.Link{Node: deviceNode(n)})
-		}
-	}
-	possible, err := discover.ExpectedNodes(host, discover.NodeOptions{Possible: true})
+// wanted returns the required links: to nodes that exist, to those that a dry run would
+// make, and with --create-all to all there can be, which are optional without it.
+func (f *devCharFlags) wanted(inv *discover.Inventory) (required []devnode.Link) {
 	if f.all {
-		f.cannot(err)
+		f.cannot(inv)
 	}
-	for _, n := range possible {
-		links = append(links, devnode.Link{Node: deviceNode(n), Optional: !f.all})
+	if inv.Driver.Majors == nil {
+		for _, finding := range inv.Findings {
+			f.problem(finding)
+		}
+		return nil
 	}
-	return links
+	var optional []devnode.Link
+	for i := range inv.Nodes {
+		n := &inv.Nodes[i]
+		switch {
+		case n.Want == nil && n.Have != nil && n.Usable():
+			required = append(required, devnode.Link{Node: devnode.Node{Name: n.Path[1:], Attr: *n.Have}})
+		case n.Want == nil || n.Problem != "":
+		case n.Have != nil && n.Usable() || f.dryRun && f.createNodes && expected(n):
+			required = append(required, devnode.Link{Node: deviceNode(n)})
+		default:
+			if finding, _ := n.Finding(); finding.ID == discover.NodeWrong {
+				f.problem(finding)
+			}
+			if n.Kind != discover.OtherNode {
+				optional = append(optional, devnode.Link{Node: deviceNode(n), Optional: !f.all})
+			}
+		}
+	}
+	return append(required, optional...)
 }

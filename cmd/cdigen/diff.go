@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -12,8 +13,8 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
-	"github.com/cdigen/cdigen/internal/doctor"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -35,6 +36,8 @@ type presence struct {
 	target  *config.Target
 	options spec.Options
 	inv     *discover.Inventory
+	// left are the findings of what the spec had to do without.
+	left []discover.Finding
 	// spec is nil if generate would publish none, and why is the reason.
 	spec *specs.Spec
 	why  error
@@ -46,27 +49,35 @@ func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
 	if p.target, err = c.Target(); err != nil {
 		return nil, usageError(err)
 	}
+	p.target.Discover.PCI = c.Command == "doctor" // GPUs without NVIDIA's driver are findings
 	if p.options, err = c.Spec(p.target.Arch); err != nil {
 		return nil, usageError(err)
 	}
 	if p.inv, err = inventory(cmd, p.target); err != nil {
 		return nil, err
 	}
-	p.spec, _, err = spec.New(p.inv, p.options)
+	p.spec, p.left, err = spec.New(p.inv, p.options)
 	if errors.Is(err, spec.ErrNoDevices) {
 		p.spec, p.why, err = nil, err, nil
 	}
-	return p, err
+	return p, c.OfSpec(err)
 }
 
-// truth is what spec files are compared with.
-func (p *presence) truth(c *config.Config) *spec.Truth {
-	// Where the driver does not tell, nodes are not compared with what it says.
-	nodes, _ := discover.ExpectedNodes(p.target.Host, discover.NodeOptions{})
-	return &spec.Truth{
-		Kind: c.Kind(), Profile: c.Profile, Published: c.Output, Now: p.spec, Inventory: p.inv, Nodes: nodes, Dev: p.target.Host.Dev, Hook: config.CheckHook,
+// snapshot is what spec files are compared with.
+func (p *presence) snapshot(c *config.Config) (*check.Snapshot, error) {
+	output, err := filepath.Abs(c.Output)
+	if err != nil {
+		return nil, err
 	}
+	directories := spec.ReadDirectories(c.SpecDirs)
+	return &check.Snapshot{
+		Target: check.Target{Spec: output, Kind: c.Kind(), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
+		Host:   p.target.Host, Inventory: p.inv, Left: p.left, Now: p.spec, Directories: directories, Published: directories.File(output),
+	}, nil
 }
+
+// published reports whether a file exists that may be a spec of ours.
+func published(file string) bool { return check.Ours(spec.ReadDirectories(nil).File(file)) }
 
 func newDiff() *cobra.Command {
 	var f presentFlags
@@ -145,17 +156,17 @@ func (f *presentFlags) unread(file string, err error) error {
 	if !strings.Contains(err.Error(), file) {
 		err = fmt.Errorf("%s: %w", file, err)
 	}
-	generate := spec.Command("generate", f.Profile)
+	generate := check.Command("generate", f.Profile)
 	switch {
 	case file != f.Output:
 		return err
 	case errors.Is(err, fs.ErrNotExist):
-		if other := config.OtherProfile(file, doctor.Published); other != "" {
+		if other := config.OtherProfile(file, published); other != "" {
 			return fmt.Errorf("there is no spec %s; there is a spec of --profile %s", file, other)
 		}
 		return fmt.Errorf("there is no spec %s: run %s", file, generate)
 	case errors.As(err, new(*fs.PathError)):
-		return err // generate does not mend it
+		return err // generate does not fix it
 	}
 	return fmt.Errorf("%w: run %s", err, generate)
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
-	"github.com/cdigen/cdigen/internal/doctor"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
@@ -36,7 +36,7 @@ type doctorFlags struct {
 
 func (f *doctorFlags) add(cmd *cobra.Command) {
 	f.presentFlags.add(cmd, "doctor", "text", "json")
-	cmd.Flags().StringSliceVar(&f.ignore, "ignore", nil, "`complaints` to leave out, by the word in brackets")
+	cmd.Flags().StringSliceVar(&f.ignore, "ignore", nil, "`findings` to leave out, by the ID in brackets")
 	f.late = true // each spec has the settings of its own service
 }
 
@@ -44,17 +44,18 @@ func newDoctor() *cobra.Command {
 	var f doctorFlags
 	cmd := &cobra.Command{
 		Use:   "doctor [DEVICE ...]",
-		Short: "Find out why containers get no GPU, and how to mend it",
+		Short: "Find out why containers get no GPU, and how to fix it",
 		Long: `doctor looks at every link of the chain that gives a container its GPU: kernel
 module, device nodes, libraries, spec, other specs, container engines, SELinux,
-control groups, and who keeps the spec true. It prints what is wrong, the worst
-first: what it means, where it was seen, and the commands that mend it.
+cgroups, and what keeps the spec up to date. It prints what is wrong, the worst
+first: what it means, what it is about, and the commands that fix it.
 
   broken   containers of some kind get no GPU, or do not start
   warning  they work, and will not after a change that can be expected
-  note     nothing is wrong, but somebody may wonder (--verbose)
+  note     nothing is wrong (--verbose)
 
-Given names of devices, it says too why engines do not know them.
+docs/findings.md explains each finding by its ID, which stands in brackets. Given names
+of devices, it reports as well why engines do not know them.
 
 It looks at the specs that are in use: those whose service is on or which cdigen has
 published, without a profile and with --profile k8s-device-plugin; at the first where
@@ -78,10 +79,10 @@ Exit statuses:
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, well, err := f.examine(cmd, args)
 			if err == nil && f.fix {
-				list, well, err = f.mend(cmd, args, list, well)
+				list, well, err = f.repair(cmd, args, list, well)
 			}
-			if errors.Is(err, doctor.ErrNoGPU) {
-				err = &exitError{exitNoDevices, fmt.Errorf("%w: there is nothing to mend", err)}
+			if errors.Is(err, check.ErrNoGPU) {
+				err = &exitError{exitNoDevices, fmt.Errorf("%w: there is nothing to fix", err)}
 			}
 			if err != nil {
 				return err
@@ -107,9 +108,9 @@ func newDoctorContainer() *cobra.Command {
 		Short: "Compare a running container's GPU nodes and libraries with the host's",
 		Long: `container looks into a running container: device nodes that are other devices than
 the host's, libraries of another driver than the loaded one, nodes of MIG devices
-that are gone. They come from a driver that was loaded anew or upgraded, or from MIG
-devices that were made anew, after the container started: a new spec does not
-change containers that run.
+that are gone. They come from a driver that was loaded again or upgraded, or from MIG
+devices that were made again, after the container started: a new spec does not
+change running containers.
 
 The container is looked for in podman, docker and crictl, by its name or ID.
 
@@ -127,21 +128,22 @@ arguments, 5 warnings, 6 something is broken.`,
 				return err
 			}
 			// Whichever spec it came by, node and library are the host's.
-			if err := used[0].look(cmd); err != nil {
+			if err := used[0].look(cmd, *f.sources()); err != nil {
 				return err
 			}
-			patient := used[0].patient
-			container := &doctor.Container{PID: pid}
+			snapshot := used[0].snapshot
+			container := &check.Container{PID: pid}
 			if pid == 0 {
-				if container, err = patient.FindContainer(cmd.Context(), args[0]); err != nil {
+				if container, err = f.sources().FindContainer(cmd.Context(), args[0]); err != nil {
 					return err
 				}
 			}
-			list, compared, err := patient.Container(cmd.Context(), container)
-			if err != nil {
+			if err := container.Look(cmd.Context(), snapshot.Host); err != nil {
 				return err
 			}
-			return f.report(cmd, list, fmt.Sprintf("All is well: the container's %d device nodes and %d library mounts are the host's.", compared.Nodes, compared.Libraries))
+			snapshot.Container = container
+			list := check.Reports(snapshot, check.InContainer(snapshot))
+			return f.report(cmd, list, fmt.Sprintf("All is well: the container's %d device nodes and %d library mounts are the host's.", len(container.Nodes), len(container.Mounts)))
 		},
 	}
 	f.add(cmd)
@@ -150,54 +152,58 @@ arguments, 5 warnings, 6 something is broken.`,
 	return cmd
 }
 
-// report prints complaints, or that there is none.
-func (f *doctorFlags) report(cmd *cobra.Command, list []doctor.Complaint, well string) error {
-	list = slices.DeleteFunc(list, func(c doctor.Complaint) bool { return slices.Contains(f.ignore, c.ID) })
-	shown := []doctor.Complaint{}
-	for _, c := range list {
-		if c.Severity != doctor.Note || f.verbose {
-			c.Mend = append([]string{}, c.Mend...) // in JSON a list always
-			shown = append(shown, c)
+// report prints reports, or that there is none.
+func (f *doctorFlags) report(cmd *cobra.Command, list []check.Report, well string) error {
+	list = slices.DeleteFunc(list, func(r check.Report) bool { return slices.Contains(f.ignore, string(r.ID)) })
+	shown := []check.Report{}
+	var worst discover.Severity
+	for _, r := range list {
+		if r.Severity != discover.Note || f.verbose {
+			shown = append(shown, r)
+		}
+		if worst == "" || r.Severity.Worse(worst) {
+			worst = r.Severity
 		}
 	}
-	worst := doctor.Worst(list)
 	var err error
 	if f.format == "json" {
 		err = writeJSON(cmd.OutOrStdout(), shown)
 	} else {
 		var b strings.Builder
-		if worst != doctor.Broken && worst != doctor.Warning {
+		if worst != discover.Broken && worst != discover.Warning {
 			b.WriteString(oneLine(well) + "\n")
 		}
-		writeComplaints(&b, table.Width(cmd.OutOrStdout()), shown, colored(cmd))
+		writeBlocks(&b, table.Width(cmd.OutOrStdout()), check.Blocks(shown), colored(cmd))
 		_, err = io.WriteString(cmd.OutOrStdout(), b.String())
 	}
 	switch {
 	case err != nil:
 		return err
-	case worst == doctor.Broken:
+	case worst == discover.Broken:
 		return &exitError{exitBroken, nil}
-	case worst == doctor.Warning:
+	case worst == discover.Warning:
 		return &exitError{exitStale, nil}
 	}
 	return nil
 }
 
-// writeComplaints prints each in a few lines, the commands so that they can be
-// copied.
-func writeComplaints(w io.Writer, width int, list []doctor.Complaint, color bool) {
+// writeBlocks prints each in a few lines, the commands so that they can be copied.
+func writeBlocks(w io.Writer, width int, blocks []check.Block, color bool) {
 	const indent = "         "
-	colors := map[doctor.Severity]table.Color{doctor.Broken: table.Red, doctor.Warning: table.Yellow, doctor.Note: table.Bold}
 	width = max(width-len(indent), 0)
-	for _, c := range list {
-		head := colors[c.Severity].Paint(fmt.Sprintf("%-*s", len(indent), c.Severity), color)
-		where := c.Evidence
-		if c.Profile != "" {
-			where = "--profile " + c.Profile + ": " + where
+	for i := range blocks {
+		b := &blocks[i]
+		head := severityColors[b.Severity].Paint(fmt.Sprintf("%-*s", len(indent), b.Severity), color)
+		text := []string{b.Title}
+		for _, g := range b.Groups {
+			where := discover.Some(g.Subjects) + ": " + g.Message
+			if b.Profile != "" {
+				where = "--profile " + b.Profile + ": " + where
+			}
+			text = append(text, "["+string(b.ID)+"] "+where)
 		}
-		text := []string{c.Message, "[" + c.ID + "] " + where}
-		if c.Advice != "" {
-			text = append(text, c.Advice)
+		if b.Fix.Note != "" {
+			text = append(text, b.Fix.Note)
 		}
 		for i, t := range text {
 			if i > 0 {
@@ -205,7 +211,7 @@ func writeComplaints(w io.Writer, width int, list []doctor.Complaint, color bool
 			}
 			fmt.Fprintln(w, head+strings.ReplaceAll(table.Wrap(oneLine(t), width), "\n", "\n"+indent))
 		}
-		for _, command := range c.Commands() {
+		for _, command := range b.Fix.CommandLines() {
 			fmt.Fprintln(w, indent+"$ "+oneLine(command))
 		}
 	}
@@ -214,55 +220,65 @@ func writeComplaints(w io.Writer, width int, list []doctor.Complaint, color bool
 // subject is a spec that doctor may look at.
 type subject struct {
 	config.Config
-	logged  map[string]bool
-	patient *doctor.Patient
-	guess   bool // it is not in use, but nothing else is
+	logged   map[string]bool
+	snapshot *check.Snapshot
+	guess    bool // it is not in use, but nothing else is
+}
+
+// sources are where doctor looks.
+func (f *doctorFlags) sources() *check.Sources {
+	return &check.Sources{Root: discover.DirTree("/"), Run: runtimes.Local().Run, Find: exec.LookPath, Hook: config.CheckHook}
 }
 
 // examine looks at the host and at the devices that were named. It returns the line as
-// well that there is to say when nothing is wrong.
-func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []doctor.Complaint, well string, err error) {
+// well that describes a healthy host.
+func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []check.Report, well string, err error) {
 	used, unused, err := f.subjects(cmd)
 	if err != nil {
 		return nil, "", err
 	}
-	var patients []*doctor.Patient
-	var lists [][]doctor.Complaint
-	var others []doctor.Complaint
+	var snapshots []*check.Snapshot
+	var lists [][]check.Report
+	var others []check.Report
 	for _, s := range unused {
-		others = append(others, s.patient.Unused(cmd.Context())...)
+		s.snapshot.Look(*f.sources(), s.snapshot.Published)
+		s.snapshot.System = check.System{Systemd: f.sources().HasSystemd(), Units: f.sources().Units(cmd.Context(), s.snapshot.Unit)}
+		others = append(others, check.Reports(s.snapshot, check.Unused(s.snapshot))...)
 	}
 	for _, s := range used {
-		s.patient.Unwanted = s.guess && len(others) > 0
-		if err := s.look(cmd); err != nil {
-			return nil, "", err
-		}
+		s.snapshot.Unwanted = s.guess && len(others) > 0
 		for _, other := range used {
 			if other != s {
-				s.patient.Beside = append(s.patient.Beside, other.patient.Spec)
+				s.snapshot.Others = append(s.snapshot.Others, other.snapshot.Spec)
 			}
 		}
-		found, err := s.patient.Examine(cmd.Context())
-		if err != nil {
+		if err := s.look(cmd, *f.sources()); err != nil {
 			return nil, "", err
 		}
-		patients, lists = append(patients, s.patient), append(lists, found)
+		if err := check.NoGPU(s.snapshot); err != nil {
+			return nil, "", err
+		}
+		snapshots, lists = append(snapshots, s.snapshot), append(lists, check.Reports(s.snapshot, check.All(s.snapshot)))
 	}
-	list = doctor.Merge(append(lists, others)...)
+	list = check.Merge(append(lists, others)...)
 	for _, name := range devices {
-		patient := patients[0]
-		for _, p := range patients {
-			if strings.HasPrefix(name, p.Kind+"=") {
-				patient = p
-			}
-		}
-		c := patient.Resolves(name)
-		conflict := func(c doctor.Complaint) bool { return c.ID == "spec-conflict" }
-		if c != nil && (c.ID != "device-conflict" || !slices.ContainsFunc(list, conflict)) {
-			list = append([]doctor.Complaint{*c}, list...)
+		if r, unknown := f.device(snapshots, name); unknown && (r.ID != check.DeviceConflict || !slices.ContainsFunc(list, func(r check.Report) bool { return r.ID == spec.Conflict })) {
+			list = slices.Insert(list, 0, r)
 		}
 	}
-	return list, doctor.Well(patients...), nil
+	return list, check.Summary(snapshots...), cmd.Context().Err()
+}
+
+// device reports whether engines do not know a device, and why.
+func (f *doctorFlags) device(snapshots []*check.Snapshot, name string) (check.Report, bool) {
+	s := snapshots[0]
+	for _, other := range snapshots {
+		if strings.HasPrefix(name, other.Kind+"=") {
+			s = other
+		}
+	}
+	finding, unknown := check.Device(s, name)
+	return check.Reports(s, []discover.Finding{finding})[0], unknown
 }
 
 // subjects are what doctor looks at: the spec that flags name, or else all that are in
@@ -272,26 +288,26 @@ func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err
 		return nil, nil, maybeFile(err, f.format, "the spec's file is --output")
 	}
 	if f.yes && !f.fix {
-		return nil, nil, usageError(errors.New("--yes: it goes with --fix"))
+		return nil, nil, usageError(errors.New("--yes requires --fix"))
 	}
 	if f.logged == nil {
 		f.logged = map[string]bool{}
 	}
-	system := runtimes.Local()
-	engines := runtimes.Detect(cmd.Context(), system)
+	engines := runtimes.Detect(cmd.Context(), runtimes.Local())
 	names := []string{f.Profile}
 	if !slices.ContainsFunc([]string{"profile", "output", "vendor", "class"}, f.given) {
 		names = append(names, config.ProfileNames()...)
 	}
+	directories := spec.ReadDirectories(nil)
 	var all []*subject
 	for _, name := range names {
-		s, err := f.subject(cmd, name, system, engines)
+		s, err := f.subject(cmd, name, engines, directories)
 		if err != nil {
 			return nil, nil, err
 		}
 		all = append(all, s)
 	}
-	used, unused = inUse(cmd.Context(), all)
+	used, unused = f.inUse(cmd.Context(), all)
 	if f.given("settings") && used[0].Settings.Path != "" {
 		return used[:1], nil, nil // they are one service's
 	}
@@ -304,30 +320,31 @@ func (f *doctorFlags) given(option string) bool {
 	return ok
 }
 
-// inUse tells the subjects that are in use from others: those whose unit is on, and those
-// whose spec is there or has a watcher. Where none is, the first should be.
-func inUse(ctx context.Context, all []*subject) (used, unused []*subject) {
+// inUse separates the subjects that are in use from others: those whose unit is on, and
+// those whose spec exists or has a watcher. Where none is, the first should be.
+func (f *doctorFlags) inUse(ctx context.Context, all []*subject) (used, unused []*subject) {
 	is, specs := map[*subject]bool{}, map[string]bool{}
 	for _, s := range all {
-		if s.patient.Kept(ctx) {
-			is[s], specs[s.patient.Spec] = true, true
+		units := check.Keepers(s.snapshot.Unit)
+		if check.On(f.sources().Units(ctx, units...), units) {
+			is[s], specs[s.snapshot.Spec] = true, true
 		}
 	}
 	for _, s := range all {
 		// The settings of a service may make its spec that of a profile.
-		if p := s.patient; !specs[p.Spec] && (p.Watcher != nil || doctor.Published(p.Spec)) {
+		if p := s.snapshot; !specs[p.Spec] && (p.Watcher != nil || check.Ours(p.Published)) {
 			is[s], specs[p.Spec] = true, true
 		}
 	}
 	if len(is) == 0 {
 		all[0].guess = true
-		is[all[0]], specs[all[0].patient.Spec] = true, true
+		is[all[0]], specs[all[0].snapshot.Spec] = true, true
 	}
 	for _, s := range all {
 		switch {
 		case is[s]:
 			used = append(used, s)
-		case !specs[s.patient.Spec]:
+		case !specs[s.snapshot.Spec]:
 			unused = append(unused, s)
 		}
 	}
@@ -336,7 +353,7 @@ func inUse(ctx context.Context, all []*subject) (used, unused []*subject) {
 
 // subject returns the spec of a profile, with the settings of its service. What is wrong
 // with these is reported later.
-func (f *doctorFlags) subject(cmd *cobra.Command, profile string, system runtimes.System, engines []runtimes.Engine) (*subject, error) {
+func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runtimes.Engine, directories *spec.Directories) (*subject, error) {
 	layers := f.layers
 	if profile != "" {
 		layers.Flags = maps.Clone(layers.Flags)
@@ -361,30 +378,27 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, system runtime
 	}
 	// The service reads these settings, whatever doctor needs of them.
 	_, invalid := config.Load("watch", config.Layers{Settings: layers.Settings})
-	s.patient = &doctor.Patient{
-		Root: discover.DirTree("/"),
-		Spec: output, Kind: s.Kind(), Profile: s.Profile,
-		Unit:     doctor.Unit(profile), // whatever its settings make of it
-		SpecDirs: s.SpecDirs,
-		Settings: s.Settings.Path,
-		Invalid:  invalid,
-		Engines:  engines,
-		For:      only,
-		Cdigen:   func(args ...string) string { return commandLine(&s.Config, args) },
-		Run:      system.Run,
-		Find:     exec.LookPath,
+	in := directories.In(s.SpecDirs)
+	s.snapshot = &check.Snapshot{
+		Target: check.Target{
+			Spec: output, Kind: s.Kind(), Profile: s.Profile,
+			Unit:     check.Unit(profile), // whatever its settings make of it
+			SpecDirs: s.SpecDirs, Settings: s.Settings.Path, For: only,
+			Command: func(args ...string) string { return commandLine(&s.Config, args) },
+		},
+		Invalid: invalid, Directories: in, Published: in.File(output), Engines: engines,
 	}
 	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, output))
 	if err == nil {
-		s.patient.Watcher = status
+		s.snapshot.Watcher = status
 	}
 	return s, nil
 }
 
 // look finds out what the spec should be.
-func (s *subject) look(cmd *cobra.Command) error {
+func (s *subject) look(cmd *cobra.Command, src check.Sources) error {
 	warnOfSettings(cmd.Root(), &s.Config, s.logged)
-	p := s.patient
+	p := s.snapshot
 	now, err := present(cmd, &s.Config)
 	for problem := (*config.Problem)(nil); errors.As(err, &problem) && problem.Source.Kind == config.FromSettings; {
 		p.Invalid, s.Config = append(p.Invalid, problem), s.Without(problem.Option)
@@ -393,7 +407,8 @@ func (s *subject) look(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	p.Now, p.Inventory, p.Host, p.Truth = now.spec, now.inv, now.target.Host, now.truth(&s.Config)
+	p.Left, p.Edits = now.left, s.Edits
+	p.Now, p.Inventory, p.Host = now.spec, now.inv, now.target.Host
 	p.Older = func(version string) (lost int, err error) {
 		options := now.options
 		options.MaxVersion = version
@@ -403,6 +418,8 @@ func (s *subject) look(cmd *cobra.Command) error {
 		}
 		return len(now.spec.Devices) - len(older.Devices), nil
 	}
+	p.Look(src, p.Published)
+	p.LookAtSystem(cmd.Context(), src)
 	return nil
 }
 
@@ -440,27 +457,29 @@ func programName() string {
 	return self
 }
 
-// mend runs the safe commands of complaints, one complaint after the other, and
-// looks again after each, since one cause may have had several effects.
-func (f *doctorFlags) mend(cmd *cobra.Command, devices []string, list []doctor.Complaint, well string) ([]doctor.Complaint, string, error) {
+// repair runs the safe commands of findings, one block after the other, and looks again
+// after each, since one cause may have had several effects.
+func (f *doctorFlags) repair(cmd *cobra.Command, devices []string, list []check.Report, well string) ([]check.Report, string, error) {
 	answers := bufio.NewReader(cmd.InOrStdin())
 	done := map[string]bool{}
+	key := func(b check.Block) string { return string(b.ID) + strings.Join(b.Fix.Commands, "\n") }
 	for {
-		at := slices.IndexFunc(list, func(c doctor.Complaint) bool {
-			return c.Safe && len(c.Mend) > 0 && c.Severity != doctor.Note && !slices.Contains(f.ignore, c.ID) && !done[c.ID+strings.Join(c.Mend, "\n")]
+		blocks := check.Blocks(list)
+		at := slices.IndexFunc(blocks, func(b check.Block) bool {
+			return b.Fix.Safe && len(b.Fix.Commands) > 0 && b.Severity != discover.Note && !slices.Contains(f.ignore, string(b.ID)) && !done[key(b)]
 		})
 		if at < 0 {
 			return list, well, nil
 		}
-		c := list[at]
-		done[c.ID+strings.Join(c.Mend, "\n")] = true
-		if !f.yes && !ask(cmd.Context(), answers, c) {
+		b := blocks[at]
+		done[key(b)] = true
+		if !f.yes && !ask(cmd.Context(), answers, b) {
 			if err := cmd.Context().Err(); err != nil {
 				return list, well, err
 			}
 			continue
 		}
-		for _, command := range c.Commands() {
+		for _, command := range b.Fix.CommandLines() {
 			if f.yes {
 				fmt.Fprintf(os.Stderr, "$ %s\n", oneLine(command))
 			}
@@ -476,11 +495,13 @@ func (f *doctorFlags) mend(cmd *cobra.Command, devices []string, list []doctor.C
 	}
 }
 
-// ask says whether the commands of a complaint may be run. The end of the context is a
-// no.
-func ask(ctx context.Context, answers *bufio.Reader, c doctor.Complaint) bool {
-	fmt.Fprintf(os.Stderr, "%s\n", oneLine(c.Message))
-	for _, command := range c.Commands() {
+// ask reports whether the commands of a block may be run. The end of the context is a no.
+func ask(ctx context.Context, answers *bufio.Reader, b check.Block) bool {
+	fmt.Fprintf(os.Stderr, "%s\n", oneLine(b.Title))
+	for _, g := range b.Groups {
+		fmt.Fprintf(os.Stderr, "  %s: %s\n", oneLine(discover.Some(g.Subjects)), oneLine(g.Message))
+	}
+	for _, command := range b.Fix.CommandLines() {
 		fmt.Fprintf(os.Stderr, "  $ %s\n", oneLine(command))
 	}
 	fmt.Fprint(os.Stderr, "Run this? [y/N] ")

@@ -17,7 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/internal/doctor"
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
 )
@@ -172,7 +173,7 @@ func (m *machine) node(name string, major, minor uint32) {
 func (m *machine) run(script string) (stdout, stderr string, status int) {
 	m.t.Helper()
 	cmd := exec.Command("/bin/sh", "-c", script)
-	cmd.Env = []string{"PATH=" + machinePath, "HOME=/", "LC_ALL=C.UTF-8"}
+	cmd.Env = []string{"PATH=" + machinePath, "HOME=/", "LC_ALL=C.UTF-8", "EDITOR=/sim/editor"}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root}
 	var out, talk bytes.Buffer
@@ -195,7 +196,7 @@ func (m *machine) must(script string) string {
 }
 
 // doctor is what cdigen doctor says.
-func (m *machine) doctor() (list []doctor.Complaint, text string, status int) {
+func (m *machine) doctor() (list []check.Report, text string, status int) {
 	m.t.Helper()
 	text, stderr, status := m.run("cdigen doctor")
 	if stderr != "" && status != exitNoDevices {
@@ -215,7 +216,7 @@ func (m *machine) doctor() (list []doctor.Complaint, text string, status int) {
 func (m *machine) well() {
 	m.t.Helper()
 	list, text, status := m.doctor()
-	if status != 0 || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "All is well: ") || doctor.Worst(list) == doctor.Broken {
+	if status != 0 || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "All is well: ") || slices.ContainsFunc(list, func(r check.Report) bool { return r.Severity == discover.Broken }) {
 		m.t.Errorf("status %d, want one line that all is well:\n%s", status, text)
 	}
 }
@@ -291,7 +292,7 @@ var ailments = []struct {
 	name  string
 	host  string // two-gpus when empty
 	harm  func(m *machine)
-	first []string // IDs
+	first []discover.ID
 }{
 	{"the kernel module is not loaded", "", func(m *machine) {
 		m.remove("dev/char", "etc/cdi")
@@ -300,14 +301,14 @@ var ailments = []struct {
 		m.must("rm -rf /dev/nvidia*")
 		m.unbind()
 		m.program("sbin/modprobe", "#!/bin/sh\nfor last; do :; done\n[ \"$last\" = nvidia ] || exit 0\nrm /proc/devices\n"+back+m.bind())
-	}, []string{"driver-not-loaded", "spec-missing", "dev-char-links"}},
+	}, []discover.ID{"driver-not-loaded", "spec-missing", "dev-char-links"}},
 	{"nouveau has the GPU", "", func(m *machine) {
 		back := m.aside("proc/driver", "proc/devices")
 		m.write("proc/devices", "Character devices:\n  1 mem\n\nBlock devices:\n")
 		m.driver("nouveau")
 		m.program("sbin/update-initramfs", "#!/bin/sh\ntouch /sim/initramfs\n")
 		m.program("sim/reboot", "#!/bin/sh\ngrep -q '^blacklist nouveau$' /etc/modprobe.d/* && test -e /sim/initramfs || exit 0\nrm /proc/devices\n"+back+m.bind())
-	}, []string{"driver-not-loaded"}},
+	}, []discover.ID{"driver-not-loaded"}},
 	{"no driver is installed", "", func(m *machine) {
 		back := m.aside("proc/driver", "proc/devices")
 		m.remove("lib/modules")
@@ -315,7 +316,7 @@ var ailments = []struct {
 		m.unbind()
 		m.program("usr/bin/apt-get", "#!/bin/sh\n[ \"$*\" = 'install linux-headers-amd64 nvidia-driver' ] && touch /sim/installed\n")
 		m.program("sim/reboot", "#!/bin/sh\ntest -e /sim/installed || exit 0\nrm /proc/devices\n"+back+m.bind())
-	}, []string{"driver-not-loaded"}},
+	}, []discover.ID{"driver-not-loaded"}},
 	{"one GPU has no driver", "", func(m *machine) {
 		bound := m.later(func(*simhost.Description) {}, "proc/driver", "usr/lib/x86_64-linux-gnu") + m.bind()
 		m.become(func(d *simhost.Description) { d.GPUs = d.GPUs[:1] }, "proc/driver", "usr/lib/x86_64-linux-gnu")
@@ -333,7 +334,7 @@ var ailments = []struct {
 			}
 		}()
 		m.settle = func() { <-done }
-	}, []string{"gpu-unbound", "spec-stale"}},
+	}, []discover.ID{"gpu-unbound", "spec-stale"}},
 	{"a GPU is lost", "lost-gpu", func(m *machine) {
 		m.program("usr/bin/nvidia-smi", "#!/bin/sh\n[ \"$1 $2\" = '--gpu-reset -i' ] || exit 1\n"+
 			m.later(func(d *simhost.Description) {
@@ -341,99 +342,103 @@ var ailments = []struct {
 					d.GPUs[i].Lost = false
 				}
 			}, "usr/lib/x86_64-linux-gnu"))
-	}, []string{"gpu-lost", "spec-stale"}},
-	{"a device node is missing", "", func(m *machine) { m.remove("dev/nvidia1") }, []string{"node-missing"}},
-	{"the control node is missing", "", func(m *machine) { m.remove("dev/nvidiactl") }, []string{"node-missing"}},
-	{"a device node has another's numbers", "", func(m *machine) { m.node("dev/nvidia1", 195, 7) }, []string{"node-wrong"}},
-	{"only root may open a node", "", func(m *machine) { m.check(os.Chmod(m.path("dev/nvidia0"), 0o600)) }, []string{"node-mode"}},
+	}, []discover.ID{"gpu-lost", "spec-stale"}},
+	{"a device node is missing", "", func(m *machine) { m.remove("dev/nvidia1") }, []discover.ID{"node-missing"}},
+	{"the control node is missing", "", func(m *machine) { m.remove("dev/nvidiactl") }, []discover.ID{"node-missing"}},
+	{"a device node has another's numbers", "", func(m *machine) { m.node("dev/nvidia1", 195, 7) }, []discover.ID{"node-wrong"}},
+	{"only root may open a node", "", func(m *machine) { m.check(os.Chmod(m.path("dev/nvidia0"), 0o600)) }, []discover.ID{"node-mode"}},
 	{"nvidia-uvm is not loaded", "", func(m *machine) {
 		m.remove("dev/nvidia-uvm", "dev/nvidia-uvm-tools")
 		line := regexp.MustCompile(`(?m)^ *\d+ nvidia-uvm$`).FindString(m.must("cat /proc/devices"))
 		m.edit("proc/devices", `^ *\d+ nvidia-uvm\n`, "")
 		m.program("sbin/modprobe", "#!/bin/sh\nfor last; do :; done\n[ \"$last\" = nvidia-uvm ] && sed -i 's/^$/"+line+"\\n/' /proc/devices; exit 0\n")
-	}, []string{"uvm-not-loaded"}},
-	{"nvidia-uvm has another major number than its node", "", func(m *machine) { m.node("dev/nvidia-uvm", 400, 0) }, []string{"node-wrong"}},
+	}, []discover.ID{"uvm-not-loaded"}},
+	{"nvidia-uvm has another major number than its node", "", func(m *machine) { m.node("dev/nvidia-uvm", 400, 0) }, []discover.ID{"node-wrong"}},
 	{"the libraries are newer than the kernel module", "", func(m *machine) {
 		old := m.later(func(*simhost.Description) {}, "proc/driver")
 		m.edit("proc/driver/nvidia/version", `550\.54\.15`, "535.161.08")
 		m.program("sim/reboot", "#!/bin/sh\n"+old)
-	}, []string{"driver-mismatch"}},
+	}, []discover.ID{"driver-mismatch"}},
 	{"the libraries are not installed", "", func(m *machine) {
 		back := m.aside("usr/lib/x86_64-linux-gnu")
 		m.program("usr/bin/apt-get", "#!/bin/sh\n"+back)
-	}, []string{"driver-libraries-missing"}},
-	{"there is no spec", "", func(m *machine) { m.remove("etc/cdi") }, []string{"spec-missing"}},
-	{"the spec is truncated", "", func(m *machine) { m.check(os.Truncate(m.path("etc/cdi/nvidia.yaml"), 100)) }, []string{"spec-broken"}},
-	{"the spec names a file that is gone", "", func(m *machine) { m.edit("etc/cdi/nvidia.yaml", `libcuda\.so\.550\.54\.15`, "libcuda.so.535.1.2") }, []string{"spec-broken"}},
+	}, []discover.ID{"driver-libraries-missing"}},
+	{"there is no spec", "", func(m *machine) { m.remove("etc/cdi") }, []discover.ID{"spec-missing"}},
+	{"the spec is truncated", "", func(m *machine) { m.check(os.Truncate(m.path("etc/cdi/nvidia.yaml"), 100)) }, []discover.ID{"spec-broken"}},
+	{"the spec names a file that is gone", "", func(m *machine) { m.edit("etc/cdi/nvidia.yaml", `libcuda\.so\.550\.54\.15`, "libcuda.so.535.1.2") }, []discover.ID{"spec-path-missing"}},
 	{"the spec is of another driver", "", func(m *machine) {
 		m.must("cp /usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 /usr/lib/x86_64-linux-gnu/libcuda.so.535.161.08")
 		m.edit("etc/cdi/nvidia.yaml", `libcuda\.so\.550\.54\.15`, "libcuda.so.535.161.08")
-	}, []string{"spec-stale"}},
-	{"the spec is not what the host has", "", func(m *machine) { m.must("cdigen generate --device 0 --log-level error") }, []string{"spec-stale"}},
+	}, []discover.ID{"spec-library-stale"}},
+	{"the spec is not what the host has", "", func(m *machine) { m.must("cdigen generate --device 0 --log-level error") }, []discover.ID{"spec-stale"}},
 	{"the spec comes from elsewhere", "", func(m *machine) {
 		m.must("mkdir -p /var/run/cdi; mv /etc/cdi/nvidia.yaml /var/run/cdi/other.yaml")
-	}, []string{"spec-foreign", "spec-shadowed"}},
-	{"the spec is hidden by another", "", func(m *machine) { m.write("var/run/cdi/other.yaml", foreignSpec) }, []string{"spec-shadowed"}},
-	{"the spec is in conflict with another", "", func(m *machine) { m.write("etc/cdi/other.yaml", foreignSpec) }, []string{"spec-conflict"}},
-	{"only root can read the spec", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi/nvidia.yaml"), 0o600)) }, []string{"spec-unreadable"}},
-	{"only root can read the directory", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi"), 0o700)) }, []string{"spec-unreadable"}},
-	{"everyone can write to the spec's directory", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi"), 0o777)) }, []string{"spec-untrusted"}},
+	}, []discover.ID{"spec-foreign", "spec-shadowed"}},
+	{"the spec is hidden by another", "", func(m *machine) { m.write("var/run/cdi/other.yaml", foreignSpec) }, []discover.ID{"spec-shadowed"}},
+	{"the spec is in conflict with another", "", func(m *machine) { m.write("etc/cdi/other.yaml", foreignSpec) }, []discover.ID{"spec-conflict"}},
+	{"only root can read the spec", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi/nvidia.yaml"), 0o600)) }, []discover.ID{"spec-unreadable"}},
+	{"only root can read the directory", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi"), 0o700)) }, []discover.ID{"spec-unreadable"}},
+	{"everyone can write to the spec's directory", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi"), 0o777)) }, []discover.ID{"spec-untrusted"}},
 	{"a user owns the spec and may write to the directory", "", func(m *machine) {
 		m.check(errors.Join(os.Chown(m.path("etc/cdi/nvidia.yaml"), 12345, 0), os.Chmod(m.path("etc/cdi"), os.ModeSticky|0o777)))
-	}, []string{"spec-untrusted"}},
+	}, []discover.ID{"spec-untrusted"}},
 	{"a directory that an engine reads besides is a user's", "", func(m *machine) {
 		m.write("etc/docker/daemon.json", "{\"cdi-spec-dirs\": [\"/etc/cdi\", \"/srv/cdi\"]}\n")
 		m.check(errors.Join(os.MkdirAll(m.path("srv/cdi"), 0o755), os.Chown(m.path("srv"), 12345, 0)))
-	}, []string{"spec-untrusted"}},
-	{"another spec is broken", "", func(m *machine) { m.write("etc/cdi/other.yaml", "devices: 7\n") }, []string{"spec-file-broken"}},
+	}, []discover.ID{"spec-untrusted"}},
+	{"the administrator's edits name a path that is gone", "", func(m *machine) {
+		m.edits("containerEdits:\n  env: [A=b]\n  mounts:\n  - {hostPath: /nowhere, containerPath: /x}\n")
+		m.program("sim/editor", "#!/bin/sh\nsed -i '/mounts:/d; /nowhere/d' \"$1\"\n")
+	}, []discover.ID{"edits-path-unusable"}},
+	{"another spec is broken", "", func(m *machine) { m.write("etc/cdi/other.yaml", "devices: 7\n") }, []discover.ID{"spec-file-broken"}},
 	{"nvidia-cdi-refresh is active", "", func(m *machine) {
 		m.write("var/lib/units/nvidia-cdi-refresh.path", "enabled\nactive\n")
 		m.write("var/lib/units/nvidia-cdi-refresh.service", "enabled\n")
 		m.write("var/run/cdi/nvidia.yaml", foreignSpec)
-	}, []string{"other-generator"}},
+	}, []discover.ID{"other-generator"}},
 	{"the spec's version is too new for an engine", "", func(m *machine) {
 		m.engine("podman", "podman version 4.2.0")
-	}, []string{"engine-too-old"}},
+	}, []discover.ID{"engine-too-old"}},
 	{"the spec's version is too new for two engines", "", func(m *machine) {
 		m.engine("podman", "podman version 4.2.0")
 		m.engine("crio", "crio version 1.24.1")
-	}, []string{"engine-too-old"}},
-	{"an engine is too old for CDI", "", func(m *machine) { m.engine("dockerd", "Docker version 20.10.24+dfsg1, build 297e128") }, []string{"engine-without-cdi"}},
+	}, []discover.ID{"engine-too-old"}},
+	{"an engine is too old for CDI", "", func(m *machine) { m.engine("dockerd", "Docker version 20.10.24+dfsg1, build 297e128") }, []discover.ID{"engine-without-cdi"}},
 	{"CDI is off in Docker", "", func(m *machine) {
 		m.engine("dockerd", "Docker version 26.1.5+dfsg1, build 411e817")
 		m.write("etc/docker/daemon.json", "{\n  \"features\": {\"buildkit\": true}\n}\n")
-	}, []string{"engine-cdi-off"}},
+	}, []discover.ID{"engine-cdi-off"}},
 	{"CDI is off in containerd", "", func(m *machine) {
 		m.program("usr/bin/containerd", "#!/bin/sh\ncase $1 in --config) cat $2 ;; *) echo containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6+b4 ;; esac\n")
 		m.engine("kubelet", "Kubernetes v1.32.1")
 		m.write("etc/containerd/config.toml", "version = 2\n")
-	}, []string{"engine-cdi-off"}},
+	}, []discover.ID{"engine-cdi-off"}},
 	{"CDI is off in BuildKit", "", func(m *machine) {
 		m.engine("buildkitd", "buildkitd github.com/moby/buildkit v0.20.0 121ecd5b9083b8eef32183cd404dd13e15b4a3df")
 		m.write("etc/buildkit/buildkitd.toml", "[cdi]\n  disabled = true # not yet\n")
-	}, []string{"engine-cdi-off"}},
+	}, []discover.ID{"engine-cdi-off"}},
 	{"podman looks elsewhere", "", func(m *machine) {
 		m.engine("podman", "podman version 5.6.0")
 		m.write("etc/containers/containers.conf", "[engine]\ncdi_spec_dirs = [\"/opt/cdi\"]\n")
-	}, []string{"engine-directories"}},
+	}, []discover.ID{"engine-directories"}},
 	{"CRI-O looks elsewhere", "", func(m *machine) {
 		m.engine("crio", "crio version 1.30.0")
 		m.write("etc/crio/crio.conf", "[crio.runtime]\ncdi_spec_dirs = [\"/opt/cdi\"]\n")
-	}, []string{"engine-directories"}},
+	}, []discover.ID{"engine-directories"}},
 	{"podman cannot be told to look elsewhere", "", func(m *machine) {
 		m.engine("podman", "podman version 4.3.1")
 		m.write("etc/cdigen/cdigen.env", "CDIGEN_OUTPUT=/opt/cdi/nvidia.yaml\n")
-	}, []string{"engine-directories"}},
+	}, []discover.ID{"engine-directories"}},
 	{"an engine looks elsewhere", "", func(m *machine) {
 		m.write("etc/docker/daemon.json", "{\"cdi-spec-dirs\": [\"/opt/cdi\"]}\n")
-	}, []string{"engine-directories"}},
-	{"Docker's --gpus lacks its program", "", func(m *machine) { m.engine("dockerd", "Docker version 29.3.0, build 1234567") }, []string{"docker-gpus"}},
+	}, []discover.ID{"engine-directories"}},
+	{"Docker's --gpus lacks its program", "", func(m *machine) { m.engine("dockerd", "Docker version 29.3.0, build 1234567") }, []discover.ID{"docker-gpus"}},
 	{"SELinux forbids containers the nodes", "", func(m *machine) {
 		m.write("sys/fs/selinux/enforce", "1")
 		m.write("sys/fs/selinux/booleans/container_use_devices", "0 0")
 		m.write("sys/fs/selinux/booleans/container_use_xserver_devices", "0 0")
 		m.program("usr/sbin/setsebool", "#!/bin/sh\n[ $1 = -P ] && printf '1 1' >/sys/fs/selinux/booleans/${2%=true}\n")
-	}, []string{"selinux-devices"}},
+	}, []discover.ID{"selinux-devices"}},
 	{"control groups of both versions", "", func(m *machine) {
 		m.engine("crun", "crun version 1.8.1")
 		both := "30 23 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n31 23 0:27 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n"
@@ -442,29 +447,58 @@ var ailments = []struct {
 		m.check(os.MkdirAll(m.path("etc/default/grub.d"), 0o755))
 		m.program("usr/sbin/update-grub", "#!/bin/sh\n. /etc/default/grub.d/cdigen.cfg; echo $GRUB_CMDLINE_LINUX >/sim/cmdline\n")
 		m.program("sim/reboot", "#!/bin/sh\n[ \"$(cat /sim/cmdline)\" = systemd.unified_cgroup_hierarchy=1 ] || exit 0\necho '30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw' >/proc/42/mountinfo\n")
-	}, []string{"cgroup-hybrid"}},
+	}, []discover.ID{"cgroup-hybrid"}},
 	{"no device controller", "", func(m *machine) {
 		m.write("proc/42/mountinfo", "31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n")
 		m.program("bin/mount", "#!/bin/sh\n[ -d $6 ] && echo \"32 23 0:28 / $6 rw - $2 $5 rw,$4\" >>/proc/42/mountinfo\n")
-	}, []string{"cgroup-devices"}},
+	}, []discover.ID{"cgroup-devices"}},
 	{"a GPU in MIG mode without instances", "mig-no-instances", func(m *machine) {
 		m.program("usr/bin/nvidia-smi", "#!/bin/sh\n[ \"$*\" = 'mig -i 1 -cgi 0 -C' ] || exit 1\n"+
 			m.later(withInstance, "proc/driver", "usr/lib/x86_64-linux-gnu"))
-	}, []string{"mig-no-instances", "node-missing", "spec-stale", "dev-char-links"}},
-	{"nobody keeps the spec true", "", func(m *machine) { m.write("var/lib/units/cdigen.service", "") }, []string{"watcher-not-running"}},
+	}, []discover.ID{"mig-no-instances", "node-missing", "spec-stale", "dev-char-links"}},
+	{"nobody keeps the spec true", "", func(m *machine) { m.write("var/lib/units/cdigen.service", "") }, []discover.ID{"watcher-not-running"}},
 	{"the spec for pods is missing", "", func(m *machine) {
 		m.pods("enabled\nactive\n")
 		m.remove("var/run/cdi")
-	}, []string{"spec-missing"}},
-	{"nobody keeps the spec for pods true", "", func(m *machine) { m.pods("") }, []string{"watcher-not-running"}},
+	}, []discover.ID{"spec-missing"}},
+	{"nobody keeps the spec for pods true", "", func(m *machine) { m.pods("") }, []discover.ID{"watcher-not-running"}},
 	{"the spec for pods has hooks that are not installed", "", func(m *machine) {
 		m.pods("")
 		m.edit("var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json", `"containerEdits": \{`, `"containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/usr/bin/nvidia-ctk"}],`)
-	}, []string{"hook-missing", "spec-broken"}},
-	{"systemd does not know the nodes", "", func(m *machine) { m.remove("dev/char") }, []string{"dev-char-links"}},
+	}, []discover.ID{"hook-missing", "spec-hook-unusable"}},
+	{"systemd does not know the nodes", "", func(m *machine) { m.remove("dev/char") }, []discover.ID{"dev-char-links"}},
 	{"a link for systemd leads elsewhere", "", func(m *machine) {
 		m.must("ln -sfn ../nvidiactl /dev/char/195:1")
-	}, []string{"dev-char-links"}},
+	}, []discover.ID{"dev-char-links"}},
+}
+
+// edits gives the machine edits of its administrator, and a spec that has them.
+func (m *machine) edits(text string) {
+	m.t.Helper()
+	m.write("etc/edits.yaml", text)
+	m.write("etc/cdigen/cdigen.env", "CDIGEN_EDITS=/etc/edits.yaml\n")
+	m.must("cdigen generate --log-level error --report=none")
+}
+
+// A device that is not there at the moment has no effect on the others, whose edits are in
+// the spec.
+func TestEditsForALostDeviceStopNothing(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.edits("devices:\n- {name: \"0\", containerEdits: {env: [A=0]}}\n- {name: \"1\", containerEdits: {env: [A=1]}}\n")
+	m.remove("dev/nvidia1")
+	list, text, status := m.doctor()
+	if status != exitBroken || list[0].ID != discover.NodeMissing || !strings.Contains(text, "[edits-device-absent] 1: has edits in /etc/edits.yaml without effect: GPU 1 ") {
+		t.Errorf("doctor, status %d:\n%s", status, text)
+	}
+	stdout, stderr, status := m.run("cdigen generate")
+	if status != 0 || !strings.Contains(stderr, "edits-device-absent") {
+		t.Errorf("generate, status %d:\n%s%s", status, stdout, stderr)
+	}
+	m.must("grep -q A=0 /etc/cdi/nvidia.yaml")
+	if _, _, status := m.run("grep -q A=1 /etc/cdi/nvidia.yaml"); status == 0 {
+		t.Error("the spec has edits for a device that it does not have")
+	}
+	m.must("cdigen check")
 }
 
 // pods makes the machine a node that only runs pods, with the state of the unit that keeps
@@ -499,7 +533,7 @@ func (m *machine) bind() (script string) {
 	return b.String()
 }
 
-func TestDoctorFindsWhatIsWrongAndItsCommandsMendIt(t *testing.T) {
+func TestDoctorFindsWhatIsWrongAndItsCommandsFixIt(t *testing.T) {
 	for _, c := range ailments {
 		t.Run(c.name, func(t *testing.T) {
 			host := c.host
@@ -513,18 +547,18 @@ func TestDoctorFindsWhatIsWrongAndItsCommandsMendIt(t *testing.T) {
 				if len(list) == 0 || list[0].ID != want {
 					t.Fatalf("status %d, want %s first:\n%s", status, want, text)
 				}
-				first := list[0]
-				if wantStatus := map[doctor.Severity]int{doctor.Broken: exitBroken, doctor.Warning: exitStale}[first.Severity]; status != wantStatus {
+				first := check.Blocks(list)[0]
+				if wantStatus := map[discover.Severity]int{discover.Broken: exitBroken, discover.Warning: exitStale}[first.Severity]; status != wantStatus {
 					t.Errorf("%s: status %d, want %d", want, status, wantStatus)
 				}
 				lines := strings.Split(text, "\n")
-				if !strings.HasPrefix(lines[0], string(first.Severity)+" ") || !strings.Contains(lines[1], "["+want+"] ") {
+				if !strings.HasPrefix(lines[0], string(first.Severity)+" ") || !strings.Contains(lines[1], "["+string(want)+"] ") {
 					t.Errorf("the first lines are not those of %s:\n%s", want, text)
 				}
-				if first.Evidence == "" || len(first.Mend) == 0 {
-					t.Fatalf("%s has no evidence or no command:\n%s", want, text)
+				if first.Subject == "" || first.Message == "" || len(first.Fix.Commands) == 0 {
+					t.Fatalf("%s has no subject, no message or no command:\n%s", want, text)
 				}
-				for _, command := range first.Mend {
+				for _, command := range first.Fix.Commands {
 					if !strings.Contains(text, "\n         $ "+command+"\n") {
 						t.Errorf("the command %q is not printed:\n%s", command, text)
 					}
@@ -536,8 +570,8 @@ func TestDoctorFindsWhatIsWrongAndItsCommandsMendIt(t *testing.T) {
 				if m.settle != nil {
 					m.settle()
 				}
-				if list, text, _ := m.doctor(); slices.ContainsFunc(list, func(c doctor.Complaint) bool { return c.ID == want }) && want != "engine-without-cdi" {
-					t.Fatalf("%s is still complained of after its commands:\n%s", want, text)
+				if list, text, _ := m.doctor(); slices.ContainsFunc(list, func(c check.Report) bool { return c.ID == want }) && want != "engine-without-cdi" {
+					t.Fatalf("%s is still found after its commands:\n%s", want, text)
 				}
 			}
 			if !slices.Contains(c.first, "engine-without-cdi") {

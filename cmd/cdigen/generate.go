@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -71,14 +70,13 @@ func runGenerate(cmd *cobra.Command, c *config.Config) error {
 	s, left, err := spec.New(inv, options)
 	findings := slices.Concat(inv.Findings, left)
 	if s != nil && c.Output != "-" {
-		findings = append(findings, spec.Neighbours(c.Output, s, c.SpecDirs)...)
-		findings = append(findings, spec.ExposedFindings(append(slices.Clone(c.SpecDirs), filepath.Dir(c.Output)))...)
+		findings = append(findings, spec.ReadDirectories(c.SpecDirs).Beside(c.Output, s)...)
 	}
-	if err := writeReport(os.Stderr, c.Report, findings); err != nil {
+	if err := writeReport(os.Stderr, c.Report, findings, c.Captured == ""); err != nil {
 		return err
 	}
 	if c.Strict {
-		if n := grave(findings); n > 0 {
+		if n := serious(findings); n > 0 {
 			return &exitError{exitStrict, fmt.Errorf("%d findings and --strict: nothing published", n)}
 		}
 	}
@@ -86,7 +84,7 @@ func runGenerate(cmd *cobra.Command, c *config.Config) error {
 		return withdraw(cmd, c, err)
 	}
 	if err != nil {
-		return err
+		return c.OfSpec(err)
 	}
 	return publish(cmd, c, inv, s)
 }
@@ -108,7 +106,7 @@ func publish(cmd *cobra.Command, c *config.Config, inv *discover.Inventory, s *s
 	if err != nil {
 		return err
 	}
-	slog.Info(string(outcome), "path", c.Output, "gpus", countUsable(inv), "devices", len(s.Devices),
+	slog.Info(string(outcome), "path", c.Output, "gpus", inv.Usable(), "devices", len(s.Devices),
 		"mounts", len(s.ContainerEdits.Mounts), "cdiVersion", s.Version)
 	return nil
 }
@@ -141,20 +139,10 @@ func inventory(cmd *cobra.Command, target *config.Target) (*discover.Inventory, 
 	return inv, nil
 }
 
-func countUsable(inv *discover.Inventory) int {
-	n := 0
-	for i := range inv.GPUs {
-		if inv.GPUs[i].Usable() {
-			n++
-		}
-	}
-	return n
-}
-
-func grave(findings []discover.Finding) int {
-	n := 0
+// serious counts the findings that --strict refuses.
+func serious(findings []discover.Finding) (n int) {
 	for _, f := range findings {
-		if f.Severity.Grave() {
+		if f.Severity.Serious() {
 			n++
 		}
 	}

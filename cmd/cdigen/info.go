@@ -44,9 +44,9 @@ func (f *infoFlags) look(cmd *cobra.Command, formats []string, write func(w io.W
 		return err
 	}
 	if f.format != "json" {
-		err = writeReport(os.Stderr, f.Report, inv.Findings)
+		err = writeReport(os.Stderr, f.Report, inv.Findings, f.Captured == "")
 	}
-	if err = errors.Join(err, write(cmd.OutOrStdout(), inv)); err == nil && countUsable(inv) == 0 {
+	if err = errors.Join(err, write(cmd.OutOrStdout(), inv)); err == nil && inv.Usable() == 0 {
 		err = &exitError{exitNoDevices, spec.ErrNoDevices}
 	}
 	return err
@@ -183,7 +183,7 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 	for _, n := range inv.ControlNodes {
 		list = append(list, injected{"devices", n.Path, edits.ControlNodeCapabilities(n.Path)})
 	}
-	var nodes []discover.DeviceNode
+	var nodes []discover.Node
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
 		if !g.Usable() {

@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 	"tags.cncf.io/container-device-interface/pkg/parser"
 
@@ -123,9 +122,9 @@ arguments.`,
 	flags.StringVar(&f.rootfs, "rootfs", "", "container's root `directory`, to mount where symbolic links in it lead, since LXC follows none (lxc; default: what the --file says)")
 	flags.StringVar(&f.userOwned, "user-owned", "", "`user` who owns the bundle or the --file, as USER or USER:GROUP by name or number: read and write with the rights of that user and group (root only; default group: the user's own)")
 	flags.BoolVar(&f.remove, "remove", false, "take the devices out of the file again, without DEVICE all of them")
-	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would change in the file, as a unified diff, and change nothing")
+	addDryRun(flags, &f.dryRun)
 	flags.BoolVar(&f.print, "print", false, "print the edited file and leave the file itself as it is")
-	f.options.add(flags, "inject")
+	f.add(flags, "inject")
 	setValues(flags, "format", injectFormats...)
 	setValues(flags, "cgroup", "v1", "v2", "none")
 	return cmd
@@ -205,7 +204,7 @@ func isDirectory(path string) bool {
 // source has the devices that are wanted, or says why not. Others than those named
 // are in a file already.
 func (f *injectFlags) source(wanted, names []string) (*inject.Source, error) {
-	devices, broken := spec.Scan(f.SpecDirs)
+	devices, broken := spec.ReadDirectories(f.SpecDirs).Devices()
 	for _, name := range wanted {
 		_, err := usable(name, devices, broken)
 		switch {
@@ -261,7 +260,7 @@ func (f *injectFlags) editBundle(cmd *cobra.Command, names []string) error {
 		}
 		tell(string(form), notes)
 	}
-	return f.put(cmd, path, file, edited, wanted)
+	return f.put(cmd, file, edited, wanted)
 }
 
 // open opens the file that is to be edited.
@@ -346,7 +345,7 @@ func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 		_, err := cmd.OutOrStdout().Write(edited)
 		return err
 	}
-	return f.put(cmd, f.file, file, edited, wanted)
+	return f.put(cmd, file, edited, wanted)
 }
 
 // follow makes a function that follows the links of a container's root directory, with
@@ -420,26 +419,27 @@ func tell(format string, notes []string) {
 }
 
 // put writes a file that was edited, or prints it.
-func (f *injectFlags) put(cmd *cobra.Command, path string, file *inject.File, edited []byte, devices []string) error {
-	old := file.Data
-	switch {
-	case f.print:
+func (f *injectFlags) put(cmd *cobra.Command, file *inject.File, edited []byte, devices []string) error {
+	if f.print {
 		_, err := cmd.OutOrStdout().Write(edited)
 		return err
-	case f.dryRun:
-		_, err := cmd.OutOrStdout().Write(diff.Diff(path, old, path, edited))
-		return err
-	case string(old) == string(edited):
-		slog.Info("unchanged", "path", path, "devices", strings.Join(devices, ","))
+	}
+	plan := file.Plan(edited)
+	if f.dryRun {
+		return printPlan(cmd, plan)
+	}
+	names := strings.Join(devices, ",")
+	if len(plan) == 0 {
+		slog.Info("unchanged", "path", file.Path, "devices", names)
 		return nil
 	}
-	if err := file.Replace(edited); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+	if err := file.Apply(cmd.Context(), plan); err != nil {
+		return err
 	}
 	if len(devices) == 0 {
-		slog.Info("removed", "path", path)
+		slog.Info("removed", "path", file.Path)
 	} else {
-		slog.Info("injected", "path", path, "devices", strings.Join(devices, ","))
+		slog.Info("injected", "path", file.Path, "devices", names)
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ can be used.`,
 			if o.Sources["spec-dir"].Kind == config.FromDefault {
 				dirs = engineDirectories(cmd.Context(), dirs)
 			}
-			devices, broken := spec.Scan(dirs)
+			devices, broken := spec.ReadDirectories(dirs).Devices()
 			if resolve != "" {
 				d, err := usable(resolve, devices, broken)
 				if err != nil {
@@ -102,7 +102,7 @@ func engineDirectories(ctx context.Context, dirs []string) []string {
 	var more []string
 	for _, e := range runtimes.Detect(ctx, runtimes.Local()) {
 		for _, dir := range e.SpecDirs {
-			if !slices.ContainsFunc(slices.Concat(more, dirs), func(have string) bool { return spec.SameDirectory(have, dir) }) {
+			if !slices.ContainsFunc(slices.Concat(more, dirs), func(have string) bool { return spec.Same(have, dir) }) {
 				more = append(more, dir)
 			}
 		}
@@ -194,7 +194,7 @@ func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.De
 	}
 	switch {
 	case len(broken) > 0:
-		advice := "cdigen doctor says how to mend it"
+		advice := "cdigen doctor says how to fix it"
 		if broken[0].File == config.DefaultOutput {
 			advice = "run cdigen generate"
 		}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
@@ -11,9 +13,48 @@ import (
 	"github.com/cdigen/cdigen/internal/table"
 )
 
-// writeReport prints findings. Without a form it is a table of the grave ones,
-// and nothing at all when there is none.
-func writeReport(w io.Writer, form string, findings []discover.Finding) error {
+// fileFindings are findings about a spec file, or about a host where there is no file.
+type fileFindings struct {
+	File     string             `json:"file,omitempty"`
+	Findings []discover.Finding `json:"findings"`
+}
+
+// writeFindings prints findings as a table, a row for each group.
+func writeFindings(w io.Writer, color bool, files ...fileFindings) error {
+	header := []string{"SEVERITY", "ID", "SUBJECT", "FINDING"}
+	named := slices.ContainsFunc(files, func(f fileFindings) bool { return f.File != "" })
+	if named {
+		header = slices.Insert(header, 1, "FILE")
+	}
+	t := table.New(w, header...)
+	row := func(severity discover.Severity, file string, cells ...string) {
+		cells = slices.Insert(cells, 0, string(severity))
+		if named {
+			cells = slices.Insert(cells, 1, file)
+		}
+		t.Row(cells...)
+		t.Paint(0, severityColors[severity], color)
+	}
+	for _, f := range files {
+		for _, g := range discover.Grouped(f.Findings) {
+			row(g.Severity, f.File, string(g.ID), discover.Some(g.Subjects), g.Message)
+		}
+		if named && len(f.Findings) == 0 {
+			row("ok", f.File, "-", "-", "-")
+		}
+	}
+	if t.Len() == 0 {
+		return nil
+	}
+	return t.Flush()
+}
+
+var severityColors = map[discover.Severity]table.Color{discover.Broken: table.Red, discover.Warning: table.Yellow, discover.Note: table.Bold, "ok": table.Green}
+
+// writeReport prints findings. Without a form it is a table of the serious ones, and
+// nothing at all when there is none.
+// Advise adds where to find what to do.
+func writeReport(w io.Writer, form string, findings []discover.Finding, advise bool) error {
 	switch form {
 	case "none":
 		return nil
@@ -22,17 +63,14 @@ func writeReport(w io.Writer, form string, findings []discover.Finding) error {
 			findings = []discover.Finding{}
 		}
 		return writeJSON(w, findings)
+	case "":
+		findings = slices.DeleteFunc(slices.Clone(findings), func(f discover.Finding) bool { return !f.Severity.Serious() })
 	}
-	t := table.New(w, "SEVERITY", "MODULE", "SUBJECT", "FINDING")
-	for _, f := range findings {
-		if form != "" || f.Severity.Grave() {
-			t.Row(string(f.Severity), f.Module, f.Subject, f.Message)
-		}
+	if err := writeFindings(w, false, fileFindings{Findings: findings}); err != nil || !advise || serious(findings) == 0 {
+		return err
 	}
-	if t.Len() == 0 {
-		return nil
-	}
-	return t.Flush()
+	_, err := fmt.Fprintln(w, "Run cdigen doctor to see what to do.")
+	return err
 }
 
 // writeLines prints a line each.

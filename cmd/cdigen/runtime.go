@@ -270,7 +270,7 @@ Exit statuses:
   2  unusable flags or arguments
   5  --dry-run, and something would be changed`
 	flags := cmd.Flags()
-	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would change and write nothing")
+	addDryRun(flags, &f.dryRun)
 	flags.BoolVar(&f.restart, "restart", false, "restart the engine's service when something was changed (systemctl restart)")
 	flags.BoolVar(&f.noValidate, "no-validate", false, "do not have the engine check the new configuration")
 	flags.StringVar(&f.config, "config", "", "`file` to change, for one engine (default: where the engine looks for it)")
@@ -316,7 +316,7 @@ func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
 		} else if every {
 			continue
 		}
-		p, err := f.plan(cmd.Context(), cmd.OutOrStdout(), colored(cmd), s, e)
+		p, err := f.plan(cmd, s, e)
 		switch {
 		case every && errors.Is(err, runtimes.ErrUnsupported):
 			slog.Warn("left out", "engine", name, "reason", err)
@@ -376,7 +376,7 @@ func (f *switchFlags) check(names []runtimes.Name, root string) error {
 
 // plan prints what is to change in one engine's configuration, and has it checked; nil
 // when there is nothing.
-func (f *switchFlags) plan(ctx context.Context, w io.Writer, color bool, s runtimes.System, e runtimes.Engine) (*runtimes.Plan, error) {
+func (f *switchFlags) plan(cmd *cobra.Command, s runtimes.System, e runtimes.Engine) (*runtimes.Plan, error) {
 	version := cmp.Or(f.engineVersion, e.Version)
 	if version == "" {
 		if e.Err != nil {
@@ -399,17 +399,17 @@ func (f *switchFlags) plan(ctx context.Context, w io.Writer, color bool, s runti
 	}
 	if len(p.Changes) == 0 {
 		if !f.dryRun {
-			if err := p.Clean(ctx); err != nil {
+			if err := p.Clean(cmd.Context()); err != nil {
 				slog.Warn("a file of an interrupted change cannot be removed", "engine", e.Name, "err", err)
 			}
 		}
 		slog.Info("nothing to do", "engine", e.Name, "version", version, "cdi", p.Engine.CDI)
 		return nil, nil //nolint:nilnil // nothing to do is no error
 	}
-	if _, err := io.WriteString(w, paintDiff(forReader(w, p.Diff()), color)); err != nil {
+	if err := printPlan(cmd, p.Changes); err != nil {
 		return nil, err
 	}
-	return p, p.Check(ctx)
+	return p, p.Check(cmd.Context())
 }
 
 // apply writes what was planned.
@@ -434,22 +434,4 @@ func (f *switchFlags) apply(ctx context.Context, s runtimes.System, p *runtimes.
 	}
 	slog.Info("changed", fields...)
 	return nil
-}
-
-// paintDiff gives lines that come and go their colours.
-func paintDiff(text string, color bool) string {
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		body := strings.TrimSuffix(line, "\n")
-		switch {
-		case strings.HasPrefix(line, "--- "), strings.HasPrefix(line, "+++ "):
-			body = table.Bold.Paint(body, color)
-		case strings.HasPrefix(line, "+"):
-			body = table.Green.Paint(body, color)
-		case strings.HasPrefix(line, "-"):
-			body = table.Red.Paint(body, color)
-		}
-		b.WriteString(body + line[len(strings.TrimSuffix(line, "\n")):])
-	}
-	return b.String()
 }

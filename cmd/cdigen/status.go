@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
-	"github.com/cdigen/cdigen/internal/doctor"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -74,17 +74,17 @@ func fileStatus(ctx context.Context, path, profile, runtimeDir string) (*watch.S
 		if other := config.OtherProfile(path, watched); other != "" {
 			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a watcher of --profile %s", path, other)
 		}
-		if other := config.OtherProfile(path, doctor.Published); other != "" {
+		if other := config.OtherProfile(path, published); other != "" {
 			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a spec of --profile %s", path, other)
 		}
-		return nil, fmt.Errorf("no cdigen watch is running and there is no %s: start %s or run %s", path, spec.Command("watch", profile), spec.Command("generate", profile))
+		return nil, fmt.Errorf("no cdigen watch is running and there is no %s: start %s or run %s", path, check.Command("watch", profile), check.Command("generate", profile))
 	}
 	if err != nil {
 		return nil, err
 	}
 	file, err := spec.Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run %s", err, spec.Command("generate", profile))
+		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run %s", err, check.Command("generate", profile))
 	}
 	s := &watch.Status{Spec: path}
 	for i := range file.Devices {
@@ -124,14 +124,14 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 		line("so far", "%d looks, %d events, NVML asked %d times", s.Generations, s.Events, s.Probes)
 	}
 	if running {
-		line("findings", "%d, and %d of optional parts that are missing (--output-format json)", grave(s.Findings), len(s.Findings)-grave(s.Findings))
+		line("findings", "%d, and %d of optional parts that are missing (--output-format json)", serious(s.Findings), len(s.Findings)-serious(s.Findings))
 	}
 	line("devices", "%s", dash(strings.Join(s.Devices, " ")))
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return err
 	}
-	if grave(s.Findings) > 0 {
+	if serious(s.Findings) > 0 {
 		fmt.Fprintln(w)
 	}
-	return writeReport(w, "", s.Findings)
+	return writeReport(w, "", s.Findings, true)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +30,7 @@ func newSystem() *cobra.Command {
 
 // systemChange is one thing that is to be done to the host, or was.
 type systemChange struct {
-	// Do is load, make, replace, mend or remove.
+	// Do is load, make, replace, fix or remove.
 	Do string `json:"do"`
 	// Kind is kernel-module, device-node or link.
 	Kind string `json:"kind"`
@@ -43,6 +42,8 @@ type systemChange struct {
 	Purpose string `json:"purpose,omitempty"`
 	Done    bool   `json:"done"`
 	Error   string `json:"error,omitempty"`
+	// Finding is what is wrong with a node.
+	Finding *discover.Finding `json:"finding,omitempty"`
 }
 
 // systemFlags are the options of commands that change the host.
@@ -67,18 +68,19 @@ func (f *systemFlags) add(cmd *cobra.Command) {
 	f.options.add(flags, "system")
 }
 
-// open opens the host and loads its modules if they are to be. Ready is false when that
+// open looks at the host, and loads its modules if asked to. The inventory is nil when that
 // is all there is to do: what comes after it shows when the driver is really loaded.
-func (f *systemFlags) open(cmd *cobra.Command) (host discover.Host, ready bool, err error) {
-	if host, err = f.reopen(); err != nil {
-		return host, false, err
+func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host discover.Host, inv *discover.Inventory, err error) {
+	if host, inv, err = f.look(cmd, o); err != nil {
+		return host, nil, err
 	}
-	for _, m := range discover.KernelModules(host) {
+	ready, loaded := true, false
+	for _, m := range inv.Modules {
 		switch {
 		case m.Loaded:
 			continue
 		case !f.loadModules && m.Required:
-			return host, false, &exitError{exitNoDevices, fmt.Errorf("%w: run modprobe nvidia, add --load-kernel-modules, or install the driver", discover.ErrNotLoaded)}
+			return host, nil, &exitError{exitNoDevices, errors.New("the NVIDIA kernel module is not loaded: run modprobe nvidia, add --load-kernel-modules, or install the driver")}
 		case !f.loadModules:
 			continue
 		}
@@ -87,23 +89,34 @@ func (f *systemFlags) open(cmd *cobra.Command) (host discover.Host, ready bool, 
 			err := kmod.Load(cmd.Context(), f.roots.Driver, m.Name)
 			switch {
 			case err != nil && m.Required:
-				return host, false, &exitError{exitNoDevices, err}
+				return host, nil, &exitError{exitNoDevices, err}
 			case err != nil:
-				// Not every host has it. A node that is missed for want of it is told.
+				// Not every host has it. A node that lacks it is reported.
 				fmt.Fprintf(os.Stderr, "%s: %s\n", cmd.CommandPath(), oneLine(err.Error()))
 				continue
 			}
-			c.Done = true
+			c.Done, loaded = true, true
 		}
-		ready = ready || m.Required
+		ready = ready && !m.Required
 		f.changes = append(f.changes, c)
 	}
-	if f.dryRun && ready {
-		return host, false, nil
+	switch {
+	case f.dryRun && !ready:
+		return host, nil, nil
+	case loaded:
+		host, inv, err = f.look(cmd, o)
 	}
-	// A host remembers what was not there.
-	host, err = f.reopen()
-	return host, true, err
+	return host, inv, err
+}
+
+// look reads what the driver says of device nodes.
+func (f *systemFlags) look(cmd *cobra.Command, o discover.NodeOptions) (discover.Host, *discover.Inventory, error) {
+	host, err := f.reopen()
+	if err != nil {
+		return host, nil, err
+	}
+	inv, err := discover.Run(cmd.Context(), host, discover.NodeModules(o))
+	return host, inv, err
 }
 
 func (f *systemFlags) reopen() (discover.Host, error) {
@@ -124,75 +137,88 @@ func (f *systemFlags) reopen() (discover.Host, error) {
 	return target.Host, nil
 }
 
-// cannot records why some of the expected nodes cannot be.
-func (f *systemFlags) cannot(err error) {
-	for _, err := range unjoined(err) {
-		var node *discover.NodeError
+// cannot records why some of the expected nodes cannot be known or made.
+func (f *systemFlags) cannot(inv *discover.Inventory) {
+	for _, finding := range inv.Findings {
+		switch finding.ID {
+		case discover.DriverFileUnreadable, discover.GPUUnreadable, discover.GPUMinorUnknown:
+			f.problem(finding)
+		}
+	}
+	missing := map[string]bool{}
+	for i := range inv.Nodes {
+		n := &inv.Nodes[i]
 		switch {
-		case !errors.As(err, &node):
-			f.problem(err)
-		case node.Module != "" && f.loadModules && f.dryRun: // it will be loaded
+		case n.Problem == "" || n.Module != "" && (f.loadModules && f.dryRun || missing[n.Module]): // it will be loaded, or is reported
+		case n.Module != "":
+			missing[n.Module] = true
+			f.record(systemChange{Do: "make", Kind: "device-node", Path: n.HostPath}, fmt.Errorf("%s: run modprobe %s, or add --load-kernel-modules", n.Problem, n.Module))
 		default:
-			f.record(systemChange{Do: "make", Kind: "device-node", Path: node.Path}, node.Err)
+			f.record(systemChange{Do: "make", Kind: "device-node", Path: n.HostPath}, errors.New(n.Problem))
 		}
 	}
 }
 
-func (f *systemFlags) problem(err error) {
-	if !slices.Contains(f.problems, err.Error()) {
-		f.problems = append(f.problems, err.Error())
+func (f *systemFlags) problem(finding discover.Finding) {
+	f.note(finding.Subject + ": " + finding.Message)
+}
+
+// note records a problem, once.
+func (f *systemFlags) note(text string) {
+	if !slices.Contains(f.problems, text) {
+		f.problems = append(f.problems, text)
 	}
 }
 
-// unjoined are the errors that errors.Join has made one.
-func unjoined(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
-	}
-	if err == nil {
-		return nil
-	}
-	return []error{err}
+// expected reports whether a node should exist.
+func expected(n *discover.Node) bool {
+	return n.Problem == "" && n.Kind != discover.PossibleNode && n.Kind != discover.OtherNode
 }
 
-// nodes makes nodes that are missing and repairs those that are wrong. It returns all
-// that should be there.
-func (f *systemFlags) nodes(ctx context.Context, host discover.Host, o discover.NodeOptions) ([]discover.ExpectedNode, error) {
-	nodes, err := discover.ExpectedNodes(host, o)
-	f.cannot(err)
+// nodes makes nodes that are missing and repairs those that are wrong.
+func (f *systemFlags) nodes(ctx context.Context, inv *discover.Inventory) error {
+	for _, finding := range inv.Findings {
+		if finding.ID == discover.NodesUnknown {
+			return fmt.Errorf("%s: %s", finding.Subject, finding.Message)
+		}
+	}
+	f.cannot(inv)
 	root, err := devnode.OpenRoot(f.roots.Dev)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer root.Close()
-	for _, n := range nodes {
-		node := deviceNode(n)
-		do, was, err := devnode.Check(host.Dev, node)
-		if !f.dryRun {
-			if err := devnode.Clean(ctx, root, node); err != nil {
-				f.problem(err)
-			}
-		}
-		if do == devnode.None && err == nil {
+	for i := range inv.Nodes {
+		n := &inv.Nodes[i]
+		finding, wrong := n.Finding()
+		if !expected(n) {
 			continue
 		}
-		c := systemChange{
-			Do: cmp.Or(string(do), "make"), Kind: "device-node", Path: host.Dev.HostPath(n.Path), Was: was, Purpose: n.Purpose,
-			Is: fmt.Sprintf("%d:%d %04o %d:%d", n.Major, n.Minor, n.Mode, n.UID, n.GID),
+		if !f.dryRun {
+			if err := devnode.Clean(ctx, root, deviceNode(n)); err != nil {
+				f.note(err.Error())
+			}
 		}
+		if !wrong {
+			continue
+		}
+		do, was := devnode.Plan(n.Want, n.Have)
+		c := systemChange{Do: string(do), Kind: "device-node", Path: n.HostPath, Was: was, Purpose: n.Purpose, Is: n.Want.String(), Finding: &finding}
 		switch {
-		case err == nil && n.Unmanaged && !f.force:
-			err = errors.New("the driver was told that its nodes are not user space's to change (NVreg_ModifyDeviceFiles=0): add --force, or do it by a rule of udev's")
-		case err == nil && !f.dryRun:
+		case n.Unmanaged && !f.force:
+			err = errors.New("device nodes are managed by the driver (NVreg_ModifyDeviceFiles=0): use --force or a udev rule")
+		case f.dryRun:
+			err = nil
+		default:
 			var did devnode.Action
-			if did, err = devnode.Apply(ctx, root, node); did == devnode.None && err == nil {
-				continue // somebody else was faster
+			if did, err = devnode.Apply(ctx, root, deviceNode(n)); did == devnode.None && err == nil {
+				continue // another program was faster
 			}
 			c.Done = err == nil
 		}
 		f.record(c, err)
 	}
-	return nodes, nil
+	return nil
 }
 
 // record adds a change that was made, is to be made, or could not be made for a reason.
@@ -206,15 +232,15 @@ func (f *systemFlags) record(c systemChange, err error) {
 	if err != nil {
 		c.Error = err.Error()
 	}
-	if !slices.Contains(f.changes, c) {
+	if !slices.ContainsFunc(f.changes, func(other systemChange) bool {
+		return other.Path == c.Path && other.Do == c.Do && other.Error == c.Error
+	}) {
 		f.changes = append(f.changes, c)
 	}
 }
 
 // deviceNode is an expected node for the package that makes it.
-func deviceNode(n discover.ExpectedNode) devnode.Node {
-	return devnode.Node{Name: n.Path[1:], Major: n.Major, Minor: n.Minor, Mode: n.Mode, UID: n.UID, GID: n.GID}
-}
+func deviceNode(n *discover.Node) devnode.Node { return devnode.Node{Name: n.Path[1:], Attr: *n.Want} }
 
 // report prints what was done, and makes an exit status of it.
 func (f *systemFlags) report(cmd *cobra.Command, allRight string) error {
@@ -264,7 +290,7 @@ var changeWords = map[string][3]string{
 	"load":    {"loaded", "to load", "not loaded"},
 	"make":    {"made", "to make", "not made"},
 	"replace": {"replaced", "to replace", "not replaced"},
-	"mend":    {"mended", "to mend", "not mended"},
+	"fix":     {"fixed", "to fix", "not fixed"},
 	"remove":  {"removed", "to remove", "not removed"},
 }
 
@@ -313,11 +339,9 @@ func (f *systemFlags) write(cmd *cobra.Command) error {
 }
 
 func newDeviceNodes() *cobra.Command {
-	var (
-		f        systemFlags
-		control  bool
-		channels []string
-	)
+	var f systemFlags
+	var control bool
+	var channels []string
 	cmd := &cobra.Command{
 		Use:   "create-device-nodes",
 		Short: "Make the device nodes that the driver should have, and repair wrong ones",
@@ -334,7 +358,7 @@ func newDeviceNodes() *cobra.Command {
                  make it; those that have a node are checked
 
 A node with the numbers of another boot or driver, and what is no device node, is
-replaced; a wrong mode or owner is mended. All is taken from /proc: numbers from
+replaced; a wrong mode or owner is fixed. All is taken from /proc: numbers from
 /proc/devices, mode and owner from the driver's parameters. NVML is not needed.
 
 When one node fails the others are made nevertheless. Standard output has a line for
@@ -357,12 +381,12 @@ Exit statuses:
 			if control && len(imex) > 0 {
 				return usageError(errors.New("--imex-channels: not with --control-devices"))
 			}
-			host, ready, err := f.open(cmd)
-			if err == nil && ready {
-				_, err = f.nodes(cmd.Context(), host, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex})
-			}
-			if err != nil {
+			if _, inv, err := f.open(cmd, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex}); err != nil {
 				return err
+			} else if inv != nil {
+				if err := f.nodes(cmd.Context(), inv); err != nil {
+					return err
+				}
 			}
 			return f.report(cmd, "all device nodes are right")
 		},

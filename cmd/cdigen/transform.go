@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,6 +30,7 @@ type transformFlags struct {
 	options
 	root          spec.RootTransform
 	input, output string
+	dryRun        bool
 }
 
 func newTransformRoot() *cobra.Command {
@@ -59,7 +61,8 @@ had. A file is replaced in one step and not touched when nothing changes.
 Exit statuses:
   0  written, also when there was no path to move, which is told
   1  failed, for instance because it is no valid spec
-  2  unusable flags or arguments`,
+  2  unusable flags or arguments
+  5  --dry-run, and the --output would change`,
 		Example: `  cdigen transform root --from / --to /run/nvidia/driver <driver.yaml >host.yaml
   cdigen transform root --from /host --to / --input /etc/cdi/nvidia.yaml --output /etc/cdi/nvidia.yaml
   cdigen transform root --relative-to container --from /usr/lib64 --to /usr/local/nvidia/lib64 --input a.yaml`,
@@ -79,13 +82,17 @@ Exit statuses:
 		// CDIGEN_OUTPUT is where generate publishes, which is not to be overwritten.
 		withoutVariable(flags, name)
 	}
-	f.options.add(flags, "transform")
+	addDryRun(flags, &f.dryRun)
+	f.add(flags, "transform")
 	return cmd
 }
 
 func (f *transformFlags) run(cmd *cobra.Command) error {
 	if err := f.root.Check(); err != nil {
 		return usageError(fmt.Errorf("--%w", err))
+	}
+	if f.dryRun && (f.output == "-" || f.output == "") {
+		return usageError(errors.New("--dry-run requires an --output file"))
 	}
 	s, format, err := f.read(cmd)
 	if err != nil {
@@ -115,12 +122,27 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 		_, err := cmd.OutOrStdout().Write(data)
 		return err
 	}
+	if f.dryRun {
+		return f.diff(cmd, data)
+	}
 	outcome, err := spec.Publish(cmd.Context(), f.output, data, f.PublishOptions())
 	if err != nil {
 		return err
 	}
 	slog.Info(string(outcome), "path", f.output, "moved", count, "cdiVersion", moved.Version)
 	return nil
+}
+
+// diff prints what would change in the output file.
+func (f *transformFlags) diff(cmd *cobra.Command, data []byte) error {
+	plan, err := spec.Preview(f.output, data)
+	if err != nil || len(plan) == 0 {
+		return err
+	}
+	if err := printPlan(cmd, plan); err != nil {
+		return err
+	}
+	return &exitError{exitStale, errors.New("--dry-run: nothing was written")}
 }
 
 // read reads the spec.

@@ -424,16 +424,16 @@ func TestWatchTellsOfForeignSpecs(t *testing.T) {
 	etc, run := filepath.Dir(r.spec()), filepath.Join(r.dir, "run-cdi")
 	r.start("--spec-dir", etc+","+run)
 	foreign := []byte("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: \"0\", containerEdits: {env: [A=b]}}]\n")
-	for file, message := range map[string]string{
-		filepath.Join(etc, "other.yaml"):  "defines 1 of the same devices",
-		filepath.Join(run, "nvidia.yaml"): "hides 1 devices",
+	for file, want := range map[string]struct{ id, message string }{
+		filepath.Join(etc, "other.yaml"):  {"id=spec-conflict severity=broken", "defines 1 of the same devices"},
+		filepath.Join(run, "nvidia.yaml"): {"id=spec-shadowed severity=warning", "hides 1 device"},
 	} {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		found := func() bool {
 			return slices.ContainsFunc(r.status().Findings, func(f discover.Finding) bool {
-				return f.Subject == file && strings.HasPrefix(f.Message, message)
+				return f.Subject == file && strings.HasPrefix(f.Message, want.message)
 			})
 		}
 		r.settle()
@@ -448,7 +448,7 @@ func TestWatchTellsOfForeignSpecs(t *testing.T) {
 		}
 		r.until("no finding of "+file, func() bool { return !found() })
 		r.follows("a foreign spec", time.Now())
-		for _, line := range []string{"msg=finding module=spec severity=fault subject=" + file, `msg="finding resolved" module=spec severity=fault subject=` + file} {
+		for _, line := range []string{"msg=finding " + want.id + " subject=" + file, `msg="finding resolved" ` + want.id + " subject=" + file} {
 			r.until(line, func() bool { return strings.Count(r.log.String(), line) == 1 })
 		}
 	}
@@ -466,6 +466,45 @@ func TestWatchFollowsADriverContainer(t *testing.T) {
 		r.become(none, "run", "dev", "proc")
 		r.until("the spec is withdrawn", func() bool { _, err := os.Stat(r.spec()); return os.IsNotExist(err) })
 		r.settle()
+	}
+}
+
+// Settings are read once. That their file has changed shows until the watcher is restarted,
+// or the file has the values again that are in use.
+func TestWatchReportsChangedSettings(t *testing.T) {
+	r := newRig(t, "h100x8")
+	file := filepath.Join(r.dir, "settings/cdigen.env")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("CDIGEN_GRACE=20s\n")
+	r.start("--settings", file)
+	shows := func(changed string) func() bool {
+		return func() bool { return r.status().ChangedSettings == changed }
+	}
+	const warning = `msg="the settings have changed; restart the watcher to apply them" file=`
+	before := r.status().Generations
+	write("# a comment\nCDIGEN_GRACE=20s\n")
+	write("CDIGEN_GRACE=10s\n")
+	r.until("changed settings in the status", shows(file))
+	if text := describe(&r.status().State); !strings.HasSuffix(text, "; restart to apply the changes of "+file) {
+		t.Errorf("status: %s", text)
+	}
+	write("CDIGEN_GRACE=20s\n")
+	r.until("settings that are those in use", shows(""))
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	r.until("settings that were removed", shows(file))
+	r.until("two lines in the log", func() bool { return strings.Count(r.log.String(), warning+file) == 2 })
+	if n := r.status().Generations; n != before {
+		t.Errorf("%d generations because of settings", n-before)
 	}
 }
 
@@ -500,11 +539,10 @@ func TestWatchIdles(t *testing.T) {
 	if now := r.log.String(); now != logged {
 		t.Errorf("it logs while idle: %s", now[len(logged):])
 	}
-	// Of which half is the program's own text and data.
-	if size := hosttest.ResidentSize(r.t, r.cmd.Process.Pid); size > 20<<10 {
-		t.Errorf("%d KiB resident", size)
+	if size := hosttest.OwnMemory(r.t, r.cmd.Process.Pid); size > 12<<10 {
+		t.Errorf("it holds %d KiB", size)
 	} else {
-		t.Logf("%d KiB resident", size)
+		t.Logf("it holds %d KiB", size)
 	}
 }
 
@@ -522,7 +560,7 @@ func BenchmarkWatchIdle(b *testing.B) {
 			used := r.processorTime() - before
 			b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/poll")
 			b.ReportMetric(100*used.Seconds()/float64(b.N), "%core-at-1s")
-			b.ReportMetric(float64(hosttest.ResidentSize(r.t, r.cmd.Process.Pid))/1024, "RSS-MiB")
+			b.ReportMetric(float64(hosttest.OwnMemory(r.t, r.cmd.Process.Pid))/1024, "own-MiB")
 			b.ReportMetric(0, "ns/op") // is the time slept
 		})
 	}
@@ -585,13 +623,13 @@ func TestWatchRecovers(t *testing.T) {
 	}
 	count := func(part string) int { return strings.Count(r.log.String(), part) }
 	for name, body := range map[string]string{"hangs": "exec sleep 100", "crashes": "kill -SEGV $$"} {
-		before, findings := r.status().Probes, count("msg=finding module=nvml")
+		before, findings := r.status().Probes, count("msg=finding id=nvml")
 		probe(body)
 		hangup()
 		r.until("three probes that fail: "+name, func() bool { return r.status().Probes >= before+3 })
 		probe(works)
-		r.until("recovery from a probe that "+name, func() bool { return strings.Count(r.log.String(), `msg="finding resolved" module=nvml`) > findings })
-		if n := count("msg=finding module=nvml") - findings; n != 1 {
+		r.until("recovery from a probe that "+name, func() bool { return strings.Count(r.log.String(), `msg="finding resolved" id=nvml`) > findings })
+		if n := count("msg=finding id=nvml") - findings; n != 1 {
 			t.Errorf("a probe that %s is told %d times", name, n)
 		}
 		r.settle()

@@ -18,7 +18,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/ldcache"
-	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/userfile"
 )
 
 // format is the only format so far.
@@ -26,65 +26,65 @@ const format = 1
 
 // Capture is a host as a discovery saw it.
 type Capture struct {
-	Format int `yaml:"capture"`
+	Format int `json:"capture" yaml:"capture"`
 	// Cdigen is the version of the program that has recorded it.
-	Cdigen string `yaml:"cdigen"`
+	Cdigen string `json:"cdigen" yaml:"cdigen"`
 	// Arch of the driver by its Go name.
-	Arch string `yaml:"arch"`
+	Arch string `json:"arch" yaml:"arch"`
 	// LibrarySearchPath and MPSDirectory are those of [discover.Options].
-	LibrarySearchPath []string `yaml:"librarySearchPath,omitempty"`
-	MPSDirectory      string   `yaml:"mpsPipeDirectory,omitempty"`
+	LibrarySearchPath []string `json:"librarySearchPath,omitempty" yaml:"librarySearchPath,omitempty"`
+	MPSDirectory      string   `json:"mpsPipeDirectory,omitempty" yaml:"mpsPipeDirectory,omitempty"`
 	// NVML is its answer; nil: it was not asked.
-	NVML *NVML `yaml:"nvml,omitempty"`
+	NVML *NVML `json:"nvml,omitempty" yaml:"nvml,omitempty"`
 	// Unreadable are files that exist but could not be read, with the reason.
-	Unreadable []string `yaml:"unreadable,omitempty"`
+	Unreadable []string `json:"unreadable,omitempty" yaml:"unreadable,omitempty"`
 
-	Dev    Tree `yaml:"dev"`
-	Driver Tree `yaml:"driver"`
-	Proc   Tree `yaml:"proc"`
-	Sys    Tree `yaml:"sys"`
+	Dev    Tree `json:"dev" yaml:"dev"`
+	Driver Tree `json:"driver" yaml:"driver"`
+	Proc   Tree `json:"proc" yaml:"proc"`
+	Sys    Tree `json:"sys" yaml:"sys"`
 }
 
 // Tree is a part of a file system.
 type Tree struct {
 	// Path of the tree's root on the host.
-	Path string `yaml:"path"`
+	Path string `json:"path" yaml:"path"`
 	// Files by their path below the root, without a leading slash.
-	Files map[string]File `yaml:"files"`
+	Files map[string]File `json:"files" yaml:"files"`
 }
 
 // File is a file of any type. The zero value is a regular file with unknown content.
 type File struct {
 	// Lines are the recorded lines of a regular file.
-	Lines []string `yaml:"lines,omitempty"`
+	Lines []string `json:"lines,omitempty" yaml:"lines,omitempty"`
 	// Link is the target of a symbolic link.
-	Link string `yaml:"link,omitempty"`
+	Link string `json:"link,omitempty" yaml:"link,omitempty"`
 	// Node has the numbers of a character device node, "195:255".
-	Node string `yaml:"node,omitempty"`
+	Node string `json:"node,omitempty" yaml:"node,omitempty"`
 	// Owner are the numbers of a node's user and group, "0:44"; empty: root's.
-	Owner string `yaml:"owner,omitempty"`
+	Owner string `json:"owner,omitempty" yaml:"owner,omitempty"`
 	// Library has the names in a shared library.
-	Library *Library `yaml:"library,omitempty"`
+	Library *Library `json:"library,omitempty" yaml:"library,omitempty"`
 	// Cache has the content of an ld.so.cache.
-	Cache *Cache `yaml:"cache,omitempty"`
+	Cache *Cache `json:"cache,omitempty" yaml:"cache,omitempty"`
 	// Type is "directory" or "socket" for one.
-	Type string `yaml:"type,omitempty"`
+	Type string `json:"type,omitempty" yaml:"type,omitempty"`
 	// Mode are the permissions in octal; empty: those that such files usually have.
-	Mode string `yaml:"mode,omitempty"`
+	Mode string `json:"mode,omitempty" yaml:"mode,omitempty"`
 }
 
 // Library has the names in a shared library.
 type Library struct {
-	Arch   string `yaml:"arch"`
-	SONAME string `yaml:"soname,omitempty"`
+	Arch   string `json:"arch" yaml:"arch"`
+	SONAME string `json:"soname,omitempty" yaml:"soname,omitempty"`
 }
 
 // Cache is an ld.so.cache: its format and its entries for the driver.
 type Cache struct {
 	// Layout is "new", "compat" or "old"; see [ldcache.Layout].
-	Layout string `yaml:"layout"`
+	Layout string `json:"layout" yaml:"layout"`
 	// Entries are a name, the flags and a path, "libcuda.so.1 0x303 /usr/lib/libcuda.so.1".
-	Entries []string `yaml:"entries,omitempty"`
+	Entries []string `json:"entries,omitempty" yaml:"entries,omitempty"`
 }
 
 var layouts = map[string]ldcache.Layout{"new": ldcache.New, "compat": ldcache.Compat, "old": ldcache.Old}
@@ -106,7 +106,8 @@ const head = `# A host as "cdigen capture" saw it: what cdigen needs, without fi
 #   cdigen info --captured FILE
 `
 
-// Encode returns the capture as deterministic YAML.
+// Encode returns the capture as deterministic YAML with short files as one line, a layout
+// that sigs.k8s.io/yaml, which reads captures, cannot write.
 func (c *Capture) Encode() ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString(head)
@@ -120,25 +121,20 @@ func (c *Capture) Encode() ([]byte, error) {
 
 // Parse reads a capture. The error names the field or the line.
 func Parse(data []byte) (*Capture, error) {
-	if err := limits.YAML(data); err != nil {
+	var fields map[string]any
+	if err := userfile.Decode(data, &fields); err != nil {
 		return nil, fmt.Errorf("not a capture: %w", err)
 	}
-	var first struct {
-		Format int `yaml:"capture"`
-	}
-	switch err := yaml.Unmarshal(data, &first); {
-	case err != nil:
-		return nil, fmt.Errorf("not a capture: %w", oneLine(err))
-	case first.Format == 0:
+	switch version := fields["capture"]; version {
+	case float64(format):
+	case nil:
 		return nil, errors.New("not a capture: it has no field capture")
-	case first.Format != format:
-		return nil, fmt.Errorf("capture: %d: this cdigen reads captures of format %d", first.Format, format)
+	default:
+		return nil, fmt.Errorf("capture: %v: this cdigen reads captures of format %d", version, format)
 	}
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	d.KnownFields(true)
 	var c Capture
-	if err := d.Decode(&c); err != nil {
-		return nil, oneLine(err)
+	if err := userfile.Decode(data, &c); err != nil {
+		return nil, err
 	}
 	if discover.Triplet(c.Arch) == "" {
 		return nil, fmt.Errorf("arch: %q is not an architecture of the driver", c.Arch)
@@ -154,15 +150,6 @@ func Parse(data []byte) (*Capture, error) {
 		}
 	}
 	return &c, nil
-}
-
-// oneLine returns an error of the YAML library, which has a line for each field, as one line.
-func oneLine(err error) error {
-	var fields *yaml.TypeError
-	if errors.As(err, &fields) {
-		return errors.New(strings.Join(fields.Errors, "; "))
-	}
-	return err
 }
 
 func (t *Tree) check() error {

@@ -48,9 +48,11 @@ var contents = []content{
 		key: `[ \t]*(?:Model|GPU UUID|Bus Location|Device Minor|GPU Excluded|Blacklisted):`,
 	},
 	{file: migMinors, line: `(?:config|monitor|gpu\d{1,4}/gi\d{1,4}/(?:ci\d{1,4}/)?access) \d{1,7}$`},
+	{file: `modules`, line: `nvidia[0-9a-z_]{0,32}_modeset(?: |$)`},
 	{file: `sys/kernel/osrelease`, line: `.+`, replace: names.release},
 
 	{file: `(?:.*/)?(?:vendor|device|class)`, line: `0x[0-9a-f]{4,6}$`},
+	{file: `(?:.*/)?driver_override`, line: `(?:\(null\)|[0-9a-z_-]{1,32})$`},
 	{file: `(?:.*/)?numa_node`, line: `-?\d{1,5}$`},
 	{file: `(?:.*/)?power/(?:control|runtime_status)`, line: `(?:auto|on|active|suspended|suspending|resuming|error|unsupported)$`},
 	{file: `module/[^/]+/version`, line: `\d{1,4}(?:\.\d{1,4}){1,2}$`},

@@ -17,10 +17,10 @@ import (
 // the library was not found.
 type NVML struct {
 	// Report is a [discover.NVMLReport] as it is in JSON.
-	Report map[string]any `yaml:"report,omitempty"`
+	Report map[string]any `json:"report,omitempty" yaml:"report,omitempty"`
 	// ErrorKind and Error are those of a [discover.ProbeError].
-	ErrorKind discover.ProbeErrorKind `yaml:"errorKind,omitempty"`
-	Error     string                  `yaml:"error,omitempty"`
+	ErrorKind discover.ProbeErrorKind `json:"errorKind,omitempty" yaml:"errorKind,omitempty"`
+	Error     string                  `json:"error,omitempty" yaml:"error,omitempty"`
 }
 
 // nvmlAnswer is what a probe returned.

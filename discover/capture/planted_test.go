@@ -291,7 +291,7 @@ func TestOwnersOfFilesAreReplaced(t *testing.T) {
 
 // What cannot be replaced, since the capture would not be one any more, is an error.
 func TestCaptureWithSomethingLeftIsRefused(t *testing.T) {
-	for word, place := range map[string]string{"195": `dev.files["dev/nvidia-modeset"].node`, "directory": `dev.files["dev/nvidia-caps"].type`, "amd64": "arch"} {
+	for word, place := range map[string]string{"195": `dev.files["dev/nvidia-modeset"].node`, "directory": `sys.files["bus/pci/drivers/nvidia"].type`, "amd64": "arch"} {
 		r := redact.New(nil, redact.Identifiers{Words: []string{word}})
 		_, _, err := capture.Record(context.Background(), load(t, "two-gpus").host(t, "/"), discover.Options{}, r, "")
 		if err == nil || !strings.Contains(err.Error(), place) || !strings.HasSuffix(err.Error(), "nothing is recorded") {

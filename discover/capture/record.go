@@ -33,14 +33,14 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 			}
 		}
 	}
+	o.PCI = true
 	inv, err := discover.Run(ctx, host, discover.Modules(o))
 	if err != nil {
 		return nil, inv, err
 	}
-	gpus, _, _ := discover.PCIGPUs(host) // without those that cannot be read
 	proc.addProc()
 	dev.addNodes()
-	sys.addSys(gpus)
+	sys.addSys(inv.PCI)
 	maps.DeleteFunc(sys.seen, func(name string, _ bool) bool { return othersDevice(sys, name) })
 
 	trees := []*watched{driver, dev, proc, sys}

@@ -7,6 +7,8 @@
 // Names that files have while they are replaced are always the same, so that the next
 // change of a file removes what a process that was killed has left of it.
 //
+// A [Plan] is a list of such changes: it is shown as a diff, made as one, and undone.
+//
 // The package knows nothing of specs, of engines or of the command line.
 package change
 
@@ -325,11 +327,12 @@ func (d *Dir) Unfinished(name string) bool {
 }
 
 // Recover cleans as Clean does, but makes the old file the backup if the process was
-// killed after it had replaced the file and before it had made the backup itself.
+// killed after it had replaced the file and before it had made the backup itself. Without
+// the name of a backup it is Clean.
 func (d *Dir) Recover(name, backup string) error {
 	aside := d.scratch()
 	old, err := aside.identity(oldName(name))
-	if err != nil {
+	if err != nil || backup == "" {
 		return d.Clean(name)
 	}
 	// Without a file the old one is one that was removed, of which there is no backup.
@@ -467,7 +470,7 @@ func setAttributes(f, like *os.File, mode fs.FileMode) error {
 func (d *Dir) create(name string) (*os.File, error) {
 	fd, err := unix.Openat(d.fd(), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, &fs.PathError{Op: "create", Path: d.shown(name), Err: err}
+		return nil, fmt.Errorf("create a file in %s: %w", d.path, err)
 	}
 	return os.NewFile(uintptr(fd), d.shown(name)), nil
 }

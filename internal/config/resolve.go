@@ -59,6 +59,14 @@ func (c *Config) Spec(arch string) (spec.Options, error) {
 	}, nil
 }
 
+// OfSpec returns an error of making a spec as one about an option's value, where it is.
+func (c *Config) OfSpec(err error) error {
+	if option := (*spec.OptionError)(nil); errors.As(err, &option) {
+		return c.Problem(map[string]string{"Devices": "device", "MaxVersion": "max-cdi-version"}[option.Option], err)
+	}
+	return err
+}
+
 // WantedCapabilities returns the capabilities; nil for all.
 func (c *Config) WantedCapabilities() (list []discover.Capability) {
 	if slices.Contains(c.Capabilities, allCapabilities) {
@@ -83,7 +91,12 @@ func (c *Config) ownEdits() (*spec.OwnEdits, error) {
 	if err != nil {
 		return nil, c.Problem("edits", err)
 	}
-	own.LeaveOut(untrustedPath())
+	own.Source = c.Edits
+	judge := spec.Judge{Untrusted: untrustedPath(), Stat: os.Stat}
+	if c.Captured != "" {
+		judge.Stat = nil // the paths are of another host
+	}
+	own.LeaveOut(judge)
 	return own, nil
 }
 

@@ -33,16 +33,16 @@ type Error struct {
 	Message      string
 }
 
-// Error is "3:14: message".
+// Error is "line 3, column 14: message".
 func (e *Error) Error() string {
 	if e.Line == 0 {
 		return e.Message
 	}
-	return fmt.Sprintf("%d:%d: %s", e.Line, e.Column, e.Message)
+	return fmt.Sprintf("line %d, column %d: %s", e.Line, e.Column, e.Message)
 }
 
-// errorAt makes an Error for an offset in a text.
-func errorAt(text []byte, offset int, format string, args ...any) *Error {
+// ErrorAt returns an Error about an offset in a text.
+func ErrorAt(text []byte, offset int, format string, args ...any) *Error {
 	before := text[:min(max(offset, 0), len(text))]
 	line := before[bytes.LastIndexByte(before, '\n')+1:]
 	return &Error{1 + bytes.Count(before, []byte{'\n'}), 1 + utf8.RuneCount(line), fmt.Sprintf(format, args...)}
@@ -65,7 +65,7 @@ func decode(data []byte) (mark, text []byte, err error) {
 	for {
 		r, size := utf8.DecodeRune(text[offset:])
 		if r == utf8.RuneError && size <= 1 {
-			return nil, nil, errorAt(text, offset, "it is not UTF-8")
+			return nil, nil, ErrorAt(text, offset, "it is not UTF-8")
 		}
 		offset += size
 	}
@@ -75,7 +75,7 @@ func decode(data []byte) (mark, text []byte, err error) {
 func within(text []byte, limit func([]byte) error) error {
 	err := limit(text)
 	if e := (*limits.Error)(nil); errors.As(err, &e) {
-		return errorAt(text, e.Offset, "%s", e.Message)
+		return ErrorAt(text, e.Offset, "%s", e.Message)
 	}
 	return err
 }
@@ -203,7 +203,7 @@ func general(value any) any {
 var errOtherMeaning = errors.New("the file is written in a way that cdigen cannot change safely: change the setting by hand")
 
 // describe a value that is of the wrong type.
-func (s *settings) describe(v any) string {
+func (s *Settings) describe(v any) string {
 	switch v.(type) {
 	case map[string]any:
 		return s.table
@@ -222,22 +222,24 @@ func (s *settings) describe(v any) string {
 // name of a setting for people.
 func name(path []string) string { return strings.Join(path, ".") }
 
-// settings are what a file says, whatever its format.
-type settings struct {
+// Settings are what a file says, whatever its format.
+type Settings struct {
 	text   []byte
 	values map[string]any
 	// table is what the format calls a group of settings.
 	table string
-	// find gives the offset of a setting's value in text.
+	// unique returns an error if the place of a setting is not certain; nil: it always is.
+	unique func(path []string) error
+	// find returns the offset of a setting's value in text.
 	find func(path []string) (offset int, ok bool)
 }
 
 // Values are all settings of the file, as maps, slices, strings, bools and the numbers
 // and dates of the format's parser. They are not to be changed.
-func (s *settings) Values() map[string]any { return s.values }
+func (s *Settings) Values() map[string]any { return s.values }
 
 // Bool gives a setting that is true or false; set is false when the file has none.
-func (s *settings) Bool(path ...string) (value, set bool, err error) {
+func (s *Settings) Bool(path ...string) (value, set bool, err error) {
 	v, ok, err := s.Value(path...)
 	if !ok || err != nil {
 		return false, false, err
@@ -251,7 +253,7 @@ func (s *settings) Bool(path ...string) (value, set bool, err error) {
 
 // Strings gives a setting that is a list of strings; set is false when the file has
 // none.
-func (s *settings) Strings(path ...string) (value []string, set bool, err error) {
+func (s *Settings) Strings(path ...string) (value []string, set bool, err error) {
 	v, ok, err := s.Value(path...)
 	if !ok || err != nil {
 		return nil, false, err
@@ -273,7 +275,12 @@ func (s *settings) Strings(path ...string) (value []string, set bool, err error)
 
 // Value gives a setting of whatever type. What should be a table on the way to it and is
 // none is an error.
-func (s *settings) Value(path ...string) (value any, set bool, err error) {
+func (s *Settings) Value(path ...string) (value any, set bool, err error) {
+	if s.unique != nil {
+		if err := s.unique(path); err != nil {
+			return nil, false, err
+		}
+	}
 	for i := 1; i < len(path); i++ {
 		v, ok := lookup(s.values, path[:i])
 		if !ok {
@@ -288,9 +295,9 @@ func (s *settings) Value(path ...string) (value any, set bool, err error) {
 }
 
 // Errorf makes an error about a setting, with its place.
-func (s *settings) Errorf(path []string, format string, args ...any) error {
+func (s *Settings) Errorf(path []string, format string, args ...any) error {
 	if offset, ok := s.find(path); ok {
-		return errorAt(s.text, offset, format, args...)
+		return ErrorAt(s.text, offset, format, args...)
 	}
 	return &Error{Message: fmt.Sprintf(format, args...)}
 }

@@ -15,7 +15,7 @@ import (
 
 // TOML is a file in TOML.
 type TOML struct {
-	settings
+	Settings
 	mark    []byte
 	tables  []table
 	entries []entry
@@ -60,7 +60,7 @@ func ParseTOML(data []byte) (*TOML, error) {
 		return nil, err
 	}
 	d := &TOML{mark: mark}
-	d.settings = settings{text: text, values: map[string]any{}, table: "a table", find: d.offset}
+	d.Settings = Settings{text: text, values: map[string]any{}, table: "a table", find: d.offset}
 	if err := within(text, limits.TOML); err != nil {
 		return nil, err
 	}
@@ -412,7 +412,7 @@ func (d *TOML) become(value any, path []string, change splice) error {
 		return errOtherMeaning
 	}
 	changed.find = d.find
-	d.settings, d.tables, d.entries = changed.settings, changed.tables, changed.entries
+	d.Settings, d.tables, d.entries = changed.Settings, changed.tables, changed.entries
 	return nil
 }
 

@@ -1,6 +1,6 @@
 // Command contentsdoc writes the tables of the documentation from those in the code:
-// docs/contents.md from package discover, and that of docs/runtimes.md from package
-// runtimes.
+// docs/contents.md from package discover, docs/findings.md from package check, and that of
+// docs/runtimes.md from package runtimes.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/runtimes"
 )
 
@@ -76,10 +77,39 @@ read-only, ` + "`nosuid`" + ` and ` + "`nodev`" + `.
 
 A variable of the same name in ` + "`containerEdits`" + ` of the ` + "`--edits`" + ` file takes the place of one of these.
 `)
-	if err := errors.Join(os.WriteFile("docs/contents.md", []byte(b.String()), 0o644), writeReleases("docs/runtimes.md")); err != nil {
+	if err := errors.Join(os.WriteFile("docs/contents.md", []byte(b.String()), 0o644), writeFindings("docs/findings.md"), writeReleases("docs/runtimes.md")); err != nil {
 		fmt.Fprintln(os.Stderr, "contentsdoc:", err)
 		os.Exit(1)
 	}
+}
+
+// writeFindings writes what each ID of a finding means.
+func writeFindings(file string) error {
+	var b strings.Builder
+	b.WriteString(`# Findings
+
+Written by ` + "`make docs`" + ` from the table in internal/check/table.go; do not edit.
+
+Every command that looks at a host reports what is wrong in the same words: ` + "`generate`, `info`" + `
+and ` + "`status`" + ` in a table, ` + "`check`" + ` for spec files, ` + "`watch`" + ` in its log, and ` + "`doctor`" + ` with the
+commands that fix it. In JSON a finding has ` + "`id`, `severity`, `subject` and `message`" + `. An ID
+stands for one cause and does not change.
+
+| severity | meaning |
+| --- | --- |
+| broken | containers of some kind get no GPU or do not start, or something that GPU programs require is missing |
+| warning | containers work, but will not after an event that can be expected, or some of their programs do not |
+| note | nothing is wrong |
+
+` + "`--strict`" + ` refuses all but notes.
+`)
+	for _, group := range check.Groups {
+		b.WriteString("\n## " + group.Name + "\n\n| ID | what it means | cause, and what to do |\n| --- | --- | --- |\n")
+		for _, e := range group.Entries {
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", e.ID, e.Title, e.Explanation)
+		}
+	}
+	return os.WriteFile(file, []byte(b.String()), 0o644)
 }
 
 // writeReleases puts the table of engines' versions between its marks in a file.

@@ -19,11 +19,8 @@ import (
 // Node is a character device node as it should be.
 type Node struct {
 	// Name is the path below the root, with slashes and without a leading one: "dev/null".
-	Name         string
-	Major, Minor uint32
-	// Mode has permission bits only.
-	Mode     fs.FileMode
-	UID, GID uint32
+	Name string
+	Attr
 }
 
 // Action is what is to be done about a node or a link.
@@ -37,61 +34,38 @@ const (
 	Make Action = "make"
 	// Replace what is there and is something else.
 	Replace Action = "replace"
-	// Mend the mode or the owner of a node.
-	Mend Action = "mend"
+	// Fix the mode or the owner of a node.
+	Fix Action = "fix"
 	// Remove a link that leads nowhere.
 	Remove Action = "remove"
 )
 
-// Lstater describes files below a root without following a link at the name itself.
-// [os.Root] is one.
-type Lstater interface {
-	Lstat(name string) (fs.FileInfo, error)
-}
-
-// Check says what is to be done about a node. Was describes what is there instead; it is
-// empty when nothing is there or all is well.
+// Check returns what is to be done about a node. Was describes what is there instead; it
+// is empty when nothing is there or nothing is to be done.
 func Check(root Lstater, n Node) (do Action, was string, err error) {
-	info, err := root.Lstat(n.Name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Make, "", nil
-	}
+	have, err := Stat(root, n.Name)
 	if err != nil {
 		return None, "", err
 	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || info.Mode()&fs.ModeCharDevice == 0 {
-		return Replace, kind(info.Mode()), nil
-	}
-	major, minor := numbers(stat)
-	switch {
-	case major != n.Major || minor != n.Minor:
-		return Replace, fmt.Sprintf("%d:%d", major, minor), nil
-	case info.Mode().Perm() != n.Mode.Perm() || stat.Uid != n.UID || stat.Gid != n.GID:
-		return Mend, fmt.Sprintf("%04o %d:%d", info.Mode().Perm(), stat.Uid, stat.Gid), nil
-	}
-	return None, "", nil
+	do, was = Plan(&n.Attr, have)
+	return do, was, nil
 }
 
-// numbers of a device node.
-func numbers(stat *syscall.Stat_t) (major, minor uint32) {
-	dev := uint64(stat.Rdev) //nolint:unconvert // 32 bits wide on some architectures
-	return unix.Major(dev), unix.Minor(dev)
-}
-
-// kind of a file in words.
-func kind(mode fs.FileMode) string {
-	switch {
-	case mode.IsRegular():
-		return "a regular file"
-	case mode.IsDir():
-		return "a directory"
-	case mode&fs.ModeSymlink != 0:
-		return "a symbolic link"
-	case mode&fs.ModeDevice != 0:
-		return "a block device"
+// Plan returns what is to be done so that a node becomes what it should be, and
+// describes what is there instead.
+func Plan(want, have *Attr) (do Action, was string) {
+	switch Compare(want, have) {
+	case Missing:
+		return Make, ""
+	case NotADevice:
+		return Replace, have.Other
+	case WrongDevice:
+		return Replace, fmt.Sprintf("%d:%d", have.Major, have.Minor)
+	case WrongMode:
+		return Fix, fmt.Sprintf("%04o %d:%d", have.Mode, have.UID, have.GID)
+	case OK:
 	}
-	return "neither file nor device"
+	return None, ""
 }
 
 // attempts is how often a node is looked at again that somebody else made or removed
@@ -145,8 +119,8 @@ func Apply(ctx context.Context, root *os.Root, n Node) (did Action, err error) {
 		switch do {
 		case None:
 			return did, nil
-		case Mend:
-			err = mend(root, n)
+		case Fix:
+			err = fix(root, n)
 		default:
 			err = put(root, n, do)
 		}
@@ -245,8 +219,8 @@ func openDirectory(root *os.Root, name string) (*os.File, error) {
 	return dir, err
 }
 
-// mend gives a node its mode and owner.
-func mend(root *os.Root, n Node) error {
+// fix gives a node its mode and owner.
+func fix(root *os.Root, n Node) error {
 	dir, err := root.Open(path.Dir(n.Name))
 	if err != nil {
 		return err

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -73,32 +72,13 @@ func (c CharDir) Plan(links []Link, root Lstater) ([]LinkChange, error) {
 		wanted[name] = l
 	}
 	for name, l := range wanted {
-		e, exists := present[name]
-		todo := LinkChange{Path: filepath.Join(c.Dir, name), Target: c.target(l.Node.Name)}
-		switch {
-		case !exists && l.Optional:
-			continue
-		case !exists:
-			todo.Do = Make
-		case e.Type()&fs.ModeSymlink == 0:
-			if c.isNode(todo.Path, l.Node) {
-				continue
-			}
-			todo.Do, todo.Was, todo.Err = Replace, kind(e.Type()), errors.New("it is no link: remove it")
-		default:
-			to, text, err := c.resolve(name)
-			if err != nil {
-				return nil, err
-			}
-			if to == l.Node.Name || hasNumbers(root, to, l.Node.Major, l.Node.Minor) {
-				continue
-			}
-			if l.Optional && !c.Ours(to) {
-				continue
-			}
-			todo.Do, todo.Was = Replace, text
+		todo, err := c.plan(name, l, present[name], root)
+		if err != nil {
+			return nil, err
 		}
-		list = append(list, todo)
+		if todo.Do != None {
+			list = append(list, todo)
+		}
 	}
 	for name, e := range present {
 		if _, ok := wanted[name]; ok || e.Type()&fs.ModeSymlink == 0 {
@@ -119,6 +99,31 @@ func (c CharDir) Plan(links []Link, root Lstater) ([]LinkChange, error) {
 		return slices.Compare([]uint32{major1, minor1}, []uint32{major2, minor2})
 	})
 	return list, nil
+}
+
+// plan returns what is to be done about one link; what exists at its place is nil for
+// nothing.
+func (c CharDir) plan(name string, l Link, exists fs.DirEntry, root Lstater) (LinkChange, error) {
+	todo := LinkChange{Path: filepath.Join(c.Dir, name), Target: c.target(l.Node.Name)}
+	switch {
+	case exists == nil && l.Optional:
+	case exists == nil:
+		todo.Do = Make
+	case exists.Type()&fs.ModeSymlink == 0:
+		if !c.isNode(todo.Path, l.Node) {
+			todo.Do, todo.Was, todo.Err = Replace, kind(exists.Type()), errors.New("it is not a link: remove it")
+		}
+	default:
+		to, text, err := c.resolve(name)
+		if err != nil {
+			return todo, err
+		}
+		right := to == l.Node.Name || hasNumbers(root, to, l.Node.Major, l.Node.Minor)
+		if !right && (!l.Optional || c.Ours(to)) {
+			todo.Do, todo.Was = Replace, text
+		}
+	}
+	return todo, nil
 }
 
 // parseNumbers reads the name of a link.
@@ -164,28 +169,24 @@ func (c CharDir) resolve(link string) (name, text string, err error) {
 	return name, text, err
 }
 
-// hasNumbers says whether a name below the root is a device node of these numbers.
+// hasNumbers reports whether a name below the root is a device node of these numbers.
 func hasNumbers(root Lstater, name string, major, minor uint32) bool {
 	if !filepath.IsLocal(name) {
 		return false
 	}
-	info, err := root.Lstat(name)
-	return err == nil && isNode(info, major, minor)
+	have, err := Stat(root, name)
+	return err == nil && have.is(major, minor)
 }
 
-func isNode(info fs.FileInfo, major, minor uint32) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || info.Mode()&fs.ModeCharDevice == 0 {
-		return false
-	}
-	x, y := numbers(stat)
-	return x == major && y == minor
+// is reports whether it is a device node of these numbers.
+func (a *Attr) is(major, minor uint32) bool {
+	return a != nil && a.Other == "" && a.Major == major && a.Minor == minor
 }
 
-// isNode says whether a path is a device node itself, of a node's numbers.
+// isNode reports whether a path is a device node itself, of a node's numbers.
 func (c CharDir) isNode(path string, n Node) bool {
 	info, err := os.Lstat(path)
-	return err == nil && isNode(info, n.Major, n.Minor)
+	return err == nil && Describe(info).is(n.Major, n.Minor)
 }
 
 // Apply makes a change that Plan found. A directory that is missing is made with mode

@@ -38,7 +38,7 @@ func (n nodeInfo) Sys() any           { return &syscall.Stat_t{Rdev: unix.Mkdev(
 // The driver of these tests has the major number 7 and nodes dev/our*.
 func ours(name string) bool { return strings.HasPrefix(name, "dev/our") }
 
-func at(name string, major, minor uint32) Node { return Node{Name: name, Major: major, Minor: minor} }
+func at(name string, major, minor uint32) Node { return Node{name, Attr{Major: major, Minor: minor}} }
 
 func wanted(list ...Node) (links []Link) {
 	for _, n := range list {
@@ -205,7 +205,7 @@ func TestWhatIsNoLinkIsTold(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "7:0")); err != nil {
 		t.Fatal(err)
 	}
-	mknod(t, filepath.Join(dir, "7:0"), Node{Major: 7, Minor: 0, Mode: 0o600})
+	mknod(t, filepath.Join(dir, "7:0"), Node{"", Attr{Major: 7, Minor: 0, Mode: 0o600}})
 	if got := plan(t, char, wanted(a), nodes{a.Name: a}); len(got) > 0 {
 		t.Errorf("a node in place of the link: %q", got)
 	}

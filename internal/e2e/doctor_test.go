@@ -15,7 +15,7 @@ import (
 	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/internal/doctor"
+	healthcheck "github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
@@ -57,7 +57,7 @@ func TestDoctorComparesARunningContainer(t *testing.T) {
 			must("podman", slices.Concat([]string{"run", "--detach", "--name", "web", "--stop-timeout=1", "--network=none", "--device", "nvidia.com/gpu=0"}, throwaway(root), []string{"sleep", "1000"})...)
 			t.Cleanup(func() { must("podman", "rm", "--force", "--time", "0", "web") })
 
-			look := func() []doctor.Complaint {
+			look := func() []healthcheck.Report {
 				t.Helper()
 				// The driver's part of /proc is simulated, the container's is not.
 				pid := must("podman", "inspect", "--format", "{{.State.Pid}}", "web")
@@ -65,29 +65,29 @@ func TestDoctorComparesARunningContainer(t *testing.T) {
 				check(t, os.Symlink("/proc/"+pid, link))
 				defer func() { check(t, os.Remove(link)) }()
 				out, err := run("cdigen", append([]string{"doctor", "container", "web", "-o", "json"}, hosttest.Flags(host, host)...)...)
-				var list []doctor.Complaint
+				var list []healthcheck.Report
 				if json.Unmarshal([]byte(out), &list) != nil {
 					t.Fatalf("%v\n%s", err, out)
 				}
 				return list
 			}
-			// complains wants one kind of complaint, and none after its command.
+			// complains wants one kind of finding, and none after its command.
 			complains := func(want string, n int) {
 				t.Helper()
 				list := look()
 				for _, c := range list {
-					if c.ID != want {
+					if string(c.ID) != want {
 						t.Errorf("%+v", c)
 					}
 				}
-				if len(list) != n {
-					t.Fatalf("%d complaints, want %d times %s", len(list), n, want)
+				if blocks := healthcheck.Blocks(list); len(blocks) != n {
+					t.Fatalf("%d blocks of findings, want %d of %s", len(blocks), n, want)
 				}
-				for _, command := range list[0].Mend {
+				for _, command := range list[0].Fix.Commands {
 					must("sh", "-c", command)
 				}
 				if list := look(); len(list) > 0 {
-					t.Errorf("after %q: %+v", list[0].Mend, list)
+					t.Errorf("after %q: %+v", list[0].Fix.Commands, list)
 				}
 			}
 			if list := look(); len(list) > 0 {

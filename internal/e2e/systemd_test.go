@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/doctor"
+	healthcheck "github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
@@ -433,7 +433,7 @@ func (m *machine) testWatching(t *testing.T) {
 	if _, err := m.try("cdigen", "watch"); err == nil || !strings.Contains(err.Error(), "another cdigen watch (process "+m.show("cdigen.service", "MainPID")+") keeps /etc/cdi/nvidia.yaml") {
 		t.Errorf("a second watcher: %v", err)
 	}
-	for _, source := range []string{"uevent", "files", "procfs", "kernel-log"} {
+	for _, source := range []string{"uevent", "files", "specs", "procfs", "kernel-log"} {
 		if out := m.run("journalctl", "--no-pager", "-u", "cdigen.service", "-o", "cat"); strings.Contains(out, "source="+source+" ") {
 			t.Errorf("the source %s does not work:\n%s", source, out)
 		}
@@ -494,10 +494,10 @@ func (m *machine) testProfile(t *testing.T) {
 	m.follows("another service's end")
 }
 
-// What doctor says of units is true of real ones, and its commands mend it.
+// What doctor says of units is true of real ones, and its commands fix it.
 func (m *machine) testDoctor(t *testing.T) {
 	defer m.in(t)()
-	doctor := func() (list []doctor.Complaint) {
+	doctor := func() (list []healthcheck.Report) {
 		t.Helper()
 		out, err := m.try("cdigen", "doctor", "-o", "json")
 		if json.Unmarshal([]byte(out), &list) != nil {
@@ -509,7 +509,7 @@ func (m *machine) testDoctor(t *testing.T) {
 		t.Helper()
 		m.settle()
 		if list := doctor(); len(list) > 0 {
-			t.Errorf("doctor complains: %+v", list)
+			t.Errorf("doctor finds: %+v", list)
 		}
 	}
 	well()
@@ -527,10 +527,10 @@ func (m *machine) testDoctor(t *testing.T) {
 	} {
 		c.harm()
 		list := doctor()
-		if len(list) != 1 || list[0].ID != c.id {
-			t.Fatalf("doctor complains of %+v, want %s", list, c.id)
+		if len(list) != 1 || string(list[0].ID) != c.id {
+			t.Fatalf("doctor finds %+v, want %s", list, c.id)
 		}
-		for _, command := range list[0].Mend {
+		for _, command := range list[0].Fix.Commands {
 			m.run("sh", "-c", command)
 		}
 		well()

@@ -23,8 +23,8 @@ import (
 
 func gpu(index int, uuid, pci string) discover.GPU {
 	return discover.GPU{
-		Index: index, Minor: index, UUID: uuid, PCI: pci, Model: "NVIDIA H100", Node: &discover.DeviceNode{Path: fmt.Sprintf("/dev/nvidia%d", index)},
-		DRM: []discover.DeviceNode{{Path: fmt.Sprintf("/dev/dri/card%d", index)}},
+		Index: index, Minor: index, UUID: uuid, PCI: pci, Model: "NVIDIA H100", Node: &discover.Node{Path: fmt.Sprintf("/dev/nvidia%d", index)},
+		DRM: []discover.Node{{Path: fmt.Sprintf("/dev/dri/card%d", index)}},
 	}
 }
 

@@ -2,18 +2,18 @@ package inject
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tailscale/hujson"
 
-	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/configedit"
 )
 
 // Annotation of a config.json that says what was injected into it and how to take it
@@ -49,19 +49,14 @@ type Config struct {
 //
 // Errors have the line and the column.
 func ParseConfig(data []byte) (*Config, error) {
-	if err := limits.JSON(data); err != nil {
+	d, err := configedit.ParseJSON(data)
+	if err != nil {
 		return nil, err
-	}
-	if at := invalidUTF8(data); at >= 0 {
-		return nil, fmt.Errorf("%s: not UTF-8", position(data, at))
 	}
 	if _, err := decode(data); err != nil {
 		return nil, err
 	}
-	root, err := hujson.Parse(data)
-	if err != nil {
-		return nil, err
-	}
+	root := d.Tree()
 	if err := checkSpelling(data, &root); err != nil {
 		return nil, err
 	}
@@ -206,39 +201,15 @@ func decode(data []byte) (*oci.Spec, error) {
 	var spec oci.Spec
 	err := json.Unmarshal(data, &spec)
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
-		return nil, fmt.Errorf("%s: %w", position(data, int(syntax.Offset)-1), err)
+		return nil, configedit.ErrorAt(data, int(syntax.Offset)-1, "%v", err)
 	}
 	if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
-		what := kind.Field
-		if what == "" {
-			what = "all of it"
-		}
-		return nil, fmt.Errorf("%s: %s is of JSON type %s, which it must not be", position(data, int(kind.Offset)-1), what, kind.Value)
+		return nil, configedit.ErrorAt(data, int(kind.Offset)-1, "%s is of JSON type %s, which it must not be", cmp.Or(kind.Field, "all of it"), kind.Value)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &spec, nil
-}
-
-// invalidUTF8 is where a text stops being UTF-8, which JSON has to be; negative: nowhere.
-func invalidUTF8(data []byte) int {
-	for at := 0; at < len(data); {
-		r, n := utf8.DecodeRune(data[at:])
-		if r == utf8.RuneError && n == 1 {
-			return at
-		}
-		at += n
-	}
-	return -1
-}
-
-// position is a place in a text in words.
-func position(data []byte, at int) string {
-	at = max(0, min(at, len(data)))
-	line := bytes.Count(data[:at], []byte("\n")) + 1
-	column := at - bytes.LastIndexByte(data[:at], '\n')
-	return fmt.Sprintf("line %d, column %d", line, column)
 }
 
 // checkSpelling refuses what two readers may understand differently: Go's takes a
@@ -257,7 +228,7 @@ func checkSpelling(data []byte, root *hujson.Value) error {
 				switch got := m.Name.Value.(hujson.Literal).String(); {
 				case !strings.EqualFold(got, name):
 				case got != name || at != nil:
-					return fmt.Errorf("%s: %q: there must be one %q and none in other capitals", position(data, m.Name.StartOffset), got, name)
+					return configedit.ErrorAt(data, m.Name.StartOffset, "%q: there must be one %q and none in other capitals", got, name)
 				default:
 					at = &m.Value
 				}

@@ -115,7 +115,7 @@ func simulated(t *testing.T) (*Source, string) {
 	check(t, err)
 	numbers := map[string][2]int64{}
 	for _, n := range append(slices.Concat(inv.ControlNodes, inv.GPUs[7].MIGDevices[0].Nodes), *inv.GPUs[7].Node) {
-		numbers[n.HostPath] = [2]int64{int64(n.Major), int64(n.Minor)}
+		numbers[n.HostPath] = [2]int64{int64(n.Have.Major), int64(n.Have.Minor)}
 	}
 	pin := func(e *specs.ContainerEdits) {
 		for _, n := range e.DeviceNodes {

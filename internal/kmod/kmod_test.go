@@ -3,54 +3,24 @@ package kmod
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
-// TestMain is the tests, or a modprobe that writes down how it was called: in another
-// root there is nothing that a script could run with.
-func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) != "modprobe" {
-		os.Exit(m.Run())
-	}
-	if os.Args[2] == "nvidia-none" {
-		fmt.Fprintln(os.Stderr, "modprobe: FATAL: Module nvidia-none not found\n  in directory /lib/modules/6.1.0")
-		syscall.Exit(1)
-	}
-	if os.Args[2] == "silent" {
-		syscall.Exit(3)
-	}
-	wd, _ := os.Getwd()
-	said := fmt.Sprintln(os.Args[1:], os.Environ(), wd)
-	if err := os.WriteFile("/called", []byte(said), 0o644); err != nil {
-		syscall.Exit(2)
-	}
-	syscall.Exit(0)
-}
-
-// installed makes a root with this program as modprobe in one of its directories.
+// installed makes a root with a modprobe in one of its directories that writes down how it
+// was called. It is static, since the root has nothing else.
 func installed(t *testing.T, dir string) string {
 	t.Helper()
 	root := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err := os.ReadFile(self)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(root, dir, "modprobe"), program, 0o755); err != nil {
-		t.Fatal(err)
+	build := exec.Command("go", "build", "-o", filepath.Join(root, dir)+"/modprobe", "./testdata/modprobe")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	return root
 }

@@ -33,7 +33,7 @@ const (
 type containerdConfig struct {
 	system  System
 	version string // of containerd
-	files   []*containerdFile
+	all     []*containerdFile
 	// merged: sections are merged key by key.
 	merged bool
 	// sections that may have settings, by rising priority.
@@ -81,7 +81,7 @@ func readContainerd(s System, r Request) (configuration, error) {
 		if name != main && !f.exists() {
 			return nil, &Error{File: f.shown, Message: "it is imported but does not exist: containerd would not start"}
 		}
-		c.files = append(c.files, f)
+		c.all = append(c.all, f)
 		for _, pattern := range f.patterns {
 			names, err := s.glob(pattern)
 			if err != nil {
@@ -120,7 +120,7 @@ func (s System) openContainerd(name string) (*containerdFile, error) {
 		return nil, err
 	}
 	f := &containerdFile{file: opened}
-	version, set, err := f.doc.Value("version")
+	version, set, err := f.settings.Value("version")
 	if err != nil {
 		return nil, fileError(f.shown, err)
 	}
@@ -156,7 +156,7 @@ func (s System) glob(pattern string) (names []string, err error) {
 
 // reads says whether containerd would import a file because of where it is.
 func (c *containerdConfig) reads(name string) bool {
-	for _, f := range c.files {
+	for _, f := range c.all {
 		for _, pattern := range f.patterns {
 			if matches, err := filepath.Match(pattern, name); err == nil && matches {
 				return true
@@ -172,7 +172,7 @@ func (c *containerdConfig) configVersion() int64 {
 	if c.merged {
 		version = 3
 	}
-	for _, f := range c.files {
+	for _, f := range c.all {
 		if f.version > 1 || f.version == 1 && !c.merged {
 			version = f.version
 		}
@@ -185,7 +185,7 @@ func (c *containerdConfig) findSections() error {
 	version := c.configVersion()
 	add := func(ids ...string) {
 		for _, id := range ids {
-			for _, f := range c.files {
+			for _, f := range c.all {
 				c.sections = append(c.sections, section{f, id})
 			}
 		}
@@ -196,7 +196,7 @@ func (c *containerdConfig) findSections() error {
 	case !c.merged:
 		add(criV2)
 	case atLeast(c.version, "2.3.0-alpha"):
-		for _, f := range c.files {
+		for _, f := range c.all {
 			if f.version < 2 {
 				c.sections = append(c.sections, section{f, criV1})
 			}
@@ -213,7 +213,7 @@ func (c *containerdConfig) findSections() error {
 	if !c.merged {
 		// The last section is all there is.
 		for i, s := range slices.Backward(c.sections) {
-			_, set, err := s.file.doc.Value("plugins", s.id)
+			_, set, err := s.file.settings.Value("plugins", s.id)
 			if err != nil {
 				return fileError(s.file.shown, err)
 			}
@@ -229,7 +229,7 @@ func (c *containerdConfig) findSections() error {
 
 // findDisabled finds whether the CRI plugin is among those that are not started.
 func (c *containerdConfig) findDisabled() error {
-	for _, f := range c.files {
+	for _, f := range c.all {
 		names, _, err := f.strings("disabled_plugins")
 		if err != nil {
 			return err
@@ -244,7 +244,7 @@ func (c *containerdConfig) findDisabled() error {
 // last finds the section whose setting counts; ok is false when none has it.
 func (c *containerdConfig) last(key string) (s section, ok bool, err error) {
 	for _, s := range slices.Backward(c.sections) {
-		_, set, err := s.file.doc.Value(s.setting(key)...)
+		_, set, err := s.file.settings.Value(s.setting(key)...)
 		if err != nil {
 			return s, false, fileError(s.file.shown, err)
 		}
@@ -261,7 +261,7 @@ const (
 )
 
 func (c *containerdConfig) describe(e *Engine) {
-	for _, f := range c.files {
+	for _, f := range c.all {
 		e.read(f.file)
 	}
 	fail := func(err error) { e.CDI, e.Err = Unknown, fileError("", err) }
@@ -283,7 +283,7 @@ func (c *containerdConfig) describe(e *Engine) {
 		}
 		e.Switch = enableCDI + " in " + s.file.shown
 	case e.CDI == Off:
-		e.Switch = "no " + enableCDI + " in " + c.files[0].shown
+		e.Switch = "no " + enableCDI + " in " + c.all[0].shown
 	}
 	if s, set, err = c.last(cdiSpecDirs); err != nil {
 		fail(err)
@@ -303,18 +303,18 @@ func (c *containerdConfig) describe(e *Engine) {
 	}
 }
 
-func (c *containerdConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+func (c *containerdConfig) enable(e *Engine, dirs []string) error {
 	if e.CDI == Unused {
-		return nil, unsupported(fmt.Sprintf("its CRI plugin, which Kubernetes uses, is switched off by %s; Docker, ctr and nerdctl do not need it", e.Switch))
+		return unsupported(fmt.Sprintf("its CRI plugin, which Kubernetes uses, is switched off by %s; Docker, ctr and nerdctl do not need it", e.Switch))
 	}
 	if e.CDI == Off {
 		if err := c.set(enableCDI, true); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	missing := missingDirs(e.SpecDirs, dirs)
 	if len(missing) == 0 {
-		return c.changes(), nil
+		return nil
 	}
 	s, set, err := c.last(cdiSpecDirs)
 	switch {
@@ -324,29 +324,21 @@ func (c *containerdConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 	default:
 		err = c.set(cdiSpecDirs, withDirs(e.SpecDirs, missing))
 	}
-	return c.changes(), err
+	return err
 }
 
-func (c *containerdConfig) disable(e *Engine) ([]Change, error) {
+func (c *containerdConfig) disable(e *Engine) error {
 	switch e.CDI {
 	case Always:
-		return nil, unsupported(fmt.Sprintf("version %s has no switch for CDI: enable_cdi is gone since 2.4", e.Version))
+		return unsupported(fmt.Sprintf("version %s has no switch for CDI: enable_cdi is gone since 2.4", e.Version))
 	case On:
-		err := c.set(enableCDI, false)
-		return c.changes(), err
+		return c.set(enableCDI, false)
 	}
-	return nil, nil
+	return nil
 }
 
-func (c *containerdConfig) changes() (list []Change) {
-	for _, f := range c.files {
-		list = append(list, changes(f.file)...)
-	}
-	return list
-}
-
-func (c *containerdConfig) allFiles() (list []*file) {
-	for _, f := range c.files {
+func (c *containerdConfig) files() (list []*file) {
+	for _, f := range c.all {
 		list = append(list, f.file)
 	}
 	return list
@@ -363,7 +355,7 @@ func (c *containerdConfig) set(key string, value any) error {
 	if err != nil {
 		return err
 	}
-	main := c.files[0]
+	main := c.all[0]
 	switch {
 	case set:
 	case !c.merged:
@@ -393,7 +385,7 @@ func (c *containerdConfig) newVersion() int64 {
 
 // home is where containerd 2 gets a setting that no file has.
 func (c *containerdConfig) home() (section, error) {
-	main := c.files[0]
+	main := c.all[0]
 	s := section{main, criV3}
 	switch {
 	case !main.exists():
@@ -409,7 +401,7 @@ func (c *containerdConfig) home() (section, error) {
 		if matches, err := filepath.Match(pattern, name); err != nil || !matches || strings.Contains(filepath.Dir(pattern), "*") {
 			continue
 		}
-		i := slices.IndexFunc(c.files, func(f *containerdFile) bool { return f.name == name })
+		i := slices.IndexFunc(c.all, func(f *containerdFile) bool { return f.name == name })
 		if i < 0 {
 			f, err := c.system.openContainerd(name)
 			if err != nil {
@@ -419,13 +411,13 @@ func (c *containerdConfig) home() (section, error) {
 			// refuses a drop-in of a higher version.
 			f.begin(main.version, s.id)
 			f.created = "# Written by cdigen runtime.\n" + f.created
-			c.files = append(c.files, f)
-			i = len(c.files) - 1
+			c.all = append(c.all, f)
+			i = len(c.all) - 1
 			if err := c.findSections(); err != nil {
 				return s, err
 			}
 		}
-		s.file = c.files[i]
+		s.file = c.all[i]
 		return s, nil
 	}
 	return s, nil
@@ -435,7 +427,7 @@ func (c *containerdConfig) home() (section, error) {
 // compares what it makes of them (containerd config dump): only the settings of CDI may
 // be different. Both are copies in a directory of their own, one file for each, which the
 // first imports in the order that containerd reads them in.
-func (c *containerdConfig) check(ctx context.Context, program string, changed []Change) error {
+func (c *containerdConfig) check(ctx context.Context, program string, changed change.Plan) error {
 	before, err := c.dump(ctx, program, nil)
 	if err != nil {
 		return fmt.Errorf("containerd refuses its configuration as it is: %w", err)
@@ -451,7 +443,7 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed []
 		if err != nil || !set || key == enableCDI && release.CDI == Always {
 			continue
 		}
-		value, _, _ := s.file.doc.Value(s.setting(key)...)
+		value, _, _ := s.file.settings.Value(s.setting(key)...)
 		if list, ok := value.([]any); ok {
 			texts := make([]string, 0, len(list))
 			for _, v := range list {
@@ -463,13 +455,13 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed []
 	}
 	if !configedit.Equal(after, want) {
 		return fmt.Errorf("containerd config dump shows that %s would change more than the settings of CDI, or these not: change %s by hand",
-			c.system.path(changed[0].Path), enableCDI)
+			changed[0].Path, enableCDI)
 	}
 	return nil
 }
 
 // dump is what containerd makes of copies of the files, with changes.
-func (c *containerdConfig) dump(ctx context.Context, program string, changed []Change) (map[string]any, error) {
+func (c *containerdConfig) dump(ctx context.Context, program string, changed change.Plan) (map[string]any, error) {
 	dir, done, err := change.WorkDir(ctx, "check-containerd")
 	if err != nil {
 		return nil, err
@@ -477,10 +469,10 @@ func (c *containerdConfig) dump(ctx context.Context, program string, changed []C
 	defer done()
 	var main []byte
 	var imports []string
-	for i, f := range c.files {
+	for i, f := range c.all {
 		data := f.old
 		for _, c := range changed {
-			if c.Path == f.name {
+			if c.Path == f.shown {
 				data = c.New
 			}
 		}

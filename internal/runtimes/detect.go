@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/configedit"
 )
 
@@ -103,10 +104,30 @@ type known struct {
 
 // configuration is what an engine's files say about CDI.
 type configuration interface {
-	// describe tells an Engine, of which the version's defaults are filled in, what the
-	// files say.
+	// describe completes an Engine, which has the defaults of its version.
 	describe(e *Engine)
+	// enable and disable edit the files, for an engine as describe left it.
+	enable(e *Engine, dirs []string) error
+	disable(e *Engine) error
+	// files returns those that were read, of which some may be changed.
+	files() []*file
+	// check has the engine's own program check changed files. A change is not written where
+	// the check fails.
+	check(ctx context.Context, program string, changed change.Plan) error
+	// reads reports whether the engine would read a file, whatever its suffix, because of
+	// where it is.
+	reads(name string) bool
 }
+
+// unchecked is an engine that cannot check its configuration.
+type unchecked struct{}
+
+func (unchecked) check(context.Context, string, change.Plan) error { return nil }
+
+// readByName is an engine that reads no file because of where it is.
+type readByName struct{}
+
+func (readByName) reads(string) bool { return false }
 
 // engines in the order in which they are told.
 var engines = []known{

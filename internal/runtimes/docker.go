@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cdigen/cdigen/internal/configedit"
+	"github.com/cdigen/cdigen/internal/change"
 )
 
 // The settings of dockerd's daemon.json. In its schema features is a map of names to
@@ -20,6 +20,7 @@ var (
 
 // dockerConfig is daemon.json.
 type dockerConfig struct {
+	readByName
 	system             System
 	file               *file
 	on, hasSwitch      bool
@@ -37,11 +38,6 @@ func readDocker(s System, r Request) (configuration, error) {
 		return nil, err
 	}
 	c := &dockerConfig{system: s, file: f}
-	for _, setting := range [][]string{dockerSwitch, dockerDirs} {
-		if err := f.doc.(*configedit.JSON).Check(setting...); err != nil {
-			return nil, fileError(f.shown, err)
-		}
-	}
 	if c.on, c.hasSwitch, err = f.bool(dockerSwitch...); err != nil {
 		return nil, err
 	}
@@ -81,37 +77,27 @@ func (c *dockerConfig) usedDirs() []string {
 	return slices.DeleteFunc(slices.Clone(c.dirs), func(dir string) bool { return dir == "" })
 }
 
-func (c *dockerConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+func (c *dockerConfig) enable(e *Engine, dirs []string) error {
 	r, _ := release(Docker, e.Version)
 	if c.hasSwitch && !c.on || !c.hasSwitch && r.CDI == Off {
 		if err := c.file.set(true, dockerSwitch...); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	missing := missingDirs(e.SpecDirs, dirs)
-	var err error
-	switch {
-	case len(missing) == 0:
-	case c.hasDirs && len(c.usedDirs()) == len(c.dirs):
-		err = c.file.addDirs(missing, dockerDirs...)
-	default:
-		err = c.file.set(withDirs(e.SpecDirs, missing), dockerDirs...)
-	}
-	return changes(c.file), err
+	return c.file.search(e.SpecDirs, dirs, c.hasDirs && len(c.usedDirs()) == len(c.dirs), dockerDirs...)
 }
 
-func (c *dockerConfig) disable(e *Engine) ([]Change, error) {
+func (c *dockerConfig) disable(e *Engine) error {
 	if e.CDI == Off {
-		return nil, nil
+		return nil
 	}
-	err := c.file.set(false, dockerSwitch...)
-	return changes(c.file), err
+	return c.file.set(false, dockerSwitch...)
 }
 
-func (c *dockerConfig) allFiles() []*file { return []*file{c.file} }
+func (c *dockerConfig) files() []*file { return []*file{c.file} }
 
 // check has dockerd validate the changed file, without its unit's flags.
-func (c *dockerConfig) check(ctx context.Context, program string, changed []Change) error {
+func (c *dockerConfig) check(ctx context.Context, program string, changed change.Plan) error {
 	return checkCopy(ctx, changed[0], func(name string) error {
 		if _, err := c.system.Run(ctx, program, "--validate", "--config-file", name); err != nil {
 			return fmt.Errorf("dockerd refuses the changed configuration: %w", errors.New(strings.ReplaceAll(err.Error(), name, c.file.shown)))

@@ -1,4 +1,4 @@
-package doctor
+package check
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -20,12 +21,12 @@ import (
 	"github.com/cdigen/cdigen/watch"
 )
 
-// The tests of the command break whole machines and mend them; here is what they do not
-// come to.
+// The tests of the command break machines and fix them; here is what they do not cover.
 
-// bed has a patient on a simulated host, whose programs are those named.
+// bed has a snapshot of a simulated host, whose programs are those named.
 type bed struct {
-	*Patient
+	*Snapshot
+	Sources
 	dir      string
 	programs []string
 }
@@ -42,36 +43,64 @@ func newBed(t *testing.T, name string, change func(dir string)) *bed {
 	}
 	host := hosttest.Reopen(t, d, dir)
 	b := &bed{dir: dir}
-	b.Patient = &Patient{
-		Host: host, Inventory: hosttest.Discover(t, host, hosttest.Probe(d)), Root: discover.NewTree("/", os.DirFS(dir)),
-		Spec: filepath.Join(dir, "etc/cdi/nvidia.yaml"), Kind: "nvidia.com/gpu", Unit: Unit(""), SpecDirs: []string{filepath.Join(dir, "etc/cdi")},
-		Older: func(string) (int, error) { return 0, errors.New("it cannot be older") },
-		Cdigen: func(args ...string) string {
-			return "cdigen " + strings.Join(args, " ")
-		},
-		Run: func(context.Context, string, ...string) ([]byte, error) { return nil, errors.New("nothing runs here") },
+	directories := spec.ReadDirectories([]string{filepath.Join(dir, "etc/cdi")})
+	inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{Probe: hosttest.Probe(d), PCI: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Sources = Sources{
+		Root: discover.NewTree("/", os.DirFS(dir)),
+		Run:  func(context.Context, string, ...string) ([]byte, error) { return nil, errors.New("nothing runs here") },
 		Find: func(program string) (string, error) {
 			if slices.Contains(b.programs, program) {
 				return "/usr/bin/" + program, nil
 			}
 			return "", os.ErrNotExist
 		},
+		Hook: func(string) error { return nil },
+	}
+	b.Snapshot = &Snapshot{
+		Target: Target{
+			Spec: filepath.Join(dir, "etc/cdi/nvidia.yaml"), Kind: "nvidia.com/gpu", Unit: Unit(""), SpecDirs: []string{filepath.Join(dir, "etc/cdi")},
+			Older: func(string) (int, error) { return 0, errors.New("it cannot be older") },
+			Command: func(args ...string) string {
+				return "cdigen " + strings.Join(args, " ")
+			},
+		},
+		Host: host, Inventory: inv, Directories: directories, Published: directories.File(filepath.Join(dir, "etc/cdi/nvidia.yaml")),
 	}
 	return b
 }
 
-// find is the first complaint of an ID.
-func find(list []Complaint, id string) *Complaint {
-	if i := slices.IndexFunc(list, func(c Complaint) bool { return c.ID == id }); i >= 0 {
+// look looks at the host as it is now, and judges it.
+func (b *bed) look(t *testing.T, judge func(*Snapshot) []discover.Finding) []Report {
+	t.Helper()
+	b.Directories = spec.ReadDirectories(b.SpecDirs)
+	b.Published = b.Directories.File(b.Spec)
+	b.Look(b.Sources, b.Published)
+	b.LookAtSystem(t.Context(), b.Sources)
+	return Reports(b.Snapshot, judge(b.Snapshot))
+}
+
+// noGPU looks at a host without a GPU.
+func (b *bed) noGPU(t *testing.T) error {
+	t.Helper()
+	b.look(t, func(*Snapshot) []discover.Finding { return nil })
+	return NoGPU(b.Snapshot)
+}
+
+// find is the first report of an ID.
+func find(list []Report, id discover.ID) *Report {
+	if i := slices.IndexFunc(list, func(r Report) bool { return r.ID == id }); i >= 0 {
 		return &list[i]
 	}
 	return nil
 }
 
-func (b *bed) examine(t *testing.T) []Complaint {
+func (b *bed) examine(t *testing.T) []Report {
 	t.Helper()
-	list, err := b.Examine(t.Context())
-	if err != nil {
+	list := b.look(t, All)
+	if err := NoGPU(b.Snapshot); err != nil {
 		t.Fatal(err)
 	}
 	return list
@@ -122,10 +151,10 @@ func TestDriverIsInstalledAsTheDistributionDoes(t *testing.T) {
 		b := newBed(t, "no-driver", func(dir string) { write(t, filepath.Join(dir, "etc/os-release"), release) })
 		c := find(b.examine(t), "driver-not-loaded")
 		if c == nil {
-			t.Fatalf("%q: no complaint", release)
+			t.Fatalf("%q: no finding", release)
 		}
-		if got := strings.Join(c.Mend, "; "); got != want && got != want+"; systemctl reboot" || want == "" && c.Advice == "" {
-			t.Errorf("%q: %q, want %q (advice %q)", release, got, want, c.Advice)
+		if got := strings.Join(c.Fix.Commands, "; "); got != want && got != want+"; systemctl reboot" || want == "" && c.Fix.Note == "" {
+			t.Errorf("%q: %q, want %q (advice %q)", release, got, want, c.Fix.Note)
 		}
 	}
 }
@@ -146,8 +175,8 @@ func TestImagesAreNotChangedByPackageManagers(t *testing.T) {
 		if installed {
 			want = "rpm-ostree kargs --append=rd.driver.blacklist=nouveau --append=modprobe.blacklist=nouveau; systemctl reboot"
 		}
-		if got := strings.Join(c.Mend, "; "); got != want || !installed && !strings.Contains(c.Advice, "rpm-ostree") {
-			t.Errorf("installed %v: %q (advice %q)", installed, got, c.Advice)
+		if got := strings.Join(c.Fix.Commands, "; "); got != want || !installed && !strings.Contains(c.Fix.Note, "rpm-ostree") {
+			t.Errorf("installed %v: %q (advice %q)", installed, got, c.Fix.Note)
 		}
 	}
 }
@@ -158,19 +187,19 @@ func TestDriverContainers(t *testing.T) {
 	b.Inventory.Libraries = nil
 	b.Host.Driver, b.Settings = b.Root, "/etc/cdigen/cdigen.env"
 	c := find(b.examine(t), "driver-root")
-	if c == nil || len(c.Mend) != 2 || !strings.Contains(c.Mend[0], "CDIGEN_DRIVER_ROOT=/run/nvidia/driver") || c.Mend[1] != "cdigen generate --driver-root=/run/nvidia/driver" {
+	if c == nil || len(c.Fix.Commands) != 2 || !strings.Contains(c.Fix.Commands[0], "CDIGEN_DRIVER_ROOT=/run/nvidia/driver") || c.Fix.Commands[1] != "cdigen generate --driver-root=/run/nvidia/driver" {
 		t.Errorf("%+v", c)
 	}
 	// They are expected there, and not there yet.
 	b = newBed(t, "two-gpus", nil)
 	b.Inventory.Libraries = nil
 	b.Host.Driver = discover.DirTree(filepath.Join(b.dir, "run/nvidia/driver"))
-	if c := find(b.examine(t), "driver-root-missing"); c == nil || c.Mend != nil {
+	if c := find(b.examine(t), "driver-root-missing"); c == nil || len(c.Fix.Commands) > 0 {
 		t.Errorf("%+v", c)
 	}
 	b = newBed(t, "no-driver", nil)
 	b.Host.Driver = discover.DirTree(filepath.Join(b.dir, "run/nvidia/driver"))
-	if c := find(b.examine(t), "driver-not-loaded"); c == nil || c.Mend != nil || !strings.Contains(c.Advice, "driver container") {
+	if c := find(b.examine(t), "driver-not-loaded"); c == nil || len(c.Fix.Commands) > 0 || !strings.Contains(c.Fix.Note, "driver container") {
 		t.Errorf("%+v", c)
 	}
 }
@@ -178,7 +207,7 @@ func TestDriverContainers(t *testing.T) {
 func TestGPUsThatAreNotOnPCI(t *testing.T) {
 	for file, want := range map[string]string{"dev/dxg": "WSL", "proc/device-tree/compatible": "Tegra"} {
 		b := newBed(t, "no-gpu", func(dir string) { write(t, filepath.Join(dir, file), "nvidia,p3737-0000\x00nvidia,tegra234\x00") })
-		if _, err := b.Examine(t.Context()); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), want) {
+		if err := b.noGPU(t); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
@@ -197,7 +226,7 @@ func TestHiddenDriverModulesAreFound(t *testing.T) {
 			write(t, filepath.Join(dir, "proc/sys/kernel/osrelease"), "6.1\n")
 			write(t, filepath.Join(dir, "lib/modules/6.1/modules.dep"), line)
 		})
-		if got := b.moduleInstalled(); got != want {
+		if got := b.moduleInstalled(b.Host); got != want {
 			t.Errorf("%q: %v, want %v", line, got, want)
 		}
 	}
@@ -208,7 +237,7 @@ func TestGPUsOfVirtualMachinesAreNoComplaint(t *testing.T) {
 		bind(t, dir, "0000:1b:00.0", "vfio-pci")
 		bind(t, dir, "0000:43:00.0", "vfio-pci")
 	})
-	if _, err := b.Examine(t.Context()); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "all 2 are set aside for virtual machines (vfio-pci)") {
+	if err := b.noGPU(t); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "all 2 are set aside for virtual machines (vfio-pci)") {
 		t.Errorf("all of them: %v", err)
 	}
 	for driver, want := range map[string]string{"vfio-pci": "note gpu-passthrough", "nouveau": "note gpu-other-driver", "": "warning gpu-unbound", "(override)": "note gpu-passthrough"} {
@@ -222,7 +251,7 @@ func TestGPUsOfVirtualMachinesAreNoComplaint(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		if list := b.gpus(); len(list) != 1 || string(list[0].Severity)+" "+list[0].ID != want {
+		if list := b.look(t, gpus); len(list) != 1 || string(list[0].Severity)+" "+string(list[0].ID) != want {
 			t.Errorf("one of them bound to %q: %+v, want %s", driver, list, want)
 		}
 	}
@@ -236,29 +265,29 @@ func TestLoadedDriverWithoutGPU(t *testing.T) {
 			}
 		}
 	})
-	if _, err := b.Examine(t.Context()); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "though the driver 550.54.15 is loaded") {
+	if err := b.noGPU(t); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "though the driver 550.54.15 is loaded") {
 		t.Errorf("%v", err)
 	}
 }
 
 func TestNodesThatCannotBeKnown(t *testing.T) {
-	b := newBed(t, "two-gpus", nil)
-	write(t, filepath.Join(b.dir, "proc/devices"), "nothing of use\n")
-	if c := find(b.nodes(), "nodes-unknown"); c == nil || !strings.Contains(c.Evidence, "/proc/devices") {
-		t.Errorf("without the driver's numbers: %+v", c)
+	b := newBed(t, "two-gpus", func(dir string) { write(t, filepath.Join(dir, "proc/devices"), "nothing of use\n") })
+	if r := find(b.look(t, All), discover.NodesUnknown); r == nil || r.Severity != discover.Warning || r.Subject != "/proc/devices" {
+		t.Errorf("without the driver's numbers: %+v", r)
 	}
 }
 
-func TestFindingsThatNoCheckKnowsAreTold(t *testing.T) {
+func TestFindingsThatNoCheckKnowsAreReported(t *testing.T) {
 	b := newBed(t, "two-gpus", nil)
 	b.Inventory.Findings = []discover.Finding{
-		{Module: "nvml", Subject: "NVML", Severity: discover.Fault, Message: "it hangs"},
-		{Module: "library", Subject: "libcuda.so.1", Severity: discover.MissingRequired, Message: "gone"},
-		{Module: "devnode", Subject: "/dev/nvidia0", Severity: discover.MissingRequired, Message: "told by nodes"},
-		{Module: "file", Subject: "nvidia-imex", Severity: discover.MissingOptional, Message: "not found"},
+		{ID: discover.NVMLTimeout, Subject: "NVML", Severity: discover.Warning, Message: "it hangs"},
+		{ID: discover.LibraryUnreadable, Subject: "libcuda.so.1", Severity: discover.Broken, Message: "gone"},
+		{ID: discover.NodeMissing, Subject: "/dev/nvidia0", Severity: discover.Broken, Message: "reported once"},
+		{ID: discover.NodeMissing, Subject: "/dev/nvidia0", Severity: discover.Note, Message: "reported once"},
+		{ID: discover.FileMissing, Subject: "nvidia-imex", Severity: discover.Note, Message: "not found"},
 	}
-	list := b.findings(nil)
-	if len(list) != 2 || list[0].ID != "nvml-fault" || list[0].Severity != Warning || list[1].ID != "library-missing-required" || list[1].Severity != Broken {
+	list := discover.Sorted(discovered(b.Snapshot))
+	if len(list) != 3 || list[0].ID != discover.LibraryUnreadable || list[1].ID != discover.NodeMissing || list[2].ID != discover.NVMLTimeout {
 		t.Errorf("%+v", list)
 	}
 }
@@ -275,15 +304,15 @@ func TestHybridControlGroupsAndHowToEndThem(t *testing.T) {
 		})
 		b.Host.Proc.Path = filepath.Join(b.dir, "proc")
 		b.programs = []string{"crun", program}
-		c := find(b.cgroups(), "cgroup-hybrid")
-		if c == nil || c.Advice == "" {
+		c := find(b.look(t, cgroups), "cgroup-hybrid")
+		if c == nil || c.Fix.Note == "" {
 			t.Fatalf("%+v", c)
 		}
-		if got := strings.Join(c.Mend, "; "); want == "" && got != "" || !strings.HasPrefix(got, want) {
+		if got := strings.Join(c.Fix.Commands, "; "); want == "" && got != "" || !strings.HasPrefix(got, want) {
 			t.Errorf("with %q: %q", program, got)
 		}
 		b.programs = nil
-		if list := b.cgroups(); len(list) > 0 {
+		if list := b.look(t, cgroups); len(list) > 0 {
 			t.Errorf("without crun: %+v", list)
 		}
 	}
@@ -300,7 +329,7 @@ func TestControlGroupsOfVersion2WithAnotherHierarchy(t *testing.T) {
 	})
 	b.Host.Proc.Path = filepath.Join(b.dir, "proc")
 	b.programs = []string{"crun", "update-grub"}
-	if list := b.cgroups(); len(list) > 0 {
+	if list := b.look(t, cgroups); len(list) > 0 {
 		t.Errorf("%+v", list)
 	}
 }
@@ -309,7 +338,7 @@ func TestSELinuxKnowsSeveralBooleans(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files map[string]string
-		want  string // boolean to set; empty: no complaint
+		want  string // boolean to set; empty: no finding
 	}{
 		{"permissive", map[string]string{"enforce": "0", "booleans/container_use_devices": "0 0"}, ""},
 		{"one is on", map[string]string{"enforce": "1", "booleans/container_use_devices": "1 1", "booleans/container_use_xserver_devices": "0 0"}, ""},
@@ -324,12 +353,12 @@ func TestSELinuxKnowsSeveralBooleans(t *testing.T) {
 				}
 			})
 			b.Engines = []runtimes.Engine{{Name: runtimes.Docker, CDI: runtimes.On}}
-			if list := b.seLinux(); c.want != "" && (len(list) != 1 || list[0].Severity != Note) {
+			if list := b.look(t, seLinux); c.want != "" && (len(list) != 1 || list[0].Severity != discover.Note) {
 				t.Errorf("with Docker alone, which confines nothing by itself: %+v", list)
 			}
 			b.Engines = append(b.Engines, runtimes.Engine{Name: runtimes.Podman, CDI: runtimes.Always})
-			list := b.seLinux()
-			if c.want == "" && len(list) > 0 || c.want != "" && (len(list) != 1 || list[0].Severity != Broken || list[0].Mend[0] != "setsebool -P "+c.want+"=true") {
+			list := b.look(t, seLinux)
+			if c.want == "" && len(list) > 0 || c.want != "" && (len(list) != 1 || list[0].Severity != discover.Broken || list[0].Fix.Commands[0] != "setsebool -P "+c.want+"=true") {
 				t.Errorf("%+v", list)
 			}
 		})
@@ -338,15 +367,15 @@ func TestSELinuxKnowsSeveralBooleans(t *testing.T) {
 
 func TestWatcherThatFailsAndSystemsWithoutSystemd(t *testing.T) {
 	b := newBed(t, "two-gpus", nil)
-	if list := b.watcher(t.Context()); len(list) != 1 || list[0].Severity != Note {
+	if list := b.look(t, watcher); len(list) != 1 || list[0].Severity != discover.Note {
 		t.Errorf("without systemd: %+v", list)
 	}
 	b.Watcher = &watch.Status{State: watch.State{Condition: watch.Failing, Error: "disk full"}}
-	if c := find(b.watcher(t.Context()), "watcher-failing"); c == nil || c.Evidence != "disk full" {
+	if c := find(b.look(t, watcher), "watcher-failing"); c == nil || c.Message != "disk full" {
 		t.Errorf("%+v", c)
 	}
 	b.Watcher.Condition = watch.Current
-	if list := b.watcher(t.Context()); len(list) > 0 {
+	if list := b.look(t, watcher); len(list) > 0 {
 		t.Errorf("one that works: %+v", list)
 	}
 	// A unit that is not installed: something that works all the same.
@@ -356,7 +385,7 @@ func TestWatcherThatFailsAndSystemsWithoutSystemd(t *testing.T) {
 		}
 	})
 	b.programs = []string{"systemctl"}
-	if c := find(b.watcher(t.Context()), "watcher-not-running"); c == nil || !strings.HasPrefix(c.Mend[0], "systemd-run --unit=cdigen ") {
+	if c := find(b.look(t, watcher), "watcher-not-running"); c == nil || !strings.HasPrefix(c.Fix.Commands[0], "systemd-run --unit=cdigen ") {
 		t.Errorf("%+v", c)
 	}
 }
@@ -388,7 +417,7 @@ func TestEngines(t *testing.T) {
 			b := newBed(t, "two-gpus", nil)
 			b.Engines, b.programs = c.engines, c.programs
 			var got []string
-			for _, c := range b.engines(t.Context()) {
+			for _, c := range b.look(t, engines) {
 				got = append(got, fmt.Sprintf("%s %s", c.Severity, c.ID))
 			}
 			if !slices.Equal(got, c.want) {
@@ -411,9 +440,9 @@ func TestDaemonThatRunsDecides(t *testing.T) {
 		b := newBed(t, "two-gpus", nil)
 		b.Engines, b.programs = []runtimes.Engine{{Name: runtimes.Docker, Version: "26.1.4", CDI: c.file, Service: "docker.service"}}, []string{"docker", "nvidia-container-runtime-hook"}
 		b.Run = func(context.Context, string, ...string) ([]byte, error) { return []byte(c.daemon), nil }
-		list, got := b.engines(t.Context()), ""
+		list, got := b.look(t, engines), ""
 		if len(list) > 0 {
-			got = list[0].ID
+			got = string(list[0].ID)
 		}
 		if got != c.want {
 			t.Errorf("file %s, daemon %s: %q, want %q", c.file, c.daemon, got, c.want)
@@ -429,14 +458,14 @@ func TestNamesThatEnginesDoNotKnow(t *testing.T) {
 		write(t, filepath.Join(dir, "opt/cdi/vendor.yaml"), strings.ReplaceAll(device, "nvidia.com/gpu", "vendor.com/dev"))
 	})
 	// Never is it our own spec that has to go, and names are quoted.
-	if c := b.Resolves("0"); c == nil || c.ID != "device-conflict" || c.Mend[0] != "mv '"+b.dir+"/etc/cdi/a b; c.yaml' '"+b.dir+"/etc/cdi/a b; c.yaml.disabled'" {
+	if c := b.device(t, "0"); c == nil || c.ID != "device-conflict" || c.Fix.Commands[0] != "mv '"+b.dir+"/etc/cdi/a b; c.yaml' '"+b.dir+"/etc/cdi/a b; c.yaml.disabled'" {
 		t.Errorf("%+v", c)
 	}
-	if c := b.Resolves("vendor.com/dev=0"); c == nil || c.ID != "device-unknown" {
+	if c := b.device(t, "vendor.com/dev=0"); c == nil || c.ID != "device-unknown" {
 		t.Errorf("%+v", c)
 	}
 	b.Engines = []runtimes.Engine{{Name: runtimes.Docker, CDI: runtimes.On, SpecDirs: []string{b.SpecDirs[0], filepath.Join(b.dir, "opt/cdi")}}}
-	if c := b.Resolves("vendor.com/dev=0"); c != nil {
+	if c := b.device(t, "vendor.com/dev=0"); c != nil {
 		t.Errorf("of a directory that only Docker reads: %+v", c)
 	}
 }
@@ -447,9 +476,9 @@ func TestForeignSpecInTheSameDirectory(t *testing.T) {
 	b := newBed(t, "two-gpus", func(dir string) {
 		write(t, filepath.Join(dir, "etc/cdi/other.yaml"), "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: \"0\", containerEdits: {env: [A=b]}}]\n")
 	})
-	b.Now, b.Truth = &specs.Spec{Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0"}}}, &spec.Truth{Kind: "nvidia.com/gpu"}
-	list := append(b.spec(false), b.neighbours(t.Context())...)
-	if len(list) != 1 || list[0].ID != "spec-foreign" || list[0].Safe || len(list[0].Mend) != 2 || !strings.HasPrefix(list[0].Mend[0], "mv ") {
+	b.Now = &specs.Spec{Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0"}}}
+	list := append(b.look(t, published), b.look(t, neighbours)...)
+	if len(list) != 1 || list[0].ID != "spec-foreign" || list[0].Fix.Safe || len(list[0].Fix.Commands) != 2 || !strings.HasPrefix(list[0].Fix.Commands[0], "mv ") {
 		t.Errorf("%+v", list)
 	}
 }
@@ -460,22 +489,58 @@ func TestEngineForWhichNoSpecIsOldEnough(t *testing.T) {
 		write(t, filepath.Join(dir, "etc/cdi/nvidia.yaml"), "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: \"0\", containerEdits: {env: [A=b]}}]\n")
 	})
 	b.Engines = []runtimes.Engine{{Name: runtimes.CRIO, Version: "1.24.0", CDI: runtimes.Always, MaxCDIVersion: "0.3.0"}}
-	c := find(b.engines(t.Context()), "engine-too-old")
-	if c == nil || c.Mend != nil || c.Safe || !strings.Contains(c.Advice, "it cannot be older") {
+	c := find(b.look(t, engines), "engine-too-old")
+	if c == nil || len(c.Fix.Commands) > 0 || c.Fix.Safe || !strings.Contains(c.Fix.Note, "it cannot be older") {
 		t.Errorf("%+v", c)
 	}
 }
 
 func TestWorstComesFirst(t *testing.T) {
-	if got := Worst([]Complaint{{Severity: Note}, {Severity: Warning}}); got != Warning {
-		t.Errorf("%s", got)
-	}
-	if got := Worst(nil); got != "" {
-		t.Errorf("%s", got)
+	list := discover.Sorted([]discover.Finding{{Severity: discover.Note}, {ID: "a", Severity: discover.Warning}, {ID: "b", Severity: discover.Broken}, {ID: "a", Severity: discover.Broken}})
+	if len(list) != 3 || list[0].ID != "a" || list[0].Severity != discover.Broken || list[1].ID != "b" || list[2].Severity != discover.Note {
+		t.Errorf("%+v", list)
 	}
 	for n, want := range map[int]string{0: "", 1: "a", 4: "a, b, c, d", 6: "a, b, c and 3 others"} {
-		if got := some([]string{"a", "b", "c", "d", "e", "f"}[:n]); got != want {
+		if got := discover.Some([]string{"a", "b", "c", "d", "e", "f"}[:n]); got != want {
 			t.Errorf("%d of them: %q, want %q", n, got, want)
 		}
+	}
+}
+
+func (b *bed) device(t *testing.T, name string) *Report {
+	t.Helper()
+	b.look(t, func(*Snapshot) []discover.Finding { return nil })
+	f, unknown := Device(b.Snapshot, name)
+	if !unknown {
+		return nil
+	}
+	return &Reports(b.Snapshot, []discover.Finding{f})[0]
+}
+
+// Every ID has an entry, and there is no other.
+func TestTableHasEveryID(t *testing.T) {
+	ids := map[discover.ID]bool{}
+	for _, g := range Groups {
+		for _, e := range g.Entries {
+			if ids[e.ID] || e.Title == "" || e.Explanation == "" {
+				t.Errorf("%q is there twice, or has no title or explanation", e.ID)
+			}
+			ids[e.ID] = true
+		}
+	}
+	for _, file := range []string{"../../discover/finding.go", "../../spec/directories.go", "check.go"} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^\t\w+ +(?:discover\.)?ID += "(.*)"$`).FindAllStringSubmatch(string(data), -1) {
+			if !ids[discover.ID(m[1])] {
+				t.Errorf("%s of %s has no entry", m[1], file)
+			}
+			delete(ids, discover.ID(m[1]))
+		}
+	}
+	for id := range ids {
+		t.Errorf("the entry %s has no constant", id)
 	}
 }

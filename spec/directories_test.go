@@ -46,7 +46,7 @@ func TestScanAgreesWithTheLibrary(t *testing.T) {
 		root := t.TempDir()
 		writeSpecs(t, root, files...)
 		dirs := []string{filepath.Join(root, "a"), filepath.Join(root, "b"), filepath.Join(root, "c")}
-		devices, _ := Scan(dirs)
+		devices, _ := ReadDirectories(dirs).Devices()
 		var got []string
 		for _, d := range devices {
 			if (d.Availability == Available) != (d.By == "") {
@@ -75,7 +75,7 @@ func TestScanAgreesWithTheLibrary(t *testing.T) {
 func TestScanIsInNaturalOrder(t *testing.T) {
 	root := t.TempDir()
 	writeSpecs(t, root, "x.yaml: all 10 2 1:2 GPU-7 1:10 1")
-	devices, _ := Scan([]string{root})
+	devices, _ := ReadDirectories([]string{root}).Devices()
 	var got []string
 	for _, d := range devices {
 		got = append(got, strings.TrimPrefix(d.Name, "nvidia.com/gpu="))
@@ -96,7 +96,7 @@ func TestScanTellsWhatIsBroken(t *testing.T) {
 	if err := os.Symlink("/dev/zero", filepath.Join(root, "a/zero.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	devices, broken := Scan([]string{filepath.Join(root, "a"), filepath.Join(root, "none"), filepath.Join(root, "b"), filepath.Join(root, "b/good.yaml"), filepath.Join(root, "a")})
+	devices, broken := ReadDirectories([]string{filepath.Join(root, "a"), filepath.Join(root, "none"), filepath.Join(root, "b"), filepath.Join(root, "b/good.yaml"), filepath.Join(root, "a")}).Devices()
 	var files []string
 	for _, b := range broken {
 		files = append(files, strings.TrimPrefix(b.File, root+"/"))

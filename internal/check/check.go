@@ -1,0 +1,205 @@
+// Package check judges a host, its specs and its container engines: whether containers get
+// their GPUs, and will go on getting them.
+//
+// A [Snapshot] is what is known of a machine, read once. Each check is a pure
+// function of it that returns findings; [All] calls them all. What a finding means and
+// what can be done about it is in one table, by its ID ([Lookup]). The package stands on
+// top of all others: it knows discovery, specs, the watcher, engines, and our own commands.
+package check
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/watch"
+)
+
+// Target is the spec that is asked for, and how it is made.
+type Target struct {
+	// Spec is the path that it is published as, Kind the kind of its devices.
+	Spec, Kind string
+	// Profile that it is made with, and the unit of the watcher that is to keep it.
+	Profile, Unit string
+	// SpecDirs are the directories that engines read by default, by rising priority.
+	SpecDirs []string
+	// Others are other specs of ours, which are checked separately.
+	Others []string
+	// Unwanted: nobody uses the spec, and it need neither exist nor be kept.
+	Unwanted bool
+	// For are the engines that the spec is for; empty: all.
+	For []runtimes.Name
+	// Settings is the file with the settings of the service; empty: none is used.
+	Settings string
+	// Edits is the file of the administrator's edits; empty: none.
+	Edits string
+	// Command returns the command line for a shell of one of our commands, with the flags
+	// that it needs here.
+	Command func(args ...string) string
+	// Older counts the names of devices that a spec of an older CDI version has to leave
+	// out; the error says why there is no such spec.
+	Older func(version string) (lost int, err error)
+}
+
+// Snapshot is everything that checks look at. Nothing else is read.
+//
+// It is not in package discover, which knows neither CDI nor engines.
+type Snapshot struct {
+	Target
+	// Host names places of the host; nothing is read from it any more.
+	Host      discover.Host
+	Inventory *discover.Inventory
+	// Left are the findings of what Now had to do without.
+	Left []discover.Finding
+	// Now is the spec that would be published now; nil: none, for want of a device.
+	Now *specs.Spec
+	// Directories are SpecDirs, and Published is the file at Spec.
+	Directories *spec.Directories
+	Published   *spec.File
+	// Paths are the paths of the host that specs name.
+	Paths   map[string]Path
+	Engines []runtimes.Engine
+	// Invalid are the values of the service's settings that options cannot have.
+	Invalid []*config.Problem
+	// Watcher is the answer of a running cdigen watch that keeps Spec; nil: none runs.
+	Watcher *watch.Status
+	System  System
+	// Container is the one that is compared with the host; nil: none is.
+	Container *Container
+}
+
+// The findings of this package, beside those of discovery and of specs.
+const (
+	DriverRoot        discover.ID = "driver-root"
+	DriverRootMissing discover.ID = "driver-root-missing"
+
+	SpecMissing       discover.ID = "spec-missing"
+	SpecBroken        discover.ID = "spec-broken"
+	SpecIncomplete    discover.ID = "spec-incomplete"
+	SpecStale         discover.ID = "spec-stale"
+	SpecForeign       discover.ID = "spec-foreign"
+	SpecUnreadable    discover.ID = "spec-unreadable"
+	SpecPathMissing   discover.ID = "spec-path-missing"
+	SpecPathRelative  discover.ID = "spec-path-relative"
+	SpecLibraryBroken discover.ID = "spec-library-broken"
+	SpecLibraryStale  discover.ID = "spec-library-stale"
+	SpecNodeWrong     discover.ID = "spec-node-wrong"
+	SpecHookUnusable  discover.ID = "spec-hook-unusable"
+	SpecHookTimeout   discover.ID = "spec-hook-timeout"
+	SpecMisnamed      discover.ID = "spec-misnamed"
+	SpecFileBroken    discover.ID = "spec-file-broken"
+	SpecDirUnreadable discover.ID = "spec-directory-unreadable"
+	OtherGenerator    discover.ID = "other-generator"
+	HookMissing       discover.ID = "hook-missing"
+	DeviceConflict    discover.ID = "device-conflict"
+	DeviceUnknown     discover.ID = "device-unknown"
+
+	EngineUnknown      discover.ID = "engine-unknown"
+	EngineConfigBroken discover.ID = "engine-config-broken"
+	EngineWithoutCDI   discover.ID = "engine-without-cdi"
+	EngineCDIOff       discover.ID = "engine-cdi-off"
+	EngineNeedsRestart discover.ID = "engine-needs-restart"
+	EngineDirectories  discover.ID = "engine-directories"
+	EngineTooOld       discover.ID = "engine-too-old"
+	ContainerdCRIOff   discover.ID = "containerd-cri-off"
+	DockerGPUs         discover.ID = "docker-gpus"
+	DockerGPUsLegacy   discover.ID = "docker-gpus-legacy"
+
+	SELinuxDevices    discover.ID = "selinux-devices"
+	CgroupHybrid      discover.ID = "cgroup-hybrid"
+	CgroupDevices     discover.ID = "cgroup-devices"
+	SettingInvalid    discover.ID = "setting-invalid"
+	WatcherFailing    discover.ID = "watcher-failing"
+	WatcherNotRunning discover.ID = "watcher-not-running"
+	DevCharLinks      discover.ID = "dev-char-links"
+
+	ContainerNoGPU          discover.ID = "container-no-gpu"
+	ContainerNodeStale      discover.ID = "container-node-stale"
+	ContainerNodeGone       discover.ID = "container-node-gone"
+	ContainerLibraryStale   discover.ID = "container-library-stale"
+	ContainerLibraryDeleted discover.ID = "container-library-deleted"
+	ContainerIncomplete     discover.ID = "container-incomplete"
+)
+
+func found(id discover.ID, severity discover.Severity, subject, format string, args ...any) discover.Finding {
+	return discover.Finding{ID: id, Severity: severity, Subject: subject, Message: fmt.Sprintf(format, args...)}
+}
+
+// All returns what all checks find, the worst first, and causes before what follows from
+// them.
+func All(s *Snapshot) (list []discover.Finding) {
+	list, unusable := driver(s)
+	if !unusable {
+		list = append(list, gpus(s)...)
+		list = append(list, nodes(s)...)
+		list = append(list, discovered(s)...)
+		list = append(list, published(s)...)
+	}
+	list = append(list, settings(s)...)
+	list = append(list, neighbours(s)...)
+	list = append(list, engines(s)...)
+	return discover.Sorted(append(list, system(s)...))
+}
+
+// discovered returns the serious findings of discovery and of making the spec; the others are of interest to
+// cdigen info only.
+func discovered(s *Snapshot) (list []discover.Finding) {
+	for _, f := range slices.Concat(s.Inventory.Findings, s.Left) {
+		if f.Severity.Serious() {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// ErrNoGPU is returned for a machine that has no NVIDIA GPU, of which nothing else
+// can be said.
+var ErrNoGPU = errors.New("no NVIDIA GPU")
+
+// count returns a number and a noun, "1 GPU" or "2 GPUs".
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// Summary describes healthy machines in one line.
+func Summary(snapshots ...*Snapshot) string {
+	inv := snapshots[0].Inventory
+	parts := []string{"All is well: driver " + inv.Driver.Version, count(inv.Usable(), "GPU")}
+	var able []string
+	for _, s := range snapshots {
+		if s.Now != nil {
+			where := s.Spec
+			if s.Profile != "" {
+				where += " (--profile " + s.Profile + ")"
+			}
+			parts = append(parts, count(len(s.Now.Devices), "device")+" in "+where)
+		}
+		for i := range s.Engines {
+			if name := engineName(&s.Engines[i]); takesCDI(&s.Engines[i]) && !slices.Contains(able, name) {
+				able = append(able, name)
+			}
+		}
+	}
+	text := strings.Join(parts, ", ")
+	switch {
+	case len(able) > 0:
+		return text + ", for " + strings.Join(able, ", ")
+	case len(snapshots[0].For) == 0:
+		return text + "; no known container engine with CDI was found"
+	}
+	names := make([]string, len(snapshots[0].For))
+	for i, n := range snapshots[0].For {
+		names[i] = string(n)
+	}
+	return text + "; none of the engines that this spec is for was found: " + strings.Join(names, ", ")
+}

@@ -1,0 +1,309 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/inroot"
+)
+
+// Container is a running container as its engine tells of it.
+type Container struct {
+	Engine string `json:"engine"`
+	ID     string `json:"id"`
+	// PID of its first process, on the host.
+	PID int `json:"pid"`
+	// Restart are the commands that give it again what the spec has now.
+	Restart []string `json:"-"`
+	// Root is its root directory as the host sees it.
+	Root string `json:"-"`
+	// Nodes are the NVIDIA and DRM nodes in it, with their paths in the container.
+	Nodes []discover.Node `json:"-"`
+	// Mounts are the libraries of the driver that are mounted in it.
+	Mounts []DriverMount `json:"-"`
+}
+
+// engineQueries are how engines are asked for a container: the answer has the
+// process number and the full ID.
+var engineQueries = []struct {
+	engine  string
+	inspect []string
+	restart []string
+}{
+	{"podman", []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"}, []string{"podman", "restart"}},
+	{"docker", []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"}, []string{"docker", "restart"}},
+	// The kubelet makes another container in its place.
+	{"crictl", []string{"inspect", "--output", "go-template", "--template", "{{.info.pid}} {{.status.id}}"}, []string{"crictl", "stop"}},
+}
+
+// FindContainer asks the engines that are installed for a container by its name or
+// ID. The error is clear when none has it, or when it does not run.
+func (src *Sources) FindContainer(ctx context.Context, id string) (*Container, error) {
+	var failed []string
+	asked := false
+	for _, q := range engineQueries {
+		if !src.has(q.engine) {
+			continue
+		}
+		asked = true
+		out, err := src.run(ctx, q.engine, slices.Concat(q.inspect, []string{"--", id})...)
+		if err != nil {
+			// Without the command, of which the template is most.
+			text := err.Error()
+			if at := strings.Index(text, "exit status"); at >= 0 {
+				text = text[at:]
+			}
+			failed = append(failed, q.engine+": "+text)
+			continue
+		}
+		pid, full, _ := strings.Cut(strings.TrimSpace(out), " ")
+		n, err := strconv.Atoi(pid)
+		switch {
+		case err != nil || n < 0:
+			failed = append(failed, fmt.Sprintf("%s prints no process number: %q", q.engine, out))
+			continue
+		case n == 0:
+			return nil, fmt.Errorf("container %s is not running: %s", id, line(q.engine, "start", id))
+		}
+		return &Container{Engine: q.engine, ID: full, PID: n, Restart: []string{line(append(slices.Clone(q.restart), id)...)}}, nil
+	}
+	if !asked {
+		return nil, errors.New("none of podman, docker and crictl is installed: name the container's first process with --pid")
+	}
+	return nil, fmt.Errorf("no running container %s; those of another user's rootless engine are seen by that user only (%s)", id, strings.Join(failed, "; "))
+}
+
+func (src *Sources) has(program string) bool {
+	_, err := src.Find(program)
+	return err == nil
+}
+
+// Look reads the nodes and the mounts of a container.
+func (c *Container) Look(ctx context.Context, host discover.Host) (err error) {
+	c.Root = filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "root")
+	if c.Nodes, err = c.findNodes(ctx); err != nil {
+		return err
+	}
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		n.HostPath = filepath.Join(c.Root, n.Path)
+		// What it should be is what the host has.
+		if n.Want, _ = devnode.Stat(host.Dev, n.Path); n.Want != nil {
+			n.Want.Mode, n.Want.UID, n.Want.GID = 0, 0, 0
+		}
+	}
+	c.Mounts, err = driverMounts(host.Proc.Path, c.PID)
+	return err
+}
+
+// Limits of what is looked at in a container, which may be hostile.
+const (
+	maxContainerNames = 1 << 14
+	// A file system in user space answers when its owner likes to.
+	containerPatience = 10 * time.Second
+)
+
+// findNodes returns the NVIDIA and DRM nodes in a container. It ends with the context, or
+// when a file system of the container does not answer.
+func (c *Container) findNodes(ctx context.Context) ([]discover.Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, containerPatience)
+	defer cancel()
+	type answer struct {
+		nodes []discover.Node
+		err   error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		nodes, err := nodesBelow(c.Root)
+		done <- answer{nodes, err}
+	}()
+	var a answer
+	select {
+	case a = <-done:
+	case <-ctx.Done():
+		a.err = ctx.Err()
+		if errors.Is(a.err, context.DeadlineExceeded) {
+			a.err = fmt.Errorf("a file system in %s did not answer for %v", c.Root, containerPatience)
+		}
+	}
+	switch {
+	case errors.Is(a.err, fs.ErrPermission):
+		return nil, fmt.Errorf("look into the container: %w: run as root, or as the container's owner", a.err)
+	case a.err != nil:
+		return nil, fmt.Errorf("look into the container: %w", a.err)
+	}
+	return a.nodes, nil
+}
+
+// nodesBelow are the NVIDIA and DRM nodes below a root that somebody else fills. Its
+// links lead nowhere but into it, and nothing in it is opened but directories.
+func nodesBelow(root string) (list []discover.Node, err error) {
+	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	for _, dir := range []string{"/dev", "/dev/dri", "/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels"} {
+		nodes, err := nodesIn(fd, dir)
+		switch {
+		case dir != "/dev" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		list = append(list, nodes...)
+	}
+	return list, nil
+}
+
+// nodesIn are the character devices in a directory below a root; of /dev only NVIDIA's.
+func nodesIn(root int, dir string) (list []discover.Node, err error) {
+	fd, err := inroot.Handle(root, dir, unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	names, err := inroot.Names(fd, maxContainerNames)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	for _, name := range names {
+		if dir == "/dev" && !strings.HasPrefix(name, "nvidia") {
+			continue
+		}
+		var s unix.Stat_t
+		if unix.Fstatat(fd, name, &s, unix.AT_SYMLINK_NOFOLLOW) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
+			dev := uint64(s.Rdev) //nolint:unconvert // 32 bits wide on some architectures
+			list = append(list, discover.Node{Path: path.Join(dir, name), Have: &discover.Attr{Major: unix.Major(dev), Minor: unix.Minor(dev)}})
+		}
+	}
+	return list, nil
+}
+
+// DriverMount is a library of the driver that is mounted in a container.
+type DriverMount struct {
+	target  string // in the container
+	source  string // path in the source's file system
+	deleted bool
+}
+
+func driverMounts(procRoot string, pid int) (list []DriverMount, err error) {
+	proc, err := procfs.NewFS(procRoot)
+	if err != nil {
+		return nil, err
+	}
+	process, err := proc.Proc(pid)
+	if err != nil {
+		return nil, fmt.Errorf("look into the container: %w", err)
+	}
+	mounts, err := process.MountInfo()
+	if err != nil {
+		return nil, fmt.Errorf("look into the container: %w", err)
+	}
+	for _, m := range mounts {
+		if _, ok := discover.DriverLibrary(path.Base(m.MountPoint)); !ok {
+			continue
+		}
+		// proc_pid_mountinfo(5): the root of a file that is gone ends so.
+		source, deleted := strings.CutSuffix(m.Root, "//deleted")
+		list = append(list, DriverMount{m.MountPoint, source, deleted})
+	}
+	return list, nil
+}
+
+// InContainer compares a container's device nodes and libraries with the host's.
+func InContainer(s *Snapshot) []discover.Finding {
+	c := s.Container
+	for _, f := range s.Inventory.Findings {
+		if f.ID == discover.DriverNotLoaded {
+			return []discover.Finding{f}
+		}
+	}
+	if len(c.Nodes) == 0 && len(c.Mounts) == 0 {
+		return []discover.Finding{found(ContainerNoGPU, discover.Broken, c.Root, "has no NVIDIA device node")}
+	}
+	return discover.Sorted(slices.Concat(containerNodes(c), containerLibraries(s), incomplete(s)))
+}
+
+// containerNodes finds nodes that have other numbers than the host's, or that the host
+// no longer has.
+func containerNodes(c *Container) (list []discover.Finding) {
+	for i := range c.Nodes {
+		switch n := &c.Nodes[i]; {
+		case n.Want == nil && strings.HasPrefix(n.Path, "/dev/dri/"):
+			// Some other GPU's: the container may have it from elsewhere.
+		case n.Want == nil:
+			list = append(list, found(ContainerNodeGone, discover.Broken, n.Path, "does not exist on the host any more"))
+		case n.Want.Other == "" && !n.Usable():
+			list = append(list, found(ContainerNodeStale, discover.Broken, n.HostPath, "is %d:%d, on the host %d:%d", n.Have.Major, n.Have.Minor, n.Want.Major, n.Want.Minor))
+		}
+	}
+	return list
+}
+
+// containerLibraries finds libraries that are of another driver than the loaded one, or
+// whose files the host no longer has.
+func containerLibraries(s *Snapshot) (list []discover.Finding) {
+	for _, m := range s.Container.Mounts {
+		version, _ := discover.DriverLibrary(path.Base(m.source))
+		switch loaded := s.Inventory.Driver.Version; {
+		case version != "" && version != loaded:
+			list = append(list, found(ContainerLibraryStale, discover.Broken, m.target, "is of driver %s, the loaded kernel module is %s", version, loaded))
+		case m.deleted:
+			list = append(list, found(ContainerLibraryDeleted, discover.Warning, m.target, "was deleted on the host"))
+		}
+	}
+	return list
+}
+
+// gives reports whether the spec gives every container what has one of the names.
+func (s *Snapshot) gives(names func(name string) bool) bool {
+	if s.Now == nil {
+		return false
+	}
+	e := s.Now.ContainerEdits
+	return slices.ContainsFunc(e.DeviceNodes, func(n *specs.DeviceNode) bool { return names(n.Path) }) ||
+		slices.ContainsFunc(e.Mounts, func(m *specs.Mount) bool { return names(m.ContainerPath) })
+}
+
+// incomplete finds what the spec gives every container and this one lacks.
+func incomplete(s *Snapshot) (list []discover.Finding) {
+	c := s.Container
+	lacks := func(what, effect string) {
+		list = append(list, found(ContainerIncomplete, discover.Broken, what, "is not in the container: %s", effect))
+	}
+	for _, n := range []struct{ name, effect string }{
+		{"/dev/nvidiactl", "no GPU program starts"}, {"/dev/nvidia-uvm", "CUDA does not start"},
+	} {
+		has := slices.ContainsFunc(c.Nodes, func(have discover.Node) bool { return have.Path == n.name })
+		if !has && s.gives(func(name string) bool { return name == n.name }) {
+			lacks(n.name, n.effect)
+		}
+	}
+	if s.gives(isCUDA) && !slices.ContainsFunc(c.Mounts, func(m DriverMount) bool { return isCUDA(m.target) }) {
+		lacks("libcuda.so.1", "CUDA does not start, or fails with a version of the image's own")
+	}
+	return list
+}
+
+func fixContainer(s *Snapshot, f discover.Finding) Fix {
+	fix := Fix{Commands: s.Container.Restart, Unprivileged: true}
+	if f.ID == ContainerIncomplete {
+		fix.Note = "Look at the spec with cdigen check first."
+	}
+	return fix
+}

@@ -1,0 +1,67 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cdigen/cdigen/discover"
+)
+
+// NoGPU returns [ErrNoGPU] with the reason for a machine without GPUs for containers.
+func NoGPU(s *Snapshot) error {
+	inv := s.Inventory
+	ours := slices.ContainsFunc(inv.PCI, func(g discover.PCIGPU) bool { return !g.Passthrough() })
+	switch loaded := inv.Driver.Version != ""; {
+	case ours || loaded && len(inv.GPUs) > 0 || slices.ContainsFunc(inv.Findings, func(f discover.Finding) bool { return f.ID == discover.PCIUnreadable }):
+		return nil
+	case loaded:
+		return fmt.Errorf("%w in this machine, though the driver %s is loaded", ErrNoGPU, inv.Driver.Version)
+	case len(inv.PCI) > 0:
+		return fmt.Errorf("%w for containers: all %d are set aside for virtual machines (%s)", ErrNoGPU, len(inv.PCI), inv.PCI[0].Driver)
+	case s.System.WSL:
+		return fmt.Errorf("%w that cdigen can use: GPUs of Windows (/dev/dxg, WSL) are not supported", ErrNoGPU)
+	case s.System.Tegra:
+		return fmt.Errorf("%w that cdigen can use: those of Tegra systems (Jetson) are not supported", ErrNoGPU)
+	}
+	return fmt.Errorf("%w in this machine: none of its %d PCI devices is one", ErrNoGPU, inv.PCIDevices)
+}
+
+// driver looks at the kernel module and at the user-space driver that goes with it.
+// Without them there is no use in looking at what depends on them: unusable.
+func driver(s *Snapshot) (list []discover.Finding, unusable bool) {
+	for _, f := range s.Inventory.Findings {
+		switch f.ID {
+		case discover.DriverNotLoaded, discover.DriverUnreadable:
+			unusable, list = true, append(list, f)
+		case discover.GPUOtherDriver:
+			if s.Inventory.Driver.Version == "" {
+				list = append(list, f)
+			}
+		}
+	}
+	if !unusable && !hasCUDA(s.Inventory) {
+		f := s.Inventory.LibrariesMissing(s.Host)
+		if at := slices.IndexFunc(s.Inventory.Findings, func(f discover.Finding) bool { return f.ID == discover.LibraryUntrusted }); at >= 0 {
+			f = s.Inventory.Findings[at]
+		}
+		return append(list, libraries(s, f)), true
+	}
+	return list, unusable
+}
+
+func hasCUDA(inv *discover.Inventory) bool {
+	return slices.ContainsFunc(inv.Libraries, func(l discover.Library) bool { return l.SONAME == "libcuda.so.1" })
+}
+
+// libraries returns why the driver's libraries are not found, where more is known than
+// discovery could tell.
+func libraries(s *Snapshot, f discover.Finding) discover.Finding {
+	below := s.Host.Driver.Path
+	switch {
+	case !s.System.DriverRootExists:
+		return found(DriverRootMissing, discover.Broken, below, "does not exist: the driver's libraries should be below it")
+	case s.System.OtherDriverRoot != "":
+		return found(DriverRoot, discover.Broken, s.System.OtherDriverRoot, "has the libraries of driver %s, which are not below %s", s.Inventory.Driver.Version, below)
+	}
+	return f
+}

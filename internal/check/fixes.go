@@ -1,0 +1,463 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"al.essio.dev/pkg/shellescape"
+	"golang.org/x/mod/semver"
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// line is a command line of a shell.
+func line(words ...string) string { return shellescape.QuoteCommand(words) }
+
+// appending is the command that adds a line to a file, whatever its last one ends with.
+func appending(text, file string) string {
+	return line("sh", "-c", "mkdir -p "+shellescape.Quote(path.Dir(file))+" && printf '\\n%s\\n' "+shellescape.Quote(text)+" >>"+shellescape.Quote(file))
+}
+
+// safe is a fix by one of our commands that takes nothing away.
+func (s *Snapshot) safe(args ...string) Fix {
+	return Fix{Commands: []string{s.Command(args...)}, Safe: true}
+}
+
+// command is one of our commands as a text names it, "cdigen check --profile p".
+func (s *Snapshot) command(name string) string { return Command(name, s.Profile) }
+
+// Command returns one of our commands about the spec of a profile as a text names it,
+// "cdigen generate"; without a profile that is empty.
+func Command(name, profile string) string {
+	if profile == "" {
+		return "cdigen " + name
+	}
+	return "cdigen " + name + " --profile " + profile
+}
+
+func fixNodes(s *Snapshot, _ discover.Finding) Fix { return s.safe("system", "create-device-nodes") }
+
+func fixModules(s *Snapshot, _ discover.Finding) Fix {
+	return s.safe("system", "create-device-nodes", "--load-kernel-modules")
+}
+
+func fixCharLinks(s *Snapshot, _ discover.Finding) Fix {
+	return s.safe("system", "create-dev-char-symlinks")
+}
+
+func fixGenerate(s *Snapshot, f discover.Finding) Fix {
+	if f.ID == SpecBroken && f.Subject != s.Spec {
+		return Fix{} // of a name that generate does not publish
+	}
+	fix := s.safe("generate")
+	if f.ID == SpecStale && s.Now != nil {
+		fix.Note = "See " + s.command("diff") + "."
+	}
+	return fix
+}
+
+// setAside takes a spec out of the way without deleting it: engines read .yaml and
+// .json only.
+func setAside(file string) string { return line("mv", file, file+".disabled") }
+
+func fixSetAside(_ *Snapshot, f discover.Finding) Fix {
+	return Fix{Commands: []string{setAside(f.Subject)}}
+}
+
+func fixForeign(s *Snapshot, f discover.Finding) Fix {
+	fix := s.safe("generate")
+	if spec.Same(filepath.Dir(f.Subject), filepath.Dir(s.Spec)) {
+		// Two files of one directory would take each other's devices away.
+		fix = Fix{Commands: append([]string{setAside(f.Subject)}, fix.Commands...)}
+	}
+	return fix
+}
+
+func fixReadable(s *Snapshot, f discover.Finding) Fix {
+	mode := fullMode(s.Published.Mode)
+	if f.Subject == filepath.Dir(s.Published.Path) {
+		mode = fullMode(s.Published.Directory.Mode)
+	}
+	return Fix{Commands: []string{line("chmod", fmt.Sprintf("%#o", mode), f.Subject)}, Safe: true}
+}
+
+func fixDirectory(_ *Snapshot, f discover.Finding) Fix {
+	return Fix{Commands: []string{line("chmod", "0755", f.Subject)}}
+}
+
+func fixRefresh(s *Snapshot, _ discover.Finding) Fix {
+	// An upgrade of its package enables them again, but does not unmask them.
+	fix := Fix{Commands: []string{"systemctl mask --now " + strings.Join(s.refreshUnits(), " ")}}
+	if s.System.RefreshOutput && !spec.Same(refreshOutput, s.Spec) {
+		fix.Commands = append(fix.Commands, "rm "+refreshOutput)
+	}
+	return fix
+}
+
+// start is how the spec is kept up to date.
+func (s *Snapshot) start() Fix {
+	switch {
+	case !s.System.Systemd:
+		fix := s.safe("generate")
+		fix.Note = "Let what starts services here start " + s.command("watch") + "."
+		return fix
+	case s.System.Units[s.Unit].Installed:
+		return Fix{Commands: []string{"systemctl enable --now " + s.Unit}, Safe: true}
+	}
+	return Fix{
+		Commands: []string{"systemd-run --unit=" + strings.TrimSuffix(s.Unit, ".service") + " --property=Type=notify " + s.Command("watch")},
+		Safe:     true,
+		Note:     "That lasts until the next boot: install cdigen's units for good (make install).",
+	}
+}
+
+func fixHook(s *Snapshot, _ discover.Finding) Fix {
+	fix := s.start()
+	fix.Note = cmp.Or(fix.Note, "Then there is a spec without hooks in its place.")
+	return fix
+}
+
+func fixWatcher(s *Snapshot, _ discover.Finding) Fix {
+	fix := s.start()
+	if !s.System.Systemd {
+		fix.Commands, fix.Safe = nil, false
+	}
+	return fix
+}
+
+func fixStatus(s *Snapshot, _ discover.Finding) Fix {
+	return Fix{Commands: []string{s.Command("status")}, Unprivileged: true}
+}
+
+func fixList(s *Snapshot, _ discover.Finding) Fix {
+	return Fix{Commands: []string{s.Command("list")}, Unprivileged: true}
+}
+
+func fixMismatch(*Snapshot, discover.Finding) Fix {
+	return Fix{Commands: []string{"systemctl reboot"}, Note: "Without a reboot: stop what uses the GPUs, then unload and load the nvidia modules."}
+}
+
+func fixLibraries(s *Snapshot, _ discover.Finding) Fix {
+	fix := install(s)
+	fix.Note = strings.TrimSpace(fix.Note + " Libraries in an unusual place are named with --library-search-path or --driver-root.")
+	return fix
+}
+
+func fixDriverRoot(s *Snapshot, f discover.Finding) Fix {
+	var fix Fix
+	if s.Settings != "" {
+		fix.Commands = append(fix.Commands, appending("CDIGEN_DRIVER_ROOT="+f.Subject, s.Settings))
+	}
+	fix.Commands = append(fix.Commands, s.Command("generate", "--driver-root="+f.Subject))
+	fix.Note = "A running " + s.Unit + " has to be restarted then."
+	return fix
+}
+
+func fixDriverRootMissing(s *Snapshot, _ discover.Finding) Fix {
+	return Fix{Note: "A driver container mounts it when it is ready (kubectl get pods -n gpu-operator). Otherwise --driver-root is wrong, or CDIGEN_DRIVER_ROOT in " + s.Settings + "."}
+}
+
+// fixNotLoaded says how to get a driver for GPUs that have none of NVIDIA's.
+func fixNotLoaded(s *Snapshot, _ discover.Finding) Fix {
+	other := ""
+	for _, g := range s.Inventory.PCI {
+		if g.Driver != "" && g.Driver != "nvidia" && !g.Passthrough() {
+			other = g.Driver
+		}
+	}
+	switch y := &s.System; {
+	case s.Host.Driver.Path != "/":
+		return Fix{Note: fmt.Sprintf("The driver is expected below %s: what mounts it there, such as a driver container, loads the module (kubectl get pods -n gpu-operator).", s.Host.Driver.Path)}
+	case y.ModuleInstalled && other == "":
+		return fixModules(s, discover.Finding{})
+	case y.ModuleInstalled:
+		return Fix{Commands: append(blacklist(y, other), "systemctl reboot")}
+	}
+	fix := install(s)
+	if len(fix.Commands) > 0 {
+		fix.Commands = append(fix.Commands, "systemctl reboot")
+	}
+	return fix
+}
+
+// blacklist keeps a kernel driver from loading at the next boot: one that has the screen
+// cannot be unloaded.
+func blacklist(y *System, driver string) []string {
+	if y.ImageBased {
+		return []string{line("rpm-ostree", "kargs", "--append=rd.driver.blacklist="+driver, "--append=modprobe.blacklist="+driver)}
+	}
+	commands := []string{line("sh", "-c", "echo blacklist "+shellescape.Quote(driver)+" >/etc/modprobe.d/cdigen-blacklist.conf")}
+	switch {
+	case y.has("update-initramfs"):
+		commands = append(commands, "update-initramfs -u")
+	case y.has("dracut"):
+		commands = append(commands, "dracut --force")
+	}
+	return commands
+}
+
+// guide is where NVIDIA says how its driver is installed on each distribution.
+const guide = "Install NVIDIA's driver as the distribution documents it, or as docs.nvidia.com/datacenter/tesla/driver-installation-guide does."
+
+// install is how the driver is installed here, where that is one command that is sure
+// to be right; else what to read.
+func install(s *Snapshot) Fix {
+	if s.System.ImageBased {
+		return Fix{Note: "This system is an image: use one that has NVIDIA's driver in it, or layer the driver with rpm-ostree as the distribution documents it."}
+	}
+	switch id, like := s.System.Release["ID"], strings.Fields(s.System.Release["ID_LIKE"]); {
+	case id == "ubuntu" || slices.Contains(like, "ubuntu"):
+		return Fix{Commands: []string{"ubuntu-drivers install"}}
+	case id == "debian":
+		return Fix{Commands: []string{line("apt-get", "install", "linux-headers-"+s.Host.Arch, "nvidia-driver")}, Note: "It is in Debian's component non-free, which the list of sources must have."}
+	case id == "fedora":
+		return Fix{Commands: []string{"dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda", "akmods --force"}, Note: "The packages are in RPM Fusion's nonfree repository, which must be enabled."}
+	case id == "arch":
+		return Fix{Commands: []string{"pacman -S nvidia-open nvidia-utils"}, Note: "GPUs before Turing need another package than nvidia-open."}
+	}
+	return Fix{Note: guide}
+}
+
+// gpu is the GPU of a name; nil: none.
+func (s *Snapshot) gpu(name string) *discover.GPU {
+	for i := range s.Inventory.GPUs {
+		if s.Inventory.GPUs[i].Name() == name {
+			return &s.Inventory.GPUs[i]
+		}
+	}
+	return nil
+}
+
+func fixLost(s *Snapshot, f discover.Finding) Fix {
+	fix := Fix{Note: "Stop what uses the GPU first. Where the reset is refused, reboot."}
+	if g := s.gpu(f.Subject); g != nil {
+		fix.Commands = []string{"nvidia-smi --gpu-reset -i " + g.PCI}
+	}
+	return fix
+}
+
+func fixUnbound(_ *Snapshot, f discover.Finding) Fix {
+	pci := strings.TrimSuffix(strings.TrimPrefix(f.Subject, "GPU ("), ")")
+	return Fix{
+		Commands: []string{line("sh", "-c", "echo "+pci+" >/sys/bus/pci/drivers/nvidia/bind")},
+		Note:     "The kernel log says why the driver did not take it: dmesg | grep NVRM.",
+	}
+}
+
+func fixMIG(s *Snapshot, f discover.Finding) Fix {
+	g := s.gpu(f.Subject)
+	if g == nil {
+		return Fix{}
+	}
+	return Fix{
+		Commands: []string{fmt.Sprintf("nvidia-smi mig -i %d -cgi 0 -C", g.Index)},
+		Note:     fmt.Sprintf("This makes one instance of the whole GPU; nvidia-smi mig -i %d -lgip lists other sizes, nvidia-smi -i %d -mig 0 ends MIG mode.", g.Index, g.Index),
+	}
+}
+
+// engine is the engine that a finding is about.
+func (s *Snapshot) engine(f discover.Finding) *runtimes.Engine {
+	for i := range s.Engines {
+		if engineName(&s.Engines[i]) == f.Subject {
+			return &s.Engines[i]
+		}
+	}
+	return &runtimes.Engine{}
+}
+
+// defaultSpec is where cdigen publishes by default, and where cdigen runtime makes engines
+// look.
+const defaultSpec = "/etc/cdi/nvidia.yaml"
+
+// fixEnable sets an engine up.
+func fixEnable(s *Snapshot, f discover.Finding) Fix {
+	e := s.engine(f)
+	fix := Fix{Note: restarts(e)}
+	if f.ID == ContainerdCRIOff {
+		fix.Note = ""
+	}
+	if !slices.Contains(runtimes.Switchable(), e.Name) {
+		return fix
+	}
+	args := []string{"runtime", "enable", string(e.Name)}
+	if e.Service != "" {
+		args = append(args, "--restart")
+	}
+	if dir := filepath.Dir(s.Spec); dir != filepath.Dir(defaultSpec) {
+		args = append(args, "--spec-dir="+dir)
+	}
+	fix.Commands = []string{s.Command(args...)}
+	return fix
+}
+
+// restarts warns of what restarting an engine does.
+func restarts(e *runtimes.Engine) string {
+	if e.Name == runtimes.Docker {
+		return "A restart of Docker ends its containers, unless live-restore is on."
+	}
+	return ""
+}
+
+func fixRestart(s *Snapshot, f discover.Finding) Fix {
+	e := s.engine(f)
+	return Fix{Commands: []string{"systemctl restart " + e.Service}, Note: restarts(e)}
+}
+
+func fixConfig(s *Snapshot, f discover.Finding) Fix {
+	e := s.engine(f)
+	if e.Err == nil || e.Err.Line == 0 {
+		return Fix{}
+	}
+	return Fix{Commands: []string{fmt.Sprintf("${EDITOR:-vi} +%d %s", e.Err.Line, shellescape.Quote(e.Err.File))}}
+}
+
+func fixWithoutCDI(s *Snapshot, f discover.Finding) Fix {
+	if e := s.engine(f); e.Name == runtimes.Docker || e.Name == runtimes.Podman {
+		return Fix{
+			Commands:     []string{s.Command("inject", "--format", string(e.Name)+"-args", "all")},
+			Unprivileged: true,
+			Note:         "Until a newer version is installed: give containers these arguments.",
+		}
+	}
+	return Fix{Note: "Install a newer version."}
+}
+
+func fixDirectories(s *Snapshot, f discover.Finding) Fix {
+	e := s.engine(f)
+	if e.TakesDirs() {
+		return fixEnable(s, f)
+	}
+	output := filepath.Join(e.SpecDirs[0], filepath.Base(s.Spec))
+	return Fix{
+		Commands: s.publishWith("CDIGEN_OUTPUT="+output, "--output="+output),
+		Note:     "It cannot be configured to look elsewhere. No engine needs " + s.Spec + " then.",
+	}
+}
+
+func fixTooOld(s *Snapshot, f discover.Finding) Fix {
+	// Of several such engines the oldest decides.
+	lowest := s.engine(f).MaxCDIVersion
+	for _, other := range s.Engines {
+		if v := other.MaxCDIVersion; v != "" && semver.Compare("v"+v, "v"+lowest) < 0 {
+			lowest = v
+		}
+	}
+	lost, err := s.Older(lowest)
+	if err != nil {
+		return Fix{Note: fmt.Sprintf("Install a newer version of it: %v.", err)}
+	}
+	fix := Fix{Commands: s.publishWith("CDIGEN_MAX_CDI_VERSION="+lowest, "--max-cdi-version="+lowest)}
+	if lost > 0 {
+		fix.Note = fmt.Sprintf("All engines lose %s then that begin with a digit, such as %s=0; UUIDs stay.", count(lost, "name"), s.Kind)
+	}
+	return fix
+}
+
+// publishWith returns the commands that have the spec made with another setting, for good.
+func (s *Snapshot) publishWith(setting, flag string) (commands []string) {
+	// What runs has to publish again too, or it would put the old one back.
+	if s.Settings != "" {
+		commands = append(commands, appending(setting, s.Settings))
+		if s.System.Units[s.Unit].Active {
+			commands = append(commands, "systemctl restart "+s.Unit)
+		}
+	}
+	return append(commands, s.Command("generate", flag))
+}
+
+func fixDockerGPUs(s *Snapshot, f discover.Finding) Fix {
+	fix := Fix{Note: fmt.Sprintf("docker run --device %s=all works without it.", s.Kind)}
+	if s.System.has("cdigen-hook") {
+		fix.Commands = []string{line("ln", "-s", s.System.Programs["cdigen-hook"], "/usr/local/bin/"+hookProgram), "systemctl restart docker.service"}
+		fix.Note += " " + restarts(s.engine(f))
+	}
+	return fix
+}
+
+func fixSELinux(s *Snapshot, _ discover.Finding) Fix {
+	return Fix{Commands: []string{"setsebool -P " + s.System.SELinuxOff[0] + "=true"}}
+}
+
+// fixHybrid gives the kernel an argument from the next boot on.
+func fixHybrid(s *Snapshot, _ discover.Finding) Fix {
+	const argument = "systemd.unified_cgroup_hierarchy=1"
+	fix := Fix{Note: "runc does not mind: podman --runtime runc."}
+	switch {
+	case s.System.has("grubby"):
+		fix.Commands = []string{"grubby --update-kernel=ALL --args=" + argument, "systemctl reboot"}
+	case s.System.has("update-grub"):
+		fix.Commands = []string{
+			`sh -c 'mkdir -p /etc/default/grub.d && echo "GRUB_CMDLINE_LINUX=\"\$GRUB_CMDLINE_LINUX ` + argument + `\"" >/etc/default/grub.d/cdigen.cfg'`,
+			"update-grub", "systemctl reboot",
+		}
+	}
+	return fix
+}
+
+func fixCgroupDevices(*Snapshot, discover.Finding) Fix {
+	return Fix{Commands: []string{"mkdir -p " + cgroupRoot + "/devices", "mount -t cgroup -o devices cgroup " + cgroupRoot + "/devices"}}
+}
+
+func fixNoGPU(s *Snapshot, _ discover.Finding) Fix {
+	if s.Profile != "" {
+		return Fix{Note: "Start it with one of the devices in cdigen list."} // there need not be one named all
+	}
+	return Fix{Note: fmt.Sprintf("Start it with --device %s=all, or with one of the devices in cdigen list.", s.Kind)}
+}
+
+func fixGone(*Snapshot, discover.Finding) Fix {
+	return Fix{Note: "A container whose device is gone does not start again: make another one with a device that exists (cdigen list)."}
+}
+
+func fixExposed(_ *Snapshot, f discover.Finding) Fix {
+	fix := Fix{Note: "Look first at what is there: others may have changed it."}
+	fix.Commands, fix.Unprivileged = protect(f.Subject)
+	if fix.Commands == nil {
+		fix.Note = "Take the specs out of " + f.Subject + "."
+	}
+	return fix
+}
+
+// protect returns the commands that take a file or directory away from other users, and
+// reports whether the user who runs doctor may give them.
+func protect(name string) (commands []string, own bool) {
+	var s unix.Stat_t
+	if err := unix.Lstat(name, &s); err != nil {
+		return nil, false
+	}
+	if real, err := filepath.EvalSymlinks(name); s.Mode&unix.S_IFMT == unix.S_IFLNK && s.Uid == 0 && err == nil && real != name {
+		return protect(real) // it is what the link leads to
+	}
+	if s.Uid != 0 && int(s.Uid) != os.Geteuid() {
+		commands = append(commands, line("chown", "-h", "0:0", name))
+	}
+	if s.Mode&unix.S_IFMT != unix.S_IFLNK && s.Mode&0o022 != 0 {
+		commands = append(commands, line("chmod", "go-w", name))
+	}
+	return commands, int(s.Uid) == os.Geteuid()
+}
+
+// fixEdits opens the file of the edits.
+func fixEdits(s *Snapshot, _ discover.Finding) Fix {
+	if s.Edits == "" {
+		return Fix{}
+	}
+	return Fix{Commands: []string{"${EDITOR:-vi} " + shellescape.Quote(s.Edits)}}
+}
+
+func fixSetting(s *Snapshot, f discover.Finding) Fix {
+	for _, problem := range s.Invalid {
+		if place(problem) == f.Subject {
+			return Fix{Commands: []string{fmt.Sprintf("${EDITOR:-vi} +%d %s", problem.Source.Line, shellescape.Quote(problem.Source.File))}}
+		}
+	}
+	return Fix{}
+}

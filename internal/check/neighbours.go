@@ -1,0 +1,101 @@
+package check
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// refreshOutput is the spec that NVIDIA's nvidia-cdi-refresh makes.
+const refreshOutput = "/var/run/cdi/nvidia.yaml"
+
+// neighbours looks at what others have put into the directories that engines read.
+func neighbours(s *Snapshot) (list []discover.Finding) {
+	refresh := s.refreshUnits()
+	generated := len(refresh) > 0 && s.Kind == nvidiaKind
+	if generated {
+		list = append(list, found(OtherGenerator, discover.Warning, strings.Join(refresh, ", "), "makes a spec of the same devices"))
+	}
+	for _, f := range Sharing(s, s.Published) {
+		if generated && f.ID != spec.Conflict && spec.Same(f.Subject, refreshOutput) {
+			continue // of the other generator's
+		}
+		list = append(list, f)
+	}
+	list = append(list, s.Exposed()...)
+	_, broken := s.Directories.Devices()
+	for _, b := range broken {
+		at := slices.IndexFunc(s.Directories.List, func(d *spec.Directory) bool { return d.Path == b.File })
+		switch {
+		case at >= 0:
+			list = append(list, found(SpecDirUnreadable, discover.Broken, b.File, "%s", b.Error))
+		case s.own(b.File):
+			// File says so
+		default:
+			if _, err := s.Directories.File(b.File).Spec(); !errors.Is(err, fs.ErrPermission) {
+				list = append(list, found(SpecFileBroken, discover.Warning, b.File, "%v", cause(err)))
+			}
+		}
+	}
+	return append(list, Misnamed(s.Directories.List...)...)
+}
+
+// Exposed finds what other users can change of the directories that engines read, and of
+// that of the spec.
+func (s *Snapshot) Exposed() []discover.Finding {
+	directories := s.allDirectories()
+	directories.List = append(directories.List, s.Published.Directory)
+	return directories.Exposed()
+}
+
+// own reports whether a file is one of our specs.
+func (s *Snapshot) own(file string) bool {
+	return spec.Same(file, s.Spec) || slices.ContainsFunc(s.Others, func(other string) bool { return spec.Same(file, other) })
+}
+
+// Misnamed finds files that look like specs to people and that no engine reads.
+func Misnamed(directories ...*spec.Directory) (list []discover.Finding) {
+	for _, dir := range directories {
+		for _, file := range dir.Misnamed {
+			list = append(list, found(SpecMisnamed, discover.Warning, file, "is not read by engines: they read files named *.yaml and *.json"))
+		}
+	}
+	return list
+}
+
+// Sharing finds other files that define the devices of a spec file, in the usual
+// directories and in those of each engine.
+func Sharing(s *Snapshot, f *spec.File) (list []discover.Finding) {
+	content, err := f.Spec()
+	if err != nil || content.Kind != s.Kind {
+		return nil
+	}
+	if s.Now != nil {
+		content = s.Now
+	}
+	seen := map[string]bool{}
+	add := func(findings []discover.Finding, engine *runtimes.Engine) {
+		for _, f := range findings {
+			if !f.Severity.Serious() || seen[f.Subject] {
+				continue
+			}
+			seen[f.Subject] = true
+			if engine != nil {
+				f.Message += " (" + engineName(engine) + ")"
+			}
+			list = append(list, f)
+		}
+	}
+	add(s.Directories.Neighbours(f.Path, content), nil)
+	for i := range s.Engines {
+		if e := &s.Engines[i]; len(e.SpecDirs) > 0 && !slices.EqualFunc(e.SpecDirs, s.SpecDirs, spec.Same) {
+			add(s.Directories.In(e.SpecDirs).Neighbours(f.Path, content), e)
+		}
+	}
+	return list
+}

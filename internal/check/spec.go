@@ -1,0 +1,315 @@
+package check
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/watch"
+)
+
+// nvidiaKind is the kind of the devices that NVIDIA's programs use by default.
+const nvidiaKind = "nvidia.com/gpu"
+
+// published looks at the published spec.
+func published(s *Snapshot) []discover.Finding {
+	if s.Now == nil || s.Unwanted {
+		return nil // there are findings about the GPUs, or nobody wants it
+	}
+	if s.Published.Mode == 0 {
+		return noSpec(s)
+	}
+	list := unreadable(s)
+	if _, err := s.Published.Spec(); errors.Is(err, fs.ErrPermission) {
+		return list // the caller cannot see more
+	}
+	for _, f := range File(s, s.Published) {
+		// The watcher knows its own settings; ours may be others.
+		if f.ID != SpecStale || s.Watcher == nil || s.Watcher.Condition != watch.Current {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// noSpec returns the finding about a spec that is not there.
+func noSpec(s *Snapshot) []discover.Finding {
+	devices, _ := s.Directories.Devices()
+	for _, d := range devices {
+		if d.Availability == spec.Available && strings.HasPrefix(d.Name, s.Kind+"=") {
+			return []discover.Finding{found(SpecForeign, discover.Warning, d.File, "defines %s, and there is no %s: cdigen does not keep it up to date", d.Name, s.Spec)}
+		}
+	}
+	return []discover.Finding{missingSpec(s.Published)}
+}
+
+func missingSpec(f *spec.File) discover.Finding {
+	return found(SpecMissing, discover.Broken, f.Path, "does not exist")
+}
+
+// unreadable finds a spec that only root can read: rootless engines cannot.
+func unreadable(s *Snapshot) []discover.Finding {
+	f := s.Published
+	for _, at := range []struct {
+		path string
+		mode fs.FileMode
+	}{{filepath.Dir(f.Path), f.Directory.Mode}, {f.Path, f.Mode}} {
+		if need := fullMode(at.mode) & 0o005; at.mode != 0 && at.mode.Perm()&need != need {
+			return []discover.Finding{found(SpecUnreadable, discover.Warning, at.path, "has mode %04o: rootless engines find no device", at.mode.Perm())}
+		}
+	}
+	return nil
+}
+
+// fullMode is the mode that everybody can read a spec or its directory with.
+func fullMode(mode fs.FileMode) fs.FileMode {
+	if mode.IsDir() {
+		return 0o755
+	}
+	return 0o644
+}
+
+// File looks at what is in a spec file, and compares it with the host.
+func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
+	content, err := f.Spec()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []discover.Finding{missingSpec(f)}
+	case err != nil:
+		return []discover.Finding{found(SpecBroken, discover.Broken, f.Path, "%s", strings.TrimSpace(cause(err).Error()))}
+	}
+	ours := content.Kind == s.Kind
+	for _, e := range spec.Parts(content) {
+		for _, m := range e.Mounts {
+			list = append(list, s.mount(m, ours)...)
+		}
+		for _, n := range e.DeviceNodes {
+			list = append(list, s.node(n)...)
+		}
+		for _, h := range e.Hooks {
+			list = append(list, s.hook(h)...)
+		}
+	}
+	if ours {
+		list = append(list, s.compare(f, content)...)
+	}
+	return discover.Sorted(list)
+}
+
+// compare compares a spec with the one that would be published now.
+func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding {
+	if s.Now == nil {
+		return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "the host has no usable GPU now")}
+	}
+	if s.nodesWrong() {
+		return nil
+	}
+	differences := len(spec.Diff(content, s.Now))
+	switch lost := lost(content, s.Now); {
+	case differences == 0:
+		return nil
+	case lost != "":
+		return []discover.Finding{found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", lost)}
+	}
+	return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "has %s from what the host has now", count(differences, "difference"))}
+}
+
+// lost returns what a spec lacks without which containers cannot work, or all that comes
+// after a place where its file was cut short; empty: nothing.
+func lost(have, now *specs.Spec) string {
+	var missing []string
+	for _, n := range now.ContainerEdits.DeviceNodes {
+		required := n.Path == "/dev/nvidiactl" || n.Path == "/dev/nvidia-uvm"
+		if required && !slices.ContainsFunc(have.ContainerEdits.DeviceNodes, func(other *specs.DeviceNode) bool { return other.Path == n.Path }) {
+			missing = append(missing, n.Path)
+		}
+	}
+	for _, m := range now.ContainerEdits.Mounts {
+		if isCUDA(m.ContainerPath) && !slices.ContainsFunc(have.ContainerEdits.Mounts, func(other *specs.Mount) bool { return other.ContainerPath == m.ContainerPath }) {
+			missing = append(missing, m.ContainerPath)
+		}
+	}
+	if missing != nil {
+		return discover.Some(missing)
+	}
+	if a, b := order(have), order(now); len(a) < len(b) && slices.Equal(a, b[:len(a)]) {
+		return fmt.Sprintf("its last %s: the file was cut short", count(len(b)-len(a), "part"))
+	}
+	return ""
+}
+
+// order returns the parts of a spec in the order in which a file has them.
+func order(s *specs.Spec) (parts []string) {
+	add := func(e *specs.ContainerEdits) {
+		parts = append(parts, e.Env...)
+		for _, n := range e.DeviceNodes {
+			parts = append(parts, n.Path)
+		}
+		for _, h := range e.Hooks {
+			parts = append(parts, h.Path)
+		}
+		for _, m := range e.Mounts {
+			parts = append(parts, m.ContainerPath)
+		}
+	}
+	for i := range s.Devices {
+		parts = append(parts, s.Devices[i].Name)
+		add(&s.Devices[i].ContainerEdits)
+	}
+	add(&s.ContainerEdits)
+	return parts
+}
+
+func isCUDA(name string) bool { return strings.HasPrefix(filepath.Base(name), "libcuda.so") }
+
+const relative = "is not an absolute path"
+
+var sharedObject = regexp.MustCompile(`/lib[^/]*\.so(\.[^/]*)?$`)
+
+// mount looks at a mount of a spec.
+func (s *Snapshot) mount(m *specs.Mount, ours bool) (list []discover.Finding) {
+	source, loaded := s.Paths[m.HostPath], s.Inventory.Driver.Version
+	version, library := discover.DriverLibrary(filepath.Base(m.HostPath))
+	switch {
+	case !spec.IsHostPath(m):
+	case !filepath.IsAbs(m.HostPath):
+		list = append(list, found(SpecPathRelative, discover.Broken, m.HostPath, relative))
+	case source.Err != nil:
+		list = append(list, pathMissing(m.HostPath, source.Err))
+	case sharedObject.MatchString(m.HostPath) && !source.Mode.IsRegular():
+		list = append(list, found(SpecLibraryBroken, discover.Broken, m.HostPath, "is a library by its name, but not a regular file"))
+	case sharedObject.MatchString(m.HostPath) && source.Size == 0:
+		list = append(list, found(SpecLibraryBroken, discover.Broken, m.HostPath, "is a library by its name, but empty"))
+	case library && ours && version != "" && loaded != "" && version != loaded:
+		list = append(list, found(SpecLibraryStale, discover.Broken, m.HostPath, "is of driver %s, the loaded kernel module is %s", version, loaded))
+	}
+	if !filepath.IsAbs(m.ContainerPath) {
+		list = append(list, found(SpecPathRelative, discover.Broken, m.ContainerPath, relative))
+	}
+	return list
+}
+
+// pathMissing returns the finding about a path that a spec names and that cannot be used.
+func pathMissing(path string, err error) discover.Finding {
+	if errors.Is(err, fs.ErrNotExist) {
+		return found(SpecPathMissing, discover.Broken, path, "does not exist")
+	}
+	return found(SpecPathMissing, discover.Broken, path, "%v", cause(err))
+}
+
+func hostPath(n *specs.DeviceNode) string { return cmp.Or(n.HostPath, n.Path) }
+
+// node looks at a device node of a spec.
+func (s *Snapshot) node(n *specs.DeviceNode) []discover.Finding {
+	path := hostPath(n)
+	have, ours := s.Paths[path], false
+	for i := range s.Inventory.Nodes {
+		if known := &s.Inventory.Nodes[i]; known.HostPath == path {
+			if f, wrong := known.Finding(); wrong && f.ID != discover.NodeMode {
+				f.Severity = discover.Broken
+				return []discover.Finding{f}
+			}
+			have, ours = Path{Attr: *known.Have, Type: "c"}, true
+		}
+	}
+	pinned := n.Major != 0 || n.Minor != 0
+	switch {
+	case !filepath.IsAbs(path):
+		return []discover.Finding{found(SpecPathRelative, discover.Broken, path, relative)}
+	case !ours && have.Err != nil:
+		return []discover.Finding{pathMissing(path, have.Err)}
+	case have.Type == "":
+		return []discover.Finding{found(SpecNodeWrong, discover.Broken, path, "is not a device node")}
+	case !filepath.IsAbs(n.Path):
+		return []discover.Finding{found(SpecPathRelative, discover.Broken, n.Path, relative)}
+	case n.Type != "" && n.Type != have.Type && (n.Type != "u" || have.Type != "c") || pinned && (n.Major != int64(have.Attr.Major) || n.Minor != int64(have.Attr.Minor)):
+		return []discover.Finding{found(SpecNodeWrong, discover.Broken, path, "is %s %d:%d, the spec has %s %d:%d", have.Type, have.Attr.Major, have.Attr.Minor, n.Type, n.Major, n.Minor)}
+	}
+	return nil
+}
+
+// hook looks at a hook of a spec.
+func (s *Snapshot) hook(h *specs.Hook) []discover.Finding {
+	switch program := s.Paths[h.Path]; {
+	case !filepath.IsAbs(h.Path):
+		return []discover.Finding{found(SpecPathRelative, discover.Broken, h.Path, relative)}
+	case program.HookErr != nil:
+		return []discover.Finding{found(SpecHookUnusable, discover.Broken, h.Path, "cannot be run as a hook: %v", cause(program.HookErr))}
+	case h.Timeout != nil && *h.Timeout < 0:
+		// The one thing that CDI's schema forbids and its library does not.
+		return []discover.Finding{found(SpecHookTimeout, discover.Broken, h.Path, "has the negative timeout %d", *h.Timeout)}
+	}
+	return nil
+}
+
+// cause returns an error without the path, which stands beside it.
+func cause(err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// Device returns why engines do not know a device; false when they do. A name without
+// kind is of the spec's kind.
+func Device(s *Snapshot, name string) (discover.Finding, bool) {
+	if !strings.Contains(name, "=") {
+		name = s.Kind + "=" + name
+	}
+	directories := s.allDirectories()
+	devices, _ := directories.Devices()
+	var alike []string
+	kind, _, _ := strings.Cut(name, "=")
+	for _, d := range devices {
+		switch {
+		case d.Name == name && d.Availability == spec.Conflicting:
+			other, this := d.By, d.File
+			if spec.Same(other, s.Spec) {
+				other, this = this, other
+			}
+			return found(DeviceConflict, discover.Broken, other, "defines %s, and so does %s: engines take neither", name, this), true
+		case d.Name == name && d.Availability == spec.Available:
+			return discover.Finding{}, false
+		case d.Availability == spec.Available && strings.HasPrefix(d.Name, kind+"="):
+			alike = append(alike, d.Name)
+		}
+	}
+	message := "is defined by no spec, nor is any other device of that kind"
+	if len(alike) > 0 {
+		message = "is defined by no spec; defined are " + discover.Some(alike)
+	}
+	return found(DeviceUnknown, discover.Broken, name, "%s", message), true
+}
+
+// allDirectories are those that any engine reads: the usual ones, and those that an engine
+// has been configured to read besides.
+func (s *Snapshot) allDirectories() *spec.Directories {
+	dirs := slices.Clone(s.SpecDirs)
+	for i := range s.Engines {
+		for _, dir := range s.Engines[i].SpecDirs {
+			if !slices.ContainsFunc(dirs, func(have string) bool { return spec.Same(have, dir) }) {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	return s.Directories.In(dirs)
+}
+
+// OfFile returns what is wrong with a spec file: with what is in it, with other files
+// beside it, and with engines that read it.
+func OfFile(s *Snapshot, f *spec.File) []discover.Finding {
+	list := File(s, f)
+	if s.allDirectories().Has(f) || f.Is(s.Published) {
+		list = slices.Concat(list, Sharing(s, f), TooOld(s, f), Misnamed(f.Directory))
+	}
+	return discover.Sorted(list)
+}

@@ -1,0 +1,34 @@
+package devnode_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttest"
+)
+
+func TestMakingNodesWithoutRightsIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "dev"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	null := devnode.Node{Name: "dev/null", Attr: devnode.Attr{Major: 1, Minor: 3, Mode: 0o640, UID: 7, GID: 44}}
+	hosttest.WithoutRights(t, func() {
+		if did, err := devnode.Apply(t.Context(), root, null); did != devnode.None || !errors.Is(err, unix.EPERM) {
+			t.Errorf("%q, %v; want %v", did, err, unix.EPERM)
+		}
+	})
+	if names, err := os.ReadDir(filepath.Join(dir, "dev")); err != nil || len(names) > 0 {
+		t.Errorf("left behind: %v, %v", names, err)
+	}
+}

@@ -1,0 +1,430 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/regular"
+)
+
+// The findings of this package.
+const (
+	// Conflict: another file of the same directory defines the same devices.
+	Conflict discover.ID = "spec-conflict"
+	// Hidden: a file in a directory of higher priority does.
+	Hidden discover.ID = "spec-shadowed"
+	// Hides: one in a directory of lower priority does.
+	Hides discover.ID = "spec-shadows"
+	// Untrusted: other users can change a directory that engines read, or a spec in it.
+	Untrusted discover.ID = "spec-untrusted"
+	// EditsUntrusted: the same of a path that the user's edits name.
+	EditsUntrusted discover.ID = "edits-untrusted"
+	// EditsPathUnusable: a path that the user's edits name is not there, or not of the
+	// kind that a container could be given.
+	EditsPathUnusable discover.ID = "edits-path-unusable"
+	// EditsDeviceAbsent: the user's edits are for a device that the spec does not have.
+	EditsDeviceAbsent discover.ID = "edits-device-absent"
+	// DeviceAbsent: the spec is to have a device that is not usable.
+	DeviceAbsent discover.ID = "spec-device-absent"
+	// NameLeftOut: the newest CDI version allowed does not have such names.
+	NameLeftOut discover.ID = "spec-name-left-out"
+)
+
+// Directories are the spec directories that engines read, by rising priority. Each is
+// listed once, and each file is read when it is first asked for, once.
+type Directories struct {
+	List  []*Directory
+	known map[string]*Directory // by real path
+}
+
+// Directory is one of them.
+type Directory struct {
+	Path string
+	// Mode is 0 for a directory that does not exist.
+	Mode fs.FileMode
+	// Err is why it cannot be listed.
+	Err error
+	// Files are those that engines read, in order of name.
+	Files []*File
+	// Misnamed are files that look like specs to people and that no engine reads: *.yml.
+	Misnamed []string
+
+	real   string
+	others []*File // that were asked for by name
+}
+
+// File is a spec file.
+type File struct {
+	Path      string
+	Directory *Directory
+	// Mode is 0 for a file that does not exist.
+	Mode fs.FileMode
+
+	read bool
+	spec *specs.Spec
+	err  error
+}
+
+// ReadDirectories lists directories. A directory that does not exist is not an error.
+func ReadDirectories(dirs []string) *Directories {
+	return (&Directories{known: map[string]*Directory{}}).In(dirs)
+}
+
+// In returns other directories, of which those that were listed before are not listed
+// again.
+func (d *Directories) In(dirs []string) *Directories {
+	other := &Directories{known: d.known}
+	for _, dir := range dirs {
+		other.List = append(other.List, d.directory(dir))
+	}
+	return other
+}
+
+func (d *Directories) directory(path string) *Directory {
+	real := realPath(path)
+	if known := d.known[real]; known != nil {
+		if known.Path == path {
+			return known
+		}
+		alias := *known // with the name it is asked for by
+		alias.Path = path
+		alias.Files = make([]*File, len(known.Files))
+		for i, f := range known.Files {
+			f.load()
+			named := *f
+			named.Path = filepath.Join(path, filepath.Base(f.Path))
+			alias.Files[i] = &named
+		}
+		return &alias
+	}
+	dir := &Directory{Path: path, real: real}
+	d.known[real] = dir
+	if info, err := os.Stat(path); err == nil {
+		dir.Mode = info.Mode()
+	}
+	entries, err := os.ReadDir(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		dir.Err = err
+	}
+	for _, e := range entries {
+		switch ext := filepath.Ext(e.Name()); {
+		case e.IsDir():
+		case ext == ".json" || ext == ".yaml":
+			dir.Files = append(dir.Files, newFile(filepath.Join(path, e.Name()), dir))
+		case ext == ".yml":
+			dir.Misnamed = append(dir.Misnamed, filepath.Join(path, e.Name()))
+		}
+	}
+	return dir
+}
+
+func newFile(path string, dir *Directory) *File {
+	f := &File{Path: path, Directory: dir}
+	if info, err := os.Stat(path); err == nil {
+		f.Mode = info.Mode()
+	}
+	return f
+}
+
+// File returns the file of a path, which need not be in one of the directories, nor exist.
+func (d *Directories) File(path string) *File {
+	dir := d.directory(filepath.Dir(path))
+	for _, f := range dir.Files {
+		if filepath.Base(f.Path) == filepath.Base(path) {
+			return f
+		}
+	}
+	for _, f := range dir.others {
+		if filepath.Base(f.Path) == filepath.Base(path) {
+			return f
+		}
+	}
+	f := newFile(path, dir)
+	dir.others = append(dir.others, f)
+	return f
+}
+
+// Has reports whether one of the directories is that of a file.
+func (d *Directories) Has(f *File) bool {
+	return slices.ContainsFunc(d.List, func(dir *Directory) bool { return dir.real == f.Directory.real })
+}
+
+// realPath gives one name to what may have several, as /run/cdi and /var/run/cdi.
+func realPath(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	parent := filepath.Dir(path)
+	if parent == path {
+		return path
+	}
+	return filepath.Join(realPath(parent), filepath.Base(path))
+}
+
+// Same reports whether two paths are of one file or directory.
+func Same(a, b string) bool { return realPath(a) == realPath(b) }
+
+// Is reports whether two files are one, by whichever name of their directory.
+func (f *File) Is(other *File) bool {
+	return f.Directory.real == other.Directory.real && filepath.Base(f.Path) == filepath.Base(other.Path)
+}
+
+// Spec returns what is in the file, as engines read it, with the CDI library. The error is
+// [fs.ErrNotExist] for a file that does not exist.
+func (f *File) Spec() (*specs.Spec, error) {
+	f.load()
+	return f.spec, f.err
+}
+
+func (f *File) load() {
+	if !f.read {
+		f.read = true
+		f.spec, f.err = Read(f.Path)
+	}
+}
+
+// MaxSize bounds what is read of a spec file, which may be anything, in bytes.
+const MaxSize = limits.MaxBytes
+
+// Read reads a spec file as engines do, with the CDI library. A file that is not a regular
+// one, or that would take its parser too much memory or time ([limits.YAML]), is an error:
+// others may have written it.
+func Read(path string) (*specs.Spec, error) {
+	f, err := regular.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := regular.Read(f, path, MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	if err := limits.YAML(data); err != nil {
+		return nil, fmt.Errorf("failed to parse CDI Spec %q: %w", path, err)
+	}
+	// The library takes a path. This one stays that of the file which was looked at.
+	name := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if _, err := os.Stat(name); err != nil {
+		name = path // there is no procfs
+	}
+	s, err := cdi.ReadSpec(name, 0)
+	if err != nil {
+		return nil, short(errors.New(strings.ReplaceAll(err.Error(), name, path)))
+	}
+	return s.Spec, nil
+}
+
+// Parts returns all edits of a spec: those for every device, and each device's own.
+func Parts(s *specs.Spec) []specs.ContainerEdits {
+	all := []specs.ContainerEdits{s.ContainerEdits}
+	for _, d := range s.Devices {
+		all = append(all, d.ContainerEdits)
+	}
+	return all
+}
+
+// Availability reports whether engines can use a device of a file.
+type Availability string
+
+// The kinds of availability.
+const (
+	// Available to engines.
+	Available Availability = "ok"
+	// Shadowed by a device of the same name in a directory of higher priority.
+	Shadowed Availability = "shadowed"
+	// Conflicting with a device of the same name in another file of one directory:
+	// engines take none of that name, in whatever directory.
+	Conflicting Availability = "conflict"
+)
+
+// Defined is a device that a file defines.
+type Defined struct {
+	// Name is the qualified name, "nvidia.com/gpu=0".
+	Name string `json:"name"`
+	File string `json:"file"`
+	// Priority of the file's directory: its place among the directories, of which
+	// the highest wins.
+	Priority     int          `json:"priority"`
+	Availability Availability `json:"availability"`
+	// By is the file that shadows it or that it is in conflict with.
+	By string `json:"by,omitempty"`
+
+	common, own specs.ContainerEdits // of all devices of the file, and of this one
+}
+
+// Edits returns what a container is given that asks for the device.
+func (d *Defined) Edits() specs.ContainerEdits { return edits.Merge(d.common, d.own) }
+
+// Broken is a file or directory that engines cannot use.
+type Broken struct {
+	File  string `json:"file"`
+	Error string `json:"error"`
+}
+
+// Devices returns the devices of all files, in order of name and rising priority, and what
+// engines cannot read.
+func (d *Directories) Devices() (devices []Defined, broken []Broken) {
+	for priority, dir := range d.List {
+		if dir.Err != nil {
+			broken = append(broken, Broken{dir.Path, fmt.Sprintf("%v: engines read neither it nor the directories of higher priority", dir.Err)})
+			break
+		}
+		for _, f := range dir.Files {
+			s, err := f.Spec()
+			if err != nil {
+				broken = append(broken, Broken{f.Path, strings.TrimSpace(err.Error())})
+				continue
+			}
+			for _, device := range s.Devices {
+				devices = append(devices, Defined{
+					Name: s.Kind + "=" + device.Name, File: f.Path, Priority: priority, Availability: Available,
+					common: s.ContainerEdits, own: device.ContainerEdits,
+				})
+			}
+		}
+	}
+	slices.SortStableFunc(devices, func(a, b Defined) int { return compareNames(a.Name, b.Name) })
+	for rest := devices; len(rest) > 0; {
+		n := slices.IndexFunc(rest, func(d Defined) bool { return d.Name != rest[0].Name })
+		if n < 0 {
+			n = len(rest)
+		}
+		settle(rest[:n])
+		rest = rest[n:]
+	}
+	return devices, broken
+}
+
+// Neighbours looks for other files that define devices of a spec that is or will be
+// published as path. Two files of one directory with one device name delete each other;
+// of two directories the later one's device hides the other's. A path in none of the
+// directories has only its own directory's neighbours.
+func (d *Directories) Neighbours(path string, s *specs.Spec) (findings []discover.Finding) {
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	home := d.File(path).Directory
+	rank := slices.IndexFunc(d.List, func(dir *Directory) bool { return dir.real == home.real })
+	list := d.List
+	if rank < 0 {
+		list, rank = []*Directory{home}, 0
+	}
+	for i, dir := range list {
+		for _, f := range dir.Files {
+			if i == rank && filepath.Base(f.Path) == filepath.Base(path) {
+				continue
+			}
+			other, err := f.Spec()
+			if err != nil {
+				continue // engines pass over it too
+			}
+			shared := sharedDevices(other, s)
+			if len(shared) == 0 {
+				continue
+			}
+			finding := discover.Finding{Subject: f.Path}
+			names := discover.Some(shared)
+			switch {
+			case i == rank:
+				finding.ID, finding.Severity = Conflict, discover.Broken
+				finding.Message = fmt.Sprintf("defines %d of the same devices (%s): engines take neither file's", len(shared), names)
+			case i > rank:
+				finding.ID, finding.Severity = Hidden, discover.Warning
+				finding.Message = fmt.Sprintf("hides %s (%s): engines prefer its directory", count(len(shared), "device"), names)
+			default:
+				finding.ID, finding.Severity = Hides, discover.Note
+				finding.Message = fmt.Sprintf("has %d of the same devices (%s), which the spec hides", len(shared), names)
+			}
+			findings = append(findings, finding)
+		}
+	}
+	return findings
+}
+
+// Beside finds what may take effect in place of a spec that is or will be published as
+// path: other files with its devices, and what other users can change.
+func (d *Directories) Beside(path string, s *specs.Spec) []discover.Finding {
+	all := &Directories{List: append(slices.Clone(d.List), d.File(path).Directory), known: d.known}
+	return append(d.Neighbours(path, s), all.Exposed()...)
+}
+
+// count returns a number and a noun, "1 device" or "2 devices".
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// sharedDevices returns the qualified names that both of two specs define.
+func sharedDevices(a, b *specs.Spec) (shared []string) {
+	if a.Kind != b.Kind {
+		return nil
+	}
+	for _, d := range a.Devices {
+		if slices.ContainsFunc(b.Devices, func(own specs.Device) bool { return own.Name == d.Name }) {
+			shared = append(shared, a.Kind+"="+d.Name)
+		}
+	}
+	return shared
+}
+
+// compareNames puts "gpu=2" before "gpu=10" and both before UUIDs.
+func compareNames(a, b string) int {
+	for a != "" && b != "" {
+		x, y := digits(a), digits(b)
+		switch {
+		case x != "" && y != "" && x != y:
+			if c := len(x) - len(y); c != 0 {
+				return c
+			}
+			return strings.Compare(x, y)
+		case x != "" && y != "":
+			a, b = a[len(x):], b[len(y):]
+		case a[0] != b[0]:
+			return int(a[0]) - int(b[0])
+		default:
+			a, b = a[1:], b[1:]
+		}
+	}
+	return len(a) - len(b)
+}
+
+// digits are those that a text begins with, without leading zeros.
+func digits(s string) string {
+	end := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })
+	if end < 0 {
+		end = len(s)
+	}
+	return s[:end]
+}
+
+// settle says which of the devices of one name, by rising priority, engines use.
+func settle(same []Defined) {
+	last := &same[len(same)-1]
+	for i := range same[:len(same)-1] {
+		same[i].Availability, same[i].By = Shadowed, last.File
+	}
+	for i := 1; i < len(same); i++ {
+		if a, b := &same[i-1], &same[i]; a.Priority == b.Priority {
+			for j := range same {
+				same[j].Availability, same[j].By = Conflicting, a.File
+				if same[j].File == a.File {
+					same[j].By = b.File
+				}
+			}
+			return
+		}
+	}
+}
