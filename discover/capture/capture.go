@@ -21,7 +21,7 @@ import (
 	"github.com/cdigen/cdigen/internal/userfile"
 )
 
-// format is the only one there is so far.
+// format is the only format so far.
 const format = 1
 
 // Capture is a host as a discovery saw it.
@@ -34,9 +34,9 @@ type Capture struct {
 	// LibrarySearchPath and MPSDirectory are those of [discover.Options].
 	LibrarySearchPath []string `json:"librarySearchPath,omitempty" yaml:"librarySearchPath,omitempty"`
 	MPSDirectory      string   `json:"mpsPipeDirectory,omitempty" yaml:"mpsPipeDirectory,omitempty"`
-	// NVML is what it answered; nil: it was not to be asked.
+	// NVML is its answer; nil: it was not asked.
 	NVML *NVML `json:"nvml,omitempty" yaml:"nvml,omitempty"`
-	// Unreadable are files that were there but could not be read, with the reason.
+	// Unreadable are files that exist but could not be read, with the reason.
 	Unreadable []string `json:"unreadable,omitempty" yaml:"unreadable,omitempty"`
 
 	Dev    Tree `json:"dev" yaml:"dev"`
@@ -53,12 +53,11 @@ type Tree struct {
 	Files map[string]File `json:"files" yaml:"files"`
 }
 
-// File is a file of any type. The zero value is a regular file of which no more is
-// known than that it is there.
+// File is a file of any type. The zero value is a regular file with unknown content.
 type File struct {
-	// Lines are what was kept of the text of a regular file.
+	// Lines are the recorded lines of a regular file.
 	Lines []string `json:"lines,omitempty" yaml:"lines,omitempty"`
-	// Link is where a symbolic link leads to.
+	// Link is the target of a symbolic link.
 	Link string `json:"link,omitempty" yaml:"link,omitempty"`
 	// Node has the numbers of a character device node, "195:255".
 	Node string `json:"node,omitempty" yaml:"node,omitempty"`
@@ -66,7 +65,7 @@ type File struct {
 	Owner string `json:"owner,omitempty" yaml:"owner,omitempty"`
 	// Library has the names in a shared library.
 	Library *Library `json:"library,omitempty" yaml:"library,omitempty"`
-	// Cache has what is in an ld.so.cache.
+	// Cache has the content of an ld.so.cache.
 	Cache *Cache `json:"cache,omitempty" yaml:"cache,omitempty"`
 	// Type is "directory" or "socket" for one.
 	Type string `json:"type,omitempty" yaml:"type,omitempty"`
@@ -80,8 +79,7 @@ type Library struct {
 	SONAME string `json:"soname,omitempty" yaml:"soname,omitempty"`
 }
 
-// Cache is an ld.so.cache: its format and those of its entries that have to do with
-// the driver.
+// Cache is an ld.so.cache: its format and its entries for the driver.
 type Cache struct {
 	// Layout is "new", "compat" or "old"; see [ldcache.Layout].
 	Layout string `json:"layout" yaml:"layout"`
@@ -91,7 +89,7 @@ type Cache struct {
 
 var layouts = map[string]ldcache.Layout{"new": ldcache.New, "compat": ldcache.Compat, "old": ldcache.Old}
 
-// MarshalYAML returns what is short as one line.
+// MarshalYAML returns a short file as one line.
 func (f File) MarshalYAML() (any, error) {
 	type plain File
 	var n yaml.Node
@@ -102,14 +100,14 @@ func (f File) MarshalYAML() (any, error) {
 	return &n, err
 }
 
-const head = `# What "cdigen capture" has seen of a host: what cdigen needs, without files of the driver.
-# Names that not every host has and other identifiers are replaced, the same always by
-# the same. To look at it:
+const head = `# A host as "cdigen capture" saw it: what cdigen needs, without files of the driver. Names
+# that not every host has and other identifiers are replaced, each always in the same
+# way. To look at it:
 #   cdigen info --captured FILE
 `
 
-// Encode returns the capture as YAML, with what is short in one line: sigs.k8s.io/yaml, which
-// reads captures, does not lay out text. The same capture has the same text.
+// Encode returns the capture as deterministic YAML with short files as one line, a layout
+// that sigs.k8s.io/yaml, which reads captures, cannot write.
 func (c *Capture) Encode() ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString(head)
@@ -121,7 +119,7 @@ func (c *Capture) Encode() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Parse reads a capture. An error names the field, or the line.
+// Parse reads a capture. The error names the field or the line.
 func Parse(data []byte) (*Capture, error) {
 	var fields map[string]any
 	if err := userfile.Decode(data, &fields); err != nil {
@@ -139,7 +137,7 @@ func Parse(data []byte) (*Capture, error) {
 		return nil, err
 	}
 	if discover.Triplet(c.Arch) == "" {
-		return nil, fmt.Errorf("arch: %q is none that the driver is made for", c.Arch)
+		return nil, fmt.Errorf("arch: %q is not an architecture of the driver", c.Arch)
 	}
 	if c.NVML != nil && c.NVML.Report != nil {
 		if _, err := c.NVML.report(); err != nil {
@@ -160,7 +158,7 @@ func (t *Tree) check() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Files)) {
 		if !fs.ValidPath(name) || name == "." {
-			return fmt.Errorf("files: %q is no path below the tree", name)
+			return fmt.Errorf("files: %q is not a path below the tree", name)
 		}
 		f := t.Files[name]
 		if _, err := f.file(); err != nil {
@@ -169,20 +167,19 @@ func (t *Tree) check() error {
 		for dir := name; strings.Contains(dir, "/"); {
 			dir = dir[:strings.LastIndex(dir, "/")]
 			if above, ok := t.Files[dir]; ok && above.Type != "directory" {
-				return fmt.Errorf("files: %s: %s is no directory", name, dir)
+				return fmt.Errorf("files: %s: %s is not a directory", name, dir)
 			}
 		}
 	}
 	return nil
 }
 
-// Host is the host that was recorded. A host serves one discovery; see
-// [discover.Host].
+// Host returns the recorded host. It serves one discovery; see [discover.Host].
 func (c *Capture) Host() discover.Host {
 	return discover.Host{Arch: c.Arch, Driver: c.Driver.tree(), Dev: c.Dev.tree(), Proc: c.Proc.tree(), Sys: c.Sys.tree()}
 }
 
-// Options are those of the discovery that was recorded. NVML answers as it did then.
+// Options returns the options of the recorded discovery. NVML answers as it did then.
 func (c *Capture) Options() discover.Options {
 	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory}
 	if c.NVML != nil {
@@ -204,7 +201,7 @@ func (t *Tree) tree() discover.Tree {
 	return discover.NewTree(t.Path, files)
 }
 
-// pair reads two numbers of so many bits with a colon between them.
+// pair parses two numbers of the given sizes in bits with a colon between them.
 func pair(s string, bits1, bits2 int) (a, b uint32, err error) {
 	first, second, _ := strings.Cut(s, ":")
 	x, err1 := strconv.ParseUint(first, 10, bits1)
@@ -215,14 +212,14 @@ func pair(s string, bits1, bits2 int) (a, b uint32, err error) {
 	return uint32(x), uint32(y), nil
 }
 
-// The modes that need not be told.
+// The modes that are not recorded.
 const (
 	usualFile      = 0o644
 	usualDirectory = 0o755
 	usualNode      = 0o666
 )
 
-// file returns the file that was recorded.
+// file returns the recorded file.
 func (f *File) file() (*memoryFile, error) {
 	m := &memoryFile{mode: usualFile}
 	kinds := 0
@@ -249,7 +246,7 @@ func (f *File) file() (*memoryFile, error) {
 	}
 	if is(f.Library != nil) {
 		if discover.Triplet(f.Library.Arch) == "" {
-			return nil, fmt.Errorf("library: arch: %q is none that the driver is made for", f.Library.Arch)
+			return nil, fmt.Errorf("library: arch: %q is not an architecture of the driver", f.Library.Arch)
 		}
 		m.data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME)
 	}
@@ -274,7 +271,7 @@ func (f *File) file() (*memoryFile, error) {
 		}
 	}
 	if kinds > 1 {
-		return nil, errors.New("it can be one of lines, link, node, library, cache and type only")
+		return nil, errors.New("use only one of lines, link, node, library, cache and type")
 	}
 	if f.Mode != "" {
 		mode, err := strconv.ParseUint(f.Mode, 8, 9)
@@ -289,7 +286,7 @@ func (f *File) file() (*memoryFile, error) {
 func (c *Cache) encode() ([]byte, error) {
 	layout, ok := layouts[c.Layout]
 	if !ok {
-		return nil, fmt.Errorf("layout: %q is none of new, compat and old", c.Layout)
+		return nil, fmt.Errorf("layout: %q is not new, compat or old", c.Layout)
 	}
 	cache := ldcache.Empty("")
 	cache.Layout = layout

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Flags point cdigen at a simulated host in dir, whose driver has a root of its own
+// Flags point cdigen at a simulated host in dir, with a separate root of the driver
 // or is in dir too.
 func Flags(driverRoot, dir string) []string {
 	return []string{

@@ -27,7 +27,7 @@ type Description struct {
 	//     have alternatives in /usr/lib/<triplet>/nvidia/current and the others in
 	//     /usr/lib/<triplet>, with absolute links through /etc/alternatives
 	//   - fedora: /usr/lib64
-	//   - container: Ubuntu's layout below /run/nvidia/driver, with a dev of its own
+	//   - container: Ubuntu's layout below /run/nvidia/driver, with its own dev
 	//   - nixos: the Nix store, with absolute links from /run/opengl-driver
 	//   - prefix: all in one directory, Driver.Prefix, with lib64, bin and share in it,
 	//     of which the loader's cache knows nothing: a mount from somewhere else
@@ -108,9 +108,9 @@ type GPU struct {
 	Minor *int `json:"minor,omitempty"`
 	// Model, where it is not that of the host.
 	Model string `json:"model,omitempty"`
-	// NUMANode next to the GPU. Absent: the host tells none.
+	// NUMANode next to the GPU. Absent: unknown.
 	NUMANode *int `json:"numaNode,omitempty"`
-	// Excluded: the driver was told to leave the GPU alone.
+	// Excluded: the driver is configured to ignore the GPU.
 	Excluded bool `json:"excluded,omitempty"`
 	// Lost: the GPU has fallen off the bus; procfs still lists it.
 	Lost bool `json:"lost,omitempty"`
@@ -326,7 +326,7 @@ func validateMIG(field string, list []GPUInstance, m model) []error {
 		compute := 0
 		for _, c := range instance.Compute {
 			if c < 1 {
-				errs = append(errs, fmt.Errorf("%s.compute: %d is no size", field, c))
+				errs = append(errs, fmt.Errorf("%s.compute: %d is not a size", field, c))
 			}
 			compute += c
 		}
@@ -403,13 +403,13 @@ func (d *Description) kernelModule() string {
 	return noModule
 }
 
-// nvidiaLoaded says whether NVIDIA's own kernel module is loaded.
+// nvidiaLoaded reports whether NVIDIA's own kernel module is loaded.
 func (d *Description) nvidiaLoaded() bool {
 	module := d.kernelModule()
 	return module == proprietary || module == openModule
 }
 
-// loaded says whether a further kernel module of NVIDIA's is loaded.
+// loaded reports whether a further kernel module of NVIDIA's is loaded.
 func (d *Description) loaded(module string) bool {
 	return d.nvidiaLoaded() && !slices.Contains(d.Driver.NotLoaded, module)
 }

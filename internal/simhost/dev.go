@@ -130,7 +130,7 @@ func (d *Description) writeDev(t *tree) {
 	t.write(NodeTable, table.String())
 }
 
-// mknod makes a node and says whether the caller may.
+// mknod makes a node and reports whether the caller may.
 func (t *tree) mknod(n node) bool {
 	file := t.parent(n.path)
 	if t.err != nil {

@@ -213,7 +213,7 @@ func (d *Description) writeCapabilities(t *tree) {
 	}
 }
 
-// migMinors is the whole table, which the driver writes on every host alike.
+// migMinors is the complete table, which is the same on every host.
 func migMinors() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "config %d\nmonitor %d\n", migConfig, migMonitor)

@@ -14,7 +14,7 @@ type pciDevice struct {
 	class   uint32
 	driver  string // kernel driver it is bound to; empty for none
 	drm     []drmNode
-	// numaNode as the file of that name has it; nil: there is no such file.
+	// numaNode is the content of the file of that name; nil: no such file.
 	numaNode *int
 	// virtualOf is the device that it is a virtual function of; empty: none.
 	virtualOf string
@@ -39,7 +39,7 @@ const (
 	classBridge     = 0x068000
 )
 
-// workstation says whether the host is one, by its GPUs.
+// workstation reports whether the host is a workstation, by its GPUs.
 func (d *Description) workstation() bool {
 	for _, g := range d.GPUs {
 		if models[d.modelName(g)].display {
@@ -57,7 +57,7 @@ func (d *Description) pciDevices() []pciDevice {
 		{"0000:05:00.0", 0x15b3, 0x1021, classEthernet, "mlx5_core", nil, nil, ""},
 	}
 	if d.workstation() {
-		// A processor with graphics of its own.
+		// A processor with its own graphics.
 		list = append(list, pciDevice{"0000:00:02.0", 0x8086, 0xa780, classVGA, "i915", []drmNode{{"card0", 0}, {"renderD128", firstRenderNode}}, nil, ""})
 	} else {
 		// The graphics of a server's management controller cannot render.
