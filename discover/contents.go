@@ -53,7 +53,6 @@ var LibraryTable = []LibraryEntry{
 	{"libnvidia-compiler", "", "", []Capability{Compute}, nil, "OpenCL up to r510"},
 	{"libnvidia-fatbinaryloader", "", "", []Capability{Compute}, nil, "libcuda up to r450"},
 	{"libnvidia-opencl", "", "", []Capability{Compute}, nil, "OpenCL's loader, by nvidia.icd"},
-	{"libOpenCL", "1*", "", []Capability{Compute}, nil, "OpenCL programs, where the loader is the driver's own"},
 	{"libnvidia-pkcs11", "", "", []Capability{Compute}, nil, "libcuda, for confidential computing with OpenSSL 1.1"},
 	{"libnvidia-pkcs11-openssl3", "", "", []Capability{Compute}, nil, "libcuda, for confidential computing with OpenSSL 3"},
 	{"libnvidia-gpucomp", "", "", []Capability{Compute, Graphics, Video}, nil, "the compilers of shaders and kernels"},
@@ -70,7 +69,7 @@ var LibraryTable = []LibraryEntry{
 	{"libnvidia-fbc", "", "", []Capability{Video, Display}, nil, "programs that capture the screen"},
 	{"libnvidia-ifr", "", "", []Capability{Video, Display}, nil, "programs that capture OpenGL's output, up to r470"},
 
-	{"libGLX_nvidia", "", "", []Capability{Graphics}, []string{"libGLX_indirect.so.0"}, "GLVND, by its vendor's name and for indirect rendering; Vulkan"},
+	{"libGLX_nvidia", "", "", []Capability{Graphics}, nil, "GLVND, by its vendor's name; Vulkan"},
 	{"libEGL_nvidia", "", "", []Capability{Graphics}, nil, "GLVND, by 10_nvidia.json"},
 	{"libGLESv1_CM_nvidia", "", "", []Capability{Graphics}, nil, "GLVND, for OpenGL ES 1"},
 	{"libGLESv2_nvidia", "", "", []Capability{Graphics}, nil, "GLVND, for OpenGL ES 2 and 3"},
@@ -85,11 +84,6 @@ var LibraryTable = []LibraryEntry{
 	{"libnvidia-present", "", "", []Capability{Graphics}, nil, "OpenGL with G-Sync and stereo"},
 	{"libnvidia-vulkan-producer", "", "", []Capability{Graphics}, []string{"libnvidia-vulkan-producer.so"}, "Vulkan on Wayland up to r550"},
 	{"libnvidia-vksc-core", "", "", []Capability{Graphics}, nil, "Vulkan SC"},
-	{"libnvidia-egl-gbm", "1*", "", []Capability{Graphics}, nil, "EGL on GBM, by 15_nvidia_gbm.json"},
-	{"libnvidia-egl-wayland", "1*", "", []Capability{Graphics}, nil, "EGL on Wayland, by 10_nvidia_wayland.json"},
-	{"libnvidia-egl-wayland2", "1*", "", []Capability{Graphics}, nil, "EGL on Wayland, by 09_nvidia_wayland2.json"},
-	{"libnvidia-egl-xcb", "1*", "", []Capability{Graphics}, nil, "EGL on X11, by 20_nvidia_xcb.json"},
-	{"libnvidia-egl-xlib", "1*", "", []Capability{Graphics}, nil, "EGL on X11, by 20_nvidia_xlib.json"},
 	{"libnvidia-api", "1*", "", []Capability{Graphics}, nil, "NVAPI programs, DXVK-NVAPI"},
 
 	{"libnvidia-ngx", "", "", []Capability{NGX}, nil, "DLSS and other NGX programs"},
@@ -113,7 +107,8 @@ const (
 	Config    FileKind = "config"    // below /etc and /usr/share; mounted read-only
 	Binary    FileKind = "binary"    // in the directories of programs; mounted read-only as /usr/bin/<name>
 	Firmware  FileKind = "firmware"  // where the kernel looks for it; mounted read-only below /lib/firmware
-	Plugin    FileKind = "plugin"    // of the X server or Wine; mounted read-only where Debian's and Fedora's look
+	Plugin    FileKind = "plugin"    // of the X server or Wine; mounted read-only where these look
+	Named     FileKind = "named"     // a library that a manifest names by its path; mounted read-only under that path
 	Socket    FileKind = "socket"    // below /run; mounted writable
 	Directory FileKind = "directory" // the one that was asked for; mounted writable under its own name
 )
@@ -124,8 +119,8 @@ type FileEntry struct {
 	// Name below the directories of its kind; * stands for several files and %v
 	// for the driver's version.
 	Name string
-	// Target are the paths in the container; a trailing slash stands for the
-	// file's own name below it.
+	// Targets are the paths in the container, as in [File]; a trailing slash stands for
+	// the file's own name below it.
 	Targets      []string
 	Capabilities []Capability
 	// For is the program that needs it.
@@ -134,29 +129,20 @@ type FileEntry struct {
 
 // FileTable is which files beside libraries go in for which capability.
 var FileTable = []FileEntry{
-	{Config, "glvnd/egl_vendor.d/10_nvidia.json", []string{"/usr/share/glvnd/egl_vendor.d/"}, []Capability{Graphics}, "GLVND's EGL"},
-	{Config, "egl/egl_external_platform.d/09_nvidia_wayland2.json", []string{"/usr/share/egl/egl_external_platform.d/"}, []Capability{Graphics}, "EGL on Wayland"},
-	{Config, "egl/egl_external_platform.d/10_nvidia_wayland.json", []string{"/usr/share/egl/egl_external_platform.d/"}, []Capability{Graphics}, "EGL on Wayland"},
-	{Config, "egl/egl_external_platform.d/15_nvidia_gbm.json", []string{"/usr/share/egl/egl_external_platform.d/"}, []Capability{Graphics}, "EGL on GBM"},
-	{Config, "egl/egl_external_platform.d/20_nvidia_xcb.json", []string{"/usr/share/egl/egl_external_platform.d/"}, []Capability{Graphics}, "EGL on X11"},
-	{Config, "egl/egl_external_platform.d/20_nvidia_xlib.json", []string{"/usr/share/egl/egl_external_platform.d/"}, []Capability{Graphics}, "EGL on X11"},
-	{Config, "vulkan/icd.d/nvidia_icd.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Graphics}, "Vulkan's loader"},
-	{Config, "vulkan/icd.d/nvidia_icd.x86_64.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Graphics}, "Vulkan's loader, where manifests go by architecture"},
-	{Config, "vulkan/icd.d/nvidia_icd.aarch64.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Graphics}, "Vulkan's loader, where manifests go by architecture"},
+	{Config, "glvnd/egl_vendor.d/*_nvidia*.json", []string{"/usr/share/glvnd/egl_vendor.d/"}, []Capability{Graphics}, "GLVND's EGL"},
 	{Config, "vulkan/icd.d/nvidia_icd.i686.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Compat32}, "Vulkan's loader in 32-bit programs"},
+	{Config, "vulkan/icd.d/nvidia_icd*.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Graphics}, "Vulkan's loader"},
 	{Config, "vulkan/icd.d/nvidia_layers.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Graphics}, "Vulkan's loader, for Optimus"},
-	{Config, "vulkan/implicit_layer.d/nvidia_layers.json", []string{"/etc/vulkan/implicit_layer.d/"}, []Capability{Graphics}, "Vulkan's loader, for Optimus"},
-	{Config, "OpenCL/vendors/nvidia.icd", []string{"/etc/OpenCL/vendors/"}, []Capability{Compute}, "OpenCL's loader"},
-	{Config, "nvidia/nvoptix.bin", []string{"/usr/share/nvidia/"}, []Capability{Graphics}, "OptiX, for its denoiser"},
-	{Config, "nvidia/nvidia-application-profiles-%v-rc", []string{"/usr/share/nvidia/"}, []Capability{Graphics}, "OpenGL and Vulkan, for settings of known programs"},
-	{Config, "nvidia/nvidia-application-profiles-%v-key-documentation", []string{"/usr/share/nvidia/"}, []Capability{Graphics}, "nvidia-settings"},
-	{Config, "X11/xorg.conf.d/10-nvidia.conf", []string{"/usr/share/X11/xorg.conf.d/"}, []Capability{Display}, "the X server"},
-	{Config, "X11/xorg.conf.d/nvidia-drm-outputclass.conf", []string{"/usr/share/X11/xorg.conf.d/"}, []Capability{Display}, "the X server"},
+	{Config, "vulkan/implicit_layer.d/nvidia_*.json", []string{"/etc/vulkan/implicit_layer.d/"}, []Capability{Graphics}, "Vulkan's loader, for Optimus"},
+	{Config, "vulkansc/icd.d/nvidia_icd*.json", []string{"/etc/vulkansc/icd.d/"}, []Capability{Graphics}, "the loader of Vulkan SC"},
+	{Config, "OpenCL/vendors/nvidia*.icd", []string{"/etc/OpenCL/vendors/"}, []Capability{Compute}, "OpenCL's loader"},
+	{Config, "nvidia/*.bin", []string{"/usr/share/nvidia/"}, []Capability{Graphics}, "OptiX, for its denoiser"},
+	{Config, "nvidia/nvidia-application-profiles-%v-*", []string{"/usr/share/nvidia/"}, []Capability{Graphics}, "OpenGL and Vulkan, for settings of known programs"},
+	{Config, "X11/xorg.conf.d/*nvidia*.conf", []string{"/usr/share/X11/xorg.conf.d/"}, []Capability{Display}, "the X server"},
 	{Plugin, "drivers/nvidia_drv.so", []string{"/usr/lib/xorg/modules/drivers/", "/usr/lib64/xorg/modules/drivers/"}, []Capability{Display}, "the X server, as its driver"},
 	{Plugin, "extensions/libglxserver_nvidia.so", []string{"/usr/lib/xorg/modules/extensions/", "/usr/lib64/xorg/modules/extensions/"}, []Capability{Display}, "the X server, for GLX"},
-	{Plugin, "wine/nvngx.dll", []string{"/usr/lib/nvidia/wine/"}, []Capability{NGX}, "Proton and Wine, for DLSS"},
-	{Plugin, "wine/_nvngx.dll", []string{"/usr/lib/nvidia/wine/"}, []Capability{NGX}, "Proton and Wine, for DLSS"},
-	{Firmware, "nvidia/%v/gsp*.bin", []string{"/lib/firmware/nvidia/%v/"}, []Capability{Compute, Utility, Graphics, Video, Display}, "the kernel driver when a container is the first to open the GPU"},
+	{Plugin, "wine/*.dll", []string{"nvidia/wine/"}, []Capability{NGX}, "Proton and Wine, for DLSS, which look for it beside libGLX_nvidia.so.0"},
+	{Firmware, "nvidia/%v/*.bin", []string{"/lib/firmware/nvidia/%v/"}, []Capability{Compute, Utility, Graphics, Video, Display}, "the kernel driver when a container is the first to open the GPU"},
 	{Binary, "nvidia-smi", []string{"/usr/bin/"}, []Capability{Utility}, "people and monitoring"},
 	{Binary, "nvidia-debugdump", []string{"/usr/bin/"}, []Capability{Utility}, "bug reports"},
 	{Binary, "nvidia-persistenced", []string{"/usr/bin/"}, []Capability{Utility}, "containers that manage the GPU"},
@@ -170,6 +156,50 @@ var FileTable = []FileEntry{
 	{Socket, "nvidia-fabricmanager/socket", []string{"/run/nvidia-fabricmanager/"}, []Capability{Compute}, "CUDA on NVSwitch systems"},
 	{Directory, "nvidia-mps", nil, []Capability{Compute}, "CUDA, to reach the host's multi-process service; only with `--mps-directory`, under the name given there"},
 }
+
+// LeftOutFiles are files of the driver beside libraries that no container gets, with the
+// reason. Name is a pattern below the directories of the kind; %v is the driver's version.
+var LeftOutFiles = []struct {
+	Kind         FileKind
+	Name, Reason string
+}{
+	{Binary, "nvidia-bug-report.sh", "it reads logs of the host"},
+	{Binary, "nvidia-detector", "it is for installing the driver on the host"},
+	{Binary, "nvidia-gpu-info", "it is for installing the driver on the host"},
+	{Binary, "nvidia-installer", "it is for installing the driver on the host"},
+	{Binary, "nvidia-modprobe", "it loads kernel modules and makes device nodes, which is the host's to do"},
+	{Binary, "nvidia-ngx-updater", "it changes files of the driver, which belong to the host"},
+	{Binary, "nvidia-pcc", "it is for building programs: the compiler of Vulkan SC's pipelines"},
+	{Binary, "nvidia-powerd", "it is a service of the host"},
+	{Binary, "nvidia-settings", "it needs GTK, and its settings belong to the host"},
+	{Binary, "nvidia-sleep.sh", "it is for the host's suspension"},
+	{Binary, "nvidia-uninstall", "it is for installing the driver on the host"},
+	{Config, "nvidia/nvidia-application-profiles-key-documentation", "programs look for the name with the driver's version"},
+	{Config, "nvidia/nvidia-application-profiles-rc", "programs look for the name with the driver's version"},
+}
+
+// ownPlaces are the directories and names by which files are recognised as the driver's:
+// what is there and not in [FileTable] is left out with a finding.
+var ownPlaces = []struct {
+	kind FileKind
+	name string
+}{
+	{Config, "glvnd/egl_vendor.d/*nvidia*"},
+	{Config, "egl/egl_external_platform.d/*nvidia*"},
+	{Config, "vulkan/icd.d/*nvidia*"},
+	{Config, "vulkan/implicit_layer.d/*nvidia*"},
+	{Config, "vulkan/explicit_layer.d/*nvidia*"},
+	{Config, "vulkansc/icd.d/*nvidia*"},
+	{Config, "OpenCL/vendors/*nvidia*"},
+	{Config, "nvidia/*"},
+	{Config, "X11/xorg.conf.d/*nvidia*"},
+	{Plugin, "wine/*"},
+	{Firmware, "nvidia/%v/*"},
+	{Binary, "nvidia-*"},
+}
+
+// otherPrograms are patterns of programs that are called as if they were the driver's.
+var otherPrograms = []string{"nvidia-ctk", "nvidia-cdi-*", "nvidia-container-*", "nvidia-docker*", "nvidia-device-plugin", "nvidia-mig-*"}
 
 // libraryEntry is the row of the table that a file name belongs to, or nil.
 func libraryEntry(name, version string) *LibraryEntry {
@@ -186,6 +216,15 @@ func libraryEntry(name, version string) *LibraryEntry {
 		}
 	}
 	return nil
+}
+
+// stemEntry is the row of libraries of the driver's version that have a stem, or nil.
+func stemEntry(stem string) *LibraryEntry {
+	at := slices.IndexFunc(LibraryTable, func(e LibraryEntry) bool { return e.Stem == stem && e.Version == "" })
+	if at < 0 {
+		return nil
+	}
+	return &LibraryTable[at]
 }
 
 // Wanted says whether something that serves some capabilities goes in when others

@@ -18,43 +18,72 @@ type files struct {
 	mpsDirectory string
 }
 
+// place is a directory that files of a kind are looked for in.
+type place struct {
+	tree Tree
+	dir  string
+}
+
+// foundFile is a file that was found.
+type foundFile struct {
+	tree Tree
+	name string // by which it was found
+	real string // with all links resolved
+}
+
+func (f foundFile) hostPath() string { return f.tree.HostPath(f.real) }
+
+// fileSet is what was found, and which names.
+type fileSet struct {
+	files
+	host   Host
+	inv    *Inventory
+	places map[FileKind][]place
+	// taken are the names below the directories of a kind that are not looked at again:
+	// rows before have them.
+	taken map[string]bool
+}
+
 func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	if inv.Driver.Version == "" || len(inv.GPUs) == 0 {
 		return nil
 	}
-	places := m.places(host, inv)
+	set := &fileSet{files: m, host: host, inv: inv, places: m.places(host, inv), taken: map[string]bool{}}
 	for i := range FileTable {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		e := &FileTable[i]
-		if e.Kind == Directory {
+		if e := &FileTable[i]; e.Kind == Directory {
 			m.directory(host, e, inv)
-			continue
-		}
-		name := strings.ReplaceAll(e.Name, "%v", inv.Driver.Version)
-		found, reported := m.find(host, e, places[e.Kind], name, inv)
-		if len(found) == 0 && !reported {
-			inv.find(FileMissing, Note, name, "not found (%s), for %s", e.Kind, e.For)
-		}
-		for _, real := range found {
-			f := File{Kind: e.Kind, HostPath: host.Driver.HostPath(real), Capabilities: e.Capabilities}
-			for _, target := range e.Targets {
-				target = strings.ReplaceAll(target, "%v", inv.Driver.Version)
-				if strings.HasSuffix(target, "/") {
-					// The name asked for, not that of a link's end.
-					base := path.Base(name)
-					if strings.Contains(base, "*") {
-						base = path.Base(real)
-					}
-					target += base
-				}
-				f.Targets = append(f.Targets, target)
-			}
-			inv.Files = append(inv.Files, f)
+		} else {
+			set.row(e)
 		}
 	}
+	set.leftOut()
 	return nil
+}
+
+// row adds the files of a row of the table.
+func (s *fileSet) row(e *FileEntry) {
+	name := strings.ReplaceAll(e.Name, "%v", s.inv.Driver.Version)
+	found, reported := s.find(e, name)
+	if len(found) == 0 && !reported {
+		s.inv.find(FileMissing, Note, name, "not found (%s), for %s", e.Kind, e.For)
+	}
+	for _, file := range found {
+		f := File{Kind: e.Kind, HostPath: file.hostPath(), Capabilities: e.Capabilities}
+		for _, target := range e.Targets {
+			target = strings.ReplaceAll(target, "%v", s.inv.Driver.Version)
+			if strings.HasSuffix(target, "/") {
+				target += path.Base(file.name) // the name asked for, not that of a link's end
+			}
+			f.Targets = append(f.Targets, target)
+		}
+		s.inv.Files = append(s.inv.Files, f)
+		if e.Kind == Config {
+			s.manifest(file, f)
+		}
+	}
 }
 
 // directory adds the directory of CUDA's multi-process service, which containers have
@@ -81,40 +110,61 @@ func (m files) directory(host Host, e *FileEntry, inv *Inventory) {
 	inv.Files = append(inv.Files, File{Kind: e.Kind, HostPath: host.Driver.HostPath(real), Targets: []string{"/" + name}, Capabilities: e.Capabilities})
 }
 
-// places are the directories of the driver root that each kind is looked for in,
-// in order.
-func (m files) places(host Host, inv *Inventory) map[FileKind][]string {
-	places := map[FileKind][]string{
+// places are the directories that each kind is looked for in, in order.
+func (m files) places(host Host, inv *Inventory) map[FileKind][]place {
+	dirs := map[FileKind][]string{
 		// The driver root itself is for GKE, which has vulkan/icd.d there; the
 		// last one for NixOS.
-		Config:   {"etc", "usr/local/share", "usr/share", ".", "run/opengl-driver/share"},
-		Binary:   {"usr/bin", "usr/sbin", "bin", "sbin", "usr/local/bin", "usr/local/sbin", "opt/bin", "run/current-system/sw/bin"},
-		Plugin:   {"usr/lib/xorg/modules", "usr/lib64/xorg/modules", "usr/lib/xorg/modules/updates", "usr/lib64/nvidia/xorg", "usr/lib/nvidia/xorg"},
-		Socket:   {"run", "var/run"},
-		Firmware: {"lib/firmware/updates", "lib/firmware"},
+		Config: {"etc", "usr/local/share", "usr/share", ".", "run/opengl-driver/share", "run/opengl-driver/etc"},
+		Binary: {"usr/bin", "usr/sbin", "bin", "sbin", "usr/local/bin", "usr/local/sbin", "opt/bin", "run/current-system/sw/bin",
+			"usr/libexec/nvidia/tesla/bin", "usr/libexec/nvidia/grid/bin"}, // Bottlerocket
+		Plugin: {"usr/lib/xorg/modules", "usr/lib64/xorg/modules", "usr/lib/xorg/modules/updates", "usr/lib64/nvidia/xorg", "usr/lib/nvidia/xorg"},
+		Socket: {"run", "var/run"},
 	}
 	for _, l := range inv.Libraries {
 		dir := path.Dir(strings.TrimPrefix(l.Path, "/"))
 		for _, sub := range []string{"xorg/modules", "nvidia/xorg", "nvidia", "nvidia/current/nvidia", ""} {
-			if d := path.Join(dir, sub); !slices.Contains(places[Plugin], d) && !l.Bits32() {
-				places[Plugin] = append(places[Plugin], d)
+			if d := path.Join(dir, sub); !slices.Contains(dirs[Plugin], d) && !l.Bits32() {
+				dirs[Plugin] = append(dirs[Plugin], d)
 			}
 		}
 	}
 	// A driver that is all in one directory has its programs and manifests there too.
 	// What the administrator has in /etc still goes first.
 	if prefix := ownPrefix(inv); prefix != "" {
-		places[Config] = slices.Insert(places[Config], 1, path.Join(prefix, "share"), path.Join(prefix, "etc"), prefix)
-		places[Binary] = slices.Insert(places[Binary], 0, path.Join(prefix, "bin"), path.Join(prefix, "sbin"))
+		dirs[Config] = slices.Insert(dirs[Config], 1, path.Join(prefix, "share"), path.Join(prefix, "etc"), prefix)
+		dirs[Binary] = slices.Insert(dirs[Binary], 0, path.Join(prefix, "bin"), path.Join(prefix, "sbin"))
 	}
-	// The kernel looks there first (Documentation/driver-api/firmware).
-	if release, err := host.Proc.ReadFile("sys/kernel/osrelease"); err == nil {
-		r := strings.TrimSpace(string(release))
-		places[Firmware] = []string{"lib/firmware/updates/" + r, "lib/firmware/updates", "lib/firmware/" + r, "lib/firmware"}
+	places := map[FileKind][]place{}
+	for kind, list := range dirs {
+		for _, dir := range list {
+			places[kind] = append(places[kind], place{host.Driver, dir})
+		}
 	}
+	// A daemon has its socket in the root that it runs in: that of a driver container, or
+	// the host's.
+	places[Socket] = append(places[Socket], place{host.root(), "run"})
+	places[Firmware] = m.firmwarePlaces(host)
+	return places
+}
+
+// firmwarePlaces are where the kernel looks for firmware, in its order
+// (Documentation/driver-api/firmware). Its parameter is a path of the host, whatever the
+// driver root; there and in /lib/firmware of a driver container is the driver's own.
+func (m files) firmwarePlaces(host Host) (places []place) {
 	if custom, err := host.Sys.ReadFile("module/firmware_class/parameters/path"); err == nil {
 		if dir := strings.TrimSpace(string(custom)); dir != "" {
-			places[Firmware] = append([]string{dir}, places[Firmware]...)
+			places = append(places, place{host.root(), dir})
+		}
+	}
+	dirs := []string{"lib/firmware/updates", "lib/firmware"}
+	if release, err := host.Proc.ReadFile("sys/kernel/osrelease"); err == nil {
+		r := strings.TrimSpace(string(release))
+		dirs = []string{"lib/firmware/updates/" + r, "lib/firmware/updates", "lib/firmware/" + r, "lib/firmware"}
+	}
+	for _, tree := range []Tree{host.Driver, host.root()} {
+		for _, dir := range dirs {
+			places = append(places, place{tree, dir})
 		}
 	}
 	return places
@@ -136,65 +186,108 @@ func ownPrefix(inv *Inventory) string {
 	return prefix
 }
 
-// find returns the real paths of a row's files: of one, or of all that a pattern
-// matches in the first directory that has any which may be used. Reported is true if there
-// are others, and a finding says why they are left out.
-func (m files) find(host Host, e *FileEntry, dirs []string, name string, inv *Inventory) (found []string, reported bool) {
-	for _, dir := range dirs {
-		candidates := []string{path.Join(dir, name)}
-		if strings.Contains(name, "*") {
-			pattern := path.Base(name)
-			in := path.Join(dir, path.Dir(name))
-			names, err := host.Driver.names(in, func(n string) bool { ok, _ := path.Match(pattern, n); return ok })
-			if err != nil {
+// find returns a row's files: one, or all that a pattern matches, of each name the first
+// that may be used. Reported is true if there are others, and a finding says why they are
+// left out.
+func (s *fileSet) find(e *FileEntry, name string) (found []foundFile, reported bool) {
+	for _, p := range s.places[e.Kind] {
+		for _, c := range s.candidates(e.Kind, p, name) {
+			key := string(e.Kind) + path.Join(path.Dir(name), path.Base(c))
+			real, err := p.tree.Resolve(c)
+			if err != nil || s.taken[key] {
 				continue
 			}
-			candidates = candidates[:0]
-			for _, n := range names {
-				candidates = append(candidates, path.Join(in, n))
-			}
-		} else if e.Kind == Plugin {
-			// Where the modules stand in a directory of the driver's, it has no
-			// sub-directories drivers and extensions.
-			candidates = append(candidates, path.Join(dir, path.Base(name)))
-		}
-		for _, c := range candidates {
-			real, err := host.Driver.Resolve(c)
-			if err != nil || slices.Contains(found, real) {
-				continue
-			}
-			info, err := host.Driver.Stat(real)
+			info, err := p.tree.Stat(real)
 			if err != nil || !fits(e.Kind, info.Mode()) {
 				continue
 			}
-			if m.allowed(host, e.Kind, c, inv) {
-				found = append(found, real)
-			} else {
+			if !s.allowed(p.tree, e.Kind, c, s.inv) {
 				reported = true
+				continue
 			}
+			s.taken[key] = true
+			found = append(found, foundFile{p.tree, c, real})
 		}
-		if len(found) > 0 {
-			return found, reported
+		if len(found) > 0 && !strings.Contains(name, "*") {
+			break
 		}
 	}
-	return nil, reported
+	return found, reported
+}
+
+// candidates are the names in a place that a row's name stands for.
+func (s *fileSet) candidates(kind FileKind, p place, name string) (list []string) {
+	if !strings.Contains(name, "*") {
+		list = append(list, path.Join(p.dir, name))
+		if kind == Plugin {
+			// Where the modules stand in a directory of the driver's, it has no
+			// sub-directories drivers and extensions.
+			list = append(list, path.Join(p.dir, path.Base(name)))
+		}
+		return list
+	}
+	pattern, in := path.Base(name), path.Join(p.dir, path.Dir(name))
+	names, err := p.tree.names(in, func(n string) bool { ok, _ := path.Match(pattern, n); return ok })
+	if err != nil {
+		return nil
+	}
+	for _, n := range names {
+		list = append(list, path.Join(in, n))
+	}
+	return list
+}
+
+// leftOut reports the files that are recognised as the driver's and in no row of the table.
+func (s *fileSet) leftOut() {
+	for _, own := range ownPlaces {
+		name := strings.ReplaceAll(own.name, "%v", s.inv.Driver.Version)
+		for _, p := range s.places[own.kind] {
+			for _, c := range s.candidates(own.kind, p, name) {
+				key := string(own.kind) + path.Join(path.Dir(name), path.Base(c))
+				info, err := p.tree.Stat(c)
+				if s.taken[key] || err != nil || !fits(own.kind, info.Mode()) {
+					continue
+				}
+				if why := s.reason(own.kind, path.Join(path.Dir(name), path.Base(c))); why != "" {
+					s.taken[key] = true
+					s.inv.find(FileLeftOut, Note, p.tree.HostPath(c), "%s: it is left out", why)
+				}
+			}
+		}
+	}
+}
+
+// reason returns why a file of the driver is left out; empty: it is not the driver's.
+func (s *fileSet) reason(kind FileKind, name string) string {
+	if kind == Binary && slices.ContainsFunc(otherPrograms, func(p string) bool { ok, _ := path.Match(p, name); return ok }) {
+		return ""
+	}
+	for _, e := range LeftOutFiles {
+		if ok, _ := path.Match(strings.ReplaceAll(e.Name, "%v", s.inv.Driver.Version), name); ok && e.Kind == kind {
+			return e.Reason
+		}
+	}
+	if why := foreign(name); why != "" {
+		return why
+	}
+	return "it is not known what needs it"
 }
 
 // allowed reports whether containers may be given a file; else there is a finding.
-func (m files) allowed(host Host, kind FileKind, name string, inv *Inventory) bool {
+func (m files) allowed(tree Tree, kind FileKind, name string, inv *Inventory) bool {
 	if !kind.writable() {
-		return host.Driver.trusted(name)
+		return tree.trusted(name)
 	}
-	err := host.Driver.checkWritable(kind, name)
+	err := tree.checkWritable(kind, name)
 	if refused := (*trust.Error)(nil); errors.As(err, &refused) {
-		host.Driver.refuse(name, err)
+		tree.refuse(name, err)
 		return false
 	}
 	if err != nil {
 		// /var/run is another name of /run as a rule.
-		subject := host.Driver.HostPath(name)
-		if dir, err := host.Driver.Resolve(path.Dir(name)); err == nil {
-			subject = host.Driver.HostPath(path.Join(dir, path.Base(name)))
+		subject := tree.HostPath(name)
+		if dir, err := tree.Resolve(path.Dir(name)); err == nil {
+			subject = tree.HostPath(path.Join(dir, path.Base(name)))
 		}
 		if !slices.ContainsFunc(inv.Findings, func(f Finding) bool { return f.ID == FileWritable && f.Subject == subject }) {
 			inv.find(FileWritable, Warning, subject, "%v: it is left out, since containers could write to it", cause(err))

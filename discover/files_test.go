@@ -47,7 +47,7 @@ func TestFilesAreFoundWhereDistributionsHaveThem(t *testing.T) {
 		{[]string{"usr/share/nvidia/nvidia-application-profiles-" + v + "-rc"}, []string{"/usr/share/nvidia/nvidia-application-profiles-" + v + "-rc"}},
 		{[]string{"usr/lib64/xorg/modules/drivers/nvidia_drv.so"}, []string{"/usr/lib/xorg/modules/drivers/nvidia_drv.so", "/usr/lib64/xorg/modules/drivers/nvidia_drv.so"}},
 		{[]string{"usr/lib64/nvidia/xorg/libglxserver_nvidia.so"}, []string{"/usr/lib/xorg/modules/extensions/libglxserver_nvidia.so", "/usr/lib64/xorg/modules/extensions/libglxserver_nvidia.so"}},
-		{[]string{"usr/lib64/nvidia/wine/nvngx.dll"}, []string{"/usr/lib/nvidia/wine/nvngx.dll"}},
+		{[]string{"usr/lib64/nvidia/wine/nvngx.dll"}, []string{"nvidia/wine/nvngx.dll"}},
 		{[]string{"usr/sbin/nv-fabricmanager"}, []string{"/usr/bin/nv-fabricmanager"}},
 		{[]string{"lib/firmware/nvidia/" + v + "/gsp_ga10x.bin"}, []string{"/lib/firmware/nvidia/" + v + "/gsp_ga10x.bin"}},
 	} {
@@ -55,6 +55,9 @@ func TestFilesAreFoundWhereDistributionsHaveThem(t *testing.T) {
 		host := hosttest.Open(t, d, dir)
 		for _, f := range c.files {
 			put(t, dir, f, 0o755)
+			if filepath.Ext(f) == ".json" {
+				overwrite(t, filepath.Join(dir, f), `{"ICD": {"library_path": "libGLX_nvidia.so.0"}}`)
+			}
 		}
 		inv := hosttest.Discover(t, host, hosttest.Probe(d))
 		if got := targets(inv)["/"+c.files[0]]; !slices.Equal(got, c.want) {
@@ -84,6 +87,43 @@ func TestCustomFirmwarePathGoesFirst(t *testing.T) {
 	for _, name := range []string{"gsp_ga10x.bin", "gsp_tu10x.bin"} {
 		if want := []string{"/lib/firmware/nvidia/560.35.03/" + name}; !slices.Equal(got["/srv/firmware/nvidia/560.35.03/"+name], want) {
 			t.Errorf("%s: %q; want %q from /srv", name, got, want)
+		}
+	}
+}
+
+func TestPathsOfTheHostAreNotBelowTheDriverRoot(t *testing.T) {
+	d := hosttest.Load(t, "fedora")
+	dir, err := os.MkdirTemp("", "host") //nolint:usetesting // a socket's path has at most 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := d.Build(dir, simhost.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(dir, "home/kubernetes/bin/nvidia")
+	if err := errors.Join(os.MkdirAll(root, 0o755), os.MkdirAll(filepath.Join(dir, "run/nvidia-persistenced"), 0o755),
+		os.Rename(filepath.Join(dir, "usr/lib64"), filepath.Join(root, "lib64"))); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", filepath.Join(dir, "run/nvidia-persistenced/socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	put(t, dir, "sys/module/firmware_class/parameters/path", 0o644)
+	for _, place := range []string{"/home/kubernetes/bin/nvidia/firmware", "/srv/firmware"} {
+		overwrite(t, filepath.Join(dir, "sys/module/firmware_class/parameters/path"), place+"\n")
+		firmware := filepath.Join(place, "nvidia/560.35.03/gsp_ga10x.bin")
+		put(t, dir, firmware, 0o644)
+		host := discover.Local("amd64", root, dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
+		host.Dev = hosttest.Reopen(t, d, dir).Dev
+		got := targets(hosttest.Discover(t, host, hosttest.Probe(d)))
+		if want := []string{"/lib/firmware/nvidia/560.35.03/gsp_ga10x.bin"}; !slices.Equal(got[filepath.Join(dir, firmware)], want) {
+			t.Errorf("firmware in %s: %q", place, got)
+		}
+		if want := []string{"/run/nvidia-persistenced/socket"}; !slices.Equal(got[filepath.Join(dir, "run/nvidia-persistenced/socket")], want) {
+			t.Errorf("the daemon's socket: %q", got)
 		}
 	}
 }
@@ -194,11 +234,11 @@ func Test32BitLibrariesAreApart(t *testing.T) {
 	}
 }
 
-func TestOpenCLLoaderIsTakenOnlyWhereItIsTheDrivers(t *testing.T) {
+func TestLoaderOfOpenCLIsLeftOut(t *testing.T) {
 	d := hosttest.Load(t, "debian-alternatives")
-	for file, want := range map[string]bool{
-		"usr/lib/x86_64-linux-gnu/libOpenCL.so.1.0.0":                false,
-		"usr/lib/x86_64-linux-gnu/nvidia/current/libOpenCL.so.1.0.0": true,
+	for file, told := range map[string]int{
+		"usr/lib/x86_64-linux-gnu/libOpenCL.so.1.0.0":                0, // the host's own
+		"usr/lib/x86_64-linux-gnu/nvidia/current/libOpenCL.so.1.0.0": 1, // the driver's
 	} {
 		dir := t.TempDir()
 		host := hosttest.Open(t, d, dir)
@@ -206,8 +246,11 @@ func TestOpenCLLoaderIsTakenOnlyWhereItIsTheDrivers(t *testing.T) {
 			t.Fatal(err)
 		}
 		inv := discovered(t, host, hosttest.Probe(d))
-		if got := slices.ContainsFunc(inv.Libraries, func(l discover.Library) bool { return strings.HasPrefix(l.Name, "libOpenCL") }); got != want {
-			t.Errorf("%s was taken: %v; want %v", file, got, want)
+		if slices.ContainsFunc(inv.Libraries, func(l discover.Library) bool { return strings.HasPrefix(l.Name, "libOpenCL") }) {
+			t.Errorf("%s was taken", file)
+		}
+		if got := findings(inv, discover.FileLeftOut, "ocl-icd-libopencl1"); len(got) != told {
+			t.Errorf("%s: findings %+v; want %d", file, got, told)
 		}
 	}
 }

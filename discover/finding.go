@@ -56,16 +56,23 @@ const (
 	DriverMismatch        ID = "driver-mismatch"
 	LibrariesMissing      ID = "driver-libraries-missing"
 	LibraryOtherVersion   ID = "library-other-version"
+	LibraryVersionUnknown ID = "library-version-unknown"
+	LibrarySharedName     ID = "library-shared-name"
 	LibraryPathInvalid    ID = "library-path-invalid"
 	LibraryPathUnreadable ID = "library-path-unreadable"
 	LibraryUnreadable     ID = "library-unreadable"
 	LibraryOtherArch      ID = "library-other-arch"
 	LoaderCacheUnreadable ID = "loader-cache-unreadable"
 	FileMissing           ID = "file-missing"
+	FileLeftOut           ID = "file-left-out"
 	FileWritable          ID = "file-writable"
-	MPSDirectoryUnusable  ID = "mps-directory-unusable"
-	LibraryUntrusted      ID = "library-untrusted"
-	Untrusted             ID = "path-untrusted"
+	ManifestUnreadable    ID = "manifest-unreadable"
+
+	ManifestLibraryMissing ID = "manifest-library-missing"
+
+	MPSDirectoryUnusable ID = "mps-directory-unusable"
+	LibraryUntrusted     ID = "library-untrusted"
+	Untrusted            ID = "path-untrusted"
 
 	PlatformUnsupported ID = "platform-unsupported"
 

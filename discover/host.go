@@ -25,6 +25,9 @@ type Host struct {
 	Dev Tree
 	// Proc and Sys are the proc and sys file systems.
 	Proc, Sys Tree
+	// Root is the root of the host itself, for paths that the kernel and daemons tell.
+	// The zero value stands for that of the driver.
+	Root Tree
 	// Arch is the driver's architecture by its Go name: "amd64", "arm64".
 	Arch string
 }
@@ -37,7 +40,41 @@ func Local(arch, driverRoot, devRoot, procRoot, sysRoot string) Host {
 	if devRoot != driverRoot {
 		host.Dev = DirTree(devRoot)
 	}
+	// The host's root is where its sys file system is mounted.
+	root := "/"
+	if path.Base(sysRoot) == "sys" {
+		root = path.Dir(path.Clean(sysRoot))
+	}
+	switch root {
+	case path.Clean(driverRoot):
+	case path.Clean(devRoot):
+		host.Root = host.Dev
+	default:
+		host.Root = DirTree(root)
+	}
 	return host
+}
+
+// root is the root of the host itself.
+func (h Host) root() Tree {
+	if h.Root.fsys == nil {
+		return h.Driver
+	}
+	return h.Root
+}
+
+// treeOf is the tree that has a path of the host.
+func (h Host) treeOf(hostPath string) Tree {
+	if below(hostPath, h.Driver.Path) {
+		return h.Driver
+	}
+	return h.root()
+}
+
+// below reports whether a path is a directory or below it.
+func below(file, dir string) bool {
+	dir = path.Clean(dir)
+	return dir == "/" || file == dir || strings.HasPrefix(file, dir+"/")
 }
 
 // Tree is a directory tree that stands for the root of a file system: symbolic
@@ -168,13 +205,16 @@ func (t Tree) Open(name string) (fs.File, error) {
 const maxFile = 32 << 20
 
 // ReadFile reads a whole file of at most 32 MiB; a longer one is an error.
-func (t Tree) ReadFile(name string) ([]byte, error) {
+func (t Tree) ReadFile(name string) ([]byte, error) { return t.readFile(name, maxFile) }
+
+// readFile is ReadFile with a limit of its own.
+func (t Tree) readFile(name string, limit int64) ([]byte, error) {
 	f, err := t.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return regular.Read(f, name, maxFile)
+	return regular.Read(f, name, limit)
 }
 
 // ReadDir lists a directory in order of name.

@@ -161,6 +161,9 @@ type Library struct {
 	// SONAME is the DT_SONAME entry, the name programs are linked against:
 	// "libcuda.so.1". Empty for a library without one.
 	SONAME string `json:"soname,omitempty"`
+	// Shadowed: another library has the SONAME too and is what containers have under it;
+	// this one has its file name there.
+	Shadowed bool `json:"shadowed,omitempty"`
 	// Dir is the sub-directory of a container's library directories that programs
 	// look for it in, "vdpau"; empty for these directories themselves.
 	Dir string `json:"dir,omitempty"`
@@ -183,7 +186,8 @@ type File struct {
 	// HostPath is the absolute path, with all links resolved, for the container
 	// engine.
 	HostPath string `json:"hostPath"`
-	// Targets are the absolute paths in the container.
+	// Targets are the paths in the container: absolute ones, and those below each of the
+	// container's library directories.
 	Targets      []string     `json:"targets"`
 	Capabilities []Capability `json:"capabilities"`
 }

@@ -88,6 +88,8 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	set.unversioned(host.Driver, inv)
+	inv.Findings = append(inv.Findings, set.left...)
 	for _, dir := range set.order {
 		o := set.others[dir]
 		inv.find(LibraryOtherVersion, Note, host.Driver.HostPath(dir),
@@ -98,13 +100,13 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 			}
 		}
 	}
-	if set.find("libcuda.so."+version) == nil {
+	if set.find("libcuda.so."+version) == nil && set.find("libcuda.so.1") == nil {
 		f := inv.LibrariesMissing(host)
-		if set.refused["libcuda.so."+version] {
+		if set.refused["libcuda.so."+version] || set.refused["libcuda.so.1"] {
 			f.ID, f.Message = LibraryUntrusted, "is not trusted, as others than root can change it: no CUDA program starts"
 		}
 		inv.Findings = append(inv.Findings, f)
-		if !slices.ContainsFunc(set.files, func(f libraryFile) bool { return f.versioned }) {
+		if !slices.ContainsFunc(set.files, func(f libraryFile) bool { return f.ofDriver }) {
 			return nil // what else there is does not make a driver
 		}
 	}
@@ -112,8 +114,10 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	if host.Arch == "amd64" {
 		set := newLibrarySet(version)
 		m.scan(ctx, host, m.dirs32(host), set, inv)
+		set.unversioned(host.Driver, &Inventory{}) // the same findings as before
 		m.read(host, "386", set, inv)
 	}
+	inv.sharedNames(host)
 	slices.SortStableFunc(inv.Libraries, func(a, b Library) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Path, b.Path))
 	})
@@ -137,17 +141,20 @@ func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, ver
 	if m.located == nil {
 		return
 	}
-	for _, dir := range dirs {
-		name := path.Join(dir, "libnvidia-ml.so."+version)
-		real, err := host.Driver.Resolve(name)
-		if err != nil || !strings.HasSuffix(real, ".so."+version) {
-			continue
+	// A file that is called by its SONAME counts where there is none of the version.
+	for _, base := range []string{"libnvidia-ml.so." + version, "libnvidia-ml.so.1"} {
+		for _, dir := range dirs {
+			name := path.Join(dir, base)
+			real, err := host.Driver.Resolve(name)
+			if err != nil || path.Base(real) != base && !strings.HasSuffix(real, ".so."+version) {
+				continue
+			}
+			if host.Driver.trusted(name) {
+				m.located(ctx, host.Driver.HostPath(real))
+				return
+			}
+			m.refused()
 		}
-		if host.Driver.trusted(name) {
-			m.located(ctx, host.Driver.HostPath(real))
-			return
-		}
-		m.refused()
 	}
 }
 
@@ -171,6 +178,10 @@ func (m libraries) read(host Host, arch string, set *librarySet, inv *Inventory)
 	for _, f := range set.files {
 		lib, found, err := readLibrary(host, f, set.version)
 		switch {
+		case err == nil && found == arch && lib.SONAME == f.name && inv.provides(lib.SONAME, arch == "386"):
+			// A file called by its SONAME beside one called by its version.
+		case err == nil && found == arch && foreign(lib.SONAME) != "":
+			inv.find(FileLeftOut, Note, lib.HostPath, "%s, by its SONAME %s: it is left out", foreign(lib.SONAME), lib.SONAME)
 		case err == nil && found == arch:
 			if arch == "386" {
 				lib.Capabilities = append(slices.Clone(lib.Capabilities), Compat32)
@@ -185,6 +196,45 @@ func (m libraries) read(host Host, arch string, set *librarySet, inv *Inventory)
 			inv.find(LibraryOtherArch, Warning, host.Driver.HostPath(f.path), "is a library for %s, not %s: it is left out", found, arch)
 		}
 	}
+}
+
+// sharedNames decides which of several libraries with one SONAME has it in containers: the
+// one that is called so, else the first. The others have their file names there.
+func (inv *Inventory) sharedNames(host Host) {
+	type key struct {
+		soname, dir string
+		bits32      bool
+	}
+	owners := map[key]*Library{}
+	called := func(l *Library) bool { return stem(l.Name) == stem(l.SONAME) }
+	for i := range inv.Libraries {
+		l := &inv.Libraries[i]
+		k := key{l.SONAME, l.Dir, l.Bits32()}
+		if owner := owners[k]; l.SONAME != "" && (owner == nil || called(l) && !called(owner)) {
+			owners[k] = l
+		}
+	}
+	for i := range inv.Libraries {
+		l := &inv.Libraries[i]
+		owner := owners[key{l.SONAME, l.Dir, l.Bits32()}]
+		if owner == nil || owner == l {
+			continue
+		}
+		l.Shadowed = true
+		inv.find(LibrarySharedName, Note, host.Driver.HostPath(l.Path), "has the SONAME of %s, which containers have under it: they have this one under its file name",
+			owner.HostPath)
+	}
+}
+
+// stem is a library's name up to ".so".
+func stem(name string) string {
+	stem, _, _ := strings.Cut(name, ".so")
+	return stem
+}
+
+// provides reports whether a library was found that has a SONAME.
+func (inv *Inventory) provides(soname string, bits32 bool) bool {
+	return slices.ContainsFunc(inv.Libraries, func(l Library) bool { return l.SONAME == soname && l.Bits32() == bits32 })
 }
 
 // dirs32 are the real directories of 32-bit libraries.
@@ -289,6 +339,9 @@ type librarySet struct {
 	order   []string // directories with files of other versions
 	others  map[string]*otherVersion
 	refused map[string]bool // names of files that are not trusted
+	left    []Finding       // of files that no container gets
+	// candidates may be libraries of the version whose names do not tell it.
+	candidates []unversionedFile
 }
 
 func newLibrarySet(version string) *librarySet {
@@ -296,9 +349,9 @@ func newLibrarySet(version string) *librarySet {
 }
 
 type libraryFile struct {
-	name      string // real file name
-	path      string // real path in the driver root
-	versioned bool
+	name     string // real file name
+	path     string // real path in the driver root
+	ofDriver bool   // it is of the driver's version, by its name or otherwise
 }
 
 func (s *librarySet) find(name string) *libraryFile {
@@ -321,19 +374,20 @@ func (s *librarySet) scan(root Tree, dir string) error {
 	if err != nil {
 		return err
 	}
-	// A loader of OpenCL's drivers is everybody's unless it stands among the
-	// driver's own.
+	// A loader of other drivers too is the driver's own only among the driver's files.
 	private := strings.Contains(path.Base(dir), "nvidia") || strings.Contains(dir, "/nvidia/")
 	for _, name := range names {
 		versioned := strings.HasPrefix(name, "lib") && strings.HasSuffix(name, suffix)
-		entry := libraryEntry(name, s.version)
-		if !versioned && (entry == nil || entry.Stem == "libOpenCL" && !private) {
-			if version := s.otherVersion(root, dir, name); version != "" {
-				s.other(dir, version)
-			}
+		if why := leftOut(name, versioned || private); why != "" {
+			s.leaveOut(root, path.Join(dir, name), why)
 			continue
 		}
-		if stem, _, _ := strings.Cut(name, ".so"); LeftOut[stem] != "" {
+		if !versioned && libraryEntry(name, s.version) == nil {
+			if version := s.otherVersion(root, dir, name); version != "" {
+				s.other(dir, version)
+			} else {
+				s.unversionedCandidate(root, dir, name)
+			}
 			continue
 		}
 		real, err := root.Resolve(path.Join(dir, name))
@@ -351,9 +405,31 @@ func (s *librarySet) scan(root Tree, dir string) error {
 			continue
 		}
 		s.seen[real], s.seen[base+"\x00"] = true, true
-		s.files = append(s.files, libraryFile{name: base, path: "/" + real, versioned: versioned})
+		s.files = append(s.files, libraryFile{name: base, path: "/" + real, ofDriver: versioned})
 	}
 	return nil
+}
+
+// leftOut returns why no container gets a library of the driver, by its name; empty: one
+// may get it. Own: the file is the driver's though its name is used by others too.
+func leftOut(name string, own bool) string {
+	stem, _, _ := strings.Cut(name, ".so")
+	if !own && !strings.HasPrefix(name, "libnvidia-") {
+		return ""
+	}
+	if why := LeftOut[stem]; why != "" {
+		return why
+	}
+	return foreign(name)
+}
+
+// leaveOut keeps a file for a finding, under its real name.
+func (s *librarySet) leaveOut(root Tree, name, why string) {
+	real, err := root.Resolve(name)
+	if err == nil && !s.seen[real] {
+		s.seen[real] = true
+		s.left = append(s.left, Finding{FileLeftOut, Note, root.HostPath(real), why + ": it is left out"})
+	}
 }
 
 // mayBeNVIDIA is a quick first look at a name, of which there are thousands.
@@ -388,7 +464,7 @@ func (s *librarySet) other(dir, version string) {
 
 func readLibrary(host Host, f libraryFile, version string) (lib Library, arch string, err error) {
 	lib = Library{Name: f.name, Path: f.path, HostPath: host.Driver.HostPath(f.path)}
-	if e := libraryEntry(f.name, version); e != nil {
+	if e := cmp.Or(libraryEntry(f.name, version), stemEntry(unversionedStem(f.name))); e != nil {
 		lib.Dir, lib.Names, lib.Capabilities = e.Dir, e.Names, e.Capabilities
 	}
 	file, err := host.Driver.Open(f.path)

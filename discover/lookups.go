@@ -16,11 +16,11 @@ func NewLookups() *Lookups {
 	return &Lookups{names: map[string]map[string]bool{}, scans: map[string][]func(string) bool{}}
 }
 
-// Record makes the trees of the driver and of the device nodes keep a record of
+// Record makes the trees of the driver, of the device nodes and of the host keep a record of
 // what is looked up in them. The proc and sys file systems give no notice of
 // changes, so they are not recorded.
 func (h Host) Record(l *Lookups) Host {
-	h.Driver.lookups, h.Dev.lookups = l, l
+	h.Driver.lookups, h.Dev.lookups, h.Root.lookups = l, l, l
 	return h
 }
 

@@ -86,7 +86,8 @@ func (m trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
 	inv.Libraries = slices.DeleteFunc(inv.Libraries, func(l Library) bool { return !host.Driver.trusted(l.Path) })
 	inv.Files = slices.DeleteFunc(inv.Files, func(f File) bool {
 		// Those that containers write to were checked by a stricter rule.
-		return !f.Kind.writable() && !host.Driver.trusted(host.Driver.inside(f.HostPath))
+		tree := host.treeOf(f.HostPath)
+		return !f.Kind.writable() && !tree.trusted(tree.inside(f.HostPath))
 	})
 	untrusted := func(n Node) bool { return !host.Dev.trusted(n.Path) }
 	inv.ControlNodes = slices.DeleteFunc(inv.ControlNodes, untrusted)
@@ -103,8 +104,10 @@ func (m trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
 		}
 	}
 	rules := []*trustRule{host.Driver.rule}
-	if host.Dev.rule != host.Driver.rule {
-		rules = append(rules, host.Dev.rule)
+	for _, rule := range []*trustRule{host.Dev.rule, host.Root.rule} {
+		if !slices.Contains(rules, rule) {
+			rules = append(rules, rule)
+		}
 	}
 	for _, rule := range rules {
 		m.report(rule, inv)

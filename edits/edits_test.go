@@ -2,6 +2,8 @@ package edits
 
 import (
 	"io/fs"
+	"os"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -37,7 +39,7 @@ func targets(e specs.ContainerEdits, source string) (list []string) {
 
 func TestLibrariesAreMountedUnderTheNamesProgramsLoad(t *testing.T) {
 	inv := &discover.Inventory{Libraries: []discover.Library{
-		library("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", "", "libGLX_indirect.so.0"),
+		library("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", ""),
 		library("libcuda.so.550.54.15", "libcuda.so.1", "", "libcuda.so"),
 		library("libnvidia-eglcore.so.550.54.15", "libnvidia-eglcore.so.550.54.15", ""),
 		library("libnvidia-none.so.550.54.15", "", ""),
@@ -45,7 +47,7 @@ func TestLibrariesAreMountedUnderTheNamesProgramsLoad(t *testing.T) {
 	}}
 	e := Common(inv, Options{Layout: layout(t, "auto", "amd64", "")})
 	for source, names := range map[string][]string{
-		"libGLX_nvidia.so.550.54.15":     {"libGLX_indirect.so.0", "libGLX_nvidia.so.0"},
+		"libGLX_nvidia.so.550.54.15":     {"libGLX_nvidia.so.0"},
 		"libcuda.so.550.54.15":           {"libcuda.so", "libcuda.so.1"},
 		"libnvidia-eglcore.so.550.54.15": {"libnvidia-eglcore.so.550.54.15"},
 		"libnvidia-none.so.550.54.15":    {"libnvidia-none.so.550.54.15"},
@@ -244,5 +246,89 @@ func TestNodesHaveAModeNoNumbersAndAHostPathOnlyWhereItDiffers(t *testing.T) {
 	}
 	if !slices.Equal(e.Env, []string{"NVIDIA_VISIBLE_DEVICES=void"}) || len(e.Hooks) > 0 {
 		t.Errorf("env %q, %d hooks; want NVIDIA_VISIBLE_DEVICES=void and no hook", e.Env, len(e.Hooks))
+	}
+}
+
+// Debian's packages are a sample: package and path, one a line.
+func debianFiles(t *testing.T) map[string]string {
+	t.Helper()
+	data, err := os.ReadFile("../testdata/debian-files.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		if name, file, ok := strings.Cut(strings.TrimSpace(line), " "); ok && !strings.HasPrefix(line, "#") {
+			files[file] = name
+		}
+	}
+	if files["/usr/lib/x86_64-linux-gnu/libGLX_indirect.so.0"] != "libglx-mesa0" {
+		t.Fatal("the list of Debian's files is not what it is taken for")
+	}
+	return files
+}
+
+func TestNoMountIsWhereAnotherPackageHasAFile(t *testing.T) {
+	owned := debianFiles(t)
+	const version = "580.95.05"
+	inv := &discover.Inventory{}
+	for _, e := range discover.LibraryTable {
+		for _, number := range []string{"0", "1", "2"} {
+			lib := library(e.Stem+".so."+version, e.Stem+".so."+number, e.Dir, e.Names...)
+			inv.Libraries = append(inv.Libraries, lib)
+		}
+	}
+	for _, e := range discover.FileTable {
+		for _, target := range e.Targets {
+			// What stands for a file's own name is the driver's name for it.
+			name := strings.NewReplacer("%v", version, "*", "x").Replace(target)
+			if strings.HasSuffix(name, "/") {
+				name += strings.NewReplacer("%v", version, "*", "10").Replace(path.Base(e.Name))
+			}
+			inv.Files = append(inv.Files, discover.File{Kind: e.Kind, HostPath: "/driver" + name, Targets: []string{name}})
+		}
+	}
+	for _, name := range Layouts {
+		e := Common(inv, Options{Layout: layout(t, name, "amd64", ""), VersionedNames: true})
+		if len(e.Mounts) < 2*len(discover.LibraryTable) {
+			t.Fatalf("%s: only %d mounts", name, len(e.Mounts))
+		}
+		for _, m := range e.Mounts {
+			if by, ok := owned[m.ContainerPath]; ok || discover.Foreign(m.ContainerPath) != nil {
+				t.Errorf("layout %s mounts at %s, which is of %s", name, m.ContainerPath, by)
+			}
+		}
+	}
+	for _, e := range discover.LibraryTable {
+		if row := discover.Foreign(e.Stem + ".so.1"); row != nil {
+			t.Errorf("%s is in the table, and in that of other packages (%s)", e.Stem, row.Name)
+		}
+	}
+}
+
+func TestCompanionFilesOfALibraryAreBesideIt(t *testing.T) {
+	inv := &discover.Inventory{
+		Libraries: []discover.Library{library("libGLX_nvidia.so.580.95.05", "libGLX_nvidia.so.0", "")},
+		Files:     []discover.File{{Kind: discover.Plugin, HostPath: "/usr/lib/nvidia/wine/nvngx.dll", Targets: []string{"nvidia/wine/nvngx.dll"}}},
+	}
+	for _, name := range Layouts {
+		e := Common(inv, Options{Layout: layout(t, name, "amd64", "")})
+		var want []string
+		for _, glx := range targets(e, "libGLX_nvidia.so.580.95.05") {
+			want = append(want, path.Join(path.Dir(glx), "nvidia/wine/nvngx.dll"))
+		}
+		if got := targets(e, "nvngx.dll"); len(want) == 0 || !slices.Equal(got, want) {
+			t.Errorf("layout %s: %q; want %q", name, got, want)
+		}
+	}
+}
+
+func TestBothLibrariesOfOneSONAMEAreReachable(t *testing.T) {
+	second := library("libnvidia-other.so.580.95.05", "libnvidia-new.so.1", "")
+	second.Shadowed = true
+	e := Common(&discover.Inventory{Libraries: []discover.Library{library("libnvidia-new.so.580.95.05", "libnvidia-new.so.1", ""), second}},
+		Options{Layout: layout(t, "debian", "amd64", "")})
+	if got := targets(e, "libnvidia-other.so.580.95.05"); !slices.Equal(got, []string{"/usr/lib/x86_64-linux-gnu/libnvidia-other.so.580.95.05"}) {
+		t.Errorf("the second is mounted as %q", got)
 	}
 }

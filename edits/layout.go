@@ -59,9 +59,13 @@ func ParseLayout(name, arch, private string) (Layout, error) {
 }
 
 // libraryNames are the file names under which a library is needed: its SONAME,
-// or its file name where it has none, and those programs load it by.
+// or its file name where it has none or another has it, and those programs load it by.
 func libraryNames(lib *discover.Library, versioned bool) []string {
-	names := []string{path.Join(lib.Dir, cmp.Or(lib.SONAME, lib.Name))}
+	name := cmp.Or(lib.SONAME, lib.Name)
+	if lib.Shadowed {
+		name = lib.Name
+	}
+	names := []string{path.Join(lib.Dir, name)}
 	for _, name := range lib.Names {
 		names = append(names, path.Join(lib.Dir, name))
 	}
@@ -131,7 +135,13 @@ func mounts(inv *discover.Inventory, o Options) []mount {
 			options = socketOptions
 		}
 		for _, target := range f.Targets {
-			add(f.HostPath, target, options)
+			if path.IsAbs(target) {
+				add(f.HostPath, target, options)
+				continue
+			}
+			for _, dir := range o.Layout.Dirs {
+				add(f.HostPath, path.Join(dir, target), options)
+			}
 		}
 	}
 	slices.SortFunc(list, func(a, b mount) int { return cmp.Compare(a.target, b.target) })

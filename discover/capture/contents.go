@@ -2,6 +2,7 @@ package capture
 
 import (
 	"cmp"
+	"encoding/json"
 	"io"
 	"io/fs"
 	"path"
@@ -145,8 +146,8 @@ func (w *watched) present(lines []string) []string {
 	})
 }
 
-// driverFile records the names in a library or in the loader's cache. Of other files a
-// capture has only the name.
+// driverFile records the names in a library, in the loader's cache or in a manifest. Of
+// other files a capture has only the name.
 func driverFile(w *watched, n names, name string) (File, error) {
 	if !w.seen[name] {
 		return File{}, nil // the discovery did not look into it
@@ -159,6 +160,9 @@ func driverFile(w *watched, n names, name string) (File, error) {
 	if path.Base(name) == "ld.so.cache" {
 		return cacheFile(n, file)
 	}
+	if ext := path.Ext(name); ext == ".json" || ext == ".icd" {
+		return manifestFile(n, name, file)
+	}
 	reader, ok := file.(io.ReaderAt)
 	if !ok {
 		return File{}, nil
@@ -169,6 +173,36 @@ func driverFile(w *watched, n names, name string) (File, error) {
 		return File{}, nil
 	}
 	return File{Library: &Library{Arch: info.Arch, SONAME: n.path(info.SONAME)}}, nil
+}
+
+// manifestFile records the libraries that a manifest names, in the form of a manifest. A
+// manifest that cannot be read becomes an empty file.
+func manifestFile(n names, name string, file fs.File) (File, error) {
+	data, err := io.ReadAll(io.LimitReader(file, discover.MaxManifest+1))
+	if err != nil {
+		return File{}, err
+	}
+	libraries, err := discover.ManifestLibraries(name, data)
+	if err != nil || len(data) > discover.MaxManifest {
+		return File{}, nil //nolint:nilerr // see above
+	}
+	for i := range libraries {
+		libraries[i] = n.path(libraries[i])
+	}
+	if path.Ext(name) == ".icd" {
+		return File{Lines: libraries}, nil
+	}
+	type layer struct {
+		Library string `json:"library_path"`
+	}
+	var m struct {
+		Layers []layer `json:"layers"`
+	}
+	for _, l := range libraries {
+		m.Layers = append(m.Layers, layer{l})
+	}
+	line, err := json.Marshal(m)
+	return File{Lines: []string{string(line)}}, err
 }
 
 // cacheFile records the entries of the loader's cache that a discovery looks at, not what

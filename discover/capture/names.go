@@ -3,6 +3,7 @@ package capture
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,6 +32,12 @@ func newNames(r *redact.Redactor, dirs ...string) names {
 // Text returns a text with its paths and identifiers replaced as in a capture that is made
 // with the same redactor.
 func Text(r *redact.Redactor, text string) string { return newNames(r).text(text) }
+
+// kinds are the endings that tell what a file of the driver is.
+var kinds = []string{".bin", ".conf", ".dll", ".icd", ".json"}
+
+// published is what stands for the * of a pattern in the names that NVIDIA publishes.
+const published = `(?:10[-_]?|(?:gsp|ucodes)(?:_[a-z]{2}[0-9a-z]{2,4})?|nvoptix|_?nvngx(?:_dlssg)?|[._](?:x86_64|aarch64|i686|vksc)|-drm-outputclass|rc|key-documentation|layers)?`
 
 const driverVersion = `\d{3}\.\d{2,4}(?:\.\d{1,4})?`
 
@@ -78,9 +85,17 @@ var (
 		add := func(name string) {
 			for part := range strings.SplitSeq(name, "/") {
 				if known[part] = true; strings.ContainsAny(part, "*%") {
-					form := strings.NewReplacer(`\*`, `(?:_[a-z]{2}[0-9a-z]{2,4})?`, `%v`, driverVersion).Replace(regexp.QuoteMeta(part))
+					form := strings.NewReplacer(`\*`, published, `%v`, driverVersion).Replace(regexp.QuoteMeta(part))
 					patterns = append(patterns, form)
 				}
+			}
+		}
+		for _, e := range discover.LeftOutFiles {
+			add(e.Name)
+		}
+		for _, e := range discover.ForeignTable {
+			if stem, _, ok := strings.Cut(e.Name, ".so."); ok {
+				known[stem] = true
 			}
 		}
 		for _, e := range discover.FileTable {
@@ -142,6 +157,8 @@ func (n names) component(name string) string {
 		}
 		if m := library().FindStringSubmatch(name); m != nil {
 			replaced = "lib" + replaced + m[2]
+		} else if ext := path.Ext(name); slices.Contains(kinds, ext) {
+			replaced += ext
 		}
 	}
 	n.known[name] = replaced

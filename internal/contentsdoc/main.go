@@ -50,9 +50,26 @@ library layout (` + "`--library-layout`" + `); 32-bit ones, for ` + "`compat32`"
 	for _, stem := range slices.Sorted(maps.Keys(discover.LeftOut)) {
 		fmt.Fprintf(&b, "| `%s.so.%%v` | %s |\n", stem, discover.LeftOut[stem])
 	}
-	b.WriteString("\n## Other files\n\nWhat a host lacks is a quiet finding (`--report`).\n\n| file | kind | capabilities | in the container | for |\n| --- | --- | --- | --- | --- |\n")
+	foreign(&b)
+	b.WriteString(`
+## Other files
+
+` + "`*`" + ` takes in all files of that name: what a new driver adds there goes in. What a host
+lacks is a quiet finding (` + "`--report`" + `). A path that is not absolute is below each directory
+of the library layout.
+
+Vulkan's, EGL's and OpenCL's manifests are read. Where one names its library by a path, as
+on NixOS, that path goes in as well, or a finding says why it does not.
+
+| file | kind | capabilities | in the container | for |
+| --- | --- | --- | --- | --- |
+`)
 	for _, e := range discover.FileTable {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", e.Name, e.Kind, list(e.Capabilities), code(e.Targets), e.For)
+	}
+	b.WriteString("\nNot injected, like other files that are called as the driver's are; each is a quiet finding:\n\n| file | why |\n| --- | --- |\n")
+	for _, e := range discover.LeftOutFiles {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", e.Name, e.Reason)
 	}
 	b.WriteString(`
 Sockets and directories are mounted writable, ` + "`noexec`" + ` and ` + "`nosuid`" + `; all else
@@ -81,6 +98,39 @@ A variable of the same name in ` + "`containerEdits`" + ` of the ` + "`--edits`"
 		fmt.Fprintln(os.Stderr, "contentsdoc:", err)
 		os.Exit(1)
 	}
+}
+
+// foreign writes what belongs to other packages.
+func foreign(b *strings.Builder) {
+	b.WriteString(`
+### Names of other packages
+
+Nothing is mounted where a package of a distribution has a file that is not the driver's: the
+mount would take the place of the image's own file, and the package manager could not install
+or upgrade the package in the container ("Device or resource busy", "Invalid cross-device
+link"). Images that need one of these have it from the package.
+
+| file | what | packages |
+| --- | --- | --- |
+`)
+	for _, e := range discover.ForeignTable {
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", e.Name, e.What, e.Packages)
+	}
+	b.WriteString(`
+A user who needs the host's file in containers mounts it with ` + "`--edits`" + `, for EGL on
+Wayland in Debian's images:
+
+` + "```yaml" + `
+containerEdits:
+  mounts:
+    - hostPath: /usr/lib/x86_64-linux-gnu/libnvidia-egl-wayland.so.1
+      containerPath: /usr/lib/x86_64-linux-gnu/libnvidia-egl-wayland.so.1
+      options: [ro, nosuid, nodev, rbind, rprivate]
+    - hostPath: /usr/share/egl/egl_external_platform.d/10_nvidia_wayland.json
+      containerPath: /usr/share/egl/egl_external_platform.d/10_nvidia_wayland.json
+      options: [ro, nosuid, nodev, rbind, rprivate]
+` + "```" + `
+`)
 }
 
 // writeFindings writes what each ID of a finding means.
