@@ -39,6 +39,8 @@ type options struct {
 	layers config.Layers
 	// late is set for a command that reads the settings of several services itself.
 	late bool
+	// tolerant is set for a command that reports invalid settings of the service itself.
+	tolerant bool
 }
 
 // add adds the flags of a command's options.
@@ -142,7 +144,9 @@ func (o *options) load() (err error) {
 	o.Config, problems = config.Load(o.Command, o.layers)
 	var errs []error
 	for _, p := range problems {
-		errs = append(errs, p)
+		if !o.tolerant || p.Source.Kind != config.FromSettings {
+			errs = append(errs, p)
+		}
 	}
 	if len(errs) > 0 {
 		return usageError(errors.Join(errs...))

@@ -155,7 +155,7 @@ var otherVariables = pattern(`^CDIGEN_(CACHE$|HOOK_RACER$|HOOK_TEST$|E2E_|TEST_|
 func Unknown[V any](variables map[string]V, isFlag func(variable string) bool) []string {
 	var unknown []string
 	for _, name := range slices.Sorted(maps.Keys(variables)) {
-		if strings.HasPrefix(name, Variable("")) && !known(name) && !isFlag(name) && !otherVariables().MatchString(name) {
+		if strings.HasPrefix(strings.ToUpper(name), Variable("")) && !known(name) && !isFlag(name) && !otherVariables().MatchString(name) {
 			unknown = append(unknown, name)
 		}
 	}
