@@ -62,6 +62,21 @@ func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
 	return p, c.OfSpec(err)
 }
 
+// presentDespite is like present, and leaves out settings that turn out to be of no use. It
+// returns all of the service's settings that are invalid.
+func presentDespite(cmd *cobra.Command, c *config.Config) (p *presence, invalid []*config.Problem, err error) {
+	// The service reads them, whatever this command needs of them.
+	_, invalid = config.Load("watch", config.Layers{Settings: c.Settings})
+	for {
+		p, err = present(cmd, c)
+		problem := (*config.Problem)(nil)
+		if !errors.As(err, &problem) || problem.Source.Kind != config.FromSettings {
+			return p, invalid, err
+		}
+		invalid, *c = append(invalid, problem), c.Without(problem.Option)
+	}
+}
+
 // snapshot is what spec files are compared with.
 func (p *presence) snapshot(c *config.Config) (*check.Snapshot, error) {
 	output, err := filepath.Abs(c.Output)

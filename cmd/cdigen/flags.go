@@ -39,6 +39,8 @@ type options struct {
 	layers config.Layers
 	// late is set for a command that reads settings of several services itself.
 	late bool
+	// tolerant is set for a command that reports invalid settings of the service itself.
+	tolerant bool
 }
 
 // add adds the flags of a command's options.
@@ -144,7 +146,9 @@ func (o *options) load() (err error) {
 	}
 	var errs []error
 	for _, p := range problems {
-		errs = append(errs, p)
+		if !o.tolerant || p.Source.Kind != config.FromSettings {
+			errs = append(errs, p)
+		}
 	}
 	return usageError(errors.Join(errs...))
 }

@@ -142,7 +142,7 @@ func All(s *Snapshot) (list []discover.Finding) {
 		list = append(list, discovered(s)...)
 		list = append(list, published(s)...)
 	}
-	list = append(list, settings(s)...)
+	list = append(list, Settings(s)...)
 	list = append(list, neighbours(s)...)
 	list = append(list, engines(s)...)
 	return discover.Sorted(append(list, system(s)...))

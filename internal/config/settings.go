@@ -156,6 +156,6 @@ func Unknown[V any](variables map[string]V, isFlag func(variable string) bool) [
 		return slices.ContainsFunc(table, func(o Option) bool { return Variable(o.Name) == name })
 	}
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(variables)), func(name string) bool {
-		return !strings.HasPrefix(name, Variable("")) || isOption(name) || isFlag(name) || otherVariables().MatchString(name)
+		return !strings.HasPrefix(strings.ToUpper(name), Variable("")) || isOption(name) || isFlag(name) || otherVariables().MatchString(name)
 	})
 }
