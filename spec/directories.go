@@ -53,6 +53,8 @@ type Directory struct {
 	Path string
 	// Mode is 0 for a directory that does not exist.
 	Mode fs.FileMode
+	// Link: the path is itself a symbolic link, which the CDI library follows from 1.1.1 on.
+	Link bool
 	// Err is why it cannot be listed.
 	Err error
 	// Files are those that engines read, in order of name.
@@ -98,7 +100,7 @@ func (d *Directories) directory(path string) *Directory {
 			return known
 		}
 		alias := *known // with the name it is asked for by
-		alias.Path = path
+		alias.Path, alias.Link = path, isLink(path)
 		alias.Files = make([]*File, len(known.Files))
 		for i, f := range known.Files {
 			f.load()
@@ -108,7 +110,7 @@ func (d *Directories) directory(path string) *Directory {
 		}
 		return &alias
 	}
-	dir := &Directory{Path: path, real: real}
+	dir := &Directory{Path: path, Link: isLink(path), real: real}
 	d.known[real] = dir
 	if info, err := os.Stat(path); err == nil {
 		dir.Mode = info.Mode()
@@ -127,6 +129,11 @@ func (d *Directories) directory(path string) *Directory {
 		}
 	}
 	return dir
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(filepath.Clean(path))
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
 }
 
 func newFile(path string, dir *Directory) *File {
@@ -159,6 +166,9 @@ func (d *Directories) File(path string) *File {
 func (d *Directories) Has(f *File) bool {
 	return slices.ContainsFunc(d.List, func(dir *Directory) bool { return dir.real == f.Directory.real })
 }
+
+// Holds reports whether it is the directory of a file.
+func (d *Directory) Holds(f *File) bool { return d.real == f.Directory.real }
 
 // realPath gives one name to what may have several, as /run/cdi and /var/run/cdi.
 func realPath(path string) string {

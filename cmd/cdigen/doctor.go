@@ -273,7 +273,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 func (f *doctorFlags) device(snapshots []*check.Snapshot, name string) (check.Report, bool) {
 	s := snapshots[0]
 	for _, other := range snapshots {
-		if strings.HasPrefix(name, other.Kind+"=") {
+		if qualified, _ := snapshots[0].Qualified(name); strings.HasPrefix(qualified, other.Kind+"=") {
 			s = other
 		}
 	}

@@ -432,6 +432,9 @@ var ailments = []struct {
 	{"an engine looks elsewhere", "", func(m *machine) {
 		m.write("etc/docker/daemon.json", "{\"cdi-spec-dirs\": [\"/opt/cdi\"]}\n")
 	}, []discover.ID{"engine-directories"}},
+	{"the directory of specs is a link", "", func(m *machine) {
+		m.must("mkdir -p /srv; mv /etc/cdi /srv/cdi; ln -s ../srv/cdi /etc/cdi")
+	}, []discover.ID{"engine-directory-link"}},
 	{"Docker's --gpus lacks its program", "", func(m *machine) { m.engine("dockerd", "Docker version 29.3.0, build 1234567") }, []discover.ID{"docker-gpus"}},
 	{"SELinux forbids containers the nodes", "", func(m *machine) {
 		m.write("sys/fs/selinux/enforce", "1")

@@ -100,6 +100,7 @@ const (
 	HookMissing       discover.ID = "hook-missing"
 	DeviceConflict    discover.ID = "device-conflict"
 	DeviceUnknown     discover.ID = "device-unknown"
+	DeviceRefused     discover.ID = "device-refused"
 
 	EngineUnknown      discover.ID = "engine-unknown"
 	EngineConfigBroken discover.ID = "engine-config-broken"
@@ -107,6 +108,7 @@ const (
 	EngineCDIOff       discover.ID = "engine-cdi-off"
 	EngineNeedsRestart discover.ID = "engine-needs-restart"
 	EngineDirectories  discover.ID = "engine-directories"
+	EngineDirLink      discover.ID = "engine-directory-link"
 	EngineTooOld       discover.ID = "engine-too-old"
 	ContainerdCRIOff   discover.ID = "containerd-cri-off"
 	DockerGPUs         discover.ID = "docker-gpus"

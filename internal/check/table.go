@@ -157,6 +157,7 @@ var specTable = []Entry{
 	{OtherGenerator, "NVIDIA's nvidia-cdi-refresh makes a spec of the same devices, which hides this one where it is stale.", "Its units come with NVIDIA's container toolkit.", false, fixRefresh},
 	{HookMissing, "Containers do not start: a program that they should be started with is not installed.", "The spec was made by another program, with hooks of that program.", false, fixHook},
 	{DeviceConflict, "Two files define a device: engines take neither.", "`cdigen list` shows both.", false, fixSetAside},
+	{DeviceRefused, "An engine refuses the file that defines this device: it calls the device unresolvable.", "The file needs a newer version of CDI than the engine has, or writes its version as the engine does not.", false, fixRefused},
 	{DeviceUnknown, "No spec defines this device: engines call it unresolvable.", "`cdigen list` shows those that are defined.", false, fixList},
 }
 
@@ -168,6 +169,7 @@ var engineTable = []Entry{
 	{ContainerdCRIOff, "CDI is switched off in containerd for Kubernetes; Docker and nerdctl do not need it there.", "`cdigen runtime enable containerd` switches it on.", false, fixEnable},
 	{EngineNeedsRestart, "CDI is switched on in the configuration of an engine, but not in the daemon that runs.", "Restart the daemon.", false, fixRestart},
 	{EngineDirectories, "An engine does not read the directory of the spec.", "It reads other directories by its configuration or its version.", true, fixDirectories},
+	{EngineDirLink, "An engine finds no spec: the directory of specs is a symbolic link, which it does not follow.", "The CDI library follows such links from version 1.1.1 on. Put the specs into a directory in the link's place, or mount the other directory there.", true, fixDirLink},
 	{EngineTooOld, "An engine refuses the spec: it needs a newer version of CDI than the engine accepts.", "`--max-cdi-version` makes an older spec.", true, fixTooOld},
 	{DockerGPUs, "docker run --gpus fails: Docker uses CDI for it only when a program named nvidia-cdi-hook is in its PATH.", "`--device` works without it.", false, fixDockerGPUs},
 	{DockerGPUsLegacy, "docker run --gpus does not use CDI; --device does.", "Docker uses CDI for --gpus from 29.2 on.", false, nil},
