@@ -141,16 +141,17 @@ func (o *options) load() (err error) {
 		}
 	}
 	var problems []*config.Problem
-	if o.Config, problems = config.Load(o.Command, o.layers); len(problems) == 0 {
-		return nil
-	}
+	o.Config, problems = config.Load(o.Command, o.layers)
 	var errs []error
 	for _, p := range problems {
 		if !o.tolerant || p.Source.Kind != config.FromSettings {
 			errs = append(errs, p)
 		}
 	}
-	return usageError(errors.Join(errs...))
+	if len(errs) > 0 {
+		return usageError(errors.Join(errs...))
+	}
+	return nil
 }
 
 // setLog installs the logger of the configuration.
