@@ -24,6 +24,7 @@ const (
 	exitStrict    = 4
 	exitStale     = 5
 	exitBroken    = 6
+	exitNoCUDA    = 7
 )
 
 // exitError is an error with an exit status of its own. Without an error it is the
