@@ -39,8 +39,8 @@ func Triplet(arch string) string {
 	return ""
 }
 
-// libraryDirs are the directories searched besides those of ld.so.cache.
-func libraryDirs(arch string) []string {
+// libraryDirs are the directories searched besides those of ld.so.cache, for a driver version.
+func libraryDirs(arch, version string) []string {
 	triplet := Triplet(arch)
 	return []string{
 		"usr/lib/" + triplet + "/nvidia/current", // Debian's alternatives
@@ -55,6 +55,26 @@ func libraryDirs(arch string) []string {
 		"usr/local/nvidia/lib64", // Container-Optimized OS, images for GKE
 		"usr/local/nvidia/lib",   // where others mount what they have there
 		"run/opengl-driver/lib",  // NixOS
+
+		// Image-based systems, whose loader knows nothing of the driver or has a cache
+		// elsewhere.
+		"home/kubernetes/bin/nvidia/lib64", // Container-Optimized OS of GKE
+		"var/lib/nvidia/lib64",             // Container-Optimized OS (cos-extensions install gpu)
+		"var/lib/nvidia/lib",
+		"opt/nvidia/current/usr/lib64", // Flatcar
+		"opt/nvidia/current/usr/lib",
+		"opt/nvidia/current/lib64",
+		"opt/nvidia/current/lib",
+		"opt/nvidia/" + version + "/lib64", // CoreOS, and Flatcar without the link
+		"usr/local/glibc/usr/lib",          // Talos, which has glibc for the driver alone
+		"usr/local/glibc/usr/lib64",
+		"usr/local/glibc/lib",
+		"usr/local/glibc/lib64",
+		"usr/lib/nvidia/tesla", // Bottlerocket
+		"usr/lib/nvidia/tesla/" + version,
+		"usr/lib/nvidia/grid",
+		"x86_64-bottlerocket-linux-gnu/sys-root/usr/lib/nvidia/tesla",
+		"aarch64-bottlerocket-linux-gnu/sys-root/usr/lib/nvidia/tesla",
 	}
 }
 
@@ -286,7 +306,7 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 	// A directory the loader knows may hold only links to where the driver is
 	// (Debian's /etc/alternatives, NixOS), so the link's end counts too.
 	entries := cached
-	for _, dir := range libraryDirs(host.Arch) {
+	for _, dir := range libraryDirs(host.Arch, inv.Driver.Version) {
 		entries = append(entries, path.Join(dir, "libcuda.so.1"))
 	}
 	for _, name := range entries {

@@ -43,6 +43,8 @@ type situation struct {
 	// driver (an unknown one counts as that), and whether it would be replaced
 	// although nobody has changed it since it was published.
 	exists, wasComplete, replaces bool
+	// losesCUDA: CUDA works with the spec in place, and the new one is without its library.
+	losesCUDA bool
 
 	driver  driverState
 	publish budget
@@ -62,7 +64,7 @@ type decision struct {
 // decide returns what the loop does with a result. It depends on its arguments alone.
 //
 // A spec of a complete driver is not replaced by one of an incomplete driver before the
-// grace time is over. A change of a spec is limited, while one that was removed or
+// grace time is over, and not by one without CUDA's library while CUDA works with it. A change of a spec is limited, while one that was removed or
 // changed by others is always restored, and one without devices always withdrawn: only
 // root can cause either, and containers fail until it is done.
 func decide(o *Options, s *situation, now time.Time) decision {
@@ -79,6 +81,9 @@ func decide(o *Options, s *situation, now time.Time) decision {
 		forced := o.Once && (s.noGPU || s.late)
 		if over := driver.since.Add(o.Grace); now.Before(over) && !forced {
 			return decision{hold, driver, &over}
+		}
+		if s.devices && s.losesCUDA {
+			return decision{action: hold, driver: driver} // until the library is found, or gone
 		}
 		if !s.devices && o.OnDriverLoss == Keep {
 			return decision{action: hold, driver: driverState{kind: lostDriver}}

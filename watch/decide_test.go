@@ -57,6 +57,14 @@ var decideCases = []decideCase{
 		change: func(_ *Options, s *situation) { gone(s); s.driver = since10 }},
 	{name: "a driver that is complete again ends the grace time", action: publish,
 		change: func(_ *Options, s *situation) { s.driver = since10 }},
+	{name: "after the grace time a spec with CUDA is not replaced by one without", action: hold, driver: since30,
+		change: func(_ *Options, s *situation) { s.complete, s.losesCUDA, s.driver = false, true, since30 }},
+	{name: "nor with Once when the time is over", action: hold, driver: since10,
+		change: func(o *Options, s *situation) {
+			o.Once, s.late, s.complete, s.losesCUDA, s.driver = true, true, false, true, since10
+		}},
+	{name: "a driver that is gone takes CUDA with it", action: withdraw,
+		change: func(_ *Options, s *situation) { gone(s); s.losesCUDA, s.driver = true, since30 }},
 	{name: "after the grace time an incomplete driver's spec is published", action: publish,
 		change: func(_ *Options, s *situation) { s.complete, s.driver = false, since30 }},
 	{name: "after the grace time the spec of a driver that is gone is withdrawn", action: withdraw,

@@ -77,6 +77,9 @@ type Result struct {
 	// last, and that is in place as it was published. It is false if others have
 	// changed or removed the spec.
 	Replaces bool
+	// LosesCUDA reports whether CUDA works with the spec in place, and the new one is without
+	// its library although containers are to have it.
+	LosesCUDA bool
 
 	data []byte
 }
@@ -162,6 +165,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 		return r, err
 	}
 	g.compare(r)
+	r.LosesCUDA = r.Spec != nil && options.WantsCUDA() && !spec.HasCUDA(r.Spec) && spec.GivesCUDA(g.Output, r.Inventory.Driver.Version)
 	return r, nil
 }
 

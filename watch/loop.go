@@ -321,7 +321,7 @@ func (l *Loop) update(p phase) {
 func (l *Loop) decide(r *Result, now time.Time) *decision {
 	d := decide(&l.Options, &situation{
 		devices: r.Spec != nil, complete: r.Complete(), noGPU: r.NoGPU(),
-		exists: r.Exists, wasComplete: l.last == nil || l.last.Complete(), replaces: r.Replaces,
+		exists: r.Exists, wasComplete: l.last == nil || l.last.Complete(), replaces: r.Replaces, losesCUDA: r.LosesCUDA,
 		driver: l.driver, publish: l.publish, late: l.late(now),
 	}, now)
 	l.report.decided(r, l.driver, &d, &l.Options, now)

@@ -36,6 +36,9 @@ Exit statuses:
   2  unusable flags or arguments
   3  the host has no usable GPU; the old spec was removed (--keep-on-empty: kept)
   4  --strict and something broken or missing; the old spec is as it was
+  7  libcuda.so.1 was not found; an old spec that has it, of the loaded driver,
+     is as it was, any other was replaced by one without it. Not where
+     --capabilities leaves out compute and video
   130, 143  ended by SIGINT or SIGTERM`,
 		Example: `  cdigen generate
   cdigen generate --output -
@@ -86,7 +89,14 @@ func runGenerate(cmd *cobra.Command, c *config.Config) error {
 	if err != nil {
 		return c.OfSpec(err)
 	}
-	return publish(cmd, c, inv, s)
+	noCUDA := options.WantsCUDA() && !spec.HasCUDA(s)
+	if noCUDA && c.Output != "-" && spec.GivesCUDA(c.Output, inv.Driver.Version) {
+		return &exitError{exitNoCUDA, fmt.Errorf("libcuda.so.1 was not found: nothing published, %s stays, which has it", c.Output)}
+	}
+	if err := publish(cmd, c, inv, s); err != nil || !noCUDA {
+		return err
+	}
+	return &exitError{exitNoCUDA, errors.New("libcuda.so.1 was not found: the spec is without it, and no CUDA program starts with it")}
 }
 
 // publish writes the spec to its file, or to standard output.

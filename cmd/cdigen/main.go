@@ -23,6 +23,7 @@ const (
 	exitStrict    = 4
 	exitStale     = 5
 	exitBroken    = 6
+	exitNoCUDA    = 7
 )
 
 // exitError is an error with an exit status. Without an error the output has been
