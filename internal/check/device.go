@@ -169,7 +169,7 @@ func (s *Snapshot) likely(names []string, device string) string {
 		}
 	}
 	if _, err := strconv.Atoi(device); err == nil {
-		numbers := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !strings.Contains("0123456789", name[:1]) })
+		numbers := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "" || name[0] < '0' || name[0] > '9' })
 		if len(numbers) > 0 {
 			return "there is \x00" + ranges(numbers)
 		}
