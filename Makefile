@@ -34,7 +34,7 @@ export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := build/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
-NVIDIA_CTK_VERSION := v1.20.1
+NVIDIA_CTK_VERSION := v1.20.2
 NVIDIA_CTK := build/tools/nvidia-ctk-$(NVIDIA_CTK_VERSION)
 NVIDIA_CDI_HOOK := build/tools/nvidia-cdi-hook
 

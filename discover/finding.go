@@ -95,6 +95,7 @@ const (
 	DRMNodeMissing  ID = "drm-node-missing"
 
 	NodeMissing      ID = "node-missing"
+	NodeWithheld     ID = "node-withheld"
 	NodeWrong        ID = "node-wrong"
 	NodeNotADevice   ID = "node-not-a-device"
 	NodeMode         ID = "node-mode"

@@ -87,6 +87,8 @@ type GPU struct {
 	Excluded bool `json:"excluded,omitempty"`
 	// Lost: NVML says that the GPU cannot be reached any more.
 	Lost bool `json:"lost,omitempty"`
+	// Withheld: this process is in a container that was given other GPUs and not this one.
+	Withheld bool `json:"withheld,omitempty"`
 	// MIGEnabled: the GPU is partitioned; only its MIG devices can be used.
 	MIGEnabled bool        `json:"migEnabled,omitempty"`
 	MIGDevices []MIGDevice `json:"migDevices,omitempty"`
@@ -107,6 +109,8 @@ func (g *GPU) Unusable() string {
 		return "excluded"
 	case g.Lost:
 		return "lost"
+	case g.Withheld:
+		return "not in this container"
 	case g.Node == nil:
 		return "no device node"
 	}

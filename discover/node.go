@@ -27,6 +27,8 @@ type Node struct {
 	// Unmanaged: the driver was told that user space is to leave the node alone
 	// (parameter NVreg_ModifyDeviceFiles=0, or DeviceFileModify of a capability).
 	Unmanaged bool `json:"unmanaged,omitempty"`
+	// Withheld: this process is in a container that was not given the node, though others.
+	Withheld bool `json:"withheld,omitempty"`
 	// Problem is why the node cannot be made; empty where it can. Module is the kernel
 	// module that has to be loaded for it, if that is why.
 	Problem string `json:"problem,omitempty"`
@@ -90,6 +92,10 @@ func (n *Node) Finding() (Finding, bool) {
 		return Finding{UVMNotLoaded, Broken, n.Module, "the kernel module is not loaded: CUDA does not start"}, true
 	}
 	f := Finding{Subject: n.HostPath, Severity: Note}
+	if n.Withheld && n.Have == nil {
+		f.ID, f.Message = NodeWithheld, "does not exist in this container, which was given other GPUs"
+		return f, true
+	}
 	switch n.State() {
 	case NodeStateMissing:
 		f.ID, f.Message = NodeMissing, "does not exist"

@@ -58,6 +58,9 @@ func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
 		l.present()
 	}
 	inv.Nodes = l.nodes
+	if host.inContainer() {
+		inv.withhold()
+	}
 	if len(inv.GPUs) > 0 {
 		inv.useNodes()
 	}

@@ -101,7 +101,7 @@ func (r *Result) Missing() string {
 	present := false
 	for i := range inv.GPUs {
 		switch g := &inv.GPUs[i]; {
-		case g.Excluded || g.Lost:
+		case g.Excluded || g.Lost || g.Withheld:
 		case g.Node == nil:
 			missing = append(missing, "the node of "+g.Name())
 		default:

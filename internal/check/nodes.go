@@ -61,7 +61,7 @@ func (s *Snapshot) nodesWrong() bool {
 	named := s.namedNodes()
 	for i := range s.Inventory.Nodes {
 		n := &s.Inventory.Nodes[i]
-		if !n.Usable() && (named[n.HostPath] || n.Kind == discover.GPUNode || n.Kind == discover.MIGNode) {
+		if !n.Usable() && !n.Withheld && (named[n.HostPath] || n.Kind == discover.GPUNode || n.Kind == discover.MIGNode) {
 			return true
 		}
 	}

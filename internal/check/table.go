@@ -116,6 +116,8 @@ var gpuTable = []Entry{
 var nodeTable = []Entry{
 	{discover.NodeMissing, "Device nodes are missing: what needs them does not work in containers.",
 		"`cdigen system create-device-nodes` makes them. The driver's own tools make them when a GPU is first used.", false, fixNodes},
+	{discover.NodeWithheld, "This container was given some of the host's GPUs and not this one.",
+		"procfs shows all GPUs of the host in every container. A GPU without a node in a container is not broken; start the container with it to use it here.", false, nil},
 	{discover.NodeWrong, "Device nodes are stale: programs open other devices through them, or none.",
 		"They are left over from another boot or driver.", false, fixNodes},
 	{discover.NodeNotADevice, "Something else is in the place of a device node.",

@@ -1,0 +1,51 @@
+package discover
+
+import (
+	"path"
+	"slices"
+)
+
+// containerFiles are files that container engines and service managers make in a container.
+var containerFiles = []string{".dockerenv", "run/.containerenv", "run/systemd/container", "run/host/container-manager"}
+
+// inContainer reports whether this process is in a container whose device nodes are the ones
+// that are looked at, and not in one that has those of the host somewhere else.
+func (h Host) inContainer() bool {
+	root := h.root()
+	return path.Clean(h.Dev.Path) == path.Clean(root.Path) && slices.ContainsFunc(containerFiles, func(name string) bool {
+		_, err := root.Lstat(name)
+		return err == nil
+	})
+}
+
+// withhold marks the GPUs that this container was not given: those without a node, where
+// others have theirs. In procfs a container sees all GPUs of the host.
+func (inv *Inventory) withhold() {
+	given := func(n *Node) bool { return n.Kind == GPUNode && n.Usable() }
+	if !slices.ContainsFunc(inv.Nodes, func(n Node) bool { return given(&n) }) {
+		return
+	}
+	withheld := map[string]bool{}
+	hide := func(name string) bool {
+		at := slices.IndexFunc(inv.Nodes, func(n Node) bool { return n.Path == "/"+name && n.Have == nil })
+		if at >= 0 {
+			inv.Nodes[at].Withheld = true
+		}
+		return at >= 0
+	}
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		if g.Minor >= 0 && hide(gpuNode(g.Minor)) {
+			g.Withheld, withheld[g.Name()] = true, true
+		}
+		for _, d := range g.MIGDevices { // which are given one by one
+			for _, minor := range d.minors {
+				hide(capabilityNode(minor))
+			}
+		}
+	}
+	// NVML shows the GPUs that have a node, and numbers those.
+	inv.Findings = slices.DeleteFunc(inv.Findings, func(f Finding) bool {
+		return f.ID == GPUNotInNVML && withheld[f.Subject] || f.ID == GPUIndexDiffers && len(withheld) > 0
+	})
+}
