@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -560,6 +561,37 @@ func TestEditsForALostDeviceStopNothing(t *testing.T) {
 		t.Error("the spec has edits for a device that it does not have")
 	}
 	m.must("cdigen check")
+}
+
+// A spec that is made by hand does not last where a watcher keeps another.
+func TestGenerateSaysThatTheWatcherKeepsTheSpec(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	watcher := exec.Command("/usr/bin/cdigen", "watch", "--kernel-log=")
+	watcher.Env, watcher.Dir = []string{"PATH=" + machinePath, "HOME=/"}, "/"
+	watcher.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root}
+	m.check(watcher.Start())
+	defer func() {
+		m.check(watcher.Process.Signal(syscall.SIGTERM))
+		m.check(watcher.Wait())
+	}()
+	hosttest.Until(t, "the watcher answers", patience, 5*time.Millisecond, func() bool {
+		_, _, status := m.run("cdigen status")
+		return status == 0
+	})
+	_, stderr, status := m.run("cdigen generate --report=none")
+	if status != 0 || strings.Contains(stderr, "WARN") {
+		t.Errorf("with the same flags: status %d\n%s", status, stderr)
+	}
+	_, stderr, status = m.run("cdigen generate --report=none --no-all --device-name-strategy index,pci")
+	want := fmt.Sprintf(`level=WARN msg="cdigen watch keeps this file and puts its own spec back: for good, add the settings to the file and restart the unit" process=%d `+
+		`settings="CDIGEN_DEVICE_NAME_STRATEGY=index,pci CDIGEN_NO_ALL=true" file=/etc/cdigen/cdigen.env unit=cdigen.service`, watcher.Process.Pid)
+	if status != 0 || !strings.Contains(stderr, want+"\n") {
+		t.Errorf("with other flags: status %d\n%s\nwant %s", status, stderr, want)
+	}
+	_, stderr, _ = m.run("cdigen generate --output /tmp/other.yaml --no-all")
+	if strings.Contains(stderr, "WARN") {
+		t.Errorf("another file: %s", stderr)
+	}
 }
 
 // pods makes the machine a node that only runs pods, with the state of the unit that keeps

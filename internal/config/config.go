@@ -234,6 +234,20 @@ func Load(command string, l Layers) (Config, []*Problem) {
 	return c, problems
 }
 
+// Variables returns the settings, as lines of a settings file, that would give another
+// command the values of c: those for which [Config.Args] has flags, but for where a spec and
+// the settings are, and how to log.
+func (c *Config) Variables(command string) (lines []string) {
+	for _, arg := range c.Args(command) {
+		name, value, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		if slices.Contains([]string{"output", settingsOption, profileOption, "log-level", "log-format"}, name) {
+			continue
+		}
+		lines = append(lines, Variable(name)+"="+value)
+	}
+	return lines
+}
+
 // Args returns the flags with which another command gets the values of c, by the same
 // settings where it reads them. It gets nothing from the environment.
 func (c *Config) Args(command string) []string {
