@@ -5,7 +5,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -68,7 +67,7 @@ check, diff and doctor read.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().Bool("no-color", false, "no colours on a terminal either, as with NO_COLOR")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
 	for _, g := range []struct {
@@ -87,6 +86,8 @@ check, diff and doctor read.`,
 		}
 	}
 	root.AddCommand(newVersion())
+	root.SetHelpCommand(newHelp())
+	addCompletion(root)
 	finish(root)
 	return root
 }
@@ -128,10 +129,7 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
 			if len(args) > 0 && cmd.HasSubCommands() {
-				cmd.SuggestionsMinimumDistance = 2
-				if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-					err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, ", "))
-				}
+				err = fmt.Errorf("%w%s", err, suggestions(cmd, args[0]))
 			}
 			cmd.Flags().Visit(func(f *pflag.Flag) {
 				// The value of such a flag may be left out, so a word after it is an argument.
