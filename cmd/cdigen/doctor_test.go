@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,7 +36,7 @@ type machine struct {
 }
 
 // applets are the programs that busybox is on the machine.
-var applets = []string{"sh", "cat", "chmod", "chown", "cp", "echo", "grep", "ln", "ls", "mkdir", "mkfifo", "mknod", "mv", "rm", "sed", "sort", "touch", "test"}
+var applets = []string{"sh", "cat", "chmod", "chown", "cp", "echo", "grep", "head", "ln", "ls", "mkdir", "mkfifo", "mknod", "mv", "rm", "sed", "sort", "touch", "test"}
 
 const machinePath = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -88,10 +89,10 @@ func newMachine(t *testing.T, name string) *machine {
 		m.copy(file, file)
 	}
 	m.write("etc/os-release", "ID=debian\n")
-	m.write("proc/sys/kernel/osrelease", "6.1.0-test\n")
+	m.write("proc/sys/kernel/osrelease", "6.1.0-13-amd64\n")
 	m.write("proc/42/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
 	m.check(os.Symlink("42", m.path("proc/self")))
-	m.write("lib/modules/6.1.0-test/modules.dep", "updates/dkms/nvidia-current.ko:\n")
+	m.write("lib/modules/6.1.0-13-amd64/modules.dep", "updates/dkms/nvidia-current.ko:\n")
 	for _, dir := range []string{"run/systemd/system", "var/lib/units", "var/log", "sim", "tmp", "etc/modprobe.d", "usr/local/bin"} {
 		m.check(os.MkdirAll(m.path(dir), 0o755))
 	}
@@ -195,14 +196,15 @@ func (m *machine) must(script string) string {
 	return stdout
 }
 
-// doctor is what cdigen doctor says.
-func (m *machine) doctor() (list []check.Report, text string, status int) {
+// doctor is what cdigen doctor says, with arguments.
+func (m *machine) doctor(args ...string) (list []check.Report, text string, status int) {
 	m.t.Helper()
-	text, stderr, status := m.run("cdigen doctor")
+	command := strings.Join(append([]string{"cdigen doctor"}, args...), " ")
+	text, stderr, status := m.run(command)
 	if stderr != "" && status != exitNoDevices {
 		m.t.Errorf("doctor says on standard error:\n%s", stderr)
 	}
-	data, _, again := m.run("cdigen doctor -o json")
+	data, _, again := m.run(command + " -o json")
 	if again != status {
 		m.t.Errorf("status %d, and %d with -o json", status, again)
 	}
@@ -285,15 +287,18 @@ kind: nvidia.com/gpu
 devices: [{name: "0", containerEdits: {deviceNodes: [{path: /dev/nvidia0}]}}]
 `
 
-// ailments are what can be wrong: how the machine is broken, and what doctor has to
-// complain of first, again and again after the commands that it printed were run,
-// until all is well.
-var ailments = []struct {
+// ailment is one thing that can be wrong.
+type ailment struct {
 	name  string
 	host  string // two-gpus when empty
 	harm  func(m *machine)
 	first []discover.ID
-}{
+}
+
+// ailments are what can be wrong: how the machine is broken, and what doctor has to
+// complain of first, again and again after the commands that it printed were run,
+// until all is well.
+var ailments = []ailment{
 	{"the kernel module is not loaded", "", func(m *machine) {
 		m.remove("dev/char", "etc/cdi")
 		back := m.aside("proc/driver", "proc/devices", "sys/module")
@@ -346,6 +351,7 @@ var ailments = []struct {
 	{"a device node is missing", "", func(m *machine) { m.remove("dev/nvidia1") }, []discover.ID{"node-missing"}},
 	{"the control node is missing", "", func(m *machine) { m.remove("dev/nvidiactl") }, []discover.ID{"node-missing"}},
 	{"a device node has another's numbers", "", func(m *machine) { m.node("dev/nvidia1", 195, 7) }, []discover.ID{"node-wrong"}},
+	{"a directory is in the place of a device node", "", func(m *machine) { m.must("rm /dev/nvidia1; mkdir /dev/nvidia1") }, []discover.ID{"node-not-a-device"}},
 	{"only root may open a node", "", func(m *machine) { m.check(os.Chmod(m.path("dev/nvidia0"), 0o600)) }, []discover.ID{"node-mode"}},
 	{"nvidia-uvm is not loaded", "", func(m *machine) {
 		m.remove("dev/nvidia-uvm", "dev/nvidia-uvm-tools")
@@ -359,6 +365,12 @@ var ailments = []struct {
 		m.edit("proc/driver/nvidia/version", `550\.54\.15`, "535.161.08")
 		m.program("sim/reboot", "#!/bin/sh\n"+old)
 	}, []discover.ID{"driver-mismatch"}},
+	{"the libraries are below another directory", "", func(m *machine) {
+		m.must("mkdir -p /run/nvidia/driver/usr/lib; mv /usr/lib/x86_64-linux-gnu /run/nvidia/driver/usr/lib/x86_64-linux-gnu")
+	}, []discover.ID{"driver-root"}},
+	{"NVML is of another version than the kernel module", "nvml-version-mismatch", func(m *machine) {
+		m.program("sim/reboot", "#!/bin/sh\n"+m.later(func(d *simhost.Description) { d.NVML = simhost.NVML{} }, "usr/lib/x86_64-linux-gnu"))
+	}, []discover.ID{"nvml-version-mismatch"}},
 	{"the libraries are not installed", "", func(m *machine) {
 		back := m.aside("usr/lib/x86_64-linux-gnu")
 		m.program("usr/bin/apt-get", "#!/bin/sh\n"+back)
@@ -371,9 +383,46 @@ var ailments = []struct {
 		m.edit("etc/cdi/nvidia.yaml", `libcuda\.so\.550\.54\.15`, "libcuda.so.535.161.08")
 	}, []discover.ID{"spec-library-stale"}},
 	{"the spec is not what the host has", "", func(m *machine) { m.must("cdigen generate --device 0 --log-level error") }, []discover.ID{"spec-stale"}},
+	{"the spec lacks libraries", "", func(m *machine) { m.edit("etc/cdi/nvidia.yaml", `(?s)^containerEdits:.*`, "") }, []discover.ID{"spec-incomplete"}},
+	{"the spec lacks devices", "", func(m *machine) {
+		m.must("head -n 12 /etc/cdi/nvidia.yaml >/tmp/spec; cat /tmp/spec >/etc/cdi/nvidia.yaml")
+	}, []discover.ID{"spec-incomplete"}},
+	{"a directory is in the place of the spec", "", func(m *machine) { m.must("rm /etc/cdi/nvidia.yaml; mkdir /etc/cdi/nvidia.yaml") }, []discover.ID{"spec-broken"}},
+	{"a pipe is in the place of the spec", "", func(m *machine) { m.must("rm /etc/cdi/nvidia.yaml; mkfifo /etc/cdi/nvidia.yaml") }, []discover.ID{"spec-broken"}},
+	{"a file is in the place of the directory", "", func(m *machine) { m.must("rm -r /etc/cdi; touch /etc/cdi") }, []discover.ID{"spec-missing"}},
+	{"the directory is a link to nowhere", "", func(m *machine) { m.must("rm -r /etc/cdi; ln -s /srv/nowhere /etc/cdi") }, []discover.ID{"spec-missing"}},
+	{"a file is in the place of another directory", "", func(m *machine) { m.write("var/run/cdi", "") }, []discover.ID{"spec-directory-unreadable"}},
+	{"the directory of the spec is read-only", "", func(m *machine) {
+		m.remove("etc/cdi/nvidia.yaml")
+		m.readOnly("etc/cdi")
+	}, []discover.ID{"spec-missing"}},
+	{"a path of the spec is not absolute", "", func(m *machine) {
+		m.edit("etc/cdi/nvidia.yaml", `hostPath: /usr/bin/nvidia-smi`, "hostPath: usr/bin/nvidia-smi")
+	}, []discover.ID{"spec-path-relative"}},
+	{"a library of the spec is empty", "", func(m *machine) {
+		m.must("touch /usr/lib/x86_64-linux-gnu/libother.so.1")
+		m.edit("etc/cdi/nvidia.yaml", `hostPath: .*/libnvidia-ptxjitcompiler.*`, "hostPath: /usr/lib/x86_64-linux-gnu/libother.so.1")
+	}, []discover.ID{"spec-library-broken"}},
+	{"the spec has other numbers of a node", "", func(m *machine) {
+		m.edit("etc/cdi/nvidia.yaml", `^( *)- path: /dev/nvidiactl$`, "$1- path: /dev/nvidiactl\n$1  type: c\n$1  major: 195\n$1  minor: 9")
+	}, []discover.ID{"spec-node-wrong"}},
+	{"a hook of the spec has a negative timeout", "", func(m *machine) {
+		m.edit("etc/cdi/nvidia.yaml", `^containerEdits:$`, "containerEdits:\n  hooks:\n  - {hookName: createContainer, path: /usr/bin/cdigen-hook, timeout: -1}")
+	}, []discover.ID{"spec-hook-timeout"}},
 	{"the spec comes from elsewhere", "", func(m *machine) {
-		m.must("mkdir -p /var/run/cdi; mv /etc/cdi/nvidia.yaml /var/run/cdi/other.yaml")
-	}, []discover.ID{"spec-foreign", "spec-shadowed"}},
+		m.must("rm /etc/cdi/nvidia.yaml")
+		m.write("var/run/cdi/other.yaml", foreignSpec)
+	}, []discover.ID{"spec-foreign"}},
+	{"the spec comes from elsewhere, in its own directory", "", func(m *machine) {
+		m.must("rm /etc/cdi/nvidia.yaml")
+		m.write("etc/cdi/other.yaml", foreignSpec)
+	}, []discover.ID{"spec-foreign"}},
+	{"our own spec is in another directory", "", func(m *machine) {
+		m.must("rm /etc/cdi/nvidia.yaml; cdigen generate --output /var/run/cdi/nvidia.yaml --log-level error")
+	}, []discover.ID{"spec-foreign"}},
+	{"there are two of our own specs", "", func(m *machine) {
+		m.must("cdigen generate --output /var/run/cdi/nvidia.yaml --report=none --log-level error")
+	}, []discover.ID{"spec-shadowed"}},
 	{"the spec is hidden by another", "", func(m *machine) { m.write("var/run/cdi/other.yaml", foreignSpec) }, []discover.ID{"spec-shadowed"}},
 	{"the spec is in conflict with another", "", func(m *machine) { m.write("etc/cdi/other.yaml", foreignSpec) }, []discover.ID{"spec-conflict"}},
 	{"only root can read the spec", "", func(m *machine) { m.check(os.Chmod(m.path("etc/cdi/nvidia.yaml"), 0o600)) }, []discover.ID{"spec-unreadable"}},
@@ -403,7 +452,13 @@ var ailments = []struct {
 		m.engine("podman", "podman version 4.2.0")
 		m.engine("crio", "crio version 1.24.1")
 	}, []discover.ID{"engine-too-old"}},
-	{"an engine is too old for CDI", "", func(m *machine) { m.engine("dockerd", "Docker version 20.10.24+dfsg1, build 297e128") }, []discover.ID{"engine-without-cdi"}},
+	{"the configuration of Docker is broken", "", func(m *machine) {
+		m.write("etc/docker/daemon.json", "{\n  \"debug\": true,,\n}\n")
+		m.program("sim/editor", "#!/bin/sh\n[ $1 = +2 ] && echo '{}' >$2\n")
+	}, []discover.ID{"engine-config-broken"}},
+	{"Docker runs with older settings", "", func(m *machine) {
+		m.program("usr/bin/docker", "#!/bin/sh\nif grep -qs 'restart docker.service' /var/log/systemctl; then echo '[\"/etc/cdi\"]'; else echo null; fi\n")
+	}, []discover.ID{"engine-needs-restart"}},
 	{"CDI is off in Docker", "", func(m *machine) {
 		m.engine("dockerd", "Docker version 26.1.5+dfsg1, build 411e817")
 		m.write("etc/docker/daemon.json", "{\n  \"features\": {\"buildkit\": true}\n}\n")
@@ -459,6 +514,10 @@ var ailments = []struct {
 		m.program("usr/bin/nvidia-smi", "#!/bin/sh\n[ \"$*\" = 'mig -i 1 -cgi 0 -C' ] || exit 1\n"+
 			m.later(withInstance, "proc/driver", "usr/lib/x86_64-linux-gnu"))
 	}, []discover.ID{"mig-no-instances", "node-missing", "spec-stale", "dev-char-links"}},
+	{"a setting is invalid", "", func(m *machine) {
+		m.write("etc/cdigen/cdigen.env", "CDIGEN_LOG_LEVEL=info\nCDIGEN_POLL=often\n")
+		m.program("sim/editor", "#!/bin/sh\n[ $1 = +2 ] && sed -i '2s/often/1s/' $2\n")
+	}, []discover.ID{"setting-invalid"}},
 	{"nobody keeps the spec true", "", func(m *machine) { m.write("var/lib/units/cdigen.service", "") }, []discover.ID{"watcher-not-running"}},
 	{"the spec for pods is missing", "", func(m *machine) {
 		m.pods("enabled\nactive\n")
@@ -504,6 +563,37 @@ func TestEditsForALostDeviceStopNothing(t *testing.T) {
 	m.must("cdigen check")
 }
 
+// A spec that is made by hand does not last where a watcher keeps another.
+func TestGenerateSaysThatTheWatcherKeepsTheSpec(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	watcher := exec.Command("/usr/bin/cdigen", "watch", "--kernel-log=")
+	watcher.Env, watcher.Dir = []string{"PATH=" + machinePath, "HOME=/"}, "/"
+	watcher.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root}
+	m.check(watcher.Start())
+	defer func() {
+		m.check(watcher.Process.Signal(syscall.SIGTERM))
+		m.check(watcher.Wait())
+	}()
+	hosttest.Until(t, "the watcher answers", patience, 5*time.Millisecond, func() bool {
+		_, _, status := m.run("cdigen status")
+		return status == 0
+	})
+	_, stderr, status := m.run("cdigen generate --report=none")
+	if status != 0 || strings.Contains(stderr, "WARN") {
+		t.Errorf("with the same flags: status %d\n%s", status, stderr)
+	}
+	_, stderr, status = m.run("cdigen generate --report=none --no-all --device-name-strategy index,pci")
+	want := fmt.Sprintf(`level=WARN msg="cdigen watch keeps this file and puts its own spec back: for good, add the settings to the file and restart the unit" process=%d `+
+		`settings="CDIGEN_DEVICE_NAME_STRATEGY=index,pci CDIGEN_NO_ALL=true" file=/etc/cdigen/cdigen.env unit=cdigen.service`, watcher.Process.Pid)
+	if status != 0 || !strings.Contains(stderr, want+"\n") {
+		t.Errorf("with other flags: status %d\n%s\nwant %s", status, stderr, want)
+	}
+	_, stderr, _ = m.run("cdigen generate --output /tmp/other.yaml --no-all")
+	if strings.Contains(stderr, "WARN") {
+		t.Errorf("another file: %s", stderr)
+	}
+}
+
 // pods makes the machine a node that only runs pods, with the state of the unit that keeps
 // their spec.
 func (m *machine) pods(unit string) {
@@ -546,41 +636,147 @@ func TestDoctorFindsWhatIsWrongAndItsCommandsFixIt(t *testing.T) {
 			m := newMachine(t, host)
 			c.harm(m)
 			for _, want := range c.first {
-				list, text, status := m.doctor()
-				if len(list) == 0 || list[0].ID != want {
-					t.Fatalf("status %d, want %s first:\n%s", status, want, text)
-				}
-				first := check.Blocks(list)[0]
-				if wantStatus := map[discover.Severity]int{discover.Broken: exitBroken, discover.Warning: exitStale}[first.Severity]; status != wantStatus {
-					t.Errorf("%s: status %d, want %d", want, status, wantStatus)
-				}
-				lines := strings.Split(text, "\n")
-				if !strings.HasPrefix(lines[0], string(first.Severity)+" ") || !strings.Contains(lines[1], "["+string(want)+"] ") {
-					t.Errorf("the first lines are not those of %s:\n%s", want, text)
-				}
-				if first.Subject == "" || first.Message == "" || len(first.Fix.Commands) == 0 {
-					t.Fatalf("%s has no subject, no message or no command:\n%s", want, text)
-				}
-				for _, command := range first.Fix.Commands {
-					if !strings.Contains(text, "\n         $ "+command+"\n") {
-						t.Errorf("the command %q is not printed:\n%s", command, text)
-					}
-					t.Logf("%s: $ %s", want, command)
-					if stdout, stderr, status := m.run(command); status != 0 {
-						t.Fatalf("%s: status %d\n%s%s", command, status, stdout, stderr)
-					}
-				}
-				if m.settle != nil {
-					m.settle()
-				}
-				if list, text, _ := m.doctor(); slices.ContainsFunc(list, func(c check.Report) bool { return c.ID == want }) && want != "engine-without-cdi" {
-					t.Fatalf("%s is still found after its commands:\n%s", want, text)
-				}
+				m.fix(want)
 			}
-			if !slices.Contains(c.first, "engine-without-cdi") {
-				m.well()
-			}
+			m.well()
 		})
+	}
+}
+
+// fix runs the commands of the finding that doctor, with arguments, has to print first. It is
+// gone then.
+func (m *machine) fix(want discover.ID, args ...string) {
+	t := m.t
+	t.Helper()
+	list, text, status := m.doctor(args...)
+	if len(list) == 0 || list[0].ID != want {
+		t.Fatalf("status %d, want %s first:\n%s", status, want, text)
+	}
+	first := check.Blocks(list)[0]
+	if wantStatus := map[discover.Severity]int{discover.Broken: exitBroken, discover.Warning: exitStale}[first.Severity]; status != wantStatus {
+		t.Errorf("%s: status %d, want %d", want, status, wantStatus)
+	}
+	lines := strings.Split(strings.TrimPrefix(text, "All is well"), "\n")
+	if first.Severity != discover.Note && (!strings.HasPrefix(lines[0], string(first.Severity)+" ") || !strings.Contains(lines[1], "["+string(want)+"] ")) {
+		t.Errorf("the first lines are not those of %s:\n%s", want, text)
+	}
+	if first.Subject == "" || first.Message == "" || len(first.Fix.Commands) == 0 {
+		t.Fatalf("%s has no subject, no message or no command:\n%s", want, text)
+	}
+	for _, command := range first.Fix.Commands {
+		if !strings.Contains(text, "\n         $ "+command+"\n") {
+			t.Errorf("the command %q is not printed:\n%s", command, text)
+		}
+		t.Logf("%s: $ %s", want, command)
+		if stdout, stderr, status := m.run(command); status != 0 {
+			t.Fatalf("%s: status %d\n%s%s", command, status, stdout, stderr)
+		}
+	}
+	if m.settle != nil {
+		m.settle()
+	}
+	if list, text, _ := m.doctor(args...); slices.ContainsFunc(list, func(c check.Report) bool { return c.ID == want }) {
+		t.Fatalf("%s is still found after its commands:\n%s", want, text)
+	}
+}
+
+// readOnly makes a directory of the machine a read-only mount.
+func (m *machine) readOnly(name string) {
+	m.t.Helper()
+	dir := m.path(name)
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		m.t.Skipf("mount: %v", err)
+	}
+	m.t.Cleanup(func() { m.check(unix.Unmount(dir, 0)) })
+	m.check(unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+}
+
+// asked are ailments that doctor finds with arguments only.
+var asked = []struct {
+	ailment
+	args string
+}{
+	{ailment{"two files of another vendor define a device", "", func(m *machine) {
+		m.write("etc/cdi/a.yaml", vendorSpec("0.5.0"))
+		m.write("etc/cdi/b.yaml", vendorSpec("0.5.0"))
+	}, []discover.ID{"device-conflict"}}, "vendor.com/dev=a"},
+	{ailment{"the file of another vendor has a version that podman does not read", "", func(m *machine) {
+		m.engine("podman", "podman version 4.3.1")
+		m.write("etc/cdi/vendor.yaml", vendorSpec("v0.5.0"))
+	}, []discover.ID{"device-refused"}}, "vendor.com/dev=a"},
+	{ailment{"CDI is off in containerd, which nobody needs for pods", "", func(m *machine) {
+		m.program("usr/bin/containerd", "#!/bin/sh\ncase $1 in --config) cat $2 ;; *) echo containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6+b4 ;; esac\n")
+		m.write("etc/containerd/config.toml", "version = 2\n")
+		m.program("usr/bin/nvidia-cdi-hook", "#!/bin/sh\n")
+		m.engine("dockerd", "Docker version 29.3.0, build 1234567")
+	}, []discover.ID{"containerd-cri-off"}}, "-v"},
+	{ailment{"a node of a container is another device", "", func(m *machine) {
+		m.container("mknod /proc/4711/root/dev/nvidia-uvm c 510 0", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15")
+	}, []discover.ID{"container-node-stale"}}, "container web"},
+	{ailment{"a container has a library of another driver", "", func(m *machine) {
+		m.container("cp -a /dev/nvidia-uvm /proc/4711/root/dev", "/usr/lib/x86_64-linux-gnu/libcuda.so.535.161.08")
+	}, []discover.ID{"container-library-stale"}}, "container web"},
+	{ailment{"a container has a library that was replaced", "", func(m *machine) {
+		m.container("cp -a /dev/nvidia-uvm /proc/4711/root/dev", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15//deleted")
+	}, []discover.ID{"container-library-deleted"}}, "container web"},
+	{ailment{"a container lacks what every container needs", "", func(m *machine) {
+		m.container("true", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15")
+	}, []discover.ID{"container-incomplete"}}, "container web"},
+}
+
+func vendorSpec(version string) string {
+	return "cdiVersion: " + version + "\nkind: vendor.com/dev\ndevices: [{name: a, containerEdits: {env: [A=b]}}]\n"
+}
+
+// container gives the machine a container that podman knows, with the nodes that a script
+// makes and a library. When it is started again all is as it should be.
+func (m *machine) container(script, library string) {
+	m.t.Helper()
+	const make = "rm -rf /proc/4711/root/dev; mkdir -p /proc/4711/root/dev; cp -a /dev/nvidiactl /dev/nvidia0 /proc/4711/root/dev; "
+	mounts := func(library string) string {
+		return "echo '701 700 8:1 " + library + " /usr/lib/x86_64-linux-gnu/libcuda.so.1 ro - ext4 /dev/sda1 rw' >/proc/4711/mountinfo"
+	}
+	m.must(make + script + "; " + mounts(library))
+	m.program("sim/restart", "#!/bin/sh\n"+make+"cp -a /dev/nvidia-uvm /proc/4711/root/dev; "+mounts("/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15")+"\n")
+	m.program("usr/bin/podman", "#!/bin/sh\ncase $1 in inspect) echo 4711 0123456789abcdef ;; restart) [ $2 = web ] && /sim/restart ;; *) echo podman version 5.4.2 ;; esac\n")
+}
+
+func TestDoctorFindsWhatItIsAskedForAndItsCommandsFixIt(t *testing.T) {
+	for _, c := range asked {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t, "two-gpus")
+			c.harm(m)
+			m.fix(c.first[0], c.args)
+			m.well()
+		})
+	}
+}
+
+// withoutCommands are the findings whose fix is not a command.
+var withoutCommands = []discover.ID{
+	check.DriverRootMissing, check.DeviceUnknown, check.EngineWithoutCDI, check.WatcherFailing, check.ContainerNoGPU, check.ContainerNodeGone,
+}
+
+// Every fix is tried on a machine that is broken so.
+func TestEveryFixIsTried(t *testing.T) {
+	tried := map[discover.ID]bool{}
+	for _, c := range ailments {
+		for _, id := range c.first {
+			tried[id] = true
+		}
+	}
+	for _, c := range asked {
+		tried[c.first[0]] = true
+	}
+	for _, id := range withoutCommands {
+		tried[id] = true
+	}
+	for _, g := range check.Groups {
+		for _, e := range g.Entries {
+			if e.Fix != nil != tried[e.ID] {
+				t.Errorf("%s: it has a fix: %v, which is tried: %v", e.ID, e.Fix != nil, tried[e.ID])
+			}
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +23,9 @@ func main() {
 func run() int {
 	interrupted := newInterruption()
 	cmd := newRoot()
+	if len(os.Args) > 1 && os.Args[1] == cobra.ShellCompRequestCmd {
+		plainUsages(cmd)
+	}
 	ran, err := cmd.ExecuteContextC(interrupted)
 	if err == nil {
 		return 0 // also after a signal, which is how a service ends

@@ -1,20 +1,25 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/watch"
 )
 
 func newGenerate() *cobra.Command {
@@ -118,7 +123,35 @@ func publish(cmd *cobra.Command, c *config.Config, inv *discover.Inventory, s *s
 	}
 	slog.Info(string(outcome), "path", c.Output, "gpus", inv.Usable(), "devices", len(s.Devices),
 		"mounts", len(s.ContainerEdits.Mounts), "cdiVersion", s.Version)
+	if outcome == spec.Published {
+		warnOfWatcher(cmd.Context(), c)
+	}
 	return nil
+}
+
+// warnOfWatcher says that a running watcher keeps the file that was just changed, and puts its
+// own spec back if that was made with other flags.
+func warnOfWatcher(ctx context.Context, c *config.Config) {
+	output, err := filepath.Abs(c.Output)
+	if err != nil {
+		return
+	}
+	service, _ := config.Load("watch", config.Layers{Settings: c.Settings, Environment: environment()})
+	running, err := watch.AskStatus(ctx, watcherSocket(service.RuntimeDir, output))
+	if err != nil {
+		return // none runs, or none that answers
+	}
+	const message = "cdigen watch keeps this file and puts its own spec back: "
+	flags := c.Variables("watch")
+	switch file := c.Settings.Path; {
+	case len(flags) == 0:
+		slog.Warn(message+"it was started with other flags or settings, if this is not a change of the host that it has yet to see", "process", running.PID)
+	case file == "":
+		slog.Warn(message+"start it with the same flags", "process", running.PID)
+	default:
+		slog.Warn(message+"for good, add the settings to the file and restart the unit", "process", running.PID,
+			"settings", strings.Join(flags, " "), "file", file, "unit", check.Unit(c.Profile))
+	}
 }
 
 // noDevices is the error about a host that has nothing to publish.

@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -67,7 +66,7 @@ take precedence over variables, and variables over the settings of the service i
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().Bool("no-color", false, "do not use colors on a terminal, as with NO_COLOR")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	root.SetFlagErrorFunc(flagError)
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
 	for _, g := range []struct {
@@ -86,6 +85,8 @@ take precedence over variables, and variables over the settings of the service i
 		}
 	}
 	root.AddCommand(newVersion())
+	root.SetHelpCommand(newHelp())
+	addCompletion(root)
 	finish(root)
 	return root
 }
@@ -127,10 +128,7 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
 			if len(args) > 0 && cmd.HasSubCommands() {
-				cmd.SuggestionsMinimumDistance = 2
-				if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-					err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, ", "))
-				}
+				err = fmt.Errorf("%w%s", err, suggestions(cmd, args[0]))
 			}
 			cmd.Flags().Visit(func(f *pflag.Flag) {
 				// The value of such a flag is optional, so the next word is an argument.

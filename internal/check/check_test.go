@@ -136,9 +136,9 @@ func bind(t *testing.T, dir, pci, driver string) {
 
 func TestDriverIsInstalledAsTheDistributionDoes(t *testing.T) {
 	for release, want := range map[string]string{
-		"ID=ubuntu\nID_LIKE=debian\n":                       "ubuntu-drivers install",
+		"ID=ubuntu\nID_LIKE=debian\n":                       "apt-get install ubuntu-drivers-common; ubuntu-drivers install",
 		"ID=debian\n":                                       "apt-get install linux-headers-amd64 nvidia-driver",
-		"ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n":         "ubuntu-drivers install",
+		"ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n":         "apt-get install ubuntu-drivers-common; ubuntu-drivers install",
 		"ID=fedora\n":                                       "dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda; akmods --force",
 		"ID=arch\n":                                         "pacman -S nvidia-open nvidia-utils",
 		"ID=manjaro\nID_LIKE=arch\n":                        "",
@@ -155,6 +155,42 @@ func TestDriverIsInstalledAsTheDistributionDoes(t *testing.T) {
 		}
 		if got := strings.Join(c.Fix.Commands, "; "); got != want && got != want+"; systemctl reboot" || want == "" && c.Fix.Note == "" {
 			t.Errorf("%q: %q, want %q (advice %q)", release, got, want, c.Fix.Note)
+		}
+	}
+}
+
+func TestPackagesFitTheKernelAndItsModule(t *testing.T) {
+	for _, c := range []struct{ release, kernel, module, driver, libraries string }{
+		{"ID=debian\n", "6.1.0-13-cloud-amd64", "updates/dkms/nvidia-current.ko:\n", "apt-get install linux-headers-cloud-amd64 nvidia-driver", "apt-get install nvidia-driver"},
+		{"ID=debian\n", "6.12.57+deb13-amd64", "updates/dkms/nvidia.ko:\n", "apt-get install linux-headers-amd64 nvidia-driver", ""},
+		{"ID=debian\n", "6.10.11+bpo-arm64", "", "apt-get install linux-headers-arm64 nvidia-driver", ""},
+		{"ID=debian\n", "6.8.12-4-pve", "", "apt-get install nvidia-driver", ""},
+		{"ID=ubuntu\n", "6.8.0-45-generic", "", "ubuntu-drivers install", "ubuntu-drivers install nvidia:550"},
+		{"ID=fedora\n", "6.17.1-300.fc43.x86_64", "", "dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda; akmods --force", "dnf install xorg-x11-drv-nvidia-cuda"},
+		{"ID=arch\n", "6.17.1-arch1-1", "", "pacman -S nvidia-open nvidia-utils", "pacman -S nvidia-utils"},
+		{"ID=nixos\n", "6.12.1", "", "", ""},
+	} {
+		prepare := func(module string) func(dir string) {
+			return func(dir string) {
+				write(t, filepath.Join(dir, "etc/os-release"), c.release)
+				write(t, filepath.Join(dir, "proc/sys/kernel/osrelease"), c.kernel+"\n")
+				write(t, filepath.Join(dir, "lib/modules", c.kernel, "modules.dep"), module)
+			}
+		}
+		b := newBed(t, "no-driver", prepare(""))
+		b.programs = []string{"ubuntu-drivers"}
+		want := c.driver
+		if want != "" {
+			want += "; systemctl reboot"
+		}
+		if r := find(b.examine(t), "driver-not-loaded"); r == nil || strings.Join(r.Fix.Commands, "; ") != want || r.Fix.Note == "" && c.release != "ID=ubuntu\n" {
+			t.Errorf("%s%s, driver: %+v, want %q", c.release, c.kernel, r, want)
+		}
+		b = newBed(t, "two-gpus", prepare(c.module))
+		b.programs = []string{"ubuntu-drivers"}
+		b.Inventory.Libraries = nil
+		if r := find(b.examine(t), "driver-libraries-missing"); r == nil || strings.Join(r.Fix.Commands, "; ") != c.libraries || !strings.Contains(r.Fix.Note, "--driver-root") {
+			t.Errorf("%s%s, libraries: %+v, want %q", c.release, c.kernel, r, c.libraries)
 		}
 	}
 }
@@ -227,7 +263,7 @@ func TestHiddenDriverModulesAreFound(t *testing.T) {
 			write(t, filepath.Join(dir, "proc/sys/kernel/osrelease"), "6.1\n")
 			write(t, filepath.Join(dir, "lib/modules/6.1/modules.dep"), line)
 		})
-		if got := b.moduleInstalled(b.Host); got != want {
+		if got := b.moduleFile(b.Host, "6.1") != ""; got != want {
 			t.Errorf("%q: %v, want %v", line, got, want)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -57,11 +58,35 @@ func fixGenerate(s *Snapshot, f discover.Finding) Fix {
 	if f.ID == SpecBroken && f.Subject != s.Spec {
 		return Fix{} // of a name that generate does not publish
 	}
+	if readOnly := s.System.ReadOnly; readOnly != "" && filepath.Dir(s.Spec) != runtimeDir {
+		output := filepath.Join(runtimeDir, filepath.Base(s.Spec))
+		return Fix{Commands: s.publishWith("CDIGEN_OUTPUT="+output, "--output="+output), Safe: true, Note: readOnly + " is read-only: publish the spec elsewhere."}
+	}
 	fix := s.safe("generate")
+	if wrong := s.inTheWay(); wrong != "" {
+		fix.Commands, fix.Safe = append([]string{setAside(wrong)}, fix.Commands...), false
+		fix.Note = "Something else is in the place of the spec: " + wrong + "."
+	}
 	if f.ID == SpecStale && s.Now != nil {
 		fix.Note = "See " + s.command("diff") + "."
 	}
 	return fix
+}
+
+// runtimeDir is the directory of specs that is in memory.
+const runtimeDir = "/var/run/cdi"
+
+// inTheWay returns what is in the place of the spec or of its directory and is neither a
+// file nor a directory, so that nothing can be published there; empty: nothing is.
+func (s *Snapshot) inTheWay() string {
+	f := s.Published
+	switch dir := f.Directory; {
+	case dir.Mode != 0 && !dir.Mode.IsDir(), dir.Mode == 0 && dir.Link:
+		return dir.Path
+	case f.Mode != 0 && !f.Mode.IsRegular():
+		return f.Path
+	}
+	return ""
 }
 
 // setAside takes a spec out of the way without deleting it: engines read .yaml and
@@ -73,12 +98,23 @@ func fixSetAside(_ *Snapshot, f discover.Finding) Fix {
 }
 
 func fixForeign(s *Snapshot, f discover.Finding) Fix {
-	fix := s.safe("generate")
-	if spec.Same(filepath.Dir(f.Subject), filepath.Dir(s.Spec)) {
-		// Two files of one directory would take each other's devices away.
-		fix = Fix{Commands: append([]string{setAside(f.Subject)}, fix.Commands...)}
+	dir := filepath.Dir(f.Subject)
+	place := func(dir string) int {
+		return slices.IndexFunc(s.SpecDirs, func(other string) bool { return spec.Same(dir, other) })
 	}
-	return fix
+	content, err := s.Directories.File(f.Subject).Spec()
+	switch {
+	case err == nil && s.Now != nil && len(spec.Diff(content, s.Now)) == 0 && !spec.Same(dir, filepath.Dir(s.Spec)):
+		return Fix{
+			Commands: s.publishWith("CDIGEN_OUTPUT="+f.Subject, "--output="+f.Subject), Safe: true,
+			Note: "It is what cdigen would publish: this keeps it up to date where it is.",
+		}
+	case place(dir) >= place(filepath.Dir(s.Spec)):
+		// Two files of one directory would take each other's devices away, and one in a
+		// directory of higher priority would hide the other's.
+		return Fix{Commands: append([]string{setAside(f.Subject)}, s.Command("generate"))}
+	}
+	return s.safe("generate")
 }
 
 func fixReadable(s *Snapshot, f discover.Finding) Fix {
@@ -89,7 +125,12 @@ func fixReadable(s *Snapshot, f discover.Finding) Fix {
 	return Fix{Commands: []string{line("chmod", fmt.Sprintf("%#o", mode), f.Subject)}, Safe: true}
 }
 
-func fixDirectory(_ *Snapshot, f discover.Finding) Fix {
+func fixDirectory(s *Snapshot, f discover.Finding) Fix {
+	for _, dir := range s.Directories.List {
+		if dir.Path == f.Subject && !dir.Mode.IsDir() {
+			return Fix{Commands: []string{setAside(f.Subject)}}
+		}
+	}
 	return Fix{Commands: []string{line("chmod", "0755", f.Subject)}}
 }
 
@@ -134,11 +175,11 @@ func fixWatcher(s *Snapshot, _ discover.Finding) Fix {
 }
 
 func fixStatus(s *Snapshot, _ discover.Finding) Fix {
-	return Fix{Commands: []string{s.Command("status")}, Unprivileged: true}
+	return Fix{Note: "Once its cause is gone, the watcher publishes by itself: see " + s.command("status") + "."}
 }
 
-func fixList(s *Snapshot, _ discover.Finding) Fix {
-	return Fix{Commands: []string{s.Command("list")}, Unprivileged: true}
+func fixList(*Snapshot, discover.Finding) Fix {
+	return Fix{Note: "cdigen list prints all devices that there are."}
 }
 
 func fixMismatch(*Snapshot, discover.Finding) Fix {
@@ -146,7 +187,7 @@ func fixMismatch(*Snapshot, discover.Finding) Fix {
 }
 
 func fixLibraries(s *Snapshot, _ discover.Finding) Fix {
-	fix := install(s)
+	fix := installLibraries(s)
 	fix.Note = strings.TrimSpace(fix.Note + " Libraries in an unusual place are named with --library-search-path or --driver-root.")
 	return fix
 }
@@ -176,9 +217,9 @@ func fixNotLoaded(s *Snapshot, _ discover.Finding) Fix {
 	switch y := &s.System; {
 	case s.Host.Driver.Path != "/":
 		return Fix{Note: fmt.Sprintf("The driver is expected below %s: what mounts it there, such as a driver container, loads the module (kubectl get pods -n gpu-operator).", s.Host.Driver.Path)}
-	case y.ModuleInstalled && other == "":
+	case y.ModuleFile != "" && other == "":
 		return fixModules(s, discover.Finding{})
-	case y.ModuleInstalled:
+	case y.ModuleFile != "":
 		return Fix{Commands: append(blacklist(y, other), "systemctl reboot")}
 	}
 	fix := install(s)
@@ -213,18 +254,80 @@ func install(s *Snapshot) Fix {
 	if s.System.ImageBased {
 		return Fix{Note: "This system is an image: use one that has NVIDIA's driver in it, or layer the driver with rpm-ostree as the distribution documents it."}
 	}
-	switch id, like := s.System.Release["ID"], strings.Fields(s.System.Release["ID_LIKE"]); {
-	case id == "ubuntu" || slices.Contains(like, "ubuntu"):
-		return Fix{Commands: []string{"ubuntu-drivers install"}}
-	case id == "debian":
-		return Fix{Commands: []string{line("apt-get", "install", "linux-headers-"+s.Host.Arch, "nvidia-driver")}, Note: "It is in Debian's component non-free, which the list of sources must have."}
-	case id == "fedora":
-		return Fix{Commands: []string{"dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda", "akmods --force"}, Note: "The packages are in RPM Fusion's nonfree repository, which must be enabled."}
-	case id == "arch":
+	switch s.distribution() {
+	case "ubuntu":
+		return ubuntuDrivers(&s.System)
+	case "debian":
+		return debianDriver(s)
+	case "fedora":
+		return Fix{Commands: []string{"dnf install akmod-nvidia xorg-x11-drv-nvidia-cuda", "akmods --force"}, Note: rpmFusion}
+	case "arch":
 		return Fix{Commands: []string{"pacman -S nvidia-open nvidia-utils"}, Note: "GPUs before Turing need another package than nvidia-open."}
 	}
 	return Fix{Note: guide}
 }
+
+const (
+	nonFree   = "It is in Debian's component non-free, which the list of sources must have."
+	rpmFusion = "The packages are in RPM Fusion's nonfree repository, which must be enabled."
+)
+
+// distribution returns the ID of those whose packages of the driver are known. Others that
+// are made of them may have packages of their own, but for Ubuntu's.
+func (s *Snapshot) distribution() string {
+	if slices.Contains(strings.Fields(s.System.Release["ID_LIKE"]), "ubuntu") {
+		return "ubuntu"
+	}
+	return s.System.Release["ID"]
+}
+
+// ubuntuDrivers installs the driver that Ubuntu recommends, or one of a branch.
+func ubuntuDrivers(y *System, branch ...string) Fix {
+	var fix Fix
+	if !y.has("ubuntu-drivers") {
+		fix.Commands = append(fix.Commands, "apt-get install ubuntu-drivers-common")
+	}
+	fix.Commands = append(fix.Commands, line(append([]string{"ubuntu-drivers", "install"}, branch...)...))
+	return fix
+}
+
+// debianKernel ends with the flavour of Debian's kernels: "6.1.0-13-cloud-amd64".
+var debianKernel = regexp.MustCompile(`^\d+\.\d+[0-9.]*[-+][0-9a-z.+~]+-((?:cloud-|rt-)?(?:amd64|arm64))$`)
+
+// debianDriver installs Debian's driver, which is compiled with the headers of the kernel
+// that runs. Other kernels than Debian's, such as Proxmox', have headers of their own.
+func debianDriver(s *Snapshot) Fix {
+	release, flavour := s.System.KernelRelease, s.Host.Arch
+	if m := debianKernel.FindStringSubmatch(release); m != nil {
+		flavour = m[1]
+	} else if release != "" {
+		return Fix{Commands: []string{"apt-get install nvidia-driver"}, Note: nonFree + " Install the headers of the kernel " + release + " first, from where the kernel is from."}
+	}
+	return Fix{Commands: []string{line("apt-get", "install", "linux-headers-"+flavour, "nvidia-driver")}, Note: nonFree}
+}
+
+// installLibraries is how the libraries of the loaded kernel module are installed, which have
+// to be of its version. Those of a distribution belong to the modules of its packages.
+func installLibraries(s *Snapshot) Fix {
+	version := s.Inventory.Driver.Version
+	branch, _, _ := strings.Cut(version, ".")
+	switch id := s.distribution(); {
+	case s.System.ImageBased:
+		return install(s)
+	case id == "ubuntu":
+		return ubuntuDrivers(&s.System, "nvidia:"+branch)
+	case id == "debian" && debianModule.MatchString(s.System.ModuleFile):
+		return Fix{Commands: []string{"apt-get install nvidia-driver"}, Note: nonFree}
+	case id == "fedora":
+		return Fix{Commands: []string{"dnf install xorg-x11-drv-nvidia-cuda"}, Note: rpmFusion}
+	case id == "arch":
+		return Fix{Commands: []string{"pacman -S nvidia-utils"}}
+	}
+	return Fix{Note: "Install the libraries of version " + version + " from where the loaded kernel module is from."}
+}
+
+// debianModule is the name of the module in Debian's packages.
+var debianModule = regexp.MustCompile(`^nvidia[-_]current`)
 
 // gpu is the GPU of a name; nil: none.
 func (s *Snapshot) gpu(name string) *discover.GPU {
@@ -321,11 +424,7 @@ func fixConfig(s *Snapshot, f discover.Finding) Fix {
 
 func fixWithoutCDI(s *Snapshot, f discover.Finding) Fix {
 	if e := s.engine(f); e.Name == runtimes.Docker || e.Name == runtimes.Podman {
-		return Fix{
-			Commands:     []string{s.Command("inject", "--format", string(e.Name)+"-args", "all")},
-			Unprivileged: true,
-			Note:         "Until a newer version is installed: give containers these arguments.",
-		}
+		return Fix{Note: "Install a newer version. Until then, give containers the arguments that " + s.Command("inject", "--format", string(e.Name)+"-args", "all") + " prints."}
 	}
 	return Fix{Note: "Install a newer version."}
 }

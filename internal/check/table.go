@@ -127,7 +127,7 @@ var nodeTable = []Entry{
 	{discover.NodesUnknown, "Which device nodes there should be is not known.", "The driver's files in procfs are incomplete.", false, nil},
 	{discover.UVMNotLoaded, "The kernel module nvidia-uvm is not loaded: CUDA does not start in any container.",
 		"Nothing has loaded it since the boot.", false, fixModules},
-	{discover.ModesetNotLoaded, "The kernel module nvidia-modeset is not loaded: Vulkan and displays do not work.", "Hosts for computing do without.", false, fixModules},
+	{discover.ModesetNotLoaded, "The kernel module nvidia-modeset is not loaded: Vulkan and displays do not work.", "Hosts for computing do without.", false, nil},
 }
 
 var specTable = []Entry{

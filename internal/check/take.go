@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -133,8 +134,14 @@ type System struct {
 	ImageBased bool
 	// Release is /etc/os-release.
 	Release map[string]string
-	// ModuleInstalled: the running kernel has NVIDIA's module to load.
-	ModuleInstalled bool
+	// KernelRelease is that of the running kernel, "6.1.0-13-amd64".
+	KernelRelease string
+	// ModuleFile is the file of NVIDIA's module that the running kernel has to load,
+	// "nvidia-current.ko"; empty: none.
+	ModuleFile string
+	// ReadOnly is the directory of the spec, or the nearest above it that exists, if its
+	// file system is read-only; empty: it is not.
+	ReadOnly string
 	// DriverRootExists: the root of the driver does. OtherDriverRoot is where a driver
 	// container has the libraries of the loaded driver, if it is another.
 	DriverRootExists bool
@@ -152,7 +159,7 @@ func (s *System) has(program string) bool { return s.Programs[program] != "" }
 
 // programs are those that matter.
 var programs = []string{
-	"cdigen-hook", "crictl", "crun", "docker", "dracut", "grubby", "kubelet", "runc", "systemctl", "update-grub", "update-initramfs", hookProgram, legacyHook,
+	"cdigen-hook", "crictl", "crun", "docker", "dracut", "grubby", "kubelet", "runc", "systemctl", "ubuntu-drivers", "update-grub", "update-initramfs", hookProgram, legacyHook,
 }
 
 // system looks at the system.
@@ -186,10 +193,10 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 	y.ImageBased, y.RefreshOutput = src.exists("run/ostree-booted"), src.exists(refreshOutput)
 	_, err := host.Driver.Stat(".")
 	y.DriverRootExists = !errors.Is(err, fs.ErrNotExist)
-	if inv.Driver.Version == "" {
-		y.ModuleInstalled = src.moduleInstalled(host)
-	}
+	y.ReadOnly = readOnly(filepath.Dir(s.Spec))
 	if inv.Driver.Version == "" || !hasCUDA(inv) {
+		y.KernelRelease = text(host.Proc, "sys/kernel/osrelease")
+		y.ModuleFile = src.moduleFile(host, y.KernelRelease)
 		y.Release = src.release()
 		y.OtherDriverRoot = src.otherRoot(host, inv.Driver.Version)
 	}
@@ -335,18 +342,34 @@ func (src *Sources) charLinks(nodes []discover.Node) (missing []string) {
 
 // moduleLine is the line of NVIDIA's kernel module in modules.dep, under the names that
 // distributions give it.
-var moduleLine = regexp.MustCompile(`(?m)^[^:\n]*/nvidia(?:[-_]current(?:[-_]open)?)?\.ko(?:\.[a-z0-9]+)?:`)
+var moduleLine = regexp.MustCompile(`(?m)^[^:\n]*/(nvidia(?:[-_]current(?:[-_]open)?)?\.ko(?:\.[a-z0-9]+)?):`)
 
-// moduleInstalled reports whether the running kernel has NVIDIA's module to load.
-func (src *Sources) moduleInstalled(host discover.Host) bool {
-	release := text(host.Proc, "sys/kernel/osrelease")
+// moduleFile returns the name of NVIDIA's module that a kernel has to load; empty: none.
+func (src *Sources) moduleFile(host discover.Host, release string) string {
 	for _, root := range []discover.Tree{src.Root, host.Driver} {
 		data, err := root.ReadFile("lib/modules/" + release + "/modules.dep")
-		if err == nil && release != "" && moduleLine.Match(data) {
-			return true
+		if err != nil || release == "" {
+			continue
+		}
+		if m := moduleLine.FindSubmatch(data); m != nil {
+			return string(m[1])
 		}
 	}
-	return false
+	return ""
+}
+
+// readOnly returns a directory, or the nearest above it that exists, if its file system is
+// read-only.
+func readOnly(dir string) string {
+	var s unix.Statfs_t
+	err := unix.Statfs(dir, &s)
+	switch {
+	case errors.Is(err, unix.ENOENT) && dir != "/":
+		return readOnly(filepath.Dir(dir))
+	case err != nil || s.Flags&unix.ST_RDONLY == 0:
+		return ""
+	}
+	return dir
 }
 
 // release reads /etc/os-release.

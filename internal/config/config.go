@@ -208,6 +208,20 @@ func (c *Config) Without(option string) Config {
 	return next
 }
 
+// Variables returns the settings, as lines of a settings file, that would give another
+// command the values of c: those for which [Config.Args] has flags, but for where a spec and
+// the settings are, and how to log.
+func (c *Config) Variables(command string) (lines []string) {
+	for _, arg := range c.Args(command) {
+		name, value, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		if slices.Contains([]string{"output", settingsOption, profileOption, "log-level", "log-format"}, name) {
+			continue
+		}
+		lines = append(lines, Variable(name)+"="+value)
+	}
+	return lines
+}
+
 // Args returns the flags that give another command the values of c if it reads the same
 // settings and nothing from the environment.
 func (c *Config) Args(command string) []string {
