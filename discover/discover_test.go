@@ -363,3 +363,81 @@ func TestInventoryIsJSON(t *testing.T) {
 		t.Errorf("read back as %+v", back)
 	}
 }
+
+// Old kernel modules cut the PCI domain to 16 bits in procfs, where sysfs may have it in full
+// or be of no help. It is one GPU all the same.
+func TestGPUsOfNVMLAreThoseOfProcfs(t *testing.T) {
+	d := hosttest.Load(t, "pci-domain") // NVML's GPU 0 is in MIG mode
+	unchanged := func(*discover.NVMLReport) {}
+	indexes := []discover.ID{discover.GPUIndexDiffers, discover.GPUIndexDiffers}
+	for _, c := range []struct {
+		by       string
+		sysfs    bool
+		change   func(r *discover.NVMLReport)
+		findings []discover.ID
+	}{
+		{"the address that sysfs has", true, unchanged, nil},
+		{"UUID", false, unchanged, indexes},
+		{"minor number", false, func(r *discover.NVMLReport) { r.GPUs[0].UUID, r.GPUs[1].UUID = "", "" }, indexes},
+		{"the part of the address that is there", false, func(r *discover.NVMLReport) {
+			r.GPUs[1] = discover.NVMLGPU{Index: 1, PCIBusID: r.GPUs[1].PCIBusID, Lost: true, Errors: []string{"GPU is lost"}}
+		}, append([]discover.ID{discover.GPULost}, indexes...)},
+		{"nothing, as the UUID is another", true, func(r *discover.NVMLReport) {
+			r.GPUs[1].UUID, r.GPUs[1].PCIBusID = "GPU-00000000-0000-4000-8000-000000000000", "0000FF2B:00:00.0"
+		}, []discover.ID{discover.GPUNotInNVML, discover.GPUNotInProcfs}},
+	} {
+		dir := t.TempDir()
+		host := hosttest.Open(t, d, dir)
+		if !c.sysfs {
+			removeAll(t, dir, "sys")
+		}
+		inv := discovered(t, host, changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error {
+			c.change(r)
+			return nil
+		}))
+		var ids []discover.ID
+		for _, f := range inv.Findings {
+			if f.Severity.Serious() { // without sysfs there are no DRM nodes
+				ids = append(ids, f.ID)
+			}
+		}
+		if slices.Sort(ids); !slices.Equal(ids, slices.Sorted(slices.Values(c.findings))) {
+			t.Errorf("by %s: findings %+v, want %q", c.by, inv.Findings, c.findings)
+		}
+		for i := range inv.GPUs {
+			g := &inv.GPUs[i]
+			if mig := g.Minor == 0; g.MIGEnabled != mig || mig && (len(g.MIGDevices) != 1 || g.MIGDevices[0].UUID == "") {
+				t.Errorf("by %s: %s has MIG devices %+v", c.by, g.Name(), g.MIGDevices)
+			}
+		}
+	}
+}
+
+func removeAll(t *testing.T, dir, name string) {
+	t.Helper()
+	if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// GPUs that NVIDIA's driver does not have are findings beside those that it has; virtual
+// functions are parts of others.
+func TestGPUsOnTheBusThatTheDriverDoesNotHave(t *testing.T) {
+	d := hosttest.Load(t, "passthrough")
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	wantFinding(t, inv, discover.GPUPassthrough, discover.Note, "is bound to vfio-pci")
+	wantFinding(t, inv, discover.GPUUnbound, discover.Warning, "no kernel driver is bound to it")
+	if len(inv.Findings) != 2 || len(inv.GPUs) != 2 || len(inv.PCI) != 4 {
+		t.Errorf("%d GPUs, %d on the bus, findings %+v", len(inv.GPUs), len(inv.PCI), inv.Findings)
+	}
+	// Not even where procfs has one.
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	gpus := filepath.Join(dir, "proc/driver/nvidia/gpus")
+	if err := os.Rename(filepath.Join(gpus, "0000:1b:00.0"), filepath.Join(gpus, "0000:43:00.4")); err != nil {
+		t.Fatal(err)
+	}
+	if inv := discovered(t, host, nil); len(inv.GPUs) != 1 {
+		t.Errorf("a virtual function is a GPU: %+v", inv.GPUs)
+	}
+}

@@ -74,6 +74,8 @@ const (
 	LibraryUntrusted     ID = "library-untrusted"
 	Untrusted            ID = "path-untrusted"
 
+	PlatformUnsupported ID = "platform-unsupported"
+
 	PCIUnreadable   ID = "pci-unreadable"
 	GPUExcluded     ID = "gpu-excluded"
 	GPULost         ID = "gpu-lost"

@@ -13,17 +13,13 @@ import (
 	"strings"
 )
 
-// gpus reads the GPUs that the kernel module drives.
-type gpus struct{ pci bool }
+// gpus reads the GPUs that the kernel module drives, and those on the bus that it does not.
+type gpus struct{}
 
 func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
 	m.read(host, inv)
-	if len(inv.GPUs) == 0 || m.pci {
-		readPCI(host, inv)
-	}
-	if len(inv.GPUs) == 0 {
-		m.whyNone(host, inv)
-	}
+	readPCI(host, inv)
+	m.findOthers(host, inv)
 	for i := range inv.GPUs {
 		if g := &inv.GPUs[i]; g.Excluded {
 			inv.find(GPUExcluded, Note, g.Name(), "is excluded by the driver's settings (NVreg_ExcludedGpus or a GPU exclusion list)")
@@ -41,11 +37,15 @@ func (m gpus) read(host Host, inv *Inventory) {
 	}
 	for _, e := range entries {
 		name := path.Join(dir, e.Name(), "information")
-		gpu := GPU{PCI: e.Name(), Minor: -1, NUMANode: numaNode(host, e.Name())}
 		if _, err := parsePCI(e.Name()); err != nil {
 			inv.find(GPUUnreadable, Warning, host.Proc.HostPath(path.Join(dir, e.Name())), "%v", err)
 			continue
 		}
+		gpu := GPU{PCI: sysfsAddress(host.Sys, e.Name()), Minor: -1}
+		if isVirtualFunction(host.Sys, gpu.PCI) {
+			continue
+		}
+		gpu.NUMANode = numaNode(host, gpu.PCI)
 		data, err := host.Proc.ReadFile(name)
 		if err == nil {
 			var info Information
@@ -60,9 +60,46 @@ func (m gpus) read(host Host, inv *Inventory) {
 	numberGPUs(inv.GPUs)
 }
 
+const pciDevices = "bus/pci/devices"
+
+// sysfsAddress returns the address that sysfs has for one of procfs, in which older kernel
+// modules cut the domain to 16 bits; those of virtual machines may have more.
+func sysfsAddress(sys Tree, procfs string) string {
+	if _, err := sys.Lstat(path.Join(pciDevices, procfs)); !errors.Is(err, fs.ErrNotExist) {
+		return procfs
+	}
+	entries, err := sys.ReadDir(pciDevices)
+	if err != nil {
+		return procfs
+	}
+	var long []string
+	for _, e := range entries {
+		if _, err := parsePCI(e.Name()); err == nil && shortPCI(e.Name()) == procfs {
+			long = append(long, e.Name())
+		}
+	}
+	if len(long) != 1 {
+		return procfs
+	}
+	return long[0]
+}
+
+// shortPCI returns an address in the form of sysfs with the lower 16 bits of its domain.
+func shortPCI(address string) string {
+	domain, rest, _ := strings.Cut(address, ":")
+	return domain[max(0, len(domain)-4):] + ":" + rest
+}
+
+// isVirtualFunction reports whether a PCI device is a part of another one (SR-IOV) that
+// virtual machines get.
+func isVirtualFunction(sys Tree, address string) bool {
+	_, err := sys.Lstat(path.Join(pciDevices, address, "physfn"))
+	return err == nil
+}
+
 // numaNode reads the NUMA node of a PCI device.
 func numaNode(host Host, pci string) int {
-	data, err := host.Sys.ReadFile("bus/pci/devices/" + pci + "/numa_node")
+	data, err := host.Sys.ReadFile(path.Join(pciDevices, pci, "numa_node"))
 	if err != nil {
 		return -1
 	}
@@ -90,12 +127,20 @@ func numberGPUs(list []GPU) {
 	}
 }
 
-// whyNone tells of NVIDIA GPUs on the PCI bus that another driver, or none, has.
-func (m gpus) whyNone(host Host, inv *Inventory) {
+// findOthers adds findings about NVIDIA's GPUs on the PCI bus that its driver does not list.
+func (m gpus) findOthers(host Host, inv *Inventory) {
 	for i := range inv.PCI {
-		f := inv.PCI[i].Finding()
-		if inv.PCI[i].Driver == "nvidia" {
+		other := &inv.PCI[i]
+		if slices.ContainsFunc(inv.GPUs, func(g GPU) bool { return g.PCI == other.PCI }) {
+			continue
+		}
+		f := other.Finding()
+		switch {
+		case other.Driver == "nvidia":
 			f = Finding{GPUUnlisted, Warning, f.Subject, "is bound to nvidia, but " + host.Proc.HostPath("driver/nvidia/gpus") + " does not list it"}
+		case f.ID == GPUOtherDriver && len(inv.GPUs) > 0:
+			// It may be too old for NVIDIA's driver, which has others, or left to a screen.
+			f.Severity = Note
 		}
 		inv.Findings = append(inv.Findings, f)
 	}
@@ -130,24 +175,23 @@ func (g *PCIGPU) Finding() Finding {
 	return Finding{GPUOtherDriver, Warning, subject, "is bound to the kernel driver " + g.Driver + " and not to NVIDIA's"}
 }
 
-// readPCI lists NVIDIA's GPUs on the PCI bus, in the order of sysfs. A host without PCI
-// has none.
+// readPCI lists NVIDIA's GPUs on the PCI bus, in the order of sysfs, without their virtual
+// functions. A host without PCI has none.
 func readPCI(host Host, inv *Inventory) {
-	const dir = "bus/pci/devices"
-	entries, err := host.Sys.ReadDir(dir)
+	entries, err := host.Sys.ReadDir(pciDevices)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		inv.find(PCIUnreadable, Warning, host.Sys.HostPath(dir), "%v: GPUs without NVIDIA's driver are not known", cause(err))
+		inv.find(PCIUnreadable, Warning, host.Sys.HostPath(pciDevices), "%v: GPUs without NVIDIA's driver are not known", cause(err))
 	}
 	inv.PCIDevices = len(entries)
 	for _, e := range entries {
-		device := path.Join(dir, e.Name())
+		device := path.Join(pciDevices, e.Name())
 		vendor, _ := host.Sys.ReadFile(path.Join(device, "vendor"))
 		// 10de is NVIDIA; class 03 is a display controller, which GPUs without a
 		// display output are too (pci.ids).
 		if string(bytes.TrimSpace(vendor)) != "0x10de" {
 			continue
 		}
-		if class, _ := host.Sys.ReadFile(path.Join(device, "class")); !bytes.HasPrefix(class, []byte("0x03")) {
+		if class, _ := host.Sys.ReadFile(path.Join(device, "class")); !bytes.HasPrefix(class, []byte("0x03")) || isVirtualFunction(host.Sys, e.Name()) {
 			continue
 		}
 		g := PCIGPU{PCI: e.Name()}

@@ -10,6 +10,8 @@ import (
 // The zero value is a host on which nothing was found yet.
 type Inventory struct {
 	Driver Driver `json:"driver"`
+	// Platform of a machine whose GPUs are not supported; empty: any other.
+	Platform Platform `json:"platform,omitempty"`
 	// GPUs holds every GPU the kernel driver has, in order of PCI address,
 	// those that cannot be used included (see [GPU.Usable]).
 	GPUs []GPU `json:"gpus"`
@@ -23,8 +25,7 @@ type Inventory struct {
 	// are to be loaded.
 	Modules []KernelModule `json:"modules"`
 	// PCI are NVIDIA's GPUs on the PCI bus, whichever kernel driver has them, and
-	// PCIDevices counts the devices on it. They are read where the driver has no GPU, and
-	// where [Options] ask for them.
+	// PCIDevices counts the devices on it.
 	PCI        []PCIGPU `json:"pci,omitempty"`
 	PCIDevices int      `json:"-"`
 	// Libraries are the shared libraries of the user-space driver, in order of

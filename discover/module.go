@@ -24,9 +24,7 @@ type Options struct {
 	// an absolute path in the driver root that containers are given to write to.
 	// Empty: they are no clients of that service.
 	MPSDirectory string
-	// PCI reads the PCI bus even where the driver has a GPU.
-	PCI   bool
-	Nodes NodeOptions
+	Nodes        NodeOptions
 }
 
 // Modules is the list of all modules in the order they run: a module may read
@@ -37,12 +35,13 @@ func Modules(o Options) []Module {
 		driver{},
 		// The probe takes longest, so it starts as soon as its library is found.
 		libraries{searchPath: o.LibrarySearchPath, located: probe.start, refused: probe.refuse},
-		gpus{pci: o.PCI},
+		gpus{},
 		files{mpsDirectory: o.MPSDirectory},
 		probe,
 		mig{},
 		nodes{o.Nodes},
 		drm{},
+		platform{},
 		trusts{}, // the last: it checks what the others have found
 	}
 }

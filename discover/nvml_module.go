@@ -87,9 +87,8 @@ func (m *nvml) merge(report *NVMLReport, whole bool, inv *Inventory) {
 		inv.find(NVMLVersionMismatch, Warning, "driver version", "NVML says %s, procfs %s", v, inv.Driver.Version)
 	}
 	asked := map[string]bool{}
-	for i := range report.GPUs {
+	for i, g := range matchGPUs(report.GPUs, inv.GPUs) {
 		n := &report.GPUs[i]
-		g := matchGPU(n, inv.GPUs)
 		if g == nil {
 			m.findUnmatched(n, inv)
 			continue
@@ -105,22 +104,43 @@ func (m *nvml) merge(report *NVMLReport, whole bool, inv *Inventory) {
 	}
 }
 
-// matchGPU finds the GPU NVML speaks of: by PCI address, by UUID, or, for a GPU
-// that answers neither question, by its index.
-func matchGPU(n *NVMLGPU, list []GPU) *GPU {
-	i := slices.IndexFunc(list, func(g GPU) bool {
-		switch {
-		case n.PCIBusID != "":
-			return g.PCI == sysfsPCI(n.PCIBusID)
-		case n.UUID != "":
-			return g.UUID == n.UUID
+// sameGPU are the ways to recognise a GPU of procfs in what NVML says of one, the surest
+// first. Old kernel modules cut the PCI domain to 16 bits in procfs, NVML has it in full.
+var sameGPU = []func(n *NVMLGPU, g *GPU) bool{
+	func(n *NVMLGPU, g *GPU) bool { return n.PCIBusID != "" && sysfsPCI(n.PCIBusID) == g.PCI },
+	func(n *NVMLGPU, g *GPU) bool { return n.UUID != "" && n.UUID == g.UUID },
+	func(n *NVMLGPU, g *GPU) bool {
+		return n.Minor != nil && *n.Minor == g.Minor && (n.UUID == "" || g.UUID == "") && maybeAt(n, g)
+	},
+	func(n *NVMLGPU, g *GPU) bool {
+		return n.PCIBusID != "" && (n.UUID == "" || g.UUID == "") && maybeAt(n, g)
+	},
+	// One that answers no question has its index only.
+	func(n *NVMLGPU, g *GPU) bool {
+		return n.PCIBusID == "" && n.UUID == "" && n.Minor == nil && n.Index == g.Index
+	},
+}
+
+// maybeAt reports whether a GPU of NVML's may be at the address that procfs has for one.
+func maybeAt(n *NVMLGPU, g *GPU) bool {
+	return n.PCIBusID == "" || shortPCI(sysfsPCI(n.PCIBusID)) == shortPCI(g.PCI)
+}
+
+// matchGPUs returns for each GPU of NVML's the one of procfs that it is; nil: none.
+func matchGPUs(report []NVMLGPU, list []GPU) []*GPU {
+	matched, taken := make([]*GPU, len(report)), make([]bool, len(list))
+	for _, same := range sameGPU {
+		for i := range report {
+			if matched[i] != nil {
+				continue
+			}
+			at := slices.IndexFunc(list, func(g GPU) bool { return same(&report[i], &g) })
+			if at >= 0 && !taken[at] {
+				matched[i], taken[at] = &list[at], true
+			}
 		}
-		return g.Index == n.Index
-	})
-	if i < 0 {
-		return nil
 	}
-	return &list[i]
+	return matched
 }
 
 func (m *nvml) findUnmatched(n *NVMLGPU, inv *Inventory) {

@@ -30,6 +30,13 @@ const (
 	Untrusted discover.ID = "spec-untrusted"
 	// EditsUntrusted: the same of a path that the user's edits name.
 	EditsUntrusted discover.ID = "edits-untrusted"
+	// EditsPathUnusable: a path that the user's edits name is not there, or not of the
+	// kind that a container could be given.
+	EditsPathUnusable discover.ID = "edits-path-unusable"
+	// EditsDeviceAbsent: the user's edits are for a device that the spec does not have.
+	EditsDeviceAbsent discover.ID = "edits-device-absent"
+	// DeviceAbsent: the spec is to have a device that is not usable.
+	DeviceAbsent discover.ID = "spec-device-absent"
 	// NameLeftOut: the newest CDI version allowed does not have such names.
 	NameLeftOut discover.ID = "spec-name-left-out"
 )
@@ -46,6 +53,8 @@ type Directory struct {
 	Path string
 	// Mode is 0 for a directory that does not exist.
 	Mode fs.FileMode
+	// Link: the path is itself a symbolic link, which the CDI library follows from 1.1.1 on.
+	Link bool
 	// Err is why it cannot be listed.
 	Err error
 	// Files are those that engines read, in order of name.
@@ -91,7 +100,7 @@ func (d *Directories) directory(path string) *Directory {
 			return known
 		}
 		alias := *known // with the name it is asked for by
-		alias.Path = path
+		alias.Path, alias.Link = path, isLink(path)
 		alias.Files = make([]*File, len(known.Files))
 		for i, f := range known.Files {
 			f.load()
@@ -101,7 +110,7 @@ func (d *Directories) directory(path string) *Directory {
 		}
 		return &alias
 	}
-	dir := &Directory{Path: path, real: real}
+	dir := &Directory{Path: path, Link: isLink(path), real: real}
 	d.known[real] = dir
 	if info, err := os.Stat(path); err == nil {
 		dir.Mode = info.Mode()
@@ -120,6 +129,11 @@ func (d *Directories) directory(path string) *Directory {
 		}
 	}
 	return dir
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(filepath.Clean(path))
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
 }
 
 func newFile(path string, dir *Directory) *File {
@@ -152,6 +166,9 @@ func (d *Directories) File(path string) *File {
 func (d *Directories) Has(f *File) bool {
 	return slices.ContainsFunc(d.List, func(dir *Directory) bool { return dir.real == f.Directory.real })
 }
+
+// Holds reports whether it is the directory of a file.
+func (d *Directory) Holds(f *File) bool { return d.real == f.Directory.real }
 
 // realPath gives one name to what may have several, as /run/cdi and /var/run/cdi.
 func realPath(path string) string {

@@ -1,32 +1,34 @@
 package spec
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
-	"go.yaml.in/yaml/v3"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/userfile"
 )
 
 // OwnEdits are edits that a user adds to a spec: to those of all devices and to
 // those of single ones.
 type OwnEdits struct {
 	// ContainerEdits go into the spec's common edits.
-	ContainerEdits specs.ContainerEdits `yaml:"containerEdits"`
+	ContainerEdits specs.ContainerEdits `json:"containerEdits"`
 	// Devices name devices by any of their names; the edits go to the device
 	// under all of them, and to the device named all.
-	Devices []specs.Device `yaml:"devices"`
+	Devices []specs.Device `json:"devices"`
 
-	left []discover.Finding // of what was left out of them
+	// Source is the file that they are from; findings name it.
+	Source string `json:"-"`
+
+	paths []string           // of the host, of all that is named
+	left  []discover.Finding // of what was left out of them
 }
 
 // ParseOwnEdits reads and checks YAML (or JSON) in the form of a CDI spec without
@@ -41,13 +43,8 @@ type OwnEdits struct {
 //
 // A field that CDI does not have is an error.
 func ParseOwnEdits(data []byte) (*OwnEdits, error) {
-	if err := limits.YAML(data); err != nil {
-		return nil, err
-	}
 	var own OwnEdits
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	d.KnownFields(true)
-	if err := d.Decode(&own); err != nil && !errors.Is(err, io.EOF) {
+	if err := userfile.Decode(data, &own); err != nil {
 		return nil, short(err)
 	}
 	if err := validateEdits(&own.ContainerEdits); err != nil {
@@ -65,41 +62,124 @@ func ParseOwnEdits(data []byte) (*OwnEdits, error) {
 			return nil, fmt.Errorf("device %q: %w", device.Name, err)
 		}
 	}
+	own.leaveOut(func(path string, _ pathUse) bool {
+		if filepath.IsAbs(path) {
+			own.paths = append(own.paths, path)
+		}
+		return false
+	})
 	return &own, nil
 }
 
+// Paths returns the absolute paths of the host that the edits name, those that were left
+// out as well.
+func (own *OwnEdits) Paths() []string {
+	if own == nil {
+		return nil
+	}
+	return slices.Clone(own.paths)
+}
+
+// Judge says of a path of the host whether the edits may name it.
+type Judge struct {
+	// Untrusted returns why others can change where the path leads.
+	Untrusted func(path string) error
+	// Stat describes what is there, with links followed; nil: that does not matter.
+	Stat func(path string) (fs.FileInfo, error)
+}
+
 // LeaveOut leaves out the mounts, device nodes and hooks whose paths on the host are not
-// trusted, by a function that returns why one is not. The findings of [New] report them.
-// Relative paths are not the host's.
-func (own *OwnEdits) LeaveOut(untrusted func(path string) error) {
-	seen := map[string]error{}
-	drop := func(path string) bool {
+// trusted, or with which no container would start: what does not exist, or is not of the
+// kind that is expected there. The findings of [New] report them.
+func (own *OwnEdits) LeaveOut(judge Judge) {
+	own.leaveOut(func(path string, use pathUse) bool {
+		f := discover.Finding{ID: EditsPathUnusable, Subject: path, Severity: discover.Warning}
+		var err error
 		if !filepath.IsAbs(path) {
+			err = errors.New("not an absolute path")
+		} else if err = judge.Untrusted(path); err != nil {
+			f.ID = EditsUntrusted
+		} else if judge.Stat != nil {
+			err = use.check(judge.Stat(path))
+		}
+		if err == nil {
 			return false
 		}
-		err, ok := seen[path]
-		if !ok {
-			err = untrusted(path)
-			seen[path] = err
+		f.Message = fmt.Sprintf("is left out of the edits%s: %v", own.file(), reason(err))
+		if !slices.Contains(own.left, f) {
+			own.left = append(own.left, f)
 		}
-		if err != nil && !ok {
-			own.left = append(own.left, discover.Finding{ID: EditsUntrusted, Subject: path, Severity: discover.Warning,
-				Message: fmt.Sprintf("is left out of the edits: %v", err)})
-		}
-		return err != nil
+		return true
+	})
+}
+
+// file names the file of the edits.
+func (own *OwnEdits) file() string {
+	if own.Source == "" {
+		return ""
 	}
-	leaveOut(&own.ContainerEdits, drop)
+	return " in " + own.Source
+}
+
+// reason returns an error without the path, which findings have as their subject.
+func reason(err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// pathUse is what edits name a path for.
+type pathUse int
+
+const (
+	asMount pathUse = iota
+	asNode
+	asPinnedNode // by numbers of its own: engines do not look at the path
+	asHook
+)
+
+// check returns why a path is of no use for that.
+func (use pathUse) check(info fs.FileInfo, err error) error {
+	switch {
+	case use == asPinnedNode:
+		return nil
+	case err != nil:
+		return err
+	case use == asNode && info.Mode()&fs.ModeDevice == 0:
+		return errors.New("not a device node")
+	case use == asHook && (!info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0):
+		return errors.New("not an executable file")
+	}
+	return nil
+}
+
+// leaveOut drops what drop returns true for, of the paths of the host.
+func (own *OwnEdits) leaveOut(drop func(path string, use pathUse) bool) {
+	one := func(e *specs.ContainerEdits) {
+		e.Mounts = slices.DeleteFunc(e.Mounts, func(m *specs.Mount) bool { return IsHostPath(m) && drop(m.HostPath, asMount) })
+		e.DeviceNodes = slices.DeleteFunc(e.DeviceNodes, func(n *specs.DeviceNode) bool {
+			use := asNode
+			if n.Type == "p" || n.Type != "" && n.Major != 0 {
+				use = asPinnedNode
+			}
+			return drop(cmp.Or(n.HostPath, n.Path), use)
+		})
+		e.Hooks = slices.DeleteFunc(e.Hooks, func(h *specs.Hook) bool {
+			return h.HookName != cdi.StartContainerHook && drop(h.Path, asHook) // that one is a program of the container
+		})
+	}
+	one(&own.ContainerEdits)
 	for i := range own.Devices {
-		leaveOut(&own.Devices[i].ContainerEdits, drop)
+		one(&own.Devices[i].ContainerEdits)
 	}
 }
 
-func leaveOut(e *specs.ContainerEdits, drop func(path string) bool) {
-	e.Mounts = slices.DeleteFunc(e.Mounts, func(m *specs.Mount) bool { return drop(m.HostPath) })
-	e.DeviceNodes = slices.DeleteFunc(e.DeviceNodes, func(n *specs.DeviceNode) bool { return drop(cmp.Or(n.HostPath, n.Path)) })
-	e.Hooks = slices.DeleteFunc(e.Hooks, func(h *specs.Hook) bool {
-		return h.HookName != cdi.StartContainerHook && drop(h.Path) // that one is a program of the container
-	})
+// IsHostPath reports whether the source of a mount is a path of the host: that of a tmpfs
+// or another file system that has none is any word.
+func IsHostPath(m *specs.Mount) bool {
+	bind := m.Type == "" || m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+	return bind || filepath.IsAbs(m.HostPath)
 }
 
 func validateEdits(e *specs.ContainerEdits) error {
@@ -120,23 +200,28 @@ func (own *OwnEdits) of(names []string) []specs.ContainerEdits {
 	return list
 }
 
-// check says whether every device named is there.
-func (own *OwnEdits) check(devices []device) error {
+// findings are those of what was left out of the edits, and of edits for devices that the
+// spec does not have: of the usable ones it has those that were selected.
+func (own *OwnEdits) findings(inv *discover.Inventory, usable, selected []device) []discover.Finding {
 	if own == nil {
 		return nil
 	}
+	list := slices.Clone(own.left)
 	for _, d := range own.Devices {
-		if d.Name != AllDevices && !slices.ContainsFunc(devices, func(have device) bool { return slices.Contains(have.aliases, d.Name) }) {
-			return fmt.Errorf("edits for a device %q that is not in the spec", d.Name)
+		if d.Name == AllDevices || hasDevice(selected, d.Name) {
+			continue
 		}
+		f := discover.Finding{ID: EditsDeviceAbsent, Subject: d.Name, Severity: discover.Warning}
+		switch why := whyUnusable(inv, d.Name); {
+		case hasDevice(usable, d.Name):
+			f.Severity, f.Message = discover.Note, "is not among the devices that were chosen for the spec"
+		case why != "":
+			f.Message = why
+		default:
+			f.Message = "no usable device has this name"
+		}
+		f.Message = fmt.Sprintf("has edits%s without effect: %s", own.file(), f.Message)
+		list = append(list, f)
 	}
-	return nil
-}
-
-// findings are those of what was left out.
-func (own *OwnEdits) findings() []discover.Finding {
-	if own == nil {
-		return nil
-	}
-	return slices.Clone(own.left)
+	return list
 }

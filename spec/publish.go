@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
@@ -57,61 +58,17 @@ func Publish(ctx context.Context, path string, data []byte, o PublishOptions) (O
 	if err := checkPath(path); err != nil {
 		return "", err
 	}
-	dir, _, err := change.MakeDir(filepath.Dir(path))
-	if err != nil {
-		return "", explain(path, err)
-	}
-	defer dir.Close()
-	unlock, err := lock(ctx, path, o.LockTimeout)
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	name := filepath.Base(path)
-	if published(dir, name, data) {
-		if err := dir.Clean(name); err != nil {
-			return "", explain(path, err)
-		}
-		return Unchanged, nil
-	}
-	r, err := dir.Replace(name, data, change.Options{Mode: fileMode, Fresh: true, Check: func(temporary string) error {
-		if o.Validate == nil {
+	return apply(ctx, change.Change{Path: path, New: data, Options: change.Options{
+		Mode: fileMode, Fresh: true, Check: func(temporary string) error {
+			if o.Validate == nil {
+				return nil
+			}
+			if err := o.Validate(temporary); err != nil {
+				return fmt.Errorf("the new spec is not valid: %w", err)
+			}
 			return nil
-		}
-		if err := o.Validate(temporary); err != nil {
-			return fmt.Errorf("the new spec is not valid: %w", err)
-		}
-		return nil
-	}})
-	if err == nil {
-		err = commit(r)
-	}
-	if errors.Is(err, unix.EISDIR) {
-		return "", fmt.Errorf("publish %s: it is a directory: remove it or choose another --output", path)
-	}
-	if err != nil {
-		return "", explain(path, err)
-	}
-	return Published, nil
-}
-
-// published reports whether a file is as Publish would make it.
-func published(dir *change.Dir, name string, data []byte) bool {
-	s, err := dir.Lstat(name)
-	if err != nil || s.Mode != unix.S_IFREG|uint32(fileMode) || int(s.Uid) != os.Geteuid() {
-		return false
-	}
-	old, err := dir.Read(name)
-	return err == nil && bytes.Equal(old, data)
-}
-
-// commit ends a replacement, or undoes it.
-func commit(r *change.Replacement) error {
-	err := r.Commit("")
-	if err != nil {
-		err = errors.Join(err, r.Undo())
-	}
-	return err
+		},
+	}}, o.LockTimeout)
 }
 
 // Remove takes a published spec away, under the same lock.
@@ -119,30 +76,56 @@ func Remove(ctx context.Context, path string, o PublishOptions) (Outcome, error)
 	if err := checkPath(path); err != nil {
 		return "", err
 	}
-	dir, err := change.OpenDir(filepath.Dir(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return Absent, nil
+	return apply(ctx, change.Change{Path: path, Options: change.Options{Fresh: true}}, o.LockTimeout)
+}
+
+// apply makes a change, with a time limit for the lock.
+func apply(ctx context.Context, c change.Change, timeout time.Duration) (Outcome, error) {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
 	}
-	if err != nil {
-		return "", explain(path, err)
-	}
-	defer dir.Close()
-	unlock, err := lock(ctx, path, o.LockTimeout)
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	r, err := dir.Remove(filepath.Base(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return Absent, nil
-	}
+	applied, err := change.Plan{c}.Apply(ctx)
 	if err == nil {
-		err = commit(r)
+		defer applied.Close()
+		_, err = applied.Commit()
 	}
-	if err != nil {
-		return "", explain(path, err)
+	failed := (*change.Error)(nil)
+	switch {
+	case errors.As(err, &failed) && c.New == nil && errors.Is(err, fs.ErrNotExist):
+		return Absent, nil
+	case errors.As(err, &failed):
+		return "", explain(failed)
+	case err != nil:
+		return "", fmt.Errorf("publish: %w", err)
+	case c.New == nil:
+		return Removed, nil
+	case len(applied.Files) == 0:
+		return Unchanged, nil
 	}
-	return Removed, nil
+	return Published, nil
+}
+
+// Preview returns what [Publish] would change in the content of the file: nothing if it
+// has the data already.
+func Preview(path string, data []byte) (change.Plan, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	if err := Validate(data); err != nil {
+		return nil, fmt.Errorf("publish %s: the new spec is not valid: %w", path, err)
+	}
+	old, err := regular.ReadFile(path, limits.MaxBytes)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		old = nil
+	case err != nil:
+		return nil, err
+	case bytes.Equal(old, data):
+		return nil, nil
+	}
+	return change.Plan{{Path: path, Old: old, New: data}}, nil
 }
 
 func checkPath(path string) error {
@@ -153,9 +136,11 @@ func checkPath(path string) error {
 }
 
 // explain adds what to do about errors that have a usual cure.
-func explain(path string, err error) error {
-	advice := ""
+func explain(e *change.Error) error {
+	err, advice := e.Err, ""
 	switch {
+	case errors.Is(err, unix.EISDIR):
+		return fmt.Errorf("publish %s: it is a directory: remove it or choose another --output", e.Path)
 	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
 		advice = ": run as root or choose another --output"
 	case errors.Is(err, unix.EROFS):
@@ -167,21 +152,10 @@ func explain(path string, err error) error {
 	case errors.Is(err, unix.ENOTDIR):
 		advice = ": part of the path is a file: choose another --output"
 	}
-	return fmt.Errorf("publish %s: %w%s", path, err, advice)
-}
-
-// lock locks a path for a limited time.
-func lock(ctx context.Context, path string, timeout time.Duration) (unlock func(), err error) {
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
+	if e.Undo != nil {
+		err = errors.Join(err, e.Undo)
 	}
-	unlock, err = change.Lock(ctx, path)
-	if err != nil {
-		return nil, fmt.Errorf("publish: %w", err)
-	}
-	return unlock, nil
+	return fmt.Errorf("publish %s: %w%s", e.Path, err, advice)
 }
 
 // IsTemporary reports whether a path is one that a spec has while it is published.

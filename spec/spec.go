@@ -2,6 +2,7 @@ package spec
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -71,6 +72,18 @@ type device struct {
 	edits   specs.ContainerEdits
 }
 
+// OptionError is an error about one of the [Options] that shows on a host only.
+type OptionError struct {
+	// Option is the field: "Devices", "MaxVersion".
+	Option string
+	Err    error
+}
+
+func (e *OptionError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *OptionError) Unwrap() error { return e.Err }
+
 // New makes the spec of a host. The findings say what had to be left out of it.
 // The error is [ErrNoDevices] when nothing is left, and otherwise one of the
 // options'.
@@ -80,21 +93,42 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	}
 	// Older versions have no hostPath of nodes.
 	o.Edits.WithoutAliases = !atLeast(o.MaxVersion, "0.5.0")
-	devices, err := selectDevices(devicesOf(inv, o.Names, o.Edits), o.Devices)
+	usable := devicesOf(inv, o.Names, o.Edits)
+	devices, findings, err := selectDevices(inv, usable, o.Devices)
 	if err != nil {
 		return nil, nil, err
 	}
+	findings = append(findings, o.Own.findings(inv, usable, devices)...)
 	if len(devices) == 0 {
-		return nil, nil, ErrNoDevices
-	}
-	if err := o.Own.check(devices); err != nil {
-		return nil, nil, err
+		return nil, findings, ErrNoDevices
 	}
 	s := &specs.Spec{Kind: o.Vendor + "/" + o.Class, ContainerEdits: edits.Common(inv, o.Edits)}
 	if o.Own != nil {
 		s.ContainerEdits = edits.Merge(s.ContainerEdits, o.Own.ContainerEdits)
 	}
-	findings := o.Own.findings()
+	list, left := specDevices(devices, o)
+	s.Devices, findings = list, append(findings, left...)
+	if err := duplicates(s.Devices); err != nil {
+		return nil, findings, err
+	}
+	if s.Version, err = specs.MinimumRequiredVersion(s); err != nil {
+		return nil, findings, fmt.Errorf("find the lowest CDI version: %w", err)
+	}
+	switch {
+	case o.MaxVersion != "" && semver.Compare("v"+s.Version, "v"+o.MaxVersion) > 0:
+		err = fmt.Errorf("the spec needs CDI %s, more than %s allows: %s", s.Version, o.MaxVersion, whyVersion(s))
+	case len(s.Devices) == 0:
+		err = fmt.Errorf("no device has a name that CDI %s allows: add --device-name-strategy uuid or type-index", o.MaxVersion)
+	}
+	if err != nil {
+		return nil, findings, &OptionError{"MaxVersion", err}
+	}
+	return s, findings, nil
+}
+
+// specDevices returns what a spec has for devices: an entry for each of their names, and
+// one for all of them.
+func specDevices(devices []device, o Options) (list []specs.Device, findings []discover.Finding) {
 	var all, own []specs.ContainerEdits
 	for _, d := range devices {
 		for _, e := range o.Own.of(d.aliases) {
@@ -107,30 +141,18 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 				Message: fmt.Sprintf("%d names that begin with a digit are left out: they need CDI 0.5.0", left)})
 		}
 		for _, name := range names {
-			s.Devices = append(s.Devices, specs.Device{Name: name, ContainerEdits: d.edits})
+			list = append(list, specs.Device{Name: name, ContainerEdits: d.edits})
 		}
 		all = append(all, d.edits)
 	}
-	if !o.NoAll {
-		union := edits.Union(all)
-		for _, e := range append(own, o.Own.of([]string{AllDevices})...) {
-			union = edits.Merge(union, e)
-		}
-		s.Devices = append(s.Devices, specs.Device{Name: AllDevices, ContainerEdits: union})
+	if o.NoAll {
+		return list, findings
 	}
-	if err := duplicates(s.Devices); err != nil {
-		return nil, findings, err
+	union := edits.Union(all)
+	for _, e := range append(own, o.Own.of([]string{AllDevices})...) {
+		union = edits.Merge(union, e)
 	}
-	if s.Version, err = specs.MinimumRequiredVersion(s); err != nil {
-		return nil, findings, fmt.Errorf("find the lowest CDI version: %w", err)
-	}
-	switch {
-	case o.MaxVersion != "" && semver.Compare("v"+s.Version, "v"+o.MaxVersion) > 0:
-		return nil, findings, fmt.Errorf("the spec needs CDI %s, more than %s allows: %s", s.Version, o.MaxVersion, whyVersion(s))
-	case len(s.Devices) == 0:
-		return nil, findings, fmt.Errorf("no device has a name that CDI %s allows: add --device-name-strategy uuid or type-index", o.MaxVersion)
-	}
-	return s, findings, nil
+	return append(list, specs.Device{Name: AllDevices, ContainerEdits: union}), findings
 }
 
 // devicesOf lists the devices a host can give, in order of index.
@@ -178,27 +200,67 @@ func appendName(names []string, name string) []string {
 	return append(names, name)
 }
 
-// selectDevices keeps the devices that are wanted. A name that fits none is an
-// error, so that a spec never lacks what was asked for.
-func selectDevices(list []device, wanted []string) ([]device, error) {
+// selectDevices keeps the devices that are wanted. One that is not usable at the moment
+// does not take the others with it: it is a finding. Names that are all of no device of the
+// host, though it has some, are an error.
+func selectDevices(inv *discover.Inventory, list []device, wanted []string) ([]device, []discover.Finding, error) {
 	if len(wanted) == 0 || slices.Contains(wanted, AllDevices) {
-		return list, nil
+		return list, nil, nil
 	}
+	var findings []discover.Finding
+	var unknown []string
 	for _, w := range wanted {
-		if !slices.ContainsFunc(list, func(d device) bool { return slices.Contains(d.aliases, w) }) {
-			var have []string
-			for _, d := range list {
-				have = append(have, d.names...)
+		if hasDevice(list, w) {
+			continue
+		}
+		message := "is wanted in the spec, and no usable device has this name"
+		if why := whyUnusable(inv, w); why != "" {
+			message = "is wanted in the spec and left out: " + why
+		} else {
+			unknown = append(unknown, w)
+		}
+		findings = append(findings, discover.Finding{ID: DeviceAbsent, Subject: w, Severity: discover.Warning, Message: message})
+	}
+	if len(unknown) > 0 && len(findings) == len(wanted) && len(list) > 0 {
+		return nil, nil, &OptionError{"Devices", fmt.Errorf("no usable device %q: there is %s", unknown[0], discover.Some(namesOf(list)))}
+	}
+	selected := slices.DeleteFunc(slices.Clone(list), func(d device) bool {
+		return !slices.ContainsFunc(wanted, func(w string) bool { return slices.Contains(d.aliases, w) })
+	})
+	return selected, findings, nil
+}
+
+func hasDevice(list []device, name string) bool {
+	return slices.ContainsFunc(list, func(d device) bool { return slices.Contains(d.aliases, name) })
+}
+
+func namesOf(list []device) (names []string) {
+	for _, d := range list {
+		names = append(names, d.names...)
+	}
+	if names == nil {
+		names = []string{"none"}
+	}
+	return names
+}
+
+// whyUnusable returns why there is no device of a name, where a GPU of the host or one of
+// its MIG devices has this name; empty: none has.
+func whyUnusable(inv *discover.Inventory, name string) string {
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		for _, s := range NameStrategies {
+			if gpuName(s, g) == name {
+				return g.Name() + ": " + cmp.Or(g.Unusable(), "no MIG device that can be used")
 			}
-			if have == nil {
-				have = []string{"none"}
+			for j := range g.MIGDevices {
+				if m := &g.MIGDevices[j]; migName(s, g, m) == name {
+					return fmt.Sprintf("MIG device %d of %s: %s", m.Index, g.Name(), cmp.Or(g.Unusable(), "no device nodes"))
+				}
 			}
-			return nil, fmt.Errorf("no usable device %q: there is %s", w, strings.Join(have, ", "))
 		}
 	}
-	return slices.DeleteFunc(list, func(d device) bool {
-		return !slices.ContainsFunc(wanted, func(w string) bool { return slices.Contains(d.aliases, w) })
-	}), nil
+	return ""
 }
 
 // fits says whether a name may stand in a spec of that version: one that begins

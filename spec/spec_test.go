@@ -95,7 +95,8 @@ func TestSelectedDevices(t *testing.T) {
 		{[]string{"mig1:0"}, []string{"1:0", "all"}, ""},
 		{[]string{"0000:1b:00.0", "1"}, []string{"0", "1:0", "all"}, ""},
 		{[]string{"all"}, []string{"0", "1:0", "all"}, ""},
-		{[]string{"0", "2"}, nil, `no usable device "2": there is 0, 1:0`},
+		{[]string{"0", "2"}, []string{"0", "all"}, ""},
+		{[]string{"2"}, nil, `no usable device "2": there is 0, 1:0`},
 	} {
 		o := options("amd64")
 		o.Names, o.Devices = []spec.NameStrategy{spec.Index}, c.devices
@@ -348,9 +349,64 @@ devices:
 			t.Errorf("%s has %d mounts", d.Name, len(d.ContainerEdits.Mounts))
 		}
 	}
-	own.Devices[0].Name = "7"
-	if _, _, err := spec.New(inventory(""), o); err == nil || !strings.Contains(err.Error(), `edits for a device "7" that is not in the spec`) {
-		t.Errorf("edits for no device: %v", err)
+}
+
+// Edits for, and a limit to, devices that are not usable at the moment leave the others.
+func TestAbsentDevicesDoNotTakeOthersAway(t *testing.T) {
+	own, err := spec.ParseOwnEdits([]byte(`
+devices:
+  - {name: "0", containerEdits: {env: [A=0]}}
+  - {name: "1", containerEdits: {env: [A=1]}}
+  - {name: "7", containerEdits: {env: [A=7]}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own.Source = "/etc/edits.yaml"
+	inv := inventory("")
+	inv.GPUs[0].Lost = true
+	for _, devices := range [][]string{nil, {"0", "1", "7"}} {
+		o := options("amd64")
+		o.Own, o.Devices = own, devices
+		s, findings, err := spec.New(inv, o)
+		if err != nil || !slices.Contains(names(s), "1:0") || slices.Contains(names(s), "0") {
+			t.Fatalf("%q: %+v, %v", devices, s, err)
+		}
+		var got []string
+		for _, f := range findings {
+			got = append(got, string(f.ID)+" "+f.Subject+" "+f.Message)
+		}
+		want := []string{
+			"edits-device-absent 0 has edits in /etc/edits.yaml without effect: " + inv.GPUs[0].Name() + ": lost",
+			"edits-device-absent 7 has edits in /etc/edits.yaml without effect: no usable device has this name",
+		}
+		if devices != nil {
+			want = append([]string{
+				"spec-device-absent 0 is wanted in the spec and left out: " + inv.GPUs[0].Name() + ": lost",
+				"spec-device-absent 7 is wanted in the spec, and no usable device has this name",
+			}, want...)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: findings %q, want %q", devices, got, want)
+		}
+	}
+	o := options("amd64")
+	o.Own, o.Devices = own, []string{"1"}
+	if _, findings, err := spec.New(inventory(""), o); err != nil || len(findings) != 2 || findings[0].Severity != discover.Note ||
+		!strings.Contains(findings[0].Message, "is not among the devices that were chosen for the spec") {
+		t.Errorf("edits for a device that is not wanted: %+v, %v", findings, err)
+	}
+	o = options("amd64")
+	o.Devices = []string{"0"}
+	if _, _, err := spec.New(inv, o); !errors.Is(err, spec.ErrNoDevices) {
+		t.Errorf("the only device that is wanted is lost: %v", err)
+	}
+	if _, _, err := spec.New(&discover.Inventory{}, o); !errors.Is(err, spec.ErrNoDevices) {
+		t.Errorf("a host without any device: %v", err)
+	}
+	o.Devices = []string{"7"}
+	if _, _, err := spec.New(inv, o); !errors.As(err, new(*spec.OptionError)) {
+		t.Errorf("a name that no device has: %v", err)
 	}
 }
 

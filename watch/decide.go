@@ -8,7 +8,7 @@ type action string
 const (
 	// publish writes the spec, unless it is in place already.
 	publish action = "publish"
-	// withdraw removes the spec, since there is no device.
+	// withdraw removes the spec, since no device is left.
 	withdraw action = "withdraw"
 	// hold leaves the last spec while the driver is incomplete, or by policy.
 	hold action = "hold"

@@ -1,10 +1,10 @@
-// Package watch keeps a published CDI spec true while the machine changes.
+// Package watch keeps a published CDI spec up to date while the machine changes.
 //
-// Sources ([Source]) notice that something may have changed: kernel uevents,
-// inotify on the places that the last generation looked at, a poll of procfs,
-// the kernel log, the spec's own directory. The loop ([Loop]) gathers their events
+// Sources ([Source]) notice that something may have changed: [Uevents] of the kernel,
+// [Files] that the last generation looked up, [Specs] in the directories that engines read,
+// [Procfs], which is polled, and the [KernelLog]. The loop ([Loop]) gathers their events
 // and regenerates. A generation, not a source, determines what the host has, so a
-// source may report a change that is none but must not miss one.
+// source may report too much but must not miss a change.
 //
 // What happens when is decided by pure functions of what the loop knows and the time:
 // when the next generation is due by a schedule, and whether its result is published,

@@ -25,8 +25,9 @@ import (
 type Files struct {
 	// Ignore reports whether a change of a path is of our own making; nil: none is.
 	Ignore func(path string) bool
-	// Interest returns what matters of a directory; nil: the contents of all.
-	Interest func(dir string) Interest
+	// NamesOnly reports whether only the names in a directory matter, not the contents of
+	// its files; nil: of none.
+	NamesOnly func(dir string) bool
 
 	mu      sync.Mutex
 	inotify *inotify
@@ -43,8 +44,8 @@ type Files struct {
 
 // watched is a directory with all the paths by which it was looked up.
 type watched struct {
-	paths []string
-	what  Interest
+	paths  []string
+	events uint32
 }
 
 // maxPassed bounds the paths passed over that are kept; beyond it the next Update
@@ -215,11 +216,11 @@ func (s *Files) watch(l *discover.Lookups) (fresh bool, err error) {
 	fresh = s.shared.set(l, others)
 	now := map[int]*watched{}
 	for _, dir := range private {
-		what := Contents
-		if s.Interest != nil {
-			what = s.Interest(dir)
+		events := contentEvents
+		if s.NamesOnly != nil && s.NamesOnly(dir) {
+			events = nameEvents
 		}
-		wd, e := s.inotify.add(dir, what)
+		wd, e := s.inotify.add(dir, events)
 		switch {
 		case errors.Is(e, fs.ErrNotExist) || errors.Is(e, unix.ENOTDIR):
 			fresh = true // it was there a moment ago
@@ -234,9 +235,9 @@ func (s *Files) watch(l *discover.Lookups) (fresh bool, err error) {
 			now[wd] = &watched{}
 		}
 		now[wd].paths = append(now[wd].paths, dir)
-		if now[wd].what |= what; now[wd].what != what {
+		if now[wd].events |= events; now[wd].events != events {
 			// More matters of its other path.
-			if _, e := s.inotify.add(dir, now[wd].what); e != nil {
+			if _, e := s.inotify.add(dir, now[wd].events); e != nil {
 				fresh = true
 			}
 		}

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
@@ -21,7 +20,7 @@ import (
 )
 
 // Generator makes and publishes specs for a [Loop]. It may be used by one goroutine at
-// a time, except for OwnChange and Interest.
+// a time, except for OwnChange and NamesOnly.
 type Generator struct {
 	// Host opens the host; it is called for each generation.
 	Host func() (discover.Host, error)
@@ -55,28 +54,13 @@ type Generator struct {
 type probeKey struct {
 	proc    Fingerprint
 	library string
-	file    fileIdentity
-}
-
-type fileIdentity struct {
-	dev, ino     uint64
-	size         int64
-	mtime, ctime syscall.Timespec
-}
-
-func identify(path string) (id fileIdentity) {
-	if info, err := os.Stat(path); err == nil {
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			id = fileIdentity{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim} //nolint:unconvert // 32 bits wide on some architectures
-		}
-	}
-	return id
+	file    identity
 }
 
 // Result is what one generation found.
 type Result struct {
 	Inventory *discover.Inventory
-	// Spec is nil if there is no device.
+	// Spec is nil if the host has no device.
 	Spec     *specs.Spec
 	Findings []discover.Finding
 	// Lookups are the places that were looked at.
@@ -137,9 +121,13 @@ func (r *Result) Missing() string {
 func (r *Result) Complete() bool { return r.Missing() == "" }
 
 // NoGPU reports whether the host clearly has no GPU for containers, and none that waits
-// for its driver: no driver is loaded, and no GPU is on the PCI bus.
+// for its driver: no driver is loaded, and no GPU is on the PCI bus; or that the GPU is
+// not supported.
 func (r *Result) NoGPU() bool {
-	return r.Spec == nil && r.Inventory.Driver.Version == "" && !slices.ContainsFunc(r.Inventory.Findings, func(f discover.Finding) bool {
+	if r.Spec != nil || r.Inventory.Platform != "" {
+		return r.Spec == nil
+	}
+	return r.Inventory.Driver.Version == "" && !slices.ContainsFunc(r.Inventory.Findings, func(f discover.Finding) bool {
 		return f.Severity.Serious() && (f.ID == discover.GPUUnbound || f.ID == discover.GPUOtherDriver || f.ID == discover.GPUUnlisted)
 	})
 }
@@ -159,6 +147,9 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	options, err := g.Spec()
 	if err != nil {
 		return r, err
+	}
+	for _, path := range options.Own.Paths() {
+		r.Lookups.AddFile(path)
 	}
 	discovery := g.Discover
 	if discovery.Probe != nil {
@@ -180,11 +171,11 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 
 // fixedPlaces adds the places that matter whatever the host is like.
 func (g *Generator) fixedPlaces(l *discover.Lookups) {
-	for _, dir := range slices.Concat(g.Directories, g.SpecDirs) {
+	for _, dir := range g.Directories {
 		l.Add(dir)
 	}
-	l.Add(filepath.Dir(g.Output))
-	for _, file := range g.Files {
+	// What is in the directories of specs is for [Specs], but not that they come and go.
+	for _, file := range slices.Concat(g.Files, g.SpecDirs, []string{filepath.Dir(g.Output)}) {
 		l.AddFile(file)
 	}
 }
@@ -233,7 +224,7 @@ func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFu
 	return func(library string) discover.ProbeFunc {
 		ask := g.Discover.Probe(library)
 		return func(ctx context.Context) (*discover.NVMLReport, error) {
-			key := probeKey{ProcFingerprint(g.ProcRoot), library, identify(library)}
+			key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
 			if !full && g.report != nil && g.key == key {
 				return g.report, nil
 			}
@@ -259,7 +250,7 @@ func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFu
 	}
 }
 
-// Apply publishes the spec of a result, or removes the published one if there is no device.
+// Apply publishes the spec of a result, or removes the published one if the host has no device.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
 	g.mu.Lock()
 	g.sum = sha256.Sum256(r.data)
@@ -270,21 +261,15 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 	return spec.Publish(ctx, g.Output, r.data, g.Publish)
 }
 
-// Interest returns what matters of a directory that is watched: of device nodes the
-// names, of specs each write.
-func (g *Generator) Interest(dir string) Interest {
+// NamesOnly reports whether only the names in a directory matter, as in those of device
+// nodes.
+func (g *Generator) NamesOnly(dir string) bool {
 	dev, _ := g.dev.Load().(string)
-	switch {
-	case dev != "" && (dir == dev || strings.HasPrefix(dir, dev+"/")):
-		return Names
-	case dir == filepath.Dir(g.Output) || slices.Contains(g.SpecDirs, dir):
-		return Writes
-	}
-	return Contents
+	return dev != "" && (dir == dev || strings.HasPrefix(dir, dev+"/"))
 }
 
 // OwnChange reports whether a path that has changed is as Apply left it: a temporary
-// file of ours, or the spec with what was published last.
+// file of a publication, or the spec as it was published last.
 func (g *Generator) OwnChange(path string) bool {
 	if path != g.Output {
 		return filepath.Dir(path) == filepath.Dir(g.Output) && spec.IsTemporary(path)

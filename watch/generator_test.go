@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -93,4 +94,24 @@ func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
 		expect(t, "exists", r.Exists, true)
 		expect(t, "replaces", r.Replaces, false)
 	})
+}
+
+// The paths that the user's edits name decide what is in the spec, even those that are
+// missing at the moment.
+func TestPathsOfTheUsersEditsAreLookedAt(t *testing.T) {
+	own, err := spec.ParseOwnEdits([]byte("containerEdits: {mounts: [{hostPath: /nowhere/models, containerPath: /models}]}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own.LeaveOut(spec.Judge{Untrusted: func(string) error { return nil }, Stat: os.Stat})
+	dir := t.TempDir()
+	g := &Generator{
+		Host:   func() (discover.Host, error) { return discover.Local("amd64", dir, dir, dir, dir), nil },
+		Spec:   func() (spec.Options, error) { return spec.Options{Vendor: "nvidia.com", Class: "gpu", Own: own}, nil },
+		Output: filepath.Join(dir, "nvidia.yaml"), Format: spec.YAML,
+	}
+	r, err := g.Generate(t.Context(), false)
+	if err != nil || !r.Lookups.Has("/nowhere/models") || !r.Lookups.Has("/nowhere") {
+		t.Errorf("%v, %+v", err, r)
+	}
 }

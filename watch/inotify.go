@@ -10,20 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Interest is the kind of events of a directory that inotify delivers.
-type Interest uint32
-
-// From the least to the most. If writes are delivered, each write to a file in the
-// directory wakes the watcher, and with older kernels so does each write to a device
-// such as /dev/null: one busy program costs a core. fsnotify always asks for writes.
+// Events of a directory that inotify delivers. With IN_MODIFY each write to a file in the
+// directory would wake the watcher, and with older kernels so would each write to a device
+// such as /dev/null: one busy program costs a core. fsnotify v1.10.1 always asks for it: the
+// option withOps, which chooses the events, is not exported, nor is the event of a file that
+// is closed after writing.
 const (
-	// Names that come and go, and their permissions.
-	Names Interest = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_ATTRIB |
+	// nameEvents: names that come and go, and their permissions.
+	nameEvents uint32 = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_ATTRIB |
 		unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
-	// Contents: files that are closed after they were open for writing, too.
-	Contents = Names | unix.IN_CLOSE_WRITE
-	// Writes: each of them, too.
-	Writes = Contents | unix.IN_MODIFY
+	// contentEvents: names, and files that are closed after they were open for writing.
+	contentEvents = nameEvents | unix.IN_CLOSE_WRITE
 )
 
 // inotify is an inotify instance. Its methods may be called while another
@@ -42,10 +39,10 @@ func newInotify() (*inotify, error) {
 	return &inotify{os.NewFile(uintptr(fd), "inotify"), fd, make([]byte, 64<<10)}, nil
 }
 
-// add watches a directory, or changes what matters of it. It returns the number of the
-// watch, which is the same for all paths of a directory.
-func (i *inotify) add(dir string, what Interest) (int, error) {
-	wd, err := unix.InotifyAddWatch(i.fd, dir, uint32(what)|unix.IN_ONLYDIR|unix.IN_EXCL_UNLINK)
+// add watches a directory for events, or replaces those it is watched for. It returns the
+// number of the watch, which is the same for all paths of a directory.
+func (i *inotify) add(dir string, events uint32) (int, error) {
+	wd, err := unix.InotifyAddWatch(i.fd, dir, events|unix.IN_ONLYDIR|unix.IN_EXCL_UNLINK)
 	if errors.Is(err, unix.ENOSPC) {
 		return 0, fmt.Errorf("%w; see fs.inotify.max_user_watches", err)
 	}

@@ -26,7 +26,7 @@ type Options struct {
 	// Debounce is how long no event may come before a generation starts, MaxDelay how
 	// long events can put it off.
 	Debounce, MaxDelay time.Duration
-	// Looks limits the generations that events lead to. Events that come meanwhile
+	// Looks limits the generations that events lead to. Events that exceed it
 	// lead to one generation when it is allowed.
 	Looks Limit
 	// Publications limits changes of the published spec. What the host has when one is
@@ -61,7 +61,7 @@ func DefaultOptions() Options {
 }
 
 // Loop gathers events and regenerates: one generation at a time, and another one
-// after it if something happened meanwhile. Set the exported fields before Run.
+// after it if there were events. Set the exported fields before Run.
 type Loop struct {
 	Options
 	// Generate returns what the host has and what its spec would be; full asks NVML
@@ -204,10 +204,6 @@ func (l *Loop) idle(now time.Time) time.Duration {
 	return next.Sub(now)
 }
 
-// Emit adds an event of another kind than those of the sources. It may be called once
-// Run has begun.
-func (l *Loop) Emit(e Event) { l.box.put(e) }
-
 // receive adds the events of the mailbox to the schedule.
 func (l *Loop) receive(now time.Time) {
 	events, count, full := l.box.take()
@@ -226,6 +222,24 @@ func (l *Loop) State() State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.state
+}
+
+// SetChangedSettings sets the settings file that differs from the settings in use; empty:
+// none does.
+func (l *Loop) SetChangedSettings(file string) {
+	changed := false
+	l.set(func(s *State) { changed, s.ChangedSettings = s.ChangedSettings != file, file })
+	switch {
+	case !changed:
+		return
+	case file != "":
+		l.Log.Warn("the settings have changed; restart the watcher to apply them", "file", file)
+	default:
+		l.Log.Info("the settings are those in use again")
+	}
+	if l.Changed != nil {
+		l.Changed(l.State())
+	}
 }
 
 // Hangs reports whether the running generation takes too long, and since when it runs.

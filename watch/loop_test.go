@@ -199,7 +199,7 @@ func TestLoopDebounces(t *testing.T) {
 		pass(time.Second)
 		// Ten events 50 ms apart, then silence: one look, 100 ms after the last.
 		for range 10 {
-			l.Emit(Event{Source: "test"})
+			l.box.put(Event{Source: "test"})
 			pass(50 * time.Millisecond)
 		}
 		pass(10 * time.Second)
@@ -209,7 +209,7 @@ func TestLoopDebounces(t *testing.T) {
 		// Events without end: a look each two seconds and not never.
 		before := len(m.times())
 		for range 200 {
-			l.Emit(Event{Source: "test"})
+			l.box.put(Event{Source: "test"})
 			pass(50 * time.Millisecond)
 		}
 		pass(time.Second)
@@ -223,7 +223,7 @@ func TestLoopLooksAgainAfterAChangeDuringALook(t *testing.T) {
 	m := &machine{inv: complete(0), takes: 5 * time.Second}
 	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		pass(time.Second)
-		l.Emit(Event{Source: "test", Full: true})
+		l.box.put(Event{Source: "test", Full: true})
 		pass(time.Minute)
 		if got := m.all(); !slices.Equal(got, []look{{0, false}, {5 * time.Second, true}}) {
 			t.Errorf("looks %v", got)
@@ -268,7 +268,7 @@ func TestLoopBacksOff(t *testing.T) {
 				// An event makes it try at once.
 				before := len(got)
 				m.become(func() { fail(m, nil) })
-				l.Emit(Event{Source: "test"})
+				l.box.put(Event{Source: "test"})
 				pass(time.Second)
 				expect(t, "looks after the event", len(m.times()), before+1)
 				expect(t, "condition", l.State().Condition, Current)
@@ -316,7 +316,7 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 				pass(time.Second)
 				m.become(func() { m.inv = c.becomes })
 				for range 20 { // events do not shorten it
-					l.Emit(Event{Source: "test"})
+					l.box.put(Event{Source: "test"})
 					pass(time.Second)
 				}
 				expect(t, "condition", l.State().Condition, Holding)
@@ -325,7 +325,7 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 				}
 				expect(t, "lines on holding", strings.Count(logged.String(), "incomplete"), 1)
 				pass(11 * time.Second)
-				l.Emit(Event{Source: "test"})
+				l.box.put(Event{Source: "test"})
 				pass(time.Minute)
 				if m.spec() != c.published {
 					t.Errorf("after the grace time %v is published, want %v", m.spec(), c.published)
@@ -336,7 +336,7 @@ func TestLoopHoldsTheLastSpec(t *testing.T) {
 				// It comes back.
 				again := complete(2)
 				m.become(func() { m.inv = again })
-				l.Emit(Event{Source: "test"})
+				l.box.put(Event{Source: "test"})
 				pass(time.Second)
 				if m.spec() != again {
 					t.Error("the driver came back unnoticed")
@@ -353,7 +353,7 @@ func TestLoopFollowsAReload(t *testing.T) {
 		logged.Reset()
 		for _, inv := range []*discover.Inventory{incomplete(), noDriver, incomplete(), complete(7)} {
 			m.become(func() { m.inv = inv })
-			l.Emit(Event{Source: "uevent", Detail: "add module nvidia"})
+			l.box.put(Event{Source: "uevent", Detail: "add module nvidia"})
 			pass(5 * time.Second)
 		}
 		expect(t, "publications", m.publications(), 2)
@@ -377,7 +377,7 @@ func TestLoopLimitsPublications(t *testing.T) {
 		for i := range 1000 {
 			last = complete(i % 3)
 			m.become(func() { m.inv = last })
-			l.Emit(Event{Source: "files", Detail: "/run/x"})
+			l.box.put(Event{Source: "files", Detail: "/run/x"})
 			pass(300 * time.Millisecond)
 			if i < l.Publications.Burst && m.spec() != last {
 				t.Fatalf("change %d was not published at once", i)
@@ -406,7 +406,7 @@ func TestLoopLimitsPublications(t *testing.T) {
 		for i := range l.Publications.Burst {
 			last = complete(i % 3)
 			m.become(func() { m.inv = last })
-			l.Emit(Event{Source: "files", Detail: "/run/x"})
+			l.box.put(Event{Source: "files", Detail: "/run/x"})
 			pass(300 * time.Millisecond)
 			if m.spec() != last {
 				t.Fatalf("change %d after a rest was not published at once", i)
@@ -425,7 +425,7 @@ func TestLoopRestoresAndWithdrawsBeyondTheLimit(t *testing.T) {
 	bubble(t, m, change, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 		event := func(change func()) {
 			m.become(change)
-			l.Emit(Event{Source: "test"})
+			l.box.put(Event{Source: "test"})
 			pass(time.Second)
 		}
 		event(func() { m.inv = complete(1) })
@@ -452,7 +452,7 @@ func TestLoopPublishesAnIncompleteHost(t *testing.T) {
 		expect(t, "condition", l.State().Condition, Current)
 		other := inventory(1, "/dev/nvidiactl")
 		m.become(func() { m.inv = other })
-		l.Emit(Event{Source: "test"})
+		l.box.put(Event{Source: "test"})
 		pass(time.Second)
 		if m.spec() != other {
 			t.Error("the change was held back")
@@ -472,6 +472,7 @@ func TestLoopIsReady(t *testing.T) {
 		"no GPU but an old spec": {inv: noDriver, exists: true},
 		"driver incomplete":      {inv: incomplete(), after: 30 * time.Second},
 		"GPU without driver":     {inv: &discover.Inventory{Findings: []discover.Finding{{ID: discover.GPUUnbound, Severity: discover.Warning}}}, after: 30 * time.Second},
+		"not supported":          {inv: &discover.Inventory{Platform: discover.Tegra, Driver: discover.Driver{Version: "580.00"}}},
 		"failing":                {inv: complete(0), err: errors.New("no"), after: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -519,7 +520,7 @@ func TestLoopOnce(t *testing.T) {
 				if c.becomes != nil {
 					time.AfterFunc(10*time.Second, func() {
 						m.become(func() { m.inv = c.becomes })
-						l.Emit(Event{Source: "test"})
+						l.box.put(Event{Source: "test"})
 					})
 				}
 				err := l.Run(t.Context())
@@ -544,7 +545,7 @@ func TestLoopStopsItsWatchdogWhenAGenerationHangs(t *testing.T) {
 		pass(time.Hour + time.Second)
 		expect(t, "since the watchdog was last fed", time.Since(last), time.Second)
 		m.become(func() { m.takes = 24 * time.Hour })
-		l.Emit(Event{Source: "test"})
+		l.box.put(Event{Source: "test"})
 		pass(time.Hour)
 		if d := time.Since(last); d < 50*time.Minute {
 			t.Errorf("the watchdog was fed %v ago while a generation hangs", d)
@@ -563,7 +564,7 @@ func TestLoopLogsFindingsOnce(t *testing.T) {
 		logged.Reset()
 		for _, inv := range []*discover.Inventory{bad, bad, bad, complete(0)} {
 			m.become(func() { m.inv = inv })
-			l.Emit(Event{Source: "test"})
+			l.box.put(Event{Source: "test"})
 			pass(time.Second)
 		}
 		expect(t, "found", strings.Count(logged.String(), `msg=finding id=gpu-lost severity=broken subject="GPU 3" message="is lost"`), 1)

@@ -57,7 +57,7 @@ func TestHealth(t *testing.T) {
 		has("cdigen_ready 0", "cdigen_current 1", "cdigen_gpus 1")
 
 		m.become(func() { m.inv = complete(2) })
-		l.Emit(Event{Source: "test"})
+		l.box.put(Event{Source: "test"})
 		pass(time.Second)
 		answers("/readyz", http.StatusOK, "current")
 		has("cdigen_ready 1", "cdigen_gpus 1", "cdigen_devices 1", "cdigen_events_total 1",
@@ -65,14 +65,14 @@ func TestHealth(t *testing.T) {
 			`cdigen_findings{severity="broken"} 0`, `cdigen_generation_seconds_count 2`)
 
 		m.become(func() { m.err = errors.New("broken") })
-		l.Emit(Event{Source: "test"})
+		l.box.put(Event{Source: "test"})
 		pass(time.Second / 2)
 		answers("/healthz", http.StatusOK, "ok")
 		answers("/readyz", http.StatusOK, "failing")
 		has("cdigen_current 0", `cdigen_generations_total{result="failed",trigger="test"} 1`)
 
 		m.become(func() { m.err, m.takes = nil, time.Hour })
-		l.Emit(Event{Source: "test"})
+		l.box.put(Event{Source: "test"})
 		pass(l.Hang + time.Second)
 		r := ask(http.MethodGet, "/healthz")
 		expect(t, "status while a generation hangs", r.Code, http.StatusServiceUnavailable)

@@ -22,7 +22,7 @@ const (
 	maxSharedNames = 1000
 )
 
-// identity is what a poll compares of a path; the zero value: nothing is there.
+// identity is what tells that something else is at a path; the zero value: nothing is there.
 type identity struct {
 	mode, uid, gid uint32
 	dev, ino, rdev uint64
@@ -30,12 +30,16 @@ type identity struct {
 	mtime, ctime   unix.Timespec
 }
 
-// identityOf returns the identity of a path, a link included. Of a directory its contents
-// count only if they are asked for, and of other files than regular ones and links
-// their names and permissions only, as with inotify.
-func identityOf(path string, contents bool) identity {
+// identityOf returns the identity of a path. Of a link it is that of the link itself, unless
+// it is followed. Of a directory the contents count only if they are asked for, and of other
+// files than regular ones and links only the permissions, as with inotify.
+func identityOf(path string, contents, follow bool) identity {
 	var s unix.Stat_t
-	if unix.Lstat(path, &s) != nil {
+	stat := unix.Lstat
+	if follow {
+		stat = unix.Stat
+	}
+	if stat(path, &s) != nil {
 		return identity{}
 	}
 	id := identity{mode: s.Mode, uid: s.Uid, gid: s.Gid, dev: uint64(s.Dev), ino: s.Ino, rdev: uint64(s.Rdev)} //nolint:unconvert // 32 bits wide on some architectures
@@ -77,7 +81,7 @@ func (p *shared) set(l *discover.Lookups, dirs []string) (fresh bool) {
 		if known = known && p.contents[path] == next.contents[path]; known {
 			next.seen[path] = before
 		} else {
-			next.seen[path] = identityOf(path, next.contents[path])
+			next.seen[path] = identityOf(path, next.contents[path], false)
 			fresh = true
 		}
 	}
@@ -88,7 +92,7 @@ func (p *shared) set(l *discover.Lookups, dirs []string) (fresh bool) {
 // changed returns the paths that have changed since the last call or since they were set.
 func (p *shared) changed() (paths []string) {
 	for path, before := range p.seen {
-		if now := identityOf(path, p.contents[path]); now != before {
+		if now := identityOf(path, p.contents[path], false); now != before {
 			p.seen[path] = now
 			paths = append(paths, path)
 		}

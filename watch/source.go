@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -71,16 +72,12 @@ func (m *mailbox) take() (events []Event, count int, full bool) {
 // supervise runs a source, again and again if it ends, as long as the loop runs.
 func (l *Loop) supervise(ctx context.Context, s Source) {
 	logged := ""
-	var mu sync.Mutex
-	missed := false // the source was down, and events may have been missed
+	var missed atomic.Bool // the source was down, and events may have been missed
 	emit := func(e Event) {
-		mu.Lock()
-		e.Full = e.Full || missed
-		if missed {
+		if missed.Swap(false) {
+			e.Full = true
 			l.Log.Info("source works again", "source", s.Name())
 		}
-		missed = false
-		mu.Unlock()
 		l.box.put(e)
 	}
 	for backoff := l.MinBackoff; ; backoff = min(2*backoff, l.MaxBackoff) {
@@ -92,9 +89,7 @@ func (l *Loop) supervise(ctx context.Context, s Source) {
 		if time.Since(began) > l.MaxBackoff {
 			backoff, logged = l.MinBackoff, ""
 		}
-		mu.Lock()
-		missed = true
-		mu.Unlock()
+		missed.Store(true)
 		if err == nil {
 			err = errors.New("it ended")
 		}

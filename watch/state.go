@@ -15,9 +15,9 @@ const (
 	Starting Condition = "starting"
 	// Current: the spec is what the host has.
 	Current Condition = "current"
-	// NoDevices: the host has no usable GPU and there is no spec.
+	// NoDevices: the host has no usable GPU and no spec is published.
 	NoDevices Condition = "no-devices"
-	// Holding: the driver is incomplete, and the last good spec stays meanwhile.
+	// Holding: the driver is incomplete, and the last good spec stays.
 	Holding Condition = "holding"
 	// Limited: there were too many publications in a row, and the last spec stays until
 	// another is allowed.
@@ -63,6 +63,9 @@ type State struct {
 	GPUs     int                `json:"gpus"`
 	Devices  []string           `json:"devices"`
 	Findings []discover.Finding `json:"findings"`
+	// ChangedSettings is the settings file, if it differs from the settings in use: the
+	// watcher has to be restarted.
+	ChangedSettings string `json:"changedSettings,omitempty"`
 	// LastChange is the generation that wrote or removed the spec last, or the first.
 	LastChange     *Generation `json:"lastChange,omitempty"`
 	LastGeneration *Generation `json:"lastGeneration,omitempty"`

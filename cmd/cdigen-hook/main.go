@@ -1,5 +1,5 @@
-// Command cdigen-hook does to a container what a CDI spec alone cannot: it is an OCI
-// createContainer hook, which specs of `cdigen generate --hooks` name.
+// Command cdigen-hook is an OCI createContainer hook that changes a container where a CDI
+// spec alone cannot. Specs of `cdigen generate --hooks` name it.
 package main
 
 import (
@@ -13,11 +13,11 @@ import (
 	"github.com/cdigen/cdigen/internal/hook"
 )
 
-// version is stamped in by the Makefile.
+// version is set by the Makefile.
 var version = "devel"
 
-// deadline is when the hook gives up, in time before a runtime would end it for the
-// spec's timeout and with it the container's start.
+// deadline is the time limit of the hook, shorter than the timeout in the spec, after which
+// a runtime would fail to start the container.
 const deadline = 5 * time.Second
 
 const usage = `usage: cdigen-hook HOOK [--flag value ...] < state
@@ -38,15 +38,15 @@ Hooks:
                                     --cuda-compat-container-root DIR
   disable-device-node-modification
 
-Exit statuses: 0, also when something could not be done or is unknown, which is
-told on standard error; with --strict 1 then.
+Exit statuses: 0, also if a step failed or is unknown, which is reported on standard
+error; 1 in this case with --strict.
 `
 
 func main() {
-	// First of all: what the image has set means nothing to this program.
+	// The environment may come from the image.
 	os.Clearenv()
-	// Nothing is collected in so short a life, unless an image makes it need memory: the
-	// hook may run within the container's own limit.
+	// The process is too short for garbage collection, unless an image makes it need memory:
+	// the container's own limit may apply to it.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(16 << 20)
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
@@ -78,18 +78,18 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			status = 0
 		}
 	case <-time.After(deadline):
-		warn(fmt.Errorf("not done within %v: left as it is", deadline))
+		warn(fmt.Errorf("not done within %v: giving up", deadline))
 	}
 	return status
 }
 
-// apply does the work, and says whether all of it was done.
+// apply executes the request and reports whether everything was done.
 func apply(q *hook.Request, stdin io.Reader, stderr io.Writer, warn func(any)) (ok bool) {
 	if len(q.Steps) == 0 {
 		return true
 	}
 	defer func() {
-		// Whatever an image made go wrong here must not keep it from starting.
+		// An error that an image causes must not keep the container from starting.
 		if p := recover(); p != nil {
 			warn(fmt.Errorf("%w: %v", errors.ErrUnsupported, p))
 			ok = false

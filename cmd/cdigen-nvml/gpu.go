@@ -12,7 +12,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 )
 
-// subject is a GPU or MIG device that is being asked about.
+// subject is a GPU or MIG device.
 type subject struct {
 	probe  *probe
 	name   string    // "MIG device 0 of GPU 3"
@@ -20,8 +20,8 @@ type subject struct {
 	lost   *bool     // of the GPU
 }
 
-// get asks about a subject and notes the error. A lost GPU is not asked further:
-// what there is to know is known, and a call may take seconds to fail.
+// get asks about a subject and records the error. A lost GPU is not asked again: a call may
+// take seconds to fail.
 func get[T any](s subject, symbols string, f func() (T, nvml.Return)) (answer T, ok bool) {
 	if *s.lost {
 		return answer, false
@@ -44,7 +44,7 @@ func (p *probe) gpu(g *discover.NVMLGPU) {
 	if !ok {
 		return
 	}
-	// The PCI address first: it is what the other sources know the GPU by.
+	// The PCI address comes first: other sources identify the GPU by it.
 	if pci, ok := get(s, getPciInfo, handle.GetPciInfo); ok {
 		g.PCIBusID = p.busID(&pci)
 	}
@@ -53,7 +53,7 @@ func (p *probe) gpu(g *discover.NVMLGPU) {
 		g.Minor = &minor
 	}
 	g.Name, _ = get(s, "nvmlDeviceGetName", handle.GetName)
-	// A library from before MIG has no MIG mode to tell of.
+	// A library older than MIG has no MIG mode.
 	if _, ok := p.lookup("nvmlDeviceGetMigMode"); !ok {
 		return
 	}
@@ -70,8 +70,8 @@ func (p *probe) gpu(g *discover.NVMLGPU) {
 	}
 }
 
-// busID is the PCI address. Only the third form of the call gives the long one;
-// the second has reserved bytes in its place.
+// busID returns the PCI address. Only version 3 of the call returns the long form; version
+// 2 has reserved bytes in its place.
 func (p *probe) busID(pci *nvml.PciInfo) string {
 	field := pci.BusId[:]
 	if symbol, _ := p.lookup(getPciInfo); !strings.HasSuffix(symbol, "_v3") {
@@ -92,7 +92,7 @@ func (p *probe) migDevices(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 	for i := range count {
 		mig, _ := get(s, "nvmlDeviceGetMigDeviceHandleByIndex", func() (nvml.Device, nvml.Return) {
 			mig, ret := handle.GetMigDeviceHandleByIndex(i)
-			// Both are said of a place that is free.
+			// Both are returned for a free slot.
 			if ret == nvml.ERROR_NOT_FOUND || ret == nvml.ERROR_INVALID_ARGUMENT {
 				return nil, nvml.SUCCESS
 			}
@@ -112,8 +112,8 @@ func (p *probe) migDevice(index int, handle nvml.Device, g *discover.NVMLGPU) {
 	d.GPUInstance, known[0] = get(s, "nvmlDeviceGetGpuInstanceId", handle.GetGpuInstanceId)
 	d.ComputeInstance, known[1] = get(s, "nvmlDeviceGetComputeInstanceId", handle.GetComputeInstanceId)
 	if !known[0] || !known[1] {
-		// 0 is the number of an instance too: a MIG device without its numbers
-		// would be taken for another.
+		// 0 is a valid instance too: a MIG device without its instances would be taken for
+		// another one.
 		for _, e := range d.Errors {
 			g.Errors = append(g.Errors, fmt.Sprintf("MIG device %d: %s", index, e))
 		}
@@ -125,8 +125,8 @@ func (p *probe) migDevice(index int, handle nvml.Device, g *discover.NVMLGPU) {
 	d.Graphics = strings.Contains(d.Profile, device.AttributeGraphics)
 }
 
-// profile is the end of the MIG device's name, "NVIDIA A100-SXM4-40GB MIG 1g.5gb".
-// Where the driver says nothing of the kind, go-nvlib makes it up from the instances.
+// profile returns the end of the MIG device's name, "NVIDIA A100-SXM4-40GB MIG 1g.5gb". If
+// the name has no profile, go-nvlib computes it from the instances.
 func (s subject) profile(handle nvml.Device) string {
 	name, _ := get(s, "nvmlDeviceGetName", handle.GetName)
 	if _, profile, _ := strings.Cut(name, " MIG "); profile != "" || *s.lost {

@@ -1,10 +1,10 @@
 //go:build cgo
 
-// Command cdigen-nvml asks NVML, NVIDIA's management library, for the GPUs and MIG
-// devices of this host, prints one JSON object (a [discover.NVMLReport]) on
-// standard output and exits. It is the only part of cdigen that needs cgo, and it
-// is a program of its own so that a driver that hangs or crashes takes no more than
-// this process with it, and so that nobody keeps the driver open between two looks.
+// Command cdigen-nvml asks NVML, NVIDIA's management library, for the GPUs and MIG devices
+// of this host, prints one JSON object (a [discover.NVMLReport]) on standard output and
+// exits. It is the only part of cdigen that needs cgo. It is a separate program so that a
+// driver that hangs or crashes affects only this process, and so that the driver is not
+// kept open.
 //
 // Its exit statuses are the NVMLExit constants of package discover.
 package main
@@ -36,7 +36,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 )
 
-// version is stamped in by the Makefile.
+// version is set by the Makefile.
 var version = "devel"
 
 func main() {
@@ -73,16 +73,16 @@ func run(args []string, stdout io.WriteCloser, stderr io.Writer) int {
 	select {
 	case status = <-done:
 	case <-time.After(*timeout):
-		// The report as it stands now is printed while the call still hangs: nothing
-		// can end that but the end of the process.
+		// The incomplete report is printed while the call still hangs: only the end of the
+		// process can end it.
 		status = p.giveUp(*timeout)
 	}
 	if err := json.NewEncoder(stdout).Encode(p.report); err != nil {
 		fmt.Fprintln(stderr, "cdigen-nvml: print the report:", err)
 		return discover.NVMLExitFailed
 	}
-	// A thread stuck in the kernel keeps the process, and with it its files, from
-	// going. The reader shall have the end of the report all the same.
+	// A thread that is stuck in the kernel keeps the process and its open files. The reader
+	// needs the end of the report before.
 	_ = stdout.Close()
 	if p.report.Error != "" {
 		fmt.Fprintln(stderr, "cdigen-nvml:", p.report.Error)
@@ -90,12 +90,11 @@ func run(args []string, stdout io.WriteCloser, stderr io.Writer) int {
 	return status
 }
 
-// dieProperly sees to it that this process does not outlive its parent, and that a
-// crash inside NVML is seen as a death by signal. The Go runtime would end the
-// process with exit status 2 instead, which is that of a usage error.
+// dieProperly makes this process end with its parent, and a crash inside NVML end it by a
+// signal. The Go runtime would exit with status 2, which is that of a usage error.
 func dieProperly() {
 	C.default_signals()
-	// Cannot fail for a valid signal, prctl(2). A parent that was gone before this
-	// is no harm: the time limit ends the probe.
+	// Does not fail for a valid signal, prctl(2). If the parent has exited before, the time
+	// limit ends the probe.
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/cdigen/cdigen/discover"
 )
 
-// probe goes through NVML and notes what it learns.
+// probe collects a report from NVML.
 type probe struct {
 	library *dl.DynamicLibrary
 	nvml    nvml.Interface
 
-	// mu is held by the goroutine that asks, except while it is inside NVML. Who
-	// takes it then has a report that nobody changes and the call in progress.
+	// mu is held by the goroutine that asks, except inside NVML. A caller that holds it then
+	// sees a stable report and the current call.
 	mu     sync.Mutex
 	report discover.NVMLReport
 	call   string
@@ -30,22 +30,21 @@ func newProbe() *probe {
 	return &probe{report: discover.NVMLReport{GPUs: []discover.NVMLGPU{}}, call: "the probe"}
 }
 
-// giveUp ends the report where it is. The goroutine that asks does not come to
-// change it any more.
+// giveUp ends the report. It keeps the lock, so that the report no longer changes.
 func (p *probe) giveUp(timeout time.Duration) int {
 	p.mu.Lock()
 	p.report.Error = fmt.Sprintf("%s did not return within %v", p.call, timeout)
 	return discover.NVMLExitTimeout
 }
 
-// run loads the library at path, asks it everything and gives the exit status.
+// run loads the library at path, fills the report and returns the exit status.
 func (p *probe) run(path string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if path == "" {
 		path = "libnvidia-ml.so.1"
 	}
-	// go-nvml loads the library as well, but does not tell why it cannot be loaded.
+	// go-nvml loads the library too, but does not return the reason of a failure.
 	p.library = dl.New(path, dl.RTLD_LAZY|dl.RTLD_GLOBAL)
 	var err error
 	p.inside("loading "+path, func() { err = p.library.Open() })
@@ -63,7 +62,7 @@ func (p *probe) run(path string) int {
 		p.report.Error = err.Error()
 		status = discover.NVMLExitFailed
 	}
-	// Whatever went wrong, NVML is not left initialised.
+	// NVML is shut down after errors too.
 	if err := p.do("nvmlShutdown", p.nvml.Shutdown); err != nil && status == discover.NVMLExitOK {
 		p.report.Error = err.Error()
 		status = discover.NVMLExitFailed
@@ -100,10 +99,9 @@ type callError struct {
 
 func (e *callError) Error() string { return e.symbol + ": " + e.message }
 
-// ask makes one NVML call about subject, "GPU 3", or about nothing in particular.
-// The symbols are the forms of the call that go-nvml may use, the newest first, with |
-// between them. None is called unless the library has it, since the loader would
-// end the process.
+// ask makes one NVML call about a subject, "GPU 3", or about the host. The symbols are the
+// versions of the call that go-nvml may use, the newest first, with | between them. If the
+// library has none, ask makes no call: the loader would end the process.
 func ask[T any](p *probe, subject, symbols string, f func() (T, nvml.Return)) (T, *callError) {
 	var none T
 	symbol, ok := p.lookup(symbols)
@@ -129,7 +127,7 @@ func (p *probe) do(symbols string, f func() nvml.Return) *callError {
 	return err
 }
 
-// lookup gives the first of the symbols that the library has, else the first.
+// lookup returns the first of the symbols that the library has, else the first.
 func (p *probe) lookup(symbols string) (symbol string, ok bool) {
 	list := strings.Split(symbols, "|")
 	for _, s := range list {
@@ -147,8 +145,8 @@ func (p *probe) errorString(ret nvml.Return) string {
 	return p.nvml.ErrorString(ret)
 }
 
-// host asks about the driver and every GPU. It fails only if it cannot tell how many
-// GPUs there are: the versions are for people to read, and procfs has that of the driver.
+// host asks about the driver and every GPU. It fails only if the number of GPUs is unknown:
+// the versions are informative, and procfs has that of the driver.
 func (p *probe) host() error {
 	p.report.DriverVersion, _ = ask(p, "", "nvmlSystemGetDriverVersion", p.nvml.SystemGetDriverVersion)
 	p.report.NVMLVersion, _ = ask(p, "", "nvmlSystemGetNVMLVersion", p.nvml.SystemGetNVMLVersion)

@@ -27,27 +27,27 @@ func newCapture() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "capture",
 		Short: "Record this host for a bug report, without what identifies it",
-		Long: `capture records what generate looks at on this host, as one text file: what the
-driver shows in procfs, device nodes, the names of libraries and other files, NVML's
-answer. Files of the driver are not in it. With the file others see what generate
-makes of this host, and why:
+		Long: `capture records what generate looks at on this host in one text file: what the driver
+shows in procfs, device nodes, the names of libraries and other files, NVML's answer.
+It has no files of the driver. On another machine the file shows what generate does
+on this host, and why:
 
   cdigen info --captured host.yaml
   cdigen generate --captured host.yaml --output -
 
 Only what cdigen needs is recorded. Names of files and directories that not every host
-with such a driver has are replaced, and so is what follows the version in the kernel's
-release. In names of models and errors, which are free texts, identifiers that are known
-by their form or belong to this machine are replaced: UUIDs, serial numbers, hardware
-and IP addresses, names in domains, URLs, names of this host and of its accounts. The
-same is always replaced by the same. PCI addresses, models and versions stay. --redact
-replaces further words. Read the file before you send it.
+with such a driver has are replaced, and so is the part after the version in the
+kernel's release. In free texts, which are names of models and errors, identifiers are
+replaced that have a known form or belong to this machine: UUIDs, serial numbers,
+hardware and IP addresses, domain names, URLs, names of this host and of its accounts.
+An identifier is always replaced in the same way. PCI addresses, models and versions
+stay. --redact replaces further words. Read the file before you send it.
 
-As an ordinary user it records what such a user can read, and reports what it cannot
-read.
+An ordinary user records what this user can read; files that cannot be read are
+reported.
 
-Exit statuses: 0 recorded, with or without a GPU; 1 failed, or something that identifies
-the host cannot be replaced, in which case nothing is written; 2 unusable flags.`,
+Exit statuses: 0 recorded, with or without a GPU; 1 failed, or the host would be
+identified by something that cannot be replaced (nothing is written); 2 unusable flags.`,
 		Example: `  cdigen capture --output host.yaml
   cdigen capture --redact example.org,rack7 | less`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
@@ -56,7 +56,7 @@ the host cannot be replaced, in which case nothing is written; 2 unusable flags.
 	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write; - is standard output")
 	withoutVariable(flags, "output") // CDIGEN_OUTPUT is where generate publishes
 	flags.StringSliceVar(&f.words, "redact", nil, "further `words` to replace")
-	flags.StringVar(&f.key, "redaction-key", "", "replace the same by the same in all captures that are made with this `text` (default: in this one only)")
+	flags.StringVar(&f.key, "redaction-key", "", "replace identifiers in the same way in all captures that are made with this `text` (default: only in this one)")
 	f.add(flags, "capture")
 	return cmd
 }
@@ -69,7 +69,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	ids := redact.Collect("/", os.Getenv)
 	for _, word := range f.words {
 		if !ids.AddWord(word) {
-			return usageError(fmt.Errorf("--redact %q: it must have two characters at least, and no white space at its ends", word))
+			return usageError(fmt.Errorf("--redact %q: must have at least two characters and no leading or trailing white space", word))
 		}
 	}
 	key := f.key
@@ -93,12 +93,12 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if n := len(c.Unreadable); n > 0 && os.Geteuid() != 0 {
-		slog.Warn("some files cannot be read: run it as root to have them too", "files", n, "first", c.Unreadable[0])
+		slog.Warn("some files cannot be read: run capture as root to record them", "files", n, "first", c.Unreadable[0])
 	} else if n > 0 {
 		slog.Warn("some files cannot be read", "files", n, "first", c.Unreadable[0])
 	}
 	if c.NVML != nil && c.NVML.Error != "" {
-		slog.Warn("NVML has not told all", "err", errors.New(c.NVML.Error))
+		slog.Warn("NVML's answer is incomplete", "err", errors.New(c.NVML.Error))
 	}
 	slog.Info("captured", "path", f.output, "files", len(c.Driver.Files)+len(c.Dev.Files)+len(c.Proc.Files)+len(c.Sys.Files))
 	return nil

@@ -30,8 +30,8 @@ func newCheck() *cobra.Command {
            the file was cut short; another file of the directory has the same devices;
            an installed engine refuses its CDI version; or other users than root, and
            the one who runs check, can change it, or a directory that engines read
-  warning  containers work, but get other content than generate would write now, or
-           another file may take its place
+  warning  containers work, but get other content than generate would write now,
+           another file may take its place, or a setting of the service is invalid
 
 Give it the flags that the spec is generated with and that are not settings of the
 service. A spec of another kind than --vendor and --class say is not compared with
@@ -66,12 +66,13 @@ Exit statuses: 0 nothing is wrong, 1 failed, 2 unusable flags, 5 warnings, 6 bro
 		},
 	}
 	f.add(cmd, "check", formats...)
+	f.tolerant = true
 	return cmd
 }
 
 // check looks at spec files. It returns the commands as well that fix what is wrong.
 func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
-	p, err := present(cmd, &f.Config)
+	p, invalid, err := presentDespite(cmd, &f.Config)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -79,6 +80,7 @@ func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFind
 	if err != nil {
 		return nil, nil, err
 	}
+	s.Invalid = invalid
 	s.Engines = runtimes.Detect(cmd.Context(), runtimes.Local())
 	s.Command = func(args ...string) string {
 		if args[0] == "generate" {
@@ -117,6 +119,9 @@ func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFind
 			all = append(all, fileFindings{finding.Subject, []discover.Finding{finding}})
 		}
 		commands = append(commands, check.Command("doctor", ""))
+	}
+	if wrong := check.Settings(s); len(wrong) > 0 {
+		all = append(all, fileFindings{s.Settings, wrong})
 	}
 	// Nodes first: without them a GPU is left out.
 	slices.Sort(commands)

@@ -10,12 +10,11 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// shortKind is the kind of devices that are named without one.
+// shortKind is the default kind of a device.
 const shortKind = "nvidia.com/gpu"
 
-// completeDevices completes names of the devices that engines can use, from the
-// directories that the flags name. Those of shortKind come without it, unless it has
-// been typed.
+// completeDevices completes the names of usable devices in directories. The kind is left
+// out if it is shortKind, unless it was typed.
 func completeDevices(dirs *[]string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if err := complete(cmd); err != nil {
@@ -34,7 +33,7 @@ func completeDevices(dirs *[]string) cobra.CompletionFunc {
 	}
 }
 
-// completeQualifiedDevices does so for a flag that takes whole names only.
+// completeQualifiedDevices completes device names with their kind.
 func completeQualifiedDevices(dirs *[]string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if err := complete(cmd); err != nil {
@@ -45,7 +44,7 @@ func completeQualifiedDevices(dirs *[]string) cobra.CompletionFunc {
 	}
 }
 
-// deviceNames are the names of the devices that engines can use.
+// deviceNames returns the names of the devices that engines can use.
 func deviceNames(dirs []string) (names []string) {
 	devices, _ := spec.ReadDirectories(dirs).Devices()
 	for _, d := range devices {
@@ -56,7 +55,7 @@ func deviceNames(dirs []string) (names []string) {
 	return names
 }
 
-// valuesAnnotation of a flag has the values that it takes, for shell completion.
+// valuesAnnotation is the annotation of a flag with its values, for shell completion.
 const valuesAnnotation = "cdigen_values"
 
 func setValues(flags *pflag.FlagSet, name string, values ...string) {
@@ -65,7 +64,7 @@ func setValues(flags *pflag.FlagSet, name string, values ...string) {
 	}
 }
 
-// completeFlags lets a shell complete the values of a command's flags.
+// completeFlags registers the completion of the values of a command's flags.
 func completeFlags(cmd *cobra.Command) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		values := f.Annotations[valuesAnnotation]

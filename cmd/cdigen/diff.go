@@ -36,6 +36,8 @@ type presence struct {
 	target  *config.Target
 	options spec.Options
 	inv     *discover.Inventory
+	// left are the findings of what the spec had to do without.
+	left []discover.Finding
 	// spec is nil if generate would publish none, and why is the reason.
 	spec *specs.Spec
 	why  error
@@ -47,18 +49,32 @@ func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
 	if p.target, err = c.Target(); err != nil {
 		return nil, usageError(err)
 	}
-	p.target.Discover.PCI = c.Command == "doctor" // GPUs without NVIDIA's driver are findings
 	if p.options, err = c.Spec(p.target.Arch); err != nil {
 		return nil, usageError(err)
 	}
 	if p.inv, err = inventory(cmd, p.target); err != nil {
 		return nil, err
 	}
-	p.spec, _, err = spec.New(p.inv, p.options)
+	p.spec, p.left, err = spec.New(p.inv, p.options)
 	if errors.Is(err, spec.ErrNoDevices) {
-		p.spec, p.why, err = nil, err, nil
+		p.spec, p.why, err = nil, noDevices(p.inv), nil
 	}
-	return p, err
+	return p, c.OfSpec(err)
+}
+
+// presentDespite is like present, and leaves out settings that turn out to be of no use. It
+// returns all of the service's settings that are invalid.
+func presentDespite(cmd *cobra.Command, c *config.Config) (p *presence, invalid []*config.Problem, err error) {
+	// The service reads them, whatever this command needs of them.
+	_, invalid = config.Load("watch", config.Layers{Settings: c.Settings})
+	for {
+		p, err = present(cmd, c)
+		problem := (*config.Problem)(nil)
+		if !errors.As(err, &problem) || problem.Source.Kind != config.FromSettings {
+			return p, invalid, err
+		}
+		invalid, *c = append(invalid, problem), c.Without(problem.Option)
+	}
 }
 
 // snapshot is what spec files are compared with.
@@ -70,7 +86,7 @@ func (p *presence) snapshot(c *config.Config) (*check.Snapshot, error) {
 	directories := spec.ReadDirectories(c.SpecDirs)
 	return &check.Snapshot{
 		Target: check.Target{Spec: output, Kind: c.Kind(), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
-		Host:   p.target.Host, Inventory: p.inv, Now: p.spec, Directories: directories, Published: directories.File(output),
+		Host:   p.target.Host, Inventory: p.inv, Left: p.left, Now: p.spec, Directories: directories, Published: directories.File(output),
 	}, nil
 }
 

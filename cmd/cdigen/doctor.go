@@ -273,7 +273,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 func (f *doctorFlags) device(snapshots []*check.Snapshot, name string) (check.Report, bool) {
 	s := snapshots[0]
 	for _, other := range snapshots {
-		if strings.HasPrefix(name, other.Kind+"=") {
+		if qualified, _ := snapshots[0].Qualified(name); strings.HasPrefix(qualified, other.Kind+"=") {
 			s = other
 		}
 	}
@@ -376,8 +376,6 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	if only != nil {
 		engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(only, e.Name) })
 	}
-	// The service reads these settings, whatever doctor needs of them.
-	_, invalid := config.Load("watch", config.Layers{Settings: layers.Settings})
 	in := directories.In(s.SpecDirs)
 	s.snapshot = &check.Snapshot{
 		Target: check.Target{
@@ -386,7 +384,7 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 			SpecDirs: s.SpecDirs, Settings: s.Settings.Path, For: only,
 			Command: func(args ...string) string { return commandLine(&s.Config, args) },
 		},
-		Invalid: invalid, Directories: in, Published: in.File(output), Engines: engines,
+		Directories: in, Published: in.File(output), Engines: engines,
 	}
 	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, output))
 	if err == nil {
@@ -399,14 +397,12 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 func (s *subject) look(cmd *cobra.Command, src check.Sources) error {
 	warnOfSettings(cmd.Root(), &s.Config, s.logged)
 	p := s.snapshot
-	now, err := present(cmd, &s.Config)
-	for problem := (*config.Problem)(nil); errors.As(err, &problem) && problem.Source.Kind == config.FromSettings; {
-		p.Invalid, s.Config = append(p.Invalid, problem), s.Without(problem.Option)
-		now, err = present(cmd, &s.Config)
-	}
+	now, invalid, err := presentDespite(cmd, &s.Config)
 	if err != nil {
 		return err
 	}
+	p.Invalid = invalid
+	p.Left, p.Edits = now.left, s.Edits
 	p.Now, p.Inventory, p.Host = now.spec, now.inv, now.target.Host
 	p.Older = func(version string) (lost int, err error) {
 		options := now.options

@@ -173,7 +173,7 @@ func (m *machine) node(name string, major, minor uint32) {
 func (m *machine) run(script string) (stdout, stderr string, status int) {
 	m.t.Helper()
 	cmd := exec.Command("/bin/sh", "-c", script)
-	cmd.Env = []string{"PATH=" + machinePath, "HOME=/", "LC_ALL=C.UTF-8"}
+	cmd.Env = []string{"PATH=" + machinePath, "HOME=/", "LC_ALL=C.UTF-8", "EDITOR=/sim/editor"}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root}
 	var out, talk bytes.Buffer
@@ -386,6 +386,10 @@ var ailments = []struct {
 		m.write("etc/docker/daemon.json", "{\"cdi-spec-dirs\": [\"/etc/cdi\", \"/srv/cdi\"]}\n")
 		m.check(errors.Join(os.MkdirAll(m.path("srv/cdi"), 0o755), os.Chown(m.path("srv"), 12345, 0)))
 	}, []discover.ID{"spec-untrusted"}},
+	{"the administrator's edits name a path that is gone", "", func(m *machine) {
+		m.edits("containerEdits:\n  env: [A=b]\n  mounts:\n  - {hostPath: /nowhere, containerPath: /x}\n")
+		m.program("sim/editor", "#!/bin/sh\nsed -i '/mounts:/d; /nowhere/d' \"$1\"\n")
+	}, []discover.ID{"edits-path-unusable"}},
 	{"another spec is broken", "", func(m *machine) { m.write("etc/cdi/other.yaml", "devices: 7\n") }, []discover.ID{"spec-file-broken"}},
 	{"nvidia-cdi-refresh is active", "", func(m *machine) {
 		m.write("var/lib/units/nvidia-cdi-refresh.path", "enabled\nactive\n")
@@ -428,6 +432,9 @@ var ailments = []struct {
 	{"an engine looks elsewhere", "", func(m *machine) {
 		m.write("etc/docker/daemon.json", "{\"cdi-spec-dirs\": [\"/opt/cdi\"]}\n")
 	}, []discover.ID{"engine-directories"}},
+	{"the directory of specs is a link", "", func(m *machine) {
+		m.must("mkdir -p /srv; mv /etc/cdi /srv/cdi; ln -s ../srv/cdi /etc/cdi")
+	}, []discover.ID{"engine-directory-link"}},
 	{"Docker's --gpus lacks its program", "", func(m *machine) { m.engine("dockerd", "Docker version 29.3.0, build 1234567") }, []discover.ID{"docker-gpus"}},
 	{"SELinux forbids containers the nodes", "", func(m *machine) {
 		m.write("sys/fs/selinux/enforce", "1")
@@ -466,6 +473,35 @@ var ailments = []struct {
 	{"a link for systemd leads elsewhere", "", func(m *machine) {
 		m.must("ln -sfn ../nvidiactl /dev/char/195:1")
 	}, []discover.ID{"dev-char-links"}},
+}
+
+// edits gives the machine edits of its administrator, and a spec that has them.
+func (m *machine) edits(text string) {
+	m.t.Helper()
+	m.write("etc/edits.yaml", text)
+	m.write("etc/cdigen/cdigen.env", "CDIGEN_EDITS=/etc/edits.yaml\n")
+	m.must("cdigen generate --log-level error --report=none")
+}
+
+// A device that is not there at the moment has no effect on the others, whose edits are in
+// the spec.
+func TestEditsForALostDeviceStopNothing(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	m.edits("devices:\n- {name: \"0\", containerEdits: {env: [A=0]}}\n- {name: \"1\", containerEdits: {env: [A=1]}}\n")
+	m.remove("dev/nvidia1")
+	list, text, status := m.doctor()
+	if status != exitBroken || list[0].ID != discover.NodeMissing || !strings.Contains(text, "[edits-device-absent] 1: has edits in /etc/edits.yaml without effect: GPU 1 ") {
+		t.Errorf("doctor, status %d:\n%s", status, text)
+	}
+	stdout, stderr, status := m.run("cdigen generate")
+	if status != 0 || !strings.Contains(stderr, "edits-device-absent") {
+		t.Errorf("generate, status %d:\n%s%s", status, stdout, stderr)
+	}
+	m.must("grep -q A=0 /etc/cdi/nvidia.yaml")
+	if _, _, status := m.run("grep -q A=1 /etc/cdi/nvidia.yaml"); status == 0 {
+		t.Error("the spec has edits for a device that it does not have")
+	}
+	m.must("cdigen check")
 }
 
 // pods makes the machine a node that only runs pods, with the state of the unit that keeps

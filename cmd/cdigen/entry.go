@@ -24,7 +24,7 @@ func run() int {
 	cmd := newRoot()
 	ran, err := cmd.ExecuteContextC(interrupted)
 	if err == nil {
-		return 0 // also after a signal: it is how a service ends
+		return 0 // also after a signal, which is how a service ends
 	}
 	if s := interrupted.signal(); s != 0 {
 		fmt.Fprintf(os.Stderr, "%s: ended by %s: %s\n", ran.CommandPath(), unix.SignalName(s), oneError(err))
@@ -32,30 +32,30 @@ func run() int {
 	}
 	var withStatus *exitError
 	if errors.As(err, &withStatus) && withStatus.err == nil {
-		return withStatus.status // all was said
+		return withStatus.status // everything was printed
 	}
 	fmt.Fprintf(os.Stderr, "%s: %s\n", ran.CommandPath(), oneError(err))
 	if withStatus != nil {
 		if withStatus.status == exitUsage {
-			fmt.Fprintf(os.Stderr, "Run '%s --help' for what it takes.\n", ran.CommandPath())
+			fmt.Fprintf(os.Stderr, "Run '%s --help' for usage.\n", ran.CommandPath())
 		}
 		return withStatus.status
 	}
 	return exitFailed
 }
 
-// interruption is the context of the commands. SIGINT or SIGTERM ends it.
+// interruption is the context of the commands; SIGINT and SIGTERM cancel it.
 type interruption struct {
 	context.Context
 	received atomic.Int32
 }
 
-// timeToEnd is how long a command has to end by itself after a signal.
+// timeToEnd is the time a command has to return after a signal.
 const timeToEnd = 800 * time.Millisecond
 
-// newInterruption waits for signals. The first one asks the command to end. A second one,
-// or a command that does not end since it waits for a file or for the kernel, ends the
-// process: files are replaced in one step, so that nothing is left half written.
+// newInterruption returns a context that the first signal cancels. A second signal, or a
+// command that does not return because it waits for a file or the kernel, ends the
+// process: files are replaced atomically, so none is left incomplete.
 func newInterruption() *interruption {
 	ctx, cancel := context.WithCancel(context.Background())
 	i := &interruption{Context: ctx}
@@ -75,8 +75,8 @@ func newInterruption() *interruption {
 	return i
 }
 
-// signal is the one that was received; 0: none.
+// signal returns the received signal; 0: none.
 func (i *interruption) signal() syscall.Signal { return syscall.Signal(i.received.Load()) }
 
-// signalStatus is the exit status that a shell has for a program that a signal has ended.
+// signalStatus returns the exit status of a program that a signal ended, as in a shell.
 func signalStatus(s syscall.Signal) int { return 128 + int(s) }

@@ -18,8 +18,8 @@ import (
 	"github.com/cdigen/cdigen/internal/table"
 )
 
-// noVariable is the annotation of a flag for which no variable stands, since the
-// variable means another command's.
+// noVariable is the annotation of a flag without an environment variable, because the
+// variable belongs to a flag of another command.
 const noVariable = "cdigen_no_variable"
 
 func withoutVariable(flags *pflag.FlagSet, name string) {
@@ -28,17 +28,19 @@ func withoutVariable(flags *pflag.FlagSet, name string) {
 	}
 }
 
-// hasVariable reports whether a variable stands for a flag.
+// hasVariable reports whether a flag has an environment variable.
 func hasVariable(f *pflag.Flag) bool {
 	return f.Name != "help" && f.Name != "version" && f.Annotations[noVariable] == nil
 }
 
-// options are the configuration of a command. It is complete when the command runs.
+// options are the configuration of a command, complete when the command runs.
 type options struct {
 	config.Config
 	layers config.Layers
-	// late is set for a command that reads the settings of several services itself.
+	// late is set for a command that reads settings of several services itself.
 	late bool
+	// tolerant is set for a command that reports invalid settings of the service itself.
+	tolerant bool
 }
 
 // add adds the flags of a command's options.
@@ -53,7 +55,7 @@ func (o *options) add(flags *pflag.FlagSet, command string) {
 	}
 }
 
-// optionsOf returns the options that a command has; nil: none.
+// optionsOf returns the options of a command; nil: none.
 func optionsOf(flags *pflag.FlagSet) (o *options) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		if v, ok := f.Value.(*optionFlag); ok {
@@ -63,7 +65,7 @@ func optionsOf(flags *pflag.FlagSet) (o *options) {
 	return o
 }
 
-// optionFlag is the flag of an option. It keeps the text, which package config checks.
+// optionFlag is the flag of an option. It keeps the text; package config checks it.
 type optionFlag struct {
 	*config.Option
 	of    *options
@@ -102,8 +104,8 @@ func environment() map[string]string {
 	return variables
 }
 
-// complete sets the flags of a command that were not given from the environment, and
-// loads its options.
+// complete sets flags of a command that were not given from the environment and loads
+// its options.
 func complete(cmd *cobra.Command) error {
 	environment := environment()
 	given := map[string]string{}
@@ -131,7 +133,7 @@ func complete(cmd *cobra.Command) error {
 	return nil
 }
 
-// load makes the configuration.
+// load loads the configuration.
 func (o *options) load() (err error) {
 	if !o.late {
 		if o.layers.Settings, err = o.layers.ReadSettings(o.Command); err != nil {
@@ -142,7 +144,9 @@ func (o *options) load() (err error) {
 	o.Config, problems = config.Load(o.Command, o.layers)
 	var errs []error
 	for _, p := range problems {
-		errs = append(errs, p)
+		if !o.tolerant || p.Source.Kind != config.FromSettings {
+			errs = append(errs, p)
+		}
 	}
 	if len(errs) > 0 {
 		return usageError(errors.Join(errs...))
@@ -150,7 +154,7 @@ func (o *options) load() (err error) {
 	return nil
 }
 
-// setLog installs the logger that a command is asked for.
+// setLog installs the logger of the configuration.
 func setLog(c *config.Config) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
@@ -161,7 +165,7 @@ func setLog(c *config.Config) {
 		slog.SetDefault(slog.New(slog.NewJSONHandler(printable.JSON(os.Stderr), o)))
 		return
 	}
-	// The journal and terminals that log have a clock of their own.
+	// The journal adds the time itself.
 	o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) == 0 && a.Key == slog.TimeKey {
 			return slog.Attr{}
@@ -179,7 +183,7 @@ func warnOfSettings(root *cobra.Command, c *config.Config, logged map[string]boo
 	}
 	logged[s.Path] = true
 	if s.Unreadable {
-		slog.Warn("the service's settings cannot be read, and are left out: run this as root, or give them as flags", "path", s.Path)
+		slog.Warn("the service's settings cannot be read and are ignored: run this as root, or pass them as flags", "path", s.Path)
 	}
 	for _, w := range s.Warnings {
 		slog.Warn(w.Message, "path", s.Path, "line", w.Line)
@@ -191,16 +195,17 @@ func warnOfSettings(root *cobra.Command, c *config.Config, logged map[string]boo
 	}
 }
 
-const unknownVariable = "no flag has this variable: it is ignored"
+const unknownVariable = "unknown variable is ignored"
 
-// warnOfEnvironment logs the variables that are meant for cdigen but that no flag has.
+// warnOfEnvironment logs environment variables that begin with CDIGEN_ but belong to no flag.
 func warnOfEnvironment(root *cobra.Command) {
 	for _, name := range config.Unknown(environment(), hasFlag(root)) {
 		slog.Warn(unknownVariable, "variable", name)
 	}
 }
 
-// hasFlag returns the test of variables for flags of a command and those below it.
+// hasFlag returns a function that reports whether a variable belongs to a flag of a
+// command or of those below it.
 func hasFlag(cmd *cobra.Command) func(variable string) bool {
 	return func(variable string) (found bool) {
 		visit := func(f *pflag.Flag) { found = found || hasVariable(f) && config.Variable(f.Name) == variable }
@@ -210,7 +215,7 @@ func hasFlag(cmd *cobra.Command) func(variable string) bool {
 	}
 }
 
-// addOutputFormat adds the flag of how a command prints what it found.
+// addOutputFormat adds the flag of a command's output format.
 func addOutputFormat(flags *pflag.FlagSet, format *string, formats ...string) {
 	flags.StringVarP(format, "output-format", "o", formats[0], config.Alternatives(formats))
 	setValues(flags, "output-format", formats...)
@@ -223,8 +228,7 @@ func checkOutputFormat(format string, formats ...string) error {
 	return nil
 }
 
-// maybeFile adds to the error of a format that looks like a file, as generate -o takes
-// one, which flag that is.
+// maybeFile adds a hint to the error if the value of -o looks like a file name.
 func maybeFile(err error, format, instead string) error {
 	if !strings.ContainsAny(format, "./") {
 		return err
@@ -232,14 +236,14 @@ func maybeFile(err error, format, instead string) error {
 	return fmt.Errorf("%w: %s", err, instead)
 }
 
-// colored says whether colours are wanted on standard output: on a terminal, unless
-// --no-color or NO_COLOR (no-color.org) say no.
+// colored reports whether standard output is a terminal and neither --no-color nor
+// NO_COLOR (no-color.org) is set.
 func colored(cmd *cobra.Command) bool {
 	off, err := cmd.Flags().GetBool("no-color")
 	return err == nil && !off && os.Getenv("NO_COLOR") == "" && table.IsTerminal(cmd.OutOrStdout())
 }
 
-// count is a number and a noun, "1 change" or "2 changes".
+// count returns a number and a noun, "1 change" or "2 changes".
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

@@ -84,10 +84,10 @@ func runGenerate(cmd *cobra.Command, c *config.Config) error {
 		}
 	}
 	if errors.Is(err, spec.ErrNoDevices) {
-		return withdraw(cmd, c, err)
+		return withdraw(cmd, c, noDevices(inv))
 	}
 	if err != nil {
-		return err
+		return c.OfSpec(err)
 	}
 	noCUDA := options.WantsCUDA() && !spec.HasCUDA(s)
 	if noCUDA && c.Output != "-" && spec.GivesCUDA(c.Output, inv.Driver.Version) {
@@ -119,6 +119,14 @@ func publish(cmd *cobra.Command, c *config.Config, inv *discover.Inventory, s *s
 	slog.Info(string(outcome), "path", c.Output, "gpus", inv.Usable(), "devices", len(s.Devices),
 		"mounts", len(s.ContainerEdits.Mounts), "cdiVersion", s.Version)
 	return nil
+}
+
+// noDevices is the error about a host that has nothing to publish.
+func noDevices(inv *discover.Inventory) error {
+	if why := inv.NoGPU(); why != "" {
+		return errors.New(why)
+	}
+	return spec.ErrNoDevices
 }
 
 // withdraw deals with a host that has nothing to publish: a spec that stayed would

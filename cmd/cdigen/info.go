@@ -15,7 +15,6 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/spec"
 )
 
 // infoFlags are the options of info and its subcommand.
@@ -47,7 +46,7 @@ func (f *infoFlags) look(cmd *cobra.Command, formats []string, write func(w io.W
 		err = writeReport(os.Stderr, f.Report, inv.Findings, f.Captured == "")
 	}
 	if err = errors.Join(err, write(cmd.OutOrStdout(), inv)); err == nil && inv.Usable() == 0 {
-		err = &exitError{exitNoDevices, spec.ErrNoDevices}
+		err = &exitError{exitNoDevices, noDevices(inv)}
 	}
 	return err
 }

@@ -15,8 +15,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"tags.cncf.io/container-device-interface/pkg/parser"
 
 	"github.com/cdigen/cdigen/discover"
@@ -27,7 +27,7 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// injectFlags say for what runtime devices are injected, and where.
+// injectFlags are the options of inject.
 type injectFlags struct {
 	options
 	format       string
@@ -51,41 +51,44 @@ const (
 
 var injectFormats = []string{string(inject.OCI), string(inject.NspawnBundle), formatLXC, formatNspawn, formatDocker, formatPodman}
 
-func newInject() *cobra.Command {
-	var f injectFlags
-	cmd := &cobra.Command{
-		Use:   "inject [flags] [DEVICE ...]",
-		Short: "Give a container CDI devices where its runtime has no CDI",
-		Long: `inject takes CDI devices from the spec files of this host, whoever wrote them, and
-gives them to a container whose runtime knows nothing of CDI. A DEVICE without a
-kind is one of nvidia.com/gpu: 0 is nvidia.com/gpu=0.
+const injectHelp = `inject adds CDI devices from the spec files of this host, of any vendor, to a container
+whose runtime does not support CDI. A DEVICE without a kind is one of nvidia.com/gpu:
+0 is nvidia.com/gpu=0.
 
   oci          edits the config.json of a bundle (--bundle) for runc, crun and others
-  oci-nspawn   the same for systemd-nspawn --oci-bundle, which knows fewer options
-  lxc          prints lines of an LXC container's configuration, or keeps them in one
+  oci-nspawn   the same for systemd-nspawn --oci-bundle, which supports fewer options
+  lxc          prints lines for an LXC container's configuration, or adds them to it
                (--file)
-  nspawn       prints options of systemd-nspawn
-  docker-args  prints options of docker run, for a Docker older than 25
-  podman-args  prints options of podman run, for a podman older than 4.3
+  nspawn       prints options for systemd-nspawn
+  docker-args  prints options for docker run, for Docker before version 25
+  podman-args  prints options for podman run, for podman before version 4.3
 
-A file that is edited has a record of its devices. Devices are added to those that
-it has, which are injected anew as the specs now have them. --remove takes them out
-again, or with DEVICE these only; what others have changed in the file stays. A
-bundle that nobody else has changed is then as it was, byte by byte.
+An edited file records its devices. New devices are added to those, and all are injected
+again as the specs now describe them. --remove takes all devices out again, or only
+each DEVICE named; changes that others have made to the file stay. A bundle that only
+cdigen has changed is then as it was before, byte by byte.
 
 A symbolic link in the place of the file is refused. root also refuses a file or
 directory that another user can write to or exchange, since that user would decide
 what root reads and writes. With --user-owned, root edits the file with the rights of
 the user who owns it.
 
-Options are printed for $(…), where a shell takes them apart at white space and does
-nothing else. When one of them has white space or a special character in it, all are
-quoted for eval, and standard error says so. Hooks are for OCI runtimes only; what a
-format cannot say is told on standard error.
+Options are printed for $(…), which the shell splits at white space. If an option has
+white space or a special character in it, all are quoted for eval, and a warning says
+so. Hooks require an OCI runtime. A warning names everything that a format cannot express.
 
-Exit statuses: 0 done, 1 failed: no such device, a path that the host lacks, a file
-that cannot be read or written or that another user can exchange; 2 unusable flags or
-arguments.`,
+Exit statuses:
+  0  done
+  1  failed: unknown device, missing host path, or a file that cannot be read or
+     written or that another user can exchange
+  2  unusable flags or arguments`
+
+func newInject() *cobra.Command {
+	var f injectFlags
+	cmd := &cobra.Command{
+		Use:   "inject [flags] [DEVICE ...]",
+		Short: "Add CDI devices to a container whose runtime does not support CDI",
+		Long:  injectHelp,
 		Example: `  cdigen inject --bundle /srv/bundle 0
   cdigen inject --bundle /srv/bundle --remove
   cdigen inject --bundle /home/alice/bundle --user-owned alice 0
@@ -114,24 +117,27 @@ arguments.`,
 			return f.printOptions(cmd, names)
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&f.format, "format", string(inject.OCI), config.Alternatives(injectFormats))
-	withoutVariable(flags, "format") // CDIGEN_FORMAT is that of a spec
-	flags.StringVar(&f.bundle, "bundle", ".", "`directory` of the bundle whose config.json is edited (oci, oci-nspawn)")
-	flags.StringVar(&f.file, "file", "", "container's configuration `file` to keep the lines in, at its end (lxc; default: print them)")
-	flags.StringVar(&f.cgroup, "cgroup", "", "`version` of the device filter: v1, v2, or none for containers of ordinary users (lxc; default: this host's)")
-	flags.StringVar(&f.rootfs, "rootfs", "", "container's root `directory`, to mount where symbolic links in it lead, since LXC follows none (lxc; default: what the --file says)")
-	flags.StringVar(&f.userOwned, "user-owned", "", "`user` who owns the bundle or the --file, as USER or USER:GROUP by name or number: read and write with the rights of that user and group (root only; default group: the user's own)")
-	flags.BoolVar(&f.remove, "remove", false, "take the devices out of the file again, without DEVICE all of them")
-	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would change in the file, as a unified diff, and change nothing")
-	flags.BoolVar(&f.print, "print", false, "print the edited file and leave the file itself as it is")
-	f.add(flags, "inject")
-	setValues(flags, "format", injectFormats...)
-	setValues(flags, "cgroup", "v1", "v2", "none")
+	f.addFlags(cmd.Flags())
 	return cmd
 }
 
-// qualified are names with their kinds, each once.
+func (f *injectFlags) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&f.format, "format", string(inject.OCI), config.Alternatives(injectFormats))
+	withoutVariable(flags, "format") // CDIGEN_FORMAT is that of a spec
+	flags.StringVar(&f.bundle, "bundle", ".", "`directory` of the bundle whose config.json is edited (oci, oci-nspawn)")
+	flags.StringVar(&f.file, "file", "", "container's configuration `file` to add the lines to (lxc; default: print them)")
+	flags.StringVar(&f.cgroup, "cgroup", "", "cgroup `version` of the device filter: v1, v2, or none for containers of ordinary users (lxc; default: the host's)")
+	flags.StringVar(&f.rootfs, "rootfs", "", "container's root `directory`, in which symbolic links are resolved, since LXC does not follow them (lxc; default: from the --file)")
+	flags.StringVar(&f.userOwned, "user-owned", "", "`user` who owns the bundle or the --file, as USER or USER:GROUP by name or number: read and write with the rights of that user and group (root only; default group: the user's own)")
+	flags.BoolVar(&f.remove, "remove", false, "take each DEVICE out of the file again, or all devices if none is named")
+	addDryRun(flags, &f.dryRun)
+	flags.BoolVar(&f.print, "print", false, "print the edited file and change nothing")
+	f.add(flags, "inject")
+	setValues(flags, "format", injectFormats...)
+	setValues(flags, "cgroup", "v1", "v2", "none")
+}
+
+// qualified returns the qualified names of devices, each once.
 func qualified(args []string) (names []string, err error) {
 	for _, arg := range args {
 		name := arg
@@ -146,7 +152,7 @@ func qualified(args []string) (names []string, err error) {
 	return names, nil
 }
 
-// check refuses flags that do not go together.
+// check returns an error for flags that cannot be combined.
 func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 	bundle := f.format == string(inject.OCI) || f.format == string(inject.NspawnBundle)
 	file := bundle || f.format == formatLXC && f.file != ""
@@ -155,13 +161,13 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 	case !slices.Contains(injectFormats, f.format):
 		return fmt.Errorf("--format %q: use %s", f.format, config.Alternatives(injectFormats))
 	case f.remove && f.format == formatLXC && !file:
-		return errors.New("--remove: name the container's configuration with --file: lines that were only printed are nowhere to be removed from")
+		return errors.New("--remove requires --file")
 	case f.userOwned != "" && !file:
 		return fmt.Errorf("--user-owned is for files: --format %s only prints", f.format)
 	case (f.remove || f.dryRun || f.print) && !file:
 		return fmt.Errorf("--remove, --dry-run and --print are for files: --format %s only prints", f.format)
 	case f.dryRun && f.print:
-		return errors.New("--dry-run and --print: use one of them")
+		return errors.New("--dry-run cannot be combined with --print")
 	case given("bundle") && !bundle:
 		return fmt.Errorf("--bundle is for --format oci and oci-nspawn, not for %s", f.format)
 	case given("file") && f.format != formatLXC:
@@ -173,14 +179,14 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 	case !slices.Contains([]string{"", "v1", "v2", "none"}, f.cgroup):
 		return fmt.Errorf("--cgroup %q: use v1, v2 or none", f.cgroup)
 	case f.rootfs != "" && !isDirectory(f.rootfs):
-		return fmt.Errorf("--rootfs %s: there is no such directory", f.rootfs)
+		return fmt.Errorf("--rootfs %s: no such directory", f.rootfs)
 	case len(names) == 0 && !f.remove:
-		return errors.New("name the devices to inject, such as 0 or all: cdigen list has their names")
+		return errors.New("name the devices to inject, such as 0 or all: see cdigen list")
 	}
 	return nil
 }
 
-// owner is the user that --user-owned names; nil: none.
+// owner returns the user that --user-owned names, nil for none.
 func (f *injectFlags) owner() (*fsuser.User, error) {
 	if f.userOwned == "" {
 		return nil, nil
@@ -192,7 +198,7 @@ func (f *injectFlags) owner() (*fsuser.User, error) {
 	case os.Geteuid() != 0:
 		return nil, errors.New("--user-owned: only root can take the rights of another user")
 	case user.UID == 0:
-		return nil, errors.New("--user-owned names another user than root: root's own files do not need it")
+		return nil, errors.New("--user-owned requires another user than root")
 	}
 	return &user, nil
 }
@@ -202,8 +208,8 @@ func isDirectory(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// source has the devices that are wanted, or says why not. Others than those named
-// are in a file already.
+// source returns the devices of the spec files, or an error if one that is wanted is not
+// among them. Devices that are not in names are in the file already.
 func (f *injectFlags) source(wanted, names []string) (*inject.Source, error) {
 	devices, broken := spec.ReadDirectories(f.SpecDirs).Devices()
 	for _, name := range wanted {
@@ -212,16 +218,16 @@ func (f *injectFlags) source(wanted, names []string) (*inject.Source, error) {
 		case err == nil:
 			continue
 		case f.remove:
-			err = fmt.Errorf("%w: it stays in the file: take it out too, with --remove %s %s", err, strings.Join(names, " "), name)
+			err = fmt.Errorf("%w: it would stay in the file: remove it too, with --remove %s %s", err, strings.Join(names, " "), name)
 		case !slices.Contains(names, name):
-			err = fmt.Errorf("%w: it was injected before: take it out first, with --remove %s", err, name)
+			err = fmt.Errorf("%w: it was injected before: remove it first, with --remove %s", err, name)
 		}
 		return nil, err
 	}
 	return inject.Open(f.SpecDirs)
 }
 
-// wanted are the devices that a file is to have, which has some.
+// wanted returns the devices of a file after the change; has are those before.
 func (f *injectFlags) wanted(has, names []string) ([]string, error) {
 	if f.remove {
 		return inject.Minus(has, names)
@@ -259,12 +265,12 @@ func (f *injectFlags) editBundle(cmd *cobra.Command, names []string) error {
 		if edited, notes, err = config.Inject(source, wanted, form); err != nil {
 			return err
 		}
-		tell(string(form), notes)
+		warn(string(form), notes)
 	}
-	return f.put(cmd, path, file, edited, wanted)
+	return f.put(cmd, file, edited, wanted)
 }
 
-// open opens the file that is to be edited.
+// open opens the file to edit.
 func (f *injectFlags) open(cmd *cobra.Command, path string) (*inject.File, error) {
 	file, err := inject.OpenFile(cmd.Context(), path, inject.Access{User: f.user, Write: !f.print && !f.dryRun})
 	var (
@@ -284,7 +290,7 @@ func (f *injectFlags) open(cmd *cobra.Command, path string) (*inject.File, error
 	return file, err
 }
 
-// untrusted says what to do about a file that another user can exchange.
+// untrusted adds what to do about a file that another user can exchange.
 func (f *injectFlags) untrusted(e *trust.Error) error {
 	switch {
 	case f.user != nil:
@@ -301,7 +307,7 @@ func (f *injectFlags) untrusted(e *trust.Error) error {
 	return fmt.Errorf("%w: root edits it with the rights of that user alone, with --user-owned %s", e, owner)
 }
 
-// lxc prints lines for an LXC container, or keeps them in a file.
+// lxc prints the lines for an LXC container, or adds them to its configuration.
 func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 	var (
 		file  *inject.File
@@ -339,20 +345,20 @@ func (f *injectFlags) lxc(cmd *cobra.Command, names []string) error {
 		if lines, notes, err = inject.LXC(contents, cgroup, real); err != nil {
 			return err
 		}
-		tell(f.format, notes)
+		warn(f.format, notes)
 	}
 	edited := []byte(block.With(wanted, lines))
 	if f.file == "" {
 		_, err := cmd.OutOrStdout().Write(edited)
 		return err
 	}
-	return f.put(cmd, f.file, file, edited, wanted)
+	return f.put(cmd, file, edited, wanted)
 }
 
-// follow makes a function that follows the links of a container's root directory, with
-// the rights that the file is read with. Where that cannot be read, a path stays as it
-// is. The container may exchange what is in the directory at any time: [os.Root] sees to
-// it that no name leads out of it.
+// follow returns a function that resolves symbolic links in a container's root directory,
+// with the rights that the file is read with. If the directory cannot be read, paths stay
+// as they are. The container may change the directory at any time; [os.Root] keeps all
+// names inside.
 func follow(root string, file *inject.File) func(string) string {
 	var tree discover.Tree
 	err := file.Do(func() error {
@@ -371,8 +377,7 @@ func follow(root string, file *inject.File) func(string) string {
 	}
 }
 
-// resolve follows the links in a name, as far as there is something at it: what is not
-// there yet has no links in it.
+// resolve resolves the symbolic links in the part of a name that exists.
 func resolve(tree discover.Tree, name string) string {
 	for there, rest := name, ""; there != "/"; there, rest = path.Dir(there), path.Join(path.Base(there), rest) {
 		if real, err := tree.Resolve(there); err == nil {
@@ -403,7 +408,7 @@ func (f *injectFlags) printOptions(cmd *cobra.Command, names []string) error {
 	if err != nil {
 		return err
 	}
-	tell(f.format, notes)
+	warn(f.format, notes)
 	text, quoted := inject.Words(args)
 	if quoted {
 		slog.Warn(`options are quoted, since one has a special character in it: use eval "… $(cdigen inject …) …"`)
@@ -412,34 +417,35 @@ func (f *injectFlags) printOptions(cmd *cobra.Command, names []string) error {
 	return err
 }
 
-// tell says what a format cannot do.
-func tell(format string, notes []string) {
+// warn logs what a format cannot express.
+func warn(format string, notes []string) {
 	for _, note := range notes {
 		slog.Warn(note, "format", format)
 	}
 }
 
 // put writes a file that was edited, or prints it.
-func (f *injectFlags) put(cmd *cobra.Command, path string, file *inject.File, edited []byte, devices []string) error {
-	old := file.Data
-	switch {
-	case f.print:
+func (f *injectFlags) put(cmd *cobra.Command, file *inject.File, edited []byte, devices []string) error {
+	if f.print {
 		_, err := cmd.OutOrStdout().Write(edited)
 		return err
-	case f.dryRun:
-		_, err := cmd.OutOrStdout().Write(diff.Diff(path, old, path, edited))
-		return err
-	case string(old) == string(edited):
-		slog.Info("unchanged", "path", path, "devices", strings.Join(devices, ","))
+	}
+	plan := file.Plan(edited)
+	if f.dryRun {
+		return printPlan(cmd, plan)
+	}
+	names := strings.Join(devices, ",")
+	if len(plan) == 0 {
+		slog.Info("unchanged", "path", file.Path, "devices", names)
 		return nil
 	}
-	if err := file.Replace(edited); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+	if err := file.Apply(cmd.Context(), plan); err != nil {
+		return err
 	}
 	if len(devices) == 0 {
-		slog.Info("removed", "path", path)
+		slog.Info("removed", "path", file.Path)
 	} else {
-		slog.Info("injected", "path", path, "devices", strings.Join(devices, ","))
+		slog.Info("injected", "path", file.Path, "devices", names)
 	}
 	return nil
 }

@@ -37,13 +37,13 @@ func newList() *cobra.Command {
 		Use:   "list",
 		Short: "List the CDI devices that engines can use, and why others not",
 		Long: `list reads the spec files that container engines read, in the usual directories and in
-those that installed engines have been told of, and prints the names of all devices in
-them, whoever wrote them. A device of which there is another in a
-directory of higher priority is shadowed by that; two in one directory are in
-conflict, and engines use neither.
+those that installed engines are configured to read, and prints the names of all devices
+in them, cdigen's and others. A device with the same name in a directory of higher
+priority shadows the others; two in one directory are in conflict, and engines use
+neither.
 
 With --resolve NAME it prints what a container gets that asks for this device. With
--o name there are the names that can be used and nothing else.
+-o name it prints the names that can be used and nothing else.
 
 Exit statuses: 0 listed, 1 failed or no such device, 2 unusable flags, 3 no device
 can be used.`,
@@ -66,18 +66,7 @@ can be used.`,
 				}
 				return writeResolved(cmd.OutOrStdout(), d, format)
 			}
-			if format == "json" {
-				all := listing{dirs, devices, broken}
-				if all.Devices == nil {
-					all.Devices = []spec.Defined{}
-				}
-				if all.Broken == nil {
-					all.Broken = []spec.Broken{}
-				}
-				if err := writeJSON(cmd.OutOrStdout(), all); err != nil {
-					return err
-				}
-			} else if err := errors.Join(writeDefined(cmd.OutOrStdout(), format, devices, colored(cmd)), writeBroken(os.Stderr, broken)); err != nil {
+			if err := writeListing(cmd, format, listing{dirs, devices, broken}); err != nil {
 				return err
 			}
 			if !slices.ContainsFunc(devices, available) {
@@ -94,6 +83,20 @@ can be used.`,
 		panic(err) // there is no such flag
 	}
 	return cmd
+}
+
+// writeListing prints the devices and, on standard error, the files that cannot be read.
+func writeListing(cmd *cobra.Command, format string, l listing) error {
+	if format != "json" {
+		return errors.Join(writeDefined(cmd.OutOrStdout(), format, l.Devices, colored(cmd)), writeBroken(os.Stderr, l.Broken))
+	}
+	if l.Devices == nil {
+		l.Devices = []spec.Defined{}
+	}
+	if l.Broken == nil {
+		l.Broken = []spec.Broken{}
+	}
+	return writeJSON(cmd.OutOrStdout(), l)
 }
 
 // engineDirectories adds to directories those that engines have been told to read

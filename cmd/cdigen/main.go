@@ -1,6 +1,5 @@
-// Command cdigen makes the NVIDIA GPUs of this host usable in containers: it
-// writes a Container Device Interface (CDI) spec that engines inject by
-// themselves.
+// Command cdigen makes the NVIDIA GPUs of this host usable in containers: it writes a
+// Container Device Interface (CDI) spec for container engines.
 package main
 
 import (
@@ -13,7 +12,7 @@ import (
 	"github.com/cdigen/cdigen/internal/config"
 )
 
-// version is stamped in by the Makefile.
+// version is set by the Makefile.
 var version = "devel"
 
 // Exit statuses, documented in the README and in cdigen help generate.
@@ -27,8 +26,8 @@ const (
 	exitNoCUDA    = 7
 )
 
-// exitError is an error with an exit status of its own. Without an error it is the
-// status of what was printed, and there is no more to say.
+// exitError is an error with an exit status. Without an error the output has been
+// printed, and only the status remains.
 type exitError struct {
 	status int
 	err    error
@@ -50,25 +49,24 @@ func newRoot() *cobra.Command {
 		Use:   "cdigen",
 		Short: "Make NVIDIA GPUs usable in containers with a CDI spec and nothing else",
 		Long: `cdigen finds the NVIDIA GPUs, MIG devices, device nodes and driver libraries of
-this host and writes a Container Device Interface (CDI) spec. Engines that know
-CDI (podman, containerd, CRI-O, Docker) inject from it by themselves:
+this host and writes a Container Device Interface (CDI) spec. Engines that support
+CDI (podman, containerd, CRI-O, Docker) inject devices from it:
 
   cdigen generate
   podman run --device nvidia.com/gpu=all ...
 
 Nothing of cdigen runs when a container starts, unless --hooks asks for it.
 
-Every flag can be given as an environment variable too: --driver-root is
-CDIGEN_DRIVER_ROOT. Flags take precedence over variables, and these over the
-settings of the service in /etc/cdigen/cdigen.env, which generate, watch, status,
-check, diff and doctor read.`,
+Every flag has an environment variable: --driver-root is CDIGEN_DRIVER_ROOT. Flags
+take precedence over variables, and variables over the settings of the service in
+/etc/cdigen/cdigen.env, which generate, watch, status, check, diff and doctor read.`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          usageArgs(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.PersistentFlags().Bool("no-color", false, "no colours on a terminal either, as with NO_COLOR")
+	root.PersistentFlags().Bool("no-color", false, "do not use colors on a terminal, as with NO_COLOR")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
@@ -92,7 +90,7 @@ check, diff and doctor read.`,
 	return root
 }
 
-// setUp completes the configuration of a command before it runs, and installs the logger.
+// setUp loads the configuration of a command before it runs and installs the logger.
 func setUp(cmd *cobra.Command) error {
 	if err := complete(cmd); err != nil {
 		return err
@@ -113,7 +111,7 @@ func setUp(cmd *cobra.Command) error {
 	return nil
 }
 
-// finish sets for a command and those below it what all have alike.
+// finish sets what all commands have in common.
 func finish(cmd *cobra.Command) {
 	if cmd.Args == nil {
 		cmd.Args = usageArgs(noArguments)
@@ -124,7 +122,7 @@ func finish(cmd *cobra.Command) {
 	}
 }
 
-// usageArgs gives the errors of a check of arguments the exit status of usage.
+// usageArgs returns a check of arguments whose errors have the exit status of usage.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
@@ -135,7 +133,7 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 				}
 			}
 			cmd.Flags().Visit(func(f *pflag.Flag) {
-				// The value of such a flag may be left out, so a word after it is an argument.
+				// The value of such a flag is optional, so the next word is an argument.
 				if len(args) > 0 && f.NoOptDefVal != "" && f.Value.Type() != "bool" && f.Value.String() == f.NoOptDefVal {
 					err = fmt.Errorf("%w: write --%s=%s", err, f.Name, args[0])
 				}
@@ -146,12 +144,12 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// noArguments refuses them.
+// noArguments returns an error if there are arguments.
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 || cmd.HasSubCommands() {
 		return cobra.NoArgs(cmd, args)
 	}
-	return fmt.Errorf("%q: it takes no arguments", args[0])
+	return fmt.Errorf("unexpected argument %q", args[0])
 }
 
 func newVersion() *cobra.Command {

@@ -16,8 +16,8 @@ import (
 	"github.com/cdigen/cdigen/internal/config"
 )
 
-// With the tag man the program is another one, which writes the manual pages of all
-// commands into a directory. What it needs for that is of no use at run time.
+// With the build tag man the program writes the manual pages of all commands into a
+// directory. The packages it needs for that are not part of cdigen itself.
 func main() {
 	if len(os.Args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: go run -tags man ./cmd/cdigen DIRECTORY")
@@ -33,7 +33,7 @@ func writeManual(dir string) error {
 	root := newRoot()
 	root.DisableAutoGenTag = true
 	prepare(root)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // pages are for everybody
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // pages are public
 		return err
 	}
 	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "cdigen " + version, Manual: "cdigen"}, dir); err != nil {
@@ -44,7 +44,7 @@ func writeManual(dir string) error {
 		var data []byte
 		if data, err = os.ReadFile(page); err == nil {
 			// A variable's name must not be hyphenated.
-			err = os.WriteFile(page, bytes.ReplaceAll(data, []byte(" (CDIGEN_"), []byte(` \%(CDIGEN_`)), 0o644) //nolint:gosec // for everybody
+			err = os.WriteFile(page, bytes.ReplaceAll(data, []byte(" (CDIGEN_"), []byte(` \%(CDIGEN_`)), 0o644) //nolint:gosec // public
 		}
 		if err != nil {
 			break
@@ -53,8 +53,8 @@ func writeManual(dir string) error {
 	return err
 }
 
-// prepare turns the help texts of a command and those below it into Markdown, from
-// which the pages are made.
+// prepare turns the help texts of a command and those below it into Markdown, the source
+// of the pages.
 func prepare(cmd *cobra.Command) {
 	cmd.Long = markdown(cmd.Long)
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -69,8 +69,7 @@ func prepare(cmd *cobra.Command) {
 	}
 }
 
-// markdown keeps what is indented as it is, and lets nothing else be taken for
-// markup.
+// markdown returns a help text as Markdown: indented lines verbatim, others escaped.
 func markdown(help string) string {
 	var b strings.Builder
 	verbatim := false

@@ -25,24 +25,24 @@ const allEngines = "all"
 func newRuntime() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "runtime",
-		Short: "Show what container engines do with CDI, and switch it on or off in them",
-		Long: `runtime shows which container engines are installed and what each does with CDI,
-and switches CDI on or off in their configuration. Nothing else is changed there: no
-runtime is added, no default changed.`,
+		Short: "Show and configure the CDI support of container engines",
+		Long: `runtime shows the installed container engines and their CDI support, and switches CDI
+on or off in their configuration. It changes nothing else: it adds no runtime and
+changes no default.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newRuntimeStatus(), newRuntimeSwitch(true), newRuntimeSwitch(false))
 	return cmd
 }
 
-// runtimeFlags say which engines are looked at.
+// runtimeFlags are the options of all runtime commands.
 type runtimeFlags struct {
 	options
 	root string
 }
 
 func (f *runtimeFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.root, "root", "/", "`directory` that has the engines' configuration in its etc, for images")
+	cmd.Flags().StringVar(&f.root, "root", "/", "root `directory` of the engines' configuration files, for images")
 	f.options.add(cmd.Flags(), "runtime")
 }
 
@@ -53,13 +53,13 @@ func (f *runtimeFlags) system() (runtimes.System, error) {
 		return s, err
 	}
 	if info, err := os.Stat(root); err != nil || !info.IsDir() {
-		return s, usageError(fmt.Errorf("--root %s: there is no such directory", f.root))
+		return s, usageError(fmt.Errorf("--root %s: no such directory", f.root))
 	}
 	s.Root = root
 	return s, nil
 }
 
-// engineNames makes engines of arguments. Empty stands for all.
+// engineNames parses arguments. An empty list stands for all engines.
 func engineNames(args []string, known []runtimes.Name) (names []runtimes.Name, err error) {
 	for _, arg := range args {
 		name := runtimes.Name(strings.ToLower(arg))
@@ -67,7 +67,7 @@ func engineNames(args []string, known []runtimes.Name) (names []runtimes.Name, e
 		case name == allEngines && len(args) == 1:
 			return nil, nil
 		case name == allEngines:
-			return nil, usageError(errors.New("all stands alone"))
+			return nil, usageError(errors.New(`"all" cannot be combined with other engines`))
 		case name == "cri-o":
 			name = runtimes.CRIO
 		}
@@ -105,21 +105,19 @@ func newRuntimeStatus() *cobra.Command {
 	formats := []string{"table", "json"}
 	cmd := &cobra.Command{
 		Use:   "status [ENGINE ...]",
-		Short: "Show which engines are installed and what they do with CDI",
-		Long: `status shows the container engines that are installed, or those named: version, what
-they do with requests for CDI devices, the newest cdiVersion of a spec that they
-accept, the directories they search for specs by rising priority, and the setting that
-decides it. CDI is
+		Short: "Show the installed engines and their CDI support",
+		Long: `status shows the installed container engines, or those named: the version, whether CDI
+is enabled, the newest cdiVersion of a spec that the engine accepts, the directories that
+it searches for specs by rising priority, and the setting that decides it. CDI is
 
-  always   injected; there is no switch
-  on, off  as a setting has it, or its default
-  none     not known to this version
-  unused   not injected, since the part that would is switched off (containerd's CRI plugin)
-  unknown  not to be found out: the configuration is broken, or the program does not tell
-           its version
+  always   enabled; there is no switch
+  on, off  enabled or disabled by a setting or its default
+  none     not supported by this version
+  unused   disabled with the part that would use it (containerd's CRI plugin)
+  unknown  because the configuration is invalid or the version cannot be determined
 
-Settings come from configuration files. Flags of a daemon, as its unit may have them,
-are not seen.
+status reads configuration files. It does not see the flags of a daemon, such as those
+in its systemd unit.
 
 Exit statuses:
   0  shown
@@ -155,8 +153,8 @@ Exit statuses:
 	return cmd
 }
 
-// missingEngines is an error if an engine that was named is not there or one cannot be
-// told of.
+// missingEngines returns an error if an engine that was named is not installed, or the
+// state of one is unknown.
 func missingEngines(names []runtimes.Name, found []runtimes.Engine) error {
 	var missing, unknown []string
 	for _, name := range names {
@@ -227,14 +225,14 @@ func newRuntimeSwitch(on bool) *cobra.Command {
 	f := switchFlags{on: on}
 	cmd := &cobra.Command{
 		Use:   "enable ENGINE ...",
-		Short: "Switch CDI on in engines' configuration",
+		Short: "Switch CDI on in the configuration of engines",
 		Long: `enable changes the configuration of docker, containerd, crio, podman or buildkit, or
-of all of these that are installed, so that the engine injects CDI devices and
+of all of these that are installed ("all"), so that the engine injects CDI devices and
 searches --spec-dir for specs:
 
-  docker      features.cdi in daemon.json, where the version needs it; cdi-spec-dirs
+  docker      features.cdi in daemon.json, if the version needs it; cdi-spec-dirs
   containerd  enable_cdi and cdi_spec_dirs of the CRI plugin: in the file that has
-              them, for containerd 2 in a drop-in where there are some
+              them, for containerd 2 in a drop-in if the main file imports some
   buildkit    disabled and specDirs of [cdi] in buildkitd.toml
   crio        cdi_spec_dirs in crio.conf.d/99-cdigen.conf: CDI is always on
   podman      cdi_spec_dirs in containers.conf.d/99-cdigen.conf: CDI is always on
@@ -248,35 +246,35 @@ searches --spec-dir for specs:
 	}
 	if !on {
 		cmd.Use = "disable ENGINE ..."
-		cmd.Short = "Switch CDI off in engines' configuration"
+		cmd.Short = "Switch CDI off in the configuration of engines"
 		cmd.Long = `disable changes the configuration of docker, containerd or buildkit so that the engine
-refuses CDI devices. podman, crio and containerd from 2.4 on have no switch: for the
-first two disable removes the file that enable wrote.
+refuses CDI devices. podman, crio, and containerd since 2.4 have no switch: for podman
+and crio, disable removes the file that enable wrote.
 `
 		cmd.Example = `  cdigen runtime disable docker --dry-run
   cdigen runtime disable docker --restart`
 	}
 	cmd.Long += `
-The difference is printed as a unified diff. All else in a file stays as it is, byte by
-byte. A file that is broken is refused, with line and column. dockerd and containerd
-check the new configuration before it is written (dockerd --validate, containerd config
-dump). A file is replaced in one step and what was in it stays beside it, as
-NAME.cdigen-backup. When anything fails, also a --restart, all is put back.
+The changes are printed as a unified diff. The rest of a file stays as it is, byte by
+byte. An invalid file is an error with line and column. dockerd and containerd check
+the new configuration before it is written (dockerd --validate, containerd config dump).
+A file is replaced in one step, and its old content is kept as NAME.cdigen-backup. If
+anything fails, including --restart, the old files are put back.
 
 Exit statuses:
   0  done, or nothing to do
-  1  failed; nothing is changed, but for engines that were changed before the one
-     named in the error could not be
+  1  failed; nothing was changed, except for engines that were changed before the one
+     that the error names
   2  unusable flags or arguments
   5  --dry-run, and something would be changed`
 	flags := cmd.Flags()
-	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would change and write nothing")
-	flags.BoolVar(&f.restart, "restart", false, "restart the engine's service when something was changed (systemctl restart)")
-	flags.BoolVar(&f.noValidate, "no-validate", false, "do not have the engine check the new configuration")
-	flags.StringVar(&f.config, "config", "", "`file` to change, for one engine (default: where the engine looks for it)")
-	flags.StringVar(&f.engineVersion, "engine-version", "", "`version` of the one engine, for one that is not installed here")
+	addDryRun(flags, &f.dryRun)
+	flags.BoolVar(&f.restart, "restart", false, "restart the engine's service if its configuration was changed (systemctl restart)")
+	flags.BoolVar(&f.noValidate, "no-validate", false, "skip the engine's own check of the new configuration")
+	flags.StringVar(&f.config, "config", "", "configuration `file` to change, for one engine (default: the engine's own)")
+	flags.StringVar(&f.engineVersion, "engine-version", "", "`version` of an engine that is not installed here, for one engine")
 	if on {
-		flags.StringSliceVar(&f.specDirs, "spec-dir", []string{filepath.Dir(config.DefaultOutput)}, "`directories` that the engine has to search")
+		flags.StringSliceVar(&f.specDirs, "spec-dir", []string{filepath.Dir(config.DefaultOutput)}, "`directories` that the engine should search")
 	}
 	f.add(cmd)
 	return cmd
@@ -306,7 +304,7 @@ func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
 		names = runtimes.Switchable()
 	}
 	installed := runtimes.Detect(cmd.Context(), s, names...)
-	// First all are looked at: a mistake in one's configuration changes nothing of another's.
+	// All are planned first: a mistake in one configuration leaves the others unchanged.
 	var plans []*runtimes.Plan
 	var errs []error
 	for _, name := range names {
@@ -316,7 +314,7 @@ func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
 		} else if every {
 			continue
 		}
-		p, err := f.plan(cmd.Context(), cmd.OutOrStdout(), colored(cmd), s, e)
+		p, err := f.plan(cmd, s, e)
 		switch {
 		case every && errors.Is(err, runtimes.ErrUnsupported):
 			slog.Warn("left out", "engine", name, "reason", err)
@@ -344,26 +342,26 @@ func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
 	return errors.Join(errs...)
 }
 
-// check refuses flags that do not go together.
+// check returns an error for flags that cannot be combined.
 func (f *switchFlags) check(names []runtimes.Name, root string) error {
 	one := len(names) == 1
 	switch {
 	case f.config != "" && !one:
-		return usageError(errors.New("--config is for one engine"))
+		return usageError(errors.New("--config requires one engine"))
 	case f.engineVersion != "" && !one:
-		return usageError(errors.New("--engine-version is for one engine"))
+		return usageError(errors.New("--engine-version requires one engine"))
 	case f.engineVersion != "" && !runtimes.IsVersion(f.engineVersion):
-		return usageError(fmt.Errorf("--engine-version %q: use one as the engine prints it, 28.0.4", f.engineVersion))
+		return usageError(fmt.Errorf("--engine-version %q: not a version such as 28.0.4", f.engineVersion))
 	case f.config != "" && root != "/":
-		return usageError(errors.New("--config and --root do not go together: name the file as it is here"))
+		return usageError(errors.New("--config cannot be combined with --root: pass the path of the file on this machine"))
 	case f.restart && root != "/":
-		return usageError(errors.New("--restart and --root do not go together: the engines below a root do not run"))
+		return usageError(errors.New("--restart cannot be combined with --root: engines below a root do not run"))
 	case f.restart && f.dryRun:
-		return usageError(errors.New("--restart and --dry-run do not go together"))
+		return usageError(errors.New("--restart cannot be combined with --dry-run"))
 	}
 	for _, dir := range f.specDirs {
 		if !filepath.IsAbs(dir) {
-			return usageError(fmt.Errorf("--spec-dir %q: it is not an absolute path", dir))
+			return usageError(fmt.Errorf("--spec-dir %q: not an absolute path", dir))
 		}
 	}
 	if f.config == "" {
@@ -374,18 +372,18 @@ func (f *switchFlags) check(names []runtimes.Name, root string) error {
 	return err
 }
 
-// plan prints what is to change in one engine's configuration, and has it checked; nil
-// when there is nothing.
-func (f *switchFlags) plan(ctx context.Context, w io.Writer, color bool, s runtimes.System, e runtimes.Engine) (*runtimes.Plan, error) {
+// plan prints the changes of one engine's configuration and has the engine check them. It
+// returns nil if there is nothing to do.
+func (f *switchFlags) plan(cmd *cobra.Command, s runtimes.System, e runtimes.Engine) (*runtimes.Plan, error) {
 	version := cmp.Or(f.engineVersion, e.Version)
 	if version == "" {
 		if e.Err != nil {
-			return nil, fmt.Errorf("%w: name its version with --engine-version", e.Err)
+			return nil, fmt.Errorf("%w: pass its version with --engine-version", e.Err)
 		}
-		return nil, errors.New("it is not installed: name its version with --engine-version if it is to be")
+		return nil, errors.New("not installed: pass --engine-version to configure it anyway")
 	}
 	request := runtimes.Request{Engine: e.Name, Version: version, Config: f.config, SpecDirs: f.specDirs}
-	// The program checks what is for its version.
+	// The program can check the configuration of its own version.
 	if version == e.Version && !f.noValidate {
 		request.Program = e.Program
 	}
@@ -399,20 +397,20 @@ func (f *switchFlags) plan(ctx context.Context, w io.Writer, color bool, s runti
 	}
 	if len(p.Changes) == 0 {
 		if !f.dryRun {
-			if err := p.Clean(ctx); err != nil {
-				slog.Warn("a file of an interrupted change cannot be removed", "engine", e.Name, "err", err)
+			if err := p.Clean(cmd.Context()); err != nil {
+				slog.Warn("cannot remove a file of an interrupted change", "engine", e.Name, "err", err)
 			}
 		}
 		slog.Info("nothing to do", "engine", e.Name, "version", version, "cdi", p.Engine.CDI)
 		return nil, nil //nolint:nilnil // nothing to do is no error
 	}
-	if _, err := io.WriteString(w, paintDiff(forReader(w, p.Diff()), color)); err != nil {
+	if err := printPlan(cmd, p.Changes); err != nil {
 		return nil, err
 	}
-	return p, p.Check(ctx)
+	return p, p.Check(cmd.Context())
 }
 
-// apply writes what was planned.
+// apply carries out a plan.
 func (f *switchFlags) apply(ctx context.Context, s runtimes.System, p *runtimes.Plan) error {
 	done, err := p.Apply(ctx, f.restart)
 	if err != nil {
@@ -434,22 +432,4 @@ func (f *switchFlags) apply(ctx context.Context, s runtimes.System, p *runtimes.
 	}
 	slog.Info("changed", fields...)
 	return nil
-}
-
-// paintDiff gives lines that come and go their colours.
-func paintDiff(text string, color bool) string {
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		body := strings.TrimSuffix(line, "\n")
-		switch {
-		case strings.HasPrefix(line, "--- "), strings.HasPrefix(line, "+++ "):
-			body = table.Bold.Paint(body, color)
-		case strings.HasPrefix(line, "+"):
-			body = table.Green.Paint(body, color)
-		case strings.HasPrefix(line, "-"):
-			body = table.Red.Paint(body, color)
-		}
-		b.WriteString(body + line[len(strings.TrimSuffix(line, "\n")):])
-	}
-	return b.String()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,6 +30,7 @@ type transformFlags struct {
 	options
 	root          spec.RootTransform
 	input, output string
+	dryRun        bool
 }
 
 func newTransformRoot() *cobra.Command {
@@ -37,29 +39,30 @@ func newTransformRoot() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "root --from DIR --to DIR",
 		Short: "Move the paths of a spec from below one directory to another",
-		Long: `root moves the paths of a spec that are below --from to the same places below --to.
-Whole components count: /driver has nothing to do with /driver-backup.
+		Long: `root moves the paths of a spec from below --from to the same places below --to. It
+compares complete path components: /driver does not match /driver-backup.
 
---relative-to host (the default) moves host paths: of mounts, of device nodes (one
-without a hostPath is given it), the programs of hooks, their variables, and those
-of their arguments that name files of the host.
+--relative-to host (the default) moves host paths: of mounts and device nodes (a node
+without a hostPath gets one), the programs and environment variables of hooks, and
+hook arguments that name files of the host.
 
---relative-to container moves container paths: of mounts, of device nodes (what they
-are on the host stays), the variables of the container, and the other arguments of
-hooks. The program and variables of a startContainer hook are the container's.
+--relative-to container moves container paths: of mounts and device nodes (host paths
+stay), the environment variables of the container, and the other hook arguments. The
+program and environment of a startContainer hook belong to the container.
 
-Which arguments are whose is known of cdigen-hook, nvidia-cdi-hook and nvidia-ctk. With
-other programs they are the container's for createContainer and startContainer hooks,
-and the host's for all others. Paths are found alone, after "=", and in lists with ":"
+cdigen knows the arguments of cdigen-hook, nvidia-cdi-hook and nvidia-ctk. Arguments of
+other programs belong to the container for createContainer and startContainer hooks,
+and to the host for all others. Paths are found alone, after "=", and in lists with ":"
 or "::".
 
-The spec gets the lowest cdiVersion that it needs then, which may be below the one it
-had. A file is replaced in one step and not touched when nothing changes.
+The spec gets the lowest cdiVersion that it needs, which may be lower than before. A
+file is replaced in one step, and not written if nothing changes.
 
 Exit statuses:
-  0  written, also when there was no path to move, which is told
-  1  failed, for instance because it is no valid spec
-  2  unusable flags or arguments`,
+  0  written; a warning says if there was no path to move
+  1  failed, for instance because the spec is not valid
+  2  unusable flags or arguments
+  5  --dry-run, and the --output would change`,
 		Example: `  cdigen transform root --from / --to /run/nvidia/driver <driver.yaml >host.yaml
   cdigen transform root --from /host --to / --input /etc/cdi/nvidia.yaml --output /etc/cdi/nvidia.yaml
   cdigen transform root --relative-to container --from /usr/lib64 --to /usr/local/nvidia/lib64 --input a.yaml`,
@@ -70,7 +73,7 @@ Exit statuses:
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root.From, "from", "", "`directory` that paths are below (required)")
-	flags.StringVar(&f.root.To, "to", "", "`directory` that they are to be below (required)")
+	flags.StringVar(&f.root.To, "to", "", "`directory` to move them to (required)")
 	flags.StringVar(&side, "relative-to", side, "whose paths: host or container")
 	setValues(flags, "relative-to", string(spec.HostSide), string(spec.ContainerSide))
 	flags.StringVar(&f.input, "input", "-", "`file` with the spec; - is standard input")
@@ -79,6 +82,7 @@ Exit statuses:
 		// CDIGEN_OUTPUT is where generate publishes, which is not to be overwritten.
 		withoutVariable(flags, name)
 	}
+	addDryRun(flags, &f.dryRun)
 	f.add(flags, "transform")
 	return cmd
 }
@@ -86,6 +90,9 @@ Exit statuses:
 func (f *transformFlags) run(cmd *cobra.Command) error {
 	if err := f.root.Check(); err != nil {
 		return usageError(fmt.Errorf("--%w", err))
+	}
+	if f.dryRun && (f.output == "-" || f.output == "") {
+		return usageError(errors.New("--dry-run requires an --output file"))
 	}
 	s, format, err := f.read(cmd)
 	if err != nil {
@@ -115,12 +122,27 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 		_, err := cmd.OutOrStdout().Write(data)
 		return err
 	}
+	if f.dryRun {
+		return f.diff(cmd, data)
+	}
 	outcome, err := spec.Publish(cmd.Context(), f.output, data, f.PublishOptions())
 	if err != nil {
 		return err
 	}
 	slog.Info(string(outcome), "path", f.output, "moved", count, "cdiVersion", moved.Version)
 	return nil
+}
+
+// diff prints what would change in the output file.
+func (f *transformFlags) diff(cmd *cobra.Command, data []byte) error {
+	plan, err := spec.Preview(f.output, data)
+	if err != nil || len(plan) == 0 {
+		return err
+	}
+	if err := printPlan(cmd, plan); err != nil {
+		return err
+	}
+	return &exitError{exitStale, errors.New("--dry-run: nothing was written")}
 }
 
 // read reads the spec.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/rundir"
 	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
@@ -37,21 +39,22 @@ func newWatch() *cobra.Command {
 	var f watchFlags
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Keep the CDI spec true while the driver, MIG devices or GPUs change",
+		Short: "Keep the CDI spec up to date while the driver, MIG devices or GPUs change",
 		Long: `watch publishes the CDI spec as generate does, and again whenever something that
 it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
 files, the spec itself. It logs one line for each change and nothing while idle.
 
 While the driver is incomplete the last good spec stays. When it is not complete
-again within the grace time, the spec becomes what generate would make of the
-host; when the driver is gone, the spec is removed (--on-driver-loss keep: kept).
+again within the grace time, the spec becomes what generate would write; if the
+driver is gone, the spec is removed (--on-driver-loss keep: kept).
 
-At most 30 changes of the spec that follow each other are published at once, then
-one every 5 seconds, of which the last is what the host has.
+At most 30 changes of the spec in a row are published at once, then one every 5
+seconds. The last change is always published.
 
 Under systemd it is a service of Type=notify, ready when the spec is published
-or the host clearly has no GPU. SIGHUP makes it look at everything again; cdigen
-status shows what it does.
+or the host clearly has no GPU. SIGHUP makes it read everything again; cdigen
+status shows its state. Settings are read once: when their file changes, the log
+and the status say that a restart is needed.
 
 Exit statuses:
   0  ended by a signal, or by --once
@@ -131,7 +134,7 @@ func absolute(paths ...string) ([]string, error) {
 }
 
 func (f *watchFlags) run(cmd *cobra.Command) error {
-	// Generations are seldom: little memory in between is worth more than speed.
+	// Generations are rare: a small heap between them matters more than speed.
 	debug.SetGCPercent(50)
 	generator, err := f.generator()
 	if err != nil {
@@ -149,16 +152,21 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	defer unlock()
 
-	files := &watch.Files{Ignore: generator.OwnChange, Interest: generator.Interest}
+	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
+	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
 	hangup := newHangup()
 	l := &watch.Loop{
 		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
-		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.Poll}, files, hangup},
-		Update:   files.Update,
+		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.Poll}, files, specs, hangup},
+		Update:   func(l *discover.Lookups) error { return errors.Join(files.Update(l), specs.Update()) },
 		Log:      slog.Default(),
 	}
+	if specs.Settings, err = f.settingsFile(generator); err != nil {
+		return err
+	}
+	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
 	if f.KernelLog != "" {
 		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
@@ -182,6 +190,30 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", l.State().Condition)}
 	}
 	return err
+}
+
+// settingsFile returns the settings file to watch; empty: none, or a pipe, which cannot be
+// read again. That its directory comes is for the generator.
+func (f *watchFlags) settingsFile(g *watch.Generator) (string, error) {
+	info, err := os.Stat(f.Settings.Path)
+	if f.Settings.Path == "" || err == nil && !info.Mode().IsRegular() {
+		return "", nil
+	}
+	file, err := filepath.Abs(f.Settings.Path)
+	g.Files = append(g.Files, filepath.Dir(file))
+	return file, err
+}
+
+// changedSettings returns the settings file if its variables are not those in use. They are
+// not applied: under systemd they come as environment variables, which a process keeps. A
+// file that cannot be read shows at the restart.
+func (f *watchFlags) changedSettings() string {
+	now, err := f.layers.ReadSettings(f.Command)
+	same := func(a, b config.Setting) bool { return a.Value == b.Value }
+	if err == nil && maps.EqualFunc(now.Variables, f.Settings.Variables, same) {
+		return ""
+	}
+	return f.Settings.Path
 }
 
 // loop returns the options of the loop.
@@ -291,6 +323,13 @@ func notify(text string) {
 
 // describe returns a state in one line.
 func describe(s *watch.State) string {
+	if s.ChangedSettings != "" {
+		return describeSpec(s) + "; restart to apply the changes of " + s.ChangedSettings
+	}
+	return describeSpec(s)
+}
+
+func describeSpec(s *watch.State) string {
 	switch s.Condition {
 	case watch.Starting:
 		return "looking at the host"
@@ -325,8 +364,8 @@ func runtimeDirectory(dir string) (string, error) {
 	return dir, nil
 }
 
-// makeRuntimeDirectory makes a directory in which nobody else can exchange a socket for a
-// link to a file of ours, whose mode would be changed.
+// makeRuntimeDirectory creates a directory in which no other user can replace a socket by a
+// link, whose target's mode would be changed.
 func makeRuntimeDirectory(dir string) error {
 	d, _, err := change.MakeDir(dir)
 	if err != nil {

@@ -109,10 +109,19 @@ func (r *rig) start(args ...string) {
 	r.settle()
 }
 
-// settle waits until nothing is left to do.
+// settle waits until nothing is left to do: there was neither event nor generation for longer
+// than several generations take on this machine.
 func (r *rig) settle() {
 	r.t.Helper()
-	r.until("rest", hosttest.Constantly(func() int { return r.status().Generations }, 400*time.Millisecond))
+	last, since := -1, time.Now()
+	r.until("rest", func() bool {
+		s := r.status()
+		if n := s.Generations + s.Events; n != last {
+			last, since = n, time.Now()
+		}
+		generation := time.Duration(s.LastGeneration.Seconds * float64(time.Second))
+		return time.Since(since) > max(400*time.Millisecond, 5*generation)
+	})
 }
 
 func (r *rig) until(what string, holds func() bool) {
@@ -469,9 +478,51 @@ func TestWatchFollowsADriverContainer(t *testing.T) {
 	}
 }
 
+// Settings are read once. That their file has changed shows until the watcher is restarted,
+// or the file has the values again that are in use.
+func TestWatchReportsChangedSettings(t *testing.T) {
+	r := newRig(t, "h100x8")
+	file := filepath.Join(r.dir, "settings/cdigen.env")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("CDIGEN_GRACE=20s\n")
+	r.start("--settings", file)
+	shows := func(changed string) func() bool {
+		return func() bool { return r.status().ChangedSettings == changed }
+	}
+	const warning = `msg="the settings have changed; restart the watcher to apply them" file=`
+	before := r.status().Generations
+	write("# a comment\nCDIGEN_GRACE=20s\n")
+	write("CDIGEN_GRACE=10s\n")
+	r.until("changed settings in the status", shows(file))
+	if text := describe(&r.status().State); !strings.HasSuffix(text, "; restart to apply the changes of "+file) {
+		t.Errorf("status: %s", text)
+	}
+	write("CDIGEN_GRACE=20s\n")
+	r.until("settings that are those in use", shows(""))
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	r.until("settings that were removed", shows(file))
+	r.until("two lines in the log", func() bool { return strings.Count(r.log.String(), warning+file) == 2 })
+	if n := r.status().Generations; n != before {
+		t.Errorf("%d generations because of settings", n-before)
+	}
+}
+
 // Nothing happens, nothing is done.
 func TestWatchIdles(t *testing.T) {
 	r := newRig(t, "h100x8-mig7")
+	if err := os.Mkdir(filepath.Dir(r.spec()), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	r.start("--poll", "20ms", "--log-level", "debug")
 	count := func() (generations, probes int, written string, modified time.Time) {
 		s := r.status()
@@ -500,11 +551,10 @@ func TestWatchIdles(t *testing.T) {
 	if now := r.log.String(); now != logged {
 		t.Errorf("it logs while idle: %s", now[len(logged):])
 	}
-	// Of which half is the program's own text and data.
-	if size := hosttest.ResidentSize(r.t, r.cmd.Process.Pid); size > 20<<10 {
-		t.Errorf("%d KiB resident", size)
+	if size := hosttest.OwnMemory(r.t, r.cmd.Process.Pid); size > 12<<10 {
+		t.Errorf("it holds %d KiB", size)
 	} else {
-		t.Logf("%d KiB resident", size)
+		t.Logf("it holds %d KiB", size)
 	}
 }
 
@@ -522,7 +572,7 @@ func BenchmarkWatchIdle(b *testing.B) {
 			used := r.processorTime() - before
 			b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/poll")
 			b.ReportMetric(100*used.Seconds()/float64(b.N), "%core-at-1s")
-			b.ReportMetric(float64(hosttest.ResidentSize(r.t, r.cmd.Process.Pid))/1024, "RSS-MiB")
+			b.ReportMetric(float64(hosttest.OwnMemory(r.t, r.cmd.Process.Pid))/1024, "own-MiB")
 			b.ReportMetric(0, "ns/op") // is the time slept
 		})
 	}

@@ -18,80 +18,78 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/ldcache"
-	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/userfile"
 )
 
-// format is the only one there is so far.
+// format is the only format so far.
 const format = 1
 
 // Capture is a host as a discovery saw it.
 type Capture struct {
-	Format int `yaml:"capture"`
+	Format int `json:"capture" yaml:"capture"`
 	// Cdigen is the version of the program that has recorded it.
-	Cdigen string `yaml:"cdigen"`
+	Cdigen string `json:"cdigen" yaml:"cdigen"`
 	// Arch of the driver by its Go name.
-	Arch string `yaml:"arch"`
+	Arch string `json:"arch" yaml:"arch"`
 	// LibrarySearchPath and MPSDirectory are those of [discover.Options].
-	LibrarySearchPath []string `yaml:"librarySearchPath,omitempty"`
-	MPSDirectory      string   `yaml:"mpsPipeDirectory,omitempty"`
-	// NVML is what it answered; nil: it was not to be asked.
-	NVML *NVML `yaml:"nvml,omitempty"`
-	// Unreadable are files that were there but could not be read, with the reason.
-	Unreadable []string `yaml:"unreadable,omitempty"`
+	LibrarySearchPath []string `json:"librarySearchPath,omitempty" yaml:"librarySearchPath,omitempty"`
+	MPSDirectory      string   `json:"mpsPipeDirectory,omitempty" yaml:"mpsPipeDirectory,omitempty"`
+	// NVML is its answer; nil: it was not asked.
+	NVML *NVML `json:"nvml,omitempty" yaml:"nvml,omitempty"`
+	// Unreadable are files that exist but could not be read, with the reason.
+	Unreadable []string `json:"unreadable,omitempty" yaml:"unreadable,omitempty"`
 
-	Dev    Tree `yaml:"dev"`
-	Driver Tree `yaml:"driver"`
-	Proc   Tree `yaml:"proc"`
-	Sys    Tree `yaml:"sys"`
+	Dev    Tree `json:"dev" yaml:"dev"`
+	Driver Tree `json:"driver" yaml:"driver"`
+	Proc   Tree `json:"proc" yaml:"proc"`
+	Sys    Tree `json:"sys" yaml:"sys"`
 }
 
 // Tree is a part of a file system.
 type Tree struct {
 	// Path of the tree's root on the host.
-	Path string `yaml:"path"`
+	Path string `json:"path" yaml:"path"`
 	// Files by their path below the root, without a leading slash.
-	Files map[string]File `yaml:"files"`
+	Files map[string]File `json:"files" yaml:"files"`
 }
 
-// File is a file of any type. The zero value is a regular file of which no more is
-// known than that it is there.
+// File is a file of any type. The zero value is a regular file with unknown content.
 type File struct {
-	// Lines are what was kept of the text of a regular file.
-	Lines []string `yaml:"lines,omitempty"`
-	// Link is where a symbolic link leads to.
-	Link string `yaml:"link,omitempty"`
+	// Lines are the recorded lines of a regular file.
+	Lines []string `json:"lines,omitempty" yaml:"lines,omitempty"`
+	// Link is the target of a symbolic link.
+	Link string `json:"link,omitempty" yaml:"link,omitempty"`
 	// Node has the numbers of a character device node, "195:255".
-	Node string `yaml:"node,omitempty"`
+	Node string `json:"node,omitempty" yaml:"node,omitempty"`
 	// Owner are the numbers of a node's user and group, "0:44"; empty: root's.
-	Owner string `yaml:"owner,omitempty"`
+	Owner string `json:"owner,omitempty" yaml:"owner,omitempty"`
 	// Library has the names in a shared library.
-	Library *Library `yaml:"library,omitempty"`
-	// Cache has what is in an ld.so.cache.
-	Cache *Cache `yaml:"cache,omitempty"`
+	Library *Library `json:"library,omitempty" yaml:"library,omitempty"`
+	// Cache has the content of an ld.so.cache.
+	Cache *Cache `json:"cache,omitempty" yaml:"cache,omitempty"`
 	// Type is "directory" or "socket" for one.
-	Type string `yaml:"type,omitempty"`
+	Type string `json:"type,omitempty" yaml:"type,omitempty"`
 	// Mode are the permissions in octal; empty: those that such files usually have.
-	Mode string `yaml:"mode,omitempty"`
+	Mode string `json:"mode,omitempty" yaml:"mode,omitempty"`
 }
 
 // Library has the names in a shared library.
 type Library struct {
-	Arch   string `yaml:"arch"`
-	SONAME string `yaml:"soname,omitempty"`
+	Arch   string `json:"arch" yaml:"arch"`
+	SONAME string `json:"soname,omitempty" yaml:"soname,omitempty"`
 }
 
-// Cache is an ld.so.cache: its format and those of its entries that have to do with
-// the driver.
+// Cache is an ld.so.cache: its format and its entries for the driver.
 type Cache struct {
 	// Layout is "new", "compat" or "old"; see [ldcache.Layout].
-	Layout string `yaml:"layout"`
+	Layout string `json:"layout" yaml:"layout"`
 	// Entries are a name, the flags and a path, "libcuda.so.1 0x303 /usr/lib/libcuda.so.1".
-	Entries []string `yaml:"entries,omitempty"`
+	Entries []string `json:"entries,omitempty" yaml:"entries,omitempty"`
 }
 
 var layouts = map[string]ldcache.Layout{"new": ldcache.New, "compat": ldcache.Compat, "old": ldcache.Old}
 
-// MarshalYAML writes what is short in one line.
+// MarshalYAML returns a short file as one line.
 func (f File) MarshalYAML() (any, error) {
 	type plain File
 	var n yaml.Node
@@ -102,13 +100,14 @@ func (f File) MarshalYAML() (any, error) {
 	return &n, err
 }
 
-const head = `# What "cdigen capture" has seen of a host: what cdigen needs, without files of the driver.
-# Names that not every host has and other identifiers are replaced, the same always by
-# the same. To look at it:
+const head = `# A host as "cdigen capture" saw it: what cdigen needs, without files of the driver. Names
+# that not every host has and other identifiers are replaced, each always in the same
+# way. To look at it:
 #   cdigen info --captured FILE
 `
 
-// Encode writes a capture as YAML, the same always in the same way.
+// Encode returns the capture as deterministic YAML with short files as one line, a layout
+// that sigs.k8s.io/yaml, which reads captures, cannot write.
 func (c *Capture) Encode() ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString(head)
@@ -120,30 +119,25 @@ func (c *Capture) Encode() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Parse reads a capture. An error names the field, or the line.
+// Parse reads a capture. The error names the field or the line.
 func Parse(data []byte) (*Capture, error) {
-	if err := limits.YAML(data); err != nil {
+	var fields map[string]any
+	if err := userfile.Decode(data, &fields); err != nil {
 		return nil, fmt.Errorf("not a capture: %w", err)
 	}
-	var first struct {
-		Format int `yaml:"capture"`
-	}
-	switch err := yaml.Unmarshal(data, &first); {
-	case err != nil:
-		return nil, fmt.Errorf("not a capture: %w", oneLine(err))
-	case first.Format == 0:
+	switch version := fields["capture"]; version {
+	case float64(format):
+	case nil:
 		return nil, errors.New("not a capture: it has no field capture")
-	case first.Format != format:
-		return nil, fmt.Errorf("capture: %d: this cdigen reads captures of format %d", first.Format, format)
+	default:
+		return nil, fmt.Errorf("capture: %v: this cdigen reads captures of format %d", version, format)
 	}
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	d.KnownFields(true)
 	var c Capture
-	if err := d.Decode(&c); err != nil {
-		return nil, oneLine(err)
+	if err := userfile.Decode(data, &c); err != nil {
+		return nil, err
 	}
 	if discover.Triplet(c.Arch) == "" {
-		return nil, fmt.Errorf("arch: %q is none that the driver is made for", c.Arch)
+		return nil, fmt.Errorf("arch: %q is not an architecture of the driver", c.Arch)
 	}
 	if c.NVML != nil && c.NVML.Report != nil {
 		if _, err := c.NVML.report(); err != nil {
@@ -158,22 +152,13 @@ func Parse(data []byte) (*Capture, error) {
 	return &c, nil
 }
 
-// oneLine is an error of the YAML library, which has a line for each field.
-func oneLine(err error) error {
-	var fields *yaml.TypeError
-	if errors.As(err, &fields) {
-		return errors.New(strings.Join(fields.Errors, "; "))
-	}
-	return err
-}
-
 func (t *Tree) check() error {
 	if !strings.HasPrefix(t.Path, "/") {
 		return fmt.Errorf("path: %q is not absolute", t.Path)
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Files)) {
 		if !fs.ValidPath(name) || name == "." {
-			return fmt.Errorf("files: %q is no path below the tree", name)
+			return fmt.Errorf("files: %q is not a path below the tree", name)
 		}
 		f := t.Files[name]
 		if _, err := f.file(); err != nil {
@@ -182,20 +167,19 @@ func (t *Tree) check() error {
 		for dir := name; strings.Contains(dir, "/"); {
 			dir = dir[:strings.LastIndex(dir, "/")]
 			if above, ok := t.Files[dir]; ok && above.Type != "directory" {
-				return fmt.Errorf("files: %s: %s is no directory", name, dir)
+				return fmt.Errorf("files: %s: %s is not a directory", name, dir)
 			}
 		}
 	}
 	return nil
 }
 
-// Host is the host that was recorded. A host serves one discovery; see
-// [discover.Host].
+// Host returns the recorded host. It serves one discovery; see [discover.Host].
 func (c *Capture) Host() discover.Host {
 	return discover.Host{Arch: c.Arch, Driver: c.Driver.tree(), Dev: c.Dev.tree(), Proc: c.Proc.tree(), Sys: c.Sys.tree()}
 }
 
-// Options are those of the discovery that was recorded. NVML answers as it did then.
+// Options returns the options of the recorded discovery. NVML answers as it did then.
 func (c *Capture) Options() discover.Options {
 	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory}
 	if c.NVML != nil {
@@ -217,7 +201,7 @@ func (t *Tree) tree() discover.Tree {
 	return discover.NewTree(t.Path, files)
 }
 
-// pair reads two numbers of so many bits with a colon between them.
+// pair parses two numbers of the given sizes in bits with a colon between them.
 func pair(s string, bits1, bits2 int) (a, b uint32, err error) {
 	first, second, _ := strings.Cut(s, ":")
 	x, err1 := strconv.ParseUint(first, 10, bits1)
@@ -228,14 +212,14 @@ func pair(s string, bits1, bits2 int) (a, b uint32, err error) {
 	return uint32(x), uint32(y), nil
 }
 
-// The modes that need not be told.
+// The modes that are not recorded.
 const (
 	usualFile      = 0o644
 	usualDirectory = 0o755
 	usualNode      = 0o666
 )
 
-// file returns the file that was recorded.
+// file returns the recorded file.
 func (f *File) file() (*memoryFile, error) {
 	m := &memoryFile{mode: usualFile}
 	kinds := 0
@@ -262,7 +246,7 @@ func (f *File) file() (*memoryFile, error) {
 	}
 	if is(f.Library != nil) {
 		if discover.Triplet(f.Library.Arch) == "" {
-			return nil, fmt.Errorf("library: arch: %q is none that the driver is made for", f.Library.Arch)
+			return nil, fmt.Errorf("library: arch: %q is not an architecture of the driver", f.Library.Arch)
 		}
 		m.data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME)
 	}
@@ -287,7 +271,7 @@ func (f *File) file() (*memoryFile, error) {
 		}
 	}
 	if kinds > 1 {
-		return nil, errors.New("it can be one of lines, link, node, library, cache and type only")
+		return nil, errors.New("use only one of lines, link, node, library, cache and type")
 	}
 	if f.Mode != "" {
 		mode, err := strconv.ParseUint(f.Mode, 8, 9)
@@ -302,7 +286,7 @@ func (f *File) file() (*memoryFile, error) {
 func (c *Cache) encode() ([]byte, error) {
 	layout, ok := layouts[c.Layout]
 	if !ok {
-		return nil, fmt.Errorf("layout: %q is none of new, compat and old", c.Layout)
+		return nil, fmt.Errorf("layout: %q is not new, compat or old", c.Layout)
 	}
 	cache := ldcache.Empty("")
 	cache.Layout = layout

@@ -10,8 +10,8 @@ import (
 // pathFields are the fields that are paths, or lists of them. Others are texts.
 var pathFields = map[string]bool{"librarySearchPath": true, "mpsPipeDirectory": true, "path": true, "link": true, "soname": true}
 
-// check returns an error for the first thing in a capture that is still to be replaced. It
-// goes through the capture as it is written, so that no field is forgotten.
+// check returns an error for the first identifier that is left in a capture. It looks at
+// the encoded capture, so that no field is forgotten.
 func (c *Capture) check(n names) error {
 	data, err := c.Encode()
 	if err != nil {
@@ -24,8 +24,7 @@ func (c *Capture) check(n names) error {
 	return n.check(&root, "", "")
 }
 
-// check examines a node of YAML. place is where it stands, and field the name of the
-// field that it is the value of, or in.
+// check looks at a node of YAML. place is its path, field the name of the field it is in.
 func (n names) check(node *yaml.Node, place, field string) error {
 	switch node.Kind {
 	case yaml.MappingNode:

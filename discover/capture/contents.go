@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -15,17 +16,17 @@ import (
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
 
-// content is what a capture has of the text in a kind of files: only what a discovery
-// needs.
+// content describes what a capture has of the text of some files.
 type content struct {
-	// file matches the path of the files below /proc or /sys.
+	// file matches the path of a file below /proc or /sys.
 	file string
-	// line matches what is kept of a line, from its beginning. Other lines are dropped.
+	// line matches the part of a line that is kept, from its beginning. Other lines are
+	// dropped.
 	line string
-	// key matches the beginning of a line that is not of the right form. It is kept with
-	// a question mark, so that the fault shows.
+	// key matches the beginning of a line of the wrong form. It is kept with a question
+	// mark, so that the fault shows.
 	key string
-	// replace changes what is kept; nil: it is text.
+	// replace changes the kept part; nil: names.text.
 	replace func(n names, line string) string
 }
 
@@ -34,8 +35,8 @@ const (
 	deviceNames    = `(?:-frontend|ctl|-modeset|-uvm|-nvlink|-nvswitch|-caps|-caps-imex-channels|-vgpu-vfio)?`
 )
 
-// contents is the table of all files whose text is recorded. Of others a capture has
-// only that they are there.
+// contents is the table of all files whose text is recorded. Of other files a capture has
+// only the name.
 var contents = []content{
 	{file: `driver/nvidia/version`, line: `NVRM version:(?: +(?:NVIDIA|UNIX|Open|x86_64|aarch64|arm64))* +Kernel Module(?: for (?:x86_64|aarch64|arm64))? +\d{1,4}\.\d{1,4}(?:\.\d{1,4})?(?:\s|$)`, key: `NVRM version:`},
 	{file: `devices`, line: `(?:(?:Character|Block) devices:| *\d{1,4} nvidia` + deviceNames + `)$`},
@@ -49,6 +50,7 @@ var contents = []content{
 	},
 	{file: migMinors, line: `(?:config|monitor|gpu\d{1,4}/gi\d{1,4}/(?:ci\d{1,4}/)?access) \d{1,7}$`},
 	{file: `modules`, line: `nvidia[0-9a-z_]{0,32}_modeset(?: |$)`},
+	{file: `device-tree/compatible`, line: `(?:[^\x00]*\x00)*nvidia,tegra[0-9a-z]{0,8}(?:\x00|$)`, replace: lastName},
 	{file: `sys/kernel/osrelease`, line: `.+`, replace: names.release},
 
 	{file: `(?:.*/)?(?:vendor|device|class)`, line: `0x[0-9a-f]{4,6}$`},
@@ -60,27 +62,39 @@ var contents = []content{
 	{file: `module/firmware_class/parameters/path`, line: `.+`, replace: names.path},
 }
 
-// forms are the expressions of contents.
-var forms = sync.OnceValue(func() (list []struct{ file, line, key *regexp.Regexp }) {
+// lastName keeps the last of several names with zero bytes behind them.
+func lastName(_ names, line string) string {
+	line = strings.TrimSuffix(line, "\x00")
+	return line[strings.LastIndexByte(line, 0)+1:]
+}
+
+// form is a content with its expressions compiled.
+type form struct {
+	file, line, key *regexp.Regexp
+	replace         func(n names, line string) string
+}
+
+var forms = sync.OnceValue(func() (list []form) {
 	for _, c := range contents {
-		key := `\z.` // nothing
-		if c.key != "" {
-			key = c.key
+		f := form{regexp.MustCompile(`^(?:` + c.file + `)$`), regexp.MustCompile(`^(?:` + c.line + `)`), regexp.MustCompile(`^(?:` + cmp.Or(c.key, never) + `)`), c.replace}
+		if f.replace == nil {
+			f.replace = func(n names, line string) string { return n.text(strings.TrimRight(line, " \t")) }
 		}
-		list = append(list, struct{ file, line, key *regexp.Regexp }{
-			regexp.MustCompile(`^(?:` + c.file + `)$`), regexp.MustCompile(`^(?:` + c.line + `)`), regexp.MustCompile(`^(?:` + key + `)`),
-		})
+		list = append(list, f)
 	}
 	return list
 })
 
-// maxText bounds what is taken of a file of procfs or sysfs, in bytes. The longest is
-// the table of MIG's capabilities, of 110 KB.
+// never matches nothing.
+const never = `\z.`
+
+// maxText is the size limit of a file of procfs or sysfs, in bytes. The longest one, the
+// table of MIG's capabilities, has 110 KB.
 const maxText = 1 << 20
 
-// textFile has the lines of a file in procfs or sysfs that the table allows.
+// textFile records the lines of a file in procfs or sysfs that the table allows.
 func textFile(w *watched, n names, name string) (File, error) {
-	at := slices.IndexFunc(forms(), func(f struct{ file, line, key *regexp.Regexp }) bool { return f.file.MatchString(name) })
+	at := slices.IndexFunc(forms(), func(f form) bool { return f.file.MatchString(name) })
 	file, err := w.FS.Open(name)
 	if err != nil {
 		return File{}, err
@@ -102,32 +116,28 @@ func textFile(w *watched, n names, name string) (File, error) {
 		lines = w.present(lines)
 	}
 	for _, line := range lines {
-		if line = contents[at].keep(n, forms()[at].line, forms()[at].key, line); line != "" {
+		if line = forms()[at].keep(n, line); line != "" {
 			f.Lines = append(f.Lines, line)
 		}
 	}
 	return f, nil
 }
 
-// keep returns what is recorded of a line, empty for nothing.
-func (c *content) keep(n names, form, key *regexp.Regexp, line string) string {
-	kept := form.FindString(line)
-	switch {
-	case kept == "":
-		if kept = key.FindString(line); kept != "" {
-			kept += " ?"
-		}
-		return kept
-	case c.replace != nil:
-		return c.replace(n, kept)
+// keep returns the recorded part of a line; empty: none.
+func (f *form) keep(n names, line string) string {
+	if kept := f.line.FindString(line); kept != "" {
+		return f.replace(n, kept)
 	}
-	return n.text(strings.TrimRight(kept, " \t"))
+	if key := f.key.FindString(line); key != "" {
+		return key + " ?"
+	}
+	return ""
 }
 
 const migMinors = "driver/nvidia-caps/mig-minors"
 
-// present returns the lines for GPUs that are there: the driver has 135 lines for each
-// of 32 GPUs, of which few hosts have many.
+// present returns the lines of GPUs that are present: the driver has 135 lines for each
+// of 32 GPUs.
 func (w *watched) present(lines []string) []string {
 	list := append(w.names("driver/nvidia/capabilities", "gpu"), "gpu0")
 	return slices.DeleteFunc(lines, func(line string) bool {
@@ -136,8 +146,8 @@ func (w *watched) present(lines []string) []string {
 	})
 }
 
-// driverFile has the names in a library, in the loader's cache or in a manifest. Of other
-// files a capture has only that they are there.
+// driverFile records the names in a library, in the loader's cache or in a manifest. Of
+// other files a capture has only the name.
 func driverFile(w *watched, n names, name string) (File, error) {
 	if !w.seen[name] {
 		return File{}, nil // the discovery did not look into it
@@ -159,14 +169,14 @@ func driverFile(w *watched, n names, name string) (File, error) {
 	}
 	info, err := elfname.Read(reader)
 	if err != nil || discover.Triplet(info.Arch) == "" {
-		// As good as an empty file, which is not a library either.
+		// An empty file is not a library either.
 		return File{}, nil
 	}
 	return File{Library: &Library{Arch: info.Arch, SONAME: n.path(info.SONAME)}}, nil
 }
 
-// manifestFile has the libraries that a manifest names, in the form of a manifest. One that
-// cannot be read is as good as an empty file.
+// manifestFile records the libraries that a manifest names, in the form of a manifest. A
+// manifest that cannot be read becomes an empty file.
 func manifestFile(n names, name string, file fs.File) (File, error) {
 	data, err := io.ReadAll(io.LimitReader(file, discover.MaxManifest+1))
 	if err != nil {
@@ -195,8 +205,8 @@ func manifestFile(n names, name string, file fs.File) (File, error) {
 	return File{Lines: []string{string(line)}}, err
 }
 
-// cacheFile has the entries of the loader's cache that a discovery looks at. What else
-// is installed is not recorded.
+// cacheFile records the entries of the loader's cache that a discovery looks at, not what
+// else is installed.
 func cacheFile(n names, file fs.File) (File, error) {
 	data, err := io.ReadAll(file)
 	if err != nil {
@@ -204,7 +214,7 @@ func cacheFile(n names, file fs.File) (File, error) {
 	}
 	cache, err := ldcache.Read(data)
 	if err != nil {
-		return File{}, nil //nolint:nilerr // a discovery finds that it is damaged, and so is an empty one
+		return File{}, nil //nolint:nilerr // an empty file is a damaged cache too
 	}
 	c := &Cache{}
 	for name, layout := range layouts {

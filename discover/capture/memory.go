@@ -6,16 +6,15 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 )
 
-// memory is a file system of files in memory, by path. It implements [fs.ReadLinkFS], and
-// leaves it to its user to follow links.
+// memory is a file system in memory, by path. It implements [fs.ReadLinkFS] and does not
+// follow links.
 type memory map[string]*memoryFile
 
-// memoryFile is a file, and what [fs.FileInfo] has of it.
+// memoryFile is a file and its [fs.FileInfo].
 type memoryFile struct {
 	path    string
 	mode    fs.FileMode
@@ -36,7 +35,7 @@ func (f *memoryFile) Sys() any {
 	return f.stat
 }
 
-// add adds a file, and the directories on the way to it.
+// add adds a file and the directories above it.
 func (m memory) add(f *memoryFile) {
 	if known := m[f.path]; known != nil {
 		known.mode = f.mode // a directory, known from what is in it
@@ -80,26 +79,12 @@ func (m memory) ReadLink(name string) (string, error) {
 	return string(f.data), nil
 }
 
-func (m memory) ReadDir(name string) ([]fs.DirEntry, error) {
-	f, err := m.get("readdir", name)
-	if err == nil && !f.IsDir() {
-		err = &fs.PathError{Op: "readdir", Path: name, Err: syscall.ENOTDIR}
-	}
-	if err != nil {
-		return nil, err
-	}
-	list := slices.Clone(f.entries)
-	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
-	return list, nil
-}
-
 func (m memory) Open(name string) (fs.File, error) {
 	f, err := m.get("open", name)
 	if err != nil {
 		return nil, err
 	}
-	list := slices.Clone(f.entries)
-	return &opened{Reader: bytes.NewReader(f.data), file: f, rest: list}, nil
+	return &opened{bytes.NewReader(f.data), f, slices.Clone(f.entries)}, nil
 }
 
 // opened is an open file or directory.

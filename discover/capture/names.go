@@ -17,7 +17,7 @@ import (
 // names keeps the names that every host with such a driver has, and replaces all others.
 type names struct {
 	redactor *redact.Redactor
-	// dirs are directories that texts may name, whatever characters they have; the longest first.
+	// dirs are directories that texts may name, of any characters, the longest first.
 	dirs []string
 	// known are the replacements of components of paths, and of texts.
 	known, texts map[string]string
@@ -29,8 +29,8 @@ func newNames(r *redact.Redactor, dirs ...string) names {
 	return names{r, dirs, map[string]string{}, map[string]string{}}
 }
 
-// Text returns a text as a capture would have it: the paths in it are replaced by those
-// of a capture that is made with the same redactor.
+// Text returns a text with its paths and identifiers replaced as in a capture that is made
+// with the same redactor.
 func Text(r *redact.Redactor, text string) string { return newNames(r).text(text) }
 
 // kinds are the endings that tell what a file of the driver is.
@@ -44,7 +44,7 @@ const driverVersion = `\d{3}\.\d{2,4}(?:\.\d{1,4})?`
 // pci is an address on the PCI bus.
 const pci = `[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]`
 
-// standard are the names of numbered things, and names that have a version in them.
+// standard matches the names of numbered files, and names with a version in them.
 var standard = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^(?:` + strings.Join([]string{
 		`\.\.?`,
@@ -120,7 +120,7 @@ var (
 	})
 )
 
-// isStandard reports whether systems everywhere have a name, which then identifies nobody.
+// isStandard reports whether a name is found on all systems, so that it identifies nobody.
 func isStandard(name string) bool {
 	files, patterns := driverFiles()
 	if redact.Common(name) || files[name] || patterns.MatchString(name) || standard().MatchString(name) {
@@ -134,8 +134,8 @@ func isStandard(name string) bool {
 	return m != nil && isStandard(m[1])
 }
 
-// component returns a component of a path, or a stand-in. What has to do with the driver
-// still shows that: a discovery looks for the word, and for what ends a library's name.
+// component returns a component of a path, or a stand-in. The stand-in keeps what a
+// discovery looks for: the word nvidia, and the end of a library's name.
 func (n names) component(name string) string {
 	if known, ok := n.known[name]; ok {
 		return known
@@ -144,7 +144,7 @@ func (n names) component(name string) string {
 	switch {
 	case name == "":
 	case isStandard(name):
-		replaced = n.redactor.Text(name) // which the user may know better
+		replaced = n.redactor.Text(name) // it may have a word that the user has given
 	case release().MatchString(name):
 		replaced = n.release(name)
 	case nixStore().MatchString(name):
@@ -165,7 +165,7 @@ func (n names) component(name string) string {
 	return replaced
 }
 
-// release keeps a version, and what is known of what follows it in a kernel's release.
+// release keeps the version of a kernel's release, and known words that follow it.
 func (n names) release(name string) string {
 	m := release().FindStringSubmatch(name)
 	if m == nil {
@@ -192,8 +192,8 @@ func (n names) path(name string) string {
 	return strings.Join(parts, "/")
 }
 
-// text returns a text whose absolute paths are of standard names and stand-ins, and
-// that has no identifier in it that the redactor knows.
+// text returns a text with absolute paths of standard names and stand-ins, and without
+// identifiers that the redactor knows.
 func (n names) text(s string) string {
 	if known, ok := n.texts[s]; ok {
 		return known
@@ -214,7 +214,7 @@ func (n names) text(s string) string {
 	return n.texts[s]
 }
 
-// replaceDir replaces a directory in a text where its name does not go on.
+// replaceDir replaces a directory in a text where its name ends.
 func replaceDir(s, dir, replacement string) string {
 	before, after, found := strings.Cut(s, dir)
 	switch {

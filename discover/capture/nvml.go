@@ -13,14 +13,14 @@ import (
 	"github.com/cdigen/cdigen/discover"
 )
 
-// NVML is the answer of a probe. Without report and error it was never asked, because
-// its library was not found.
+// NVML is the answer of a probe. Without report and error the probe did not run, because
+// the library was not found.
 type NVML struct {
 	// Report is a [discover.NVMLReport] as it is in JSON.
-	Report map[string]any `yaml:"report,omitempty"`
+	Report map[string]any `json:"report,omitempty" yaml:"report,omitempty"`
 	// ErrorKind and Error are those of a [discover.ProbeError].
-	ErrorKind discover.ProbeErrorKind `yaml:"errorKind,omitempty"`
-	Error     string                  `yaml:"error,omitempty"`
+	ErrorKind discover.ProbeErrorKind `json:"errorKind,omitempty" yaml:"errorKind,omitempty"`
+	Error     string                  `json:"error,omitempty" yaml:"error,omitempty"`
 }
 
 // nvmlAnswer is what a probe returned.
@@ -40,7 +40,7 @@ var (
 	})
 )
 
-// or returns a text of the right form, or a question mark in place of another one.
+// or returns a text of the right form, and a question mark for another one.
 func or(form *regexp.Regexp, s string) string {
 	if s == "" || form.MatchString(s) {
 		return s
@@ -48,8 +48,8 @@ func or(form *regexp.Regexp, s string) string {
 	return "?"
 }
 
-// record returns what a capture has of an answer: numbers, what is of the right form, and
-// names and errors as texts.
+// record returns an answer as a capture has it: numbers, fields of the right form, and
+// names and errors as free texts.
 func (a nvmlAnswer) record(n names) (*NVML, error) {
 	nvml := &NVML{}
 	var failed *discover.ProbeError
@@ -107,7 +107,7 @@ func (n *NVML) answer(context.Context) (report *discover.NVMLReport, err error) 
 	case n.Error != "":
 		err = errors.New(n.Error)
 	case report == nil:
-		err = &discover.ProbeError{Kind: discover.ProbeFailed, Message: "the capture has no answer of NVML"}
+		err = &discover.ProbeError{Kind: discover.ProbeFailed, Message: "the capture has no answer from NVML"}
 	}
 	return report, err
 }

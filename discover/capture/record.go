@@ -16,11 +16,10 @@ import (
 	"github.com/cdigen/cdigen/internal/redact"
 )
 
-// Record runs a discovery of a host and records it: only what a discovery needs, by
-// the tables of this package, with stand-ins for names that not every host has. In the
-// few texts that are free, redactor replaces what identifies the machine. Should anything
-// be left all the same, that is an error, which names the place. The inventory is that
-// of the discovery, with nothing replaced.
+// Record runs a discovery of a host and records what it needs, by the tables of this
+// package, with stand-ins for names that not every host has. In free texts redactor
+// replaces what identifies the machine. An identifier that is left is an error, which names
+// the place. The inventory is that of the discovery, with nothing replaced.
 func Record(ctx context.Context, host discover.Host, o discover.Options, redactor *redact.Redactor, version string) (*Capture, *discover.Inventory, error) {
 	driver, dev, proc, sys := watch(&host.Driver), watch(&host.Dev), watch(&host.Proc), watch(&host.Sys)
 	var answer nvmlAnswer
@@ -34,22 +33,21 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 			}
 		}
 	}
-	o.PCI = true
 	inv, err := discover.Run(ctx, host, discover.Modules(o))
 	if err != nil {
 		return nil, inv, err
 	}
-	proc.shown()
-	dev.nodes()
-	sys.modules()
-	sys.devices(inv.PCI)
-	sys.passOver(othersDevices)
+	proc.addProc()
+	dev.addNodes()
+	sys.addSys(inv.PCI)
+	maps.DeleteFunc(sys.seen, func(name string, _ bool) bool { return othersDevice(sys, name) })
 
-	var seen []*looked
-	for _, w := range []*watched{driver, dev, proc, sys} {
-		seen = append(seen, w.look())
+	trees := []*watched{driver, dev, proc, sys}
+	var files [4][]seenFile
+	for i, w := range trees {
+		files[i] = w.files()
 	}
-	redactor.Know(redact.Owners(ctx, owners(seen)))
+	redactor.Know(redact.Owners(ctx, owners(files[:]...)))
 	n := newNames(redactor, append([]string{driver.path, dev.path, proc.path, sys.path, o.MPSDirectory}, o.LibrarySearchPath...)...)
 	c := &Capture{Format: format, Cdigen: n.text(version), Arch: host.Arch, MPSDirectory: n.path(o.MPSDirectory)}
 	for _, dir := range o.LibrarySearchPath {
@@ -65,12 +63,12 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 		if i >= 2 {
 			regular = textFile
 		}
-		*t = seen[i].tree(c, n, regular)
+		*t = trees[i].tree(files[i], c, n, regular)
 	}
 	return c, inv, c.check(n)
 }
 
-// watched is a file system that keeps a record of what is looked up in it.
+// watched is a file system that records which names are looked up in it.
 type watched struct {
 	fs.FS
 	path string
@@ -105,8 +103,7 @@ func (w *watched) Lstat(name string) (fs.FileInfo, error) {
 	return fs.Lstat(w.FS, name)
 }
 
-// ReadDir is asked for where every entry counts, and that it is there may be all that
-// anybody wants to know of it.
+// ReadDir records every entry too: a caller may only need to know that it exists.
 func (w *watched) ReadDir(name string) ([]fs.DirEntry, error) {
 	w.see(name)
 	entries, err := fs.ReadDir(w.FS, name)
@@ -116,7 +113,7 @@ func (w *watched) ReadDir(name string) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
-// walk sees all that is below a directory.
+// walk sees everything below a directory.
 func (w *watched) walk(dir string) {
 	// What cannot be read is noted when the tree is made.
 	_ = fs.WalkDir(w.FS, dir, func(name string, _ fs.DirEntry, _ error) error {
@@ -125,7 +122,7 @@ func (w *watched) walk(dir string) {
 	})
 }
 
-// names are those in a directory that have a prefix.
+// names returns the paths of the entries of a directory that have a prefix.
 func (w *watched) names(dir, prefix string) (list []string) {
 	entries, _ := fs.ReadDir(w.FS, dir)
 	for _, e := range entries {
@@ -136,16 +133,16 @@ func (w *watched) names(dir, prefix string) (list []string) {
 	return list
 }
 
-// shown is what the driver shows in procfs, whether anybody wants to know it or not.
-func (w *watched) shown() {
+// addProc adds what the driver shows in procfs, also where no discovery looks.
+func (w *watched) addProc() {
 	w.see("devices")
 	for _, dir := range w.names("driver", "nvidia") {
 		w.walk(dir)
 	}
 }
 
-// nodes are those of the driver, and the links to them.
-func (w *watched) nodes() {
+// addNodes adds the driver's device nodes and the links to them.
+func (w *watched) addNodes() {
 	for _, name := range append(w.names("dev", "nvidia"), "dev/dri") {
 		w.walk(name)
 	}
@@ -156,16 +153,12 @@ func (w *watched) nodes() {
 	}
 }
 
-// modules are the driver's kernel modules and their versions.
-func (w *watched) modules() {
+// addSys adds the driver's kernel modules and NVIDIA's GPUs on the PCI bus.
+func (w *watched) addSys(gpus []discover.PCIGPU) {
 	for _, dir := range w.names("module", "nvidia") {
 		w.see(path.Join(dir, "version"))
 		w.see(path.Join(dir, "initstate"))
 	}
-}
-
-// devices are NVIDIA's GPUs on the PCI bus.
-func (w *watched) devices(gpus []discover.PCIGPU) {
 	tree := discover.NewTree(w.path, w)
 	for _, g := range gpus {
 		_, _ = tree.ReadDir(path.Join("bus/pci/devices", g.PCI, "drm"))
@@ -175,22 +168,9 @@ func (w *watched) devices(gpus []discover.PCIGPU) {
 	}
 }
 
-// passOver forgets names for which drop says so.
-func (w *watched) passOver(drop func(w *watched, name string) bool) {
-	var list []string
-	for name := range w.seen {
-		if drop(w, name) {
-			list = append(list, name)
-		}
-	}
-	for _, name := range list {
-		delete(w.seen, name)
-	}
-}
-
-// othersDevices are PCI devices that are not NVIDIA's. A discovery looks at their
-// vendors and no more.
-func othersDevices(w *watched, name string) bool {
+// othersDevice reports whether a name is of a PCI device of another vendor. A discovery
+// looks at the vendor only.
+func othersDevice(w *watched, name string) bool {
 	device := name
 	switch dir, file := path.Split(name); {
 	case dir == "bus/pci/devices/":
@@ -203,67 +183,61 @@ func othersDevices(w *watched, name string) bool {
 		device = path.Clean(dir)
 	}
 	vendor, err := fs.ReadFile(w.FS, path.Join(device, "vendor"))
-	return err == nil && !isNVIDIA(vendor)
+	return err == nil && string(bytes.TrimSpace(vendor)) != "0x10de"
 }
 
-func isNVIDIA(vendor []byte) bool { return string(bytes.TrimSpace(vendor)) == "0x10de" }
-
-// looked is what is known of the files that were looked up in a file system.
-type looked struct {
-	*watched
-	files []lookedFile // those in a directory before the directory
-}
-
-type lookedFile struct {
+// seenFile is a file that was looked up.
+type seenFile struct {
 	name string
 	info fs.FileInfo
 	err  error
 }
 
-func (w *watched) look() *looked {
-	l := &looked{watched: w}
+// files returns the files that were looked up and exist, those in a directory before the
+// directory.
+func (w *watched) files() (list []seenFile) {
 	for _, name := range slices.Backward(slices.Sorted(maps.Keys(w.seen))) {
-		info, err := fs.Lstat(w.FS, name)
-		if !errors.Is(err, fs.ErrNotExist) {
-			l.files = append(l.files, lookedFile{name, info, err})
+		if info, err := fs.Lstat(w.FS, name); !errors.Is(err, fs.ErrNotExist) {
+			list = append(list, seenFile{name, info, err})
 		}
 	}
-	return l
+	return list
 }
 
-// owners are the users that the files belong to.
-func owners(seen []*looked) (uids []uint32) {
-	for _, l := range seen {
-		for _, f := range l.files {
-			if f.err != nil {
-				continue
-			}
-			if stat, ok := f.info.Sys().(*syscall.Stat_t); ok && !slices.Contains(uids, stat.Uid) {
-				uids = append(uids, stat.Uid)
-			}
+// owners returns the users that files belong to.
+func owners(files ...[]seenFile) (uids []uint32) {
+	for _, f := range slices.Concat(files...) {
+		if f.err != nil {
+			continue
+		}
+		if stat, ok := f.info.Sys().(*syscall.Stat_t); ok && !slices.Contains(uids, stat.Uid) {
+			uids = append(uids, stat.Uid)
 		}
 	}
 	return uids
 }
 
-// tree records what was seen. regular makes an entry of a regular file.
-func (l *looked) tree(c *Capture, n names, regular func(w *watched, n names, name string) (File, error)) Tree {
-	t := Tree{Path: n.path(l.path), Files: map[string]File{}}
+// tree records files. regular returns the entry of a regular file.
+func (w *watched) tree(files []seenFile, c *Capture, n names, regular func(w *watched, n names, name string) (File, error)) Tree {
+	t := Tree{Path: n.path(w.path), Files: map[string]File{}}
 	full := map[string]bool{".": true}
-	for _, looked := range l.files {
+	for _, seen := range files {
 		var f File
-		name, err := looked.name, looked.err
+		name, err := seen.name, seen.err
 		if err == nil {
-			if looked.info.IsDir() && full[name] {
-				continue // what is in it shows that it is there
+			if seen.info.IsDir() && full[name] {
+				continue // a file in it shows that it exists
 			}
-			f, err = l.file(n, name, looked.info, regular)
+			f, err = w.file(n, name, seen.info, regular)
 		}
 		if errors.Is(err, errNoMatter) {
 			continue
 		}
 		if err != nil {
-			c.Unreadable = append(c.Unreadable, fmt.Sprintf("%s: %s", n.path(path.Join(l.path, name)), n.text(reason(err).Error())))
+			if inner := (*fs.PathError)(nil); errors.As(err, &inner) {
+				err = inner.Err
+			}
+			c.Unreadable = append(c.Unreadable, fmt.Sprintf("%s: %s", n.path(path.Join(w.path, name)), n.text(err.Error())))
 			continue
 		}
 		for dir := path.Dir(name); !full[dir]; dir = path.Dir(dir) {
@@ -275,14 +249,14 @@ func (l *looked) tree(c *Capture, n names, regular func(w *watched, n names, nam
 }
 
 var (
-	// errNoMatter is for files of a type that no discovery looks for.
+	// errNoMatter is returned for a file of a type that no discovery looks for.
 	errNoMatter = errors.New("a block device or a pipe")
 	errTooLong  = fmt.Errorf("more than %d KiB", maxText>>10)
 )
 
-// file records a file of whatever type.
+// file records a file of any type.
 func (w *watched) file(n names, name string, info fs.FileInfo, regular func(w *watched, n names, name string) (File, error)) (f File, err error) {
-	// Of other files than nodes and programs the mode does not matter.
+	// The mode matters for nodes and programs only.
 	usual := info.Mode().Perm()
 	switch info.Mode().Type() {
 	case fs.ModeSymlink:
@@ -309,13 +283,4 @@ func (w *watched) file(n names, name string, info fs.FileInfo, regular func(w *w
 		f.Mode = fmt.Sprintf("%04o", info.Mode().Perm())
 	}
 	return f, err
-}
-
-// reason is an error without the path.
-func reason(err error) error {
-	var in *fs.PathError
-	if errors.As(err, &in) {
-		return in.Err
-	}
-	return err
 }

@@ -7,7 +7,9 @@
 // Names that files have while they are replaced are always the same, so that the next
 // change of a file removes what a process that was killed has left of it.
 //
-// The package knows nothing of specs, of engines or of the command line.
+// A [Plan] is a list of such changes: it is shown as a diff, made as one, and undone.
+//
+// The package does not know specs, engines or the command line.
 package change
 
 import (
@@ -83,7 +85,7 @@ const maxFile = 16 << 20
 // Read returns the content of a regular file of the directory, of at most 16 MiB. A
 // symbolic link is an error, [unix.ELOOP].
 func (d *Dir) Read(name string) ([]byte, error) {
-	f, err := d.open(name)
+	f, err := d.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +93,21 @@ func (d *Dir) Read(name string) ([]byte, error) {
 	return regular.Read(f, d.shown(name), maxFile)
 }
 
-func (d *Dir) open(name string) (*os.File, error) {
+// Open opens a regular file of the directory for reading. A symbolic link is an error,
+// [unix.ELOOP].
+func (d *Dir) Open(name string) (*os.File, error) {
 	return regular.OpenAt(d.fd(), name, d.shown(name), unix.O_NOFOLLOW)
+}
+
+// Readlink returns where a symbolic link of the directory leads. What is not a link is an
+// error, [unix.EINVAL].
+func (d *Dir) Readlink(name string) (string, error) {
+	target := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(d.fd(), name, target)
+	if err != nil {
+		return "", &fs.PathError{Op: "readlink", Path: d.shown(name), Err: err}
+	}
+	return string(target[:n]), nil
 }
 
 // Names that a file has while it is replaced. Engines do not read them, and only the
@@ -109,7 +124,7 @@ func Temporary(name string) bool {
 	return strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".cdigen-new") || strings.HasSuffix(name, ".cdigen-old"))
 }
 
-// Options say how a file is replaced.
+// Options are how a file is replaced.
 type Options struct {
 	// Mode of the new file; 0: that of the old one, and 0644 where there is none.
 	Mode fs.FileMode
@@ -192,7 +207,7 @@ func (d *Dir) old(name string, fresh bool) (*os.File, error) {
 		}
 		return nil, err
 	}
-	f, err := d.open(name)
+	f, err := d.Open(name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
 		return nil, nil //nolint:nilnil // there is none
 	}
@@ -325,11 +340,12 @@ func (d *Dir) Unfinished(name string) bool {
 }
 
 // Recover cleans as Clean does, but makes the old file the backup if the process was
-// killed after it had replaced the file and before it had made the backup itself.
+// killed after it had replaced the file and before it had made the backup itself. Without
+// the name of a backup it is Clean.
 func (d *Dir) Recover(name, backup string) error {
 	aside := d.scratch()
 	old, err := aside.identity(oldName(name))
-	if err != nil {
+	if err != nil || backup == "" {
 		return d.Clean(name)
 	}
 	// Without a file the old one is one that was removed, of which there is no backup.
@@ -341,7 +357,7 @@ func (d *Dir) Recover(name, backup string) error {
 	return d.Clean(name)
 }
 
-// identity says which file has a name.
+// identity identifies a file.
 type identity struct{ dev, ino uint64 }
 
 func identityOf(s *unix.Stat_t) identity { return identity{uint64(s.Dev), s.Ino} } //nolint:unconvert // 32 bits wide on some architectures
@@ -409,8 +425,8 @@ func (d *Dir) sync() error {
 	return err
 }
 
-// write writes the new file, to the disk, under its temporary name, and says which file
-// it is.
+// write writes the new file, to the disk, under its temporary name, and returns its
+// identity.
 func (d *Dir) write(name string, data []byte, like *os.File, o Options) (id identity, err error) {
 	aside := d.scratch()
 	f, err := aside.create(newName(name))
@@ -467,14 +483,14 @@ func setAttributes(f, like *os.File, mode fs.FileMode) error {
 func (d *Dir) create(name string) (*os.File, error) {
 	fd, err := unix.Openat(d.fd(), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, &fs.PathError{Op: "create", Path: d.shown(name), Err: err}
+		return nil, fmt.Errorf("create a file in %s: %w", d.path, err)
 	}
 	return os.NewFile(uintptr(fd), d.shown(name)), nil
 }
 
 // copy copies a file with its attributes to its second name.
 func (d *Dir) copy(name string) error {
-	old, err := d.open(name)
+	old, err := d.Open(name)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ type Target struct {
 	For []runtimes.Name
 	// Settings is the file with the settings of the service; empty: none is used.
 	Settings string
+	// Edits is the file of the administrator's edits; empty: none.
+	Edits string
 	// Command returns the command line for a shell of one of our commands, with the flags
 	// that it needs here.
 	Command func(args ...string) string
@@ -54,6 +56,8 @@ type Snapshot struct {
 	// Host names places of the host; nothing is read from it any more.
 	Host      discover.Host
 	Inventory *discover.Inventory
+	// Left are the findings of what Now had to do without.
+	Left []discover.Finding
 	// Now is the spec that would be published now; nil: none, for want of a device.
 	Now *specs.Spec
 	// Directories are SpecDirs, and Published is the file at Spec.
@@ -96,6 +100,7 @@ const (
 	HookMissing       discover.ID = "hook-missing"
 	DeviceConflict    discover.ID = "device-conflict"
 	DeviceUnknown     discover.ID = "device-unknown"
+	DeviceRefused     discover.ID = "device-refused"
 
 	EngineUnknown      discover.ID = "engine-unknown"
 	EngineConfigBroken discover.ID = "engine-config-broken"
@@ -103,6 +108,7 @@ const (
 	EngineCDIOff       discover.ID = "engine-cdi-off"
 	EngineNeedsRestart discover.ID = "engine-needs-restart"
 	EngineDirectories  discover.ID = "engine-directories"
+	EngineDirLink      discover.ID = "engine-directory-link"
 	EngineTooOld       discover.ID = "engine-too-old"
 	ContainerdCRIOff   discover.ID = "containerd-cri-off"
 	DockerGPUs         discover.ID = "docker-gpus"
@@ -138,16 +144,16 @@ func All(s *Snapshot) (list []discover.Finding) {
 		list = append(list, discovered(s)...)
 		list = append(list, published(s)...)
 	}
-	list = append(list, settings(s)...)
+	list = append(list, Settings(s)...)
 	list = append(list, neighbours(s)...)
 	list = append(list, engines(s)...)
 	return discover.Sorted(append(list, system(s)...))
 }
 
-// discovered returns the serious findings of discovery; the others are of interest to
+// discovered returns the serious findings of discovery and of making the spec; the others are of interest to
 // cdigen info only.
 func discovered(s *Snapshot) (list []discover.Finding) {
-	for _, f := range s.Inventory.Findings {
+	for _, f := range slices.Concat(s.Inventory.Findings, s.Left) {
 		if f.Severity.Serious() {
 			list = append(list, f)
 		}

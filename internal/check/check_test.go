@@ -44,7 +44,7 @@ func newBed(t *testing.T, name string, change func(dir string)) *bed {
 	host := hosttest.Reopen(t, d, dir)
 	b := &bed{dir: dir}
 	directories := spec.ReadDirectories([]string{filepath.Join(dir, "etc/cdi")})
-	inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{Probe: hosttest.Probe(d), PCI: true}))
+	inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{Probe: hosttest.Probe(d)}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,11 +204,12 @@ func TestDriverContainers(t *testing.T) {
 	}
 }
 
-func TestGPUsThatAreNotOnPCI(t *testing.T) {
-	for file, want := range map[string]string{"dev/dxg": "WSL", "proc/device-tree/compatible": "Tegra"} {
-		b := newBed(t, "no-gpu", func(dir string) { write(t, filepath.Join(dir, file), "nvidia,p3737-0000\x00nvidia,tegra234\x00") })
-		if err := b.noGPU(t); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", file, err)
+func TestMachinesThatAreNotSupported(t *testing.T) {
+	for host, want := range map[string]string{"wsl": "GPU of Windows (WSL)", "tegra-orin": "Tegra", "tegra-thor": "Tegra", "no-gpu": "none of its 4 PCI devices is one", "tegra-discrete": ""} {
+		b := newBed(t, host, nil)
+		switch err := b.noGPU(t); {
+		case want == "" && err != nil, want != "" && (!errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %v, want %q", host, err, want)
 		}
 	}
 }

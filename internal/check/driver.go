@@ -1,30 +1,25 @@
 package check
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/cdigen/cdigen/discover"
 )
 
-// NoGPU returns [ErrNoGPU] with the reason for a machine without GPUs for containers.
+// NoGPU returns an error that is [ErrNoGPU] for a machine without GPUs for containers.
 func NoGPU(s *Snapshot) error {
-	inv := s.Inventory
-	ours := slices.ContainsFunc(inv.PCI, func(g discover.PCIGPU) bool { return !g.Passthrough() })
-	switch loaded := inv.Driver.Version != ""; {
-	case ours || loaded && len(inv.GPUs) > 0 || slices.ContainsFunc(inv.Findings, func(f discover.Finding) bool { return f.ID == discover.PCIUnreadable }):
-		return nil
-	case loaded:
-		return fmt.Errorf("%w in this machine, though the driver %s is loaded", ErrNoGPU, inv.Driver.Version)
-	case len(inv.PCI) > 0:
-		return fmt.Errorf("%w for containers: all %d are set aside for virtual machines (%s)", ErrNoGPU, len(inv.PCI), inv.PCI[0].Driver)
-	case s.System.WSL:
-		return fmt.Errorf("%w that cdigen can use: GPUs of Windows (/dev/dxg, WSL) are not supported", ErrNoGPU)
-	case s.System.Tegra:
-		return fmt.Errorf("%w that cdigen can use: those of Tegra systems (Jetson) are not supported", ErrNoGPU)
+	if why := s.Inventory.NoGPU(); why != "" {
+		return noGPUError(why)
 	}
-	return fmt.Errorf("%w in this machine: none of its %d PCI devices is one", ErrNoGPU, inv.PCIDevices)
+	return nil
 }
+
+// noGPUError has the reason, which begins with what is wrong.
+type noGPUError string
+
+func (e noGPUError) Error() string { return string(e) }
+
+func (e noGPUError) Is(target error) bool { return target == ErrNoGPU }
 
 // driver looks at the kernel module and at the user-space driver that goes with it.
 // Without them there is no use in looking at what depends on them: unusable.

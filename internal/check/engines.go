@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,7 +61,26 @@ func engine(s *Snapshot, e *runtimes.Engine) (list []discover.Finding) {
 	if len(e.SpecDirs) > 0 && !directories.Has(s.Published) {
 		list = one(EngineDirectories, discover.Broken, "reads %s and not %s", strings.Join(e.SpecDirs, ", "), filepath.Dir(s.Spec))
 	}
+	for _, dir := range directories.List {
+		if dir.Link && dir.Holds(s.Published) {
+			list = append(list, dirLink(e, dir)...)
+		}
+	}
 	return append(list, tooOld(e, s.Spec, s.version())...)
+}
+
+// dirLink looks whether an engine follows a directory that is a link: those with a CDI
+// library before 1.1.1 do not. Whether one that accepts CDI 1.1.0 has that library is not
+// known.
+func dirLink(e *runtimes.Engine, dir *spec.Directory) []discover.Finding {
+	f := found(EngineDirLink, discover.Broken, dir.Path, "is a symbolic link, which %s does not follow", engineName(e))
+	switch newest := "v" + e.MaxCDIVersion; {
+	case !semver.IsValid(newest): // it does not have the library
+		return nil
+	case semver.Compare(newest, "v1.1.0") >= 0:
+		f.Severity, f.Message = discover.Warning, fmt.Sprintf("is a symbolic link, which %s follows with a CDI library from 1.1.1 on only", engineName(e))
+	}
+	return []discover.Finding{f}
 }
 
 // withoutCDI returns how bad an engine is that is too old: it is a note where another
@@ -75,10 +95,26 @@ func withoutCDI(s *Snapshot, e *runtimes.Engine) discover.Severity {
 
 // tooOld looks whether an engine accepts a spec's version of CDI.
 func tooOld(e *runtimes.Engine, file, version string) []discover.Finding {
-	if version == "" || e.MaxCDIVersion == "" || semver.Compare("v"+version, "v"+e.MaxCDIVersion) <= 0 {
+	why := refusal(e, version)
+	if why == "" {
 		return nil
 	}
-	return []discover.Finding{found(EngineTooOld, discover.Broken, engineName(e), "accepts CDI %s, and %s needs %s", e.MaxCDIVersion, file, version)}
+	return []discover.Finding{found(EngineTooOld, discover.Broken, engineName(e), "accepts CDI %s, and %s %s", e.MaxCDIVersion, file, why)}
+}
+
+// refusal returns what of a spec's version an engine does not accept; empty: it does.
+func refusal(e *runtimes.Engine, version string) string {
+	number, prefixed := strings.CutPrefix(version, "v")
+	switch {
+	case version == "" || e.MaxCDIVersion == "":
+		return ""
+	case semver.Compare("v"+number, "v"+e.MaxCDIVersion) > 0:
+		return "needs " + number
+	case prefixed && semver.Compare("v"+e.MaxCDIVersion, "v0.5.0") <= 0:
+		// Its CDI library is older than 0.5.4.
+		return "has a v in front of its version " + number
+	}
+	return ""
 }
 
 // TooOld finds engines that read the directory of a spec file and refuse its version.

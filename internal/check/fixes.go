@@ -350,6 +350,9 @@ func fixTooOld(s *Snapshot, f discover.Finding) Fix {
 			lowest = v
 		}
 	}
+	if semver.Compare("v"+lowest, "v0.3.0") < 0 {
+		return Fix{Note: "Install a newer version of the engine: the oldest CDI that a spec can be made for is 0.3.0."}
+	}
 	lost, err := s.Older(lowest)
 	if err != nil {
 		return Fix{Note: fmt.Sprintf("Install a newer version of it: %v.", err)}
@@ -359,6 +362,31 @@ func fixTooOld(s *Snapshot, f discover.Finding) Fix {
 		fix.Note = fmt.Sprintf("All engines lose %s then that begin with a digit, such as %s=0; UUIDs stay.", count(lost, "name"), s.Kind)
 	}
 	return fix
+}
+
+// fixRefused is for a file of another program, which has to write what the engine accepts.
+func fixRefused(s *Snapshot, f discover.Finding) Fix {
+	devices, _ := s.allDirectories().Devices()
+	at := slices.IndexFunc(devices, func(d spec.Defined) bool { return d.Name == f.Subject && d.Availability == spec.Available })
+	if at < 0 {
+		return Fix{}
+	}
+	file := devices[at].File
+	if content, err := s.Directories.File(file).Spec(); err == nil && strings.HasPrefix(content.Version, "v") {
+		return Fix{
+			Commands: []string{line("sed", "-E", "-i", `s/("?cdiVersion"?: *"?)v/\1/`, file)},
+			Note:     "The program that wrote the file may write it again as it was.",
+		}
+	}
+	return Fix{Note: "Install a newer version of the engine, or have the program that wrote " + file + " write an older version of CDI."}
+}
+
+// fixDirLink makes a directory in place of the link.
+func fixDirLink(s *Snapshot, f discover.Finding) Fix {
+	return Fix{
+		Commands: []string{line("mv", f.Subject, f.Subject+".link"), line("mkdir", "-m", "0755", f.Subject), s.Command("generate")},
+		Note:     "Specs of other programs have to be moved into the new directory too.",
+	}
 }
 
 // publishWith returns the commands that have the spec made with another setting, for good.
@@ -443,6 +471,14 @@ func protect(name string) (commands []string, own bool) {
 		commands = append(commands, line("chmod", "go-w", name))
 	}
 	return commands, int(s.Uid) == os.Geteuid()
+}
+
+// fixEdits opens the file of the edits.
+func fixEdits(s *Snapshot, _ discover.Finding) Fix {
+	if s.Edits == "" {
+		return Fix{}
+	}
+	return Fix{Commands: []string{"${EDITOR:-vi} " + shellescape.Quote(s.Edits)}}
 }
 
 func fixSetting(s *Snapshot, f discover.Finding) Fix {

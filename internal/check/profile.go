@@ -78,9 +78,9 @@ func Unused(s *Snapshot) (list []discover.Finding) {
 	return list
 }
 
-// settings finds values in the service's settings that options cannot have. The watcher
+// Settings finds values in the service's settings that options cannot have. The watcher
 // does not start with them, while a running one has the values of before.
-func settings(s *Snapshot) (list []discover.Finding) {
+func Settings(s *Snapshot) (list []discover.Finding) {
 	for _, problem := range s.Invalid {
 		list = append(list, found(SettingInvalid, discover.Warning, place(problem), "%s=%q: %v", config.Variable(problem.Option), problem.Value, problem.Err))
 	}

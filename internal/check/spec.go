@@ -180,6 +180,7 @@ func (s *Snapshot) mount(m *specs.Mount, ours bool) (list []discover.Finding) {
 	source, loaded := s.Paths[m.HostPath], s.Inventory.Driver.Version
 	version, library := discover.DriverLibrary(filepath.Base(m.HostPath))
 	switch {
+	case !spec.IsHostPath(m):
 	case !filepath.IsAbs(m.HostPath):
 		list = append(list, found(SpecPathRelative, discover.Broken, m.HostPath, relative))
 	case source.Err != nil:
@@ -256,37 +257,6 @@ func cause(err error) error {
 		return path.Err
 	}
 	return err
-}
-
-// Device returns why engines do not know a device; false when they do. A name without
-// kind is of the spec's kind.
-func Device(s *Snapshot, name string) (discover.Finding, bool) {
-	if !strings.Contains(name, "=") {
-		name = s.Kind + "=" + name
-	}
-	directories := s.allDirectories()
-	devices, _ := directories.Devices()
-	var alike []string
-	kind, _, _ := strings.Cut(name, "=")
-	for _, d := range devices {
-		switch {
-		case d.Name == name && d.Availability == spec.Conflicting:
-			other, this := d.By, d.File
-			if spec.Same(other, s.Spec) {
-				other, this = this, other
-			}
-			return found(DeviceConflict, discover.Broken, other, "defines %s, and so does %s: engines take neither", name, this), true
-		case d.Name == name && d.Availability == spec.Available:
-			return discover.Finding{}, false
-		case d.Availability == spec.Available && strings.HasPrefix(d.Name, kind+"="):
-			alike = append(alike, d.Name)
-		}
-	}
-	message := "is defined by no spec, nor is any other device of that kind"
-	if len(alike) > 0 {
-		message = "is defined by no spec; defined are " + discover.Some(alike)
-	}
-	return found(DeviceUnknown, discover.Broken, name, "%s", message), true
 }
 
 // allDirectories are those that any engine reads: the usual ones, and those that an engine

@@ -40,6 +40,8 @@ var Groups = []struct {
 }
 
 var driverTable = []Entry{
+	{discover.PlatformUnsupported, "This machine's GPU is not supported: no spec can be made.",
+		"GPUs of Tegra systems (Jetson) and of Windows (WSL) need other files and nodes than those of NVIDIA's driver for PCI devices. Do not install that driver.", false, nil},
 	{discover.DriverNotLoaded, "The NVIDIA kernel module is not loaded: no container can use a GPU.",
 		"The driver is not installed, its module was not loaded at boot, or another driver, usually nouveau, has the GPUs. `cdigen system create-device-nodes --load-kernel-modules` loads an installed module.", false, fixNotLoaded},
 	{discover.DriverUnreadable, "The version of the NVIDIA driver cannot be read: no spec can be made.",
@@ -148,12 +150,16 @@ var specTable = []Entry{
 	{spec.NameLeftOut, "Names that begin with a digit are left out of the spec.", "They need CDI 0.5.0; see `--max-cdi-version`.", true, nil},
 	{spec.Untrusted, "Other users can choose what containers are given, up to root's rights on the host.", "They can change a directory that engines read, a spec in it, or what leads there. Look at what is there before you run the commands.", false, fixExposed},
 	{spec.EditsUntrusted, "Others than root can change a path that the edits of the administrator name: it is left out.", "Give the path to root, or take it out of `--edits`.", false, nil},
+	{spec.EditsPathUnusable, "A path that the edits of the administrator name does not exist, or is of another kind: it is left out.", "No container would start with it. Make what is missing, or take it out of the file of `--edits`.", true, fixEdits},
+	{spec.EditsDeviceAbsent, "The edits of the administrator name a device that the spec does not have: they have no effect.", "The device is lost or gone at the moment, or its name in the file of `--edits` is wrong; `cdigen list` shows the names.", true, nil},
+	{spec.DeviceAbsent, "A device that the spec is limited to is not usable: it is left out.", "`--device` or `CDIGEN_DEVICE` names a device that is lost or gone at the moment, or has a wrong name.", true, nil},
 	{SpecMisnamed, "A file in a directory of specs has a name that engines pass over.", "They read files named *.yaml and *.json.", false, nil},
 	{SpecFileBroken, "A file in a directory of specs cannot be read as a spec; buildah, buildkitd and singularity then refuse all devices.", "The file's own program has to make it again.", false, fixSetAside},
 	{SpecDirUnreadable, "A directory of specs cannot be read: engines read neither it nor those of higher priority.", "Somebody has changed its mode.", false, fixDirectory},
 	{OtherGenerator, "NVIDIA's nvidia-cdi-refresh makes a spec of the same devices, which hides this one where it is stale.", "Its units come with NVIDIA's container toolkit.", false, fixRefresh},
 	{HookMissing, "Containers do not start: a program that they should be started with is not installed.", "The spec was made by another program, with hooks of that program.", false, fixHook},
 	{DeviceConflict, "Two files define a device: engines take neither.", "`cdigen list` shows both.", false, fixSetAside},
+	{DeviceRefused, "An engine refuses the file that defines this device: it calls the device unresolvable.", "The file needs a newer version of CDI than the engine has, or writes its version as the engine does not.", false, fixRefused},
 	{DeviceUnknown, "No spec defines this device: engines call it unresolvable.", "`cdigen list` shows those that are defined.", false, fixList},
 }
 
@@ -165,6 +171,7 @@ var engineTable = []Entry{
 	{ContainerdCRIOff, "CDI is switched off in containerd for Kubernetes; Docker and nerdctl do not need it there.", "`cdigen runtime enable containerd` switches it on.", false, fixEnable},
 	{EngineNeedsRestart, "CDI is switched on in the configuration of an engine, but not in the daemon that runs.", "Restart the daemon.", false, fixRestart},
 	{EngineDirectories, "An engine does not read the directory of the spec.", "It reads other directories by its configuration or its version.", true, fixDirectories},
+	{EngineDirLink, "An engine finds no spec: the directory of specs is a symbolic link, which it does not follow.", "The CDI library follows such links from version 1.1.1 on. Put the specs into a directory in the link's place, or mount the other directory there.", true, fixDirLink},
 	{EngineTooOld, "An engine refuses the spec: it needs a newer version of CDI than the engine accepts.", "`--max-cdi-version` makes an older spec.", true, fixTooOld},
 	{DockerGPUs, "docker run --gpus fails: Docker uses CDI for it only when a program named nvidia-cdi-hook is in its PATH.", "`--device` works without it.", false, fixDockerGPUs},
 	{DockerGPUsLegacy, "docker run --gpus does not use CDI; --device does.", "Docker uses CDI for --gpus from 29.2 on.", false, nil},

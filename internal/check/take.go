@@ -129,8 +129,6 @@ type System struct {
 	CharLinksMissing []string
 	// DockerCDI reports whether CDI is on in the daemon that runs; nil where it does not tell.
 	DockerCDI *bool
-	// WSL and Tegra have GPUs that are not supported.
-	WSL, Tegra bool
 	// ImageBased: the system is an image of ostree's, which package managers do not change.
 	ImageBased bool
 	// Release is /etc/os-release.
@@ -185,11 +183,10 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 	if y.Systemd {
 		y.CharLinksMissing = src.charLinks(nvidiaNodes(inv))
 	}
-	y.WSL, y.ImageBased, y.RefreshOutput = src.exists("dev/dxg"), src.exists("run/ostree-booted"), src.exists(refreshOutput)
+	y.ImageBased, y.RefreshOutput = src.exists("run/ostree-booted"), src.exists(refreshOutput)
 	_, err := host.Driver.Stat(".")
 	y.DriverRootExists = !errors.Is(err, fs.ErrNotExist)
 	if inv.Driver.Version == "" {
-		y.Tegra = strings.Contains(text(host.Proc, "device-tree/compatible"), "nvidia,tegra")
 		y.ModuleInstalled = src.moduleInstalled(host)
 	}
 	if inv.Driver.Version == "" || !hasCUDA(inv) {

@@ -1,11 +1,9 @@
-// Package config makes one plain value of what the user has set: flags take precedence
-// over environment variables, these over the service's settings file, that over a
-// profile, and all over the defaults.
+// Package config makes one plain value of what the user has set. The order of precedence
+// is flags, environment variables, the service's settings file, the profile, defaults.
 //
-// A [Config] is made by [Load] of [Layers], which are texts by name. The table of
-// options gives each its name, default, meaning and commands once: the flags of the
-// command line, the variables and [Config.Args] all follow from it. Methods turn a
-// Config into the options of other packages.
+// [Load] makes a [Config] of [Layers], which are texts by name. The table of options has
+// the name, meaning and commands of each option once: flags, environment variables and
+// [Config.Args] follow from it. Methods turn a Config into the options of other packages.
 //
 // The package does not know how flags are parsed, nor what a command does.
 package config
@@ -26,10 +24,10 @@ import (
 // DefaultOutput is where engines and administrators look for the spec.
 const DefaultOutput = "/etc/cdi/nvidia.yaml"
 
-// Config has the value of each option. What the options mean is in their table.
+// Config has the value of each option; the table of options has their meaning.
 type Config struct {
-	// Command is the one that it was loaded for. Options that this command does not
-	// have are at their defaults.
+	// Command is the command it was loaded for. Options that this command does not have
+	// are at their defaults.
 	Command string
 
 	// The host.
@@ -76,10 +74,10 @@ type Config struct {
 
 	LogLevel, LogFormat string
 
-	// Settings is the service's file as it was read.
 	Settings Settings
 	// Sources has an entry for each option of the command.
 	Sources map[string]Source
+	layers  Layers
 }
 
 // Default returns the defaults.
@@ -95,10 +93,10 @@ func Default() Config {
 	}
 }
 
-// Kind of the place that a value comes from. A greater one takes precedence.
+// Kind of a [Source]. A greater one takes precedence.
 type Kind int
 
-// The kinds.
+// The layers.
 const (
 	FromDefault Kind = iota
 	FromProfile
@@ -124,16 +122,13 @@ type Problem struct {
 
 // Error names the value where the user finds it.
 func (p *Problem) Error() string {
-	where := ""
 	switch p.Source.Kind {
 	case FromSettings:
-		where = fmt.Sprintf("%s=%q in %s, line %d", Variable(p.Option), p.Value, p.Source.File, p.Source.Line)
+		return fmt.Sprintf("%s=%q in %s, line %d: %v", Variable(p.Option), p.Value, p.Source.File, p.Source.Line, p.Err)
 	case FromEnvironment:
-		where = fmt.Sprintf("%s=%q", Variable(p.Option), p.Value)
-	default:
-		where = fmt.Sprintf("--%s %q", p.Option, p.Value)
+		return fmt.Sprintf("%s=%q: %v", Variable(p.Option), p.Value, p.Err)
 	}
-	return where + ": " + p.Err.Error()
+	return fmt.Sprintf("--%s %q: %v", p.Option, p.Value, p.Err)
 }
 
 // Unwrap returns the cause.
@@ -141,43 +136,22 @@ func (p *Problem) Unwrap() error { return p.Err }
 
 // Problem returns an error about an option's value.
 func (c *Config) Problem(option string, err error) error {
-	o := find(c.Command, option)
-	return &Problem{option, o.text(c), c.Sources[option], err}
+	return &Problem{option, find(c.Command, option).text(c), c.Sources[option], err}
 }
 
-// Without returns c with the default of an option in place of a setting that turned out
-// to be of no use.
-func (c *Config) Without(option string) Config {
-	next := *c
-	next.Sources, next.Settings.Variables = maps.Clone(c.Sources), maps.Clone(c.Settings.Variables)
-	delete(next.Settings.Variables, Variable(option))
-	o := find(c.Command, option)
-	text, ok := Profiles[c.Profile].Options[option]
-	next.Sources[option] = Source{Kind: FromProfile}
-	if !ok {
-		text, next.Sources[option] = o.Default(), Source{}
-	}
-	if err := o.set(&next, text); err != nil {
-		panic(err) // no default is invalid
-	}
-	return next
-}
-
-// Variable returns the name of the environment variable that stands for an option.
+// Variable returns the name of the environment variable of an option.
 func Variable(option string) string {
 	return "CDIGEN_" + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
 }
 
 // Layers are what the user has given.
 type Layers struct {
-	// Flags are values by the names of options.
-	Flags map[string]string
-	// Environment has variables.
+	Flags       map[string]string // by the names of options
 	Environment map[string]string
 	Settings    Settings
 }
 
-// Given returns the value that an option has by a flag or its variable.
+// Given returns the value of an option's flag or environment variable.
 func (l *Layers) Given(option string) (value string, ok bool) {
 	if value, ok = l.Flags[option]; ok {
 		return value, true
@@ -186,56 +160,56 @@ func (l *Layers) Given(option string) (value string, ok bool) {
 	return value, ok
 }
 
-// candidate is a value that an option may get.
-type candidate struct {
-	text   string
-	source Source
+// visit calls f with the values of an option in order of precedence, until it returns true.
+func (l *Layers) visit(option, profile string, f func(text string, from Source) bool) {
+	variable := Variable(option)
+	if text, ok := l.Flags[option]; ok && f(text, Source{Kind: FromFlag}) {
+		return
+	}
+	if text, ok := l.Environment[variable]; ok && f(text, Source{Kind: FromEnvironment}) {
+		return
+	}
+	s, ok := l.Settings.Variables[variable]
+	if ok && option != settingsOption && option != capturedOption && f(s.Value, Source{FromSettings, l.Settings.Path, s.Line}) {
+		return
+	}
+	if text, ok := Profiles[profile].Options[option]; ok {
+		f(text, Source{Kind: FromProfile})
+	}
 }
 
-// candidates returns the values of an option, the one that takes precedence first.
-func (l *Layers) candidates(o *Option, profile string) (list []candidate) {
-	if text, ok := l.Flags[o.Name]; ok {
-		list = append(list, candidate{text, Source{Kind: FromFlag}})
-	}
-	variable := Variable(o.Name)
-	if text, ok := l.Environment[variable]; ok {
-		list = append(list, candidate{text, Source{Kind: FromEnvironment}})
-	}
-	if s, ok := l.Settings.Variables[variable]; ok && o.Name != settingsOption && o.Name != "captured" {
-		list = append(list, candidate{s.Value, Source{FromSettings, l.Settings.Path, s.Line}})
-	}
-	if text, ok := Profiles[profile].Options[o.Name]; ok {
-		list = append(list, candidate{text, Source{Kind: FromProfile}})
-	}
-	return list
-}
-
-// Load returns the configuration of a command. A value that an option cannot have is a
-// problem, and the option has the value of the next layer instead.
-func Load(command string, l Layers) (Config, []*Problem) {
-	c := Default()
-	c.Command, c.Settings, c.Sources = command, l.Settings, map[string]Source{}
-	var problems []*Problem
+// Load returns the configuration of a command. An invalid value is a problem, and the
+// option has the value of the next layer instead.
+func Load(command string, l Layers) (c Config, problems []*Problem) {
+	c = Default()
+	c.Command, c.Settings, c.layers, c.Sources = command, l.Settings, l, map[string]Source{}
 	// The profile is the first option of the table.
 	for _, o := range Options(command) {
 		c.Sources[o.Name] = Source{}
-		for _, v := range l.candidates(o, c.Profile) {
-			err := o.set(&c, v.text)
+		l.visit(o.Name, c.Profile, func(text string, from Source) bool {
+			err := o.set(&c, text)
 			if err == nil {
-				c.Sources[o.Name] = v.source
-				break
+				c.Sources[o.Name] = from
+			} else if text != "" || from.Kind == FromFlag { // an empty variable sets nothing
+				problems = append(problems, &Problem{o.Name, text, from, err})
 			}
-			// A variable that is empty sets nothing.
-			if v.text != "" || v.source.Kind == FromFlag {
-				problems = append(problems, &Problem{o.Name, v.text, v.source, err})
-			}
-		}
+			return err == nil
+		})
 	}
 	return c, problems
 }
 
-// Args returns the flags with which another command gets the values of c, by the same
-// settings where it reads them. It gets nothing from the environment.
+// Without returns the configuration without a setting that turned out to be unusable.
+func (c *Config) Without(option string) Config {
+	l := c.layers
+	l.Settings.Variables = maps.Clone(l.Settings.Variables)
+	delete(l.Settings.Variables, Variable(option))
+	next, _ := Load(c.Command, l) // which has reported its problems before
+	return next
+}
+
+// Args returns the flags that give another command the values of c if it reads the same
+// settings and nothing from the environment.
 func (c *Config) Args(command string) []string {
 	l := Layers{Flags: map[string]string{}}
 	if find(command, settingsOption) != nil {
@@ -244,7 +218,7 @@ func (c *Config) Args(command string) []string {
 			l.Flags[settingsOption] = c.Settings.Path
 		}
 	}
-	// Which settings are read depends on a profile that was given.
+	// A given profile decides which settings are read.
 	if _, set := l.Settings.Variables[Variable(profileOption)]; c.Sources[profileOption].Kind >= FromEnvironment && (set || c.Profile != "") {
 		l.Flags[profileOption] = c.Profile
 	}

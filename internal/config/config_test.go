@@ -12,6 +12,16 @@ import (
 	"time"
 )
 
+// commands returns the commands that have options.
+func commands() []string {
+	var list []string
+	for _, o := range table {
+		list = append(list, strings.Split(o.commands, ",")...)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
 // layers makes them of the texts that one option has by flag, variable and settings
 // file; empty stands for none.
 func layers(option, flag, environment, settings string) Layers {
@@ -127,7 +137,7 @@ func TestAnInvalidValueIsReportedWhereItStands(t *testing.T) {
 
 func TestAnInvalidValueOfAnotherCommandsOptionIsNoProblem(t *testing.T) {
 	l := layers("grace", "", "", "long")
-	for command := range commandSets {
+	for _, command := range commands() {
 		_, problems := Load(command, l)
 		if has := find(command, "grace") != nil; has != (len(problems) > 0) {
 			t.Errorf("%s: %v", command, problems)
@@ -144,7 +154,7 @@ func TestSettingsAndCapturesAreNamedByNoSettings(t *testing.T) {
 
 func TestTheFieldsOfAConfigAreOptions(t *testing.T) {
 	// What is not an option's: where values come from.
-	others := []string{"Command", "Settings", "Sources"}
+	others := []string{"Command", "Settings", "Sources", "layers"}
 	c := Default()
 	fields := map[any]bool{}
 	for i := range table {
@@ -160,7 +170,7 @@ func TestTheFieldsOfAConfigAreOptions(t *testing.T) {
 }
 
 func TestACommandHasOneOptionOfAName(t *testing.T) {
-	for command := range commandSets {
+	for _, command := range commands() {
 		names := map[string]bool{}
 		for _, o := range Options(command) {
 			if names[o.Name] {
@@ -210,10 +220,10 @@ func value(o *Option, r *rand.Rand) string {
 
 func TestArgsGiveTheSameConfigAgain(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for command := range commandSets {
+	for _, command := range commands() {
 		for range 300 {
 			l := Layers{Flags: map[string]string{}, Environment: map[string]string{}}
-			text := ""
+			var text strings.Builder
 			for _, o := range Options(command) {
 				if o.Name == settingsOption || o.Name == capturedOption {
 					continue
@@ -225,11 +235,11 @@ func TestArgsGiveTheSameConfigAgain(t *testing.T) {
 					l.Environment[Variable(o.Name)] = value(o, r)
 				}
 				if r.IntN(4) == 0 {
-					text += Variable(o.Name) + "='" + value(o, r) + "'\n"
+					text.WriteString(Variable(o.Name) + "='" + value(o, r) + "'\n")
 				}
 			}
 			if find(command, settingsOption) != nil {
-				l.Settings = ParseSettings("x.env", text)
+				l.Settings = ParseSettings("x.env", text.String())
 			}
 			c, _ := Load(command, l)
 			flags := map[string]string{}
@@ -241,7 +251,7 @@ func TestArgsGiveTheSameConfigAgain(t *testing.T) {
 			if len(problems) > 0 {
 				t.Fatalf("%s %v: %v", command, c.Args(command), problems)
 			}
-			c.Sources, again.Sources = nil, nil
+			c.Sources, again.Sources, c.layers, again.layers = nil, nil, Layers{}, Layers{}
 			if !reflect.DeepEqual(c, again) {
 				t.Fatalf("%s %q:\n%+v\n%+v", command, flags, c, again)
 			}

@@ -9,7 +9,7 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// MaxGiven bounds what is read of a file that the user names, in bytes.
+// MaxGiven is the size limit of a file that the user names, in bytes.
 const MaxGiven = 32 << 20
 
 // ReadGiven reads a file that the user has named. It may be a pipe, such as /dev/stdin or
@@ -23,12 +23,11 @@ func ReadGiven(file string) ([]byte, error) {
 	return regular.Read(f, file, MaxGiven)
 }
 
-// readTrusted reads a file that decides what is published. Others than root, or the user,
-// must not be able to write it. Again says that it is read more than once, which a pipe
-// cannot be.
+// readTrusted reads a file that decides what is published: only root and the user may be
+// able to write it. A file that is read again must not be a pipe.
 func readTrusted(file string, again bool) ([]byte, error) {
 	if err := trust.Path(file, trust.Self()); errors.As(err, new(*trust.Error)) {
-		return nil, err // what cannot be looked at, as a pipe without a name, is the user's own
+		return nil, err // other errors are of the user's own files, such as a pipe without a name
 	}
 	if again {
 		return regular.ReadFile(file, MaxGiven)
@@ -36,8 +35,8 @@ func readTrusted(file string, again bool) ([]byte, error) {
 	return ReadGiven(file)
 }
 
-// untrustedPath returns why others than root, or the user, can change where a path leads. A
-// path that does not exist is not judged.
+// untrustedPath returns a function that returns why users other than root and the caller
+// can change where a path leads. A path that does not exist is accepted.
 func untrustedPath() func(path string) error {
 	tree := trust.Local("/", trust.Self())
 	return func(path string) error {

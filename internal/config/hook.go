@@ -12,7 +12,7 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// hooks returns which hooks the spec has.
+// hooks returns the hooks of the spec.
 func (c *Config) hooks() (edits.Hooks, error) {
 	o := edits.Hooks{Flavor: edits.HookFlavor(c.HookFlavor), Strict: c.StrictHook}
 	var err error
@@ -55,8 +55,8 @@ func (c *Config) findHook() (string, error) {
 	return "", c.Problem("hooks", fmt.Errorf("no %s beside cdigen or in libexec/cdigen: install it, or name it with --hook-path", name))
 }
 
-// CheckHook reports why a program must not be named in a spec: engines run it, as root
-// for root's containers, and so who can change it is root.
+// CheckHook returns why a program must not be named in a spec. Engines run it as root, so
+// only root may be able to change it.
 func CheckHook(path string) error {
 	info, err := os.Stat(path)
 	switch {
@@ -68,7 +68,7 @@ func CheckHook(path string) error {
 		return fmt.Errorf("%s is not executable: run chmod 0755 %s", path, path)
 	}
 	if err := trust.Path(path, trust.Self()); err != nil {
-		return fmt.Errorf("%s must not be named in a spec: %w", path, err)
+		return fmt.Errorf("refusing to use hook %s: %w", path, err)
 	}
 	return nil
 }

@@ -12,40 +12,14 @@ import (
 	"github.com/cdigen/cdigen/discover"
 )
 
-// commands is a set of commands.
-type commands uint
-
+// Commands that have an option.
 const (
-	cmdGenerate commands = 1 << iota
-	cmdWatch
-	cmdStatus
-	cmdCheck
-	cmdDiff
-	cmdDoctor
-	cmdInfo
-	cmdInfoFiles
-	cmdCapture
-	cmdSystem
-	cmdList
-	cmdInject
-	cmdRuntime
-	cmdTransform
-
-	cmdPublishes = cmdGenerate | cmdWatch
-	cmdCompares  = cmdCheck | cmdDiff | cmdDoctor
-	cmdContents  = cmdPublishes | cmdCompares
-	cmdHost      = cmdContents | cmdInfo | cmdCapture
-	cmdRoots     = cmdHost | cmdSystem
-	cmdRepeats   = cmdWatch | cmdDoctor
-	cmdLogs      = cmdHost | cmdInject | cmdRuntime | cmdTransform
+	publishCommands = "generate,watch"
+	contentCommands = publishCommands + ",check,diff,doctor"
+	hostCommands    = contentCommands + ",info,info files,capture"
+	rootCommands    = hostCommands + ",system"
+	logCommands     = hostCommands + ",inject,runtime,transform"
 )
-
-// commandSets has the options of commands by their names.
-var commandSets = map[string]commands{
-	"generate": cmdGenerate, "watch": cmdWatch, "status": cmdStatus, "check": cmdCheck, "diff": cmdDiff, "doctor": cmdDoctor,
-	"info": cmdInfo, "info files": cmdInfo | cmdInfoFiles, "capture": cmdCapture, "system": cmdSystem, "list": cmdList,
-	"inject": cmdInject, "runtime": cmdRuntime, "transform": cmdTransform,
-}
 
 // Option is one value of a [Config] and how it is set.
 type Option struct {
@@ -58,23 +32,30 @@ type Option struct {
 	// Bare is the value of the flag without one; empty: it must have one.
 	Bare string
 
-	commands commands
+	commands string // with commas between them
 	// field returns a pointer to a string, []string, bool or time.Duration of c.
 	field func(c *Config) any
-	// check reports an error of the value in c; nil: there is none.
-	check func(c *Config) error
+	// check returns an error for an invalid string; nil: any is valid.
+	check func(value string) error
+	// least is the lower limit of a duration.
+	least time.Duration
 }
 
+// Options with a meaning of their own in this package.
 const (
 	profileOption  = "profile"
 	settingsOption = "settings"
+	capturedOption = "captured"
 )
 
-// Options returns the options that a command has.
-func Options(command string) []*Option {
-	var list []*Option
+func (o *Option) isOf(command string) bool {
+	return slices.Contains(strings.Split(o.commands, ","), command)
+}
+
+// Options returns the options of a command.
+func Options(command string) (list []*Option) {
 	for i := range table {
-		if table[i].commands&commandSets[command] != 0 {
+		if table[i].isOf(command) {
 			list = append(list, &table[i])
 		}
 	}
@@ -83,21 +64,14 @@ func Options(command string) []*Option {
 
 // find returns an option of a command; nil: it has none of that name.
 func find(command, name string) *Option {
-	for _, o := range Options(command) {
-		if o.Name == name {
-			return o
-		}
+	if i := slices.IndexFunc(table, func(o Option) bool { return o.Name == name && o.isOf(command) }); i >= 0 {
+		return &table[i]
 	}
 	return nil
 }
 
-// known reports whether a variable is an option's.
-func known(variable string) bool {
-	return slices.ContainsFunc(table, func(o Option) bool { return Variable(o.Name) == variable })
-}
-
-// Type returns the type of the value by the names that package pflag has for them:
-// string, stringSlice, bool or duration.
+// Type returns the type of the value by its name in package pflag: string, stringSlice,
+// bool or duration.
 func (o *Option) Type() string {
 	switch o.field(&defaults).(type) {
 	case *[]string:
@@ -116,7 +90,7 @@ func (o *Option) Default() string { return o.text(&defaults) }
 // defaults are asked for often: each flag of each command has one.
 var defaults = Default()
 
-// text returns the value in c as text that set takes.
+// text returns the value in c as set reads it.
 func (o *Option) text(c *Config) string {
 	switch p := o.field(c).(type) {
 	case *[]string:
@@ -133,65 +107,70 @@ func (o *Option) text(c *Config) string {
 
 // set gives c a value; an error leaves c as it is.
 func (o *Option) set(c *Config, text string) error {
-	next := *c
-	if err := parse(o.field(&next), text); err != nil {
-		return err
-	}
-	if err := o.checkValues(&next); err != nil {
-		return err
-	}
-	if o.check != nil {
-		if err := o.check(&next); err != nil {
+	switch p := o.field(c).(type) {
+	case *string:
+		if err := o.checkText(text); err != nil {
 			return err
 		}
+		*p = text
+	case *bool:
+		value, err := strconv.ParseBool(text)
+		if err != nil {
+			return errors.New("use true or false")
+		}
+		*p = value
+	case *time.Duration:
+		value, err := time.ParseDuration(text)
+		switch {
+		case err != nil:
+			return errors.New("use a duration such as 500ms, 10s or 1m")
+		case value < o.least:
+			return fmt.Errorf("it must be %v or more", o.least)
+		}
+		*p = value
+	case *[]string:
+		list, err := SplitList(text)
+		if err == nil {
+			err = o.checkList(list)
+		}
+		if err != nil {
+			return err
+		}
+		*p = list
 	}
-	*c = next
 	return nil
 }
 
-func parse(field any, text string) (err error) {
-	switch p := field.(type) {
-	case *string:
-		*p = text
-	case *bool:
-		if *p, err = strconv.ParseBool(text); err != nil {
-			return errors.New("use true or false")
-		}
-	case *time.Duration:
-		if *p, err = time.ParseDuration(text); err != nil {
-			return errors.New("use a duration such as 500ms, 10s or 1m")
-		}
-	case *[]string:
-		*p, err = SplitList(text)
+// checkText returns an error for an invalid text. It may be empty if it is by default.
+func (o *Option) checkText(text string) error {
+	switch {
+	case text == "" && o.Default() == "":
+		return nil
+	case len(o.Values) > 0 && !slices.Contains(o.Values, text):
+		return fmt.Errorf("use %s", Alternatives(o.Values))
+	case o.check != nil:
+		return o.check(text)
 	}
-	return err
+	return nil
 }
 
-// checkValues reports an error if the value is not one of those of the option. What is
-// empty by default may be empty.
-func (o *Option) checkValues(c *Config) error {
+// checkList returns an error for an invalid list. It may be empty if it is by default.
+func (o *Option) checkList(list []string) error {
 	if len(o.Values) == 0 {
 		return nil
 	}
-	switch p := o.field(c).(type) {
-	case *string:
-		if !slices.Contains(o.Values, *p) && (*p != "" || o.Default() != "") {
-			return fmt.Errorf("use %s", Alternatives(o.Values))
-		}
-	case *[]string:
-		unknown := slices.DeleteFunc(slices.Clone(*p), func(v string) bool { return slices.Contains(o.Values, v) })
-		switch {
-		case len(*p) > 1 && len(unknown) > 0:
-			return fmt.Errorf("unknown %q: use one or more of %s", unknown[0], strings.Join(o.Values, ", "))
-		case len(unknown) > 0, len(*p) == 0 && o.Default() != "":
-			return fmt.Errorf("use one or more of %s", strings.Join(o.Values, ", "))
-		}
+	unknown := slices.IndexFunc(list, func(v string) bool { return !slices.Contains(o.Values, v) })
+	switch {
+	case len(list) > 1 && unknown >= 0:
+		return fmt.Errorf("unknown %q: use one or more of %s", list[unknown], strings.Join(o.Values, ", "))
+	case unknown >= 0, len(list) == 0 && o.Default() != "":
+		return fmt.Errorf("use one or more of %s", strings.Join(o.Values, ", "))
 	}
 	return nil
 }
 
-// SplitList returns the elements of a list with commas between them; one with a comma
-// in it is in double quotes (RFC 4180).
+// SplitList returns the elements of a list with commas between them. An element that has
+// a comma is in double quotes (RFC 4180).
 func SplitList(text string) ([]string, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
@@ -210,14 +189,15 @@ func SplitList(text string) ([]string, error) {
 
 // JoinList returns a list as text for [SplitList].
 func JoinList(words []string) string {
-	var b strings.Builder
-	w := csv.NewWriter(&b)
-	if len(words) == 1 && words[0] == "" {
+	switch {
+	case len(words) == 0:
+		return ""
+	case len(words) == 1 && words[0] == "":
 		return `""`
 	}
-	if len(words) > 0 {
-		_ = w.Write(words) // a strings.Builder has no errors
-	}
+	var b strings.Builder
+	w := csv.NewWriter(&b)
+	_ = w.Write(words) // a strings.Builder returns no errors
 	w.Flush()
 	return strings.TrimSuffix(b.String(), "\n")
 }
@@ -229,16 +209,6 @@ func Alternatives(words []string) string {
 		return words[0]
 	}
 	return strings.Join(words[:last], ", ") + " or " + words[last]
-}
-
-// atLeast returns the check of a duration.
-func atLeast(least time.Duration, field func(c *Config) time.Duration) func(c *Config) error {
-	return func(c *Config) error {
-		if field(c) < least {
-			return fmt.Errorf("it must be %v or more", least)
-		}
-		return nil
-	}
 }
 
 // Words returns names as strings.

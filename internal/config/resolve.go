@@ -14,8 +14,6 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-const capturedOption = "captured"
-
 // Kind returns the kind of the devices, "nvidia.com/gpu".
 func (c *Config) Kind() string { return c.Vendor + "/" + c.Class }
 
@@ -61,6 +59,14 @@ func (c *Config) Spec(arch string) (spec.Options, error) {
 	}, nil
 }
 
+// OfSpec returns an error of making a spec as one about an option's value, where it is.
+func (c *Config) OfSpec(err error) error {
+	if option := (*spec.OptionError)(nil); errors.As(err, &option) {
+		return c.Problem(map[string]string{"Devices": "device", "MaxVersion": "max-cdi-version"}[option.Option], err)
+	}
+	return err
+}
+
 // WantedCapabilities returns the capabilities; nil for all.
 func (c *Config) WantedCapabilities() (list []discover.Capability) {
 	if slices.Contains(c.Capabilities, allCapabilities) {
@@ -85,7 +91,12 @@ func (c *Config) ownEdits() (*spec.OwnEdits, error) {
 	if err != nil {
 		return nil, c.Problem("edits", err)
 	}
-	own.LeaveOut(untrustedPath())
+	own.Source = c.Edits
+	judge := spec.Judge{Untrusted: untrustedPath(), Stat: os.Stat}
+	if c.Captured != "" {
+		judge.Stat = nil // the paths are of another host
+	}
+	own.LeaveOut(judge)
 	return own, nil
 }
 
@@ -95,10 +106,10 @@ type Roots struct {
 }
 
 // repeats reports whether the command looks at the host more than once.
-func (c *Config) repeats() bool { return commandSets[c.Command]&cmdRepeats != 0 }
+func (c *Config) repeats() bool { return c.Command == "watch" || c.Command == "doctor" }
 
-// roots returns the directories of the host. If the command looks more than once, those of
-// the driver and of the device nodes may be missing, as before a driver container runs.
+// roots returns the directories of the host. A command that looks more than once accepts
+// that those of the driver and its nodes are missing, as before a driver container runs.
 func (c *Config) roots() (Roots, error) {
 	late, r := c.repeats(), Roots{Driver: c.DriverRoot, Dev: c.DevRoot, Proc: c.ProcRoot, Sys: c.SysRoot}
 	if r.Dev == "" {
@@ -177,8 +188,8 @@ func (c *Config) Target() (*Target, error) {
 	return t, nil
 }
 
-// captured opens a captured host. Flags that say where to look on this machine are
-// refused, while variables that do so may be set for other commands.
+// captured opens a captured host. Flags of where to look on this machine are an error;
+// environment variables may be set for other commands.
 func (c *Config) captured() (*Target, error) {
 	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "mps-directory", "arch", "nvml-probe", "nvml-timeout"} {
 		if c.Sources[name].Kind == FromFlag {

@@ -18,8 +18,8 @@ type Setting struct {
 	Line  int
 }
 
-// Settings is the content of the service's settings file (packaging/cdigen.env).
-// Commands that are run by hand read it too, so that they mean the same spec.
+// Settings is the content of the service's settings file (packaging/cdigen.env). Other
+// commands read it too, so that they look at the same spec.
 type Settings struct {
 	// Path is empty if there is no file to read.
 	Path string
@@ -35,14 +35,13 @@ type Warning struct {
 	Message string
 }
 
-// settingsFile has the settings of the service that keeps the spec of a profile; empty:
-// that without one.
+// settingsFile returns the settings file of the service for a profile, or for none.
 func settingsFile(profile string) string {
 	return "/etc/cdigen/" + cmp.Or(profile, "cdigen") + ".env"
 }
 
-// ReadSettings reads the settings file that a command with these layers needs: the one
-// that is given, or else the one of the service. That one may be missing or unreadable.
+// ReadSettings reads the settings file of a command with these layers: the given one, or
+// else that of the service, which may be missing or unreadable.
 func (l *Layers) ReadSettings(command string) (Settings, error) {
 	if find(command, settingsOption) == nil {
 		return Settings{}, nil
@@ -73,9 +72,9 @@ func (l *Layers) ReadSettings(command string) (Settings, error) {
 	return ParseSettings(file, string(data)), nil
 }
 
-// The parts of a settings file: what stands between lines; a variable with its value,
-// which is in quotes at its beginning or has backslashes; and the rest of another line. A
-// backslash does not continue a comment (since systemd 254).
+// The parts of a settings file: blank lines and comments; a variable with its value, which
+// may begin with quotes and have backslashes; and the rest of another line. A backslash
+// does not continue a comment (since systemd 254).
 var (
 	between      = pattern(`^(?:\s+|[#;][^\n]*)+`)
 	assignment   = pattern(`^([^=\n]*)=[ \t\r]*((?:(?:"(?:\\[\s\S]|[^"\\])*"|'[^']*')[ \t\r]*)*)((?:\\[\s\S]|[^\\\n])*)`)
@@ -111,7 +110,7 @@ func ParseSettings(path, text string) Settings {
 			continue
 		}
 		if strings.HasPrefix(m[3], `"`) || strings.HasPrefix(m[3], "'") {
-			warn("the quote is not closed: systemd takes the lines that follow for the value too")
+			warn("the quote is not closed: systemd reads the following lines as part of the value")
 		}
 		name := strings.TrimSpace(m[1])
 		if found := exported().FindString(name); found != "" {
@@ -128,36 +127,35 @@ func ParseSettings(path, text string) Settings {
 	return s
 }
 
-// unquote returns a value of which a part is in quotes.
+// unquote returns a value that begins with quoted parts.
 func unquote(inQuotes, rest string) string {
-	value := ""
+	var value strings.Builder
 	for _, part := range quoted().FindAllString(inQuotes, -1) {
 		text := part[1 : len(part)-1]
 		if part[0] == '"' {
 			text = unescape(escapedIn(), text)
 		}
-		value += text
+		value.WriteString(text)
 	}
-	return value + unescape(escaped(), strings.TrimRight(rest, " \t\r"))
+	return value.String() + unescape(escaped(), strings.TrimRight(rest, " \t\r"))
 }
 
-// unescape leaves out backslashes, and a line's end that follows one.
+// unescape removes backslashes, and a line break that follows one.
 func unescape(escapes *regexp.Regexp, text string) string {
 	return escapes.ReplaceAllStringFunc(text, func(pair string) string { return strings.TrimPrefix(pair[1:], "\n") })
 }
 
-// otherVariables begin as ours do: those of the Makefile and the tests, and those that
-// Kubernetes makes of a Service called cdigen.
+// otherVariables begin with CDIGEN_ too: variables of the Makefile, of tests, and those
+// that Kubernetes makes of a Service called cdigen.
 var otherVariables = pattern(`^CDIGEN_(CACHE$|HOOK_RACER$|HOOK_TEST$|E2E_|TEST_|(.*_)?SERVICE_(HOST$|PORT)|(.*_)?PORT($|_\d))`)
 
-// Unknown returns the names among variables, sorted, that are meant for cdigen and which
-// no option has; nor one of the flags that are not options.
+// Unknown returns the names of variables, sorted, that begin with CDIGEN_ and belong to
+// neither an option nor another flag.
 func Unknown[V any](variables map[string]V, isFlag func(variable string) bool) []string {
-	var unknown []string
-	for _, name := range slices.Sorted(maps.Keys(variables)) {
-		if strings.HasPrefix(name, Variable("")) && !known(name) && !isFlag(name) && !otherVariables().MatchString(name) {
-			unknown = append(unknown, name)
-		}
+	isOption := func(name string) bool {
+		return slices.ContainsFunc(table, func(o Option) bool { return Variable(o.Name) == name })
 	}
-	return unknown
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(variables)), func(name string) bool {
+		return !strings.HasPrefix(strings.ToUpper(name), Variable("")) || isOption(name) || isFlag(name) || otherVariables().MatchString(name)
+	})
 }

@@ -39,7 +39,7 @@ func TestSettingsAreReadAsSystemdReadsThem(t *testing.T) {
 			{3, `"set A" is not the name of a variable: the line is ignored`},
 		}},
 		{"an open quote", "A=\"a\nB=1", map[string]Setting{"A": {`"a`, 1}, "B": {"1", 2}}, []Warning{
-			{1, "the quote is not closed: systemd takes the lines that follow for the value too"},
+			{1, "the quote is not closed: systemd reads the following lines as part of the value"},
 		}},
 		{"nothing", "", map[string]Setting{}, nil},
 	} {

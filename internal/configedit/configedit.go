@@ -1,15 +1,15 @@
-// Package configedit changes single settings of configuration files that people
-// wrote, in JSON and TOML, and leaves all else in them as it is: comments, order,
-// indentation, quotes, ends of lines, a byte order mark, a last line without end.
+// Package configedit changes single settings of configuration files in JSON and TOML, and
+// keeps everything else in them: comments, order, indentation, quotes, line endings, a byte
+// order mark, a last line without an end.
 //
-// [ParseJSON] and [ParseTOML] read a file, whose settings Bool and Strings give; what
-// is not valid is an [Error] with line and column. Set and Prepend then change one
-// setting, named by its path from the root. They find the place with a parser that
-// keeps positions and put the new text there, so no other byte can change. Then they
-// read the result again and compare it with what was meant: where anything but that
-// setting has another meaning, they change nothing and return an error.
+// [ParseJSON] and [ParseTOML] read a file, whose [Settings] have methods for its values; an
+// invalid file is an [Error] with line and column. Set and Prepend change one setting, named
+// by its path from the root. They find the place with a parser that keeps positions, and put
+// the new text there in the [Layout] of the file. Then they parse the result and compare it
+// with what was intended: if anything but that setting has another meaning, they change
+// nothing and return an error.
 //
-// The package knows no file names and no engines.
+// The package does not know file names or engines.
 package configedit
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/cdigen/cdigen/internal/limits"
 )
 
-// Error says what is wrong with a file, and where.
+// Error is what is wrong with a file, and where.
 type Error struct {
 	// Line and Column count from 1, columns in characters. They are 0 when the place
 	// is not known.
@@ -33,16 +33,16 @@ type Error struct {
 	Message      string
 }
 
-// Error is "3:14: message".
+// Error is "line 3, column 14: message".
 func (e *Error) Error() string {
 	if e.Line == 0 {
 		return e.Message
 	}
-	return fmt.Sprintf("%d:%d: %s", e.Line, e.Column, e.Message)
+	return fmt.Sprintf("line %d, column %d: %s", e.Line, e.Column, e.Message)
 }
 
-// errorAt makes an Error for an offset in a text.
-func errorAt(text []byte, offset int, format string, args ...any) *Error {
+// ErrorAt returns an Error about an offset in a text.
+func ErrorAt(text []byte, offset int, format string, args ...any) *Error {
 	before := text[:min(max(offset, 0), len(text))]
 	line := before[bytes.LastIndexByte(before, '\n')+1:]
 	return &Error{1 + bytes.Count(before, []byte{'\n'}), 1 + utf8.RuneCount(line), fmt.Sprintf(format, args...)}
@@ -51,7 +51,7 @@ func errorAt(text []byte, offset int, format string, args ...any) *Error {
 // byteOrderMark of UTF-8, which some editors write.
 var byteOrderMark = []byte("\ufeff")
 
-// decode takes the byte order mark off and refuses what is not UTF-8.
+// decode splits off the byte order mark and returns an error for text that is not UTF-8.
 func decode(data []byte) (mark, text []byte, err error) {
 	if bytes.HasPrefix(data, []byte{0xfe, 0xff}) || bytes.HasPrefix(data, []byte{0xff, 0xfe}) {
 		return nil, nil, &Error{1, 1, "it is in UTF-16: convert it to UTF-8"}
@@ -65,17 +65,17 @@ func decode(data []byte) (mark, text []byte, err error) {
 	for {
 		r, size := utf8.DecodeRune(text[offset:])
 		if r == utf8.RuneError && size <= 1 {
-			return nil, nil, errorAt(text, offset, "it is not UTF-8")
+			return nil, nil, ErrorAt(text, offset, "it is not UTF-8")
 		}
 		offset += size
 	}
 }
 
-// within refuses a text that a parser would take too long or too much memory for.
+// within returns an error for a text that would cost a parser too much time or memory.
 func within(text []byte, limit func([]byte) error) error {
 	err := limit(text)
 	if e := (*limits.Error)(nil); errors.As(err, &e) {
-		return errorAt(text, e.Offset, "%s", e.Message)
+		return ErrorAt(text, e.Offset, "%s", e.Message)
 	}
 	return err
 }
@@ -86,16 +86,9 @@ type splice struct {
 	text       string
 }
 
-// apply makes replacements, which must not overlap.
-func apply(text []byte, splices ...splice) []byte {
-	slices.SortFunc(splices, func(a, b splice) int { return a.start - b.start })
-	var out []byte
-	at := 0
-	for _, s := range splices {
-		out = append(append(out, text[at:s.start]...), s.text...)
-		at = s.end
-	}
-	return append(out, text[at:]...)
+// apply returns the text with the replacement.
+func (s splice) apply(text []byte) []byte {
+	return slices.Concat(text[:s.start], []byte(s.text), text[s.end:])
 }
 
 // endOfLine that the text uses: that of its first line.
@@ -123,7 +116,7 @@ func indentation(text []byte, offset int) string {
 	return string(line[:len(line)-len(bytes.TrimLeft(line, " \t"))])
 }
 
-// startsLine says whether nothing but white space is before the offset in its line.
+// startsLine reports whether only white space is before the offset in its line.
 func startsLine(text []byte, offset int) bool {
 	return len(bytes.TrimLeft(text[lineStart(text, offset):offset], " \t")) == 0
 }
@@ -142,7 +135,7 @@ func lookup(values map[string]any, path []string) (any, bool) {
 	return v, true
 }
 
-// with is a copy of the tables in which the path has the value.
+// with returns a copy of the tables in which the path has the value.
 func with(values map[string]any, path []string, value any) map[string]any {
 	changed := make(map[string]any, len(values)+1)
 	for k, v := range values {
@@ -156,13 +149,13 @@ func with(values map[string]any, path []string, value any) map[string]any {
 	return changed
 }
 
-// With is a copy of parsed tables in which the setting at the path has the value, a
+// With returns a copy of parsed tables in which the setting at the path has the value, a
 // bool or a []string.
 func With(values map[string]any, value any, path ...string) map[string]any {
 	return with(values, path, general(value))
 }
 
-// Equal says whether two values are the same, as parsers return them.
+// Equal reports whether two values, as parsers return them, are equal.
 func Equal(a, b any) bool {
 	switch a := a.(type) {
 	case map[string]any:
@@ -186,7 +179,7 @@ func Equal(a, b any) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// general is a value as parsers return it.
+// general returns a value as parsers return it.
 func general(value any) any {
 	list, ok := value.([]string)
 	if !ok {
@@ -203,7 +196,7 @@ func general(value any) any {
 var errOtherMeaning = errors.New("the file is written in a way that cdigen cannot change safely: change the setting by hand")
 
 // describe a value that is of the wrong type.
-func (s *settings) describe(v any) string {
+func (s *Settings) describe(v any) string {
 	switch v.(type) {
 	case map[string]any:
 		return s.table
@@ -219,25 +212,27 @@ func (s *settings) describe(v any) string {
 	return "a number or date"
 }
 
-// name of a setting for people.
+// name returns a setting's path as text.
 func name(path []string) string { return strings.Join(path, ".") }
 
-// settings are what a file says, whatever its format.
-type settings struct {
+// Settings are the parsed values of a file of either format.
+type Settings struct {
 	text   []byte
 	values map[string]any
 	// table is what the format calls a group of settings.
 	table string
-	// find gives the offset of a setting's value in text.
+	// unique returns an error if the place of a setting is not certain; nil: it always is.
+	unique func(path []string) error
+	// find returns the offset of a setting's value in text.
 	find func(path []string) (offset int, ok bool)
 }
 
 // Values are all settings of the file, as maps, slices, strings, bools and the numbers
 // and dates of the format's parser. They are not to be changed.
-func (s *settings) Values() map[string]any { return s.values }
+func (s *Settings) Values() map[string]any { return s.values }
 
-// Bool gives a setting that is true or false; set is false when the file has none.
-func (s *settings) Bool(path ...string) (value, set bool, err error) {
+// Bool returns a boolean setting; set is false if the file does not have it.
+func (s *Settings) Bool(path ...string) (value, set bool, err error) {
 	v, ok, err := s.Value(path...)
 	if !ok || err != nil {
 		return false, false, err
@@ -249,9 +244,9 @@ func (s *settings) Bool(path ...string) (value, set bool, err error) {
 	return value, true, nil
 }
 
-// Strings gives a setting that is a list of strings; set is false when the file has
-// none.
-func (s *settings) Strings(path ...string) (value []string, set bool, err error) {
+// Strings returns a setting that is a list of strings; set is false if the file does not
+// have it.
+func (s *Settings) Strings(path ...string) (value []string, set bool, err error) {
 	v, ok, err := s.Value(path...)
 	if !ok || err != nil {
 		return nil, false, err
@@ -271,9 +266,14 @@ func (s *settings) Strings(path ...string) (value []string, set bool, err error)
 	return value, true, nil
 }
 
-// Value gives a setting of whatever type. What should be a table on the way to it and is
-// none is an error.
-func (s *settings) Value(path ...string) (value any, set bool, err error) {
+// Value returns a setting of any type. A value on the way to it that is not a table is an
+// error.
+func (s *Settings) Value(path ...string) (value any, set bool, err error) {
+	if s.unique != nil {
+		if err := s.unique(path); err != nil {
+			return nil, false, err
+		}
+	}
 	for i := 1; i < len(path); i++ {
 		v, ok := lookup(s.values, path[:i])
 		if !ok {
@@ -287,10 +287,10 @@ func (s *settings) Value(path ...string) (value any, set bool, err error) {
 	return value, set, nil
 }
 
-// Errorf makes an error about a setting, with its place.
-func (s *settings) Errorf(path []string, format string, args ...any) error {
+// Errorf returns an error about a setting, with its place.
+func (s *Settings) Errorf(path []string, format string, args ...any) error {
 	if offset, ok := s.find(path); ok {
-		return errorAt(s.text, offset, format, args...)
+		return ErrorAt(s.text, offset, format, args...)
 	}
 	return &Error{Message: fmt.Sprintf(format, args...)}
 }

@@ -25,10 +25,10 @@ var hostile = map[string]struct {
 	text func() string
 	want string // in the error; empty: there is none
 }{
-	"arrays":             {false, func() string { return strings.Repeat("[", 6<<20) }, "1:1001: it is nested more than 1000 levels deep"},
-	"arrays, closed":     {false, func() string { return `{"a":` + strings.Repeat("[", 3<<20) + strings.Repeat("]", 3<<20) + "}" }, "1:1005: it is nested more than 1000 levels deep"},
-	"objects":            {false, func() string { return strings.Repeat(`{"a":`, 1<<20) }, "1:5001: it is nested more than 1000 levels deep"},
-	"behind a comment":   {false, func() string { return "{} // \"\n" + strings.Repeat("[", 6<<20) }, "2:1001: it is nested more than 1000 levels deep"},
+	"arrays":             {false, func() string { return strings.Repeat("[", 6<<20) }, "line 1, column 1001: it is nested more than 1000 levels deep"},
+	"arrays, closed":     {false, func() string { return `{"a":` + strings.Repeat("[", 3<<20) + strings.Repeat("]", 3<<20) + "}" }, "line 1, column 1005: it is nested more than 1000 levels deep"},
+	"objects":            {false, func() string { return strings.Repeat(`{"a":`, 1<<20) }, "line 1, column 5001: it is nested more than 1000 levels deep"},
+	"behind a comment":   {false, func() string { return "{} // \"\n" + strings.Repeat("[", 6<<20) }, "line 2, column 1001: it is nested more than 1000 levels deep"},
 	"deep enough":        {false, func() string { return strings.Repeat(`{"a":`, 999) + "1" + strings.Repeat("}", 999) }, ""},
 	"small values":       {false, func() string { return `{"a":[` + strings.Repeat("1,", 5<<20) + "1]}" }, "it has more than 131072 values"},
 	"many values":        {false, func() string { return "{" + numbered(130_000, `"%d":[],`) + `"a":1}` }, "it has more than 131072 values"},
@@ -37,10 +37,10 @@ var hostile = map[string]struct {
 	"too large":          {false, func() string { return `{"a":"` + strings.Repeat("x", 17<<20) + `"}` }, "it is larger than 16 MiB"},
 	"one key many times": {false, func() string { return "{" + strings.Repeat(`"a":1,`, 100_000) + `"a":1}` }, ""},
 
-	"TOML arrays":             {true, func() string { return "a = " + strings.Repeat("[", 6<<20) }, "1:1005: it is nested more than 1000 levels deep"},
-	"TOML tables":             {true, func() string { return "a = " + strings.Repeat("{a=", 1<<20) }, "1:3005: it is nested more than 1000 levels deep"},
-	"TOML key":                {true, func() string { return strings.Repeat("a.", 3<<20) + "a = 1" }, "1:200: a key has more than 100 parts"},
-	"TOML header":             {true, func() string { return "[" + strings.Repeat("a.", 3<<20) + "a]" }, "1:201: a key has more than 100 parts"},
+	"TOML arrays":             {true, func() string { return "a = " + strings.Repeat("[", 6<<20) }, "line 1, column 1005: it is nested more than 1000 levels deep"},
+	"TOML tables":             {true, func() string { return "a = " + strings.Repeat("{a=", 1<<20) }, "line 1, column 3005: it is nested more than 1000 levels deep"},
+	"TOML key":                {true, func() string { return strings.Repeat("a.", 3<<20) + "a = 1" }, "line 1, column 200: a key has more than 100 parts"},
+	"TOML header":             {true, func() string { return "[" + strings.Repeat("a.", 3<<20) + "a]" }, "line 1, column 201: a key has more than 100 parts"},
 	"TOML keys":               {true, func() string { return numbered(1_000_000, "k%d = 1\n") }, "it has more than 16384 values"},
 	"TOML as many as may be":  {true, func() string { return numbered(8_000, "k%d = 1\n") }, ""},
 	"TOML headers":            {true, func() string { return numbered(8_000, "[t%d]\n") }, ""},
@@ -48,7 +48,7 @@ var hostile = map[string]struct {
 	"TOML long keys":          {true, func() string { return numbered(150, "k%d"+strings.Repeat(".a", 98)+" = 1\n") }, ""},
 	"TOML nested inline":      {true, func() string { return "a = " + strings.Repeat("{a.b.c = ", 900) + "1" + strings.Repeat("}", 900) }, ""},
 	"TOML too large":          {true, func() string { return "a = '" + strings.Repeat("x", 17<<20) + "'" }, "it is larger than 16 MiB"},
-	"TOML string without end": {true, func() string { return "a = '''" + strings.Repeat("[", 6<<20) }, "1:"},
+	"TOML string without end": {true, func() string { return "a = '''" + strings.Repeat("[", 6<<20) }, "line 1, column "},
 }
 
 // Whatever a configuration file has in it, reading it and changing a setting end, with an

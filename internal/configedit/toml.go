@@ -15,7 +15,7 @@ import (
 
 // TOML is a file in TOML.
 type TOML struct {
-	settings
+	Settings
 	mark    []byte
 	tables  []table
 	entries []entry
@@ -60,7 +60,7 @@ func ParseTOML(data []byte) (*TOML, error) {
 		return nil, err
 	}
 	d := &TOML{mark: mark}
-	d.settings = settings{text: text, values: map[string]any{}, table: "a table", find: d.offset}
+	d.Settings = Settings{text: text, values: map[string]any{}, table: "a table", find: d.offset}
 	if err := within(text, limits.TOML); err != nil {
 		return nil, err
 	}
@@ -170,12 +170,12 @@ func (d *TOML) offset(path []string) (int, bool) {
 	return 0, false
 }
 
-// Bytes is the file, with what was changed.
+// Bytes returns the file with the changes.
 func (d *TOML) Bytes() []byte { return slices.Concat(d.mark, d.text) }
 
-// Set gives a setting a value, a bool or a []string. What is new stands where others of
-// its table do, in their form: below the table's header, in its braces, or with a
-// dotted key; a table that is missing is put beside its neighbours.
+// Set gives a setting a value, a bool or a []string. A new setting is put where others of
+// its table are, in their form: below the table's header, in its braces, or with a
+// dotted key. A missing table is put beside its neighbours.
 func (d *TOML) Set(value any, path ...string) error {
 	if e := d.entry(path); e != nil {
 		return d.become(value, path, splice{e.value.start, e.value.end, d.encode(value)})
@@ -259,7 +259,7 @@ func (d *TOML) addBelow(index int, assignment string) splice {
 	return d.line(len(d.text), assignment)
 }
 
-// addTable adds a table of which there is nothing yet: after the last one that has most
+// addTable adds a table that the file does not have: after the last one that has most
 // of its path, or at the end.
 func (d *TOML) addTable(path []string, assignment string) splice {
 	eol := endOfLine(d.text)
@@ -386,7 +386,7 @@ func (d *TOML) Prepend(values []string, path ...string) error {
 	old, isList := v.([]any)
 	e := d.entry(path)
 	if !set || !isList || e == nil || e.kind != unstable.Array {
-		return d.Errorf(path, "there is no list %s", name(path))
+		return d.Errorf(path, "%s is not a list", name(path))
 	}
 	texts := make([]string, 0, len(values))
 	for _, v := range values {
@@ -407,12 +407,12 @@ func (d *TOML) Prepend(values []string, path ...string) error {
 
 // become changes the text, if that changes the setting and nothing else.
 func (d *TOML) become(value any, path []string, change splice) error {
-	changed, err := ParseTOML(slices.Concat(d.mark, apply(d.text, change)))
+	changed, err := ParseTOML(slices.Concat(d.mark, change.apply(d.text)))
 	if err != nil || !Equal(changed.values, With(d.values, value, path...)) {
 		return errOtherMeaning
 	}
 	changed.find = d.find
-	d.settings, d.tables, d.entries = changed.settings, changed.tables, changed.entries
+	d.Settings, d.tables, d.entries = changed.Settings, changed.tables, changed.entries
 	return nil
 }
 

@@ -143,12 +143,12 @@ func TestTOMLPrepend(t *testing.T) {
 
 func TestTOMLErrorsHaveLineAndColumn(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
-		{"no value", "a = 1\nb = \n", "2:5: unexpected character U+000A at start of value"},
-		{"a string without end", "a = 1\n  b = \"x\n", "2:9: basic strings cannot have new lines"},
-		{"a key twice", "[t]\na = 1\na = 2\n", "3:1: key a is already defined"},
-		{"a table twice", "[t]\n[u]\n[t]\n", "3:2: table t already exists"},
-		{"not UTF-8", "a = 'ü'\nb = '\xff'\n", "2:6: it is not UTF-8"},
-		{"UTF-16", "\xff\xfea\x00", "1:1: it is in UTF-16: convert it to UTF-8"},
+		{"no value", "a = 1\nb = \n", "line 2, column 5: unexpected character U+000A at start of value"},
+		{"a string without end", "a = 1\n  b = \"x\n", "line 2, column 9: basic strings cannot have new lines"},
+		{"a key twice", "[t]\na = 1\na = 2\n", "line 3, column 1: key a is already defined"},
+		{"a table twice", "[t]\n[u]\n[t]\n", "line 3, column 2: table t already exists"},
+		{"not UTF-8", "a = 'ü'\nb = '\xff'\n", "line 2, column 6: it is not UTF-8"},
+		{"UTF-16", "\xff\xfea\x00", "line 1, column 1: it is in UTF-16: convert it to UTF-8"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := configedit.ParseTOML([]byte(c.text))
@@ -160,13 +160,13 @@ func TestTOMLErrorsHaveLineAndColumn(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err = d.Bool("t", "d")
-	checkError(t, err, "4:5: t.d is a string, not true or false")
+	checkError(t, err, "line 4, column 5: t.d is a string, not true or false")
 	_, _, err = d.Strings("t", "d")
-	checkError(t, err, "4:5: t.d is a string, not a list of strings")
+	checkError(t, err, "line 4, column 5: t.d is a string, not a list of strings")
 	_, _, err = d.Strings("b", "c")
-	checkError(t, err, "2:11: b.c has a number or date in it, and not only strings")
+	checkError(t, err, "line 2, column 11: b.c has a number or date in it, and not only strings")
 	_, _, err = d.Bool("a", "x")
-	checkError(t, err, "1:5: a is a number or date, not a table")
+	checkError(t, err, "line 1, column 5: a is a number or date, not a table")
 	for _, path := range [][]string{{"a", "x"}, {"l", "x"}} {
 		if err := d.Set(true, path...); err == nil {
 			t.Errorf("%v was set:\n%s", path, d.Bytes())

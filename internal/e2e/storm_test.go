@@ -163,7 +163,7 @@ func (w *watcher) fresh(t *testing.T) []byte {
 }
 
 // memory is the resident size in KiB.
-func (w *watcher) memory(t *testing.T) int { return hosttest.ResidentSize(t, w.cmd.Process.Pid) }
+func (w *watcher) memory(t *testing.T) int { return hosttest.OwnMemory(t, w.cmd.Process.Pid) }
 
 func (w *watcher) descriptors(t *testing.T) int {
 	t.Helper()

@@ -433,7 +433,7 @@ func (m *machine) testWatching(t *testing.T) {
 	if _, err := m.try("cdigen", "watch"); err == nil || !strings.Contains(err.Error(), "another cdigen watch (process "+m.show("cdigen.service", "MainPID")+") keeps /etc/cdi/nvidia.yaml") {
 		t.Errorf("a second watcher: %v", err)
 	}
-	for _, source := range []string{"uevent", "files", "procfs", "kernel-log"} {
+	for _, source := range []string{"uevent", "files", "specs", "procfs", "kernel-log"} {
 		if out := m.run("journalctl", "--no-pager", "-u", "cdigen.service", "-o", "cat"); strings.Contains(out, "source="+source+" ") {
 			t.Errorf("the source %s does not work:\n%s", source, out)
 		}

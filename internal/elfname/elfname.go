@@ -1,5 +1,5 @@
-// Package elfname reads the names in an ELF shared library: its own, and those of
-// the libraries it needs.
+// Package elfname reads the names in an ELF shared library: its own, and those of the
+// libraries it needs.
 package elfname
 
 import (
@@ -11,22 +11,21 @@ import (
 	"slices"
 )
 
-// Info is what a library says of itself.
+// Info describes a library.
 type Info struct {
 	// SONAME is the DT_SONAME entry; empty for a library without one.
 	SONAME string
 	// Needed are the DT_NEEDED entries, in the file's order.
 	Needed []string
-	// Arch is the architecture by its Go name, "amd64"; empty for one that the
-	// driver was never made for.
+	// Arch is the architecture by its Go name, "amd64"; empty: not one of the driver's.
 	Arch string
 }
 
-// ErrNotELF is in the error for a file that is not ELF or ends within its headers.
+// ErrNotELF marks the error of a file that is not ELF or ends within its headers.
 var ErrNotELF = errors.New("not an ELF file")
 
-// architectures by the fields of the ELF header that tell them. The machine alone
-// does not: the x32 ABI is EM_X86_64 with class 32.
+// architectures are by machine, class and byte order. The machine alone is ambiguous: the
+// x32 ABI is EM_X86_64 with class 32.
 var architectures = map[[3]uint16]string{
 	{uint16(elf.EM_X86_64), uint16(elf.ELFCLASS64), uint16(elf.ELFDATA2LSB)}:  "amd64",
 	{uint16(elf.EM_AARCH64), uint16(elf.ELFCLASS64), uint16(elf.ELFDATA2LSB)}: "arm64",
@@ -35,10 +34,10 @@ var architectures = map[[3]uint16]string{
 	{uint16(elf.EM_PPC64), uint16(elf.ELFCLASS64), uint16(elf.ELFDATA2LSB)}:   "ppc64le",
 }
 
-// Read reads a library's headers, its dynamic section and the strings of that,
-// whatever the size of the rest. The error wraps [ErrNotELF] for a file that is not
-// ELF. When only the dynamic section is damaged, Info has the architecture beside
-// the error. A file without a dynamic section has no names.
+// Read reads the headers, the dynamic section and its strings, and nothing else of a
+// library. The error wraps [ErrNotELF] for a file that is not ELF. If only the dynamic
+// section is damaged, Info has the architecture. A file without a dynamic section has no
+// names.
 func Read(r io.ReaderAt) (Info, error) {
 	f, err := elf.NewFile(r)
 	var format *elf.FormatError
@@ -55,8 +54,8 @@ func Read(r io.ReaderAt) (Info, error) {
 	return info, nil
 }
 
-// readNames goes by the program headers as the dynamic loader does, and not by the
-// section headers as [elf.File.DynString] does: a library works without those.
+// readNames uses the program headers as the dynamic loader does. [elf.File.DynString] uses
+// section headers, which a library may not have.
 func (info *Info) readNames(f *elf.File) error {
 	at := slices.IndexFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_DYNAMIC })
 	if at < 0 {
@@ -113,8 +112,8 @@ func (info *Info) readNames(f *elf.File) error {
 	return nil
 }
 
-// nextEntry takes an entry off a dynamic table. What is too short for one ends the
-// table as DT_NULL does.
+// nextEntry returns the first entry of a dynamic table and the rest. An incomplete entry
+// ends the table as DT_NULL does.
 func nextEntry(f *elf.File, table []byte) (tag elf.DynTag, value uint64, rest []byte) {
 	switch {
 	case f.Class == elf.ELFCLASS64 && len(table) >= 16:
@@ -125,8 +124,8 @@ func nextEntry(f *elf.File, table []byte) (tag elf.DynTag, value uint64, rest []
 	return elf.DT_NULL, 0, nil
 }
 
-// maxPart bounds the memory that a damaged library can take. The strings of the
-// driver's libraries are a few KiB, and 57 KiB at most in driver 550.
+// maxPart limits the memory for a damaged library. The strings of the driver's libraries
+// have 57 KiB at most in driver 550.
 const maxPart = 16 << 20
 
 // readPart reads part of a segment.
@@ -141,7 +140,7 @@ func readPart(p *elf.Prog, at, size uint64) ([]byte, error) {
 	return data, nil
 }
 
-// stringAt is the string that a zero byte ends.
+// stringAt returns the string at an offset, which a zero byte ends.
 func stringAt(strings []byte, at uint64) (string, error) {
 	if at < uint64(len(strings)) {
 		if end := bytes.IndexByte(strings[at:], 0); end >= 0 {

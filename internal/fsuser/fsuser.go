@@ -1,11 +1,10 @@
-// Package fsuser works on files with the rights of another user.
+// Package fsuser accesses files with the rights of another user.
 //
-// Root that reads or writes in another user's directory can be led elsewhere by links
-// and exchanged directories. A [Thread] cannot: it takes the user's identity for files
-// (setfsuid(2)) and gives up all capabilities, so that the kernel lets it do what the
-// user could have done himself and nothing more. For everything else it stays a thread
-// of root's process: unlike a child process with the user's uid, it can neither be
-// traced nor signaled by the user.
+// If root reads or writes in another user's directory, links and exchanged directories
+// can lead it elsewhere. A [Thread] has the user's identity for files (setfsuid(2)) and no
+// capabilities, so the kernel allows it only what the user may do. In all other respects
+// it is a thread of root's process: unlike a child process with the user's uid, the user
+// can neither trace nor signal it.
 //
 // The package knows nothing of containers or of the command line.
 package fsuser
@@ -21,9 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// User is a user and one of his groups.
+// User is a user and a group of the user.
 type User struct {
-	// Name in the user database, empty for a user who is not in it.
+	// Name in the user database; empty: the user is not in it.
 	Name     string
 	UID, GID uint32
 }
@@ -36,8 +35,8 @@ func (u User) String() string {
 	return fmt.Sprintf("%s (uid %d)", u.Name, u.UID)
 }
 
-// Parse reads USER[:GROUP], both by name or number. Without a group it is the user's own
-// in the user database, which a user who is not in it does not have.
+// Parse parses USER[:GROUP], both by name or number. The default group is that of the user
+// database; a user who is not in it has none.
 func Parse(text string) (User, error) {
 	name, group, grouped := strings.Cut(text, ":")
 	u, gid, err := lookUp(name)
@@ -67,7 +66,7 @@ func lookUp(name string) (u User, gid string, err error) {
 		entry, err = user.LookupId(name)
 	}
 	if err != nil {
-		return u, "", nil //nolint:nilerr // who is not in the user database may still own files
+		return u, "", nil //nolint:nilerr // a user who is not in the user database may own files
 	}
 	u.Name = entry.Username
 	u.UID, err = number(entry.Uid)
@@ -84,7 +83,7 @@ func lookUpGroup(name string) (string, error) {
 	return name, nil
 }
 
-// number reads an id. The highest one means no user to the kernel.
+// number parses an id. The highest number means no user.
 func number(text string) (uint32, error) {
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || n == 1<<32-1 {
@@ -96,14 +95,13 @@ func number(text string) (uint32, error) {
 // Thread runs functions with a user's rights to files.
 type Thread struct{ calls chan func() }
 
-// Start starts a thread. The process has to be root's.
+// Start starts a thread. The process must run as root.
 func Start(u User) (*Thread, error) {
 	t := &Thread{make(chan func())}
 	started := make(chan error)
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and no other goroutine ever
-		// runs on it. Nor does a thread inherit its identity, since the Go runtime starts
-		// none from a locked one.
+		// Never unlocked: the thread ends with the goroutine, and no other goroutine runs on
+		// it. No thread inherits its identity: the Go runtime starts none from a locked one.
 		runtime.LockOSThread()
 		err := become(u)
 		started <- err
@@ -120,8 +118,8 @@ func Start(u User) (*Thread, error) {
 	return t, nil
 }
 
-// Do calls a function on the thread and returns what it returns. The function must
-// leave the work to no other goroutine. Without a thread, nil, it is just called.
+// Do calls a function on the thread and returns its error. The function must not start
+// goroutines. A nil thread calls it directly.
 func (t *Thread) Do(f func() error) (err error) {
 	if t == nil {
 		return f()
@@ -142,8 +140,8 @@ func (t *Thread) Close() {
 	}
 }
 
-// become gives the calling thread, and no other one, a user's identity for files.
-// [unix.Setgroups] would change all threads of the process.
+// become gives only the calling thread a user's identity for files. [unix.Setgroups] would
+// change all threads of the process.
 func become(u User) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
 		return fmt.Errorf("leave the groups: %w", errno)
@@ -151,8 +149,8 @@ func become(u User) error {
 	if err := errors.Join(set("gid", u.GID, unix.SetfsgidRetGid), set("uid", u.UID, unix.SetfsuidRetUid)); err != nil {
 		return err
 	}
-	// With the change of the uid the kernel takes away those that override the
-	// permissions of files (capabilities(7)), unless securebits say otherwise.
+	// With the change of the uid the kernel clears the capabilities that override
+	// permissions of files (capabilities(7)), unless securebits prevent it.
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
 	if err := unix.Capset(&header, &none[0]); err != nil {
@@ -161,8 +159,8 @@ func become(u User) error {
 	return nil
 }
 
-// set sets an id. The system call returns the one before and has no errors, so it is
-// asked again, with one that does not exist.
+// set sets an id. The system call returns the previous id and no errors, so a second call
+// with an invalid id verifies it.
 func set(what string, id uint32, call func(int) (int, error)) error {
 	if _, err := call(int(id)); err != nil {
 		return err

@@ -213,7 +213,7 @@ func TestReportHasNoIdentifier(t *testing.T) {
 func TestUnusableNotesAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ file, text, err string }{
 		"a fact without a value": {"facts", "driver\n", "facts: line 1 has 1 columns, not 2"},
-		"an unknown status":      {"checks", "passed\ta\tb\ngood\tc\td\n", `checks: line 2: "good" is no status`},
+		"an unknown status":      {"checks", "passed\ta\tb\ngood\tc\td\n", `checks: line 2: "good" is not a status`},
 		"a timing that is none":  {"timings", "12 ms\n", "timings: line 1: invalid character"},
 	} {
 		if _, err := ReadWork(tree(t, map[string]string{c.file: c.text}), time.Now()); err == nil || !strings.Contains(err.Error(), c.err) {

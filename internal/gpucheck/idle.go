@@ -21,18 +21,18 @@ type Idle struct {
 	Seconds float64 `json:"seconds"`
 	// CPU is processor time in milliseconds.
 	CPU float64 `json:"cpuMilliseconds"`
-	// WakeUps are how often a thread has gone to sleep of its own accord.
+	// WakeUps are how often a thread went to sleep voluntarily.
 	WakeUps uint64 `json:"wakeUps"`
 	// Resident size at the end, in KiB.
 	Resident uint64 `json:"residentKiB"`
 	// Probes of NVML and generations, which should be none.
 	Probes      uint64 `json:"nvmlProbes"`
 	Generations uint64 `json:"generations"`
-	// Power of the GPUs that sysfs tells of.
+	// Power of the GPUs in sysfs.
 	Power []Power `json:"power"`
 }
 
-// Power is what sysfs says of a GPU's runtime power management.
+// Power is the state of a GPU's runtime power management in sysfs.
 type Power struct {
 	PCI string `json:"pci"`
 	// Status at the beginning and at the end: "active", "suspended", "unsupported".
@@ -206,7 +206,7 @@ func watchPower(ctx context.Context, sys string, d time.Duration) ([]Power, erro
 	}
 }
 
-// power is the state of the GPUs of which sysfs tells it.
+// power returns the state of the GPUs in sysfs.
 func power(sys string) (list []Power) {
 	for _, pci := range gpusOf(sys) {
 		if status := powerStatus(sys, pci); status != "" {

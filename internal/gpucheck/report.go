@@ -80,7 +80,7 @@ func ReadWork(dir string, now time.Time) (*Report, error) {
 		err = columns(filepath.Join(dir, checksFile), 3, func(c []string) error {
 			check := Check{Status: Status(c[0]), Name: c[1], Evidence: c[2]}
 			if !slices.Contains([]Status{Passed, Failed, Skipped}, check.Status) {
-				return fmt.Errorf("%q is no status", c[0])
+				return fmt.Errorf("%q is not a status", c[0])
 			}
 			r.Checks = append(r.Checks, check)
 			return nil
@@ -142,7 +142,7 @@ func (r *Report) Write(work, output string, redactor *redact.Redactor) error {
 		case e.IsDir():
 			return os.Mkdir(to, 0o755)
 		case !e.Type().IsRegular():
-			return fmt.Errorf("%s is no file for a report", name)
+			return fmt.Errorf("%s is not a file for a report", name)
 		}
 		data, err := os.ReadFile(name)
 		if err != nil {

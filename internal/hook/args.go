@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Apply is the name of the call that does several steps at once.
+// Apply is the name of the call that does several steps.
 const Apply = "apply"
 
 // Names of calls that do one step, with the flags of nvidia-cdi-hook.
@@ -17,20 +17,22 @@ const (
 	DisableModify  = "disable-device-node-modification"
 )
 
-// calls are the steps of each call; those of [Apply] are in its flag --steps.
-var calls = map[string][]Step{
-	Apply:          nil,
-	CreateSymlinks: {Symlinks},
-	UpdateLDCache:  {LDCache},
-	EnableCompat:   {CUDACompat},
-	DisableModify:  {DeviceParams},
-	"noop":         nil,
+// calls has the steps and flags of each call. The steps of [Apply] are in its flag --steps.
+var calls = map[string]struct {
+	steps []Step
+	flags []string
+}{
+	Apply:          {nil, []string{"--steps", "--library", "--link", "--host-driver-version", "--host-cuda-version", "--cuda-compat-container-root", "--strict"}},
+	CreateSymlinks: {[]Step{Symlinks}, []string{"--link", "--strict"}},
+	UpdateLDCache:  {[]Step{LDCache}, []string{"--folder", "--ldconfig-path", "--strict"}},
+	EnableCompat:   {[]Step{CUDACompat}, []string{"--host-driver-version", "--host-cuda-version", "--cuda-compat-container-root", "--strict"}},
+	DisableModify:  {[]Step{DeviceParams}, []string{"--strict"}},
+	"noop":         {},
 }
 
-// Parse reads the arguments of a call, without the program's name: that of the
-// call, and flags as --flag value or --flag=value. A call, flag or step that is
-// unknown is told in warnings, and what is known is done: a spec may be newer than
-// the hook.
+// Parse reads the arguments of a call, without the program's name: the name of the call,
+// and flags as --flag value or --flag=value. An unknown call, flag or step is a warning
+// and the rest is done: a spec may be newer than the hook.
 func Parse(args []string) (q *Request, warnings []string) {
 	warn := func(format string, a ...any) { warnings = append(warnings, fmt.Sprintf(format, a...)) }
 	if len(args) > 1 && args[0] == "hook" { // as in "nvidia-ctk hook update-ldcache"
@@ -39,23 +41,22 @@ func Parse(args []string) (q *Request, warnings []string) {
 	if len(args) == 0 {
 		return &Request{}, []string{"no hook named: nothing done"}
 	}
-	call, args := args[0], args[1:]
-	steps, ok := calls[call]
-	if !ok {
-		return &Request{}, []string{fmt.Sprintf("unknown hook %q: nothing done", call)}
+	call, known := calls[args[0]]
+	if !known {
+		return &Request{}, []string{fmt.Sprintf("unknown hook %q: nothing done", args[0])}
 	}
-	q = &Request{Steps: slices.Clone(steps)}
-	flags := q.flags(call, warn)
-	for len(args) > 0 {
+	q = &Request{Steps: slices.Clone(call.steps)}
+	flags := q.flags(args[0] != Apply, warn)
+	for args = args[1:]; len(args) > 0; {
 		name, value, inline := strings.Cut(args[0], "=")
 		args = args[1:]
-		set, known := flags[name]
+		set, known := flags[name], slices.Contains(call.flags, name)
 		hasNext := len(args) > 0
 		switch {
 		case !strings.HasPrefix(name, "--"):
 			warn("unknown argument %q: ignored", name)
 		case !known:
-			// What follows an unknown flag is its value, unless it is a flag itself.
+			// The argument after an unknown flag is its value, unless it is a flag itself.
 			if !inline && hasNext && !strings.HasPrefix(args[0], "-") {
 				args = args[1:]
 			}
@@ -74,9 +75,10 @@ func Parse(args []string) (q *Request, warnings []string) {
 	return q, warnings
 }
 
-// flags are what each flag of a call does; nil for the one without a value.
-func (q *Request) flags(call string, warn func(string, ...any)) map[string]func(string) {
-	all := map[string]func(string){
+// flags returns a function for each flag that sets its value; nil for the one without.
+// With always, links are made even if they lead nowhere.
+func (q *Request) flags(always bool, warn func(string, ...any)) map[string]func(string) {
+	return map[string]func(string){
 		"--steps": func(v string) {
 			for name := range strings.SplitSeq(v, ",") {
 				if !slices.Contains(Steps, Step(name)) {
@@ -98,20 +100,8 @@ func (q *Request) flags(call string, warn func(string, ...any)) map[string]func(
 				warn("--link %q: want target::path: ignored", v)
 				return
 			}
-			q.Links = append(q.Links, Link{Target: target, Path: name, Always: call != Apply})
+			q.Links = append(q.Links, Link{Target: target, Path: name, Always: always})
 		},
 		"--strict": nil,
 	}
-	of := map[string][]string{
-		Apply:          {"--steps", "--library", "--link", "--host-driver-version", "--host-cuda-version", "--cuda-compat-container-root", "--strict"},
-		CreateSymlinks: {"--link", "--strict"},
-		UpdateLDCache:  {"--folder", "--ldconfig-path", "--strict"},
-		EnableCompat:   {"--host-driver-version", "--host-cuda-version", "--cuda-compat-container-root", "--strict"},
-		DisableModify:  {"--strict"},
-	}
-	known := map[string]func(string){}
-	for _, name := range of[call] {
-		known[name] = all[name]
-	}
-	return known
 }

@@ -19,8 +19,8 @@ const (
 	cacheFile = "/etc/ld.so.cache"
 	confFile  = "/etc/ld.so.conf"
 	confDir   = "/etc/ld.so.conf.d"
-	// ldconfig reads them in the order of their names. The image's CUDA libraries,
-	// where they are chosen, go before the host's, and both before the image's rest.
+	// ldconfig reads them in the order of their names: the image's CUDA libraries, if they
+	// are chosen, then the driver's, then the image's other libraries.
 	compatConf = "00-cdigen-compat.conf"
 	driverConf = "00-cdigen.conf"
 	include    = "include " + confDir + "/*.conf\n"
@@ -30,15 +30,15 @@ const (
 	maxDirs  = 256
 )
 
-// library is a file as the loader knows it.
+// library is an entry of the loader's cache.
 type library struct {
 	dir, name string
 	flags     uint32
 }
 
-// updateCache adds libraries to the image's ld.so.cache as its own ldconfig would,
-// and the directories that it would not search to its configuration. Where the
-// image's loader is musl's alone, its path file has the directories.
+// updateCache adds libraries to the image's ld.so.cache as its own ldconfig would, and
+// directories that ldconfig does not search to its configuration. If the image only has
+// musl's loader, the directories go to its path file.
 func (c *container) updateCache(q *Request, wanted bool) (errs []error) {
 	var list []library
 	if wanted {
@@ -81,15 +81,15 @@ func (c *container) updateGlibc(list, compat []library) error {
 		earlier = append(earlier, c.compat)
 	}
 	changed := false
-	// Backwards, for each goes before the others of its name.
+	// Backwards: each is added before the others of its name.
 	for _, l := range slices.Backward(list) {
 		changed = cache.Add(l.entry(), func(e ldcache.Entry) bool { return !slices.Contains(earlier, path.Dir(e.Path)) }) || changed
 	}
 	for _, l := range compat {
 		changed = cache.Add(l.entry(), func(ldcache.Entry) bool { return true }) || changed
 	}
-	// First the configuration: an ldconfig in between then finds both. On a root
-	// that is read-only none can be run.
+	// The configuration comes first for an ldconfig that runs in between. On a read-only
+	// root none can run.
 	err = errors.Join(c.configure(compatConf, c.compat), c.configure(driverConf, dirs...))
 	if errors.Is(err, unix.EROFS) {
 		err = nil
@@ -100,8 +100,8 @@ func (c *container) updateGlibc(list, compat []library) error {
 	return err
 }
 
-// putOrCover writes a file of the container, or where its root is read-only, which
-// crun makes it before it runs hooks, mounts one over that which is there.
+// putOrCover writes a file of the container. If the root is read-only, as crun makes it
+// before it runs hooks, it mounts a file over the existing one.
 func (c *container) putOrCover(name string, data []byte) error {
 	err := c.put(name, data)
 	if !errors.Is(err, unix.EROFS) {
@@ -112,7 +112,7 @@ func (c *container) putOrCover(name string, data []byte) error {
 		defer unix.Close(target) //nolint:errcheck // nothing was written
 		var s unix.Stat_t
 		if err = unix.Fstat(target, &s); err == nil && s.Mode&unix.S_IFMT != unix.S_IFREG {
-			err = errors.New("it is not a regular file")
+			err = errors.New("not a regular file")
 		}
 	}
 	if err == nil {
@@ -128,9 +128,9 @@ func (l library) entry() ldcache.Entry {
 	return ldcache.Entry{Name: l.name, Path: path.Join(l.dir, l.name), Flags: l.flags}
 }
 
-// searched are the libraries in directories that the image's ldconfig searches, by
-// the names it has for them: those that its cache has libraries of. Of libraries in
-// none of these the first directory is taken, and is in dirs.
+// searched returns the libraries in directories that the image's ldconfig searches, which
+// are those of the libraries in its cache, under ldconfig's names for them. A library in
+// none of these is taken from its first directory, which dirs has.
 func (c *container) searched(list []library, cache *ldcache.Cache) (known []library, dirs []string) {
 	names := map[identity]string{}
 	seen := map[string]bool{}
@@ -140,17 +140,17 @@ func (c *container) searched(list []library, cache *ldcache.Cache) (known []libr
 			continue
 		}
 		seen[d] = true
-		if id, err := c.dirIdentity(d); err == nil && names[id] == "" {
+		if id, _, err := c.stat(d, unix.O_DIRECTORY); err == nil && names[id] == "" {
 			names[id] = d
 		}
 	}
-	// The directory of the image's own, by the one it was given as.
+	// ldconfig's name of each directory.
 	own := map[string]string{}
 	for _, l := range list {
 		if _, ok := own[l.dir]; ok {
 			continue
 		}
-		if id, err := c.dirIdentity(l.dir); err == nil {
+		if id, _, err := c.stat(l.dir, unix.O_DIRECTORY); err == nil {
 			own[l.dir] = names[id]
 		}
 	}
@@ -182,8 +182,8 @@ func (c *container) searched(list []library, cache *ldcache.Cache) (known []libr
 	return known, dirs
 }
 
-// configure makes a file of ldconfig's configuration with directories, and sees to
-// it that ldconfig reads it.
+// configure writes a file of ldconfig's configuration with directories, and an include of
+// it if there is none.
 func (c *container) configure(name string, dirs ...string) error {
 	var text []byte
 	for _, d := range dirs {
@@ -206,7 +206,7 @@ func (c *container) configure(name string, dirs ...string) error {
 	return c.put(path.Join(confDir, name), text)
 }
 
-// includes says whether a configuration has the files of [confDir] in it.
+// includes reports whether a configuration includes the files of [confDir].
 func includes(conf []byte) bool {
 	for line := range bytes.Lines(conf) {
 		line, _, _ = bytes.Cut(line, []byte("#"))
@@ -230,7 +230,7 @@ func (c *container) put(name string, data []byte) error {
 	return d.write(path.Base(name), data)
 }
 
-// libraries reads what each library says of itself.
+// libraries returns the cache entries of the libraries of a request.
 func (c *container) libraries(q *Request) (list []library, errs []error) {
 	seen := map[library]bool{}
 	add := func(l library) {
@@ -266,8 +266,8 @@ func (c *container) libraries(q *Request) (list []library, errs []error) {
 	return list, errs
 }
 
-// linked is the entry that a link for the linker has in ldconfig's view, beside that
-// of the library by its SONAME: "libcuda.so" for a link to "libcuda.so.1".
+// linked returns the entry that ldconfig makes for a link of the linker, in addition to
+// that of the library's SONAME: "libcuda.so" for a link to "libcuda.so.1".
 func (c *container) linked(list []library, dir, name string) (library, bool) {
 	if !looksLikeLibrary(name) || !strings.HasSuffix(name, ".so") {
 		return library{}, false
@@ -280,28 +280,20 @@ func (c *container) linked(list []library, dir, name string) (library, bool) {
 	return library{}, false
 }
 
-// isLinkTo says whether a path is a link that leads to the file of another one.
+// isLinkTo reports whether a path is a link to the file of another path.
 func (c *container) isLinkTo(link, name string) bool {
-	return c.stat(link, unix.O_NOFOLLOW).Mode&unix.S_IFMT == unix.S_IFLNK && identify(c.stat(link, 0)) == identify(c.stat(name, 0))
+	_, kind, err1 := c.stat(link, unix.O_NOFOLLOW)
+	from, _, err2 := c.stat(link, 0)
+	to, _, err3 := c.stat(name, 0)
+	return errors.Join(err1, err2, err3) == nil && kind == unix.S_IFLNK && from == to
 }
 
-// stat is what is at a path; nothing is all zeros.
-func (c *container) stat(name string, flags int) (s unix.Stat_t) {
-	fd, err := c.handle(name, flags)
-	if err != nil {
-		return s
-	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
-	_ = unix.Fstat(fd, &s)
-	return s
-}
-
-// looksLikeLibrary goes by the name as ldconfig does.
+// looksLikeLibrary reports whether ldconfig takes a name for that of a library.
 func looksLikeLibrary(name string) bool {
 	return (strings.HasPrefix(name, "lib") || strings.HasPrefix(name, "ld-")) && strings.Contains(name, ".so")
 }
 
-// identifyLibrary reads a library's SONAME and architecture; the name is the SONAME.
+// identifyLibrary returns the entry of a library.
 func (c *container) identifyLibrary(name string) (library, error) {
 	f, err := c.open(name)
 	if err != nil {
@@ -311,15 +303,15 @@ func (c *container) identifyLibrary(name string) (library, error) {
 	return f.library(path.Dir(name))
 }
 
-// library reads what a library says of itself.
+// library returns the entry of a library by its SONAME and architecture.
 func (f *file) library(dir string) (library, error) {
-	info, err := elfname.Read(f.little())
+	info, err := elfname.Read(f.headers())
 	if err != nil {
 		return library{}, fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	flags, ok := ldcache.FlagsOf(info.Arch)
 	if !ok {
-		return library{}, fmt.Errorf("%s: a library of an unknown architecture", f.Name())
+		return library{}, fmt.Errorf("%s: unknown architecture", f.Name())
 	}
 	name := info.SONAME
 	if name == "" || strings.ContainsAny(name, "/\n") || !looksLikeLibrary(name) {
@@ -328,31 +320,36 @@ func (f *file) library(dir string) (library, error) {
 	return library{dir, name, flags}, nil
 }
 
-// mounted are the libraries in a directory that were put there by a mount, with
-// links by their SONAMEs, which ldconfig would have made.
+// list opens a directory and returns its names that keep accepts.
+func (r *Root) list(dir string, keep func(name string) bool) (fd int, names []string, err error) {
+	if fd, err = r.handle(dir, unix.O_DIRECTORY); err != nil {
+		return -1, nil, err
+	}
+	if names, err = inroot.Names(fd, maxNames); err != nil {
+		_ = unix.Close(fd)
+		return -1, nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	return fd, slices.DeleteFunc(names, func(name string) bool { return !keep(name) }), nil
+}
+
+// mounted returns the libraries that are mounted into a directory, and makes links by
+// their SONAMEs, as ldconfig does.
 func (c *container) mounted(folder string) ([]library, error) {
 	folder = path.Clean("/" + folder)
-	fd, err := c.handle(folder, unix.O_DIRECTORY)
+	fd, names, err := c.list(folder, looksLikeLibrary)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
-	names, err := inroot.Names(fd, maxNames)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", folder, err)
-	}
 	here := mountOf(fd, "")
 	var list []library
 	for _, name := range names {
-		if !looksLikeLibrary(name) {
-			continue
-		}
 		if m := mountOf(fd, name); m == 0 || m == here {
 			continue
 		}
 		f, err := c.openAt(fd, name, path.Join(folder, name))
 		if err != nil {
-			continue // a link, or gone
+			continue // a link, or removed
 		}
 		l, err := f.library(folder)
 		_ = f.Close()
@@ -376,8 +373,8 @@ func (c *container) mounted(folder string) ([]library, error) {
 	return list, nil
 }
 
-// mountOf is the number of the mount that a name of a directory is on, or the
-// directory itself; 0 where it cannot be told.
+// mountOf returns the ID of the mount of a name in a directory, or of the directory itself
+// for an empty name; 0: unknown.
 func mountOf(fd int, name string) uint64 {
 	var s unix.Statx_t
 	flags := unix.AT_SYMLINK_NOFOLLOW
@@ -390,34 +387,26 @@ func mountOf(fd int, name string) uint64 {
 	return s.Mnt_id
 }
 
-// compatLibraries are those of the directory that was chosen.
+// compatLibraries returns the libraries of the chosen directory.
 func (c *container) compatLibraries() (list []library, err error) {
 	if c.compat == "" {
 		return nil, nil
 	}
-	fd, err := c.handle(c.compat, unix.O_DIRECTORY)
+	fd, names, err := c.list(c.compat, looksLikeLibrary)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
-	names, err := inroot.Names(fd, maxNames)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", c.compat, err)
-	}
 	for _, name := range names {
-		if !looksLikeLibrary(name) {
-			continue
-		}
 		l, err := c.identifyLibrary(path.Join(c.compat, name))
-		if err != nil || l.name != name { // ldconfig goes by the link with the SONAME
-			continue
+		if err == nil && l.name == name { // ldconfig uses the link with the SONAME
+			list = append(list, l)
 		}
-		list = append(list, l)
 	}
 	return list, nil
 }
 
-// compatDirs are the directories of the image's CUDA libraries that an earlier call
+// compatDirs returns the directories of the image's CUDA libraries that an earlier call
 // chose.
 func (c *container) compatDirs() []string {
 	data, err := c.readFile(path.Join(confDir, compatConf), maxConf)
@@ -427,16 +416,15 @@ func (c *container) compatDirs() []string {
 	return strings.Fields(string(data))
 }
 
-// muslLoaders are the names of musl's loaders by the libraries they load.
-var muslLoaders = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "386": "i386", "arm": "armhf"}
+// muslLoaders has musl's names for architectures.
+var muslLoaders = []struct{ arch, musl string }{{"amd64", "x86_64"}, {"arm64", "aarch64"}, {"386", "i386"}, {"arm", "armhf"}}
 
-// updateMusl adds the libraries' directories to the path files of musl's loaders,
-// and says whether these are the image's only loaders.
+// updateMusl adds the libraries' directories to the path files of musl's loaders, and
+// reports whether the image has only these loaders.
 func (c *container) updateMusl(list []library) (only bool, err error) {
-	for _, arch := range []string{"amd64", "arm64", "386", "arm"} {
-		flags, _ := ldcache.FlagsOf(arch)
-		loader := "/lib/ld-musl-" + muslLoaders[arch] + ".so.1"
-		if !c.exists(loader) {
+	for _, loader := range muslLoaders {
+		flags, _ := ldcache.FlagsOf(loader.arch)
+		if !c.exists("/lib/ld-musl-" + loader.musl + ".so.1") {
 			continue
 		}
 		only = true
@@ -446,13 +434,13 @@ func (c *container) updateMusl(list []library) (only bool, err error) {
 				dirs = append(dirs, l.dir)
 			}
 		}
-		err = errors.Join(err, c.addMuslPath("/etc/ld-musl-"+muslLoaders[arch]+".path", dirs))
+		err = errors.Join(err, c.addMuslPath("/etc/ld-musl-"+loader.musl+".path", dirs))
 	}
 	return only && !c.exists("/lib64/ld-linux-x86-64.so.2") && !c.exists("/lib/ld-linux-aarch64.so.1") && !c.exists(cacheFile), err
 }
 
-// addMuslPath adds directories at the end of a path file, which lists them with
-// colons or lines between. Without one musl searches three.
+// addMuslPath appends directories to a path file, in which they are separated by colons
+// or line breaks. Without the file musl searches three directories.
 func (c *container) addMuslPath(name string, dirs []string) error {
 	data, err := c.readFile(name, maxConf)
 	switch {
@@ -462,19 +450,12 @@ func (c *container) addMuslPath(name string, dirs []string) error {
 		return err
 	}
 	have := strings.FieldsFunc(string(data), func(r rune) bool { return r == ':' || r == '\n' })
-	changed := false
-	for _, d := range dirs {
-		if slices.Contains(have, d) {
-			continue
-		}
-		if len(data) > 0 && data[len(data)-1] != '\n' {
-			data = append(data, '\n')
-		}
-		data = append(append(data, d...), '\n')
-		changed = true
-	}
-	if !changed {
+	dirs = slices.DeleteFunc(dirs, func(d string) bool { return slices.Contains(have, d) })
+	if len(dirs) == 0 {
 		return nil
 	}
-	return c.putOrCover(name, data)
+	if len(data) > 0 && data[len(data)-1] != '\n' {
+		data = append(data, '\n')
+	}
+	return c.putOrCover(name, append(data, strings.Join(dirs, "\n")+"\n"...))
 }

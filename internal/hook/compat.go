@@ -14,23 +14,21 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/cdigen/cdigen/internal/inroot"
 )
 
-// Compat says what the host's driver is, for the choice between its CUDA libraries
-// and the image's own ("forward compatibility").
+// Compat describes the host's driver, for the choice between its CUDA libraries and the
+// image's own ("forward compatibility").
 type Compat struct {
 	// Driver is the version of the host's driver, "550.163.01".
 	Driver string
-	// CUDA is the newest CUDA version of the host's driver, "12.4". It decides only
-	// where Driver is not known.
+	// CUDA is the newest CUDA version of the host's driver, "12.4". It is used only if
+	// Driver is unknown.
 	CUDA string
 	// Dir is the absolute path in the container; empty: [CompatDir].
 	Dir string
 }
 
-// CompatDir is where images made from nvidia/cuda have the libraries.
+// CompatDir is the directory of the libraries in images made from nvidia/cuda.
 const CompatDir = "/usr/local/cuda/compat"
 
 // Limits of what is looked at in an image.
@@ -39,14 +37,17 @@ const (
 	maxNote  = 64 << 10
 )
 
-// findCompat returns the directory of the image's CUDA libraries if they are to be
-// used with the host's driver, else nothing.
+// findCompat returns the directory of the image's CUDA libraries if they are to be used
+// with the host's driver, else an empty string.
 func (c *container) findCompat(host *Compat) (string, error) {
 	name := path.Clean(cmp.Or(host.Dir, CompatDir))
 	if !path.IsAbs(name) {
 		return "", fmt.Errorf("directory of the image's CUDA libraries %q: want an absolute path", name)
 	}
-	fd, err := c.handle(name, unix.O_DIRECTORY)
+	fd, names, err := c.list(name, func(s string) bool {
+		version, ok := strings.CutPrefix(s, "libcuda.so.")
+		return ok && strings.Contains(version, ".") // the file, not the link by its SONAME
+	})
 	if isMissing(err) {
 		return "", nil
 	}
@@ -54,15 +55,6 @@ func (c *container) findCompat(host *Compat) (string, error) {
 		return "", err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
-	names, err := inroot.Names(fd, maxNames)
-	if err != nil {
-		return "", fmt.Errorf("list %s: %w", name, err)
-	}
-	// The file itself, not the link by its SONAME.
-	names = slices.DeleteFunc(names, func(s string) bool {
-		version, ok := strings.CutPrefix(s, "libcuda.so.")
-		return !ok || !strings.Contains(version, ".")
-	})
 	if len(names) == 0 {
 		return "", nil
 	}
@@ -75,7 +67,7 @@ func (c *container) findCompat(host *Compat) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	note, err := readCompatNote(f.little())
+	note, err := readCompatNote(f.headers())
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", library, err)
 	}
@@ -85,7 +77,7 @@ func (c *container) findCompat(host *Compat) (string, error) {
 	return name, nil
 }
 
-// openAt opens a regular file of a directory; a link is none.
+// openAt opens a regular file of a directory, but not a link.
 func (r *Root) openAt(dir int, base, name string) (*file, error) {
 	how := unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
@@ -99,10 +91,9 @@ func (r *Root) openAt(dir int, base, name string) (*file, error) {
 	return r.reopen(fd, name)
 }
 
-// choosesImage says whether the image's CUDA libraries, of a driver's version, are
-// to be used: they must be newer than the host's driver and made for it. What they
-// are made for a note in the library says; without one, the libraries of a later
-// major version are taken to be.
+// choosesImage reports whether the image's CUDA libraries, which have a driver's version,
+// are to be used: they must be newer than the host's driver and made for it. A note in the
+// library lists the drivers; without one, libraries of a later major version are used.
 func (host *Compat) choosesImage(image string, note *compatNote) bool {
 	imageVersion, hostVersion := parseVersion(image), parseVersion(host.Driver)
 	known := imageVersion != nil && hostVersion != nil
@@ -116,7 +107,7 @@ func (host *Compat) choosesImage(image string, note *compatNote) bool {
 	return known && imageVersion[0] > hostVersion[0]
 }
 
-// parseVersion reads numbers between dots; nil for what is none.
+// parseVersion parses numbers between dots; nil: invalid.
 func parseVersion(s string) []int {
 	var list []int
 	for part := range strings.SplitSeq(s, ".") {
@@ -133,10 +124,10 @@ func parseVersion(s string) []int {
 	return list
 }
 
-// compatNote is what a libcuda.so for forward compatibility says of itself.
+// compatNote is a note in a libcuda.so for forward compatibility.
 type compatNote struct {
 	CUDA string `json:"CUDA Version"`
-	// Drivers are major versions of the drivers it can be used with.
+	// Drivers are the major versions of compatible drivers.
 	Drivers []int `json:"Driver"`
 }
 
@@ -146,7 +137,7 @@ const (
 	compatOwner   = "NVIDIA Corporation"
 )
 
-// readCompatNote reads the note; nil for a library without one.
+// readCompatNote returns the note; nil: there is none.
 func readCompatNote(r io.ReaderAt) (note *compatNote, err error) {
 	f, err := elf.NewFile(r)
 	if err != nil {
@@ -169,7 +160,7 @@ func readCompatNote(r io.ReaderAt) (note *compatNote, err error) {
 	}
 	owner, text, ok := splitNote(data, f.ByteOrder.Uint32, align)
 	if !ok || owner != compatOwner {
-		return nil, nil //nolint:nilnil // somebody else's note
+		return nil, nil //nolint:nilnil // a note of another owner
 	}
 	note = &compatNote{}
 	if err := json.Unmarshal(text, note); err != nil {

@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 )
 
-// Step is one thing that is done to a container.
+// Step is one change of a container.
 type Step string
 
-// The steps, by the names that `cdigen generate --hooks` has for them.
+// The steps, by their names in `cdigen generate --hooks`.
 const (
 	LDCache      Step = "ldcache"
 	Symlinks     Step = "symlinks"
@@ -18,35 +19,35 @@ const (
 	DeviceParams Step = "device-params"
 )
 
-// Steps are all steps, in the order in which they are done.
+// Steps has all steps in the order of their execution.
 var Steps = []Step{Symlinks, CUDACompat, LDCache, DeviceParams}
 
-// Link is a symbolic link to be made.
+// Link is a symbolic link to make.
 type Link struct {
-	// Target is what the link says, Path its absolute path in the container.
+	// Target is the content of the link, Path its absolute path in the container.
 	Target, Path string
-	// Always: make it even when it leads nowhere.
+	// Always makes the link even if it leads nowhere.
 	Always bool
 }
 
-// Request is what one call of the hook has to do.
+// Request is the task of one call of the hook.
 type Request struct {
 	Steps []Step
 	// Libraries are absolute paths in the container of files for the loader's cache.
 	Libraries []string
-	// Folders are directories of the container; what is mounted in them goes into
+	// Folders are directories of the container. Libraries that are mounted in them go into
 	// the loader's cache.
 	Folders []string
 	Links   []Link
 	Compat  Compat
-	// Strict: what fails is an error, not a warning.
+	// Strict makes failures errors, not warnings.
 	Strict bool
 }
 
-// Run does what is asked for, in the container with that root, and goes on when a
-// step fails. What fails is told on w in one line each, with the step's name; the
-// result says whether anything did. What is not possible in this container, for
-// instance because a directory is a volume, is told too and is no failure.
+// Run executes the steps in the container with the given root. It continues after
+// failures, writes each to w as one line with the step's name, and returns false if there
+// was any. What is not possible in this container, for instance because a directory is a
+// volume, is written too but is not a failure.
 func (q *Request) Run(r *Root, w io.Writer) (ok bool) {
 	ok = true
 	c := &container{Root: r, params: hostParams}
@@ -61,21 +62,17 @@ func (q *Request) Run(r *Root, w io.Writer) (ok bool) {
 	return ok
 }
 
-// container is one that is being changed.
+// container is a container that is being changed.
 type container struct {
 	*Root
-	// compat is the directory with the image's own CUDA libraries, if they are to be
-	// used.
+	// compat is the directory of the image's own CUDA libraries; empty: the driver's are used.
 	compat string
 	// params is the path of the driver's parameters, below the roots of both.
 	params string
 }
 
 func (c *container) do(step Step, q *Request) []error {
-	wanted := false
-	for _, s := range q.Steps {
-		wanted = wanted || s == step
-	}
+	wanted := slices.Contains(q.Steps, step)
 	var err error
 	switch {
 	case step == LDCache && (wanted || c.compat != ""):
@@ -95,5 +92,5 @@ func (c *container) do(step Step, q *Request) []error {
 	return nil
 }
 
-// isMissing says whether there is nothing at a path.
+// isMissing reports whether nothing exists at a path.
 func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeLinks makes links, in directories that are made where they are missing.
+// makeLinks makes links, and their directories if they are missing.
 func (c *container) makeLinks(links []Link) (errs []error) {
 	for _, l := range links {
 		if err := c.makeLink(l); err != nil {
@@ -32,14 +32,10 @@ func (c *container) makeLink(l Link) error {
 		return nil
 	}
 	d, err := c.dir(parent)
-	if errors.Is(err, unix.EROFS) {
-		return fmt.Errorf("%w: %w", errSkipped, err)
+	if err == nil {
+		err = d.symlink(l.Target, name)
+		d.close()
 	}
-	if err != nil {
-		return err
-	}
-	defer d.close()
-	err = d.symlink(l.Target, name)
 	if errors.Is(err, unix.EROFS) {
 		return fmt.Errorf("%w: %w", errSkipped, err)
 	}

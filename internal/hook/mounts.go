@@ -14,8 +14,8 @@ import (
 )
 
 // mount is a line of /proc/self/mountinfo (proc_pid_mountinfo(5)). The process is in the
-// container's mount namespace, which began as a copy of the host's and has not given up
-// the host's root yet: all mounts of both are there.
+// container's mount namespace, which began as a copy of the host's and still has the
+// host's root: the file lists the mounts of both.
 type mount struct {
 	id, parent int
 	device     string // "0:25"
@@ -24,7 +24,7 @@ type mount struct {
 	shared     bool
 }
 
-// maxMounts bounds what is read of the mounts, in bytes: some 100,000 of them.
+// maxMounts is the size limit of mountinfo in bytes: some 100,000 mounts.
 const maxMounts = 16 << 20
 
 // mounts returns the mounts of this mount namespace by their IDs.
@@ -48,12 +48,12 @@ func (r *Root) mounts() (map[int]mount, error) {
 func parseMount(line string) (m mount, err error) {
 	fields := strings.Fields(line)
 	if len(fields) < 7 {
-		return m, fmt.Errorf("mountinfo has the line %q", line)
+		return m, fmt.Errorf("invalid line in mountinfo: %q", line)
 	}
 	id, err1 := strconv.Atoi(fields[0])
 	parent, err2 := strconv.Atoi(fields[1])
 	if err := errors.Join(err1, err2); err != nil {
-		return m, fmt.Errorf("mountinfo has the line %q", line)
+		return m, fmt.Errorf("invalid line in mountinfo: %q", line)
 	}
 	m = mount{id: id, parent: parent, device: fields[2], root: fields[3], point: fields[4]}
 	for _, option := range fields[6:] {
@@ -76,10 +76,10 @@ func (r *Root) mountID(fd int) (int, error) {
 			return strconv.Atoi(strings.TrimSpace(id))
 		}
 	}
-	return 0, errors.New("the kernel does not say on which mount a file is")
+	return 0, errors.New("fdinfo has no mnt_id")
 }
 
-// ownProc reads a file in the directory of this process in the host's /proc.
+// ownProc reads a file of this process in the host's /proc.
 func (r *Root) ownProc(name string, limit int64) ([]byte, error) {
 	fd, err := unix.Openat(r.proc, "../"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -94,10 +94,10 @@ func (r *Root) ownProc(name string, limit int64) ([]byte, error) {
 	return data, err
 }
 
-// ownDev reports whether a /dev is on the root's own mount, and otherwise why it is not
-// the tmpfs that the runtime has mounted for this container alone. That one has a device
-// number which no mount outside the root has; a tmpfs of the host, such as /run, is seen
-// at its own place as well.
+// ownDev reports whether a /dev is on the root's own mount. If it is another mount, the
+// error says why it is not the tmpfs that the runtime mounted for this container alone. No
+// mount outside the root has the device number of that tmpfs; a tmpfs of the host, such as
+// /run, is also mounted at its own place.
 func (r *Root) ownDev(dev int) (onRoot bool, err error) {
 	devID, err := r.mountID(dev)
 	if err != nil {
@@ -128,9 +128,9 @@ func (r *Root) ownDev(dev int) (onRoot bool, err error) {
 	return false, nil
 }
 
-// below reports whether a mount is on another one, or on one that is.
+// below reports whether a mount is below another one.
 func below(all map[int]mount, m mount, id int) bool {
-	for range len(all) { // no cycle is longer
+	for range len(all) { // not an endless loop for a cycle
 		if m.parent == id {
 			return true
 		}
@@ -143,10 +143,9 @@ func below(all map[int]mount, m mount, id int) bool {
 	return false
 }
 
-// keepToSelf sees to it that what is mounted over a file of the container is seen in no
-// other mount namespace: the mount that the file is on takes its peers' mounts and
-// unmounts from then on, but gives them none. What is attached to a shared mount would
-// come up on all its peers at once, whatever its own propagation is.
+// keepToSelf makes the mount of a file a slave, so that a mount over the file does not
+// propagate to other mount namespaces. A mount that is attached to a shared mount appears
+// on all its peers, regardless of its own propagation.
 func (c *container) keepToSelf(name string, target int) error {
 	id, err := c.mountID(target)
 	if err != nil {
@@ -166,7 +165,7 @@ func (c *container) keepToSelf(name string, target int) error {
 	case !m.shared:
 		return nil
 	case id == rootID:
-		// A setting of the container's, for the volumes in it.
+		// The container's configuration asks for it, for its volumes.
 		return errors.New("the container's root is shared with other mount namespaces, which would see it too")
 	}
 	for at := path.Clean(name); at != "/"; at = path.Dir(at) {
@@ -178,8 +177,7 @@ func (c *container) keepToSelf(name string, target int) error {
 	return fmt.Errorf("the mount at %s is shared with other mount namespaces", m.point)
 }
 
-// makeSlave ends that a mount's peers see what is mounted on it, if the path is that of
-// its root.
+// makeSlave makes a mount a slave of its peers if the path is that of its root.
 func (c *container) makeSlave(name string, id int) (done bool, err error) {
 	fd, err := c.handle(name, unix.O_NOFOLLOW)
 	if err != nil {

@@ -10,13 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostParams is the file by which programs learn whether they may make device
-// nodes themselves.
+// hostParams is the file that tells programs whether to make device nodes themselves.
 const hostParams = "/proc/driver/nvidia/params"
 
-// maskParams puts a file that says "ModifyDeviceFiles: 0" over the container's
-// parameters of the driver, so that nvidia-smi makes no nodes of GPUs which the
-// container was not given. Where that cannot be done it is left out.
+// maskParams mounts a file with "ModifyDeviceFiles: 0" over the driver's parameters in the
+// container, so that nvidia-smi makes no nodes of GPUs that the container does not have.
 func (c *container) maskParams() error {
 	data, err := os.ReadFile(c.params)
 	if isMissing(err) {
@@ -43,7 +41,7 @@ func (c *container) maskParams() error {
 	return nil
 }
 
-// maskParameters changes the one parameter.
+// maskParameters returns the parameters with "ModifyDeviceFiles: 0".
 func maskParameters(data []byte) (masked []byte, changed bool) {
 	for line := range bytes.Lines(data) {
 		if name, value, ok := bytes.Cut(line, []byte(":")); ok && string(name) == "ModifyDeviceFiles" && string(bytes.TrimSpace(value)) != "0" {
@@ -54,10 +52,9 @@ func maskParameters(data []byte) (masked []byte, changed bool) {
 	return masked, changed
 }
 
-// mountOver covers a file with other content, read-only. The content is a file of
-// the container that has no name any more: it carries the label and the owner that
-// the container's own files have, and nothing else is mounted. Where the root is
-// read-only already, its /dev has room.
+// mountOver covers a file with other content, read-only. The content is in an unlinked
+// file of the container, which has the label and owner of the container's own files. If
+// the root is already read-only, the file is made in /dev.
 func (c *container) mountOver(name string, target int, data []byte) error {
 	if err := c.keepToSelf(name, target); err != nil {
 		return err
@@ -82,7 +79,7 @@ func (c *container) mountFrom(parent string, target int, data []byte) error {
 	}
 	f := os.NewFile(uintptr(fd), path.Join(parent, temp))
 	defer f.Close()
-	defer unix.Unlinkat(d.fd, temp, 0) //nolint:errcheck // what is wrong shows elsewhere
+	defer unix.Unlinkat(d.fd, temp, 0) //nolint:errcheck // other errors are reported
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
@@ -91,7 +88,7 @@ func (c *container) mountFrom(parent string, target int, data []byte) error {
 	}
 	tree, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
-		return fmt.Errorf("take a file to mount: %w", err)
+		return fmt.Errorf("open_tree: %w", err)
 	}
 	defer unix.Close(tree) //nolint:errcheck // nothing was written
 	attr := unix.MountAttr{

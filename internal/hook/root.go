@@ -18,19 +18,19 @@ import (
 	"github.com/cdigen/cdigen/internal/inroot"
 )
 
-// Root is a container's root directory, by a handle. Paths given to its methods
-// are absolute paths of the container.
+// Root is a handle of a container's root directory. Its methods take absolute paths of the
+// container.
 type Root struct {
 	fd   int
 	proc int // /proc/self/fd of the host
 }
 
-// errSkipped is in the error of what is not done because there is nothing to do.
+// errSkipped marks errors that are not failures.
 var errSkipped = errors.New("skipped")
 
-// OpenRoot opens a container's root by its path on the host. That must be absolute,
-// a mount point and not the root of the host: every runtime makes it one before it
-// runs createContainer hooks.
+// OpenRoot opens a container's root by its path on the host. It must be absolute, not the
+// root of the host, and a mount point, which every runtime makes it before it runs
+// createContainer hooks.
 func OpenRoot(name string) (*Root, error) {
 	switch {
 	case name == "":
@@ -50,7 +50,7 @@ func OpenRoot(name string) (*Root, error) {
 	return r, nil
 }
 
-// check refuses a root that is none, and opens what the methods need.
+// check returns an error for an unusable root, and opens /proc/self/fd.
 func (r *Root) check(name string) error {
 	var host, root unix.Statx_t
 	const mask = unix.STATX_INO | unix.STATX_TYPE
@@ -60,7 +60,7 @@ func (r *Root) check(name string) error {
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("look at the container's root %s: %w", name, err)
+		return fmt.Errorf("stat the container's root %s: %w", name, err)
 	case root.Ino == host.Ino && root.Dev_major == host.Dev_major && root.Dev_minor == host.Dev_minor:
 		return fmt.Errorf("the container's root %s is the root of the host", name)
 	case root.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 && root.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0:
@@ -84,14 +84,13 @@ func (r *Root) Close() {
 	}
 }
 
-// onFilesystem says whether a handle's file is on a kind of file system, by its
-// magic number.
+// onFilesystem reports whether a handle's file is on a file system with a magic number.
 func onFilesystem(fd int, magic int64) bool {
 	var s unix.Statfs_t
 	return unix.Fstatfs(fd, &s) == nil && int64(s.Type) == magic //nolint:unconvert // int32 on some architectures
 }
 
-// handle opens a path for no more than to look at, whatever it is.
+// handle opens a path of any type with O_PATH.
 func (r *Root) handle(name string, flags int) (int, error) {
 	return inroot.Handle(r.fd, name, flags, 0)
 }
@@ -102,8 +101,8 @@ type file struct {
 	stat unix.Stat_t
 }
 
-// open opens a regular file for reading. What else may lie there is looked at, but
-// not opened: a FIFO would block, and to open some devices has effects.
+// open opens a regular file for reading. A file of another type is not opened: a FIFO
+// would block, and opening some devices has effects.
 func (r *Root) open(name string) (*file, error) {
 	fd, err := r.handle(name, 0)
 	if err != nil {
@@ -113,7 +112,7 @@ func (r *Root) open(name string) (*file, error) {
 	return r.reopen(fd, name)
 }
 
-// reopen opens for reading what a handle stands for.
+// reopen opens the file of a handle for reading.
 func (r *Root) reopen(fd int, name string) (*file, error) {
 	f := &file{}
 	if err := unix.Fstat(fd, &f.stat); err != nil {
@@ -130,9 +129,8 @@ func (r *Root) reopen(fd int, name string) (*file, error) {
 	return f, nil
 }
 
-// little reads from the file what its headers need and no more: an image's file
-// may say of itself that its headers are gigabytes.
-func (f *file) little() io.ReaderAt { return &limitedReader{f, maxHeaders} }
+// headers returns a size-limited reader: ELF headers of an image are not trusted.
+func (f *file) headers() io.ReaderAt { return &limitedReader{f, maxHeaders} }
 
 const maxHeaders = 4 << 20
 
@@ -143,7 +141,7 @@ type limitedReader struct {
 
 func (l *limitedReader) ReadAt(p []byte, off int64) (int, error) {
 	if l.left -= len(p); l.left < 0 {
-		return 0, fmt.Errorf("its headers have more than %d bytes", maxHeaders)
+		return 0, fmt.Errorf("the headers have more than %d bytes", maxHeaders)
 	}
 	return l.ReaderAt.ReadAt(p, off)
 }
@@ -166,33 +164,27 @@ func (r *Root) readFile(name string, limit int64) ([]byte, error) {
 	return data[:n], nil
 }
 
-// exists says whether a path leads to anything.
+// exists reports whether a path leads to a file.
 func (r *Root) exists(name string) bool {
-	fd, err := r.handle(name, 0)
-	if err != nil {
-		return false
-	}
-	_ = unix.Close(fd)
-	return true
+	_, _, err := r.stat(name, 0)
+	return err == nil
 }
 
-// identity of a file or directory.
+// identity identifies a file or directory.
 type identity struct{ dev, ino uint64 }
 
-func identify(s unix.Stat_t) identity { return identity{s.Dev, s.Ino} }
-
-// dirIdentity is that of a directory.
-func (r *Root) dirIdentity(name string) (identity, error) {
-	fd, err := r.handle(name, unix.O_DIRECTORY)
+// stat returns the identity and the type of the file at a path.
+func (r *Root) stat(name string, flags int) (id identity, kind uint32, err error) {
+	fd, err := r.handle(name, flags)
 	if err != nil {
-		return identity{}, err
+		return id, 0, err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
 	var s unix.Stat_t
 	if err := unix.Fstat(fd, &s); err != nil {
-		return identity{}, &fs.PathError{Op: "stat", Path: name, Err: err}
+		return id, 0, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
-	return identify(s), nil
+	return identity{s.Dev, s.Ino}, s.Mode & unix.S_IFMT, nil
 }
 
 // dir is a directory that can be written to.
@@ -202,15 +194,14 @@ type dir struct {
 	stat unix.Stat_t
 }
 
-// dir opens a directory to write to. It lies on the root's own file system: what is
-// mounted there is a volume or the host's, and is not ours to change. Missing
-// directories are made.
+// dir opens a directory for writing and makes missing ones. It must be on the root's own
+// file system: a mount is a volume or the host's and must not be changed.
 func (r *Root) dir(name string) (*dir, error) {
 	name = path.Clean("/" + name)
 	if name != "/dev" && !strings.HasPrefix(name, "/dev/") {
 		return dirBelow(r.fd, name, name)
 	}
-	// /dev is a file system of the runtime's, unless a volume or the host's is there.
+	// The runtime mounts a file system at /dev, unless it is a volume or the host's.
 	dev, err := r.handle("/dev", unix.O_DIRECTORY|unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, err
@@ -234,7 +225,7 @@ func dirBelow(root int, relative, name string) (*dir, error) {
 		at = path.Dir(at)
 	}
 	if errors.Is(err, unix.EXDEV) {
-		return nil, fmt.Errorf("%w: %s is on a mount of its own, not on the container's root file system", errSkipped, name)
+		return nil, fmt.Errorf("%w: %s is on a separate mount, not on the container's root file system", errSkipped, name)
 	}
 	if err != nil {
 		return nil, err
@@ -269,16 +260,15 @@ func makeDir(parent int, name string) (int, error) {
 
 func (d *dir) close() { _ = unix.Close(d.fd) }
 
-// temporary is a name nobody else uses.
+// temporary returns a random name.
 func temporary() string {
 	var b [12]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return ".cdigen-" + hex.EncodeToString(b[:])
 }
 
-// write puts a file in the place of whatever is not a directory, whole or not at
-// all. What was there before is not written to, so that other names of it stay as
-// they are.
+// write replaces anything but a directory by a file, atomically. An existing file is not
+// written to, so its other names keep their content.
 func (d *dir) write(name string, data []byte) error {
 	temp := temporary()
 	fd, err := unix.Openat(d.fd, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -290,8 +280,8 @@ func (d *dir) write(name string, data []byte) error {
 	if err == nil {
 		err = f.Chmod(0o644)
 	}
-	// Root of the container owns its directories: a hook that runs as root of the
-	// host must not leave it files that it cannot change.
+	// The container's root owns its directories and must be able to change files in them,
+	// also if the hook runs as root of the host.
 	if err == nil && (int(d.stat.Uid) != os.Geteuid() || int(d.stat.Gid) != os.Getegid()) {
 		_ = f.Chown(int(d.stat.Uid), int(d.stat.Gid))
 	}
@@ -312,39 +302,31 @@ func (d *dir) rename(from, to string) error {
 	return nil
 }
 
-// symlink makes a link in the place of whatever is not a directory.
+// symlink replaces anything but a directory by a link.
 func (d *dir) symlink(target, name string) error {
 	if now, err := d.readlink(name); err == nil && now == target {
 		return nil
 	}
 	err := unix.Symlinkat(target, d.fd, name)
-	if !errors.Is(err, unix.EEXIST) {
-		return linkError(d, name, err)
+	if errors.Is(err, unix.EEXIST) {
+		temp := temporary()
+		if err = unix.Symlinkat(target, d.fd, temp); err == nil {
+			if err = d.rename(temp, name); err != nil {
+				_ = unix.Unlinkat(d.fd, temp, 0)
+			}
+			return err
+		}
 	}
-	temp := temporary()
-	if err := unix.Symlinkat(target, d.fd, temp); err != nil {
-		return linkError(d, name, err)
-	}
-	if err := d.rename(temp, name); err != nil {
-		_ = unix.Unlinkat(d.fd, temp, 0)
-		return err
+	if err != nil {
+		return &fs.PathError{Op: "make the link", Path: path.Join(d.name, name), Err: err}
 	}
 	return nil
 }
 
-func linkError(d *dir, name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &fs.PathError{Op: "make the link", Path: path.Join(d.name, name), Err: err}
-}
-
-// readlink is what a link of the directory says.
-func (d *dir) readlink(name string) (string, error) { return readlinkAt(d.fd, name) }
-
-func readlinkAt(fd int, name string) (string, error) {
+// readlink returns the target of a link in the directory.
+func (d *dir) readlink(name string) (string, error) {
 	b := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(fd, name, b)
+	n, err := unix.Readlinkat(d.fd, name, b)
 	if err != nil {
 		return "", err
 	}

@@ -2,24 +2,22 @@ package hook
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"github.com/cdigen/cdigen/internal/regular"
 )
 
-// Limits of what runtimes hand over, far above what they write.
+// Size limits of the runtime's files, in bytes, far above real ones.
 const (
 	maxState  = 1 << 20
 	maxConfig = 16 << 20
 )
 
-// RootPath reads the state of a container as runtimes give it to hooks (OCI
-// runtime-spec, "State") and returns the path of its root on the host: that of the
-// state, where crun has it as well, else that of config.json in the bundle.
+// RootPath reads the state of a container that runtimes give to hooks (OCI runtime-spec,
+// "State") and returns the path of its root on the host: from the state, where crun
+// has it, or else from config.json in the bundle.
 func RootPath(state io.Reader) (string, error) {
 	data, err := io.ReadAll(io.LimitReader(state, maxState+1))
 	switch {
@@ -44,22 +42,10 @@ func RootPath(state io.Reader) (string, error) {
 	return configRoot(s.Bundle)
 }
 
-// configRoot reads the path of the root in a bundle's config.json.
+// configRoot returns the path of the root in a bundle's config.json.
 func configRoot(bundle string) (string, error) {
 	name := filepath.Join(bundle, "config.json")
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return "", fmt.Errorf("find the container's root: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("find the container's root: %w", err)
-	case !info.Mode().IsRegular() || info.Size() > maxConfig:
-		return "", fmt.Errorf("find the container's root: %s is not a regular file of at most %d bytes", name, maxConfig)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	data, err := regular.ReadFile(name, maxConfig)
 	if err != nil {
 		return "", fmt.Errorf("find the container's root: %w", err)
 	}
@@ -73,7 +59,7 @@ func configRoot(bundle string) (string, error) {
 	}
 	switch {
 	case config.Root.Path == "":
-		return "", errors.New("find the container's root: " + name + " has none")
+		return "", fmt.Errorf("find the container's root: %s has none", name)
 	case filepath.IsAbs(config.Root.Path):
 		return config.Root.Path, nil
 	}

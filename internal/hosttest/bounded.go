@@ -14,7 +14,7 @@ import (
 // boundedVariable is set to the name of a test in the process that runs it alone.
 const boundedVariable = "CDIGEN_BOUNDED_TEST"
 
-// Bounded runs a function of a test in a process of its own, and fails unless that ends
+// Bounded runs a function of a test in a separate process, and fails unless that ends
 // well, before a test would be given up on, and without ever having more bytes of memory
 // than that. A stack that overflows takes down that process alone.
 func Bounded(t *testing.T, memory int64, f func()) {

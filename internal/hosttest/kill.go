@@ -56,7 +56,7 @@ func (k Kill) Run(t *testing.T) {
 	reached := map[string]int{}
 	for _, c := range calls {
 		killed := false
-		// The thread that makes a call, whose calls are counted, is another one now and then.
+		// Calls are counted by thread, and the thread that makes a call varies.
 		for _, n := range []int{c.n, c.n, c.n - 1, c.n + 1, c.n} {
 			if !killed && n > 0 {
 				k.Reset()

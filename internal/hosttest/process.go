@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Flags point cdigen at a simulated host in dir, whose driver has a root of its own
+// Flags point cdigen at a simulated host in dir, with a separate root of the driver
 // or is in dir too.
 func Flags(driverRoot, dir string) []string {
 	return []string{
@@ -39,14 +39,16 @@ func Constantly(number func() int, enough time.Duration) func() bool {
 	}
 }
 
-// ResidentSize of a process in KiB.
-func ResidentSize(t testing.TB, pid int) (size int) {
+// OwnMemory returns the memory that a process holds, in KiB: its heap, stacks and data. Pages
+// of the program's file are not counted: the kernel maps as many of them as it has cached,
+// and drops them when memory is scarce, so their number says more of the machine.
+func OwnMemory(t testing.TB, pid int) (size int) {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	_, rest, _ := strings.Cut(string(text), "RssAnon:")
 	if _, err := fmt.Sscan(rest, &size); err != nil {
 		t.Fatal(err)
 	}

@@ -2,20 +2,22 @@ package inject
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tailscale/hujson"
+
+	"github.com/cdigen/cdigen/internal/configedit"
 )
 
-// Annotation of a config.json that says what was injected into it and how to take it
-// out again.
+// Annotation is the key of the annotation in a config.json that records what was injected
+// and how to remove it.
 const Annotation = "com.github.cdigen.injected"
 
 // Form is how a config.json is edited.
@@ -41,22 +43,19 @@ type Config struct {
 	injected record
 }
 
-// ParseConfig reads a config.json. What was injected before is taken out: where
-// nobody else has changed the file since, it is as it was before, byte by byte, and
-// where somebody has, his changes stay.
+// ParseConfig reads a config.json and takes out what was injected before. A file that only
+// cdigen has changed is then as it was before, byte by byte; changes of others stay.
 //
 // Errors have the line and the column.
 func ParseConfig(data []byte) (*Config, error) {
-	if at := invalidUTF8(data); at >= 0 {
-		return nil, fmt.Errorf("%s: not UTF-8", position(data, at))
+	d, err := configedit.ParseJSON(data)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := decode(data); err != nil {
 		return nil, err
 	}
-	root, err := hujson.Parse(data)
-	if err != nil {
-		return nil, err
-	}
+	root := d.Tree()
 	if err := checkSpelling(data, &root); err != nil {
 		return nil, err
 	}
@@ -126,8 +125,8 @@ func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, no
 	return root.Pack(), notes, nil
 }
 
-// forNspawn puts what was injected into words that systemd-nspawn has (oci_mounts and
-// oci_hooks in its sources).
+// forNspawn translates what was injected for systemd-nspawn (oci_mounts and oci_hooks in its
+// sources).
 func (c *Config) forNspawn(spec *oci.Spec, contents *Contents) (notes []string) {
 	spec.Hooks, spec.Linux.IntelRdt, spec.Linux.NetDevices = c.spec.Hooks, c.spec.Linux.IntelRdt, c.spec.Linux.NetDevices
 	notes = leftOut(contents.Hooks, contents.Others)
@@ -171,7 +170,7 @@ func (c *Config) forNspawn(spec *oci.Spec, contents *Contents) (notes []string) 
 // nspawnVersion is the one ociVersion that systemd-nspawn reads (oci_load).
 const nspawnVersion = "1.0.0"
 
-// nspawnBind is a bind mount in systemd-nspawn's words: with other options than these
+// nspawnBind returns a bind mount for systemd-nspawn: with other options than these
 // (parse_mount_bind_options) it refuses to start. All others are given by a second
 // mount that is none of type "bind", of which it hands all options to the kernel, and
 // which it makes after those of that type (custom_mount_compare).
@@ -201,39 +200,15 @@ func decode(data []byte) (*oci.Spec, error) {
 	var spec oci.Spec
 	err := json.Unmarshal(data, &spec)
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
-		return nil, fmt.Errorf("%s: %w", position(data, int(syntax.Offset)-1), err)
+		return nil, configedit.ErrorAt(data, int(syntax.Offset)-1, "%v", err)
 	}
 	if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
-		what := kind.Field
-		if what == "" {
-			what = "all of it"
-		}
-		return nil, fmt.Errorf("%s: %s is of JSON type %s, which it must not be", position(data, int(kind.Offset)-1), what, kind.Value)
+		return nil, configedit.ErrorAt(data, int(kind.Offset)-1, "%s must not be of JSON type %s", cmp.Or(kind.Field, "all of it"), kind.Value)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &spec, nil
-}
-
-// invalidUTF8 is where a text stops being UTF-8, which JSON has to be; negative: nowhere.
-func invalidUTF8(data []byte) int {
-	for at := 0; at < len(data); {
-		r, n := utf8.DecodeRune(data[at:])
-		if r == utf8.RuneError && n == 1 {
-			return at
-		}
-		at += n
-	}
-	return -1
-}
-
-// position is a place in a text in words.
-func position(data []byte, at int) string {
-	at = max(0, min(at, len(data)))
-	line := bytes.Count(data[:at], []byte("\n")) + 1
-	column := at - bytes.LastIndexByte(data[:at], '\n')
-	return fmt.Sprintf("line %d, column %d", line, column)
 }
 
 // checkSpelling refuses what two readers may understand differently: Go's takes a
@@ -252,7 +227,7 @@ func checkSpelling(data []byte, root *hujson.Value) error {
 				switch got := m.Name.Value.(hujson.Literal).String(); {
 				case !strings.EqualFold(got, name):
 				case got != name || at != nil:
-					return fmt.Errorf("%s: %q: there must be one %q and none in other capitals", position(data, m.Name.StartOffset), got, name)
+					return configedit.ErrorAt(data, m.Name.StartOffset, "%q: there must be one %q and none in other capitals", got, name)
 				default:
 					at = &m.Value
 				}

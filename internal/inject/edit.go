@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/tailscale/hujson"
+
+	"github.com/cdigen/cdigen/internal/configedit"
 )
 
 // leaves are the lists and tables of a config.json that CDI devices add to, as JSON
@@ -200,44 +202,45 @@ func (e *editor) put(leaf string, list []item, isTable bool) {
 	for i, name := range names {
 		object := at.Value.(*hujson.Object)
 		here, m := "/"+strings.Join(names[:i+1], "/"), member(object, name)
-		if m != nil && len(items(&m.Value)) > 0 {
-			if i < len(names)-1 {
-				at = &m.Value
-				continue
-			}
+		switch {
+		case m == nil:
+			e.make(here, object, names[i:], encode(list, isTable))
+			return
+		case len(items(&m.Value)) == 0:
+			e.fill(here, m, names[i+1:], encode(list, isTable))
+			return
+		case i == len(names)-1:
 			e.record.replace(here, &m.Value)
 			m.Value.Value = e.style.arrange(m.Value.Value, list)
 			return
 		}
-		made := nest(names[i+1:], list, isTable)
-		if m != nil {
-			e.record.replace(here, &m.Value)
-			m.Value.Value = e.style.layOut(text(made), m.Name.BeforeExtra)
-			return
-		}
-		e.record.replace(here, nil)
-		e.style.add(object, name, text(made))
-		return
+		at = &m.Value
 	}
 }
 
-// nest is a leaf in the tables on the way to it.
-func nest(names []string, list []item, isTable bool) any {
-	switch {
-	case len(names) > 0:
-		return map[string]any{names[0]: nest(names[1:], list, isTable)}
-	case isTable:
-		table := map[string]json.RawMessage{}
-		for _, i := range list {
-			table[i.name] = json.RawMessage(trimmed(&i.value))
-		}
-		return table
-	}
-	elements := []json.RawMessage{}
+// make adds a member to an object, with tables on the way to the text.
+func (e *editor) make(here string, object *hujson.Object, names []string, text string) {
+	e.record.replace(here, nil)
+	e.style.Add(object, names, e.style.leaf(text))
+}
+
+// fill replaces the value of a member in which there is nothing.
+func (e *editor) fill(here string, m *hujson.ObjectMember, names []string, text string) {
+	e.record.replace(here, &m.Value)
+	m.Value.Value = e.style.Nest(names, *m, e.style.leaf(text))
+}
+
+// encode returns a list or table as JSON text.
+func encode(list []item, isTable bool) string {
+	elements, table := []json.RawMessage{}, map[string]json.RawMessage{}
 	for _, i := range list {
-		elements = append(elements, json.RawMessage(trimmed(&i.value)))
+		value := json.RawMessage(trimmed(&i.value))
+		elements, table[i.name] = append(elements, value), value
 	}
-	return elements
+	if isTable {
+		return text(table)
+	}
+	return text(elements)
 }
 
 // annotate adds the record to what it is the record of.
@@ -247,18 +250,17 @@ func (e *editor) annotate() {
 		p.Now = digest(canonical(e.root.Find(p.At)))
 	}
 	root := e.root.Value.(*hujson.Object)
-	m := member(root, "annotations")
-	if m != nil && len(items(&m.Value)) > 0 {
-		e.style.add(m.Value.Value.(*hujson.Object), Annotation, text(text(e.record)))
-		return
-	}
-	if m == nil {
+	record := func() string { return text(text(e.record)) }
+	switch m := member(root, "annotations"); {
+	case m == nil:
 		e.record.replace("/annotations", nil)
-		e.style.add(root, "annotations", text(map[string]string{Annotation: text(e.record)}))
-		return
+		e.style.Add(root, []string{"annotations", Annotation}, e.style.leaf(record()))
+	case len(items(&m.Value)) > 0:
+		e.style.Add(m.Value.Value.(*hujson.Object), []string{Annotation}, e.style.leaf(record()))
+	default:
+		e.record.replace("/annotations", &m.Value)
+		m.Value.Value = e.style.Nest([]string{Annotation}, *m, e.style.leaf(record()))
 	}
-	e.record.replace("/annotations", &m.Value)
-	m.Value.Value = e.style.layOut(text(map[string]string{Annotation: text(e.record)}), m.Name.BeforeExtra)
 }
 
 func member(object *hujson.Object, name string) *hujson.ObjectMember {
@@ -280,74 +282,13 @@ func remove(object *hujson.Object, name string) {
 }
 
 // style is how a file is laid out.
-type style struct {
-	// unit is the indentation of one level; lines says whether there are lines at all.
-	unit  string
-	lines bool
-	crlf  bool
-}
+type style struct{ configedit.Layout }
 
-func styleOf(root *hujson.Value) (s style) {
-	if object, ok := root.Value.(*hujson.Object); ok && len(object.Members) > 0 {
-		before := object.Members[0].Name.BeforeExtra
-		s.unit, s.lines = indentation(before)
-		s.crlf = bytes.Contains(before, []byte("\r\n"))
-	}
-	return s
-}
+func styleOf(root *hujson.Value) style { return style{configedit.LayoutOf(root)} }
 
-// indentation is that of what comes after some white space, if that has a line's end.
-func indentation(before hujson.Extra) (indent string, line bool) {
-	at := bytes.LastIndexByte(before, '\n')
-	return string(before[at+1:]), at >= 0
-}
-
-// layOut makes a value of text: in lines where it begins one.
-func (s style) layOut(text string, before hujson.Extra) hujson.ValueTrimmed {
-	data := []byte(text)
-	if indent, line := indentation(before); line {
-		var b bytes.Buffer
-		if json.Indent(&b, data, indent, s.unit) == nil {
-			data = b.Bytes()
-		}
-		if s.crlf {
-			data = bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n"))
-		}
-	}
-	v, err := hujson.Parse(data)
-	if err != nil {
-		panic(err) // it was made by encoding/json
-	}
-	return v.Value
-}
-
-// add appends a member to an object, as the ones before are laid out.
-func (s style) add(object *hujson.Object, name, text string) {
-	last := object.Members[len(object.Members)-1]
-	m := hujson.ObjectMember{
-		Name:  hujson.Value{BeforeExtra: last.Name.BeforeExtra, Value: hujson.String(name)},
-		Value: hujson.Value{BeforeExtra: colon(last), Value: s.layOut(text, last.Name.BeforeExtra)},
-	}
-	if len(object.Members) == 1 && !bytes.Contains(m.Name.BeforeExtra, []byte("\n")) {
-		m.Name.BeforeExtra = s.space()
-	}
-	object.Members = append(object.Members, m)
-}
-
-// colon is the white space after that of a member.
-func colon(m hujson.ObjectMember) hujson.Extra {
-	if bytes.Contains(m.Value.BeforeExtra, []byte("\n")) {
-		return hujson.Extra(" ")
-	}
-	return m.Value.BeforeExtra
-}
-
-// space between two things on a line.
-func (s style) space() hujson.Extra {
-	if s.lines {
-		return hujson.Extra(" ")
-	}
-	return nil
+// leaf lays out a value, given as JSON text.
+func (s style) leaf(text string) configedit.Leaf {
+	return func(before hujson.Extra) hujson.ValueTrimmed { return s.Value(text, before) }
 }
 
 // arrange puts items in the place of those of a list or table, which has some.
@@ -356,7 +297,10 @@ func (s style) arrange(old hujson.ValueTrimmed, list []item) hujson.ValueTrimmed
 		if n > 1 || bytes.Contains(first, []byte("\n")) {
 			return last
 		}
-		return s.space()
+		if s.Lines {
+			return hujson.Extra(" ")
+		}
+		return nil
 	}
 	if o, ok := old.(*hujson.Object); ok {
 		n := len(o.Members)
@@ -369,7 +313,7 @@ func (s style) arrange(old hujson.ValueTrimmed, list []item) hujson.ValueTrimmed
 				m.Name.BeforeExtra = first
 			}
 			if it.fresh {
-				m.Value.BeforeExtra = colon(o.Members[n-1])
+				m.Value.BeforeExtra = configedit.Colon(o.Members[n-1])
 			}
 			table.Members = append(table.Members, m)
 		}
@@ -394,7 +338,7 @@ func (s style) arrange(old hujson.ValueTrimmed, list []item) hujson.ValueTrimmed
 func (s style) laidOut(it item, before hujson.Extra) hujson.Value {
 	v := it.value
 	if v.AfterExtra = nil; it.fresh {
-		v.Value = s.layOut(trimmed(&it.value), before)
+		v.Value = s.Value(trimmed(&it.value), before)
 	}
 	return v
 }

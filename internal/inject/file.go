@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ func (e *LinkError) Error() string {
 	return fmt.Sprintf("%s is a symbolic link to %q", e.Path, e.Target)
 }
 
-// Access says how a file is opened.
+// Access is how a file is opened.
 type Access struct {
 	// User whose rights the file is read and replaced with; nil: those of the process.
 	User *fsuser.User
@@ -42,19 +43,20 @@ type Access struct {
 // write to is a [*trust.Error]. A symbolic link at the file's name is a [*LinkError]: it
 // is the directory that it leads to which would have to be opened.
 type File struct {
-	// Data is the content.
+	// Path of the file, and Data its content.
+	Path string
 	Data []byte
 
-	path, name string
-	user       *fsuser.User
-	thread     *fsuser.Thread // with the user's rights; nil: any
-	dir        *change.Dir
-	unlock     func()
+	name   string
+	user   *fsuser.User
+	thread *fsuser.Thread // with the user's rights; nil: any
+	dir    *change.Dir
+	unlock func()
 }
 
 // OpenFile opens a file and reads it.
 func OpenFile(ctx context.Context, path string, a Access) (f *File, err error) {
-	f = &File{path: path, name: filepath.Base(path), user: a.User, unlock: func() {}}
+	f = &File{Path: path, name: filepath.Base(path), user: a.User, unlock: func() {}}
 	defer func() {
 		if err != nil {
 			f.Close()
@@ -84,7 +86,7 @@ func OpenFile(ctx context.Context, path string, a Access) (f *File, err error) {
 	return f, f.withRights(f.Do(func() error { return f.read(a.Write) }))
 }
 
-// withRights names the user who may not do something.
+// withRights adds the user to an error about permissions.
 func (f *File) withRights(err error) error {
 	if f.user == nil || !errors.Is(err, fs.ErrPermission) {
 		return err
@@ -117,7 +119,7 @@ func (f *File) read(clean bool) error {
 			return err
 		}
 	}
-	f.Data, err = regular.Read(file, f.path, maxFile)
+	f.Data, err = regular.Read(file, f.Path, maxFile)
 	return err
 }
 
@@ -137,21 +139,21 @@ func (f *File) explain(err error) error {
 
 func (f *File) linkError(target string) error {
 	if !filepath.IsAbs(target) {
-		target = filepath.Join(filepath.Dir(f.path), target)
+		target = filepath.Join(filepath.Dir(f.Path), target)
 	}
-	return &LinkError{f.path, target}
+	return &LinkError{f.Path, target}
 }
 
 // check returns why root must not use the file.
 //
 // The directory is open already. What is checked now is its path: as long as others can
 // change nothing on the way to the file, as the rule says, the path leads where it led
-// when the directory was opened, and will go on to do so. If root himself changes the
-// way at this moment, what the path leads to is not what is open.
+// when the directory was opened, and will go on to do so. If root changes the way at this
+// moment, the path does not lead to what is open.
 //
 // With a user's rights nothing is done that the user could not do himself, but a third
-// one could still exchange the file. An ordinary user who runs this for himself shares
-// directories with whom he likes: no link leads out of them.
+// one could still exchange the file. An ordinary user may share directories with others: no
+// link leads out of them.
 func (f *File) check() error {
 	caller := trust.Self()
 	switch {
@@ -160,7 +162,7 @@ func (f *File) check() error {
 	case caller.UID != 0:
 		return nil
 	}
-	if err := trust.Path(f.path, caller); err != nil {
+	if err := trust.Path(f.Path, caller); err != nil {
 		return err
 	}
 	opened, err := f.dir.Stat()
@@ -168,11 +170,11 @@ func (f *File) check() error {
 		return err
 	}
 	var now unix.Stat_t
-	if err := unix.Stat(filepath.Dir(f.path), &now); err != nil {
-		return &os.PathError{Op: "stat", Path: filepath.Dir(f.path), Err: err}
+	if err := unix.Stat(filepath.Dir(f.Path), &now); err != nil {
+		return &os.PathError{Op: "stat", Path: filepath.Dir(f.Path), Err: err}
 	}
 	if opened.Dev != now.Dev || opened.Ino != now.Ino {
-		return fmt.Errorf("%s was exchanged for another directory meanwhile: run this once more", filepath.Dir(f.path))
+		return fmt.Errorf("%s was replaced by another directory: try again", filepath.Dir(f.Path))
 	}
 	return nil
 }
@@ -185,29 +187,36 @@ func (f *File) keepable(file *os.File) error {
 	}
 	var s unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &s); err != nil {
-		return &os.PathError{Op: "stat", Path: f.path, Err: err}
+		return &os.PathError{Op: "stat", Path: f.Path, Err: err}
 	}
 	switch {
 	case s.Uid != f.user.UID:
-		return fmt.Errorf("%s belongs to uid %d, not to %s", f.path, s.Uid, f.user)
+		return fmt.Errorf("%s belongs to uid %d, not to %s", f.Path, s.Uid, f.user)
 	case s.Gid != f.user.GID:
-		return fmt.Errorf("%s belongs to group %d, which %s was not given: name it with the user, as in %d:%d", f.path, s.Gid, f.user, s.Uid, s.Gid)
+		return fmt.Errorf("%s belongs to group %d, which %s was not given: name it with the user, as in %d:%d", f.Path, s.Gid, f.user, s.Uid, s.Gid)
 	}
 	return nil
 }
 
-// Replace replaces the file in one step: a reader sees the old one or the new one,
-// complete. Mode, owner and extended attributes stay.
-func (f *File) Replace(data []byte) error {
+// Plan returns the change of the file's content to the given one; no change if it is the
+// same.
+func (f *File) Plan(data []byte) change.Plan {
+	if bytes.Equal(data, f.Data) {
+		return nil
+	}
+	return change.Plan{{Path: f.Path, Old: f.Data, New: data, Dir: f.dir}}
+}
+
+// Apply makes a change that Plan has returned, with the rights that the file is read with.
+func (f *File) Apply(ctx context.Context, p change.Plan) error {
 	return f.withRights(f.Do(func() error {
-		r, err := f.dir.Replace(f.name, data, change.Options{})
+		applied, err := p.Apply(ctx)
 		if err != nil {
 			return err
 		}
-		if err := r.Commit(""); err != nil {
-			return fmt.Errorf("the new file is in place, but: %w", err)
-		}
-		return nil
+		defer applied.Close()
+		_, err = applied.Commit()
+		return err
 	}))
 }
 

@@ -29,7 +29,7 @@ func edit(path string, user *fsuser.User, edited func(old []byte) []byte) error 
 		return err
 	}
 	defer f.Close()
-	return f.Replace(edited(f.Data))
+	return f.Apply(context.Background(), f.Plan(edited(f.Data)))
 }
 
 // replaced edits a file that had "old" in it.
@@ -225,7 +225,7 @@ func TestOrdinaryUserIsNotRefused(t *testing.T) {
 	check(t, unix.Chmod(dir, 0o777))
 	file := filepath.Join(dir, "config.json")
 	check(t, os.WriteFile(file, []byte("old"), 0o644))
-	f := &File{path: file}
+	f := &File{Path: file}
 	switch err := f.check(); {
 	case os.Geteuid() == 0 && !errors.As(err, new(*trust.Error)):
 		t.Errorf("root: %v", err)
@@ -265,7 +265,7 @@ func TestWithAUsersRightsNothingOfOthersIsReached(t *testing.T) {
 		"directory that only root can write to": {0, aliceOwns, func(t *testing.T, dir string) {
 			t.Helper()
 			check(t, os.Chown(filepath.Join(dir, "config.json"), int(alice.UID), int(alice.GID)))
-		}, "with the rights of alice (uid 12345): create DIR/.config.json.cdigen-new: permission denied"},
+		}, "with the rights of alice (uid 12345): write DIR/config.json: create a file in DIR: permission denied"},
 		"third user's directory": {bobOwns, aliceOwns, nil, "DIR/config.json leads through DIR, which belongs to uid 23456"},
 		"third user's file": {aliceOwns, bobOwns, func(t *testing.T, dir string) {
 			t.Helper()

@@ -1,14 +1,12 @@
-// Package inject gives a container the devices of CDI specs where its runtime knows
-// nothing of CDI.
+// Package inject adds CDI devices to containers whose runtime does not support CDI.
 //
-// A [Source] reads the spec directories, with the CDI library. What devices bring
-// along goes into the config.json of an OCI bundle ([Config], which can take it out
+// A [Source] reads the spec directories, with the CDI library. The edits of devices go into the config.json of an OCI bundle ([Config], which can take it out
 // again), into an LXC container's configuration ([LXC], [Block]), or into the command
 // line of systemd-nspawn, Docker or podman ([Nspawn], [Docker], [Podman]). What a
-// runtime has no words for is left out, and notes say so, but for the mount options
-// nosuid, nodev and noexec.
+// runtime cannot express is left out with a note, except for the mount options nosuid,
+// nodev and noexec.
 //
-// The package starts no container and knows nothing of GPUs.
+// The package does not start containers and does not know GPUs.
 package inject
 
 import (
@@ -49,7 +47,7 @@ type Contents struct {
 	Mounts []oci.Mount
 	// Groups that the container's process is to be in.
 	Groups []uint32
-	// Hooks, and Others that only OCI runtimes do, in words.
+	// Hooks, and Others that only OCI runtimes support, described as text.
 	Hooks, Others []string
 }
 
@@ -104,11 +102,11 @@ func (s *Source) Contents(names []string) (*Contents, error) {
 func (s *Source) apply(spec *oci.Spec, names []string) error {
 	for _, name := range names {
 		if s.cache.GetDevice(name) == nil {
-			return fmt.Errorf("no CDI device %q that engines can use: cdigen list prints all", name)
+			return fmt.Errorf("no CDI device %q that engines can use: see cdigen list", name)
 		}
 	}
 	if _, err := s.cache.InjectDevices(spec, names...); err != nil {
-		return fmt.Errorf("%w: cdigen check says whether the spec is true of this host", err)
+		return fmt.Errorf("%w: run cdigen check to compare the spec with this host", err)
 	}
 	return nil
 }
@@ -131,7 +129,7 @@ func (s *Source) nodes(names []string) map[string]Node {
 	return nodes
 }
 
-// hooks are those of a spec in words.
+// hooks returns descriptions of the hooks of a spec.
 func hooks(h *oci.Hooks) (list []string) {
 	if h == nil {
 		return nil
@@ -154,7 +152,7 @@ func hooks(h *oci.Hooks) (list []string) {
 	return list
 }
 
-// mountsPresent says which files of the host are missing that are to be mounted.
+// mountsPresent returns an error if files of the host that are to be mounted are missing.
 func (c *Contents) mountsPresent() error {
 	var paths []string
 	for _, m := range c.Mounts {
@@ -186,13 +184,13 @@ func present(paths []string) error {
 	case 0:
 		return nil
 	case 1:
-		return fmt.Errorf("%w: the spec is not true of this host: run cdigen generate", lacking[0])
+		return fmt.Errorf("%w: the spec does not match this host: run cdigen generate", lacking[0])
 	default:
-		return fmt.Errorf("%w, and %d more: the spec is not true of this host: run cdigen generate", lacking[0], n-1)
+		return fmt.Errorf("%w, and %d more: the spec does not match this host: run cdigen generate", lacking[0], n-1)
 	}
 }
 
-// isBind says whether a mount is that of a file or directory of the host.
+// isBind reports whether a mount is that of a file or directory of the host.
 func isBind(m oci.Mount) bool {
 	return m.Type == "" || m.Type == "none" || m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }
@@ -204,7 +202,7 @@ type rule struct {
 	access       string
 }
 
-// rules are those of a device filter, one a device: a device may have several nodes.
+// rules returns the rules of a device filter, one a device: a device may have several nodes.
 func (c *Contents) rules() (list []rule) {
 	for _, n := range c.Nodes {
 		kind := n.kind()
@@ -225,7 +223,7 @@ func (c *Contents) rules() (list []rule) {
 	return list
 }
 
-// isDirectory says whether a path of the host is a directory.
+// isDirectory reports whether a path of the host is a directory.
 func isDirectory(path string) (bool, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -234,7 +232,7 @@ func isDirectory(path string) (bool, error) {
 	return info.IsDir(), nil
 }
 
-// leftOut are notes on what a runtime has no words for.
+// leftOut returns notes on what a runtime cannot express.
 func leftOut(lists ...[]string) (notes []string) {
 	for _, what := range slices.Concat(lists...) {
 		notes = append(notes, "left out: "+what)
@@ -252,7 +250,7 @@ func without(options []string, some ...string) (rest []string) {
 	return rest
 }
 
-// Union adds names to a list, each once.
+// Union returns a list with names added, each once.
 func Union(list, more []string) []string {
 	all := slices.Clone(list)
 	for _, name := range more {
@@ -263,15 +261,14 @@ func Union(list, more []string) []string {
 	return all
 }
 
-// Minus takes names out of a list. All of them must be in it; none at all stands for
-// all.
+// Minus returns a list without names, all of which must be in it. No names stand for all.
 func Minus(list, names []string) ([]string, error) {
 	if len(list) == 0 {
-		return nil, errors.New("no device was injected here")
+		return nil, errors.New("no device was injected")
 	}
 	for _, name := range names {
 		if !slices.Contains(list, name) {
-			return nil, fmt.Errorf("%s was not injected here: there are %s", name, strings.Join(list, ", "))
+			return nil, fmt.Errorf("%s was not injected: the injected devices are %s", name, strings.Join(list, ", "))
 		}
 	}
 	if len(names) == 0 {

@@ -290,7 +290,7 @@ func TestMissingPathIsNamed(t *testing.T) {
 		}
 	}
 	check(t, os.Remove(filepath.Join(host, "lib.so")))
-	fails("stat " + host + "/lib.so: no such file or directory: the spec is not true of this host")
+	fails("stat " + host + "/lib.so: no such file or directory: the spec does not match this host")
 	check(t, os.Remove(filepath.Join(host, "c:d")))
 	fails("no such file or directory, and 1 more: ")
 }
@@ -327,7 +327,7 @@ func TestMinus(t *testing.T) {
 		{[]string{"b"}, []string{"a", "c"}, ""},
 		{[]string{"a", "b", "c"}, nil, ""},
 		{nil, nil, ""},
-		{[]string{"d"}, nil, "d was not injected here: there are a, b, c"},
+		{[]string{"d"}, nil, "d was not injected: the injected devices are a, b, c"},
 	} {
 		got, err := Minus(list, c.names)
 		if !slices.Equal(got, c.want) || (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cgroup says whose words LXC's device filter is set in.
+// Cgroup is the cgroup version of LXC's device filter.
 type Cgroup string
 
 // The kinds of device filter.
@@ -31,8 +31,8 @@ func HostCgroup() Cgroup {
 	return CgroupV2
 }
 
-// LXC gives the lines of a container's configuration, lxc.container.conf(5). LXC mounts
-// nothing by way of a symbolic link: real gives the path that a path leads to in the
+// LXC returns the lines of a container's configuration, lxc.container.conf(5). LXC mounts
+// nothing through a symbolic link: real returns the path that a path leads to in the
 // container's root file system, where that is known.
 func LXC(c *Contents, cgroup Cgroup, real func(path string) string) (lines, notes []string, err error) {
 	if err := c.present(); err != nil {
@@ -93,7 +93,7 @@ func lxcMount(source, destination, kind string, options ...string) string {
 	return fmt.Sprintf("lxc.mount.entry = %s %s %s %s 0 0", escape(source), escape(strings.TrimLeft(destination, "/")), kind, escape(strings.Join(options, ",")))
 }
 
-// groups in words, for those who cannot put a process into them.
+// groups returns descriptions of groups, for runtimes that cannot add a process to them.
 func groups(c *Contents) (list []string) {
 	for _, g := range c.Groups {
 		list = append(list, fmt.Sprintf("group %d", g))

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Nspawn gives options of systemd-nspawn(1). It lets a container use the device nodes
+// Nspawn returns options of systemd-nspawn(1). It lets a container use the device nodes
 // that are bound into it, by itself.
 func Nspawn(c *Contents) (args [][]string, notes []string, err error) {
 	if err := c.present(); err != nil {
@@ -59,7 +59,7 @@ func Nspawn(c *Contents) (args [][]string, notes []string, err error) {
 }
 
 // inDev is a path of the node on the host that is in /dev, as is the one in the
-// container as a rule; false: there is none. systemd filters by no others.
+// container as a rule; false if there is none. systemd filters by no others.
 func (n Node) inDev() (hostPath string, ok bool) {
 	for _, p := range []string{n.HostPath, n.Path} {
 		var node, s unix.Stat_t
@@ -91,18 +91,18 @@ func nspawnPair(source, destination string) string {
 	return nspawnEscape(source) + ":" + nspawnEscape(destination)
 }
 
-// Docker gives options of docker run, of 17.06 and later.
+// Docker returns options of docker run, of 17.06 and later.
 func Docker(c *Contents) (args [][]string, notes []string, err error) {
 	// Others than these and "ro" Docker refuses.
 	return engine(c, []string{"shared", "rshared", "slave", "rslave", "private"}, false)
 }
 
-// Podman gives options of podman run.
+// Podman returns options of podman run.
 func Podman(c *Contents) (args [][]string, notes []string, err error) {
 	return engine(c, []string{"nosuid", "nodev", "noexec", "shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable"}, true)
 }
 
-// engine gives options that Docker and podman have alike; known are the options of
+// engine returns options that Docker and podman have alike; known are the options of
 // mounts that this one has beyond "ro".
 func engine(c *Contents, known []string, podman bool) (args [][]string, notes []string, err error) {
 	if err := c.present(); err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/tailscale/hujson"
 )
 
-// record says what was injected into a config.json and how to take it out.
+// record is what was injected into a config.json, and how to remove it.
 type record struct {
 	Devices []string `json:"devices"`
 	Form    Form     `json:"form"`
@@ -56,7 +56,7 @@ func (r *record) parse(s string) error {
 			return fmt.Errorf("it is of %q, which no device changes", p.At)
 		}
 		if p.Was != nil && !json.Valid([]byte(*p.Was)) {
-			return fmt.Errorf("what was at %s is no JSON", p.At)
+			return fmt.Errorf("what was at %s is not JSON", p.At)
 		}
 	}
 	return nil
@@ -83,7 +83,7 @@ func (r *record) undo(root *hujson.Value) {
 	for _, p := range slices.Backward(r.Parts) {
 		v := root.Find(p.At)
 		switch {
-		case v == nil: // Somebody has taken it away altogether.
+		case v == nil: // removed by another program
 		case p.At == "/annotations":
 			if len(annotations.Members) == 0 {
 				p.restore(root)
@@ -110,8 +110,8 @@ func (p part) restore(root *hujson.Value) {
 	}
 }
 
-// merge takes what was added out of a part that somebody has changed since, and leaves
-// his changes in.
+// merge takes what was added out of a part that another program has changed since, whose
+// changes stay.
 func (r *record) merge(root *hujson.Value, p part) {
 	style := styleOf(root)
 	for _, leaf := range leaves {
@@ -161,7 +161,7 @@ func (p part) prune(root *hujson.Value, leaf string) {
 }
 
 // takeOut is a leaf without what was added to it. What was displaced is back, unless
-// somebody has put something in its place; what others have added stays behind what
+// another program has put something in its place; what others have added stays behind what
 // it is behind now.
 func (c leafChange) takeOut(leaf string, was, now []item) (rest []item) {
 	const begin = -1

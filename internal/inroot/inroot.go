@@ -1,10 +1,9 @@
-// Package inroot opens what is below a directory that somebody else fills: a container's
-// root, an unpacked image.
+// Package inroot opens files below an untrusted directory, such as a container's root or
+// an unpacked image.
 //
-// The kernel resolves each path once, with openat2(2), and the directory is the root of
-// it: neither ".." nor an absolute link leads out, and the links of /proc, which lead
-// anywhere, are errors. What is opened is a handle by which nothing can be read yet, so
-// that a FIFO, a socket or a device that lies there does nothing.
+// The kernel resolves each path once, with openat2(2), and the directory is its root:
+// neither ".." nor an absolute link leads out, and magic links of /proc are errors. Files
+// are opened with O_PATH, which has no effect on a FIFO, a socket or a device.
 package inroot
 
 import (
@@ -30,8 +29,8 @@ func Handle(root int, name string, flags int, resolve uint64) (int, error) {
 		Resolve: resolve | unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	}
 	relative := cmp.Or(strings.TrimPrefix(path.Clean("/"+name), "/"), ".")
-	// A directory that is moved meanwhile gives EAGAIN: the kernel could not tell
-	// whether ".." left the root. Moving one on and on does not hold us up.
+	// EAGAIN: a directory was moved, so the kernel does not know whether ".." left the
+	// root. The number of attempts is limited.
 	for range 64 {
 		fd, err := unix.Openat2(root, relative, &how)
 		switch {
@@ -46,7 +45,7 @@ func Handle(root int, name string, flags int, resolve uint64) (int, error) {
 	return -1, &fs.PathError{Op: "open", Path: name, Err: unix.EAGAIN}
 }
 
-// Names returns the names in a directory, of which there are at most limit, in order.
+// Names returns the sorted names in a directory. More than limit are an error.
 func Names(dir, limit int) ([]string, error) {
 	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -14,11 +14,11 @@ import (
 	"syscall"
 )
 
-// directories that have modprobe, on one system or the other.
+// directories may have modprobe.
 var directories = []string{"/sbin", "/usr/sbin", "/bin", "/usr/bin"}
 
 // Load loads a module, by its name or an alias of it, with the modprobe of the system
-// below root, which runs there. A module that is loaded already is no error.
+// below root, which runs there. A loaded module is not an error.
 func Load(ctx context.Context, root, module string) error {
 	modprobe, err := find(root)
 	if err != nil {
@@ -43,7 +43,7 @@ func Load(ctx context.Context, root, module string) error {
 	return fmt.Errorf("load the kernel module %s: %w", module, err)
 }
 
-// find is the path of modprobe within the root.
+// find returns the path of modprobe within the root.
 func find(root string) (string, error) {
 	if filepath.Clean(root) == "/" {
 		// An administrator may have another in PATH, which may lack these directories.
@@ -58,7 +58,7 @@ func find(root string) (string, error) {
 	defer dir.Close()
 	for _, d := range directories {
 		path := filepath.Join(d, "modprobe")
-		// A link to another place is modprobe's way to call several programs one.
+		// modprobe may be a link to kmod.
 		if _, err := dir.Lstat(path[1:]); err == nil {
 			return path, nil
 		}

@@ -11,30 +11,28 @@ import (
 	"strings"
 )
 
-// Cache is a whole ld.so.cache, from [Read] or [Empty], which can be added to and
-// written again as ldconfig would.
+// Cache is an ld.so.cache, from [Read] or [Empty], that can be added to and written as
+// ldconfig does.
 type Cache struct {
-	// Layout is how it is written.
 	Layout Layout
-	// Entries in the order in which the loader prefers them.
+	// Entries are in order of the loader's preference.
 	Entries []Entry
 	// HWCaps are the names of glibc-hwcaps subdirectories, by the number in the lower
 	// half of [Entry.HWCap].
 	HWCaps []string
-	// Generator is what ldconfig says of itself, since glibc 2.33; empty: nothing.
+	// Generator is ldconfig's name of itself, since glibc 2.33.
 	Generator string
 
-	// unused are strings that no entry names and ldconfig writes nevertheless: those
-	// of subdirectories with no library in them.
+	// unused are strings without an entry that ldconfig writes too: names of
+	// subdirectories without libraries.
 	unused []string
 	order  byteOrder
-	// merged: since glibc 2.33 a string that is the end of another one shares its
-	// place, and entries for some processors only are told by name.
+	// merged is set for a cache since glibc 2.33: a string that is the end of another one
+	// shares its place, and hwcaps subdirectories are known by name.
 	merged bool
 }
 
-// Empty is a cache without libraries, as ldconfig of a glibc since 2.33 writes it.
-// The generator is what ldconfig would say of itself.
+// Empty returns a cache without libraries, as ldconfig writes it since glibc 2.33.
 func Empty(generator string) *Cache {
 	return &Cache{Generator: generator, order: binary.NativeEndian, merged: true}
 }
@@ -53,7 +51,7 @@ const (
 )
 
 const (
-	hwcapExtension = 1 << 62 // of Entry.HWCap: its lower half is a number in HWCaps
+	hwcapExtension = 1 << 62 // of Entry.HWCap: the lower half is an index of HWCaps
 
 	extensionMagic   = 0xeaa42174
 	extensionHeader  = 8  // uint32 magic, uint32 number of sections
@@ -61,14 +59,14 @@ const (
 	tagGenerator     = 0
 	tagHWCaps        = 1
 
-	// Limits of what is read, far from what any system has. The names of entries can
-	// share bytes, so that without a limit a short file could stand for a huge one.
+	// Limits far above real files. The names of entries can share bytes, so that a short
+	// file could have huge ones.
 	maxStrings  = 16 << 20
 	maxSections = 16
 	maxHWCaps   = 4096
 )
 
-// Read reads a cache to be added to. An error says that it is damaged.
+// Read parses a cache to add to it. An error means that it is damaged.
 func Read(data []byte) (*Cache, error) {
 	list, err := Parse(data)
 	if err != nil {
@@ -79,7 +77,7 @@ func Read(data []byte) (*Cache, error) {
 		total += len(e.Name) + len(e.Path)
 	}
 	if total > maxStrings {
-		return nil, fmt.Errorf("ld.so.cache: its %d entries have names of %d bytes, more than %d", len(list), total, maxStrings)
+		return nil, fmt.Errorf("ld.so.cache: the names of %d entries have %d bytes, more than %d", len(list), total, maxStrings)
 	}
 	layout, start, err := layoutOf(data)
 	if err != nil {
@@ -87,7 +85,7 @@ func Read(data []byte) (*Cache, error) {
 	}
 	c := &Cache{Entries: list, Layout: layout}
 	if layout == Old {
-		// It does not say which of the two ways its strings are written.
+		// It has no mark for the way its strings are written.
 		c.order, c.merged = binary.NativeEndian, true
 		c.findUnused(data[start:])
 		if !bytes.Equal(c.Encode(), data) {
@@ -112,7 +110,7 @@ func Read(data []byte) (*Cache, error) {
 	return c, nil
 }
 
-// section is a part of a cache, bounds checked.
+// section returns a part of a cache.
 func section(data []byte, offset, size uint32) ([]byte, error) {
 	if uint64(offset)+uint64(size) > uint64(len(data)) {
 		return nil, errors.New("ld.so.cache: an extension points outside the file")
@@ -120,8 +118,8 @@ func section(data []byte, offset, size uint32) ([]byte, error) {
 	return data[offset:][:size], nil
 }
 
-// readExtension reads the sections behind the strings. Their offsets count from
-// the start of the file, those of strings from the header of the new format.
+// readExtension reads the sections after the strings. Offsets of sections are from the
+// start of the file, those of strings from the header of the new format.
 func (c *Cache) readExtension(file, header []byte, offset uint32) error {
 	head, err := section(file, offset, extensionHeader)
 	if err != nil {
@@ -160,8 +158,8 @@ func (c *Cache) readExtension(file, header []byte, offset uint32) error {
 	return nil
 }
 
-// findUnused looks in a table for strings that nothing points to. They are names
-// of subdirectories, which are not like those of libraries.
+// findUnused finds strings in a table that nothing points to: names of subdirectories,
+// which differ from names of libraries.
 func (c *Cache) findUnused(table []byte) {
 	for s := range strings.SplitSeq(strings.TrimSuffix(string(table), "\x00"), "\x00") {
 		if strings.Contains(s, ".so") || s == "" || len(s) >= maxString || len(c.unused) == maxHWCaps || slices.Contains(c.HWCaps, s) ||
@@ -172,7 +170,7 @@ func (c *Cache) findUnused(table []byte) {
 	}
 }
 
-// strings are all that the table has to have: two for each entry, then others.
+// strings returns the strings of the table: two for each entry, then others.
 func (c *Cache) strings() []string {
 	list := make([]string, 0, 2*len(c.Entries)+len(c.HWCaps)+len(c.unused))
 	for _, e := range c.Entries {
@@ -181,9 +179,9 @@ func (c *Cache) strings() []string {
 	return append(append(list, c.HWCaps...), c.unused...)
 }
 
-// Add puts an entry where ldconfig would. Of those with its name and flags it is
-// the last, or goes before the first of them for which before is true. An entry
-// that is there already stays the only one, and Add says that nothing has changed.
+// Add inserts an entry where ldconfig does: after other entries with its name and flags,
+// or before the first of them for which before returns true. If the entry exists already,
+// Add returns false.
 func (c *Cache) Add(e Entry, before func(Entry) bool) bool {
 	i, _ := slices.BinarySearchFunc(c.Entries, e, c.compare)
 	at := -1
@@ -231,14 +229,14 @@ func (c *Cache) compare(a, b Entry) int {
 	return strings.Compare(x, y)
 }
 
-// compareNames compares names of libraries: runs of digits by their value, and a
-// digit is more than any other byte.
+// compareNames compares names of libraries as glibc does: runs of digits by value, and a
+// digit is greater than any other byte.
 func compareNames(a, b string) int {
 	digit := func(s string) bool { return s != "" && '0' <= s[0] && s[0] <= '9' }
 	for a != "" {
 		switch {
 		case digit(a) && digit(b):
-			var x, y int32 // which may overflow, as there
+			var x, y int32 // overflow as in glibc
 			for ; digit(a); a = a[1:] {
 				x = x*10 + int32(a[0]-'0')
 			}
@@ -255,7 +253,7 @@ func compareNames(a, b string) int {
 		case b == "":
 			return 1
 		case a[0] != b[0]:
-			return cmp.Compare(int8(a[0]), int8(b[0])) //nolint:gosec // char is signed there
+			return cmp.Compare(int8(a[0]), int8(b[0])) //nolint:gosec // char is signed in glibc
 		default:
 			a, b = a[1:], b[1:]
 		}
@@ -266,7 +264,7 @@ func compareNames(a, b string) int {
 	return 0
 }
 
-// Encode writes the cache as ldconfig of the same generation does.
+// Encode returns the cache as ldconfig of the same version writes it.
 func (c *Cache) Encode() []byte {
 	order := c.order
 	var table []byte
@@ -274,7 +272,7 @@ func (c *Cache) Encode() []byte {
 	if c.merged {
 		table, offsets = mergeEnds(c.strings())
 	}
-	// Otherwise each entry has two strings of its own.
+	// If not merged, each entry has its own two strings.
 	at := func(s string, number int) uint32 {
 		if c.merged {
 			return offsets[number]
@@ -332,8 +330,8 @@ func (c *Cache) Encode() []byte {
 	return c.appendExtension(file, offsets[2*len(c.Entries):])
 }
 
-// appendExtension writes the sections, of which that of the processors is left out
-// when it is empty. Their names stand at offsets.
+// appendExtension appends the sections. The section of hwcaps, with names at offsets, is
+// left out if it is empty.
 func (c *Cache) appendExtension(file []byte, offsets []uint32) []byte {
 	order := c.order
 	sections := uint32(1)
@@ -358,8 +356,8 @@ func append32(order byteOrder, b []byte, list ...uint32) []byte {
 	return b
 }
 
-// mergeEnds makes a table of strings, each ended by a zero byte, in which a string
-// that is the end of another one has no place of its own, and gives the place of each.
+// mergeEnds returns a table of strings, each ended by a zero byte, and their offsets. A
+// string that is the end of another one shares its place.
 func mergeEnds(list []string) (table []byte, offsets []uint32) {
 	sorted := make([]int, len(list))
 	size := 0
@@ -383,8 +381,8 @@ func mergeEnds(list []string) (table []byte, offsets []uint32) {
 	return table, offsets
 }
 
-// compareEnds compares from the last byte on: the greater byte first, the longer
-// of two of which one is the other's end.
+// compareEnds compares strings from their last byte: the greater byte first, and a string
+// before its own end.
 func compareEnds(a, b string) int {
 	for i := 1; i <= min(len(a), len(b)); i++ {
 		if x, y := a[len(a)-i], b[len(b)-i]; x != y {

@@ -1,8 +1,7 @@
 // Package ldcache reads and writes ld.so.cache, the dynamic loader's index of libraries.
 //
-// The formats are those of glibc's sysdeps/generic/dl-cache.h: the old one, the
-// old one with the new one behind it (what ldconfig wrote until glibc 2.32), and
-// the new one.
+// The formats are those of glibc's sysdeps/generic/dl-cache.h: the old one, the old one
+// followed by the new one (written by ldconfig until glibc 2.32), and the new one.
 package ldcache
 
 import (
@@ -13,21 +12,21 @@ import (
 	"strings"
 )
 
-// Entry is one library as the loader knows it.
+// Entry is a library of the cache.
 type Entry struct {
-	// Name is what programs ask for, usually a SONAME.
+	// Name is the name that programs load, usually a SONAME.
 	Name string
-	// Path of the file or link, absolute.
+	// Path is the absolute path of the file or link.
 	Path string
-	// Flags tell the type and the architecture; see [Entry.Is].
+	// Flags have the type and the architecture; see [Entry.Is].
 	Flags uint32
-	// HWCap is not zero for a library that only some processors can use.
+	// HWCap is not zero for a library for some processors only.
 	HWCap uint64
 }
 
-// flags by Go's names of architectures: the ELF type "libc6" (3) in the lowest
-// byte and the architecture in the next (FLAG_* in dl-cache.h). Those of 0 in the
-// second byte are what an architecture had before others shared its cache.
+// flags are by Go's names of architectures: the ELF type "libc6" (3) in the lowest byte
+// and the architecture in the next (FLAG_* in dl-cache.h), which is 0 for the first
+// architecture of a shared cache.
 var flags = map[string]uint32{
 	"386":     0x0003,
 	"arm64":   0x0a03,
@@ -37,7 +36,7 @@ var flags = map[string]uint32{
 	"riscv64": 0x1003, // double float
 }
 
-// Is says whether the library is for an architecture, given by Go's name.
+// Is reports whether the library is for an architecture, given by its Go name.
 func (e Entry) Is(arch string) bool {
 	want, ok := flags[arch]
 	return ok && e.Flags == want
@@ -52,14 +51,12 @@ const (
 	newHeader = 48 // magic, uint32 number of entries, uint32 length of strings, uint8 flags, padding, uint32 extension offset, padding
 	newEntry  = 24 // int32 flags, uint32 name, uint32 path, uint32 OS version, uint64 hwcap
 
-	// The flags of the header say in which byte order it was written; a cache of
-	// before glibc 2.33 does not say.
+	// The flags of the header have the byte order, since glibc 2.33.
 	endianMask, endianUnset, endianLittle, endianBig = 3, 0, 2, 3
 )
 
-// Parse reads a cache. The entries come in the cache's order, in which the loader
-// prefers them. The strings of the entries share one copy of the data, so that
-// memory is bounded by the data's length.
+// Parse returns the entries of a cache in order of the loader's preference. Their strings
+// share one copy of the data, so the memory is limited by the data's length.
 func Parse(data []byte) ([]Entry, error) {
 	layout, start, err := layoutOf(data)
 	if err != nil {
@@ -76,8 +73,8 @@ func Parse(data []byte) ([]Entry, error) {
 	return entries(data[start:], data[start+newHeader:], order, newEntry, order.Uint32(data[start+20:]))
 }
 
-// layoutOf says which formats are in a file, and where the new one starts, or in
-// one without it the strings.
+// layoutOf returns the formats in a file and the offset of the new one, or of the strings
+// if there is no new one.
 func layoutOf(data []byte) (layout Layout, start int, err error) {
 	switch {
 	case bytes.HasPrefix(data, []byte(newMagic)):
@@ -92,7 +89,7 @@ func layoutOf(data []byte) (layout Layout, start int, err error) {
 		return 0, 0, tooMany(count)
 	}
 	end := oldHeader + int(count)*oldEntry
-	// The new format stands at the next multiple of 8, where there is one.
+	// The new format, if present, is at the next multiple of 8.
 	if at := (end + 7) &^ 7; at < len(data) && bytes.HasPrefix(data[at:], []byte(newMagic)) {
 		return Compat, at, nil
 	}
@@ -101,13 +98,13 @@ func layoutOf(data []byte) (layout Layout, start int, err error) {
 
 var errCutOff = errors.New("ld.so.cache: header cut off")
 
-// byteOrder of a cache, to read and to write it.
+// byteOrder is the byte order of a cache.
 type byteOrder interface {
 	binary.ByteOrder
 	binary.AppendByteOrder
 }
 
-// orderOf is the byte order of the new format, by its header.
+// orderOf returns the byte order of the new format from its header.
 func orderOf(header []byte) (byteOrder, error) {
 	if len(header) < newHeader {
 		return nil, errCutOff
@@ -124,10 +121,10 @@ func orderOf(header []byte) (byteOrder, error) {
 }
 
 func tooMany(count uint32) error {
-	return fmt.Errorf("ld.so.cache: cut off: it is too short for its %d entries", count)
+	return fmt.Errorf("ld.so.cache: cut off: too short for %d entries", count)
 }
 
-// entries reads a table of entries whose strings stand in base.
+// entries reads a table of entries with strings in base.
 func entries(base, table []byte, order binary.ByteOrder, size int, count uint32) ([]Entry, error) {
 	if uint64(count) > uint64(len(table)/size) {
 		return nil, tooMany(count)
@@ -151,11 +148,10 @@ func entries(base, table []byte, order binary.ByteOrder, size int, count uint32)
 	return list, nil
 }
 
-// maxString is the longest path of Linux. The limit keeps a damaged cache from
-// being searched to its end for every entry.
+// maxString is the longest path of Linux. It limits the search in a damaged cache.
 const maxString = 4096
 
-// stringAt is the string that a zero byte ends.
+// stringAt returns the string at an offset, which a zero byte ends.
 func stringAt(text string, at uint32) (string, bool) {
 	if uint64(at) >= uint64(len(text)) {
 		return "", false
@@ -168,8 +164,8 @@ func stringAt(text string, at uint32) (string, bool) {
 	return text[:end], true
 }
 
-// FlagsOf are the flags of entries for an architecture, given by Go's name; ok is
-// false for one that no driver is made for.
+// FlagsOf returns the flags of entries for an architecture, given by its Go name; ok is
+// false for an unknown one.
 func FlagsOf(arch string) (f uint32, ok bool) {
 	f, ok = flags[arch]
 	return f, ok

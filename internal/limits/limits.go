@@ -1,11 +1,11 @@
-// Package limits refuses texts that would take a parser too much memory, stack or time.
+// Package limits rejects texts that would take a parser too much memory, stack or time.
 //
-// Configuration of engines, specs of other vendors and bundles are written by others, and
-// a program that runs as root reads them. Parsers by recursion need stack for each level,
-// parsers into trees some hundred bytes for a value of two, and some look for equal keys
-// by comparing each with each: a file of some kilobytes can take gigabytes or minutes.
-// The functions of this package look through a text once, in time that grows as it does,
-// before a parser sees it. They say nothing of whether it is valid.
+// A program that runs as root reads configuration of engines, specs of other vendors and
+// bundles that others have written. Recursive parsers need stack for each level, parsers
+// that build trees need some hundred bytes for a value of two, and some compare each key
+// with every other: a file of some kilobytes can take gigabytes or minutes. The functions
+// of this package scan a text once, in linear time, before it is parsed. They do not
+// check whether it is valid.
 package limits
 
 import (
@@ -13,10 +13,10 @@ import (
 	"fmt"
 )
 
-// The limits, far above what is written for a purpose: a spec for 16 GPUs in MIG mode has
-// 20,000 values, the default configuration of containerd some hundred.
+// The limits are far above real files: a spec for 16 GPUs in MIG mode has 20,000 values,
+// the default configuration of containerd some hundred.
 const (
-	// MaxBytes is how long a text may be.
+	// MaxBytes is the size limit of a text.
 	MaxBytes = 16 << 20
 
 	maxDepth  = 1000
@@ -26,10 +26,9 @@ const (
 	maxPartsTOML = 100 // of a dotted key
 )
 
-// Error says which limit a text exceeds.
+// Error reports the limit that a text exceeds.
 type Error struct {
-	// Offset is where, in bytes.
-	Offset  int
+	Offset  int // in bytes
 	Message string
 }
 
@@ -46,12 +45,27 @@ func size(text []byte) error {
 	return nil
 }
 
-// scan goes through a text outside of its strings and comments.
+// scan counts what is in a text outside of its strings and comments.
 type scan struct {
 	text   []byte
 	depth  int
 	values int
 	limit  int // of values
+}
+
+// each calls step with offsets of the text, from 0 to its end. It returns the next one.
+func (s *scan) each(step func(at int) (next int, err error)) error {
+	if err := size(s.text); err != nil {
+		return err
+	}
+	for at := 0; at < len(s.text); {
+		next, err := step(at)
+		if err != nil {
+			return err
+		}
+		at = next
+	}
+	return nil
 }
 
 // open and value count what begins at an offset.
@@ -69,7 +83,7 @@ func (s *scan) value(at int) error {
 	return nil
 }
 
-// after returns the offset behind the next occurrence of an end, or the text's length.
+// after returns the offset after the next occurrence of end, or the text's length.
 func (s *scan) after(at int, end string) int {
 	if n := bytes.Index(s.text[min(at, len(s.text)):], []byte(end)); n >= 0 {
 		return at + n + len(end)
@@ -77,7 +91,7 @@ func (s *scan) after(at int, end string) int {
 	return len(s.text)
 }
 
-// quoted returns the offset behind a string in which a backslash escapes the quote.
+// quoted returns the offset after a string in which a backslash escapes the quote.
 func (s *scan) quoted(at int) int {
 	for i := at + 1; i < len(s.text); i++ {
 		switch s.text[i] {
@@ -90,16 +104,12 @@ func (s *scan) quoted(at int) int {
 	return len(s.text)
 }
 
-// JSON returns an [*Error] for a text in JSON that is too large, nested too deeply or has
-// too many values. It may have comments.
+// JSON returns an [*Error] for a text in JSON, which may have comments, that is too large,
+// nested too deeply or has too many values.
 func JSON(text []byte) error {
-	if err := size(text); err != nil {
-		return err
-	}
 	s := scan{text: text, limit: maxValues}
-	for i := 0; i < len(text); {
-		var err error
-		next := i + 1
+	return s.each(func(i int) (next int, err error) {
+		next = i + 1
 		switch text[i] {
 		case '"':
 			next = s.quoted(i)
@@ -116,38 +126,27 @@ func JSON(text []byte) error {
 		case ',':
 			err = s.value(i)
 		}
-		if err != nil {
-			return err
-		}
-		i = next
-	}
-	return nil
+		return next, err
+	})
 }
 
 // TOML returns an [*Error] for a text in TOML that is too large, nested too deeply or has
 // too many keys and values.
 func TOML(text []byte) error {
-	if err := size(text); err != nil {
-		return err
-	}
 	s := scan{text: text, limit: maxKeysTOML}
-	parts := 0 // of the key that it is in
-	for i := 0; i < len(text); {
-		var err error
-		next := i + 1
+	parts := 0 // of the current key
+	return s.each(func(i int) (next int, err error) {
+		next = i + 1
 		switch text[i] {
 		case '"', '\'':
 			next = s.stringTOML(i)
 		case '#':
-			next = s.after(i, "\n") - 1 // the line's end counts
-			next = max(next, i+1)
+			next = max(s.after(i, "\n")-1, i+1) // the line break counts
 		case '[', '{':
 			parts, err = 0, s.open(i)
 		case ']', '}':
 			parts, s.depth = 0, s.depth-1
-		case ',', '=':
-			parts, err = 0, s.value(i)
-		case '\n':
+		case ',', '=', '\n':
 			parts, err = 0, s.value(i)
 		case '.':
 			if parts++; parts >= maxPartsTOML {
@@ -156,16 +155,12 @@ func TOML(text []byte) error {
 				err = s.value(i)
 			}
 		}
-		if err != nil {
-			return err
-		}
-		i = next
-	}
-	return nil
+		return next, err
+	})
 }
 
-// stringTOML returns the offset behind a string. One without an end in its line, which is
-// an error to the parser, ends with the line.
+// stringTOML returns the offset after a string. A string that does not end in its line is
+// an error for the parser; here it ends with the line.
 func (s *scan) stringTOML(at int) int {
 	rest := s.text[at:]
 	quote := string(rest[:1])

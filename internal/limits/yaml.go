@@ -9,22 +9,22 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxKeysYAML is how many keys a mapping may have: the library compares each with each,
-// whenever an alias leads to it too.
+// maxKeysYAML limits the keys of a mapping: the library compares each with every other,
+// again for each alias.
 const maxKeysYAML = 1 << 13
 
-// YAML returns an [*Error] for a text in YAML, or JSON, that is too large or has too many
-// values or keys, and for a mapping that has a key twice, of which the library would say
-// so once for each pair. What is not valid YAML is the parser's to refuse. The library
-// itself limits depth and what aliases expand to.
+// YAML returns an [*Error] for a text in YAML or JSON that is too large or has too many
+// values or keys, and for a mapping that has a key twice, which the library would report
+// once for each pair. Invalid YAML is left to the parser. The library itself limits the
+// depth and the expansion of aliases.
 func YAML(text []byte) error {
 	if err := size(text); err != nil {
 		return err
 	}
 	s := scan{text: text, limit: maxValues}
 	for i, c := range text {
-		// Two values have one of these between them; "a":1, which needs no space, is in
-		// braces or behind a comma.
+		// One of these is between two values; "a":1, which needs no space, is in braces or
+		// after a comma.
 		separates := false
 		switch c {
 		case '[', '{', ',', '\n', '\r':
@@ -44,7 +44,7 @@ func YAML(text []byte) error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return nil //nolint:nilerr // the parser says it better
+			return nil //nolint:nilerr // the parser has the better error
 		}
 		if err := keys(&document); err != nil {
 			return err
@@ -52,7 +52,7 @@ func YAML(text []byte) error {
 	}
 }
 
-// keys looks at the keys of all mappings below a node.
+// keys checks the keys of all mappings below a node.
 func keys(n *yaml.Node) error {
 	for nodes := []*yaml.Node{n}; len(nodes) > 0; {
 		n := nodes[len(nodes)-1]
@@ -67,7 +67,7 @@ func keys(n *yaml.Node) error {
 			kind  yaml.Kind
 			value string
 		}
-		seen := map[id]int{} // by what the library compares
+		seen := map[id]int{} // lines, by what the library compares
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key := n.Content[i]
 			if line, twice := seen[id{key.Kind, key.Value}]; twice {

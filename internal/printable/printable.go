@@ -1,11 +1,11 @@
-// Package printable makes text that comes from elsewhere safe to show to a person.
+// Package printable makes untrusted text safe to print on a terminal.
 //
-// Names of files and devices, and error messages that quote them, are chosen by others:
-// by an image, a driver, a vendor's spec. A terminal obeys the control characters in
-// them, those of C1 as well (U+009B starts the same sequences as ESC [), bidirectional
-// controls reorder what is shown around them, and characters without a width make two
-// names look alike. Every table, message and report goes through this package; what
-// programs read does not, except that JSON escapes the same characters.
+// An image, a driver or a vendor's spec chooses the names of files and devices, which
+// error messages quote. A terminal interprets control characters in them, those of C1 as
+// well (U+009B starts the same sequences as ESC [), bidirectional controls reorder the
+// text around them, and characters without a width make two names look alike. Every table,
+// message and report goes through this package. Output for programs does not, except that
+// JSON escapes the same characters.
 package printable
 
 import (
@@ -17,9 +17,9 @@ import (
 	"unicode/utf8"
 )
 
-// Line returns a text as one line of visible characters and spaces. White space of all
-// kinds becomes a space. Any other character that has no shape of its own is written as
-// an escape sequence of Go, \u202e, and a byte that is not UTF-8 as \xff.
+// Line returns a text as one line of visible characters and spaces. All white space becomes
+// spaces. Other invisible characters become escape sequences of Go, \u202e, and bytes that
+// are not UTF-8 become \xff.
 func Line(s string) string {
 	if clean(s) {
 		return s
@@ -44,7 +44,7 @@ func Line(s string) string {
 	return b.String()
 }
 
-// Text is as [Line] for a text of several lines, whose line breaks and tabs stay.
+// Text is like [Line] but keeps line breaks and tabs.
 func Text(s string) string {
 	var b strings.Builder
 	for line := range strings.Lines(s) {
@@ -67,9 +67,8 @@ func clean(s string) bool {
 	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !visible(r) }) < 0
 }
 
-// visible reports whether a character is an ASCII space or has a shape. Those that
-// Unicode has programs ignore where they do not know them are invisible as well:
-// fillers, variation selectors, joiners.
+// visible reports whether a character is an ASCII space or has a shape. Characters that
+// programs ignore by default, such as fillers, variation selectors and joiners, do not.
 func visible(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r >= ' ' && r != 0x7f
@@ -77,15 +76,15 @@ func visible(r rune) bool {
 	return unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// JSON returns a writer for the output of an encoder of JSON that escapes what [Line]
-// replaces, so that the data stays the same. Each call of Write must have complete
-// characters, as those of [encoding/json.Encoder] have.
+// JSON returns a writer for encoded JSON that escapes the characters that [Line] replaces;
+// the data stays the same. Each call of Write must have complete characters, as those of
+// [encoding/json.Encoder] have.
 func JSON(w io.Writer) io.Writer { return jsonWriter{w} }
 
 type jsonWriter struct{ w io.Writer }
 
 func (j jsonWriter) Write(p []byte) (int, error) {
-	// All that is not ASCII is inside a string.
+	// Characters other than ASCII are inside strings.
 	hidden := func(r rune) bool { return r >= 0x7f && !visible(r) }
 	if bytes.IndexFunc(p, hidden) < 0 {
 		return j.w.Write(p)

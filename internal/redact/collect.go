@@ -14,22 +14,18 @@ import (
 	"unicode/utf8"
 )
 
-// Identifiers are those that have no form of their own. Each is replaced where it
-// stands as a word, in upper and lower case.
+// Identifiers are identifiers without a known form. They are replaced where they are
+// words, regardless of case.
 type Identifiers struct {
-	// Hosts are names of machines, with and without a domain.
-	Hosts []string
-	// Users are names of people's accounts.
-	Users []string
-	// Serials are serial numbers and the like, of any form.
-	Serials []string
-	// Words are other words that are not to be shown.
-	Words []string
+	Hosts   []string // names of machines, with and without a domain
+	Users   []string // names of people's accounts
+	Serials []string // serial numbers and similar, of any form
+	Words   []string // other words to replace
 }
 
-// Collect reads the identifiers of this machine as far as the caller may: an ordinary
-// user cannot read serial numbers, nor get one into a text. root is where the
-// machine's file system is, usually "/", and getenv [os.Getenv].
+// Collect reads the identifiers of this machine that the caller can read: an ordinary user
+// cannot read serial numbers, so they are in no text either. root is the root of the
+// machine's file system, usually "/", and getenv [os.Getenv].
 func Collect(root string, getenv func(string) string) Identifiers {
 	read := func(name string) string {
 		data, err := os.ReadFile(filepath.Join(root, name))
@@ -52,7 +48,7 @@ func Collect(root string, getenv func(string) string) Identifiers {
 	}
 	ids.Users = add(ids.Users, telling, getenv("SUDO_USER"), getenv("LOGNAME"), getenv("USER"))
 	ids.Users = add(ids.Users, telling, people(read("etc/passwd"))...)
-	// Accounts of a directory service are in no file, but have been here.
+	// Accounts of a directory service are in no file, but may have home directories.
 	homes, _ := os.ReadDir(filepath.Join(root, "home"))
 	for _, home := range homes {
 		ids.Users = add(ids.Users, telling, home.Name())
@@ -63,12 +59,11 @@ func Collect(root string, getenv func(string) string) Identifiers {
 	return ids
 }
 
-// IsPerson reports whether an account is a person's. Those of people begin at 1000;
-// those of systemd and nobody come after 60000 in passwd(5) (login.defs(5)), and those
-// of directory services after 65536.
+// IsPerson reports whether an account belongs to a person. Their numbers begin at 1000, or
+// at 65537 for directory services; systemd's and nobody are after 60000 (login.defs(5)).
 func IsPerson(uid uint64) bool { return uid >= 1000 && uid < 60000 || uid > 65536 }
 
-// people returns the names of people's accounts in lines of passwd(5).
+// people returns the names of people's accounts in passwd(5).
 func people(passwd string) (list []string) {
 	for line := range strings.Lines(passwd) {
 		fields := strings.Split(line, ":")
@@ -82,9 +77,8 @@ func people(passwd string) (list []string) {
 	return list
 }
 
-// Owners returns the names of people's accounts by their numbers, those of directory
-// services too, which no file has: it asks getent(1). What it cannot find out is
-// left out.
+// Owners returns the names of people's accounts by their numbers, also those of directory
+// services, from getent(1). Unknown numbers are left out.
 func Owners(ctx context.Context, uids []uint32) Identifiers {
 	args := []string{"passwd"}
 	for _, uid := range uids {
@@ -101,14 +95,14 @@ func Owners(ctx context.Context, uids []uint32) Identifiers {
 	return Identifiers{Users: add(nil, telling, people(string(lines))...)}
 }
 
-// Add adds names and serial numbers.
+// Add adds valid names and serial numbers.
 func (ids *Identifiers) Add(hosts, users, serials []string) {
 	ids.Hosts = add(ids.Hosts, telling, hosts...)
 	ids.Users = add(ids.Users, telling, users...)
 	ids.Serials = add(ids.Serials, serial, serials...)
 }
 
-// AddWord adds a word, and reports whether it can be one.
+// AddWord adds a word, and reports whether it is valid.
 func (ids *Identifiers) AddWord(text string) bool {
 	if len(text) < 2 || strings.TrimSpace(text) != text || !utf8.ValidString(text) {
 		return false
@@ -132,8 +126,8 @@ var (
 	serialForm = regexp.MustCompile(`^[!-~]*[0-9][!-~]*$`)
 )
 
-// common are words that many machines and accounts are named after, and that are
-// directories and files of every system or driver as well: there they identify nobody.
+// common are names of machines and accounts that are also names of files of every system
+// or driver, and so identify nobody.
 var common = sync.OnceValue(func() map[string]bool {
 	set := map[string]bool{}
 	for _, word := range strings.Fields(commonWords) {
@@ -144,23 +138,23 @@ var common = sync.OnceValue(func() map[string]bool {
 
 const commonWords = `
 	aarch64 access active admin alternatives amd64 arm64 auto bin boot builder buildhost bus by-path cache capabilities card centos char
-	class compat config containers control core cuda current current-system data debian default dev device devices directory docker dri
-	driver drivers drm egl etc extensions fedora files firmware firmware_class gbm glvnd gpu gpus graphics hardware home host
+	class compat compatible config containers control core cuda current current-system data debian default dev device device-tree devices directory docker dri
+	driver drivers drm dxg egl etc extensions fedora files firmware firmware_class gbm glvnd gpu gpus graphics hardware home host
 	information initstate kernel kubernetes ld.so.cache lib lib32 lib64 libexec library libx32 linux live local localhost machine media
 	merged mig mnt mode modeset module modules monitor mps new nix nobody none numa_node nvidia nvlink off old on opengl-driver
-	opengl-driver-32 opt osrelease overlay overlay2 packages params path parameters pci permissions podman power private proc redacted
+	opengl-driver-32 opt osrelease overlay overlay2 packages params path parameters pci permissions physfn podman power private proc redacted
 	registry render root rootfs run runtime_status sbin serial server share snap snapshots socket src srv store subsystem suspended sw
 	sys system test tls tmp type ubuntu updates user users usr uvm var vdpau vendor version video vulkan wine www x11 x86_64 xorg
 	x86_64-linux-gnu aarch64-linux-gnu i386-linux-gnu`
 
-// numbered are names of the driver's nodes and directories.
+// numbered matches names of the driver's nodes and directories.
 var numbered = regexp.MustCompile(`^(?:nvidia|gpu|gi|ci|card|renderD|controlD|channel)\d{1,7}$`)
 
-// Common reports whether a name identifies nobody, since systems everywhere have
-// accounts, directories or files of that name.
+// Common reports whether a name identifies nobody, because most systems have accounts,
+// directories or files of that name.
 func Common(name string) bool { return common()[strings.ToLower(name)] || numbered.MatchString(name) }
 
-// telling reports whether a name can tell one machine or person from others.
+// telling reports whether a name can identify a machine or person.
 func telling(name string) bool {
 	return len(name) >= 3 && nameForm.MatchString(name) && hasLetter.MatchString(name) && !Common(name) && !strings.HasPrefix(name, "ip6-")
 }

@@ -18,7 +18,7 @@ const (
 
 var wordReplaced = regexp.MustCompile(`^redacted-(?:host|user|serial|word|name|id)-\d{8}$`)
 
-// forms are the rules for what is known by its form, those for longer texts first.
+// forms are the rules for identifiers with a known form, longer texts first.
 var forms = sync.OnceValue(func() []rule {
 	return []rule{
 		{ // of a text that was redacted before
@@ -91,7 +91,7 @@ func word(s string, from, to int) bool {
 	return (from == 0 || !alphanumeric(s[from-1])) && (to == len(s) || !alphanumeric(s[to]))
 }
 
-// alone is like word, and no dot or colon joins s[from:to] to a longer number.
+// alone is like word, but also requires that no dot or colon joins s[from:to] to a number.
 func alone(s string, from, to int) bool {
 	joins := func(c byte) bool { return c == '.' || c == ':' }
 	return word(s, from, to) && (from < 2 || !joins(s[from-1]) || !alphanumeric(s[from-2])) && (to+1 >= len(s) || !joins(s[to]) || !alphanumeric(s[to+1]))
@@ -99,8 +99,8 @@ func alone(s string, from, to int) bool {
 
 func uncommon(s string, from, to int) bool { return !Common(s[from:to]) }
 
-// isHexadecimal reports whether a number has the length of an identifier, and is not
-// likely to be an address in memory, a mask or a decimal number.
+// isHexadecimal reports whether a number has the length of an identifier and is unlikely
+// to be an address in memory, a mask or a decimal number.
 func isHexadecimal(s string, from, to int) bool {
 	text := strings.ToLower(s[from:to])
 	digits, prefixed := strings.CutPrefix(text, "0x")
@@ -137,13 +137,13 @@ func ipv6(s string, from, to int) bool {
 	if err != nil || a.IsLoopback() || a.IsUnspecified() || !word(s, from, to) || to+1 < len(s) && s[to] == '.' && alphanumeric(s[to+1]) || !strings.ContainsAny(text, "0123456789") {
 		return false
 	}
-	// Eight groups of two digits are an address of InfiniBand's.
+	// Eight groups of two digits are an InfiniBand address.
 	return strings.Contains(text, "::") || slices.ContainsFunc(strings.Split(text, ":"), func(group string) bool { return len(group) > 2 })
 }
 
-// The last parts of names in domains. Those that end files or members of programs' types
-// as well count from three parts up; others that do so, such as .so and .sh, only below
-// one of second.
+// The last labels of domain names. Weak ones, which are also suffixes of files or members
+// in programs, count from three labels up; others, such as .so and .sh, only below one
+// of second.
 var (
 	strong = strings.Fields(`arpa com corp edu gov int internal intra intranet lan local localdomain mil net org
 		at au be br ca ch cn cz de dk es eu fi fr gr hu ie il jp kr lu mx nl no nz pt ro ru se si sk tr tw ua uk us za`)
@@ -162,7 +162,7 @@ func isPublic(host string) bool {
 	})
 }
 
-// domain reports whether a text with dots is a name in a domain.
+// domain reports whether a text with dots is a domain name.
 func domain(s string, from, to int) bool {
 	name := strings.ToLower(s[from:to])
 	if !word(s, from, to) || from > 0 && strings.IndexByte("._", s[from-1]) >= 0 || to < len(s) && strings.IndexByte("_-(", s[to]) >= 0 || isPublic(name) {

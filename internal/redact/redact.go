@@ -1,15 +1,14 @@
-// Package redact replaces what identifies a machine, its users or its organisation in a
-// text, so that the text can be shown to others.
+// Package redact replaces identifiers of a machine, its users and its organisation in a
+// text, so that the text can be shared.
 //
-// A [Redactor] puts something of the same form in the place of an identifier, and always
-// the same for the same: what could be compared before can be compared after. Most kinds
-// are known by their form: UUIDs, hardware and IP addresses, labelled serial numbers,
-// names in domains, URLs, accounts in user@host and below a directory home. Other names
-// and serial numbers have to be given ([Identifiers], [Collect]). A model, a version or
-// a PCI address identifies nobody and stays.
+// A [Redactor] replaces an identifier by a text of the same form, and equal identifiers by
+// equal texts, so that they can still be compared. Most kinds are known by their form:
+// UUIDs, hardware and IP addresses, labelled serial numbers, domain names, URLs, accounts
+// in user@host and below a directory home. Other names and serial numbers must be given
+// ([Identifiers], [Collect]). Models, versions and PCI addresses identify nobody and stay.
 //
-// What has no form and is not known stays too. A text whose fields are known is better
-// protected by keeping only what each field may have; see package capture.
+// Identifiers without a known form stay too. A text with known fields is better protected
+// by keeping only the valid part of each field; see package capture.
 package redact
 
 import (
@@ -25,22 +24,22 @@ import (
 // Redactor replaces identifiers.
 type Redactor struct {
 	key   []byte
-	rules []rule // those for forms, and then those for words, the longest first
+	rules []rule // forms, then words, the longest first
 }
 
-// rule finds one kind of identifier and has something to put in its place.
+// rule finds and replaces one kind of identifier.
 type rule struct {
-	// form of the identifier; its last group where it has one.
+	// form matches the identifier, in its last group if it has groups.
 	form *regexp.Regexp
-	// accept reports whether s[from:to] is an identifier where it stands; nil: it always is.
+	// accept reports whether s[from:to] is an identifier in its context; nil: always.
 	accept func(s string, from, to int) bool
-	// replacement of an identifier, and the form by which it is recognised later.
+	// replacement returns a replacement, which replaced matches.
 	replacement func(r *Redactor, found string) string
 	replaced    *regexp.Regexp
 }
 
-// New returns a redactor. With the same key and identifiers another one makes the same
-// replacements; without the key they cannot be traced back.
+// New returns a redactor. Replacements depend on the key and the identifiers only, and
+// cannot be reversed without the key.
 func New(key []byte, ids Identifiers) *Redactor {
 	r := &Redactor{key: key, rules: slices.Clone(forms())}
 	r.Know(ids)
@@ -64,11 +63,11 @@ func (r *Redactor) Know(ids Identifiers) {
 	slices.SortStableFunc(r.rules[len(forms()):], func(a, b rule) int { return cmp.Compare(len(b.form.String()), len(a.form.String())) })
 }
 
-// rounds is how often a text is gone through at most. A second time finds what became
-// an identifier only when its neighbour was replaced.
+// rounds limits the passes over a text. A later pass finds what became an identifier when
+// its neighbour was replaced.
 const rounds = 4
 
-// Text returns a text with its identifiers replaced. What was replaced before stays.
+// Text returns a text with its identifiers replaced. Earlier replacements stay.
 func (r *Redactor) Text(s string) string {
 	for range rounds {
 		var b strings.Builder
@@ -86,7 +85,7 @@ func (r *Redactor) Text(s string) string {
 	return s
 }
 
-// Left returns the identifiers that are still in a text: those that Text would replace.
+// Left returns the identifiers in a text that Text would replace.
 func (r *Redactor) Left(s string) (list []string) {
 	r.walk(s, 0, func(part string, u *rule) {
 		if u != nil && !slices.Contains(list, part) {
@@ -96,9 +95,8 @@ func (r *Redactor) Left(s string) (list []string) {
 	return list
 }
 
-// walk visits a text part by part, with the rule for those that are to be replaced.
-// What is between the parts that a rule finds is left to the rules after it: none looks
-// into what another has found.
+// walk calls visit with the parts of a text, and the rule of those to replace. The text
+// between the parts that a rule finds is left to later rules.
 func (r *Redactor) walk(s string, n int, visit func(part string, u *rule)) {
 	if n == len(r.rules) || s == "" {
 		visit(s, nil)
@@ -118,11 +116,11 @@ func (r *Redactor) walk(s string, n int, visit func(part string, u *rule)) {
 	r.walk(s[from:], n+1, visit)
 }
 
-// longest is the length of the longest identifiers that may stand inside of something
-// similar. It keeps the time for long texts in proportion to their length.
+// longest is the length of the longest identifier inside of a similar text. It keeps the
+// time linear in the length of the text.
 const longest = 130
 
-// find returns where in a text the rule's identifiers are.
+// find returns the offsets of the rule's identifiers in a text.
 func (u *rule) find(s string) (list [][2]int) {
 	for from := 0; from < len(s); {
 		at := u.form.FindStringSubmatchIndex(s[from:])
@@ -132,7 +130,7 @@ func (u *rule) find(s string) (list [][2]int) {
 		start, begin, end := from+at[0], from+at[len(at)-2], from+at[len(at)-1]
 		if u.accept != nil && !u.accept(s, begin, end) {
 			if from = end; end-start <= longest {
-				from = start + 1 // an identifier may begin inside of what is none
+				from = start + 1 // an identifier may begin inside
 			}
 			continue
 		}
@@ -142,9 +140,8 @@ func (u *rule) find(s string) (list [][2]int) {
 	return list
 }
 
-// digits returns so many decimal digits that stand for a text. There are no letters in
-// them, so that they are never taken for a name, and no UUID of a device is likely to
-// be without letters.
+// digits returns n decimal digits for a text. Without letters they are not taken for a
+// name, and a UUID of a device is unlikely to have none.
 func (r *Redactor) digits(text string, n int) string {
 	h := hmac.New(sha256.New, r.key)
 	h.Write([]byte(strings.ToLower(text)))
@@ -158,20 +155,20 @@ func (r *Redactor) digits(text string, n int) string {
 	return b.String()[:n]
 }
 
-// Name returns a name that stands for another one.
+// Name returns a stand-in for a name.
 func (r *Redactor) Name(found string) string { return named("name")(r, found) }
 
 func named(kind string) func(*Redactor, string) string {
 	return func(r *Redactor, found string) string { return "redacted-" + kind + "-" + r.digits(found, 8) }
 }
 
-// uuid returns the same digits for a UUID with dashes and without.
+// uuid returns equal digits for a UUID with and without dashes.
 func (r *Redactor) uuid(found string) string {
 	d := r.digits(strings.ReplaceAll(found, "-", ""), 24)
 	return "00000000-" + d[:4] + "-" + d[4:8] + "-" + d[8:12] + "-" + d[12:]
 }
 
-// hexadecimal keeps the length of a number, and 0x before it.
+// hexadecimal keeps the length of a number and its prefix 0x.
 func (r *Redactor) hexadecimal(found string) string {
 	text := strings.TrimPrefix(strings.ToLower(found), "0x")
 	mark := "00000000" // of UUIDs and longer
@@ -181,8 +178,8 @@ func (r *Redactor) hexadecimal(found string) string {
 	return found[:len(found)-len(text)] + mark + r.digits(text, len(text)-len(mark))
 }
 
-// hardware keeps the length and what is between the digits; the first byte marks an
-// address that was assigned locally.
+// hardware keeps the length and the separators; the first byte marks a locally assigned
+// address.
 func (r *Redactor) hardware(found string) string {
 	out := []byte(found)
 	d := r.digits(found, len(found))
@@ -195,13 +192,13 @@ func (r *Redactor) hardware(found string) string {
 	return string(out)
 }
 
-// ipv4 is in 0.0.0.0/8, which no machine has.
+// ipv4 returns an address in 0.0.0.0/8, which no machine has.
 func (r *Redactor) ipv4(found string) string {
 	d := r.digits(found, 6)
 	return fmt.Sprintf("0.1%s.1%s.1%s", d[:2], d[2:4], d[4:])
 }
 
-// ipv6 is in the prefix for documentation.
+// ipv6 returns an address with the prefix for documentation.
 func (r *Redactor) ipv6(found string) string {
 	d := r.digits(found, 24)
 	groups := []string{"2001:db8"}

@@ -1,9 +1,8 @@
 // Package regular opens regular files and directories, and nothing else.
 //
-// A FIFO holds up whoever opens it, and a device or a socket may do anything. Where a
-// name may be any of these, the file is looked at before it is opened and once more
-// afterwards, and it is opened without waiting. What is read is limited, since a sparse
-// file costs its owner nothing.
+// Opening a FIFO may block, and opening a device may have effects. A file is therefore
+// checked before and after it is opened, and opened without waiting. Reads are limited,
+// since a sparse file costs its owner nothing.
 package regular
 
 import (
@@ -17,10 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotRegular is in the error of a file that is not a regular one.
+// ErrNotRegular marks the error of a file that is not regular.
 var ErrNotRegular = errors.New("not a regular file")
 
-// ErrTooLarge is in the error of a file with more content than the limit.
+// ErrTooLarge marks the error of a file that exceeds the limit.
 var ErrTooLarge = errors.New("file too large")
 
 // Open opens a regular file for reading; symbolic links are followed. The error is an
@@ -95,7 +94,7 @@ func size(n int64) string {
 }
 
 // FS returns the file system of a directory. It opens regular files and directories and
-// follows no symbolic link at the end of a name, which is for whoever resolves the names.
+// does not follow a symbolic link at the end of a name.
 func FS(dir string) fs.ReadLinkFS { return dirFS{os.DirFS(dir).(fs.ReadLinkFS), dir} }
 
 type dirFS struct {
@@ -122,8 +121,8 @@ func (d dirFS) Open(name string) (fs.File, error) {
 // ReadDir lists a directory in order of name.
 func (d dirFS) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(d.ReadLinkFS, name) }
 
-// wrongType is the error of a file of another type than the one that was to be opened. A
-// directory, a link and what stands in for a directory have the errors of open(2).
+// wrongType returns the error of a file that does not have the wanted type: that of open(2)
+// for directories and links.
 func wrongType(path string, mode, wanted uint32) error {
 	err := ErrNotRegular
 	switch kind := mode & unix.S_IFMT; {

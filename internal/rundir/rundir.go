@@ -1,5 +1,4 @@
-// Package rundir says where processes of cdigen meet: the directory of the watcher's
-// socket, and below it that of the locks.
+// Package rundir returns the directory of the watcher's socket and of locks.
 package rundir
 
 import (
@@ -14,11 +13,11 @@ import (
 const System = "/run/cdigen"
 
 // Default returns the directory for the effective user: [System] for root,
-// $XDG_RUNTIME_DIR/cdigen for others (XDG Base Directory Specification). A user without
-// that variable, as in a job of cron, has one below the user's cache directory. Root who
-// cannot write to /run, as in a user namespace or a container that is read-only, has the
-// same as others. A directory that belongs to another user, whose environment this may be,
-// does not count. Empty: there is none.
+// $XDG_RUNTIME_DIR/cdigen for others (XDG Base Directory Specification). Without this
+// variable, as in a cron job, it is below the user's cache directory. Root that cannot
+// write to /run, as in a user namespace or a read-only container, has the same directory
+// as others. A directory of another user, left in the environment, is not used. Empty:
+// there is none.
 func Default() string {
 	if os.Geteuid() == 0 && (writable(System) || writable(filepath.Dir(System))) {
 		return System
@@ -39,7 +38,7 @@ func Default() string {
 
 func writable(dir string) bool { return unix.Access(dir, unix.W_OK) == nil }
 
-// own reports whether a directory is the effective user's.
+// own reports whether a directory belongs to the effective user.
 func own(dir string) bool {
 	info, err := os.Stat(dir)
 	if err != nil {

@@ -238,7 +238,7 @@ func TestAFileThatChangedMeanwhileIsLeftAlone(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.Apply(t.Context(), false); err == nil || !strings.HasSuffix(err.Error(), "/daemon.json: it has changed meanwhile: run cdigen again; nothing was changed") || readFile(t, file) != text {
+		if _, err := p.Apply(t.Context(), false); err == nil || !strings.HasSuffix(err.Error(), "/daemon.json: file changed since it was read: try again; nothing was changed") || readFile(t, file) != text {
 			t.Errorf("%v, %q", err, readFile(t, file))
 		}
 	}
@@ -305,7 +305,7 @@ func TestTheSecondOfTwoFilesFails(t *testing.T) {
 	}
 	before["etc/containerd/conf.d/x.toml"] = "version = 3\n"
 	writeFile(t, filepath.Join(s.Root, "etc/containerd/conf.d/x.toml"), "version = 3\n")
-	if _, err := p.Apply(t.Context(), false); err == nil || !strings.Contains(err.Error(), "x.toml: it has changed meanwhile") {
+	if _, err := p.Apply(t.Context(), false); err == nil || !strings.Contains(err.Error(), "x.toml: file changed since it was read") {
 		t.Errorf("%v", err)
 	}
 	if after := tree(t, s.Root); !maps.Equal(after, before) {
@@ -333,7 +333,7 @@ func TestAMountedFileIsAnError(t *testing.T) {
 		}
 	}()
 	<-ended
-	if err == nil || !strings.Contains(err.Error(), "it is mounted there, so change it where it comes from") {
+	if err == nil || !strings.Contains(err.Error(), "it is a mount: change the file that is mounted there") {
 		t.Errorf("%v", err)
 	}
 	if readFile(t, file) != offJSON || len(names(t, filepath.Dir(file))) != 1 {
@@ -417,11 +417,11 @@ func TestWhatCannotBeSwitched(t *testing.T) {
 		version, want string
 		unsupported   bool
 	}{
-		{runtimes.Docker, "24.0.7", "version 24.0.7 has no CDI, which came with 25.0: cdigen inject --format docker-args prints what gives a container GPUs without it", true},
-		{runtimes.Containerd, "1.6.20~ds1", "version 1.6.20~ds1 has no CDI, which came with 1.7: update it", true},
-		{runtimes.Nerdctl, "2.1.0", "it has no configuration of CDI that can be changed", true},
-		{"lxc", "5.0.0", "it has no configuration of CDI that can be changed", true},
-		{runtimes.Docker, "nightly", `"nightly" is no version`, false},
+		{runtimes.Docker, "24.0.7", "version 24.0.7 does not support CDI, which 25.0 added: cdigen inject --format docker-args prints options that give a container GPUs without it", true},
+		{runtimes.Containerd, "1.6.20~ds1", "version 1.6.20~ds1 does not support CDI, which 1.7 added: update it", true},
+		{runtimes.Nerdctl, "2.1.0", "its CDI configuration cannot be changed", true},
+		{"lxc", "5.0.0", "its CDI configuration cannot be changed", true},
+		{runtimes.Docker, "nightly", `"nightly" is not a version`, false},
 	} {
 		_, err := s.Enable(runtimes.Request{Engine: c.engine, Version: c.version})
 		if err == nil || err.Error() != c.want || errors.Is(err, runtimes.ErrUnsupported) != c.unsupported {
@@ -464,7 +464,7 @@ func TestContainerdComparesWhatItMakesOfConfigurations(t *testing.T) {
 		{"not the setting", "a = 1\n", "a = 1\n", "would change more than the settings of CDI, or these not"},
 		{"broken before", "", "", "containerd refuses its configuration as it is: exit status 1"},
 		{"broken after", "a = 1\n", "", "containerd refuses the changed configuration: exit status 1"},
-		{"no TOML", "a = \n", "", "containerd config dump: 1:5: "},
+		{"no TOML", "a = \n", "", "containerd config dump: line 1, column 5: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := installation{files: map[string]string{"etc/containerd/config.toml": config, "etc/containerd/conf.d/a.toml": "imports = [\"../b.toml\"]\n", "etc/containerd/b.toml": "oom_score = 1\n"}}.system(t)

@@ -8,6 +8,8 @@ var (
 
 // buildKitConfig is buildkitd.toml.
 type buildKitConfig struct {
+	unchecked
+	readByName
 	file           *file
 	off, hasSwitch bool
 	dirs           []string
@@ -44,30 +46,20 @@ func (c *buildKitConfig) describe(e *Engine) {
 	}
 }
 
-func (c *buildKitConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+func (c *buildKitConfig) enable(e *Engine, dirs []string) error {
 	if c.off {
 		if err := c.file.set(false, buildKitSwitch...); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	missing := missingDirs(e.SpecDirs, dirs)
-	var err error
-	switch {
-	case len(missing) == 0:
-	case c.hasDirs:
-		err = c.file.addDirs(missing, buildKitDirsAt...)
-	default:
-		err = c.file.set(withDirs(e.SpecDirs, missing), buildKitDirsAt...)
-	}
-	return changes(c.file), err
+	return c.file.search(e.SpecDirs, dirs, c.hasDirs, buildKitDirsAt...)
 }
 
-func (c *buildKitConfig) disable(*Engine) ([]Change, error) {
+func (c *buildKitConfig) disable(*Engine) error {
 	if c.off {
-		return nil, nil
+		return nil
 	}
-	err := c.file.set(true, buildKitSwitch...)
-	return changes(c.file), err
+	return c.file.set(true, buildKitSwitch...)
 }
 
-func (c *buildKitConfig) allFiles() []*file { return []*file{c.file} }
+func (c *buildKitConfig) files() []*file { return []*file{c.file} }

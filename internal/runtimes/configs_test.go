@@ -115,7 +115,7 @@ func outcome(s runtimes.System, p *runtimes.Plan, err error) string {
 	case len(p.Changes) == 0:
 		text = "nothing to do\n"
 	default:
-		text = p.Diff()
+		text = string(p.Changes.Diff())
 	}
 	return strings.ReplaceAll(text, s.Root, "")
 }
@@ -207,7 +207,7 @@ func (c configuration) settled(t *testing.T, s runtimes.System, verb string) {
 	t.Helper()
 	p, err := plan(s, verb, c.request)
 	if err == nil && len(p.Changes) > 0 {
-		t.Errorf("%s again would change\n%s", verb, p.Diff())
+		t.Errorf("%s again would change\n%s", verb, string(p.Changes.Diff()))
 	}
 	if err != nil {
 		return

@@ -23,8 +23,8 @@ const (
 // containerdConfig is config.toml with what it imports.
 //
 // containerd reads a file, then those it imports, then what these import. A later file
-// goes before an earlier one, but not in the same way in all versions: containerd 1.7
-// takes each plugin's section as a whole from the last file that has one, so that a
+// overrides an earlier one, but not in the same way in all versions: containerd 1.7
+// takes each plugin's complete section from the last file that has one, so that a
 // drop-in with one key deletes all others of that section (mergeConfig in
 // services/server/config/config.go). containerd 2 merges sections key by key; a list is
 // replaced (cmd/containerd/server/config/config.go). Names of older versions count as long
@@ -33,7 +33,7 @@ const (
 type containerdConfig struct {
 	system  System
 	version string // of containerd
-	files   []*containerdFile
+	all     []*containerdFile
 	// merged: sections are merged key by key.
 	merged bool
 	// sections that may have settings, by rising priority.
@@ -81,7 +81,7 @@ func readContainerd(s System, r Request) (configuration, error) {
 		if name != main && !f.exists() {
 			return nil, &Error{File: f.shown, Message: "it is imported but does not exist: containerd would not start"}
 		}
-		c.files = append(c.files, f)
+		c.all = append(c.all, f)
 		for _, pattern := range f.patterns {
 			names, err := s.glob(pattern)
 			if err != nil {
@@ -104,7 +104,7 @@ func criID(merged bool) string {
 	return criV2
 }
 
-// begin says what a file begins with that does not exist.
+// begin sets the first lines of a file that does not exist.
 func (f *containerdFile) begin(version int64, id string) {
 	f.version = version
 	quote := "'"
@@ -120,7 +120,7 @@ func (s System) openContainerd(name string) (*containerdFile, error) {
 		return nil, err
 	}
 	f := &containerdFile{file: opened}
-	version, set, err := f.doc.Value("version")
+	version, set, err := f.settings.Value("version")
 	if err != nil {
 		return nil, fileError(f.shown, err)
 	}
@@ -142,7 +142,7 @@ func (s System) openContainerd(name string) (*containerdFile, error) {
 	return f, nil
 }
 
-// glob lists what an import means: as containerd has it, only a star makes a pattern.
+// glob returns the files of an import. As in containerd, only a star makes a pattern.
 func (s System) glob(pattern string) (names []string, err error) {
 	if !strings.Contains(pattern, "*") {
 		return []string{pattern}, nil
@@ -154,9 +154,9 @@ func (s System) glob(pattern string) (names []string, err error) {
 	return names, err
 }
 
-// reads says whether containerd would import a file because of where it is.
+// reads reports whether containerd would import a file because of where it is.
 func (c *containerdConfig) reads(name string) bool {
-	for _, f := range c.files {
+	for _, f := range c.all {
 		for _, pattern := range f.patterns {
 			if matches, err := filepath.Match(pattern, name); err == nil && matches {
 				return true
@@ -166,13 +166,13 @@ func (c *containerdConfig) reads(name string) bool {
 	return false
 }
 
-// configVersion is that of the whole configuration, as containerd until 2.2 has it.
+// configVersion returns the version that containerd until 2.2 takes for all files.
 func (c *containerdConfig) configVersion() int64 {
 	version := int64(1)
 	if c.merged {
 		version = 3
 	}
-	for _, f := range c.files {
+	for _, f := range c.all {
 		if f.version > 1 || f.version == 1 && !c.merged {
 			version = f.version
 		}
@@ -185,7 +185,7 @@ func (c *containerdConfig) findSections() error {
 	version := c.configVersion()
 	add := func(ids ...string) {
 		for _, id := range ids {
-			for _, f := range c.files {
+			for _, f := range c.all {
 				c.sections = append(c.sections, section{f, id})
 			}
 		}
@@ -196,7 +196,7 @@ func (c *containerdConfig) findSections() error {
 	case !c.merged:
 		add(criV2)
 	case atLeast(c.version, "2.3.0-alpha"):
-		for _, f := range c.files {
+		for _, f := range c.all {
 			if f.version < 2 {
 				c.sections = append(c.sections, section{f, criV1})
 			}
@@ -213,7 +213,7 @@ func (c *containerdConfig) findSections() error {
 	if !c.merged {
 		// The last section is all there is.
 		for i, s := range slices.Backward(c.sections) {
-			_, set, err := s.file.doc.Value("plugins", s.id)
+			_, set, err := s.file.settings.Value("plugins", s.id)
 			if err != nil {
 				return fileError(s.file.shown, err)
 			}
@@ -227,9 +227,9 @@ func (c *containerdConfig) findSections() error {
 	return nil
 }
 
-// findDisabled finds whether the CRI plugin is among those that are not started.
+// findDisabled finds the file that disables the CRI plugin.
 func (c *containerdConfig) findDisabled() error {
-	for _, f := range c.files {
+	for _, f := range c.all {
 		names, _, err := f.strings("disabled_plugins")
 		if err != nil {
 			return err
@@ -241,10 +241,10 @@ func (c *containerdConfig) findDisabled() error {
 	return nil
 }
 
-// last finds the section whose setting counts; ok is false when none has it.
+// last returns the section whose setting is used; ok is false if none has it.
 func (c *containerdConfig) last(key string) (s section, ok bool, err error) {
 	for _, s := range slices.Backward(c.sections) {
-		_, set, err := s.file.doc.Value(s.setting(key)...)
+		_, set, err := s.file.settings.Value(s.setting(key)...)
 		if err != nil {
 			return s, false, fileError(s.file.shown, err)
 		}
@@ -261,7 +261,7 @@ const (
 )
 
 func (c *containerdConfig) describe(e *Engine) {
-	for _, f := range c.files {
+	for _, f := range c.all {
 		e.read(f.file)
 	}
 	fail := func(err error) { e.CDI, e.Err = Unknown, fileError("", err) }
@@ -283,7 +283,7 @@ func (c *containerdConfig) describe(e *Engine) {
 		}
 		e.Switch = enableCDI + " in " + s.file.shown
 	case e.CDI == Off:
-		e.Switch = "no " + enableCDI + " in " + c.files[0].shown
+		e.Switch = "no " + enableCDI + " in " + c.all[0].shown
 	}
 	if s, set, err = c.last(cdiSpecDirs); err != nil {
 		fail(err)
@@ -303,18 +303,18 @@ func (c *containerdConfig) describe(e *Engine) {
 	}
 }
 
-func (c *containerdConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+func (c *containerdConfig) enable(e *Engine, dirs []string) error {
 	if e.CDI == Unused {
-		return nil, unsupported(fmt.Sprintf("its CRI plugin, which Kubernetes uses, is switched off by %s; Docker, ctr and nerdctl do not need it", e.Switch))
+		return unsupported(fmt.Sprintf("its CRI plugin, which Kubernetes uses, is switched off by %s; Docker, ctr and nerdctl do not need it", e.Switch))
 	}
 	if e.CDI == Off {
 		if err := c.set(enableCDI, true); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	missing := missingDirs(e.SpecDirs, dirs)
 	if len(missing) == 0 {
-		return c.changes(), nil
+		return nil
 	}
 	s, set, err := c.last(cdiSpecDirs)
 	switch {
@@ -324,29 +324,21 @@ func (c *containerdConfig) enable(e *Engine, dirs []string) ([]Change, error) {
 	default:
 		err = c.set(cdiSpecDirs, withDirs(e.SpecDirs, missing))
 	}
-	return c.changes(), err
+	return err
 }
 
-func (c *containerdConfig) disable(e *Engine) ([]Change, error) {
+func (c *containerdConfig) disable(e *Engine) error {
 	switch e.CDI {
 	case Always:
-		return nil, unsupported(fmt.Sprintf("version %s has no switch for CDI: enable_cdi is gone since 2.4", e.Version))
+		return unsupported(fmt.Sprintf("version %s has no switch for CDI: enable_cdi is gone since 2.4", e.Version))
 	case On:
-		err := c.set(enableCDI, false)
-		return c.changes(), err
+		return c.set(enableCDI, false)
 	}
-	return nil, nil
+	return nil
 }
 
-func (c *containerdConfig) changes() (list []Change) {
-	for _, f := range c.files {
-		list = append(list, changes(f.file)...)
-	}
-	return list
-}
-
-func (c *containerdConfig) allFiles() (list []*file) {
-	for _, f := range c.files {
+func (c *containerdConfig) files() (list []*file) {
+	for _, f := range c.all {
 		list = append(list, f.file)
 	}
 	return list
@@ -363,7 +355,7 @@ func (c *containerdConfig) set(key string, value any) error {
 	if err != nil {
 		return err
 	}
-	main := c.files[0]
+	main := c.all[0]
 	switch {
 	case set:
 	case !c.merged:
@@ -391,9 +383,9 @@ func (c *containerdConfig) newVersion() int64 {
 	return 3
 }
 
-// home is where containerd 2 gets a setting that no file has.
+// home returns the section in which containerd 2 gets a setting that no file has.
 func (c *containerdConfig) home() (section, error) {
-	main := c.files[0]
+	main := c.all[0]
 	s := section{main, criV3}
 	switch {
 	case !main.exists():
@@ -409,7 +401,7 @@ func (c *containerdConfig) home() (section, error) {
 		if matches, err := filepath.Match(pattern, name); err != nil || !matches || strings.Contains(filepath.Dir(pattern), "*") {
 			continue
 		}
-		i := slices.IndexFunc(c.files, func(f *containerdFile) bool { return f.name == name })
+		i := slices.IndexFunc(c.all, func(f *containerdFile) bool { return f.name == name })
 		if i < 0 {
 			f, err := c.system.openContainerd(name)
 			if err != nil {
@@ -419,13 +411,13 @@ func (c *containerdConfig) home() (section, error) {
 			// refuses a drop-in of a higher version.
 			f.begin(main.version, s.id)
 			f.created = "# Written by cdigen runtime.\n" + f.created
-			c.files = append(c.files, f)
-			i = len(c.files) - 1
+			c.all = append(c.all, f)
+			i = len(c.all) - 1
 			if err := c.findSections(); err != nil {
 				return s, err
 			}
 		}
-		s.file = c.files[i]
+		s.file = c.all[i]
 		return s, nil
 	}
 	return s, nil
@@ -435,7 +427,7 @@ func (c *containerdConfig) home() (section, error) {
 // compares what it makes of them (containerd config dump): only the settings of CDI may
 // be different. Both are copies in a directory of their own, one file for each, which the
 // first imports in the order that containerd reads them in.
-func (c *containerdConfig) check(ctx context.Context, program string, changed []Change) error {
+func (c *containerdConfig) check(ctx context.Context, program string, changed change.Plan) error {
 	before, err := c.dump(ctx, program, nil)
 	if err != nil {
 		return fmt.Errorf("containerd refuses its configuration as it is: %w", err)
@@ -451,7 +443,7 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed []
 		if err != nil || !set || key == enableCDI && release.CDI == Always {
 			continue
 		}
-		value, _, _ := s.file.doc.Value(s.setting(key)...)
+		value, _, _ := s.file.settings.Value(s.setting(key)...)
 		if list, ok := value.([]any); ok {
 			texts := make([]string, 0, len(list))
 			for _, v := range list {
@@ -463,60 +455,26 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed []
 	}
 	if !configedit.Equal(after, want) {
 		return fmt.Errorf("containerd config dump shows that %s would change more than the settings of CDI, or these not: change %s by hand",
-			c.system.path(changed[0].Path), enableCDI)
+			changed[0].Path, enableCDI)
 	}
 	return nil
 }
 
-// dump is what containerd makes of copies of the files, with changes.
-func (c *containerdConfig) dump(ctx context.Context, program string, changed []Change) (map[string]any, error) {
+// dump returns the configuration that containerd makes of copies of the files, with changes.
+func (c *containerdConfig) dump(ctx context.Context, program string, changed change.Plan) (map[string]any, error) {
 	dir, done, err := change.WorkDir(ctx, "check-containerd")
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	var main []byte
-	var imports []string
-	for i, f := range c.files {
-		data := f.old
-		for _, c := range changed {
-			if c.Path == f.name {
-				data = c.New
-			}
-		}
-		if data == nil {
-			continue
-		}
-		d, err := configedit.ParseTOML(data)
-		if err != nil {
-			return nil, err
-		}
-		if _, set, _ := d.Strings("imports"); set {
-			if err := d.Set([]string{}, "imports"); err != nil {
-				return nil, err
-			}
-		}
-		if i == 0 {
-			main = d.Bytes()
-			continue
-		}
-		name := filepath.Join(dir, fmt.Sprintf("%03d.toml", i))
-		if err := os.WriteFile(name, d.Bytes(), 0o600); err != nil {
-			return nil, err
-		}
-		imports = append(imports, name)
+	main, imports, err := c.copies(dir, changed)
+	if err != nil {
+		return nil, err
 	}
 	args := []string{"config", "default"} // dump fails without a file
 	if main != nil {
-		d, err := configedit.ParseTOML(main)
-		if err == nil && len(imports) > 0 {
-			err = d.Set(imports, "imports")
-		}
 		name := filepath.Join(dir, "config.toml")
-		if err == nil {
-			err = os.WriteFile(name, d.Bytes(), 0o600)
-		}
-		if err != nil {
+		if err := writeCopy(name, main, imports); err != nil {
 			return nil, err
 		}
 		args = []string{"--config", name, "config", "dump"}
@@ -530,4 +488,44 @@ func (c *containerdConfig) dump(ctx context.Context, program string, changed []C
 		return nil, fmt.Errorf("containerd config dump: %w", err)
 	}
 	return configedit.With(d.Values(), []string{}, "imports"), nil
+}
+
+// copies writes the files that are imported into a directory, without their own imports, and
+// returns the content of the main file, nil if there is none.
+func (c *containerdConfig) copies(dir string, changed change.Plan) (main []byte, imports []string, err error) {
+	for i, f := range c.all {
+		data := f.old
+		for _, c := range changed {
+			if c.Path == f.shown {
+				data = c.New
+			}
+		}
+		switch {
+		case data == nil:
+			continue
+		case i == 0:
+			main = data
+			continue
+		}
+		name := filepath.Join(dir, fmt.Sprintf("%03d.toml", i))
+		if err := writeCopy(name, data, nil); err != nil {
+			return nil, nil, err
+		}
+		imports = append(imports, name)
+	}
+	return main, imports, nil
+}
+
+// writeCopy writes a copy of a file that has other imports.
+func writeCopy(name string, data []byte, imports []string) error {
+	d, err := configedit.ParseTOML(data)
+	if err != nil {
+		return err
+	}
+	if _, set, _ := d.Strings("imports"); set || len(imports) > 0 {
+		if err := d.Set(append([]string{}, imports...), "imports"); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(name, d.Bytes(), 0o600)
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/configedit"
 )
 
@@ -22,7 +23,7 @@ type Engine struct {
 	// Version as the program prints it, "26.1.5+dfsg1".
 	Version string `json:"version,omitempty"`
 	CDI     State  `json:"cdi"`
-	// Switch says what makes it so: "features.cdi in /etc/docker/daemon.json", or what is
+	// Switch is the setting that decides it: "features.cdi in /etc/docker/daemon.json", or what is
 	// missing there. It is empty when the version alone decides.
 	Switch string `json:"switch,omitempty"`
 	// MaxCDIVersion is the newest cdiVersion of a spec that it accepts, "0.5.0"; empty
@@ -39,17 +40,17 @@ type Engine struct {
 	Service string `json:"service,omitempty"`
 	// Note is what else users should know about its CDI.
 	Note string `json:"note,omitempty"`
-	// Err says why something above is not known.
+	// Err is why something above is not known.
 	Err *Error `json:"error,omitempty"`
 }
 
-// TakesDirs says whether it can be told to search other directories for specs.
+// TakesDirs reports whether other directories for specs can be configured.
 func (e *Engine) TakesDirs() bool {
 	r, ok := release(e.Name, e.Version)
 	return ok && r.Configurable
 }
 
-// Error says what is wrong with an engine or its configuration.
+// Error is what is wrong with an engine or its configuration.
 type Error struct {
 	// File with the mistake, and where in it, from 1; without a File it is the program
 	// that failed, without a Line the place is not known.
@@ -88,14 +89,14 @@ func fileError(file string, err error) *Error {
 	return &Error{File: file, Message: err.Error()}
 }
 
-// known is what the package knows of an engine.
+// known describes an engine.
 type known struct {
 	name Name
-	// program that tells the version and checks the configuration.
+	// program prints the version and checks the configuration.
 	program string
 	service string
 	note    string
-	// without is what users of versions that have no CDI can do.
+	// without is advice for versions that do not support CDI.
 	without string
 	// configure reads the configuration; nil for an engine that has none about CDI.
 	configure func(s System, r Request) (configuration, error)
@@ -103,22 +104,42 @@ type known struct {
 
 // configuration is what an engine's files say about CDI.
 type configuration interface {
-	// describe tells an Engine, of which the version's defaults are filled in, what the
-	// files say.
+	// describe completes an Engine, which has the defaults of its version.
 	describe(e *Engine)
+	// enable and disable edit the files, for an engine as describe left it.
+	enable(e *Engine, dirs []string) error
+	disable(e *Engine) error
+	// files returns those that were read, of which some may be changed.
+	files() []*file
+	// check has the engine's own program check changed files. A change is not written where
+	// the check fails.
+	check(ctx context.Context, program string, changed change.Plan) error
+	// reads reports whether the engine would read a file, whatever its suffix, because of
+	// where it is.
+	reads(name string) bool
 }
 
-// engines in the order in which they are told.
+// unchecked is an engine that cannot check its configuration.
+type unchecked struct{}
+
+func (unchecked) check(context.Context, string, change.Plan) error { return nil }
+
+// readByName is an engine that reads no file because of where it is.
+type readByName struct{}
+
+func (readByName) reads(string) bool { return false }
+
+// engines in the order in which they are printed.
 var engines = []known{
 	{name: Podman, program: "podman", configure: readPodman},
 	{name: Docker, program: "dockerd", service: "docker.service", configure: readDocker,
-		without: "cdigen inject --format docker-args prints what gives a container GPUs without it"},
+		without: "cdigen inject --format docker-args prints options that give a container GPUs without it"},
 	{name: Containerd, program: "containerd", service: "containerd.service", configure: readContainerd},
 	{name: CRIO, program: "crio", service: "crio.service", configure: readCRIO},
 	{name: Buildah, program: "buildah", configure: readBuildah},
 	{name: BuildKit, program: "buildkitd", service: "buildkit.service", configure: readBuildKit},
 	{name: Nerdctl, program: "nerdctl", configure: readNerdctl},
-	{name: Apptainer, program: "apptainer", note: "takes device nodes, mounts and variables of a spec, and no hooks"},
+	{name: Apptainer, program: "apptainer", note: "uses device nodes, mounts and environment variables of a spec, but no hooks"},
 	{name: Singularity, program: "singularity", note: "with --oci only"},
 }
 
@@ -138,8 +159,8 @@ func Names() (names []Name) {
 	return names
 }
 
-// patience with an engine that is asked for its version.
-const patience = 5 * time.Second
+// versionTimeout is how long an engine may take to print its version.
+const versionTimeout = 5 * time.Second
 
 // Detect finds the engines that are installed, all or those named, in the order of Names.
 // Each is asked for its version, for five seconds at most.
@@ -161,13 +182,13 @@ func Detect(ctx context.Context, s System, names ...Name) []Engine {
 	return installed
 }
 
-// detect finds one engine; nil when it is not installed.
+// detect returns an engine, or nil if it is not installed.
 func (s System) detect(ctx context.Context, k known) *Engine {
 	program, err := s.LookPath(k.program)
 	if err != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer for %v", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, versionTimeout, fmt.Errorf("no answer for %v", versionTimeout))
 	defer cancel()
 	out, err := s.Run(ctx, program, "--version")
 	output := string(out)

@@ -173,7 +173,7 @@ func TestAnEngineThatFailsOrHangsIsTold(t *testing.T) {
 	s.Run = func(ctx context.Context, program string, args ...string) ([]byte, error) {
 		if filepath.Base(program) == "dockerd" {
 			<-ctx.Done()
-			return nil, fmt.Errorf("dockerd --version: it did not end in time: %w", context.Cause(ctx))
+			return nil, fmt.Errorf("dockerd --version: not finished in time: %w", context.Cause(ctx))
 		}
 		return run(ctx, program, args...)
 	}
@@ -185,7 +185,7 @@ func TestAnEngineThatFailsOrHangsIsTold(t *testing.T) {
 	}
 	for i, want := range []string{
 		`podman --version: no version in its answer "Segmentation fault"`,
-		"dockerd --version: it did not end in time: no answer for 5s",
+		"dockerd --version: not finished in time: no answer for 5s",
 	} {
 		if got[i].CDI != runtimes.Unknown || got[i].Err == nil || got[i].Err.Error() != want {
 			t.Errorf("%+v, want %s", got[i], want)
@@ -222,7 +222,7 @@ func TestLocalRunsPrograms(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 1, errors.New("enough"))
 	defer cancel()
-	if _, err := s.Run(ctx, slow, "-v"); err == nil || err.Error() != "slow -v: it did not end in time: enough" {
+	if _, err := s.Run(ctx, slow, "-v"); err == nil || err.Error() != "slow -v: not finished in time: enough" {
 		t.Errorf("%v", err)
 	}
 }
@@ -262,7 +262,7 @@ func TestConfigurationIsReadAsEnginesDo(t *testing.T) {
 		{"docker with a wrong type", runtimes.Docker, "28.2.0", installation{files: map[string]string{dockerJSON: "{\"features\":\n {\"cdi\": \"true\"}}"}},
 			runtimes.Unknown, "", both, "", "/etc/docker/daemon.json:2:10: features.cdi is a string, not true or false"},
 		{"docker with a name twice", runtimes.Docker, "28.2.0", installation{files: map[string]string{dockerJSON: "{\"features\": {},\n\"features\": {}}"}},
-			runtimes.Unknown, "", both, "", "/etc/docker/daemon.json:2:13: features is there twice"},
+			runtimes.Unknown, "", both, "", "/etc/docker/daemon.json:2:13: features is set twice"},
 		{"a user's own docker", runtimes.Docker, "29.2.0", installation{uid: 7, env: user, files: map[string]string{"home/u/.config/docker/daemon.json": "{}", dockerJSON: `{"features": {"cdi": false}}`}},
 			runtimes.On, "", both + " /home/u/.config/cdi /run/user/7/cdi", "", ""},
 		{"the system's docker for a user", runtimes.Docker, "29.2.0", installation{uid: 7, env: user, files: map[string]string{dockerJSON: `{"features": {"cdi": false}}`}},
@@ -400,7 +400,7 @@ func TestLinksStayBelowTheRoot(t *testing.T) {
 		}
 	}
 	link("daemon.json", "etc/docker/daemon.json")
-	if e := s.Engine(runtimes.Docker, "28.2.0"); e.Err == nil || !strings.HasSuffix(e.Err.Message, "too many links") {
+	if e := s.Engine(runtimes.Docker, "28.2.0"); e.Err == nil || !strings.HasSuffix(e.Err.Message, "too many symbolic links") {
 		t.Errorf("a link to itself: %+v", e)
 	}
 	link("/etc/x/none", "etc/docker/daemon.json")

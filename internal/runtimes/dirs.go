@@ -16,6 +16,7 @@ import (
 // dirsConfig is that of an engine whose CDI has no switch: a list of files, of which the
 // last one that has the setting of the directories counts.
 type dirsConfig struct {
+	unchecked
 	engine Name
 	// setting of the directories; nil when the version has none.
 	setting []string
@@ -23,11 +24,11 @@ type dirsConfig struct {
 	// there before, as those behind it are.
 	attributes bool
 
-	files []*file
+	all []*file
 	// dropIn is our own one of the files, whether it exists or not; nil where we have
 	// none.
 	dropIn *file
-	// dirs are what counts, from is the file they are from; nil for the defaults.
+	// dirs are used, from is the file that sets them; nil for the defaults.
 	dirs []string
 	from *file
 }
@@ -53,7 +54,7 @@ func readCRIO(s System, r Request) (configuration, error) {
 
 const crioDropIns = "/etc/crio/crio.conf.d"
 
-// reads says whether CRI-O would read a file because of where it is. Podman and Buildah
+// reads reports whether CRI-O would read a file because of where it is. Podman and Buildah
 // read names in .conf alone.
 func (c *dirsConfig) reads(name string) bool {
 	return c.engine == CRIO && strings.HasPrefix(name, crioDropIns+"/")
@@ -82,7 +83,7 @@ func (s System) walk(dir, more string) (names []string, err error) {
 	return names, err
 }
 
-// newDirsConfig has the defaults of a version.
+// newDirsConfig returns the defaults of a version.
 func newDirsConfig(engine Name, version string, setting ...string) *dirsConfig {
 	r, _ := release(engine, version)
 	if !r.Configurable {
@@ -135,7 +136,7 @@ func readContainersConf(s System, r Request, engine Name, joined bool) (configur
 	return c, c.read(s, names, dropIn)
 }
 
-// containersConf are the files of Podman before version 6.
+// containersConf returns the files of Podman before version 6.
 func (s System) containersConf(user, more string) (names []string, err error) {
 	add := func(dir string) {
 		below, e := s.dropIns(dir, more)
@@ -155,7 +156,7 @@ func (s System) containersConf(user, more string) (names []string, err error) {
 	return names, err
 }
 
-// joinedContainersConf are the files of Podman from version 6 on.
+// joinedContainersConf returns the files of Podman since version 6.
 func (s System) joinedContainersConf(user, more string) (names []string, err error) {
 	for _, name := range []string{user, "/etc/containers/containers.conf", "/usr/share/containers/containers.conf"} {
 		if name == "" {
@@ -194,7 +195,7 @@ func (s System) joinedContainersConf(user, more string) (names []string, err err
 	return names, nil
 }
 
-// dropIns are the files *.conf of a directory in order, and one more that need not exist
+// dropIns returns the files *.conf of a directory in order, and one more that need not exist
 // if it is of that directory.
 func (s System) dropIns(dir, more string) (names []string, err error) {
 	all, err := s.list(dir)
@@ -238,7 +239,7 @@ func (c *dirsConfig) read(s System, names []string, dropIn string) error {
 		if name == dropIn {
 			f.created, c.dropIn = dropInHeader, f
 		}
-		c.files = append(c.files, f)
+		c.all = append(c.all, f)
 		if c.setting == nil {
 			continue
 		}
@@ -255,9 +256,9 @@ func (c *dirsConfig) read(s System, names []string, dropIn string) error {
 	return nil
 }
 
-// list is the setting of one file. An attribute in it holds for the lists behind it, too.
+// list returns the setting of one file. An attribute in it applies to later lists, too.
 func (c *dirsConfig) list(f *file, appends *bool) (dirs []string, set bool, err error) {
-	value, _, err := f.doc.Value(c.setting...)
+	value, _, err := f.settings.Value(c.setting...)
 	elements, isList := value.([]any)
 	if err != nil || !isList || !c.attributes {
 		return f.strings(c.setting...)
@@ -273,14 +274,14 @@ func (c *dirsConfig) list(f *file, appends *bool) (dirs []string, set bool, err 
 			}
 			*appends = adds
 		default:
-			return f.strings(c.setting...) // which says what is wrong
+			return f.strings(c.setting...) // returns the error
 		}
 	}
 	return dirs, true, nil
 }
 
 func (c *dirsConfig) describe(e *Engine) {
-	e.read(c.files...)
+	e.read(c.all...)
 	e.SpecDirs = append([]string{}, c.dirs...)
 	if c.from != nil {
 		e.SpecDirsFrom = c.settingName() + " in " + c.from.shown
@@ -289,42 +290,37 @@ func (c *dirsConfig) describe(e *Engine) {
 
 func (c *dirsConfig) settingName() string { return strings.Join(c.setting, ".") }
 
-func (c *dirsConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+func (c *dirsConfig) enable(e *Engine, dirs []string) error {
 	missing := missingDirs(c.dirs, dirs)
 	if len(missing) == 0 {
-		return nil, nil
+		return nil
 	}
 	if c.setting == nil {
-		return nil, unsupported(fmt.Sprintf("version %s searches %s and cannot be told to search %s: use a directory that it searches",
+		return unsupported(fmt.Sprintf("version %s searches %s and cannot be configured to search %s: use a directory that it searches",
 			e.Version, strings.Join(c.dirs, " and "), strings.Join(missing, " and ")))
 	}
 	target := c.from
-	if c.dropIn != nil && slices.Index(c.files, c.from) < slices.Index(c.files, c.dropIn) {
+	if c.dropIn != nil && slices.Index(c.all, c.from) < slices.Index(c.all, c.dropIn) {
 		target = c.dropIn
 	}
 	if target == nil {
-		target = c.files[0]
+		target = c.all[0]
 	}
-	var err error
-	if target == c.from {
-		err = target.addDirs(missing, c.setting...)
-	} else {
-		err = target.set(withDirs(c.dirs, missing), c.setting...)
-	}
-	return changes(target), err
+	return target.search(c.dirs, dirs, target == c.from, c.setting...)
 }
 
-// disable takes back what enable wrote.
-func (c *dirsConfig) disable(*Engine) ([]Change, error) {
+// disable removes the file that enable wrote.
+func (c *dirsConfig) disable(*Engine) error {
 	f := c.dropIn
 	if f == nil || !f.exists() || !bytes.HasPrefix(f.old, []byte(dropInHeader)) {
-		return nil, unsupported("it has no switch for CDI, and no file that cdigen runtime enable wrote")
+		return unsupported("there is no switch for CDI, and no file that cdigen runtime enable wrote")
 	}
-	list, _, err := f.doc.Value(c.setting...)
-	if err == nil && !configedit.Equal(f.doc.Values(), configedit.With(nil, list, c.setting...)) {
-		return nil, fmt.Errorf("%s has more in it than cdigen runtime enable wrote: remove %s from it by hand", f.shown, c.settingName())
+	list, _, err := f.settings.Value(c.setting...)
+	if err == nil && !configedit.Equal(f.settings.Values(), configedit.With(nil, list, c.setting...)) {
+		return fmt.Errorf("%s has more in it than cdigen runtime enable wrote: remove %s from it by hand", f.shown, c.settingName())
 	}
-	return []Change{{Path: f.name, Old: f.old}}, err
+	f.removed = true
+	return err
 }
 
-func (c *dirsConfig) allFiles() []*file { return c.files }
+func (c *dirsConfig) files() []*file { return c.all }

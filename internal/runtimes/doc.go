@@ -1,15 +1,15 @@
-// Package runtimes knows the container engines of a host: which are installed, what
-// each does with CDI, and how CDI is switched on where it is not.
+// Package runtimes detects the container engines of a host and their CDI support, and
+// configures it.
 //
-// A [System] says where to look. [Detect] finds the engines in it and reads their
-// configuration the way they do: an [Engine] has its version, the newest CDI version it
-// accepts, the directories it searches for specs, and whether it injects CDI devices at
-// all. What versions can do is one table, [Releases].
+// A [System] is where to look. [Detect] finds the engines in it and reads their
+// configuration the way they do: an [Engine] has its version, the newest CDI version that
+// it accepts, the directories it searches for specs, and whether it injects CDI devices.
+// [Releases] is the table of what each version supports.
 //
 // [System.Enable] and [System.Disable] plan what has to change in an engine's
-// configuration, with package configedit; a [Plan] shows its difference, has the
-// engine check it, writes it and undoes it. Nothing but CDI is configured: no runtime
+// configuration, with package configedit. A [Plan] has the changes, has the engine check
+// them, writes them and restarts the engine. Nothing but CDI is configured: no runtime
 // is added and no default changed.
 //
-// The package knows nothing of GPUs and specs.
+// The package does not know GPUs or specs.
 package runtimes

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cdigen/cdigen/internal/configedit"
+	"github.com/cdigen/cdigen/internal/change"
 )
 
 // The settings of dockerd's daemon.json. In its schema features is a map of names to
@@ -20,6 +20,7 @@ var (
 
 // dockerConfig is daemon.json.
 type dockerConfig struct {
+	readByName
 	system             System
 	file               *file
 	on, hasSwitch      bool
@@ -29,7 +30,7 @@ type dockerConfig struct {
 }
 
 // readDocker reads daemon.json. Without one dockerd has its defaults. Flags of dockerd,
-// as systemd's unit may have, are not seen.
+// such as those in its systemd unit, are not seen.
 func readDocker(s System, r Request) (configuration, error) {
 	name := r.file(s.userFile("/etc/docker/daemon.json", "docker/daemon.json"))
 	f, err := s.open(name, parseJSON)
@@ -37,18 +38,13 @@ func readDocker(s System, r Request) (configuration, error) {
 		return nil, err
 	}
 	c := &dockerConfig{system: s, file: f}
-	for _, setting := range [][]string{dockerSwitch, dockerDirs} {
-		if err := f.doc.(*configedit.JSON).Check(setting...); err != nil {
-			return nil, fileError(f.shown, err)
-		}
-	}
 	if c.on, c.hasSwitch, err = f.bool(dockerSwitch...); err != nil {
 		return nil, err
 	}
 	if c.dirs, c.hasDirs, err = f.strings(dockerDirs...); err != nil {
 		return nil, err
 	}
-	// Rootless dockerd has the user's directories too since 29.2.
+	// Rootless dockerd searches the user's directories too since 29.2.
 	if dir := s.userDir(); dir != "" && name == filepath.Join(dir, "docker/daemon.json") && atLeast(r.Version, "29.2.0") {
 		c.additionalDefaults = []string{filepath.Join(dir, "cdi"), filepath.Join(s.runtimeDir(), "cdi")}
 	}
@@ -70,48 +66,38 @@ func (c *dockerConfig) describe(e *Engine) {
 		return
 	}
 	e.SpecDirs, e.SpecDirsFrom = c.usedDirs(), "cdi-spec-dirs in "+c.file.shown
-	// dockerd takes a list without directories for a wish to have no CDI.
+	// dockerd disables CDI if the list has no directories.
 	if len(e.SpecDirs) == 0 && e.CDI == On {
 		e.CDI, e.Switch = Off, "cdi-spec-dirs, which is empty, in "+c.file.shown
 	}
 }
 
-// usedDirs are those of the list that are not empty.
+// usedDirs returns the directories of the list that are not empty.
 func (c *dockerConfig) usedDirs() []string {
 	return slices.DeleteFunc(slices.Clone(c.dirs), func(dir string) bool { return dir == "" })
 }
 
-func (c *dockerConfig) enable(e *Engine, dirs []string) ([]Change, error) {
+func (c *dockerConfig) enable(e *Engine, dirs []string) error {
 	r, _ := release(Docker, e.Version)
 	if c.hasSwitch && !c.on || !c.hasSwitch && r.CDI == Off {
 		if err := c.file.set(true, dockerSwitch...); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	missing := missingDirs(e.SpecDirs, dirs)
-	var err error
-	switch {
-	case len(missing) == 0:
-	case c.hasDirs && len(c.usedDirs()) == len(c.dirs):
-		err = c.file.addDirs(missing, dockerDirs...)
-	default:
-		err = c.file.set(withDirs(e.SpecDirs, missing), dockerDirs...)
-	}
-	return changes(c.file), err
+	return c.file.search(e.SpecDirs, dirs, c.hasDirs && len(c.usedDirs()) == len(c.dirs), dockerDirs...)
 }
 
-func (c *dockerConfig) disable(e *Engine) ([]Change, error) {
+func (c *dockerConfig) disable(e *Engine) error {
 	if e.CDI == Off {
-		return nil, nil
+		return nil
 	}
-	err := c.file.set(false, dockerSwitch...)
-	return changes(c.file), err
+	return c.file.set(false, dockerSwitch...)
 }
 
-func (c *dockerConfig) allFiles() []*file { return []*file{c.file} }
+func (c *dockerConfig) files() []*file { return []*file{c.file} }
 
 // check has dockerd validate the changed file, without its unit's flags.
-func (c *dockerConfig) check(ctx context.Context, program string, changed []Change) error {
+func (c *dockerConfig) check(ctx context.Context, program string, changed change.Plan) error {
 	return checkCopy(ctx, changed[0], func(name string) error {
 		if _, err := c.system.Run(ctx, program, "--validate", "--config-file", name); err != nil {
 			return fmt.Errorf("dockerd refuses the changed configuration: %w", errors.New(strings.ReplaceAll(err.Error(), name, c.file.shown)))

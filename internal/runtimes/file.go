@@ -1,43 +1,57 @@
 package runtimes
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/configedit"
 )
 
-// document is a parsed file.
+// document is a parsed file that can be changed.
 type document interface {
 	Bytes() []byte
-	Values() map[string]any
-	Value(path ...string) (value any, set bool, err error)
-	Bool(path ...string) (value, set bool, err error)
-	Strings(path ...string) (value []string, set bool, err error)
 	Set(value any, path ...string) error
 	Prepend(values []string, path ...string) error
-	Errorf(path []string, format string, args ...any) error
 }
 
 // file is a configuration file, which need not exist.
 type file struct {
-	// name is the path in the system, shown where it is for us.
+	// name is the path in the system, shown the one on this machine.
 	name, shown string
 	// old is what is in it; nil when it does not exist.
 	old []byte
 	doc document
+	// settings are those of doc.
+	settings *configedit.Settings
 	// created is what a file that did not exist begins with.
 	created string
+	// removed: the file is to be removed.
+	removed bool
 }
 
 // parser of one format.
-type parser func([]byte) (document, error)
+type parser func([]byte) (document, *configedit.Settings, error)
 
-func parseJSON(data []byte) (document, error) { return configedit.ParseJSON(data) }
-func parseTOML(data []byte) (document, error) { return configedit.ParseTOML(data) }
+func parseJSON(data []byte) (document, *configedit.Settings, error) {
+	d, err := configedit.ParseJSON(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	return d, &d.Settings, nil
+}
+
+func parseTOML(data []byte) (document, *configedit.Settings, error) {
+	d, err := configedit.ParseTOML(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	return d, &d.Settings, nil
+}
 
 // open reads a file. One that does not exist is parsed as an empty one.
 func (s System) open(name string, parse parser) (*file, error) {
@@ -45,7 +59,7 @@ func (s System) open(name string, parse parser) (*file, error) {
 	data, err := s.read(name)
 	if err == nil {
 		f.old = data
-		f.doc, err = parse(data)
+		f.doc, f.settings, err = parse(data)
 	}
 	if err != nil {
 		return nil, fileError(f.shown, err)
@@ -57,12 +71,12 @@ func (f *file) exists() bool { return f.old != nil }
 
 // errorf is an error about a setting of the file.
 func (f *file) errorf(path []string, format string, args ...any) error {
-	return fileError(f.shown, f.doc.Errorf(path, format, args...))
+	return fileError(f.shown, f.settings.Errorf(path, format, args...))
 }
 
-// bool and strings give a setting; an error has the file's name.
+// bool and strings return a setting; an error has the file's name.
 func (f *file) bool(path ...string) (value, set bool, err error) {
-	value, set, err = f.doc.Bool(path...)
+	value, set, err = f.settings.Bool(path...)
 	if err != nil {
 		err = fileError(f.shown, err)
 	}
@@ -70,7 +84,7 @@ func (f *file) bool(path ...string) (value, set bool, err error) {
 }
 
 func (f *file) strings(path ...string) (value []string, set bool, err error) {
-	value, set, err = f.doc.Strings(path...)
+	value, set, err = f.settings.Strings(path...)
 	if err != nil {
 		err = fileError(f.shown, err)
 	}
@@ -80,11 +94,10 @@ func (f *file) strings(path ...string) (value []string, set bool, err error) {
 // set changes a setting. A file that does not exist begins with its first lines.
 func (f *file) set(value any, path ...string) error {
 	if !f.exists() && f.created != "" && len(f.doc.Bytes()) == 0 {
-		d, err := parseTOML([]byte(f.created))
-		if err != nil {
+		var err error
+		if f.doc, f.settings, err = parseTOML([]byte(f.created)); err != nil {
 			return err
 		}
-		f.doc = d
 	}
 	if err := f.doc.Set(value, path...); err != nil {
 		return fmt.Errorf("%s: set %s: %w", f.shown, strings.Join(path, "."), err)
@@ -100,17 +113,34 @@ func (f *file) addDirs(dirs []string, path ...string) error {
 	return nil
 }
 
-// changes of the files that are different now.
-func changes(files ...*file) (list []Change) {
+// search has a list of directories include those that are missing in the ones that the
+// engine searches. Extend: the setting has a list to which they are added.
+func (f *file) search(searched, dirs []string, extend bool, path ...string) error {
+	missing := missingDirs(searched, dirs)
+	switch {
+	case len(missing) == 0:
+		return nil
+	case extend:
+		return f.addDirs(missing, path...)
+	}
+	return f.set(withDirs(searched, missing), path...)
+}
+
+// changes returns what is different now in files.
+func changes(files []*file) (list change.Plan) {
 	for _, f := range files {
-		if now := f.doc.Bytes(); string(now) != string(f.old) || !f.exists() && len(now) > 0 {
-			list = append(list, Change{Path: f.name, Old: f.old, New: now})
+		now := f.doc.Bytes()
+		switch {
+		case f.removed:
+			list = append(list, change.Change{Path: f.shown, Old: f.old})
+		case !bytes.Equal(now, f.old) || !f.exists() && len(now) > 0:
+			list = append(list, change.Change{Path: f.shown, Old: f.old, New: now})
 		}
 	}
 	return list
 }
 
-// missingDirs are the directories wanted that are not in a list.
+// missingDirs returns the wanted directories that are not in a list.
 func missingDirs(have, want []string) (missing []string) {
 	for _, dir := range want {
 		if !slices.ContainsFunc(have, func(other string) bool { return sameDir(other, dir) }) && !slices.Contains(missing, dir) {
@@ -120,9 +150,9 @@ func missingDirs(have, want []string) (missing []string) {
 	return missing
 }
 
-// withDirs is a list of directories with others that it lacks. They get the lowest
-// priority, so that specs that were found before still go before theirs, but /var/run/cdi
-// the highest, as it has by default.
+// withDirs returns a list of directories with missing ones added. These get the lowest
+// priority, so that specs that were found before keep theirs, except for /var/run/cdi,
+// which has the highest one by default.
 func withDirs(have, missing []string) []string {
 	var first, last []string
 	for _, dir := range missing {
@@ -147,7 +177,7 @@ func sameDir(a, b string) bool {
 	return clean(a) == clean(b)
 }
 
-// ErrUnsupported is what an engine has no way to do: it has no CDI, or no switch for it.
+// ErrUnsupported is in the error if an engine does not support CDI or has no switch for it.
 var ErrUnsupported = errors.New("not supported")
 
 // unsupported is an ErrUnsupported with its reason.

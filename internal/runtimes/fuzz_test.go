@@ -53,7 +53,7 @@ func FuzzEnable(f *testing.F) {
 			return
 		}
 		for _, c := range p.Changes {
-			if err := os.WriteFile(s.path(c.Path), c.New, 0o644); err != nil {
+			if err := os.WriteFile(c.Path, c.New, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}

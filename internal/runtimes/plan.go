@@ -1,9 +1,9 @@
 package runtimes
 
 import (
-	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,12 +11,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rogpeppe/go-internal/diff"
+	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// Request says which engine's configuration is meant.
+// Request selects an engine and its configuration.
 type Request struct {
 	Engine Name
 	// Version of the engine, as in [Engine].
@@ -32,119 +33,76 @@ type Request struct {
 // file is the one asked for, or the engine's own.
 func (r Request) file(own string) string { return cmp.Or(r.Config, own) }
 
-// switchable is the configuration of an engine that can be changed.
-type switchable interface {
-	configuration
-	// enable and disable give what has to change, for an engine as describe left it.
-	enable(e *Engine, dirs []string) ([]Change, error)
-	disable(e *Engine) ([]Change, error)
-	// allFiles are those that were read, of which some may be changed.
-	allFiles() []*file
-}
-
-// checked is a configuration that the engine's own program can check. A change is not
-// written where the check fails.
-type checked interface {
-	check(ctx context.Context, program string, changed []Change) error
-}
-
-// Change of a file.
-type Change struct {
-	// Path in the system.
-	Path string
-	// Old and New are what is in the file and what will be; nil is no file.
-	Old, New []byte
-}
-
 // Plan is what has to change in an engine's configuration, and how.
 type Plan struct {
 	// Engine as it is before.
 	Engine Engine
 	// Changes are none when nothing has to change.
-	Changes []Change
+	Changes change.Plan
 
 	system  System
-	config  switchable
+	config  configuration
 	program string
 }
 
-// Switchable are the engines whose configuration can be changed.
+// Switchable returns the engines whose configuration can be changed.
 func Switchable() []Name { return []Name{Docker, Containerd, CRIO, Podman, BuildKit} }
 
-// Enable plans what makes an engine inject CDI devices from the directories. The error is
-// an [ErrUnsupported] when it cannot be made to, and an [*Error] with line and column when
-// its configuration is broken.
+// Enable plans the changes that make an engine inject CDI devices from the directories. The
+// error is an [ErrUnsupported] if the engine cannot, and an [*Error] with line and column if
+// its configuration is invalid.
 func (s System) Enable(r Request) (*Plan, error) {
-	return s.plan(r, func(c switchable, e *Engine) ([]Change, error) { return c.enable(e, r.SpecDirs) })
+	return s.plan(r, func(c configuration, e *Engine) error { return c.enable(e, r.SpecDirs) })
 }
 
-// Disable plans what makes it refuse CDI devices, or takes back what Enable did where
-// there is no switch.
+// Disable plans the changes that make an engine refuse CDI devices, or undo Enable if it has
+// no switch.
 func (s System) Disable(r Request) (*Plan, error) {
-	return s.plan(r, func(c switchable, e *Engine) ([]Change, error) { return c.disable(e) })
+	return s.plan(r, func(c configuration, e *Engine) error { return c.disable(e) })
 }
 
-func (s System) plan(r Request, wanted func(switchable, *Engine) ([]Change, error)) (*Plan, error) {
+func (s System) plan(r Request, edit func(configuration, *Engine) error) (*Plan, error) {
 	k, ok := find(r.Engine)
 	if !ok || !slices.Contains(Switchable(), r.Engine) {
-		return nil, unsupported("it has no configuration of CDI that can be changed")
+		return nil, unsupported("its CDI configuration cannot be changed")
 	}
 	if canonical(r.Version) == "" {
-		return nil, fmt.Errorf("%q is no version", r.Version)
+		return nil, fmt.Errorf("%q is not a version", r.Version)
 	}
 	if _, ok := release(r.Engine, r.Version); !ok {
-		return nil, unsupported(fmt.Sprintf("version %s has no CDI, which came with %s: %s", r.Version, firstRelease(r.Engine), cmp.Or(k.without, "update it")))
+		return nil, unsupported(fmt.Sprintf("version %s does not support CDI, which %s added: %s", r.Version, firstRelease(r.Engine), cmp.Or(k.without, "update it")))
 	}
 	e, c := s.engine(k, r)
 	if e.Err != nil {
 		return nil, e.Err
 	}
-	p := &Plan{Engine: e, system: s, config: c.(switchable), program: r.Program}
-	var err error
-	if p.Changes, err = wanted(p.config, &e); err != nil {
+	p := &Plan{Engine: e, system: s, config: c, program: r.Program}
+	if err := edit(c, &e); err != nil {
 		return nil, err
 	}
+	p.Changes = changes(c.files())
 	return p, nil
-}
-
-// Diff shows the changes as a unified diff.
-func (p *Plan) Diff() string {
-	var b strings.Builder
-	for _, c := range p.Changes {
-		from, to := p.system.path(c.Path), p.system.path(c.Path)
-		if c.Old == nil {
-			from = "/dev/null"
-		}
-		if c.New == nil {
-			to = "/dev/null"
-		}
-		text := diff.Diff(from, c.Old, to, c.New)
-		// Its first line, of the diff program, is of no use.
-		b.Write(text[bytes.IndexByte(text, '\n')+1:])
-	}
-	return b.String()
 }
 
 // checkTime is how long an engine may take to check a configuration.
 const checkTime = time.Minute
 
-// Check has the engine's own program check the changed configuration, where it has a
-// check and the program is there. Nothing is written but copies.
+// Check has the engine's own program check the changed configuration, if it has a check and
+// the program is installed. Only copies are written.
 func (p *Plan) Check(ctx context.Context) error {
-	c, ok := p.config.(checked)
-	if !ok || p.program == "" || len(p.Changes) == 0 {
+	if p.program == "" || len(p.Changes) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, fmt.Errorf("no end after %v", checkTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, fmt.Errorf("not finished after %v", checkTime))
 	defer cancel()
-	return c.check(ctx, p.program, p.Changes)
+	return p.config.check(ctx, p.program, p.Changes)
 }
 
-// Applied says what Apply did.
+// Applied is what Apply did.
 type Applied struct {
 	// Files that were changed, and Backups of those that existed before.
 	Files, Backups []string
-	// Restarted is the unit that was.
+	// Restarted is the unit that was restarted.
 	Restarted string
 }
 
@@ -162,124 +120,66 @@ func (p *Plan) Apply(ctx context.Context, restart bool) (*Applied, error) {
 			return nil, fmt.Errorf("no systemctl to restart %s with, so nothing was changed: %w", p.Engine.Service, err)
 		}
 	}
-	unlock, err := p.lock(ctx, p.Changes)
+	changes, err := p.located()
 	if err != nil {
-		return nil, err
+		return nil, writeError(err)
 	}
-	defer unlock()
-	var done []*replacement
-	defer func() {
-		for _, r := range done {
-			r.close()
-		}
-	}()
-	undo := func() error {
-		var errs []error
-		for _, r := range slices.Backward(done) {
-			errs = append(errs, r.undo())
-		}
-		return joined(errs)
+	applied, err := changes.Apply(ctx)
+	if err != nil {
+		return nil, writeError(err)
 	}
-	for _, c := range p.Changes {
-		r, err := p.replace(c)
-		if err != nil {
-			return nil, joined([]error{fmt.Errorf("%w; nothing was changed", err), undo()})
-		}
-		done = append(done, r)
-	}
-	result := &Applied{}
+	defer applied.Close()
+	result := &Applied{Files: applied.Files}
 	if restart {
 		if err := p.restart(ctx, systemctl); err != nil {
-			return nil, p.restartFailed(ctx, systemctl, err, undo())
+			return nil, p.restartFailed(ctx, systemctl, err, applied.Undo())
 		}
 		result.Restarted = p.Engine.Service
 	}
-	if err := result.commit(done); err != nil {
-		if restart {
-			return nil, p.restartFailed(ctx, systemctl, err, undo())
-		}
-		return nil, joined([]error{fmt.Errorf("%w; nothing was changed", err), undo()})
+	result.Backups, err = applied.Commit()
+	if failed := (*change.Error)(nil); restart && errors.As(err, &failed) {
+		return nil, p.restartFailed(ctx, systemctl, failed.Err, failed.Undo)
+	}
+	if err != nil {
+		return nil, writeError(err)
 	}
 	return result, nil
 }
 
-// commit ends replacements. Those whose old file is not kept come last, since they cannot
-// be undone any more.
-func (a *Applied) commit(done []*replacement) error {
-	for _, last := range []bool{false, true} {
-		for _, r := range done {
-			if (r.backup == "") != last {
-				continue
-			}
-			backup, err := r.commit()
-			if err != nil {
-				return err
-			}
-			if backup != "" {
-				a.Backups = append(a.Backups, backup)
-			}
+// located returns the changes with the places on this machine that they are made at.
+func (p *Plan) located() (change.Plan, error) {
+	located := slices.Clone(p.Changes)
+	for i := range located {
+		c := &located[i]
+		if err := p.locate(c); err != nil {
+			return nil, &change.Error{Path: c.Path, Err: err}
+		}
+		if strings.HasPrefix(c.Target, p.system.path("/nix/store")+"/") {
+			return nil, &change.Error{Path: c.Target, Err: errors.New("it is made by NixOS: change the system's configuration")}
 		}
 	}
-	for _, r := range done {
-		a.Files = append(a.Files, r.path)
-	}
-	return nil
+	return located, nil
 }
 
-// lock locks the files of changes, always in the same order.
-func (p *Plan) lock(ctx context.Context, changes []Change) (unlock func(), err error) {
-	var unlocks []func()
-	unlock = func() {
-		for _, u := range slices.Backward(unlocks) {
-			u()
-		}
-	}
-	var paths []string
-	for _, c := range changes {
-		path, err := p.system.target(c.Path)
-		if err != nil {
-			return nil, writeError(p.system.path(c.Path), err)
-		}
-		paths = append(paths, path)
-	}
-	slices.Sort(paths)
-	for _, path := range slices.Compact(paths) {
-		u, err := change.Lock(ctx, path)
-		if err != nil {
-			unlock()
-			return nil, err
-		}
-		unlocks = append(unlocks, u)
-	}
-	return unlock, nil
+// locate finds the file that a change is to be made to, and the directory for its backup.
+func (p *Plan) locate(c *change.Change) (err error) {
+	name := "/" + strings.TrimPrefix(strings.TrimPrefix(c.Path, p.system.Root), "/")
+	c.Target, err = p.system.target(name)
+	c.Aside, c.Backup = p.scratch(name, c.Target), filepath.Base(c.Target)+backupSuffix
+	return err
 }
 
 // Clean removes what a process that was killed has left beside the engine's files, for when
 // nothing has to change. Apply does the same for the files that it changes.
 func (p *Plan) Clean(ctx context.Context) error {
 	var errs []error
-	for _, f := range p.config.allFiles() {
-		errs = append(errs, p.clean(ctx, f.name))
+	for _, f := range p.config.files() {
+		c := change.Change{Path: f.shown}
+		if p.locate(&c) == nil { // where nothing can be written, nothing was left
+			errs = append(errs, c.Clean(ctx))
+		}
 	}
-	return joined(errs)
-}
-
-func (p *Plan) clean(ctx context.Context, file string) error {
-	w, err := p.place(file, false)
-	if err != nil {
-		return nil // where nothing can be written, nothing was left
-	}
-	defer w.close()
-	name := filepath.Base(w.path)
-	if !w.dir.Unfinished(name) {
-		return nil
-	}
-	unlock, err := change.Lock(ctx, w.path)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return w.dir.Recover(name, name+backupSuffix)
+	return errors.Join(errs...)
 }
 
 // restart has systemd restart the service. A service that takes long to start has limits of
@@ -298,26 +198,25 @@ func (p *Plan) restartFailed(ctx context.Context, systemctl string, err, undone 
 	if undone != nil {
 		return fmt.Errorf("%w; the old configuration could not be put back: %w", err, undone)
 	}
-	// Whoever interrupted us wants his service back all the same.
+	// The service is needed even if this process was interrupted.
 	if again := p.restart(context.WithoutCancel(ctx), systemctl); again != nil {
 		return fmt.Errorf("%w; the old configuration is back, but with it %s does not start either", err, p.Engine.Service)
 	}
 	return fmt.Errorf("%w; the old configuration is back and %s is restarted with it", err, p.Engine.Service)
 }
 
-// scratch is the directory for what must be in the file system of a file and must not be
-// read by the engine: its own, or one above it.
+// scratch returns the directory for files that must be in the file system of a file but not
+// be read by the engine: its own, or one above it.
 func (p *Plan) scratch(name, target string) string {
 	own := filepath.Dir(target)
-	avoids, ok := p.config.(interface{ reads(name string) bool })
-	if !ok {
+	if !p.config.reads(filepath.Join(filepath.Dir(name), "x"+backupSuffix)) {
 		return own
 	}
 	if dir, err := p.system.resolve(filepath.Dir(name)); err != nil || dir != own {
 		return own // a link leads elsewhere
 	}
 	for dir := filepath.Dir(name); dir != "/"; dir = filepath.Dir(dir) {
-		if avoids.reads(filepath.Join(dir, "x"+backupSuffix)) {
+		if p.config.reads(filepath.Join(dir, "x"+backupSuffix)) {
 			continue
 		}
 		if there, err := p.system.resolve(dir); err == nil {
@@ -328,7 +227,7 @@ func (p *Plan) scratch(name, target string) string {
 }
 
 // checkCopy writes a changed file where the engine can check it.
-func checkCopy(ctx context.Context, c Change, check func(name string) error) error {
+func checkCopy(ctx context.Context, c change.Change, check func(name string) error) error {
 	dir, done, err := change.WorkDir(ctx, "check-"+filepath.Base(c.Path))
 	if err != nil {
 		return err
@@ -339,4 +238,41 @@ func checkCopy(ctx context.Context, c Change, check func(name string) error) err
 		return err
 	}
 	return check(name)
+}
+
+// backupSuffix is what follows a file's name in that of its backup. No engine reads such
+// names as drop-ins but those that read all, for which see Plan.scratch.
+const backupSuffix = ".cdigen-backup"
+
+// target returns the path of a file on this machine, with symbolic links resolved. Links
+// that other users can change are not followed.
+func (s System) target(name string) (string, error) {
+	target, err := s.resolve(name)
+	if err != nil || target == s.path(filepath.Clean("/"+name)) {
+		return target, err
+	}
+	if err := trust.Local(s.Root, trust.Self()).Check(name); errors.As(err, new(*trust.Error)) {
+		return "", fmt.Errorf("%w: name the file that it leads to with --config", err)
+	}
+	return target, nil
+}
+
+// writeError adds what to do about errors that have a usual reason.
+func writeError(err error) error {
+	var failed *change.Error
+	if !errors.As(err, &failed) {
+		return fmt.Errorf("%w; nothing was changed", err)
+	}
+	advice := ""
+	switch {
+	case errors.As(err, new(*trust.Error)):
+	case errors.Is(err, unix.EBUSY):
+		advice = ": it is a mount: change the file that is mounted there"
+	case errors.Is(err, unix.EACCES) && os.Geteuid() != 0:
+		advice = ": run as root"
+	}
+	if failed.Undo != nil {
+		return fmt.Errorf("%w%s", err, advice)
+	}
+	return fmt.Errorf("%w%s; nothing was changed", err, advice)
 }

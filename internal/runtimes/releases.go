@@ -24,16 +24,16 @@ const (
 	Singularity Name = "singularity"
 )
 
-// State is what an engine does with requests for CDI devices.
+// State is whether an engine injects CDI devices.
 type State string
 
 // The states.
 const (
-	// Always: it has no switch.
+	// Always: there is no switch.
 	Always State = "always"
 	On     State = "on"
 	Off    State = "off"
-	// None: this version has no CDI.
+	// None: this version does not support CDI.
 	None State = "none"
 	// Unused: the part of the engine that would use CDI is switched off.
 	Unused State = "unused"
@@ -41,12 +41,12 @@ const (
 	Unknown State = "unknown"
 )
 
-// Release is what an engine does with CDI from a version on.
+// Release is the CDI support of an engine from a version on.
 type Release struct {
 	Engine Name
 	// From is the first version that does, "25.0.0".
 	From string
-	// CDI is what it does unless it is configured otherwise.
+	// CDI is the default.
 	CDI State
 	// MaxCDIVersion is the newest cdiVersion of a spec that it accepts, "0.5.0".
 	MaxCDIVersion string
@@ -65,8 +65,8 @@ var (
 )
 
 // Releases are the versions of each engine with which something changes, in rising order.
-// Older versions than the first of an engine have no CDI; newer ones than the last can
-// do at least as much. The CDI version is that of the library in go.mod or vendor.mod at
+// Older versions than the first of an engine do not support CDI; newer ones than the last
+// support at least as much. The CDI version is that of the library in go.mod or vendor.mod at
 // each release's tag, the rest is from the source at that tag.
 var Releases = []Release{
 	// Podman 3 took /etc/cdi/*.json without a look at the version. The
@@ -132,7 +132,7 @@ var Releases = []Release{
 	{Singularity, "4.3.7", Always, "1.1.0", bothDirs, false},
 }
 
-// release finds what a version does; ok is false when it has no CDI.
+// release returns the CDI support of a version; ok is false if there is none.
 func release(engine Name, version string) (r Release, ok bool) {
 	for _, candidate := range Releases {
 		if candidate.Engine == engine && atLeast(version, candidate.From) {
@@ -142,7 +142,7 @@ func release(engine Name, version string) (r Release, ok bool) {
 	return r, ok
 }
 
-// firstRelease is the oldest that has CDI.
+// firstRelease returns the oldest version that supports CDI.
 func firstRelease(engine Name) string {
 	for _, r := range Releases {
 		if r.Engine == engine {
@@ -152,7 +152,7 @@ func firstRelease(engine Name) string {
 	return ""
 }
 
-// short is a version without a patch level of 0.
+// short returns a version without a patch level of 0.
 func short(version string) string { return strings.TrimSuffix(version, ".0") }
 
 // The output of an engine's --version begins in one of these ways, which
@@ -168,14 +168,14 @@ func parseVersion(output string) string {
 	return ""
 }
 
-// A version's numbers, and what follows where that says that it is not released yet.
-// What distributions add ("+dfsg1", "~ds1-6", "-1.el9", "-jammy") means nothing.
+// A version's numbers, and a suffix of pre-releases. Suffixes of distributions ("+dfsg1",
+// "~ds1-6", "-1.el9", "-jammy") are ignored.
 var versionParts = regexp.MustCompile(`^v?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:[-.~+]?(alpha|beta|rc|dev|pre)[-.~]?(\d*))?`)
 
-// IsVersion says whether a text begins as versions do: "28", "28.0", "1.7.24~ds1".
+// IsVersion reports whether a text begins with a version: "28", "28.0", "1.7.24~ds1".
 func IsVersion(text string) bool { return canonical(text) != "" }
 
-// canonical is a version in the form of package semver; empty when it is none.
+// canonical returns a version in the form of package semver, or "" if it is not a version.
 func canonical(version string) string {
 	m := versionParts.FindStringSubmatch(version)
 	if m == nil {
@@ -194,7 +194,7 @@ func number(digits string) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// atLeast says whether a version is not older than another.
+// atLeast reports whether a version is not older than another.
 func atLeast(version, other string) bool {
 	return semver.Compare(canonical(version), canonical(other)) >= 0
 }

@@ -25,14 +25,14 @@ type System struct {
 	Root string
 	// LookPath finds a program by its name.
 	LookPath func(name string) (string, error)
-	// Run runs a program and gives its standard output. An error has what it printed
-	// elsewhere. It ends the program when the context does.
+	// Run runs a program and returns its standard output. An error includes its standard
+	// error. The program ends with the context.
 	Run func(ctx context.Context, program string, args ...string) ([]byte, error)
-	// Getenv gives variables of the environment: HOME, XDG_CONFIG_HOME,
-	// XDG_RUNTIME_DIR, CONTAINERS_CONF and others that engines heed.
+	// Getenv returns environment variables: HOME, XDG_CONFIG_HOME,
+	// XDG_RUNTIME_DIR, CONTAINERS_CONF and others that engines read.
 	Getenv func(string) string
-	// UID of the user whose engines these are. Configuration of his own counts if he is
-	// not root.
+	// UID of the user who runs the engines. Configuration in the home directory is read unless
+	// it is root.
 	UID int
 }
 
@@ -66,12 +66,12 @@ func run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
-		err = nil // it ended well, but has left somebody behind
+		err = nil // it succeeded, but a child is left
 	}
 	name := strings.Join(append([]string{filepath.Base(program)}, args...), " ")
 	switch {
 	case ctx.Err() != nil:
-		return stdout.Bytes(), fmt.Errorf("%s: it did not end in time: %w", name, context.Cause(ctx))
+		return stdout.Bytes(), fmt.Errorf("%s: not finished in time: %w", name, context.Cause(ctx))
 	case err != nil && strings.TrimSpace(stderr.String()) != "":
 		return stdout.Bytes(), fmt.Errorf("%s: %w: %s", name, err, lastLines(stderr.String(), 3))
 	case err != nil:
@@ -80,20 +80,21 @@ func run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	return stdout.Bytes(), nil
 }
 
-// lastLines are what a program that fails usually says it in, as one line.
+// lastLines returns the last lines of a text as one line: programs usually print the reason
+// there.
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "; ")
 }
 
-// path is where a file of the system is for us.
+// path returns the path of a file of the system on this machine.
 func (s System) path(name string) string { return filepath.Join(s.Root, name) }
 
 // linksLimit is the kernel's (MAXSYMLINKS).
 const linksLimit = 40
 
-// resolve follows the links of a path inside the root, and gives where the file is for
-// us. What does not exist is no error.
+// resolve follows the symbolic links of a path inside the root, and returns the path on this
+// machine. A missing file is not an error.
 func (s System) resolve(name string) (string, error) {
 	done, left := "/", strings.Split(filepath.Clean("/"+name), "/")
 	for links := 0; len(left) > 0; {
@@ -113,7 +114,7 @@ func (s System) resolve(name string) (string, error) {
 			continue
 		}
 		if links++; links > linksLimit {
-			return "", fmt.Errorf("%s: too many links", s.path(name))
+			return "", fmt.Errorf("%s: too many symbolic links", s.path(name))
 		}
 		if filepath.IsAbs(target) {
 			done = "/"
@@ -142,7 +143,7 @@ func (s System) read(name string) ([]byte, error) {
 	return data, err
 }
 
-// list gives the names of the files in a directory that are no directories, in order.
+// list returns the sorted names in a directory that are not directories.
 func (s System) list(dir string) (names []string, err error) {
 	path, err := s.resolve(dir)
 	if err != nil {
@@ -161,7 +162,7 @@ func (s System) list(dir string) (names []string, err error) {
 	return names, err
 }
 
-// userDir is the directory of the user's own configuration; empty for root.
+// userDir returns the directory of the user's configuration; empty for root.
 func (s System) userDir() string {
 	if s.UID == 0 {
 		return ""
@@ -188,8 +189,7 @@ func (s System) runtimeDir() string {
 	return fmt.Sprintf("/run/user/%d", s.UID)
 }
 
-// userFile is a file of the user's own that stands in for one of the system, if he has
-// it.
+// userFile returns the user's own file if it exists, or else that of the system.
 func (s System) userFile(system, own string) string {
 	if dir := s.userDir(); dir != "" {
 		if data, err := s.read(filepath.Join(dir, own)); data != nil || err != nil {

@@ -27,7 +27,7 @@ type Description struct {
 	//     have alternatives in /usr/lib/<triplet>/nvidia/current and the others in
 	//     /usr/lib/<triplet>, with absolute links through /etc/alternatives
 	//   - fedora: /usr/lib64
-	//   - container: Ubuntu's layout below /run/nvidia/driver, with a dev of its own
+	//   - container: Ubuntu's layout below /run/nvidia/driver, with its own dev
 	//   - nixos: the Nix store, with absolute links from /run/opengl-driver
 	//   - prefix: all in one directory, Driver.Prefix, with lib64, bin and share in it,
 	//     of which the loader's cache knows nothing: a mount from somewhere else
@@ -43,6 +43,12 @@ type Description struct {
 	Model string `json:"model,omitempty"`
 	// GPUs in any order; NVML's index is their place in the order of PCI addresses.
 	GPUs []GPU `json:"gpus,omitempty"`
+	// OtherGPUs are NVIDIA's GPUs on the PCI bus that its driver does not have.
+	OtherGPUs []OtherGPU `json:"otherGPUs,omitempty"`
+	// Compatible are the names in the device tree; none: there is no device tree.
+	Compatible []string `json:"compatible,omitempty"`
+	// WindowsGPU: the host has GPUs of Windows, as a virtual machine of WSL.
+	WindowsGPU bool `json:"windowsGPU,omitempty"`
 	// SystemLibraries is how many libraries that have nothing to do with the driver
 	// stand beside it and in the loader's cache.
 	SystemLibraries int `json:"systemLibraries,omitempty"`
@@ -85,6 +91,9 @@ type Driver struct {
 	// NoCapabilities: the kernel shows nothing of MIG, NVLink and IMEX, as sandboxes
 	// do that pass on a part of procfs (gVisor).
 	NoCapabilities bool `json:"noCapabilities,omitempty"`
+	// ShortDomains: procfs has the lower 16 bits of PCI domains only, as older kernel
+	// modules wrote them.
+	ShortDomains bool `json:"shortDomains,omitempty"`
 	// Parameters of the kernel module by name, without NVreg_, where they are not
 	// what they are by default: "DeviceFileGID", "CreateImexChannel0".
 	Parameters map[string]uint32 `json:"parameters,omitempty"`
@@ -99,15 +108,26 @@ type GPU struct {
 	Minor *int `json:"minor,omitempty"`
 	// Model, where it is not that of the host.
 	Model string `json:"model,omitempty"`
-	// NUMANode next to the GPU. Absent: the host tells none.
+	// NUMANode next to the GPU. Absent: unknown.
 	NUMANode *int `json:"numaNode,omitempty"`
-	// Excluded: the driver was told to leave the GPU alone.
+	// Excluded: the driver is configured to ignore the GPU.
 	Excluded bool `json:"excluded,omitempty"`
 	// Lost: the GPU has fallen off the bus; procfs still lists it.
 	Lost bool `json:"lost,omitempty"`
 	// MIG is the list of GPU instances. An empty list is MIG mode with no
 	// instance; without a list MIG mode is off.
 	MIG []GPUInstance `json:"mig,omitempty"`
+}
+
+// OtherGPU is a GPU that NVIDIA's driver does not have.
+type OtherGPU struct {
+	// PCI address in the form of sysfs. Required.
+	PCI string `json:"pci"`
+	// Driver is the kernel driver that is bound to it: "vfio-pci". Empty: none.
+	Driver string `json:"driver,omitempty"`
+	// VirtualOf is the address of the GPU that it is a virtual function of. Empty: it
+	// is a GPU of its own.
+	VirtualOf string `json:"virtualOf,omitempty"`
 }
 
 // GPUInstance describes GPU instances of a GPU in MIG mode. Their numbers are
@@ -183,7 +203,7 @@ const (
 
 var (
 	versionForm = regexp.MustCompile(`^\d{3}\.\d{2,3}(\.\d{2})?$`)
-	pciForm     = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
+	pciForm     = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
 	nameForm    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 	profileForm = regexp.MustCompile(`^([1-7])g\.([1-9]\d*)gb(\+[a-z.]+)?$`)
 	prefixForm  = regexp.MustCompile(`^(/[a-z0-9-]+)+$`)
@@ -269,6 +289,9 @@ func (d *Description) validateGPUs() []error {
 			errs = append(errs, validateMIG(field+".mig", g.MIG, m)...)
 		}
 	}
+	for i, g := range d.OtherGPUs {
+		errs = append(errs, matches(fmt.Sprintf("otherGPUs[%d].pci", i), g.PCI, pciForm))
+	}
 	minors := map[int]bool{}
 	for _, g := range d.gpus() {
 		if g.minor < 0 || g.minor >= maxGPUs || minors[g.minor] {
@@ -303,7 +326,7 @@ func validateMIG(field string, list []GPUInstance, m model) []error {
 		compute := 0
 		for _, c := range instance.Compute {
 			if c < 1 {
-				errs = append(errs, fmt.Errorf("%s.compute: %d is no size", field, c))
+				errs = append(errs, fmt.Errorf("%s.compute: %d is not a size", field, c))
 			}
 			compute += c
 		}
@@ -380,13 +403,13 @@ func (d *Description) kernelModule() string {
 	return noModule
 }
 
-// nvidiaLoaded says whether NVIDIA's own kernel module is loaded.
+// nvidiaLoaded reports whether NVIDIA's own kernel module is loaded.
 func (d *Description) nvidiaLoaded() bool {
 	module := d.kernelModule()
 	return module == proprietary || module == openModule
 }
 
-// loaded says whether a further kernel module of NVIDIA's is loaded.
+// loaded reports whether a further kernel module of NVIDIA's is loaded.
 func (d *Description) loaded(module string) bool {
 	return d.nvidiaLoaded() && !slices.Contains(d.Driver.NotLoaded, module)
 }

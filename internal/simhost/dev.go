@@ -54,6 +54,9 @@ func (d *Description) allNodes() []node {
 			add("dri/"+n.name, drmMajor, n.minor, 0o660)
 		}
 	}
+	if d.WindowsGPU {
+		add("dxg", 10, 125, 0o666)
+	}
 	if d.nvidiaLoaded() {
 		addNVIDIA("nvidiactl", nvidiaMajor, ctlMinor)
 		for _, g := range d.gpus() {
@@ -127,7 +130,7 @@ func (d *Description) writeDev(t *tree) {
 	t.write(NodeTable, table.String())
 }
 
-// mknod makes a node and says whether the caller may.
+// mknod makes a node and reports whether the caller may.
 func (t *tree) mknod(n node) bool {
 	file := t.parent(n.path)
 	if t.err != nil {

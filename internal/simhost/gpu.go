@@ -117,7 +117,7 @@ func (d *Description) instances(g gpu) []gpuInstance {
 	for _, described := range g.MIG {
 		p := profileForm.FindStringSubmatch(described.Profile)
 		if p == nil {
-			continue // validate tells
+			continue // validate reports it
 		}
 		size, _ := strconv.Atoi(p[1])
 		gigabytes, _ := strconv.Atoi(p[2])

@@ -27,7 +27,10 @@ func cudaVersion(driver string) int {
 }
 
 // busID is a PCI address as NVML writes it.
-func busID(pci string) string { return "0000" + strings.ToUpper(pci) }
+func busID(pci string) string {
+	domain, rest, _ := strings.Cut(pci, ":")
+	return strings.Repeat("0", 8-len(domain)) + strings.ToUpper(domain+":"+rest)
+}
 
 // fakeNVML is the configuration of the fake library.
 func (d *Description) fakeNVML() string {

@@ -32,13 +32,16 @@ const (
 func (d *Description) writeProc(t *tree) {
 	t.write("proc/devices", d.procDevices())
 	t.write("proc/modules", d.procModules())
+	if len(d.Compatible) > 0 {
+		t.write("proc/device-tree/compatible", strings.Join(d.Compatible, "\x00")+"\x00")
+	}
 	if !d.nvidiaLoaded() {
 		return
 	}
 	t.write("proc/driver/nvidia/version", d.procVersion())
 	t.write("proc/driver/nvidia/params", d.procParams())
 	for i, g := range d.gpus() {
-		t.write("proc/driver/nvidia/gpus/"+g.PCI+"/information", d.information(i, g))
+		t.write("proc/driver/nvidia/gpus/"+d.procPCI(g)+"/information", d.information(i, g))
 	}
 	if d.knowsMIG() {
 		d.writeCapabilities(t)
@@ -142,6 +145,15 @@ func (d *Description) procParams() string {
 }
 
 // information has the spaces and tabs of the driver (nv-procfs.c).
+// procPCI is the PCI address of a GPU as procfs has it.
+func (d *Description) procPCI(g gpu) string {
+	domain, rest, _ := strings.Cut(g.PCI, ":")
+	if d.Driver.ShortDomains {
+		domain = domain[len(domain)-4:]
+	}
+	return domain + ":" + rest
+}
+
 func (d *Description) information(place int, g gpu) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Model: \t\t %s\n", g.name)
@@ -151,7 +163,7 @@ func (d *Description) information(place int, g gpu) string {
 	fmt.Fprintf(&b, "Bus Type: \t PCIe\n")
 	fmt.Fprintf(&b, "DMA Size: \t %d bits\n", g.dmaBits)
 	fmt.Fprintf(&b, "DMA Mask: \t 0x%x\n", uint64(1)<<g.dmaBits-1)
-	fmt.Fprintf(&b, "Bus Location: \t %s\n", g.PCI)
+	fmt.Fprintf(&b, "Bus Location: \t %s\n", d.procPCI(g))
 	fmt.Fprintf(&b, "Device Minor: \t %d\n", g.minor)
 	version := d.kernelVersion()
 	if branch(version) >= 510 {
@@ -201,7 +213,7 @@ func (d *Description) writeCapabilities(t *tree) {
 	}
 }
 
-// migMinors is the whole table, which the driver writes on every host alike.
+// migMinors is the complete table, which is the same on every host.
 func migMinors() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "config %d\nmonitor %d\n", migConfig, migMonitor)

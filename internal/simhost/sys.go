@@ -14,8 +14,10 @@ type pciDevice struct {
 	class   uint32
 	driver  string // kernel driver it is bound to; empty for none
 	drm     []drmNode
-	// numaNode as the file of that name has it; nil: there is no such file.
+	// numaNode is the content of the file of that name; nil: no such file.
 	numaNode *int
+	// virtualOf is the device that it is a virtual function of; empty: none.
+	virtualOf string
 }
 
 // drmNode is a node below /dev/dri.
@@ -37,7 +39,7 @@ const (
 	classBridge     = 0x068000
 )
 
-// workstation says whether the host is one, by its GPUs.
+// workstation reports whether the host is a workstation, by its GPUs.
 func (d *Description) workstation() bool {
 	for _, g := range d.GPUs {
 		if models[d.modelName(g)].display {
@@ -50,16 +52,16 @@ func (d *Description) workstation() bool {
 // pciDevices are all devices on the bus: those that every host has, then NVIDIA's.
 func (d *Description) pciDevices() []pciDevice {
 	list := []pciDevice{
-		{"0000:00:00.0", 0x8086, 0x09a2, classHostBridge, "", nil, nil},
-		{"0000:04:00.0", 0x144d, 0xa824, classNVMe, "nvme", nil, nil},
-		{"0000:05:00.0", 0x15b3, 0x1021, classEthernet, "mlx5_core", nil, nil},
+		{"0000:00:00.0", 0x8086, 0x09a2, classHostBridge, "", nil, nil, ""},
+		{"0000:04:00.0", 0x144d, 0xa824, classNVMe, "nvme", nil, nil, ""},
+		{"0000:05:00.0", 0x15b3, 0x1021, classEthernet, "mlx5_core", nil, nil, ""},
 	}
 	if d.workstation() {
-		// A processor with graphics of its own.
-		list = append(list, pciDevice{"0000:00:02.0", 0x8086, 0xa780, classVGA, "i915", []drmNode{{"card0", 0}, {"renderD128", firstRenderNode}}, nil})
+		// A processor with its own graphics.
+		list = append(list, pciDevice{"0000:00:02.0", 0x8086, 0xa780, classVGA, "i915", []drmNode{{"card0", 0}, {"renderD128", firstRenderNode}}, nil, ""})
 	} else {
 		// The graphics of a server's management controller cannot render.
-		list = append(list, pciDevice{"0000:03:00.0", 0x1a03, 0x2000, classVGA, "ast", []drmNode{{"card0", 0}}, nil})
+		list = append(list, pciDevice{"0000:03:00.0", 0x1a03, 0x2000, classVGA, "ast", []drmNode{{"card0", 0}}, nil, ""})
 	}
 	driver := map[string]string{proprietary: "nvidia", openModule: "nvidia", nouveau: "nouveau"}[d.kernelModule()]
 	for i := range d.NVSwitches {
@@ -67,15 +69,18 @@ func (d *Description) pciDevices() []pciDevice {
 		if bound != "" {
 			bound = "nvidia-nvswitch"
 		}
-		list = append(list, pciDevice{switchAddress(i), nvidiaVendor, 0x22a3, classBridge, bound, nil, nil})
+		list = append(list, pciDevice{switchAddress(i), nvidiaVendor, 0x22a3, classBridge, bound, nil, nil, ""})
 	}
 	for _, g := range d.gpus() {
-		p := pciDevice{g.PCI, nvidiaVendor, g.device, class3D, driver, g.drm(d.workstation()), g.NUMANode}
+		p := pciDevice{g.PCI, nvidiaVendor, g.device, class3D, driver, g.drm(d.workstation()), g.NUMANode, ""}
 		if g.display {
 			p.class = classVGA
-			list = append(list, pciDevice{strings.TrimSuffix(g.PCI, ".0") + ".1", nvidiaVendor, 0x22ba, classAudio, "snd_hda_intel", nil, nil})
+			list = append(list, pciDevice{strings.TrimSuffix(g.PCI, ".0") + ".1", nvidiaVendor, 0x22ba, classAudio, "snd_hda_intel", nil, nil, ""})
 		}
 		list = append(list, p)
+	}
+	for _, g := range d.OtherGPUs {
+		list = append(list, pciDevice{g.PCI, nvidiaVendor, 0x2330, class3D, g.Driver, nil, nil, g.VirtualOf})
 	}
 	return list
 }
@@ -113,7 +118,8 @@ func (d *Description) writeSys(t *tree) {
 }
 
 func writePCIDevice(t *tree, p pciDevice) {
-	host := "devices/pci" + p.address[:len("0000")] + ":00/" + p.address
+	domain, _, _ := strings.Cut(p.address, ":")
+	host := "devices/pci" + domain + ":00/" + p.address
 	dir := "sys/" + host
 	t.link("../../../"+host, "sys/bus/pci/devices/"+p.address)
 	t.write(dir+"/vendor", fmt.Sprintf("0x%04x\n", p.vendor))
@@ -121,6 +127,9 @@ func writePCIDevice(t *tree, p pciDevice) {
 	t.write(dir+"/class", fmt.Sprintf("0x%06x\n", p.class))
 	if p.numaNode != nil {
 		t.write(dir+"/numa_node", strconv.Itoa(*p.numaNode)+"\n")
+	}
+	if p.virtualOf != "" {
+		t.link("../"+p.virtualOf, dir+"/physfn")
 	}
 	t.link("../../../bus/pci", dir+"/subsystem")
 	if p.driver != "" {

@@ -1,13 +1,12 @@
-// Package table prints tables for people: a line of headings, a line a row, columns
-// two spaces apart. On a terminal too narrow for that, cells are wrapped between
-// words; where not even single words fit, each row becomes a block of lines, so that
-// a path or a name is never cut and can always be copied.
+// Package table prints tables: a line of headings, a line for each row, columns two spaces
+// apart. On a narrow terminal cells are wrapped between words. If single words do not
+// fit, each row becomes a block of lines, so that a path or a name is never split and can
+// be copied.
 package table
 
 import (
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -29,14 +28,13 @@ type Table struct {
 	rows   [][]string
 }
 
-// New makes a table that is as wide as its cells, or as the terminal w is. Without
-// a header there is no line of headings.
+// New returns a table as wide as its cells, or as the terminal w. Without a header there
+// is no line of headings.
 func New(w io.Writer, header ...string) *Table {
 	return &Table{w: w, width: Width(w), header: header}
 }
 
-// Row adds a row. A cell may have text from outside: what a terminal would obey is
-// escaped ([printable.Line]).
+// Row adds a row. Control characters in cells are escaped ([printable.Line]).
 func (t *Table) Row(cells ...string) {
 	row := make([]string, len(cells))
 	for i, cell := range cells {
@@ -45,16 +43,16 @@ func (t *Table) Row(cells ...string) {
 	t.rows = append(t.rows, row)
 }
 
-// Paint gives a cell of the last row a colour where colours are wanted.
+// Paint colors a cell of the last row if colors are wanted.
 func (t *Table) Paint(column int, c Color, wanted bool) {
 	row := t.rows[len(t.rows)-1]
 	row[column] = c.Paint(row[column], wanted)
 }
 
-// Len is the number of rows.
+// Len returns the number of rows.
 func (t *Table) Len() int { return len(t.rows) }
 
-// Flush writes the table, or nothing when it has no rows and no header.
+// Flush writes the table, or nothing if it has neither rows nor a header.
 func (t *Table) Flush() error {
 	if len(t.rows) == 0 && len(t.header) == 0 {
 		return nil
@@ -68,19 +66,10 @@ func (t *Table) Flush() error {
 	return err
 }
 
-// lines are the header, where there is one, and the rows.
-func (t *Table) lines() [][]string {
-	if len(t.header) == 0 {
-		return t.rows
-	}
-	return append([][]string{t.header}, t.rows...)
-}
-
-// fit finds how wide each column may be; fits is false when single words are too
-// wide already.
+// fit returns the widths of the columns; fits is false if single words are too wide.
 func (t *Table) fit() (limits []int, fits bool) {
 	var words []int // the widest word of each column
-	for _, line := range t.lines() {
+	for _, line := range append([][]string{t.header}, t.rows...) {
 		for i, cell := range line {
 			if i == len(limits) {
 				limits, words = append(limits, 0), append(words, 0)
@@ -143,7 +132,7 @@ func row(cells []string) table.Row {
 	return r
 }
 
-// blocks is the form in which each cell has a line, after its heading.
+// blocks returns the table with a line for each cell, after its heading.
 func (t *Table) blocks() string {
 	label := 0
 	for _, h := range t.header {
@@ -164,8 +153,8 @@ func (t *Table) blocks() string {
 	return b.String()
 }
 
-// Wrap breaks a text between words into lines of a width; 0 or less: it does not. A
-// longer word has a line of its own, whole.
+// Wrap breaks a text between words into lines of a width; 0 or less: no limit. A longer
+// word has a line of its own.
 func Wrap(s string, width int) string {
 	if width <= 0 {
 		return s
@@ -189,8 +178,7 @@ func Wrap(s string, width int) string {
 	return b.String()
 }
 
-// Width is how many columns the terminal has that w is; 0 when w is none or it does
-// not tell.
+// Width returns the columns of the terminal w; 0: w is not a terminal, or unknown.
 func Width(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok || !IsTerminal(w) {
@@ -203,7 +191,7 @@ func Width(w io.Writer) int {
 	return max(columns, 0)
 }
 
-// IsTerminal says whether w is a terminal.
+// IsTerminal reports whether w is a terminal.
 func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -213,10 +201,10 @@ func IsTerminal(w io.Writer) bool {
 	return err == nil
 }
 
-// Color of a text on a terminal.
+// Color is an SGR parameter of a terminal.
 type Color string
 
-// The colours.
+// The colors.
 const (
 	Red    Color = "31"
 	Green  Color = "32"
@@ -224,14 +212,11 @@ const (
 	Bold   Color = "1"
 )
 
-// Paint gives a text a colour where colours are wanted; each of its lines has it.
+// Paint colors each line of a text if colors are wanted.
 func (c Color) Paint(s string, wanted bool) string {
 	if !wanted || s == "" {
 		return s
 	}
-	lines := slices.Collect(strings.SplitSeq(s, "\n"))
-	for i, line := range lines {
-		lines[i] = "\x1b[" + string(c) + "m" + line + "\x1b[0m"
-	}
-	return strings.Join(lines, "\n")
+	start, end := "\x1b["+string(c)+"m", "\x1b[0m"
+	return start + strings.ReplaceAll(s, "\n", end+"\n"+start) + end
 }

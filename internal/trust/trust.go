@@ -1,13 +1,13 @@
-// Package trust decides whether a path leads where root wants it to.
+// Package trust decides whether only root can change where a path leads.
 //
-// A path is trusted if nobody but root, and the user who runs the program, can
-// change where it leads: each of its components, symbolic links included, belongs
-// to one of the two, and each directory on the way can be written by them alone or
-// is sticky, so that others cannot rename or remove what is not theirs. A regular
-// file at the end must not be writable by others either.
+// A path is trusted if nobody but root and the caller, the user who runs the program,
+// can change where it leads. Each of its components, symbolic links included, belongs to
+// one of the two. Each directory on the way is writable by them alone, or is sticky, so
+// that others cannot rename or remove files of other users. A regular file at the end
+// must not be writable by others.
 //
-// What a container is given, what root runs and what root overwrites is checked by
-// this one rule. The package knows nothing of CDI, of GPUs or of the command line.
+// This one rule checks what a container gets, what root runs and what root overwrites.
+// The package knows nothing of CDI, GPUs or the command line.
 package trust
 
 import (
@@ -25,12 +25,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Error says why a path is not trusted.
+// Error is the reason why a path is not trusted.
 type Error struct {
 	// Path is the path that was checked.
 	Path string
-	// Component is the directory, link or file that somebody else can change, which
-	// may be on the way to the path or behind one of its links.
+	// Component is the directory, link or file that others can change, on the way to the
+	// path or behind one of its links.
 	Component string
 	// UID owns the component.
 	UID uint32
@@ -48,18 +48,18 @@ func (e *Error) Error() string {
 // Caller is the user besides root whose files are trusted.
 type Caller struct {
 	UID uint32
-	// GID is the user's own group. It may write to the files of a user who is not
-	// root, as the private groups of most distributions do.
+	// GID is the user's own group. It may write to the files of a user other than root:
+	// most distributions have private groups.
 	GID uint32
 }
 
-// Self is the user that this process runs as.
+// Self returns the user of this process.
 func Self() Caller { return Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())} } //nolint:gosec // neither is negative
 
 func (c Caller) trusts(uid uint32) bool { return uid == 0 || uid == c.UID }
 
-// others returns who besides the caller and root may write to a file with this owner
-// and mode, in words; empty: nobody.
+// others returns in words who besides the caller and root may write to a file with this
+// owner and mode; empty: nobody.
 func (c Caller) others(mode uint32, gid uint32) string {
 	switch {
 	case mode&0o002 != 0:
@@ -70,25 +70,24 @@ func (c Caller) others(mode uint32, gid uint32) string {
 	return ""
 }
 
-// Tree checks paths below a directory, which is the root of all symbolic links. It
-// remembers what it has seen and so serves one run. The zero value trusts everything:
-// it is for file systems whose files have no owners.
+// Tree checks paths below a directory, which is the root of all symbolic links. It caches
+// what it has seen, so it is for one run. The zero value, for file systems whose files have
+// no owners, trusts everything.
 type Tree struct {
-	// Root is the directory's own path, for messages.
-	root   string
+	root   string // the directory's path, for messages
 	fsys   fs.ReadLinkFS
 	caller Caller
 	// above is the tree that the root is a directory of; nil for the host's own root.
 	above *Tree
-	// local is set if the files are those of this machine.
+	// local is set for files of this machine.
 	local bool
-	// fuse reports whether a file system in user space is mounted at a name; nil: none is.
+	// fuse reports whether FUSE is mounted at a name; nil: nowhere.
 	fuse func(name string) bool
 
 	entries map[string]*entry
 }
 
-// entry is a directory, link or file as it was when it was first looked at.
+// entry is a directory, link or file when it was first looked at.
 type entry struct {
 	mode, uid, gid uint32
 	dev            uint64
@@ -96,8 +95,8 @@ type entry struct {
 	owned          bool   // false: the file system knows no owners
 }
 
-// Local returns the tree of a directory of this machine. The way to the directory has
-// to be trusted too.
+// Local returns the tree of a directory of this machine. The path of the directory must be
+// trusted too.
 func Local(dir string, caller Caller) *Tree {
 	t := New(dir, os.DirFS(dir).(fs.ReadLinkFS), caller)
 	t.local, t.fuse = true, fuseBelow(dir)
@@ -113,7 +112,7 @@ func New(root string, fsys fs.ReadLinkFS, caller Caller) *Tree {
 	return &Tree{root: root, fsys: fsys, caller: caller, entries: map[string]*entry{}}
 }
 
-// For returns the tree as another caller has to judge it.
+// For returns the tree for another caller.
 func (t *Tree) For(caller Caller) *Tree {
 	other := *t
 	other.caller = caller
@@ -123,16 +122,15 @@ func (t *Tree) For(caller Caller) *Tree {
 	return &other
 }
 
-// Over returns the tree with other files in it: those of a file system that is laid
-// over its own.
+// Over returns the tree with the files of another file system.
 func (t *Tree) Over(fsys fs.ReadLinkFS) *Tree {
 	other := *t
 	other.fsys, other.entries = fsys, map[string]*entry{}
 	return &other
 }
 
-// Path returns why a path of this machine is not trusted, as an [*Error], or why it
-// cannot be looked at. A relative path starts at the working directory.
+// Path returns an [*Error] if a path of this machine is not trusted, and another error if
+// it cannot be looked at. A relative path starts at the working directory.
 func Path(name string, caller Caller) error {
 	if !path.IsAbs(name) {
 		dir, err := os.Getwd()
@@ -144,9 +142,9 @@ func Path(name string, caller Caller) error {
 	return Local("/", caller).Check(name)
 }
 
-// Directory returns why what this process makes in a directory of this machine, and opens
-// again by its path, could become another file: as Path does, and also for a directory
-// that others can write to and that is not sticky.
+// Directory returns why a file that this process makes in a directory of this machine could
+// be replaced by others: as [Path] does, and also if others can write to the directory and
+// it is not sticky.
 func Directory(name string, caller Caller) error {
 	if err := Path(name, caller); err != nil {
 		return err
@@ -165,23 +163,28 @@ func Directory(name string, caller Caller) error {
 // (path_resolution(7)).
 const maxLinks = 40
 
-// Check returns an [*Error] for a path that is not trusted, and another error for one
-// that cannot be looked at. The path is relative to the root; a leading slash changes
-// nothing.
-func (t *Tree) Check(name string) error {
+// Check returns an [*Error] if a path is not trusted, and another error if it cannot be
+// looked at. The path is relative to the root, also with a leading slash.
+func (t *Tree) Check(name string) error { return t.check(name, false) }
+
+// CheckExclusive is like [Tree.Check] for a directory in which only the caller and root may
+// create names. A sticky directory such as /tmp may be on the way to it.
+func (t *Tree) CheckExclusive(name string) error { return t.check(name, true) }
+
+func (t *Tree) check(name string, exclusive bool) (err error) {
 	if t.fsys == nil {
 		return nil
 	}
 	if t.above != nil {
-		if err := t.above.Check(t.root); err != nil {
-			return t.named(name, err)
-		}
+		err = t.above.Check(t.root)
 	}
-	_, err := t.walk(name)
+	if err == nil {
+		err = t.walk(name, exclusive)
+	}
 	return t.named(name, err)
 }
 
-// named gives an error the path that was asked for.
+// named returns an error with the path that was asked for.
 func (t *Tree) named(name string, err error) error {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		named := *e
@@ -191,86 +194,80 @@ func (t *Tree) named(name string, err error) error {
 	return err
 }
 
-// walk follows a path, checks every component and returns the last one.
-func (t *Tree) walk(name string) (*entry, error) {
+// walk follows a path and checks every component. With exclusive others must not be able to
+// write to a directory at its end either.
+func (t *Tree) walk(name string, exclusive bool) error {
 	at := "."
-	dir, err := t.look(at)
-	if err != nil {
-		return nil, err
+	last, err := t.look(at) // what is at the path so far
+	if err == nil {
+		err = t.owner(at, last)
 	}
-	if err := t.owner(at, dir); err != nil {
-		return nil, err
-	}
-	last, links := dir, 0
-	rest := strings.Split(name, "/")
-	for len(rest) > 0 {
+	links := 0
+	for rest := strings.Split(name, "/"); err == nil && len(rest) > 0; {
 		part := rest[0]
 		rest = rest[1:]
-		switch part {
-		case "", ".":
+		switch {
+		case part == "" || part == ".":
 			continue
-		case "..":
+		case part == "..":
 			at = path.Dir(at)
-			if dir, err = t.look(at); err != nil {
-				return nil, err
-			}
-			last = dir
+			last, err = t.look(at)
 			continue
-		}
-		if dir.mode&unix.S_IFMT != unix.S_IFDIR {
-			return nil, &fs.PathError{Op: "open", Path: path.Join(t.root, at), Err: syscall.ENOTDIR}
+		case last.mode&unix.S_IFMT != unix.S_IFDIR:
+			return &fs.PathError{Op: "open", Path: path.Join(t.root, at), Err: syscall.ENOTDIR}
 		}
 		next := path.Join(at, part)
 		e, err := t.look(next)
 		if err == nil {
-			err = t.step(at, dir, next, e)
+			err = t.step(at, last, next, e)
 		}
-		if err != nil {
-			return nil, err
-		}
-		if e.mode&unix.S_IFMT != unix.S_IFLNK {
-			at, dir, last = next, e, e
+		switch {
+		case err != nil:
+			return err
+		case e.mode&unix.S_IFMT != unix.S_IFLNK:
+			at, last = next, e
 			continue
 		}
 		if links++; links > maxLinks {
-			return nil, &fs.PathError{Op: "open", Path: path.Join(t.root, name), Err: syscall.ELOOP}
+			return &fs.PathError{Op: "open", Path: path.Join(t.root, name), Err: syscall.ELOOP}
 		}
 		if path.IsAbs(e.target) {
-			at = "."
-			if dir, err = t.look(at); err != nil {
-				return nil, err
-			}
-			last = dir
+			at, last = ".", t.entries["."]
 		}
 		rest = append(strings.Split(e.target, "/"), rest...)
 	}
-	if who := t.caller.others(last.mode, last.gid); last.owned && last.mode&unix.S_IFMT == unix.S_IFREG && who != "" {
-		return nil, t.untrusted(at, last, "can be written by "+who)
+	if err != nil {
+		return err
 	}
-	return last, nil
+	kind := last.mode & unix.S_IFMT
+	who := t.caller.others(last.mode, last.gid)
+	if last.owned && who != "" && (kind == unix.S_IFREG || exclusive && kind == unix.S_IFDIR) {
+		return t.untrusted(at, last, "can be written by "+who)
+	}
+	return nil
 }
 
-// step checks an entry of a directory on the way.
+// step checks an entry of a directory.
 func (t *Tree) step(at string, dir *entry, name string, e *entry) error {
 	if dir.owned {
 		who := t.caller.others(dir.mode, dir.gid)
 		if who != "" && dir.mode&unix.S_ISVTX == 0 {
 			return t.untrusted(at, dir, "can be written by "+who)
 		}
-		// Whoever may mount FUSE in a directory of theirs says himself who owns what is in it.
+		// A user who may mount FUSE in a directory chooses the owners of the files in it.
 		if who != "" && e.dev != dir.dev && t.fuse != nil && t.fuse(name) {
 			return t.untrusted(name, e, "is a FUSE mount in a directory that "+who+" can write to")
 		}
 		if who == "" && e.mode&unix.S_IFMT == unix.S_IFCHR {
-			// A device node's owner, which the driver lets the administrator choose, can
-			// change its mode but not put something else there.
+			// The owner of a device node, which is an option of the driver, can change its mode
+			// but cannot replace it.
 			return nil
 		}
 	}
 	return t.owner(name, e)
 }
 
-// owner checks whose an entry is.
+// owner checks the owner of an entry.
 func (t *Tree) owner(name string, e *entry) error {
 	if !e.owned || t.caller.trusts(e.uid) || t.local && t.outside(name, e) {
 		return nil
@@ -283,7 +280,7 @@ func (t *Tree) untrusted(name string, e *entry, reason string) error {
 	return &Error{Path: full, Component: full, UID: e.uid, Reason: reason}
 }
 
-// look returns what is at a name, whose directory has no links in its path.
+// look returns the entry at a name without links in its directory.
 func (t *Tree) look(name string) (*entry, error) {
 	if e := t.entries[name]; e != nil {
 		return e, nil
@@ -310,8 +307,8 @@ func (t *Tree) look(name string) (*entry, error) {
 	return e, nil
 }
 
-// fuseBelow returns a function that reports whether a file system in user space is
-// mounted at a name below a directory.
+// fuseBelow returns a function that reports whether FUSE is mounted at a name below a
+// directory.
 func fuseBelow(dir string) func(name string) bool {
 	return func(name string) bool {
 		var s unix.Statfs_t
@@ -319,17 +316,16 @@ func fuseBelow(dir string) func(name string) bool {
 	}
 }
 
-// outside reports whether the owner is a user of another user namespace, whom nobody
-// in this one can be: in a container whose driver comes from the host, the host's root
-// is shown as the user nobody. The kernel lets root of a namespace open a file without
-// changing its time of access only if its owner has a number in the namespace
-// (inode_owner_or_capable).
+// outside reports whether the owner is a user of another user namespace that has no number
+// in this one: in a container with the host's driver, the host's root is shown as nobody.
+// Root of a namespace may open a file with O_NOATIME only if the file's owner has a number
+// in the namespace (inode_owner_or_capable in the kernel).
 func (t *Tree) outside(name string, e *entry) bool {
 	if e.uid != overflowUID() || initialUserNamespace() {
 		return false
 	}
 	if kind := e.mode & unix.S_IFMT; kind != unix.S_IFREG && kind != unix.S_IFDIR {
-		return true // the directory that it is in was checked
+		return true // its directory was checked
 	}
 	fd, err := unix.Open(path.Join(t.root, name), unix.O_RDONLY|unix.O_NOATIME|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == nil {
@@ -342,11 +338,8 @@ func (t *Tree) outside(name string, e *entry) bool {
 // user namespace (Documentation/admin-guide/sysctl/kernel.rst).
 func overflowUID() uint32 {
 	data, err := os.ReadFile("/proc/sys/kernel/overflowuid")
-	if err != nil {
-		return 65534
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 32)
-	if err != nil {
+	n, err2 := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 32)
+	if errors.Join(err, err2) != nil {
 		return 65534
 	}
 	return uint32(n)

@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// In a directory of its own, since go build takes a C file for cgo.
+// In a separate directory, because go build takes a C file for cgo.
 //
 //go:embed src/nvml.c
 var source []byte
@@ -72,7 +72,7 @@ func compile(compiler string, args []string, path string) error {
 	return os.Rename(output, path)
 }
 
-// findCompiler gives the absolute path of the C compiler and the arguments that
+// findCompiler returns the absolute path of the C compiler and the arguments that
 // $CC may bring with it.
 func findCompiler() ([]string, error) {
 	candidates := []string{"cc", "gcc"}

@@ -22,6 +22,6 @@
 // name is that of the symbol, version suffix included, or * for every call. Without
 // gpu= a fail, hang or abort holds for all GPUs and for the calls that concern none.
 //
-// Of a file that is missing or malformed the library says so in one line on
+// The library reports a missing or malformed file in one line on
 // standard error, and nvmlInit answers NVML_ERROR_UNKNOWN.
 package fakenvml
