@@ -93,21 +93,26 @@ func (m files) directory(host Host, e *FileEntry, inv *Inventory) {
 	if m.mpsDirectory == "" {
 		return
 	}
-	name := clean(m.mpsDirectory)
-	info, err := host.Driver.Stat(name)
+	name, tree := clean(m.mpsDirectory), host.Driver
+	info, err := tree.Stat(name)
+	if err != nil && host.Root.fsys != nil {
+		// The service runs on the host, whose driver may be below another root.
+		tree = host.Root
+		info, err = tree.Stat(name)
+	}
 	switch {
 	case err != nil:
 	case !fits(e.Kind, info.Mode()):
 		err = errors.New("not a directory")
 	default:
-		err = host.Driver.checkWritable(e.Kind, name)
+		err = tree.checkWritable(e.Kind, name)
 	}
-	real, resolveErr := host.Driver.Resolve(name)
+	real, resolveErr := tree.Resolve(name)
 	if err = cmp.Or(err, resolveErr); err != nil {
-		inv.find(MPSDirectoryUnusable, Warning, host.Driver.HostPath(name), "%v: containers do not reach CUDA's multi-process service", cause(err))
+		inv.find(MPSDirectoryUnusable, Warning, tree.HostPath(name), "%v: containers do not reach CUDA's multi-process service", cause(err))
 		return
 	}
-	inv.Files = append(inv.Files, File{Kind: e.Kind, HostPath: host.Driver.HostPath(real), Targets: []string{"/" + name}, Capabilities: e.Capabilities})
+	inv.Files = append(inv.Files, File{Kind: e.Kind, HostPath: tree.HostPath(real), Targets: []string{"/" + name}, Capabilities: e.Capabilities})
 }
 
 // places are the directories that each kind is looked for in, in order.

@@ -118,7 +118,15 @@ func TestPathsOfTheHostAreNotBelowTheDriverRoot(t *testing.T) {
 		put(t, dir, firmware, 0o644)
 		host := discover.Local("amd64", root, dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
 		host.Dev = hosttest.Reopen(t, d, dir).Dev
-		got := targets(hosttest.Discover(t, host, hosttest.Probe(d)))
+		put(t, dir, "srv/mps/control", 0o644)
+		inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{MPSDirectory: "/srv/mps"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := targets(inv)
+		if want := []string{"/srv/mps"}; !slices.Equal(got[filepath.Join(dir, "srv/mps")], want) {
+			t.Errorf("the directory of MPS: %q", got)
+		}
 		if want := []string{"/lib/firmware/nvidia/560.35.03/gsp_ga10x.bin"}; !slices.Equal(got[filepath.Join(dir, firmware)], want) {
 			t.Errorf("firmware in %s: %q", place, got)
 		}

@@ -5,14 +5,14 @@ import (
 	"slices"
 )
 
-// containerFiles are files that container engines and service managers make in a container.
-var containerFiles = []string{".dockerenv", "run/.containerenv", "run/systemd/container", "run/host/container-manager"}
+// ContainerFiles are files that container engines and service managers make in a container.
+var ContainerFiles = []string{".dockerenv", "run/.containerenv", "run/systemd/container", "run/host/container-manager"}
 
 // inContainer reports whether this process is in a container whose device nodes are the ones
 // that are looked at, and not in one that has those of the host somewhere else.
 func (h Host) inContainer() bool {
 	root := h.root()
-	return path.Clean(h.Dev.Path) == path.Clean(root.Path) && slices.ContainsFunc(containerFiles, func(name string) bool {
+	return path.Clean(h.Dev.Path) == path.Clean(root.Path) && slices.ContainsFunc(ContainerFiles, func(name string) bool {
 		_, err := root.Lstat(name)
 		return err == nil
 	})

@@ -43,6 +43,17 @@ type Capture struct {
 	Driver Tree `json:"driver" yaml:"driver"`
 	Proc   Tree `json:"proc" yaml:"proc"`
 	Sys    Tree `json:"sys" yaml:"sys"`
+	// Root is that of the host itself where it is not the driver's.
+	Root *Tree `json:"root,omitempty" yaml:"root,omitempty"`
+}
+
+// trees are the parts of the capture, that of the host's root last.
+func (c *Capture) trees() []*Tree {
+	trees := []*Tree{&c.Driver, &c.Dev, &c.Proc, &c.Sys}
+	if c.Root != nil {
+		trees = append(trees, c.Root)
+	}
+	return trees
 }
 
 // Tree is a part of a file system.
@@ -144,7 +155,10 @@ func Parse(data []byte) (*Capture, error) {
 			return nil, fmt.Errorf("nvml: %w", err)
 		}
 	}
-	for name, t := range map[string]*Tree{"driver": &c.Driver, "dev": &c.Dev, "proc": &c.Proc, "sys": &c.Sys} {
+	for name, t := range map[string]*Tree{"driver": &c.Driver, "dev": &c.Dev, "proc": &c.Proc, "sys": &c.Sys, "root": c.Root} {
+		if t == nil {
+			continue
+		}
 		if err := t.check(); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -176,7 +190,11 @@ func (t *Tree) check() error {
 
 // Host returns the recorded host. It serves one discovery; see [discover.Host].
 func (c *Capture) Host() discover.Host {
-	return discover.Host{Arch: c.Arch, Driver: c.Driver.tree(), Dev: c.Dev.tree(), Proc: c.Proc.tree(), Sys: c.Sys.tree()}
+	host := discover.Host{Arch: c.Arch, Driver: c.Driver.tree(), Dev: c.Dev.tree(), Proc: c.Proc.tree(), Sys: c.Sys.tree()}
+	if c.Root != nil {
+		host.Root = c.Root.tree()
+	}
+	return host
 }
 
 // Options returns the options of the recorded discovery. NVML answers as it did then.

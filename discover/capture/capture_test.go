@@ -284,6 +284,44 @@ func TestUnusableCaptureIsRefused(t *testing.T) {
 	}
 }
 
+func TestCaptureHasTheHostsRootBesideTheDrivers(t *testing.T) {
+	d := hosttest.Load(t, "driver-container")
+	dir := t.TempDir()
+	if err := d.Build(dir, simhost.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"sys/module/firmware_class/parameters/path":                   "/lib/firmware\n",
+		"lib/firmware/nvidia/" + d.Driver.Version + "/gsp_ga10x.bin":  "x",
+		"usr/lib/firmware/nvidia/" + d.Driver.Version + "/unused.bin": "x",
+	} {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	host := discover.Local("amd64", d.DriverRoot(dir), d.DriverRoot(dir), filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
+	c, inv, err := capture.Record(t.Context(), host, discover.Options{Probe: hosttest.Probe(d)}, redact.New(nil, redact.Identifiers{}), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := discover.Run(t.Context(), c.Host(), discover.Modules(c.Options()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	firmware := func(inv *discover.Inventory) (targets []string) {
+		for _, f := range inv.Files {
+			if f.Kind == discover.Firmware {
+				targets = append(targets, f.Targets...)
+			}
+		}
+		return targets
+	}
+	if want := firmware(inv); len(want) != 1 || !slices.Equal(firmware(again), want) {
+		t.Errorf("the capture has firmware %q, the host %q", firmware(again), want)
+	}
+}
+
 // FuzzParse: whatever somebody sends as a capture, it is refused or it is a host.
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"two-gpus", "nixos", "t4-r470"} {

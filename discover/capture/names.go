@@ -93,6 +93,9 @@ var (
 		for _, e := range discover.LeftOutFiles {
 			add(e.Name)
 		}
+		for _, name := range discover.ContainerFiles {
+			add(name)
+		}
 		for _, e := range discover.ForeignTable {
 			if stem, _, ok := strings.Cut(e.Name, ".so."); ok {
 				known[stem] = true

@@ -22,6 +22,10 @@ import (
 // the place. The inventory is that of the discovery, with nothing replaced.
 func Record(ctx context.Context, host discover.Host, o discover.Options, redactor *redact.Redactor, version string) (*Capture, *discover.Inventory, error) {
 	driver, dev, proc, sys := watch(&host.Driver), watch(&host.Dev), watch(&host.Proc), watch(&host.Sys)
+	trees := []*watched{driver, dev, proc, sys}
+	if host.Root.Path != "" { // it is not the driver's
+		trees = append(trees, watch(&host.Root))
+	}
 	var answer nvmlAnswer
 	asked := o.Probe != nil
 	if ask := o.Probe; asked {
@@ -42,12 +46,11 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 	sys.addSys(inv.PCI)
 	maps.DeleteFunc(sys.seen, func(name string, _ bool) bool { return othersDevice(sys, name) })
 
-	trees := []*watched{driver, dev, proc, sys}
-	var files [4][]seenFile
-	for i, w := range trees {
-		files[i] = w.files()
+	files := make([][]seenFile, 0, len(trees))
+	for _, w := range trees {
+		files = append(files, w.files())
 	}
-	redactor.Know(redact.Owners(ctx, owners(files[:]...)))
+	redactor.Know(redact.Owners(ctx, owners(files...)))
 	n := newNames(redactor, append([]string{driver.path, dev.path, proc.path, sys.path, o.MPSDirectory}, o.LibrarySearchPath...)...)
 	c := &Capture{Format: format, Cdigen: n.text(version), Arch: host.Arch, MPSDirectory: n.path(o.MPSDirectory)}
 	for _, dir := range o.LibrarySearchPath {
@@ -58,9 +61,12 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 			return nil, inv, err
 		}
 	}
-	for i, t := range []*Tree{&c.Driver, &c.Dev, &c.Proc, &c.Sys} {
+	if len(trees) > len(c.trees()) {
+		c.Root = &Tree{}
+	}
+	for i, t := range c.trees() {
 		regular := driverFile
-		if i >= 2 {
+		if t == &c.Proc || t == &c.Sys {
 			regular = textFile
 		}
 		*t = trees[i].tree(files[i], c, n, regular)
