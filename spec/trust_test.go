@@ -40,13 +40,18 @@ func changeable(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	foreign := func(s syscall.Stat_t) bool { return s.Uid != 0 && int(s.Uid) != os.Geteuid() }
+	// A user who is not root has a group of their own.
+	written := func(s syscall.Stat_t) bool {
+		own := os.Geteuid() != 0 && int(s.Gid) == os.Getegid()
+		return s.Mode&0o002 != 0 || s.Mode&0o020 != 0 && !own
+	}
 	for _, p := range []string{filepath.Dir(path), path, real} {
 		for at := p; at != "/"; at = filepath.Dir(at) {
 			s, above := status(t, at), status(t, filepath.Dir(at))
 			device, file := s.Mode&unix.S_IFMT == unix.S_IFCHR, s.Mode&unix.S_IFMT == unix.S_IFREG
-			crowded, sticky := above.Mode&unix.S_IFMT == unix.S_IFDIR && above.Mode&0o022 != 0, above.Mode&unix.S_ISVTX != 0
+			crowded, sticky := above.Mode&unix.S_IFMT == unix.S_IFDIR && written(above), above.Mode&unix.S_ISVTX != 0
 			switch {
-			case foreign(s) && (!device || crowded), crowded && !sticky, file && s.Mode&0o022 != 0:
+			case foreign(s) && (!device || crowded), crowded && !sticky, file && written(s):
 				return at
 			}
 		}
