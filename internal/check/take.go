@@ -146,6 +146,8 @@ type System struct {
 	// container has the libraries of the loaded driver, if it is another.
 	DriverRootExists bool
 	OtherDriverRoot  string
+	// Bundles are distributions of Kubernetes with an engine of their own.
+	Bundles []string
 	// RefreshOutput: the spec of NVIDIA's generator exists.
 	RefreshOutput bool
 }
@@ -193,6 +195,7 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 	y.ImageBased, y.RefreshOutput = src.exists("run/ostree-booted"), src.exists(refreshOutput)
 	_, err := host.Driver.Stat(".")
 	y.DriverRootExists = !errors.Is(err, fs.ErrNotExist)
+	y.Bundles = src.bundles()
 	y.ReadOnly = readOnly(filepath.Dir(s.Spec))
 	if inv.Driver.Version == "" || !hasCUDA(inv) {
 		y.KernelRelease = text(host.Proc, "sys/kernel/osrelease")
@@ -338,6 +341,19 @@ func (src *Sources) charLinks(nodes []discover.Node) (missing []string) {
 		}
 	}
 	return missing
+}
+
+// bundles returns the distributions of Kubernetes that bring an engine of their own, by their
+// programs and by the directories of their data.
+func (src *Sources) bundles() (list []string) {
+	for _, b := range []struct{ name, data string }{
+		{"k3s", "var/lib/rancher/k3s"}, {"rke2", "var/lib/rancher/rke2"}, {"microk8s", "var/snap/microk8s"}, {"k0s", "var/lib/k0s"},
+	} {
+		if src.has(b.name) || src.exists(b.data) {
+			list = append(list, b.name)
+		}
+	}
+	return list
 }
 
 // moduleLine is the line of NVIDIA's kernel module in modules.dep, under the names that

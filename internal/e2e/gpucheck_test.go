@@ -95,6 +95,30 @@ func noIdentifiers(t *testing.T, dir string, texts ...string) {
 	}))
 }
 
+// What other processes make on the machine meanwhile is not gpu-check's, what its own leave is.
+func TestGPUCheckTellsItsOwnTracesFromOthers(t *testing.T) {
+	requireNamespace(t)
+	requireCommands(t, "crun", "setpriv")
+	programs := t.TempDir()
+	crun, err := exec.LookPath("crun")
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(programs, "crun"), []byte("#!/bin/sh\nmkdir -p /run/crun/left\nexec "+crun+" \"$@\"\n"), 0o755)) //nolint:gosec // a program
+	r, dir, status := gpuCheck(t, `exec unshare -m --propagation private bash -c '
+		mount -t tmpfs tmpfs /run || exit
+		{ n=0; while kill -0 $$; do mkdir -p /run/cdi /run/cdigen /run/runc/$n; touch /run/cdi/$n.yaml; n=$((n + 1)); sleep 0.2; done; } 2>/dev/null >/dev/null &
+		PATH=$PROGRAMS:$PATH exec "$GPU_CHECK" $OPTIONS --simulated "$HOST"'`, "HOST="+simulatedHost(t), "PROGRAMS="+programs)
+	if failed := results(r, gpucheck.Failed); status != 1 || !slices.Equal(failed, []string{"machine as before"}) {
+		t.Errorf("status %d, failed: %q", status, failed)
+	}
+	log, err := os.ReadFile(filepath.Join(dir, "logs/machine.log"))
+	check(t, err)
+	for line := range strings.Lines(string(log)) {
+		if !strings.HasPrefix(line, "+/run/crun") {
+			t.Errorf("another's: %s", line)
+		}
+	}
+}
+
 func TestGPUCheckGoesThroughASimulatedHost(t *testing.T) {
 	requireNamespace(t)
 	r, dir, status := gpuCheck(t, `"$GPU_CHECK" $OPTIONS --allow-mig --simulated "$HOST"`, "HOST="+simulatedHost(t))
