@@ -221,6 +221,14 @@ func (s *Snapshot) node(n *specs.DeviceNode) []discover.Finding {
 			have, ours = Path{Attr: *known.Have, Type: "c"}, true
 		}
 	}
+	// The nodes of a table stand in for those of the machine.
+	for _, g := range s.Inventory.GPUs {
+		for _, known := range g.DRM {
+			if known.HostPath == path && known.Have != nil {
+				have, ours = Path{Attr: *known.Have, Type: "c"}, true
+			}
+		}
+	}
 	pinned := n.Major != 0 || n.Minor != 0
 	switch {
 	case !filepath.IsAbs(path):
