@@ -61,7 +61,7 @@ func TestDocumentationShowsRuntime(t *testing.T) {
 			words = append(words, "podman", "docker", "containerd")
 		}
 		cmd := exec.Command(p.cdigen, words[1:]...)
-		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "HOME=/none", "XDG_CONFIG_HOME=", "CONTAINERS_CONF=", "CDIGEN_ROOT="+root)
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "HOME=/none", "XDG_RUNTIME_DIR="+t.TempDir(), "XDG_CONFIG_HOME=", "CONTAINERS_CONF=", "CDIGEN_ROOT="+root)
 		text, err := cmd.CombinedOutput()
 		if exit := (*exec.ExitError)(nil); err != nil && !asExit(err, &exit) {
 			t.Fatal(err)
