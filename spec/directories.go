@@ -15,6 +15,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/regular"
 )
 
@@ -351,7 +352,7 @@ func (d *Directories) Neighbours(path string, s *specs.Spec) (findings []discove
 				finding.Message = fmt.Sprintf("defines %d of the same devices (%s): engines take neither file's", len(shared), names)
 			case i > rank:
 				finding.ID, finding.Severity = Hidden, discover.Warning
-				finding.Message = fmt.Sprintf("hides %s (%s): engines prefer its directory", count(len(shared), "device"), names)
+				finding.Message = fmt.Sprintf("hides %s (%s): engines prefer its directory", printable.Count(len(shared), "device"), names)
 			default:
 				finding.ID, finding.Severity = Hides, discover.Note
 				finding.Message = fmt.Sprintf("has %d of the same devices (%s), which the spec hides", len(shared), names)
@@ -367,14 +368,6 @@ func (d *Directories) Neighbours(path string, s *specs.Spec) (findings []discove
 func (d *Directories) Beside(path string, s *specs.Spec) []discover.Finding {
 	all := &Directories{List: append(slices.Clone(d.List), d.File(path).Directory), known: d.known}
 	return append(d.Neighbours(path, s), all.Exposed()...)
-}
-
-// count returns a number and a noun, "1 device" or "2 devices".
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // sharedDevices returns the qualified names that both of two specs define.

@@ -12,6 +12,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/userfile"
 )
 
@@ -105,7 +106,7 @@ func (own *OwnEdits) LeaveOut(judge Judge) {
 		if err == nil {
 			return false
 		}
-		f.Message = fmt.Sprintf("is left out of the edits%s: %v", own.file(), reason(err))
+		f.Message = fmt.Sprintf("is left out of the edits%s: %v", own.file(), printable.Cause(err))
 		if !slices.Contains(own.left, f) {
 			own.left = append(own.left, f)
 		}
@@ -119,14 +120,6 @@ func (own *OwnEdits) file() string {
 		return ""
 	}
 	return " in " + own.Source
-}
-
-// reason returns an error without the path, which findings have as their subject.
-func reason(err error) error {
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		return path.Err
-	}
-	return err
 }
 
 // pathUse is what edits name a path for.

@@ -12,6 +12,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -148,9 +149,9 @@ func findingsError(all []fileFindings, commands []string) error {
 	}
 	switch {
 	case broken > 0:
-		return &exitError{exitBroken, fmt.Errorf("%d broken, %s%s", broken, count(warnings, "warning"), advice)}
+		return &exitError{exitBroken, fmt.Errorf("%d broken, %s%s", broken, printable.Count(warnings, "warning"), advice)}
 	case warnings > 0:
-		return &exitError{exitStale, fmt.Errorf("%s%s", count(warnings, "warning"), advice)}
+		return &exitError{exitStale, fmt.Errorf("%s%s", printable.Count(warnings, "warning"), advice)}
 	}
 	return nil
 }

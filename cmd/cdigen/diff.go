@@ -15,6 +15,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -131,7 +132,7 @@ Exit statuses:
 				err = writeChanges(cmd.OutOrStdout(), changes, colored(cmd))
 			}
 			if err == nil && len(changes) > 0 {
-				err = &exitError{exitStale, errors.New(count(len(changes), "difference"))}
+				err = &exitError{exitStale, errors.New(printable.Count(len(changes), "difference"))}
 			}
 			return err
 		},

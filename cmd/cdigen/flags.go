@@ -243,14 +243,6 @@ func colored(cmd *cobra.Command) bool {
 	return err == nil && !off && os.Getenv("NO_COLOR") == "" && table.IsTerminal(cmd.OutOrStdout())
 }
 
-// count returns a number and a noun, "1 change" or "2 changes".
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
 func writeJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(printable.JSON(w))
 	e.SetEscapeHTML(false) // commands have > and &

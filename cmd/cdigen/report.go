@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -99,12 +97,4 @@ func forReader(w io.Writer, text string) string {
 		return text
 	}
 	return printable.Text(text)
-}
-
-// reason is an error without the path, which stands beside it.
-func reason(err error) error {
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		return path.Err
-	}
-	return err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/kmod"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
 )
 
@@ -225,9 +226,9 @@ func (f *systemFlags) nodes(ctx context.Context, inv *discover.Inventory) error 
 func (f *systemFlags) record(c systemChange, err error) {
 	switch {
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		err = fmt.Errorf("%w: run as root, not in a container", reason(err))
+		err = fmt.Errorf("%w: run as root, not in a container", printable.Cause(err))
 	case err != nil:
-		err = reason(err)
+		err = printable.Cause(err)
 	}
 	if err != nil {
 		c.Error = err.Error()
@@ -276,11 +277,11 @@ func (f *systemFlags) report(cmd *cobra.Command, allRight string) error {
 	}
 	switch all, bad := len(f.changes)+len(f.problems), len(failed)+len(f.problems); {
 	case bad > 0:
-		return fmt.Errorf("%d of %s failed", bad, count(all, "change"))
+		return fmt.Errorf("%d of %s failed", bad, printable.Count(all, "change"))
 	case all == 0:
 		fmt.Fprintf(os.Stderr, "%s: nothing to do: %s\n", cmd.CommandPath(), allRight)
 	case f.dryRun:
-		return &exitError{exitStale, errors.New(count(all, "change") + " to make")}
+		return &exitError{exitStale, errors.New(printable.Count(all, "change") + " to make")}
 	}
 	return nil
 }

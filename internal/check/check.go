@@ -17,6 +17,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
@@ -166,18 +167,10 @@ func discovered(s *Snapshot) (list []discover.Finding) {
 // can be said.
 var ErrNoGPU = errors.New("no NVIDIA GPU")
 
-// count returns a number and a noun, "1 GPU" or "2 GPUs".
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
 // Summary describes healthy machines in one line.
 func Summary(snapshots ...*Snapshot) string {
 	inv := snapshots[0].Inventory
-	parts := []string{"All is well: driver " + inv.Driver.Version, count(inv.Usable(), "GPU")}
+	parts := []string{"All is well: driver " + inv.Driver.Version, printable.Count(inv.Usable(), "GPU")}
 	var able []string
 	for _, s := range snapshots {
 		if s.Now != nil {
@@ -185,7 +178,7 @@ func Summary(snapshots ...*Snapshot) string {
 			if s.Profile != "" {
 				where += " (--profile " + s.Profile + ")"
 			}
-			parts = append(parts, count(len(s.Now.Devices), "device")+" in "+where)
+			parts = append(parts, printable.Count(len(s.Now.Devices), "device")+" in "+where)
 		}
 		for i := range s.Engines {
 			if name := engineName(&s.Engines[i]); takesCDI(&s.Engines[i]) && !slices.Contains(able, name) {

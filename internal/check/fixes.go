@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -458,7 +459,7 @@ func fixTooOld(s *Snapshot, f discover.Finding) Fix {
 	}
 	fix := Fix{Commands: s.publishWith("CDIGEN_MAX_CDI_VERSION="+lowest, "--max-cdi-version="+lowest)}
 	if lost > 0 {
-		fix.Note = fmt.Sprintf("All engines lose %s then that begin with a digit, such as %s=0; UUIDs stay.", count(lost, "name"), s.Kind)
+		fix.Note = fmt.Sprintf("All engines lose %s then that begin with a digit, such as %s=0; UUIDs stay.", printable.Count(lost, "name"), s.Kind)
 	}
 	return fix
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -38,7 +39,7 @@ func neighbours(s *Snapshot) (list []discover.Finding) {
 			// File says so
 		default:
 			if _, err := s.Directories.File(b.File).Spec(); !errors.Is(err, fs.ErrPermission) {
-				list = append(list, found(SpecFileBroken, discover.Warning, b.File, "%v", cause(err)))
+				list = append(list, found(SpecFileBroken, discover.Warning, b.File, "%v", printable.Cause(err)))
 			}
 		}
 	}

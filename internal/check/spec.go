@@ -13,6 +13,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -85,7 +86,7 @@ func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
 	case errors.Is(err, fs.ErrNotExist):
 		return []discover.Finding{missingSpec(f)}
 	case err != nil:
-		return []discover.Finding{found(SpecBroken, discover.Broken, f.Path, "%s", strings.TrimSpace(cause(err).Error()))}
+		return []discover.Finding{found(SpecBroken, discover.Broken, f.Path, "%s", strings.TrimSpace(printable.Cause(err).Error()))}
 	}
 	ours := content.Kind == s.Kind
 	for _, e := range spec.Parts(content) {
@@ -120,7 +121,7 @@ func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding
 	case lost != "":
 		return []discover.Finding{found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", lost)}
 	}
-	return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "has %s from what the host has now", count(differences, "difference"))}
+	return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "has %s from what the host has now", printable.Count(differences, "difference"))}
 }
 
 // lost returns what a spec lacks without which containers cannot work, or all that comes
@@ -142,7 +143,7 @@ func lost(have, now *specs.Spec) string {
 		return discover.Some(missing)
 	}
 	if a, b := order(have), order(now); len(a) < len(b) && slices.Equal(a, b[:len(a)]) {
-		return fmt.Sprintf("its last %s: the file was cut short", count(len(b)-len(a), "part"))
+		return fmt.Sprintf("its last %s: the file was cut short", printable.Count(len(b)-len(a), "part"))
 	}
 	return ""
 }
@@ -203,7 +204,7 @@ func pathMissing(path string, err error) discover.Finding {
 	if errors.Is(err, fs.ErrNotExist) {
 		return found(SpecPathMissing, discover.Broken, path, "does not exist")
 	}
-	return found(SpecPathMissing, discover.Broken, path, "%v", cause(err))
+	return found(SpecPathMissing, discover.Broken, path, "%v", printable.Cause(err))
 }
 
 func hostPath(n *specs.DeviceNode) string { return cmp.Or(n.HostPath, n.Path) }
@@ -251,20 +252,12 @@ func (s *Snapshot) hook(h *specs.Hook) []discover.Finding {
 	case !filepath.IsAbs(h.Path):
 		return []discover.Finding{found(SpecPathRelative, discover.Broken, h.Path, relative)}
 	case program.HookErr != nil:
-		return []discover.Finding{found(SpecHookUnusable, discover.Broken, h.Path, "cannot be run as a hook: %v", cause(program.HookErr))}
+		return []discover.Finding{found(SpecHookUnusable, discover.Broken, h.Path, "cannot be run as a hook: %v", printable.Cause(program.HookErr))}
 	case h.Timeout != nil && *h.Timeout < 0:
 		// The one thing that CDI's schema forbids and its library does not.
 		return []discover.Finding{found(SpecHookTimeout, discover.Broken, h.Path, "has the negative timeout %d", *h.Timeout)}
 	}
 	return nil
-}
-
-// cause returns an error without the path, which stands beside it.
-func cause(err error) error {
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		return path.Err
-	}
-	return err
 }
 
 // allDirectories are those that any engine reads: the usual ones, and those that an engine
