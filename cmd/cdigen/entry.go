@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,3 +86,20 @@ func (i *interruption) signal() syscall.Signal { return syscall.Signal(i.receive
 
 // signalStatus returns the exit status of a program that a signal ended, as in a shell.
 func signalStatus(s syscall.Signal) int { return 128 + int(s) }
+
+// plainUsages takes the quotes around the words that stand for values out of the help texts of
+// all flags: shells print the texts as they are.
+func plainUsages(cmd *cobra.Command) {
+	plain := func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") }
+	cmd.Flags().VisitAll(plain)
+	cmd.PersistentFlags().VisitAll(plain)
+	for _, c := range cmd.Commands() {
+		plainUsages(c)
+	}
+}
+
+// oneError returns an error in one line, whatever names of files are in it. Errors that
+// were joined are separated by semicolons.
+func oneError(err error) string {
+	return oneLine(strings.ReplaceAll(err.Error(), "\n", "; "))
+}

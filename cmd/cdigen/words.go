@@ -114,14 +114,3 @@ func addCompletion(root *cobra.Command) {
 		shell.Args = usageArgs(noArguments)
 	}
 }
-
-// plainUsages takes the quotes around the words that stand for values out of the help texts of
-// all flags: shells print the texts as they are.
-func plainUsages(cmd *cobra.Command) {
-	plain := func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") }
-	cmd.Flags().VisitAll(plain)
-	cmd.PersistentFlags().VisitAll(plain)
-	for _, c := range cmd.Commands() {
-		plainUsages(c)
-	}
-}
