@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/regular"
 )
 
@@ -41,10 +42,6 @@ func (d *Dir) Close() { _ = d.f.Close() }
 
 // Path returns the path that the directory was opened by.
 func (d *Dir) Path() string { return d.path }
-
-// Fd is the directory's handle, for system calls that this package has no method for. It
-// is closed with the directory.
-func (d *Dir) Fd() int { return d.fd() }
 
 func (d *Dir) fd() int { return int(d.f.Fd()) }
 
@@ -115,13 +112,13 @@ func (d *Dir) Readlink(name string) (string, error) {
 func newName(name string) string { return "." + name + ".cdigen-new" }
 func oldName(name string) string { return "." + name + ".cdigen-old" }
 
-// TemporaryName is the name under which a file is made that replaces another one, or is
-// new, for packages that make other files than regular ones.
-func TemporaryName(name string) string { return newName(name) }
-
-// Temporary reports whether a file's name is one that a file has while it is replaced.
-func Temporary(name string) bool {
-	return strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".cdigen-new") || strings.HasSuffix(name, ".cdigen-old"))
+// Temporary returns the name of the file that has a temporary name while it is replaced;
+// ok is false for other names.
+func Temporary(temporary string) (name string, ok bool) {
+	name, hidden := strings.CutPrefix(temporary, ".")
+	base, isNew := strings.CutSuffix(name, ".cdigen-new")
+	base, isOld := strings.CutSuffix(base, ".cdigen-old")
+	return base, hidden && (isNew || isOld)
 }
 
 // Options are how a file is replaced.
@@ -134,6 +131,10 @@ type Options struct {
 	// Check is called with the new file, complete and synced but under another name,
 	// before it replaces anything. An error ends the replacement.
 	Check func(path string) error
+
+	// make makes a file of another kind than a regular one, in a directory. It may replace
+	// an empty directory: an engine that was to mount a missing file may have left that.
+	make func(dir int, name string) error
 }
 
 // Replacement is a file that was replaced, made or removed and can still be put back.
@@ -142,8 +143,10 @@ type Replacement struct {
 	name string
 	// kept is the name of the old file in the scratch directory; empty: it is not there.
 	kept string
-	// made: there is a file of this name that was not there before.
-	made bool
+	// made: there is a file of this name that was not there before, or emptyDir was.
+	made, emptyDir bool
+	// fixed is a device node as it was before its mode and owner were changed in place.
+	fixed *devnode.Attr
 }
 
 // ErrInterfered is in the error of a replacement after which another file than the new
@@ -161,7 +164,7 @@ func (d *Dir) Replace(name string, data []byte, o Options) (*Replacement, error)
 	if err := d.Clean(name); err != nil {
 		return nil, err
 	}
-	old, err := d.old(name, o.Fresh)
+	old, err := d.old(name, o)
 	if err != nil {
 		return nil, err
 	}
@@ -173,13 +176,13 @@ func (d *Dir) Replace(name string, data []byte, o Options) (*Replacement, error)
 		return nil, errors.Join(err, d.scratch().unlink(newName(name)))
 	}
 	r := &Replacement{dir: d, name: name}
-	if err := r.exchange(); err != nil {
+	if err := r.exchange(o.make != nil); err != nil {
 		return nil, errors.Join(err, d.Clean(name))
 	}
 	if err := r.settle(); err != nil {
 		return nil, err
 	}
-	if !d.has(name, id, data) {
+	if !d.has(name, id, data, o) {
 		return nil, errors.Join(fmt.Errorf("%s: %w", d.shown(name), ErrInterfered), r.Undo())
 	}
 	return r, nil
@@ -187,20 +190,20 @@ func (d *Dir) Replace(name string, data []byte, o Options) (*Replacement, error)
 
 // has reports whether a file, or one with the same content, has a name: not every file
 // system in user space has numbers of files that stay.
-func (d *Dir) has(name string, id identity, data []byte) bool {
-	if now, err := d.identity(name); err == nil && now == id {
-		return true
+func (d *Dir) has(name string, id identity, data []byte, o Options) bool {
+	if now, err := d.identity(name); err == nil && now == id || o.make != nil {
+		return err == nil && now == id
 	}
 	now, err := d.Read(name)
 	return err == nil && bytes.Equal(now, data)
 }
 
 // old opens the file whose attributes the new one gets; nil: there is none.
-func (d *Dir) old(name string, fresh bool) (*os.File, error) {
-	if fresh {
+func (d *Dir) old(name string, o Options) (*os.File, error) {
+	if o.Fresh {
 		s, err := d.Lstat(name)
 		switch {
-		case err == nil && s.Mode&unix.S_IFMT == unix.S_IFDIR:
+		case err == nil && s.Mode&unix.S_IFMT == unix.S_IFDIR && o.make == nil:
 			err = &fs.PathError{Op: "replace", Path: d.shown(name), Err: unix.EISDIR}
 		case errors.Is(err, fs.ErrNotExist):
 			err = nil
@@ -215,8 +218,14 @@ func (d *Dir) old(name string, fresh bool) (*os.File, error) {
 }
 
 // exchange gives the new file its name and keeps the old one under its second name.
-func (r *Replacement) exchange() error {
+func (r *Replacement) exchange(emptyDir bool) error {
 	d, aside := r.dir, r.dir.scratch()
+	if emptyDir {
+		err := unix.Unlinkat(d.fd(), r.name, unix.AT_REMOVEDIR)
+		if r.emptyDir = err == nil; err != nil && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ENOENT) {
+			return &fs.PathError{Op: "remove", Path: d.shown(r.name), Err: err}
+		}
+	}
 	switch err := unix.Linkat(d.fd(), r.name, aside.fd(), oldName(r.name), 0); {
 	case err == nil:
 		r.kept = oldName(r.name)
@@ -259,7 +268,7 @@ func (d *Dir) Remove(name string) (*Replacement, error) {
 	if err := d.Clean(name); err != nil {
 		return nil, err
 	}
-	if _, err := d.old(name, true); err != nil {
+	if _, err := d.old(name, Options{Fresh: true}); err != nil {
 		return nil, err
 	}
 	r := &Replacement{dir: d, name: name, kept: oldName(name)}
@@ -275,6 +284,9 @@ func (d *Dir) Remove(name string) (*Replacement, error) {
 // Undo puts the old file back, or removes the one that was made. It can do so after Commit
 // too, if there is a backup or was no old file.
 func (r *Replacement) Undo() error {
+	if r.fixed != nil {
+		return r.fixed.Fix(r.dir.fd(), r.name)
+	}
 	if r.kept == "" && !r.made {
 		return nil
 	}
@@ -295,6 +307,9 @@ func (r *Replacement) restore() error {
 	case r.made:
 		if err := d.unlink(r.name); err != nil {
 			return err
+		}
+		if r.emptyDir {
+			return unix.Mkdirat(d.fd(), r.name, 0o755)
 		}
 	}
 	r.kept, r.made = "", false
@@ -429,6 +444,12 @@ func (d *Dir) sync() error {
 // identity.
 func (d *Dir) write(name string, data []byte, like *os.File, o Options) (id identity, err error) {
 	aside := d.scratch()
+	if o.make != nil {
+		if err := o.make(aside.fd(), newName(name)); err != nil {
+			return id, err
+		}
+		return aside.identity(newName(name))
+	}
 	f, err := aside.create(newName(name))
 	if err != nil {
 		return id, err

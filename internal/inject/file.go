@@ -210,12 +210,7 @@ func (f *File) Plan(data []byte) change.Plan {
 // Apply makes a change that Plan has returned, with the rights that the file is read with.
 func (f *File) Apply(ctx context.Context, p change.Plan) error {
 	return f.withRights(f.Do(func() error {
-		applied, err := p.Apply(ctx)
-		if err != nil {
-			return err
-		}
-		defer applied.Close()
-		_, err = applied.Commit()
+		_, err := p.Make(ctx)
 		return err
 	}))
 }
