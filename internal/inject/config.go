@@ -48,14 +48,16 @@ type Config struct {
 //
 // Errors have the line and the column.
 func ParseConfig(data []byte) (*Config, error) {
-	d, err := configedit.ParseJSON(data)
-	if err != nil {
+	if _, err := configedit.ParseJSON(data); err != nil {
 		return nil, err
 	}
 	if _, err := decode(data); err != nil {
 		return nil, err
 	}
-	root := d.Tree()
+	root, err := hujson.Parse(data)
+	if err != nil {
+		return nil, err
+	}
 	if err := checkSpelling(data, &root); err != nil {
 		return nil, err
 	}

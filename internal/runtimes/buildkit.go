@@ -1,5 +1,7 @@
 package runtimes
 
+import "github.com/cdigen/cdigen/internal/configedit"
+
 // The settings of buildkitd.toml.
 var (
 	buildKitSwitch = []string{"cdi", "disabled"}
@@ -19,7 +21,7 @@ type buildKitConfig struct {
 // readBuildKit reads buildkitd.toml. The flags of buildkitd are not seen, and the
 // BuildKit in dockerd has dockerd's configuration.
 func readBuildKit(s System, r Request) (configuration, error) {
-	f, err := s.open(r.file(s.userFile("/etc/buildkit/buildkitd.toml", "buildkit/buildkitd.toml")), parseTOML)
+	f, err := s.open(r.file(s.userFile("/etc/buildkit/buildkitd.toml", "buildkit/buildkitd.toml")), configedit.ParseTOML)
 	if err != nil {
 		return nil, err
 	}

@@ -115,12 +115,12 @@ func (f *containerdFile) begin(version int64, id string) {
 }
 
 func (s System) openContainerd(name string) (*containerdFile, error) {
-	opened, err := s.open(name, parseTOML)
+	opened, err := s.open(name, configedit.ParseTOML)
 	if err != nil {
 		return nil, err
 	}
 	f := &containerdFile{file: opened}
-	version, set, err := f.settings.Value("version")
+	version, set, err := f.doc.Value("version")
 	if err != nil {
 		return nil, fileError(f.shown, err)
 	}
@@ -213,7 +213,7 @@ func (c *containerdConfig) findSections() error {
 	if !c.merged {
 		// The last section is all there is.
 		for i, s := range slices.Backward(c.sections) {
-			_, set, err := s.file.settings.Value("plugins", s.id)
+			_, set, err := s.file.doc.Value("plugins", s.id)
 			if err != nil {
 				return fileError(s.file.shown, err)
 			}
@@ -244,7 +244,7 @@ func (c *containerdConfig) findDisabled() error {
 // last returns the section whose setting is used; ok is false if none has it.
 func (c *containerdConfig) last(key string) (s section, ok bool, err error) {
 	for _, s := range slices.Backward(c.sections) {
-		_, set, err := s.file.settings.Value(s.setting(key)...)
+		_, set, err := s.file.doc.Value(s.setting(key)...)
 		if err != nil {
 			return s, false, fileError(s.file.shown, err)
 		}
@@ -443,7 +443,7 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed ch
 		if err != nil || !set || key == enableCDI && release.CDI == Always {
 			continue
 		}
-		value, _, _ := s.file.settings.Value(s.setting(key)...)
+		value, _, _ := s.file.doc.Value(s.setting(key)...)
 		if list, ok := value.([]any); ok {
 			texts := make([]string, 0, len(list))
 			for _, v := range list {

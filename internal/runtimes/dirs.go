@@ -232,7 +232,7 @@ func readNerdctl(s System, r Request) (configuration, error) {
 func (c *dirsConfig) read(s System, names []string, dropIn string) error {
 	appends := false
 	for _, name := range names {
-		f, err := s.open(name, parseTOML)
+		f, err := s.open(name, configedit.ParseTOML)
 		if err != nil {
 			return err
 		}
@@ -258,7 +258,7 @@ func (c *dirsConfig) read(s System, names []string, dropIn string) error {
 
 // list returns the setting of one file. An attribute in it applies to later lists, too.
 func (c *dirsConfig) list(f *file, appends *bool) (dirs []string, set bool, err error) {
-	value, _, err := f.settings.Value(c.setting...)
+	value, _, err := f.doc.Value(c.setting...)
 	elements, isList := value.([]any)
 	if err != nil || !isList || !c.attributes {
 		return f.strings(c.setting...)
@@ -315,8 +315,8 @@ func (c *dirsConfig) disable(*Engine) error {
 	if f == nil || !f.exists() || !bytes.HasPrefix(f.old, []byte(dropInHeader)) {
 		return unsupported("there is no switch for CDI, and no file that cdigen runtime enable wrote")
 	}
-	list, _, err := f.settings.Value(c.setting...)
-	if err == nil && !configedit.Equal(f.settings.Values(), configedit.With(nil, list, c.setting...)) {
+	list, _, err := f.doc.Value(c.setting...)
+	if err == nil && !configedit.Equal(f.doc.Values(), configedit.With(nil, list, c.setting...)) {
 		return fmt.Errorf("%s has more in it than cdigen runtime enable wrote: remove %s from it by hand", f.shown, c.settingName())
 	}
 	f.removed = true

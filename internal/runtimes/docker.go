@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/configedit"
 )
 
 // The settings of dockerd's daemon.json. In its schema features is a map of names to
@@ -33,7 +34,7 @@ type dockerConfig struct {
 // such as those in its systemd unit, are not seen.
 func readDocker(s System, r Request) (configuration, error) {
 	name := r.file(s.userFile("/etc/docker/daemon.json", "docker/daemon.json"))
-	f, err := s.open(name, parseJSON)
+	f, err := s.open(name, configedit.ParseJSON)
 	if err != nil {
 		return nil, err
 	}

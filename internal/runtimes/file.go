@@ -12,22 +12,13 @@ import (
 	"github.com/cdigen/cdigen/internal/configedit"
 )
 
-// document is a parsed file that can be changed.
-type document interface {
-	Bytes() []byte
-	Set(value any, path ...string) error
-	Prepend(values []string, path ...string) error
-}
-
 // file is a configuration file, which need not exist.
 type file struct {
 	// name is the path in the system, shown the one on this machine.
 	name, shown string
 	// old is what is in it; nil when it does not exist.
 	old []byte
-	doc document
-	// settings are those of doc.
-	settings *configedit.Settings
+	doc *configedit.File
 	// created is what a file that did not exist begins with.
 	created string
 	// removed: the file is to be removed.
@@ -35,23 +26,7 @@ type file struct {
 }
 
 // parser of one format.
-type parser func([]byte) (document, *configedit.Settings, error)
-
-func parseJSON(data []byte) (document, *configedit.Settings, error) {
-	d, err := configedit.ParseJSON(data)
-	if err != nil {
-		return nil, nil, err
-	}
-	return d, &d.Settings, nil
-}
-
-func parseTOML(data []byte) (document, *configedit.Settings, error) {
-	d, err := configedit.ParseTOML(data)
-	if err != nil {
-		return nil, nil, err
-	}
-	return d, &d.Settings, nil
-}
+type parser func([]byte) (*configedit.File, error)
 
 // open reads a file. One that does not exist is parsed as an empty one.
 func (s System) open(name string, parse parser) (*file, error) {
@@ -59,7 +34,7 @@ func (s System) open(name string, parse parser) (*file, error) {
 	data, err := s.read(name)
 	if err == nil {
 		f.old = data
-		f.doc, f.settings, err = parse(data)
+		f.doc, err = parse(data)
 	}
 	if err != nil {
 		return nil, fileError(f.shown, err)
@@ -71,12 +46,12 @@ func (f *file) exists() bool { return f.old != nil }
 
 // errorf is an error about a setting of the file.
 func (f *file) errorf(path []string, format string, args ...any) error {
-	return fileError(f.shown, f.settings.Errorf(path, format, args...))
+	return fileError(f.shown, f.doc.Errorf(path, format, args...))
 }
 
 // bool and strings return a setting; an error has the file's name.
 func (f *file) bool(path ...string) (value, set bool, err error) {
-	value, set, err = f.settings.Bool(path...)
+	value, set, err = f.doc.Bool(path...)
 	if err != nil {
 		err = fileError(f.shown, err)
 	}
@@ -84,7 +59,7 @@ func (f *file) bool(path ...string) (value, set bool, err error) {
 }
 
 func (f *file) strings(path ...string) (value []string, set bool, err error) {
-	value, set, err = f.settings.Strings(path...)
+	value, set, err = f.doc.Strings(path...)
 	if err != nil {
 		err = fileError(f.shown, err)
 	}
@@ -95,7 +70,7 @@ func (f *file) strings(path ...string) (value []string, set bool, err error) {
 func (f *file) set(value any, path ...string) error {
 	if !f.exists() && f.created != "" && len(f.doc.Bytes()) == 0 {
 		var err error
-		if f.doc, f.settings, err = parseTOML([]byte(f.created)); err != nil {
+		if f.doc, err = configedit.ParseTOML([]byte(f.created)); err != nil {
 			return err
 		}
 	}
