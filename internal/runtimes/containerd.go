@@ -423,11 +423,11 @@ func (c *containerdConfig) home() (section, error) {
 	return s, nil
 }
 
-// check has containerd itself read the configuration before and after the change, and
+// validate has containerd itself read the configuration before and after the change, and
 // compares what it makes of them (containerd config dump): only the settings of CDI may
 // be different. Both are copies in a directory of their own, one file for each, which the
 // first imports in the order that containerd reads them in.
-func (c *containerdConfig) check(ctx context.Context, program string, changed change.Plan) error {
+func (c *containerdConfig) validate(ctx context.Context, program string, changed change.Plan) error {
 	before, err := c.dump(ctx, program, nil)
 	if err != nil {
 		return fmt.Errorf("containerd refuses its configuration as it is: %w", err)

@@ -111,32 +111,22 @@ type configuration interface {
 	disable(e *Engine) error
 	// files returns those that were read, of which some may be changed.
 	files() []*file
-	// check has the engine's own program check changed files. A change is not written where
-	// the check fails.
-	check(ctx context.Context, program string, changed change.Plan) error
+	// validate has the engine's own program check changed files, if it has a check. A change
+	// is not written where the check fails.
+	validate(ctx context.Context, program string, changed change.Plan) error
 	// reads reports whether the engine would read a file, whatever its suffix, because of
 	// where it is.
 	reads(name string) bool
 }
 
-// unchecked is an engine that cannot check its configuration.
-type unchecked struct{}
-
-func (unchecked) check(context.Context, string, change.Plan) error { return nil }
-
-// readByName is an engine that reads no file because of where it is.
-type readByName struct{}
-
-func (readByName) reads(string) bool { return false }
-
 // engines in the order in which they are printed.
 var engines = []known{
-	{name: Podman, program: "podman", configure: readPodman},
+	{name: Podman, program: "podman", configure: readContainersConf},
 	{name: Docker, program: "dockerd", service: "docker.service", configure: readDocker,
 		without: "cdigen inject --format docker-args prints options that give a container GPUs without it"},
 	{name: Containerd, program: "containerd", service: "containerd.service", configure: readContainerd},
 	{name: CRIO, program: "crio", service: "crio.service", configure: readCRIO},
-	{name: Buildah, program: "buildah", configure: readBuildah},
+	{name: Buildah, program: "buildah", configure: readContainersConf},
 	{name: BuildKit, program: "buildkitd", service: "buildkit.service", configure: readBuildKit},
 	{name: Nerdctl, program: "nerdctl", configure: readNerdctl},
 	{name: Apptainer, program: "apptainer", note: "uses device nodes, mounts and environment variables of a spec, but no hooks"},

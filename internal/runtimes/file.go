@@ -88,19 +88,6 @@ func (f *file) addDirs(dirs []string, path ...string) error {
 	return nil
 }
 
-// search has a list of directories include those that are missing in the ones that the
-// engine searches. Extend: the setting has a list to which they are added.
-func (f *file) search(searched, dirs []string, extend bool, path ...string) error {
-	missing := missingDirs(searched, dirs)
-	switch {
-	case len(missing) == 0:
-		return nil
-	case extend:
-		return f.addDirs(missing, path...)
-	}
-	return f.set(withDirs(searched, missing), path...)
-}
-
 // changes returns what is different now in files.
 func changes(files []*file) (list change.Plan) {
 	for _, f := range files {

@@ -95,7 +95,7 @@ func (p *Plan) Check(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, fmt.Errorf("not finished after %v", checkTime))
 	defer cancel()
-	return p.config.check(ctx, p.program, p.Changes)
+	return p.config.validate(ctx, p.program, p.Changes)
 }
 
 // Applied is what Apply did.
