@@ -119,7 +119,7 @@ func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, no
 		return nil, nil, err
 	}
 	root := c.base.Clone()
-	e := editor{root: &root, style: styleOf(&root), record: record{Devices: devices, Form: form, Leaves: map[string]leafChange{}}}
+	e := editor{root: &root, Layout: configedit.LayoutOf(&root), record: record{Devices: devices, Form: form, Leaves: map[string]leafChange{}}}
 	for _, leaf := range leaves {
 		e.edit(leaf, before.Find(leaf), after.Find(leaf))
 	}

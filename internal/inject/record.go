@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/tailscale/hujson"
+
+	"github.com/cdigen/cdigen/internal/configedit"
 )
 
 // record is what was injected into a config.json, and how to remove it.
@@ -63,9 +65,9 @@ func (r *record) parse(s string) error {
 }
 
 // replace notes what is replaced at a place, unless that is in a part that was itself
-// made. was is nil where there is nothing.
+// made, or is the record. was is nil where there is nothing.
 func (r *record) replace(at string, was *hujson.Value) {
-	if slices.ContainsFunc(r.Parts, func(p part) bool { return strings.HasPrefix(at, p.At+"/") }) {
+	if at == "/annotations/"+Annotation || slices.ContainsFunc(r.Parts, func(p part) bool { return strings.HasPrefix(at, p.At+"/") }) {
 		return
 	}
 	p := part{At: at}
@@ -113,7 +115,7 @@ func (p part) restore(root *hujson.Value) {
 // merge takes what was added out of a part that another program has changed since, whose
 // changes stay.
 func (r *record) merge(root *hujson.Value, p part) {
-	style := styleOf(root)
+	layout := configedit.LayoutOf(root)
 	for _, leaf := range leaves {
 		c, changed := r.Leaves[leaf]
 		v := root.Find(leaf)
@@ -133,7 +135,11 @@ func (r *record) merge(root *hujson.Value, p part) {
 		rest := c.takeOut(leaf, was, now)
 		switch {
 		case !slices.EqualFunc(rest, was, func(a, b item) bool { return a.key() == b.key() }):
-			v.Value = style.arrange(v.Value, rest)
+			if old, isList := v.Value.(*hujson.Array); isList {
+				v.Value = arrange(layout, old, rest)
+			} else {
+				v.Value = layout.Value(encode(rest, true), nil)
+			}
 		case leaf == p.At:
 			p.restore(root)
 		default:

@@ -33,7 +33,7 @@ const (
 type containerdConfig struct {
 	system  System
 	version string // of containerd
-	all     []*containerdFile
+	all     []*file
 	// merged: sections are merged key by key.
 	merged bool
 	// sections that may have settings, by rising priority.
@@ -42,17 +42,9 @@ type containerdConfig struct {
 	disabled *file
 }
 
-// containerdFile is one of the files.
-type containerdFile struct {
-	*file
-	version int64
-	// patterns are the imports as absolute paths.
-	patterns []string
-}
-
 // section is the CRI plugin's in a file, whether it is there or not.
 type section struct {
-	file *containerdFile
+	file *file
 	id   string
 }
 
@@ -105,7 +97,7 @@ func criID(merged bool) string {
 }
 
 // begin sets the first lines of a file that does not exist.
-func (f *containerdFile) begin(version int64, id string) {
+func (f *file) begin(version int64, id string) {
 	f.version = version
 	quote := "'"
 	if version == 2 {
@@ -114,12 +106,11 @@ func (f *containerdFile) begin(version int64, id string) {
 	f.created = fmt.Sprintf("version = %d\n\n[plugins.%[2]s%[3]s%[2]s]\n", version, quote, id)
 }
 
-func (s System) openContainerd(name string) (*containerdFile, error) {
-	opened, err := s.open(name, configedit.ParseTOML)
+func (s System) openContainerd(name string) (*file, error) {
+	f, err := s.open(name, configedit.ParseTOML)
 	if err != nil {
 		return nil, err
 	}
-	f := &containerdFile{file: opened}
 	version, set, err := f.doc.Value("version")
 	if err != nil {
 		return nil, fileError(f.shown, err)
@@ -130,16 +121,13 @@ func (s System) openContainerd(name string) (*containerdFile, error) {
 		return nil, f.errorf([]string{"version"}, "version is not a number")
 	}
 	imports, _, err := f.strings("imports")
-	if err != nil {
-		return nil, err
-	}
 	for _, pattern := range imports {
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join(filepath.Dir(name), pattern)
 		}
 		f.patterns = append(f.patterns, filepath.Clean(pattern))
 	}
-	return f, nil
+	return f, err
 }
 
 // glob returns the files of an import. As in containerd, only a star makes a pattern.
@@ -235,7 +223,7 @@ func (c *containerdConfig) findDisabled() error {
 			return err
 		}
 		if slices.ContainsFunc(names, func(name string) bool { return name == criV1 || name == criV2 || name == criV3 }) {
-			c.disabled = f.file
+			c.disabled = f
 		}
 	}
 	return nil
@@ -260,40 +248,30 @@ const (
 	cdiSpecDirs = "cdi_spec_dirs"
 )
 
-func (c *containerdConfig) describe(e *Engine) {
-	for _, f := range c.all {
-		e.read(f.file)
-	}
-	fail := func(err error) { e.CDI, e.Err = Unknown, fileError("", err) }
+func (c *containerdConfig) describe(e *Engine) error {
+	e.read(c.all...)
 	s, set, err := c.last(enableCDI)
 	if err != nil {
-		fail(err)
-		return
+		return err
 	}
 	switch {
 	case e.CDI == Always:
 	case set:
 		on, _, err := s.file.bool(s.setting(enableCDI)...)
 		if err != nil {
-			fail(err)
-			return
+			return err
 		}
-		if e.CDI = Off; on {
-			e.CDI = On
-		}
-		e.Switch = enableCDI + " in " + s.file.shown
+		e.CDI, e.Switch = state(on), enableCDI+" in "+s.file.shown
 	case e.CDI == Off:
 		e.Switch = "no " + enableCDI + " in " + c.all[0].shown
 	}
 	if s, set, err = c.last(cdiSpecDirs); err != nil {
-		fail(err)
-		return
+		return err
 	}
 	if set {
 		dirs, _, err := s.file.strings(s.setting(cdiSpecDirs)...)
 		if err != nil {
-			fail(err)
-			return
+			return err
 		}
 		e.SpecDirs, e.SpecDirsFrom = dirs, cdiSpecDirs+" in "+s.file.shown
 	}
@@ -301,6 +279,15 @@ func (c *containerdConfig) describe(e *Engine) {
 		e.CDI, e.Switch = Unused, "disabled_plugins in "+c.disabled.shown
 		e.Note = "the CRI plugin, for Kubernetes, is switched off; ctr and nerdctl use CDI without it"
 	}
+	return nil
+}
+
+// state of a switch.
+func state(on bool) State {
+	if on {
+		return On
+	}
+	return Off
 }
 
 func (c *containerdConfig) enable(e *Engine, dirs []string) error {
@@ -337,12 +324,7 @@ func (c *containerdConfig) disable(e *Engine) error {
 	return nil
 }
 
-func (c *containerdConfig) files() (list []*file) {
-	for _, f := range c.all {
-		list = append(list, f.file)
-	}
-	return list
-}
+func (c *containerdConfig) files() []*file { return c.all }
 
 // dropInName is that of our own file, for containerd 2.
 const dropInName = "99-cdigen.toml"
@@ -401,7 +383,7 @@ func (c *containerdConfig) home() (section, error) {
 		if matches, err := filepath.Match(pattern, name); err != nil || !matches || strings.Contains(filepath.Dir(pattern), "*") {
 			continue
 		}
-		i := slices.IndexFunc(c.all, func(f *containerdFile) bool { return f.name == name })
+		i := slices.IndexFunc(c.all, func(f *file) bool { return f.name == name })
 		if i < 0 {
 			f, err := c.system.openContainerd(name)
 			if err != nil {

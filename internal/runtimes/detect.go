@@ -105,7 +105,7 @@ type known struct {
 // configuration is what an engine's files say about CDI.
 type configuration interface {
 	// describe completes an Engine, which has the defaults of its version.
-	describe(e *Engine)
+	describe(e *Engine) error
 	// enable and disable edit the files, for an engine as describe left it.
 	enable(e *Engine, dirs []string) error
 	disable(e *Engine) error
@@ -228,11 +228,12 @@ func (s System) engine(k known, r Request) (Engine, configuration) {
 		return e, nil
 	}
 	c, err := k.configure(s, r)
+	if err == nil {
+		err = c.describe(&e)
+	}
 	if err != nil {
 		e.CDI, e.Err = Unknown, fileError("", err)
-		return e, nil
 	}
-	c.describe(&e)
 	return e, c
 }
 

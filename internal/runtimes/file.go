@@ -23,6 +23,10 @@ type file struct {
 	created string
 	// removed: the file is to be removed.
 	removed bool
+
+	// version of containerd's file, and patterns, its imports as absolute paths.
+	version  int64
+	patterns []string
 }
 
 // parser of one format.

@@ -130,26 +130,24 @@ func (c *plainConfig) list(f *file, appends *bool) (dirs []string, set bool, err
 	return dirs, true, nil
 }
 
-func (c *plainConfig) describe(e *Engine) {
+func (c *plainConfig) describe(e *Engine) error {
 	e.read(c.all...)
 	toggle, setting := strings.Join(c.toggle, "."), strings.Join(c.setting, ".")
 	switch {
 	case c.toggled != nil:
-		if e.CDI = Off; c.on {
-			e.CDI = On
-		}
-		e.Switch = toggle + " in " + c.toggled.shown
+		e.CDI, e.Switch = state(c.on), toggle+" in "+c.toggled.shown
 	case e.CDI == Off:
 		e.Switch = "no " + toggle + " in " + c.all[0].shown
 	}
 	e.SpecDirs = append([]string{}, c.dirs...)
 	if c.from == nil {
-		return
+		return nil
 	}
 	e.SpecDirsFrom = setting + " in " + c.from.shown
 	if c.emptyIsOff && len(e.SpecDirs) == 0 && e.CDI == On {
 		e.CDI, e.Switch = Off, setting+", which is empty, in "+c.from.shown
 	}
+	return nil
 }
 
 func (c *plainConfig) enable(e *Engine, dirs []string) error {
