@@ -26,25 +26,33 @@ import (
 
 // Error is what is wrong with a file, and where.
 type Error struct {
+	// File is its name ([File.Name]); empty: the reader knows it.
+	File string `json:"file,omitempty"`
 	// Line and Column count from 1, columns in characters. They are 0 when the place
 	// is not known.
-	Line, Column int
-	Message      string
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Message string `json:"message"`
 }
 
-// Error is "line 3, column 14: message".
+// Error is "/etc/docker/daemon.json:3:14: message", or "line 3, column 14: message".
 func (e *Error) Error() string {
-	if e.Line == 0 {
+	switch {
+	case e.File == "" && e.Line == 0:
 		return e.Message
+	case e.File == "":
+		return fmt.Sprintf("line %d, column %d: %s", e.Line, e.Column, e.Message)
+	case e.Line == 0:
+		return e.File + ": " + e.Message
 	}
-	return fmt.Sprintf("line %d, column %d: %s", e.Line, e.Column, e.Message)
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
 }
 
 // ErrorAt returns an Error about an offset in a text.
 func ErrorAt(text []byte, offset int, format string, args ...any) *Error {
 	before := text[:min(max(offset, 0), len(text))]
 	line := before[bytes.LastIndexByte(before, '\n')+1:]
-	return &Error{1 + bytes.Count(before, []byte{'\n'}), 1 + utf8.RuneCount(line), fmt.Sprintf(format, args...)}
+	return &Error{Line: 1 + bytes.Count(before, []byte{'\n'}), Column: 1 + utf8.RuneCount(line), Message: fmt.Sprintf(format, args...)}
 }
 
 // byteOrderMark of UTF-8, which some editors write.
@@ -53,7 +61,7 @@ var byteOrderMark = []byte("\ufeff")
 // decode splits off the byte order mark and returns an error for text that is not UTF-8.
 func decode(data []byte) (mark, text []byte, err error) {
 	if bytes.HasPrefix(data, []byte{0xfe, 0xff}) || bytes.HasPrefix(data, []byte{0xff, 0xfe}) {
-		return nil, nil, &Error{1, 1, "it is in UTF-16: convert it to UTF-8"}
+		return nil, nil, &Error{Line: 1, Column: 1, Message: "it is in UTF-16: convert it to UTF-8"}
 	}
 	text = bytes.TrimPrefix(data, byteOrderMark)
 	mark = data[:len(data)-len(text)]
@@ -180,11 +188,11 @@ func general(value any) any {
 	return all
 }
 
-// errOtherMeaning ends an edit that would have changed something else too.
-var errOtherMeaning = errors.New("the file is written in a way that cdigen cannot change safely: change the setting by hand")
-
 // File is a parsed file of either format.
 type File struct {
+	// Name for errors; empty: they have none.
+	Name string
+
 	mark, text []byte
 	values     map[string]any
 	syntax
@@ -197,7 +205,7 @@ type syntax interface {
 	// group is what a group of settings is called: "an object".
 	group() string
 	// unique returns an error if the place of a setting is not certain.
-	unique(path []string) error
+	unique(path []string) *Error
 	// offset returns where the value of a setting is in the text.
 	offset(path []string) (offset int, ok bool)
 	// set returns the text with another value of a setting, and prepend the text with
@@ -239,8 +247,9 @@ func (f *File) Prepend(values []string, path ...string) error {
 func (f *File) become(text []byte, value any, path []string) error {
 	changed, err := f.parse(slices.Concat(f.mark, text))
 	if err != nil || !Equal(changed.values, With(f.values, value, path...)) {
-		return errOtherMeaning
+		return &Error{File: f.Name, Message: "set " + name(path) + ": the file is written in a way that cdigen cannot change safely: change the setting by hand"}
 	}
+	changed.Name = f.Name
 	*f = *changed
 	return nil
 }
@@ -303,8 +312,9 @@ func (f *File) Strings(path ...string) (value []string, set bool, err error) {
 // Value returns a setting of any type. A value on the way to it that is not a table is an
 // error.
 func (f *File) Value(path ...string) (value any, set bool, err error) {
-	if err := f.unique(path); err != nil {
-		return nil, false, err
+	if e := f.unique(path); e != nil {
+		e.File = f.Name
+		return nil, false, e
 	}
 	for i := 1; i < len(path); i++ {
 		v, ok := lookup(f.values, path[:i])
@@ -321,8 +331,10 @@ func (f *File) Value(path ...string) (value any, set bool, err error) {
 
 // Errorf returns an error about a setting, with its place.
 func (f *File) Errorf(path []string, format string, args ...any) error {
+	e := &Error{Message: fmt.Sprintf(format, args...)}
 	if offset, ok := f.offset(path); ok {
-		return ErrorAt(f.text, offset, format, args...)
+		e = ErrorAt(f.text, offset, "%s", e.Message)
 	}
-	return &Error{Message: fmt.Sprintf(format, args...)}
+	e.File = f.Name
+	return e
 }

@@ -95,7 +95,7 @@ func members(object *hujson.Object, name string) (found []*hujson.ObjectMember) 
 
 // follow returns the value of path[:depth], as far as the file has it, and the member that
 // it belongs to, which is empty for the root.
-func (d *jsonSyntax) follow(root *hujson.Value, path []string) (value *hujson.Value, of hujson.ObjectMember, depth int, err error) {
+func (d *jsonSyntax) follow(root *hujson.Value, path []string) (value *hujson.Value, of hujson.ObjectMember, depth int, err *Error) {
 	value = root
 	for depth < len(path) {
 		object, ok := value.Value.(*hujson.Object)
@@ -127,7 +127,7 @@ func (d *jsonSyntax) offset(path []string) (int, bool) {
 }
 
 // unique returns an error if an object on the way to a setting has a name twice.
-func (d *jsonSyntax) unique(path []string) error {
+func (d *jsonSyntax) unique(path []string) *Error {
 	_, _, _, err := d.follow(&d.root, path)
 	return err
 }

@@ -69,7 +69,7 @@ func ParseTOML(data []byte) (*File, error) {
 		message := strings.TrimPrefix(err.Error(), "toml: ")
 		if positioned := (*toml.DecodeError)(nil); errors.As(err, &positioned) {
 			line, column := positioned.Position()
-			return nil, &Error{line, column, message}
+			return nil, &Error{Line: line, Column: column, Message: message}
 		}
 		return nil, &Error{Message: message}
 	}
@@ -173,7 +173,7 @@ func (d *tomlSyntax) offset(path []string) (int, bool) {
 
 func (d *tomlSyntax) group() string { return "a table" }
 
-func (d *tomlSyntax) unique([]string) error { return nil } // the parser refuses others
+func (d *tomlSyntax) unique([]string) *Error { return nil } // the parser refuses others
 
 // splice returns the text with another text in place of a part.
 func (d *tomlSyntax) splice(start, end int, text string) []byte {

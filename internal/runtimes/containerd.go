@@ -71,13 +71,13 @@ func readContainerd(s System, r Request) (configuration, error) {
 			f.begin(c.newVersion(), criID(c.merged))
 		}
 		if name != main && !f.exists() {
-			return nil, &Error{File: f.shown, Message: "it is imported but does not exist: containerd would not start"}
+			return nil, &Error{File: f.Name, Message: "it is imported but does not exist: containerd would not start"}
 		}
 		c.all = append(c.all, f)
 		for _, pattern := range f.patterns {
 			names, err := s.glob(pattern)
 			if err != nil {
-				return nil, f.errorf([]string{"imports"}, "%s: %v", pattern, err)
+				return nil, f.Errorf([]string{"imports"}, "%s: %v", pattern, err)
 			}
 			pending = append(pending, names...)
 		}
@@ -111,16 +111,16 @@ func (s System) openContainerd(name string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	version, set, err := f.doc.Value("version")
+	version, set, err := f.Value("version")
 	if err != nil {
-		return nil, fileError(f.shown, err)
+		return nil, err
 	}
 	if n, ok := version.(int64); ok {
 		f.version = n
 	} else if set {
-		return nil, f.errorf([]string{"version"}, "version is not a number")
+		return nil, f.Errorf([]string{"version"}, "version is not a number")
 	}
-	imports, _, err := f.strings("imports")
+	imports, _, err := f.Strings("imports")
 	for _, pattern := range imports {
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join(filepath.Dir(name), pattern)
@@ -201,9 +201,9 @@ func (c *containerdConfig) findSections() error {
 	if !c.merged {
 		// The last section is all there is.
 		for i, s := range slices.Backward(c.sections) {
-			_, set, err := s.file.doc.Value("plugins", s.id)
+			_, set, err := s.file.Value("plugins", s.id)
 			if err != nil {
-				return fileError(s.file.shown, err)
+				return err
 			}
 			if set {
 				c.sections = c.sections[i : i+1]
@@ -218,7 +218,7 @@ func (c *containerdConfig) findSections() error {
 // findDisabled finds the file that disables the CRI plugin.
 func (c *containerdConfig) findDisabled() error {
 	for _, f := range c.all {
-		names, _, err := f.strings("disabled_plugins")
+		names, _, err := f.Strings("disabled_plugins")
 		if err != nil {
 			return err
 		}
@@ -232,12 +232,8 @@ func (c *containerdConfig) findDisabled() error {
 // last returns the section whose setting is used; ok is false if none has it.
 func (c *containerdConfig) last(key string) (s section, ok bool, err error) {
 	for _, s := range slices.Backward(c.sections) {
-		_, set, err := s.file.doc.Value(s.setting(key)...)
-		if err != nil {
-			return s, false, fileError(s.file.shown, err)
-		}
-		if set {
-			return s, true, nil
+		if _, set, err := s.file.Value(s.setting(key)...); set || err != nil {
+			return s, set, err
 		}
 	}
 	return section{}, false, nil
@@ -257,26 +253,26 @@ func (c *containerdConfig) describe(e *Engine) error {
 	switch {
 	case e.CDI == Always:
 	case set:
-		on, _, err := s.file.bool(s.setting(enableCDI)...)
+		on, _, err := s.file.Bool(s.setting(enableCDI)...)
 		if err != nil {
 			return err
 		}
-		e.CDI, e.Switch = state(on), enableCDI+" in "+s.file.shown
+		e.CDI, e.Switch = state(on), enableCDI+" in "+s.file.Name
 	case e.CDI == Off:
-		e.Switch = "no " + enableCDI + " in " + c.all[0].shown
+		e.Switch = "no " + enableCDI + " in " + c.all[0].Name
 	}
 	if s, set, err = c.last(cdiSpecDirs); err != nil {
 		return err
 	}
 	if set {
-		dirs, _, err := s.file.strings(s.setting(cdiSpecDirs)...)
+		dirs, _, err := s.file.Strings(s.setting(cdiSpecDirs)...)
 		if err != nil {
 			return err
 		}
-		e.SpecDirs, e.SpecDirsFrom = dirs, cdiSpecDirs+" in "+s.file.shown
+		e.SpecDirs, e.SpecDirsFrom = dirs, cdiSpecDirs+" in "+s.file.Name
 	}
 	if c.disabled != nil {
-		e.CDI, e.Switch = Unused, "disabled_plugins in "+c.disabled.shown
+		e.CDI, e.Switch = Unused, "disabled_plugins in "+c.disabled.Name
 		e.Note = "the CRI plugin, for Kubernetes, is switched off; ctr and nerdctl use CDI without it"
 	}
 	return nil
@@ -307,7 +303,7 @@ func (c *containerdConfig) enable(e *Engine, dirs []string) error {
 	switch {
 	case err != nil:
 	case set:
-		err = s.file.addDirs(missing, s.setting(cdiSpecDirs)...)
+		err = s.file.Prepend(missing, s.setting(cdiSpecDirs)...)
 	default:
 		err = c.set(cdiSpecDirs, withDirs(e.SpecDirs, missing))
 	}
@@ -349,7 +345,7 @@ func (c *containerdConfig) set(key string, value any) error {
 	}
 	if s.id == criV1 {
 		return fmt.Errorf("%s is of version 1, whose settings cdigen does not change: bring it to version %d first, as containerd config migrate does",
-			main.shown, c.newVersion())
+			main.Name, c.newVersion())
 	}
 	return s.file.set(value, s.setting(key)...)
 }
@@ -425,7 +421,7 @@ func (c *containerdConfig) validate(ctx context.Context, program string, changed
 		if err != nil || !set || key == enableCDI && release.CDI == Always {
 			continue
 		}
-		value, _, _ := s.file.doc.Value(s.setting(key)...)
+		value, _, _ := s.file.Value(s.setting(key)...)
 		if list, ok := value.([]any); ok {
 			texts := make([]string, 0, len(list))
 			for _, v := range list {
@@ -478,7 +474,7 @@ func (c *containerdConfig) copies(dir string, changed change.Plan) (main []byte,
 	for i, f := range c.all {
 		data := f.old
 		for _, c := range changed {
-			if c.Path == f.shown {
+			if c.Path == f.Name {
 				data = c.New
 			}
 		}

@@ -50,39 +50,19 @@ func (e *Engine) TakesDirs() bool {
 	return ok && r.Configurable
 }
 
-// Error is what is wrong with an engine or its configuration.
-type Error struct {
-	// File with the mistake, and where in it, from 1; without a File it is the program
-	// that failed, without a Line the place is not known.
-	File    string `json:"file,omitempty"`
-	Line    int    `json:"line,omitempty"`
-	Column  int    `json:"column,omitempty"`
-	Message string `json:"message"`
-}
-
-// Error is "/etc/docker/daemon.json:3:1: message".
-func (e *Error) Error() string {
-	switch {
-	case e.File == "":
-		return e.Message
-	case e.Line == 0:
-		return e.File + ": " + e.Message
-	}
-	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
-}
+// Error is what is wrong with an engine or its configuration. Without a File it is the
+// program that failed.
+type Error = configedit.Error
 
 // fileError is an error about a file, with the place where the cause has it.
 func fileError(file string, err error) *Error {
-	var (
-		known *Error
-		place *configedit.Error
-		path  *os.PathError
-	)
+	var known *Error
+	var path *os.PathError
 	switch {
 	case errors.As(err, &known):
-		return known
-	case errors.As(err, &place):
-		return &Error{file, place.Line, place.Column, place.Message}
+		named := *known
+		named.File = cmp.Or(named.File, file)
+		return &named
 	case errors.As(err, &path):
 		return &Error{File: file, Message: fmt.Sprintf("%s: %v", path.Op, path.Err)}
 	}
@@ -241,7 +221,7 @@ func (s System) engine(k known, r Request) (Engine, configuration) {
 func (e *Engine) read(files ...*file) {
 	for _, f := range files {
 		if f.exists() {
-			e.Config = append(e.Config, f.shown)
+			e.Config = append(e.Config, f.Name)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (c *plainConfig) read(parse parser, dropIn string, names ...string) error {
 // readFile takes the settings of one file.
 func (c *plainConfig) readFile(f *file, appends *bool) error {
 	if c.toggle != nil {
-		value, set, err := f.bool(c.toggle...)
+		value, set, err := f.Bool(c.toggle...)
 		if err != nil {
 			return err
 		}
@@ -108,10 +108,10 @@ func (c *plainConfig) readFile(f *file, appends *bool) error {
 
 // list returns the setting of one file. An attribute in it applies to later lists, too.
 func (c *plainConfig) list(f *file, appends *bool) (dirs []string, set bool, err error) {
-	value, _, err := f.doc.Value(c.setting...)
+	value, _, err := f.Value(c.setting...)
 	elements, isList := value.([]any)
 	if err != nil || !isList || !c.attributes {
-		return f.strings(c.setting...)
+		return f.Strings(c.setting...)
 	}
 	for _, element := range elements {
 		switch element := element.(type) {
@@ -120,11 +120,11 @@ func (c *plainConfig) list(f *file, appends *bool) (dirs []string, set bool, err
 		case map[string]any:
 			adds, ok := element["append"].(bool)
 			if !ok || len(element) != 1 {
-				return nil, false, f.errorf(c.setting, "engine.cdi_spec_dirs has an attribute that is not append = true or false")
+				return nil, false, f.Errorf(c.setting, "engine.cdi_spec_dirs has an attribute that is not append = true or false")
 			}
 			*appends = adds
 		default:
-			return f.strings(c.setting...) // returns the error
+			return f.Strings(c.setting...) // returns the error
 		}
 	}
 	return dirs, true, nil
@@ -135,17 +135,17 @@ func (c *plainConfig) describe(e *Engine) error {
 	toggle, setting := strings.Join(c.toggle, "."), strings.Join(c.setting, ".")
 	switch {
 	case c.toggled != nil:
-		e.CDI, e.Switch = state(c.on), toggle+" in "+c.toggled.shown
+		e.CDI, e.Switch = state(c.on), toggle+" in "+c.toggled.Name
 	case e.CDI == Off:
-		e.Switch = "no " + toggle + " in " + c.all[0].shown
+		e.Switch = "no " + toggle + " in " + c.all[0].Name
 	}
 	e.SpecDirs = append([]string{}, c.dirs...)
 	if c.from == nil {
 		return nil
 	}
-	e.SpecDirsFrom = setting + " in " + c.from.shown
+	e.SpecDirsFrom = setting + " in " + c.from.Name
 	if c.emptyIsOff && len(e.SpecDirs) == 0 && e.CDI == On {
-		e.CDI, e.Switch = Off, setting+", which is empty, in "+c.from.shown
+		e.CDI, e.Switch = Off, setting+", which is empty, in "+c.from.Name
 	}
 	return nil
 }
@@ -172,7 +172,7 @@ func (c *plainConfig) enable(e *Engine, dirs []string) error {
 		target = c.all[0]
 	}
 	if target == c.from && !c.rewrite {
-		return target.addDirs(missing, c.setting...)
+		return target.Prepend(missing, c.setting...)
 	}
 	return target.set(withDirs(c.dirs, missing), c.setting...)
 }
@@ -189,9 +189,9 @@ func (c *plainConfig) disable(e *Engine) error {
 	if f == nil || !f.exists() || !bytes.HasPrefix(f.old, []byte(dropInHeader)) {
 		return unsupported("there is no switch for CDI, and no file that cdigen runtime enable wrote")
 	}
-	list, _, err := f.doc.Value(c.setting...)
-	if err == nil && !configedit.Equal(f.doc.Values(), configedit.With(nil, list, c.setting...)) {
-		return fmt.Errorf("%s has more in it than cdigen runtime enable wrote: remove %s from it by hand", f.shown, strings.Join(c.setting, "."))
+	list, _, err := f.Value(c.setting...)
+	if err == nil && !configedit.Equal(f.Values(), configedit.With(nil, list, c.setting...)) {
+		return fmt.Errorf("%s has more in it than cdigen runtime enable wrote: remove %s from it by hand", f.Name, strings.Join(c.setting, "."))
 	}
 	f.removed = true
 	return err

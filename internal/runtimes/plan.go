@@ -174,7 +174,7 @@ func (p *Plan) locate(c *change.Change) (err error) {
 func (p *Plan) Clean(ctx context.Context) error {
 	var errs []error
 	for _, f := range p.config.files() {
-		c := change.Change{Path: f.shown}
+		c := change.Change{Path: f.Name}
 		if p.locate(&c) == nil { // where nothing can be written, nothing was left
 			errs = append(errs, c.Clean(ctx))
 		}
