@@ -14,6 +14,7 @@ package change
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -442,71 +443,53 @@ func (d *Dir) sync() error {
 
 // write writes the new file, to the disk, under its temporary name, and returns its
 // identity.
-func (d *Dir) write(name string, data []byte, like *os.File, o Options) (id identity, err error) {
-	aside := d.scratch()
+func (d *Dir) write(name string, data []byte, like *os.File, o Options) (identity, error) {
+	aside, temporary := d.scratch(), newName(name)
 	if o.make != nil {
-		if err := o.make(aside.fd(), newName(name)); err != nil {
-			return id, err
+		if err := o.make(aside.fd(), temporary); err != nil {
+			return identity{}, err
 		}
-		return aside.identity(newName(name))
+		return aside.identity(temporary)
 	}
-	f, err := aside.create(newName(name))
+	id, err := aside.create(temporary, data, like, o.Mode)
 	if err != nil {
 		return id, err
 	}
-	defer func() {
-		if e := f.Close(); err == nil {
-			err = e
-		}
-	}()
+	back, err := aside.Read(temporary)
+	if err == nil && !bytes.Equal(back, data) {
+		err = fmt.Errorf("%s does not read back as it was written", aside.shown(temporary))
+	}
+	if err == nil && o.Check != nil {
+		err = o.Check(aside.shown(temporary))
+	}
+	return id, err
+}
+
+// create makes a file with the attributes of another one, if there is one, and a mode, or
+// with 0 that of the other one.
+func (d *Dir) create(name string, data []byte, like *os.File, mode fs.FileMode) (id identity, err error) {
+	fd, err := unix.Openat(d.fd(), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return id, fmt.Errorf("create a file in %s: %w", d.path, err)
+	}
+	f := os.NewFile(uintptr(fd), d.shown(name))
+	defer func() { err = cmp.Or(err, f.Close()) }()
 	if _, err := f.Write(data); err != nil {
 		return id, err
 	}
-	if err := setAttributes(f, like, o.Mode); err != nil {
-		return id, err
+	if like != nil {
+		if err := copyAttributes(like, f); err != nil {
+			return id, err
+		}
 	}
-	if err := f.Sync(); err != nil {
-		return id, err
-	}
-	back, err := aside.Read(newName(name))
-	if err != nil {
-		return id, err
-	}
-	if !bytes.Equal(back, data) {
-		return id, fmt.Errorf("%s does not read back as it was written", aside.shown(newName(name)))
-	}
-	if o.Check != nil {
-		if err := o.Check(aside.shown(newName(name))); err != nil {
+	if mode != 0 || like == nil {
+		if err := f.Chmod(cmp.Or(mode, 0o644)); err != nil { // whatever the umask is
 			return id, err
 		}
 	}
 	var s unix.Stat_t
-	err = unix.Fstat(int(f.Fd()), &s)
-	return identityOf(&s), err
-}
-
-// setAttributes gives a new file a mode, or with 0 that of the old one, if there is one.
-func setAttributes(f, like *os.File, mode fs.FileMode) error {
-	if like != nil {
-		if err := copyAttributes(like, f); err != nil {
-			return err
-		}
-	}
-	switch {
-	case mode == 0 && like != nil:
-		return nil
-	case mode == 0:
-		mode = 0o644
-	}
-	return f.Chmod(mode) // whatever the umask is
-}
-
-func (d *Dir) create(name string) (*os.File, error) {
-	fd, err := unix.Openat(d.fd(), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("create a file in %s: %w", d.path, err)
-	}
-	return os.NewFile(uintptr(fd), d.shown(name)), nil
+	err = unix.Fstat(fd, &s)
+	return identityOf(&s), cmp.Or(err, f.Sync())
 }
 
 // copy copies a file with its attributes to its second name.
@@ -517,15 +500,10 @@ func (d *Dir) copy(name string) error {
 	}
 	defer old.Close()
 	data, err := regular.Read(old, d.shown(name), maxFile)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = d.scratch().create(oldName(name), data, old, 0)
 	}
-	f, err := d.scratch().create(oldName(name))
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, copyAttributes(old, f), f.Sync(), f.Close())
+	return err
 }
 
 // copyAttributes gives a file the mode, the owner and the extended attributes, such as
