@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/regular"
 )
 
@@ -69,16 +70,13 @@ func (d *Dir) Lstat(name string) (unix.Stat_t, error) {
 // where old ones and backups are kept. The other directory must stay open.
 func (d *Dir) KeepAside(other *Dir) { d.aside = other }
 
-// scratch is the directory of the temporary names.
+// scratch returns the directory of the temporary names.
 func (d *Dir) scratch() *Dir {
 	if d.aside != nil {
 		return d.aside
 	}
 	return d
 }
-
-// maxFile bounds what is read of a file that is to be replaced, in bytes.
-const maxFile = 16 << 20
 
 // Read returns the content of a regular file of the directory, of at most 16 MiB. A
 // symbolic link is an error, [unix.ELOOP].
@@ -88,7 +86,7 @@ func (d *Dir) Read(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return regular.Read(f, d.shown(name), maxFile)
+	return regular.Read(f, d.shown(name), limits.MaxBytes)
 }
 
 // Open opens a regular file of the directory for reading. A symbolic link is an error,
@@ -218,7 +216,7 @@ func (d *Dir) old(name string, o Options) (*os.File, error) {
 	return f, err
 }
 
-// exchange gives the new file its name and keeps the old one under its second name.
+// exchange renames the new file to its name and keeps the old one under a second name.
 func (r *Replacement) exchange(emptyDir bool) error {
 	d, aside := r.dir, r.dir.scratch()
 	if emptyDir {
@@ -250,7 +248,7 @@ func withoutLinks(err error) bool {
 	return slices.ContainsFunc([]error{unix.EPERM, unix.EMLINK, unix.EOPNOTSUPP, unix.ENOSYS, unix.EXDEV}, func(e error) bool { return errors.Is(err, e) })
 }
 
-// settle brings the names to the disk. If it cannot, the old file is put back.
+// settle syncs the directory. If that fails, the old file is put back.
 func (r *Replacement) settle() error {
 	err := r.dir.sync()
 	if err == nil {
@@ -297,7 +295,7 @@ func (r *Replacement) Undo() error {
 	return r.dir.sync()
 }
 
-// restore is Undo without bringing the names to the disk.
+// restore is Undo without the sync of the directory.
 func (r *Replacement) restore() error {
 	d, aside := r.dir, r.dir.scratch()
 	switch {
@@ -387,7 +385,7 @@ func (d *Dir) identity(name string) (identity, error) {
 // directory goes too, with all that is in it.
 func (d *Dir) unlink(name string) error {
 	err := removeAll(d.fd(), name)
-	if errors.Is(err, unix.EROFS) { // said before the name is looked up
+	if errors.Is(err, unix.EROFS) { // returned before the name is looked up
 		if _, absent := d.Lstat(name); absent != nil {
 			return nil //nolint:nilerr // nothing was to be removed
 		}
@@ -432,7 +430,7 @@ func (d *Dir) rename(from string, other *Dir, to string, flags uint) error {
 	return nil
 }
 
-// sync brings the names of the directory, and those of its scratch directory, to the disk.
+// sync syncs the directory and its scratch directory.
 func (d *Dir) sync() error {
 	err := d.f.Sync()
 	if d.aside != nil {
@@ -499,7 +497,7 @@ func (d *Dir) copy(name string) error {
 		return err
 	}
 	defer old.Close()
-	data, err := regular.Read(old, d.shown(name), maxFile)
+	data, err := regular.Read(old, d.shown(name), limits.MaxBytes)
 	if err == nil {
 		_, err = d.scratch().create(oldName(name), data, old, 0)
 	}

@@ -154,7 +154,7 @@ func privateDir(runtimeDir, name string) (*Dir, error) {
 	return d, nil
 }
 
-// reason is an error without the operation and the paths that it names.
+// reason returns an error without the operation and the paths that it names.
 func reason(err error) error {
 	if e := (*fs.PathError)(nil); errors.As(err, &e) {
 		return e.Err
@@ -165,8 +165,8 @@ func reason(err error) error {
 	return err
 }
 
-// lockName is the name of a path's lock, which all names of its directory have in common.
-// What the last component is does not matter: it may be replaced meanwhile.
+// lockName returns the name of a path's lock, which is the same for all paths of its
+// directory. A link as the last component is not followed: it may be replaced meanwhile.
 func lockName(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs

@@ -74,7 +74,7 @@ func (c *Change) putNode(d *Dir, name string) (*Replacement, error) {
 	}
 	switch devnode.Compare(c.node, have) {
 	case devnode.OK:
-		return nil, nil //nolint:nilnil // nothing to do is no error
+		return nil, nil //nolint:nilnil // nothing to do
 	case devnode.WrongMode:
 		return &Replacement{dir: d, name: name, fixed: have}, c.node.Fix(d.fd(), name)
 	}
@@ -92,7 +92,7 @@ func (c *Change) putLink(d *Dir, name string) (*Replacement, error) {
 	case err != nil && !missing:
 		return nil, err
 	case c.New == nil && now != string(c.Old), !missing && now == string(c.New):
-		return nil, nil //nolint:nilnil // nothing to do is no error
+		return nil, nil //nolint:nilnil // nothing to do
 	case c.New == nil:
 		return d.Remove(name)
 	}

@@ -95,10 +95,10 @@ func endOfLine(text []byte) string {
 	return "\n"
 }
 
-// lineStart is the offset of the line that an offset is in.
+// lineStart returns the offset of the line that an offset is in.
 func lineStart(text []byte, offset int) int { return bytes.LastIndexByte(text[:offset], '\n') + 1 }
 
-// lineEnd is the offset behind that line's end, or the end of the text.
+// lineEnd returns the offset behind that line's end, or the end of the text.
 func lineEnd(text []byte, offset int) int {
 	if i := bytes.IndexByte(text[offset:], '\n'); i >= 0 {
 		return offset + i + 1
@@ -106,7 +106,7 @@ func lineEnd(text []byte, offset int) int {
 	return len(text)
 }
 
-// indentation is the white space that the line of an offset begins with.
+// indentation returns the white space that the line of an offset begins with.
 func indentation(text []byte, offset int) string {
 	line := text[lineStart(text, offset):]
 	return string(line[:len(line)-len(bytes.TrimLeft(line, " \t"))])
@@ -217,8 +217,8 @@ type syntax interface {
 // Bytes returns the file with the changes.
 func (f *File) Bytes() []byte { return slices.Concat(f.mark, f.text) }
 
-// Values are all settings of the file, as maps, slices, strings, bools and the numbers
-// and dates of the format's parser. They are not to be changed.
+// Values returns all settings of the file, as maps, slices, strings, bools and the numbers
+// and dates of the format's parser. The caller must not change them.
 func (f *File) Values() map[string]any { return f.values }
 
 // Set gives a setting a value, a bool or a []string. What is missing on the way to it is
@@ -254,7 +254,7 @@ func (f *File) become(text []byte, value any, path []string) error {
 	return nil
 }
 
-// describe a value that is of the wrong type.
+// describe returns the type of a value in words.
 func (f *File) describe(v any) string {
 	switch v.(type) {
 	case map[string]any:

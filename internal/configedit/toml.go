@@ -189,7 +189,7 @@ func (d *tomlSyntax) set(value any, path []string) []byte {
 	return d.add(value, path)
 }
 
-// add is set for a setting that is not there.
+// add is set for a setting that does not exist.
 func (d *tomlSyntax) add(value any, path []string) []byte {
 	parent := path[:len(path)-1]
 	key := d.key(path[len(path)-1])
@@ -301,7 +301,7 @@ func (d *tomlSyntax) line(offset int, text string) []byte {
 	return d.splice(at, at, text+eol)
 }
 
-// above is the offset of the lines of comment right above a header, or of its line.
+// above returns the offset of the comment right above a header, or of its line.
 func (d *tomlSyntax) above(header int) int {
 	at := lineStart(d.text, header)
 	for at > 0 {
@@ -381,7 +381,7 @@ func (d *tomlSyntax) encode(value any) string {
 	return "[" + strings.Join(d.quotedAll(list), ", ") + "]"
 }
 
-// dotted is a path as a key.
+// dotted returns a path as a key.
 func (d *tomlSyntax) dotted(path []string) string {
 	keys := make([]string, 0, len(path))
 	for _, part := range path {
@@ -390,7 +390,7 @@ func (d *tomlSyntax) dotted(path []string) string {
 	return strings.Join(keys, ".")
 }
 
-// written is a part of a path as the file has it elsewhere, or as a key.
+// written returns a part of a path as the file has it elsewhere, or as a key.
 func (d *tomlSyntax) written(part string) string {
 	for _, t := range d.tables {
 		if i := slices.Index(t.path, part); i >= 0 && t.keys != nil {
@@ -400,7 +400,7 @@ func (d *tomlSyntax) written(part string) string {
 	return d.key(part)
 }
 
-// key is a part of a path, in quotes only if it needs them.
+// key returns a part of a path, in quotes only if it needs them.
 func (d *tomlSyntax) key(part string) string {
 	bare := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-'

@@ -117,7 +117,7 @@ func (d Dir) change(n numbers, wanted *Link, present fs.DirEntry, root devnode.L
 // numbers of a device.
 type numbers struct{ major, minor uint32 }
 
-// String is the name of a link.
+// String returns the name of a link.
 func (n numbers) String() string { return fmt.Sprintf("%d:%d", n.major, n.minor) }
 
 // parseNumbers reads the name of a link.

@@ -146,7 +146,7 @@ func readCompatNote(r io.ReaderAt) (note *compatNote, err error) {
 	}
 	s := f.Section(compatSection)
 	if s == nil || s.Type != elf.SHT_NOTE {
-		return nil, nil //nolint:nilnil // no note is no error
+		return nil, nil //nolint:nilnil // not an error
 	}
 	if s.Flags&elf.SHF_COMPRESSED != 0 || s.FileSize > maxNote {
 		return nil, fmt.Errorf("the note %s has %d bytes, more than %d", compatSection, s.FileSize, maxNote)

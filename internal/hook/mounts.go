@@ -92,7 +92,7 @@ func (r *Root) ownProc(name string, limit int64) ([]byte, error) {
 }
 
 // ownDev reports whether a /dev is on the root's own mount. If it is another mount, the
-// error says why it is not the tmpfs that the runtime mounted for this container alone. No
+// error is why it is not the tmpfs that the runtime mounted for this container alone. No
 // mount outside the root has the device number of that tmpfs; a tmpfs of the host, such as
 // /run, is also mounted at its own place.
 func (r *Root) ownDev(dev int) (onRoot bool, err error) {

@@ -28,7 +28,7 @@ type item struct {
 	fresh bool // not from the file, so still to be laid out
 }
 
-// items of a list or table; none of anything else.
+// items returns those of a list or table; none of anything else.
 func items(v *hujson.Value) (list []item) {
 	if v == nil {
 		return nil
@@ -46,11 +46,11 @@ func items(v *hujson.Value) (list []item) {
 	return list
 }
 
-// key is the same for items that mean the same.
+// key returns the same text for items that mean the same.
 func (i item) key() string { return i.name + "\x00" + canonical(&i.value) }
 
-// subject is what there may be one item of: a variable by its name, a mount by its
-// destination, a device node by its path. It is empty where there may be many.
+// subject returns what there may be only one item of: a variable by its name, a mount by
+// its destination, a device node by its path. It is empty where there may be many.
 func (i item) subject(leaf string) string {
 	switch leaf {
 	case "/process/env":
@@ -69,7 +69,7 @@ func named(list []item, name string) int {
 	return slices.IndexFunc(list, func(i item) bool { return i.name == name })
 }
 
-// literal is the text of a string.
+// literal returns the text of a string.
 func literal(v *hujson.Value) string {
 	if v == nil {
 		return ""
@@ -80,7 +80,7 @@ func literal(v *hujson.Value) string {
 	return ""
 }
 
-// canonical is the same text for values that mean the same.
+// canonical returns the same text for values that mean the same.
 func canonical(v *hujson.Value) string {
 	raw := trimmed(v)
 	d := json.NewDecoder(strings.NewReader(raw))
@@ -92,10 +92,10 @@ func canonical(v *hujson.Value) string {
 	return text(x)
 }
 
-// trimmed is the text of a value without white space around it.
+// trimmed returns the text of a value without white space around it.
 func trimmed(v *hujson.Value) string { return hujson.Value{Value: v.Value}.String() }
 
-// digest tells values apart in a record.
+// digest identifies a value in a record.
 func digest(canonical string) string {
 	sum := sha256.Sum256([]byte(canonical))
 	return hex.EncodeToString(sum[:6])

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/fsuser"
+	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/internal/trust"
 )
@@ -119,13 +120,9 @@ func (f *File) read(clean bool) error {
 			return err
 		}
 	}
-	f.Data, err = regular.Read(file, f.Path, maxFile)
+	f.Data, err = regular.Read(file, f.Path, limits.MaxBytes)
 	return err
 }
-
-// maxFile bounds the size of a file, in bytes. That of a container with thousands of
-// mounts has some hundred KiB.
-const maxFile = 16 << 20
 
 // explain names where a link leads that has taken the file's place meanwhile.
 func (f *File) explain(err error) error {
@@ -147,7 +144,7 @@ func (f *File) linkError(target string) error {
 // check returns why root must not use the file.
 //
 // The directory is open already. What is checked now is its path: as long as others can
-// change nothing on the way to the file, as the rule says, the path leads where it led
+// change nothing on the way to the file, which the rule checks, the path leads where it led
 // when the directory was opened, and will go on to do so. If root changes the way at this
 // moment, the path does not lead to what is open.
 //

@@ -78,7 +78,7 @@ func (r *record) replace(at string, was *hujson.Value) {
 	r.Parts = append(r.Parts, p)
 }
 
-// undo takes out of a config.json what the record is of, and the record.
+// undo takes what was injected, and the record, out of a config.json.
 func (r *record) undo(root *hujson.Value) {
 	annotations := root.Find("/annotations").Value.(*hujson.Object)
 	remove(annotations, Annotation)
@@ -166,7 +166,7 @@ func (p part) prune(root *hujson.Value, leaf string) {
 	p.restore(root)
 }
 
-// takeOut is a leaf without what was added to it. What was displaced is back, unless
+// takeOut returns a leaf without what was added to it. What was displaced is back, unless
 // another program has put something in its place; what others have added stays behind what
 // it is behind now.
 func (c leafChange) takeOut(leaf string, was, now []item) (rest []item) {
@@ -205,7 +205,7 @@ func (c leafChange) takeOut(leaf string, was, now []item) (rest []item) {
 	return rest
 }
 
-// notAdded are the items that were not added. Of equal ones the last was.
+// notAdded returns the items that were not added. Of equal ones the last was.
 func (c leafChange) notAdded(now []item) (rest []item) {
 	added := map[string]int{}
 	for _, d := range c.Added {

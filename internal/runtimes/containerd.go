@@ -88,7 +88,7 @@ func readContainerd(s System, r Request) (configuration, error) {
 	return c, c.findDisabled()
 }
 
-// criID is the name of the CRI plugin's section in new files.
+// criID returns the name of the CRI plugin's section in new files.
 func criID(merged bool) string {
 	if merged {
 		return criV3
@@ -278,7 +278,7 @@ func (c *containerdConfig) describe(e *Engine) error {
 	return nil
 }
 
-// state of a switch.
+// state returns the state of a switch.
 func state(on bool) State {
 	if on {
 		return On
@@ -350,7 +350,7 @@ func (c *containerdConfig) set(key string, value any) error {
 	return s.file.set(value, s.setting(key)...)
 }
 
-// newVersion is the one of files for this containerd.
+// newVersion returns the version of new files for this containerd.
 func (c *containerdConfig) newVersion() int64 {
 	switch {
 	case !c.merged:

@@ -54,7 +54,7 @@ func (e *Engine) TakesDirs() bool {
 // program that failed.
 type Error = configedit.Error
 
-// fileError is an error about a file, with the place where the cause has it.
+// fileError returns an error about a file, with the place if it is known.
 func fileError(file string, err error) *Error {
 	var known *Error
 	var path *os.PathError
@@ -82,7 +82,7 @@ type known struct {
 	configure func(s System, r Request) (configuration, error)
 }
 
-// configuration is what an engine's files say about CDI.
+// configuration is that of an engine, as far as it is about CDI.
 type configuration interface {
 	// describe completes an Engine, which has the defaults of its version.
 	describe(e *Engine) error
@@ -121,7 +121,7 @@ func find(name Name) (known, bool) {
 	return engines[i], true
 }
 
-// Names of all engines that Detect looks for, in its order.
+// Names returns all engines that Detect looks for, in its order.
 func Names() (names []Name) {
 	for _, k := range engines {
 		names = append(names, k.name)
@@ -183,8 +183,8 @@ func firstLine(text string) string {
 	return line[:min(len(line), 80)]
 }
 
-// Engine is an engine of a version, "28.0.4", that need not be installed, as the
-// configuration files of the system make it.
+// Engine returns an engine of a version, "28.0.4", with the configuration of the system. It
+// need not be installed.
 func (s System) Engine(name Name, version string) Engine {
 	k, _ := find(name)
 	e, _ := s.engine(k, Request{Engine: name, Version: version})

@@ -98,8 +98,8 @@ func (s System) walk(dir, more string) (names []string, err error) {
 	return names, err
 }
 
-// readContainersConf reads containers.conf of Podman and Buildah, as containers.conf(5)
-// says. Since Podman 6 and Buildah 1.44 only the first main file that is found is read, and
+// readContainersConf reads containers.conf of Podman and Buildah (containers.conf(5)).
+// Since Podman 6 and Buildah 1.44 only the first main file that is found is read, and
 // drop-ins of all directories are ordered by their names alone, of which one in a directory
 // of higher priority hides others.
 func readContainersConf(s System, r Request) (configuration, error) {

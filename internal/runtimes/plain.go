@@ -35,7 +35,7 @@ type plainConfig struct {
 	// dropIn is our own one of the files, whether it exists or not; nil where we have
 	// none.
 	dropIn *file
-	// on is what the switch says, toggled the file that has it; nil for the default.
+	// on is the value of the switch, toggled the file that has it; nil for the default.
 	on      bool
 	toggled *file
 	// dirs are used, from is the file that sets them; nil for the defaults.

@@ -30,10 +30,10 @@ type Request struct {
 	SpecDirs []string
 }
 
-// file is the one asked for, or the engine's own.
+// file returns the file of the request, or the engine's own.
 func (r Request) file(own string) string { return cmp.Or(r.Config, own) }
 
-// Plan is what has to change in an engine's configuration, and how.
+// Plan is a planned change of an engine's configuration.
 type Plan struct {
 	// Engine as it is before.
 	Engine Engine
@@ -98,7 +98,7 @@ func (p *Plan) Check(ctx context.Context) error {
 	return p.config.validate(ctx, p.program, p.Changes)
 }
 
-// Applied is what Apply did.
+// Applied is the result of Apply.
 type Applied struct {
 	// Files that were changed, and Backups of those that existed before.
 	Files, Backups []string
