@@ -7,7 +7,8 @@
 // Names that files have while they are replaced are always the same, so that the next
 // change of a file removes what a process that was killed has left of it.
 //
-// A [Plan] is a list of such changes: it is shown as a diff, made as one, and undone.
+// A [Plan] is a list of such changes, of regular files, device nodes and symbolic links: it
+// is shown as a diff, made as one, and undone.
 //
 // The package does not know specs, engines or the command line.
 package change
