@@ -271,11 +271,13 @@ type Defined struct {
 	// By is the file that shadows it or that it is in conflict with.
 	By string `json:"by,omitempty"`
 
-	common, own specs.ContainerEdits // of all devices of the file, and of this one
+	// Common are the edits of all devices of the file, Own those of this one.
+	Common specs.ContainerEdits `json:"-"`
+	Own    specs.ContainerEdits `json:"-"`
 }
 
 // Edits returns what a container is given that asks for the device.
-func (d *Defined) Edits() specs.ContainerEdits { return edits.Merge(d.common, d.own) }
+func (d *Defined) Edits() specs.ContainerEdits { return edits.Merge(d.Common, d.Own) }
 
 // Broken is a file or directory that engines cannot use.
 type Broken struct {
@@ -300,7 +302,7 @@ func (d *Directories) Devices() (devices []Defined, broken []Broken) {
 			for _, device := range s.Devices {
 				devices = append(devices, Defined{
 					Name: s.Kind + "=" + device.Name, File: f.Path, Priority: priority, Availability: Available,
-					common: s.ContainerEdits, own: device.ContainerEdits,
+					Common: s.ContainerEdits, Own: device.ContainerEdits,
 				})
 			}
 		}

@@ -388,7 +388,7 @@ func (l *Loop) record(r *Result, g Generation) {
 			s.Condition = Failing
 			return
 		case Held:
-			s.Condition = Holding
+			s.Condition, s.Findings = Holding, r.Findings
 			return
 		case Delayed:
 			s.Condition = Limited

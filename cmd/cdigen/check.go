@@ -2,7 +2,10 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,39 +21,22 @@ import (
 )
 
 func newCheck() *cobra.Command {
-	var f presentFlags
-	formats := []string{"table", "json"}
+	var o options
 	cmd := &cobra.Command{
 		Use:   "check [FILE ...]",
 		Short: "Check that a spec is valid and true of the host",
-		Long: `check reads the published spec, or spec files, and prints what is wrong with them:
-
-  broken   engines cannot read it, or a container would fail to start or get no GPU:
-           a path of the host is missing, or is not what it should be; a device node
-           has other numbers; a hook cannot be run; libraries are of another driver;
-           the file was cut short; another file of the directory has the same devices;
-           an installed engine refuses its CDI version; or other users than root, and
-           the one who runs check, can change it, or a directory that engines read
-  warning  containers work, but get other content than generate would write now,
-           another file may take its place, or a setting of the service is invalid
-
-Give it the flags that the spec is generated with and that are not settings of the
-service. A spec of another kind than --vendor and --class say is not compared with
-the host's GPUs.
-
-Exit statuses: 0 nothing is wrong, 1 failed, 2 unusable flags, 5 warnings, 6 broken.`,
-		Example: `  cdigen check
-  cdigen check /etc/cdi/*.yaml`,
-		Args: usageArgs(cobra.ArbitraryArgs),
+		Args:  usageArgs(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutputFormat(f.format, formats...); err != nil {
-				return maybeFile(err, f.format, "the spec's file is an argument, or --output")
+			for _, file := range args {
+				if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+					return fmt.Errorf("there is no file %s", file)
+				}
 			}
 			other := ""
 			if len(args) == 0 {
-				args, other = []string{f.Output}, config.OtherProfile(f.Output, published)
+				args, other = []string{o.Output}, config.OtherProfile(o.Output, published)
 			}
-			all, commands, err := f.check(cmd, args)
+			all, commands, err := o.check(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -58,26 +44,24 @@ Exit statuses: 0 nothing is wrong, 1 failed, 2 unusable flags, 5 warnings, 6 bro
 				all[0].Findings[0].Message += "; there is a spec of --profile " + other
 				commands = []string{check.Command("check", other)}
 			}
-			if f.format == "json" {
-				err = writeJSON(cmd.OutOrStdout(), all)
-			} else {
-				err = writeFindings(cmd.OutOrStdout(), colored(cmd), all...)
-			}
+			w := cmd.OutOrStdout()
+			err = o.print(w, all, func() error { return writeFindings(w, colored(cmd), all...) })
 			return cmp.Or(err, findingsError(all, commands))
 		},
 	}
-	f.add(cmd, "check", formats...)
-	f.tolerant = true
+	o.add(cmd.Flags(), "check")
+	o.addFormats(cmd.Flags(), "table", "json")
+	o.tolerant = true
 	return cmd
 }
 
 // check looks at spec files. It returns the commands as well that fix what is wrong.
-func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
-	p, invalid, err := presentDespite(cmd, &f.Config)
+func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
+	p, invalid, err := presentDespite(cmd, &o.Config)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := p.snapshot(&f.Config)
+	s, err := p.snapshot(&o.Config)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -100,10 +84,7 @@ func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFind
 	s.Look(check.Sources{Hook: config.CheckHook}, files...)
 	for i, file := range files {
 		list := check.OfFile(s, file)
-		if list == nil {
-			list = []discover.Finding{} // in JSON a list always
-		}
-		all = append(all, fileFindings{names[i], list})
+		all = append(all, fileFindings{names[i], notNull(list)})
 		if content, err := file.Spec(); err == nil && content.Kind != s.Kind {
 			continue // another program's
 		}
@@ -130,28 +111,23 @@ func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFind
 	return all, commands, nil
 }
 
-// findingsError returns the exit status for findings.
+// findingsError returns the exit status for findings, with the commands that fix them.
 func findingsError(all []fileFindings, commands []string) error {
-	of := func(severity discover.Severity) (n int) {
-		for _, f := range all {
-			for _, finding := range f.Findings {
-				if finding.Severity == severity {
-					n++
-				}
-			}
+	count := map[discover.Severity]int{}
+	for _, f := range all {
+		for _, finding := range f.Findings {
+			count[finding.Severity]++
 		}
-		return n
 	}
-	broken, warnings := of(discover.Broken), of(discover.Warning)
-	advice := ""
-	if len(commands) > 0 {
-		advice = ": run " + strings.Join(commands, ", then ")
-	}
+	worst, text := discover.Warning, printable.Count(count[discover.Warning], "warning")
 	switch {
-	case broken > 0:
-		return &exitError{exitBroken, fmt.Errorf("%d broken, %s%s", broken, printable.Count(warnings, "warning"), advice)}
-	case warnings > 0:
-		return &exitError{exitStale, fmt.Errorf("%s%s", printable.Count(warnings, "warning"), advice)}
+	case count[discover.Broken] > 0:
+		worst, text = discover.Broken, fmt.Sprintf("%d broken, %s", count[discover.Broken], text)
+	case count[discover.Warning] == 0:
+		return nil
 	}
-	return nil
+	if len(commands) > 0 {
+		text += ": run " + strings.Join(commands, ", then ")
+	}
+	return &exitError{severityStatus(worst), errors.New(text)}
 }

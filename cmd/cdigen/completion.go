@@ -10,9 +10,6 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// shortKind is the default kind of a device.
-const shortKind = "nvidia.com/gpu"
-
 // completeDevices completes the names of usable devices in directories. The kind is left
 // out if it is shortKind, unless it was typed.
 func completeDevices(dirs *[]string) cobra.CompletionFunc {
@@ -55,21 +52,15 @@ func deviceNames(dirs []string) (names []string) {
 	return names
 }
 
-// valuesAnnotation is the annotation of a flag with its values, for shell completion.
-const valuesAnnotation = "cdigen_values"
-
-func setValues(flags *pflag.FlagSet, name string, values ...string) {
-	if err := flags.SetAnnotation(name, valuesAnnotation, values); err != nil {
-		panic(err) // there is no such flag
-	}
-}
-
 // completeFlags registers the completion of the values of a command's flags.
 func completeFlags(cmd *cobra.Command) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		values := f.Annotations[valuesAnnotation]
-		if o, ok := f.Value.(*optionFlag); ok {
-			values = o.Values
+		var values []string
+		switch v := f.Value.(type) {
+		case *optionFlag:
+			values = v.Values
+		case *choice:
+			values = v.words
 		}
 		if _, ok := cmd.GetFlagCompletionFunc(f.Name); ok || values == nil {
 			return

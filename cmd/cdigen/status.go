@@ -19,27 +19,12 @@ import (
 	"github.com/cdigen/cdigen/watch"
 )
 
-// statusFormats are how status prints.
-var statusFormats = []string{"table", "json"}
-
 func newStatus() *cobra.Command {
 	var o options
-	var format string
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
-		Long: `status asks the cdigen watch that keeps the spec, and shows since when it runs,
-what it did last, the devices and what was found wanting. Without a watcher it
-shows the spec file.
-
-Exit statuses:
-  0  a watcher or a spec was found
-  1  neither was found
-  2  unusable flags or arguments`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutputFormat(format, statusFormats...); err != nil {
-				return maybeFile(err, format, "the spec's file is --output")
-			}
 			path, err := filepath.Abs(o.Output)
 			if err != nil {
 				return err
@@ -47,44 +32,44 @@ Exit statuses:
 			s, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, path))
 			running := err == nil
 			if errors.Is(err, fs.ErrNotExist) {
-				s, err = fileStatus(cmd.Context(), path, o.Profile, o.RuntimeDir)
+				if s, err = o.statusOfFile(cmd.Context(), path); err != nil {
+					err = fmt.Errorf("no cdigen watch is running and %w", err)
+				}
 			}
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				return writeJSON(cmd.OutOrStdout(), s)
-			}
-			return writeStatus(cmd.OutOrStdout(), s, running)
+			w := cmd.OutOrStdout()
+			return o.print(w, s, func() error { return writeStatus(w, s, running) })
 		},
 	}
 	o.add(cmd.Flags(), "status")
-	addOutputFormat(cmd.Flags(), &format, statusFormats...)
+	o.addFormats(cmd.Flags(), "table", "json")
 	return cmd
 }
 
-// fileStatus is what the spec alone tells.
-func fileStatus(ctx context.Context, path, profile, runtimeDir string) (*watch.Status, error) {
+// statusOfFile returns what the spec alone tells.
+func (o *options) statusOfFile(ctx context.Context, path string) (*watch.Status, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		watched := func(output string) bool {
-			_, err := watch.AskStatus(ctx, watcherSocket(runtimeDir, output))
+			_, err := watch.AskStatus(ctx, watcherSocket(o.RuntimeDir, output))
 			return err == nil
 		}
 		if other := config.OtherProfile(path, watched); other != "" {
-			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a watcher of --profile %s", path, other)
+			return nil, fmt.Errorf("there is no spec %s; there is a watcher of --profile %s", path, other)
 		}
-		if other := config.OtherProfile(path, published); other != "" {
-			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a spec of --profile %s", path, other)
-		}
-		return nil, fmt.Errorf("no cdigen watch is running and there is no %s: start %s or run %s", path, check.Command("watch", profile), check.Command("generate", profile))
+		return nil, noSpec(path, "start "+check.Command("watch", o.Profile)+" or run "+check.Command("generate", o.Profile))
 	}
 	if err != nil {
 		return nil, err
 	}
 	file, err := spec.Read(path)
-	if err != nil {
-		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run %s", err, check.Command("generate", profile))
+	switch {
+	case errors.As(err, new(*fs.PathError)):
+		return nil, fmt.Errorf("the spec cannot be read: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("the spec is broken: %w: run %s", err, check.Command("generate", o.Profile))
 	}
 	s := &watch.Status{Spec: path}
 	for i := range file.Devices {
@@ -103,6 +88,11 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 		return fmt.Sprintf("%s (%s ago)", t.Local().Format(time.DateTime), time.Since(t).Round(time.Second))
 	}
 	line("spec", "%s", s.Spec)
+	if f, err := os.Open(s.Spec); err == nil {
+		f.Close()
+	} else if errors.Is(err, fs.ErrPermission) {
+		line("unreadable", "this user may not read the spec, and rootless engines of this user neither")
+	}
 	if running {
 		line("watcher", "process %d since %s", s.PID, moment(s.Started))
 		line("state", "%s", describe(&s.State))

@@ -40,31 +40,7 @@ func newWatch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Keep the CDI spec up to date while the driver, MIG devices or GPUs change",
-		Long: `watch publishes the CDI spec as generate does, and again whenever something that
-it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
-files, the spec itself. It logs one line for each change and nothing while idle.
-
-While the driver is incomplete the last good spec stays. When it is not complete
-again within the grace time, the spec becomes what generate would write; if the
-driver is gone, the spec is removed (--on-driver-loss keep: kept).
-
-At most 30 changes of the spec in a row are published at once, then one every 5
-seconds. The last change is always published.
-
-Under systemd it is a service of Type=notify, ready when the spec is published
-or the host clearly has no GPU. SIGHUP makes it read everything again; cdigen
-status shows its state. Settings are read once: when their file changes, the log
-and the status say that a restart is needed.
-
-Exit statuses:
-  0  ended by a signal, or by --once
-  1  failed
-  2  unusable flags or arguments
-  3  --once and the host has no usable GPU`,
-		Example: `  cdigen watch
-  cdigen watch --once --ready-timeout 60s
-  cdigen watch --driver-root /run/nvidia/driver --health :9400`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.add(cmd.Flags(), "watch")
 	return cmd
@@ -186,10 +162,25 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if !f.Once {
 		notify(daemon.SdNotifyStopping)
 	}
-	if err == nil && f.Once && ctx.Err() == nil && l.State().GPUs == 0 {
-		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", l.State().Condition)}
+	if err != nil || !f.Once || ctx.Err() != nil {
+		return err
 	}
-	return err
+	return result(l.State(), generator)
+}
+
+// result returns the exit status of --once for what was found.
+func result(s watch.State, generator *watch.Generator) error {
+	options, err := generator.Spec()
+	missing := slices.ContainsFunc(s.Findings, func(f discover.Finding) bool { return f.ID == discover.LibrariesMissing })
+	switch {
+	case err != nil:
+		return err
+	case missing && options.WantsCUDA() && (s.GPUs > 0 || s.Condition == watch.Holding):
+		return &exitError{exitNoCUDA, errors.New("libcuda.so.1 was not found")}
+	case s.GPUs == 0:
+		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", s.Condition)}
+	}
+	return nil
 }
 
 // settingsFile returns the settings file to watch; empty: none, or a pipe, which cannot be

@@ -156,6 +156,13 @@ func (o *Option) checkText(text string) error {
 
 // checkList returns an error for an invalid list. It may be empty if it is by default.
 func (o *Option) checkList(list []string) error {
+	if o.check != nil {
+		for _, v := range list {
+			if err := o.check(v); err != nil {
+				return err
+			}
+		}
+	}
 	if len(o.Values) == 0 {
 		return nil
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -67,7 +68,7 @@ var table = []Option{
 		Usage: "leave out the device named all"},
 	{Name: "max-cdi-version", commands: contentCommands, check: checkMaxVersion, field: func(c *Config) any { return &c.MaxVersion },
 		Usage: "newest CDI `version` the spec may need, for older engines; what needs more is left out (default: no limit; the lowest possible is used)"},
-	{Name: "spec-dir", commands: contentCommands + ",inject,list", field: func(c *Config) any { return &c.SpecDirs },
+	{Name: "spec-dir", commands: contentCommands + ",inject,list", check: checkSpecDir, field: func(c *Config) any { return &c.SpecDirs },
 		Usage: "`directories` of specs that engines read, by rising priority, and no others"},
 
 	{Name: "library-layout", commands: contentCommands, Values: edits.Layouts, field: func(c *Config) any { return &c.Layout },
@@ -124,6 +125,13 @@ var table = []Option{
 func checkMPSDirectory(dir string) error {
 	if !filepath.IsAbs(dir) {
 		return errors.New("want an absolute path: containers have it under the same name")
+	}
+	return nil
+}
+
+func checkSpecDir(dir string) error {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", dir)
 	}
 	return nil
 }
