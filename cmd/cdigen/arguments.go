@@ -93,35 +93,18 @@ var foreignFlags = map[string]string{
 	"debug": "log-level", "quiet": "log-level", "root": "driver-root",
 }
 
-// nearFlags returns the flags that a name may have meant.
+// nearFlags returns the flags that a name may have meant, as cobra suggests commands.
 func nearFlags(flags *pflag.FlagSet, name string) (near []string) {
+	names := &cobra.Command{SuggestionsMinimumDistance: min(2, len(name)/3)}
 	flags.VisitAll(func(f *pflag.Flag) {
-		long := len(name) > 2 && strings.HasPrefix(f.Name, name)
-		if !f.Hidden && (f.Name == foreignFlags[name] || long || distance(f.Name, name) <= min(2, len(name)/3)) {
-			near = append(near, "--"+f.Name)
+		if !f.Hidden {
+			names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
 		}
 	})
-	return near
-}
-
-// distance returns how many letters have to be added, removed or changed to make one word of
-// another (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			changed := diagonal
-			if a[i] != b[j] {
-				changed++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(changed, row[j]+1, row[j+1]+1)
+	for _, flag := range append(names.SuggestionsFor(name), foreignFlags[name]) {
+		if flag != "" && flags.Lookup(flag) != nil {
+			near = append(near, "--"+flag)
 		}
 	}
-	return row[len(b)]
+	return near
 }

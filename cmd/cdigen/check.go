@@ -57,15 +57,13 @@ func newCheck() *cobra.Command {
 
 // check looks at spec files. It returns the commands as well that fix what is wrong.
 func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
-	p, invalid, err := presentDespite(cmd, &o.Config)
+	s, err := newSnapshot(&o.Config, spec.ReadDirectories(nil))
+	if err == nil {
+		err = look(cmd, &o.Config, s)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := p.snapshot(&o.Config)
-	if err != nil {
-		return nil, nil, err
-	}
-	s.Invalid = invalid
 	s.Engines = runtimes.Detect(cmd.Context(), runtimes.Local())
 	s.Command = func(args ...string) string {
 		if args[0] == "generate" {

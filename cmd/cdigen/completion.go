@@ -17,8 +17,9 @@ func completeDevices(dirs *[]string) cobra.CompletionFunc {
 		if err := complete(cmd); err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
+		devices, _ := spec.ReadDirectories(*dirs).Devices()
 		var names []string
-		for _, name := range deviceNames(*dirs) {
+		for _, name := range availableNames(devices) {
 			if short, ok := strings.CutPrefix(name, shortKind+"="); ok && !strings.Contains(typed, "/") {
 				name = short
 			}
@@ -28,28 +29,6 @@ func completeDevices(dirs *[]string) cobra.CompletionFunc {
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
-}
-
-// completeQualifiedDevices completes device names with their kind.
-func completeQualifiedDevices(dirs *[]string) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-		if err := complete(cmd); err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		names := slices.DeleteFunc(deviceNames(*dirs), func(name string) bool { return !strings.HasPrefix(name, typed) })
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-}
-
-// deviceNames returns the names of the devices that engines can use.
-func deviceNames(dirs []string) (names []string) {
-	devices, _ := spec.ReadDirectories(dirs).Devices()
-	for _, d := range devices {
-		if available(d) {
-			names = append(names, d.Name)
-		}
-	}
-	return names
 }
 
 // completeFlags registers the completion of the values of a command's flags.

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -243,7 +242,11 @@ func device(snapshots []*check.Snapshot, name string) (check.Report, bool) {
 func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err error) {
 	engines := runtimes.Detect(cmd.Context(), runtimes.Local())
 	names := []string{f.Profile}
-	if !slices.ContainsFunc([]string{"profile", "output", "vendor", "class"}, f.given) {
+	given := func(option string) bool {
+		_, ok := f.layers.Given(option)
+		return ok
+	}
+	if !slices.ContainsFunc([]string{"profile", "output", "vendor", "class"}, given) {
 		names = append(names, config.ProfileNames()...)
 	}
 	directories := spec.ReadDirectories(nil)
@@ -256,16 +259,10 @@ func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err
 		all = append(all, s)
 	}
 	used, unused = inUse(cmd.Context(), all)
-	if f.given("settings") && used[0].Settings.Path != "" {
+	if given("settings") && used[0].Settings.Path != "" {
 		return used[:1], nil, nil // they are one service's
 	}
 	return used, unused, nil
-}
-
-// given reports whether an option has a value by a flag or a variable.
-func (f *doctorFlags) given(option string) bool {
-	_, ok := f.layers.Given(option)
-	return ok
 }
 
 // inUse separates the subjects that are in use from others: those whose unit is on, and
@@ -313,30 +310,22 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	}
 	s := &subject{logged: f.logged}
 	s.Config, _ = config.Load(f.Command, layers)
-	output, err := filepath.Abs(s.Output)
-	if err != nil {
+	if s.snapshot, err = newSnapshot(&s.Config, directories); err != nil {
 		return nil, err
 	}
-	var only []runtimes.Name
+	p := s.snapshot
+	p.Unit = check.Unit(profile) // whatever its settings make of it
+	p.Command = func(args ...string) string { return commandLine(&s.Config, args) }
+	p.Engines = engines
 	for _, name := range config.Profiles[s.Profile].Engines {
-		only = append(only, runtimes.Name(name))
+		p.For = append(p.For, runtimes.Name(name))
 	}
-	if only != nil {
-		engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(only, e.Name) })
+	if p.For != nil {
+		p.Engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(p.For, e.Name) })
 	}
-	in := directories.In(s.SpecDirs)
-	s.snapshot = &check.Snapshot{
-		Target: check.Target{
-			Spec: output, Kind: s.Kind(), Profile: s.Profile,
-			Unit:     check.Unit(profile), // whatever its settings make of it
-			SpecDirs: s.SpecDirs, Settings: s.Settings.Path, For: only,
-			Command: func(args ...string) string { return commandLine(&s.Config, args) },
-		},
-		Directories: in, Published: in.File(output), Engines: engines,
-	}
-	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, output))
+	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
 	if err == nil {
-		s.snapshot.Watcher = status
+		p.Watcher = status
 	}
 	return s, nil
 }
@@ -344,25 +333,11 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 // look finds out what the spec should be.
 func (s *subject) look(cmd *cobra.Command) error {
 	warnOfSettings(cmd.Root(), &s.Config, s.logged)
-	p := s.snapshot
-	now, invalid, err := presentDespite(cmd, &s.Config)
-	if err != nil {
+	if err := look(cmd, &s.Config, s.snapshot); err != nil {
 		return err
 	}
-	p.Invalid = invalid
-	p.Left, p.Edits = now.left, s.Edits
-	p.Now, p.Inventory, p.Host = now.spec, now.inv, now.target.Host
-	p.Older = func(version string) (lost int, err error) {
-		options := now.options
-		options.MaxVersion = version
-		older, _, err := spec.New(now.inv, options)
-		if err != nil || now.spec == nil {
-			return 0, err
-		}
-		return len(now.spec.Devices) - len(older.Devices), nil
-	}
-	p.Look(*sources(), p.Published)
-	p.LookAtSystem(cmd.Context(), *sources())
+	s.snapshot.Look(*sources(), s.snapshot.Published)
+	s.snapshot.LookAtSystem(cmd.Context(), *sources())
 	return nil
 }
 

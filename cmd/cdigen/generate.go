@@ -93,7 +93,7 @@ func (g *generation) publish(cmd *cobra.Command, p *presence) error {
 		return err
 	}
 	if g.dryRun {
-		return g.preview(cmd, data)
+		return preview(cmd, g.Output, data)
 	}
 	outcome, err := spec.Publish(cmd.Context(), g.Output, data, g.PublishOptions())
 	if err != nil {
@@ -105,15 +105,6 @@ func (g *generation) publish(cmd *cobra.Command, p *presence) error {
 		warnOfWatcher(cmd.Context(), &g.Config)
 	}
 	return nil
-}
-
-// preview prints what would change in the output; data is nil if it would be removed.
-func (g *generation) preview(cmd *cobra.Command, data []byte) error {
-	plan, err := spec.Preview(g.Output, data)
-	if err != nil {
-		return err
-	}
-	return dryRun(cmd, plan)
 }
 
 // publishedGPUs counts the GPUs that are in the spec.
@@ -158,23 +149,24 @@ func warnOfWatcher(ctx context.Context, c *config.Config) {
 // withdraw deals with a host that has nothing to publish: a spec that stayed would
 // go on offering GPUs that are gone.
 func (g *generation) withdraw(cmd *cobra.Command, why error) error {
-	if g.Output == "-" || g.KeepOnEmpty {
-		return &exitError{exitNoDevices, fmt.Errorf("%w: nothing published", why)}
-	}
-	if g.dryRun {
-		if err := g.preview(cmd, nil); errors.As(err, new(*exitError)) {
-			return &exitError{exitNoDevices, fmt.Errorf("%w: %s would be removed", why, g.Output)}
-		} else if err != nil {
+	result := "nothing published"
+	switch {
+	case g.Output == "-" || g.KeepOnEmpty:
+	case g.dryRun:
+		switch err := preview(cmd, g.Output, nil); {
+		case errors.Is(err, errDryRun):
+			result = g.Output + " would be removed"
+		case err != nil:
 			return err
 		}
-		return &exitError{exitNoDevices, fmt.Errorf("%w: nothing would be published", why)}
+	default:
+		outcome, err := spec.Remove(cmd.Context(), g.Output, g.PublishOptions())
+		if err != nil {
+			return fmt.Errorf("%w; %w", why, err)
+		}
+		if outcome == spec.Removed {
+			result = "removed " + g.Output
+		}
 	}
-	outcome, err := spec.Remove(cmd.Context(), g.Output, g.PublishOptions())
-	if err != nil {
-		return fmt.Errorf("%w; %w", why, err)
-	}
-	if outcome == spec.Removed {
-		return &exitError{exitNoDevices, fmt.Errorf("%w: removed %s", why, g.Output)}
-	}
-	return &exitError{exitNoDevices, fmt.Errorf("%w: nothing published", why)}
+	return &exitError{exitNoDevices, fmt.Errorf("%w: %s", why, result)}
 }

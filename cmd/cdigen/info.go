@@ -71,9 +71,6 @@ func writeInfo(w io.Writer, inv *discover.Inventory) error {
 			return err
 		}
 	}
-	if len(inv.GPUs) == 0 {
-		return nil
-	}
 	t := table.New(w, "GPU", "MINOR", "UUID", "PCI ADDRESS", "NUMA", "MODEL", "STATE")
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]

@@ -40,15 +40,18 @@ func newList() *cobra.Command {
 	o.addFormats(flags, "table", "json", "name")
 	o.add(flags, "list")
 	flags.StringVar(&resolve, "resolve", "", "print what a container gets for the device of this `name`, nvidia.com/gpu=0")
-	if err := cmd.RegisterFlagCompletionFunc("resolve", completeQualifiedDevices(&o.SpecDirs)); err != nil {
+	if err := cmd.RegisterFlagCompletionFunc("resolve", completeDevices(&o.SpecDirs)); err != nil {
 		panic(err) // there is no such flag
 	}
 	return cmd
 }
 
 func (o *options) list(cmd *cobra.Command, args []string, resolve string) error {
-	if resolve != "" {
-		args = append(args, resolve)
+	switch {
+	case resolve != "" && len(args) > 0:
+		return usageError(errors.New("--resolve cannot be combined with other devices"))
+	case resolve != "":
+		args = []string{resolve}
 	}
 	names, err := qualified(args)
 	if err != nil {
@@ -84,7 +87,7 @@ func (o *options) list(cmd *cobra.Command, args []string, resolve string) error 
 	return &exitError{exitNoDevices, fmt.Errorf("no CDI device can be used: run cdigen generate, or name the engine's directories with --spec-dir (now %s)", strings.Join(dirs, ", "))}
 }
 
-// engineDirectories adds to directories those that engines have been told to read
+// engineDirectories adds to directories those that engines are configured to read
 // besides, where most of them look first: below the others.
 func engineDirectories(ctx context.Context, dirs []string) []string {
 	var more []string
@@ -96,23 +99,14 @@ func engineDirectories(ctx context.Context, dirs []string) []string {
 		}
 	}
 	if len(more) > 0 {
-		fmt.Fprintf(os.Stderr, "cdigen list: engines have been told to read %s too: cdigen runtime status says which\n", oneLine(strings.Join(more, ", ")))
+		fmt.Fprintf(os.Stderr, "cdigen list: engines are configured to read %s too: cdigen runtime status says which\n", oneLine(strings.Join(more, ", ")))
 	}
 	return append(more, dirs...)
 }
 
 func writeDefined(w io.Writer, format string, devices []spec.Defined, color bool) error {
 	if format == "name" {
-		var names []string
-		for _, d := range devices {
-			if available(d) {
-				names = append(names, d.Name)
-			}
-		}
-		return writeLines(w, names)
-	}
-	if len(devices) == 0 {
-		return nil
+		return writeLines(w, availableNames(devices))
 	}
 	t := table.New(w, "DEVICE", "PRIORITY", "FILE", "STATE")
 	for _, d := range devices {
@@ -136,9 +130,6 @@ func availability(d spec.Defined) string {
 }
 
 func writeBroken(w io.Writer, broken []spec.Broken) error {
-	if len(broken) == 0 {
-		return nil
-	}
 	t := table.New(w, "BROKEN FILE", "ERROR")
 	for _, b := range broken {
 		t.Row(b.File, b.Error)

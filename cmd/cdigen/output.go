@@ -16,6 +16,7 @@ import (
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
+	"github.com/cdigen/cdigen/spec"
 )
 
 // fileFindings are findings about a spec file, or about a host where there is no file.
@@ -46,9 +47,6 @@ func writeFindings(w io.Writer, color bool, files ...fileFindings) error {
 		if named && len(f.Findings) == 0 {
 			row("ok", f.File, "-", "-", "-")
 		}
-	}
-	if t.Len() == 0 {
-		return nil
 	}
 	return t.Flush()
 }
@@ -109,6 +107,15 @@ func dryRun(cmd *cobra.Command, p change.Plan) error {
 		return err
 	}
 	return errDryRun
+}
+
+// preview is dryRun for a spec file that would be published with data, or removed without.
+func preview(cmd *cobra.Command, path string, data []byte) error {
+	plan, err := spec.Preview(path, data)
+	if err != nil {
+		return err
+	}
+	return dryRun(cmd, plan)
 }
 
 // paintDiff colors added and removed lines.

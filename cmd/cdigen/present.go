@@ -67,17 +67,37 @@ func presentDespite(cmd *cobra.Command, c *config.Config) (p *presence, invalid 
 	}
 }
 
-// snapshot is what spec files are compared with.
-func (p *presence) snapshot(c *config.Config) (*check.Snapshot, error) {
+// newSnapshot returns a snapshot that has the spec directories, and nothing yet of the host.
+func newSnapshot(c *config.Config, directories *spec.Directories) (*check.Snapshot, error) {
 	output, err := filepath.Abs(c.Output)
 	if err != nil {
 		return nil, err
 	}
-	directories := spec.ReadDirectories(c.SpecDirs)
+	in := directories.In(c.SpecDirs)
 	return &check.Snapshot{
-		Target: check.Target{Spec: output, Kind: c.Kind(), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
-		Host:   p.target.Host, Inventory: p.inv, Left: p.left, Now: p.spec, Directories: directories, Published: directories.File(output),
+		Target:      check.Target{Spec: output, Kind: c.Kind(), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
+		Directories: in, Published: in.File(output),
 	}, nil
+}
+
+// look adds to a snapshot what the host has, and the spec that generate would publish now.
+func look(cmd *cobra.Command, c *config.Config, s *check.Snapshot) error {
+	now, invalid, err := presentDespite(cmd, c)
+	if err != nil {
+		return err
+	}
+	s.Host, s.Inventory, s.Now, s.Left = now.target.Host, now.inv, now.spec, now.left
+	s.Invalid, s.Edits = invalid, c.Edits
+	s.Older = func(version string) (lost int, err error) {
+		options := now.options
+		options.MaxVersion = version
+		older, _, err := spec.New(now.inv, options)
+		if err != nil || now.spec == nil {
+			return 0, err
+		}
+		return len(now.spec.Devices) - len(older.Devices), nil
+	}
+	return nil
 }
 
 // inventory discovers a host.
@@ -160,6 +180,16 @@ func qualified(args []string) (names []string, err error) {
 }
 
 func available(d spec.Defined) bool { return d.Availability == spec.Available }
+
+// availableNames returns the names of the devices that engines can use.
+func availableNames(devices []spec.Defined) (names []string) {
+	for _, d := range devices {
+		if available(d) {
+			names = append(names, d.Name)
+		}
+	}
+	return names
+}
 
 // usable is the device of a name that engines use. An error says why there is none.
 func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.Defined, error) {

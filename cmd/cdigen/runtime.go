@@ -144,9 +144,6 @@ func missingEngines(names []runtimes.Name, found []runtimes.Engine) error {
 }
 
 func writeEngines(w io.Writer, found []runtimes.Engine, color bool) error {
-	if len(found) == 0 {
-		return nil
-	}
 	colors := map[runtimes.State]table.Color{
 		runtimes.Always: table.Green, runtimes.On: table.Green, runtimes.Off: table.Yellow, runtimes.None: table.Yellow, runtimes.Unknown: table.Red,
 	}
@@ -167,9 +164,6 @@ func writeEngineErrors(w io.Writer, found []runtimes.Engine) error {
 		if e.Err != nil {
 			t.Row(string(e.Name), e.Err.Error())
 		}
-	}
-	if t.Len() == 0 {
-		return nil
 	}
 	return t.Flush()
 }

@@ -288,9 +288,6 @@ func (f *systemFlags) write(cmd *cobra.Command) error {
 	if f.shownAs == "json" {
 		return writeJSON(w, notNull(f.changes))
 	}
-	if len(f.changes) == 0 {
-		return nil
-	}
 	color := colored(cmd)
 	header := []string{"CHANGE", "PATH", "NEW"}
 	was := slices.ContainsFunc(f.changes, func(c systemChange) bool { return c.Was != "" })

@@ -88,11 +88,7 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if f.dryRun {
-		plan, err := spec.Preview(f.output, data)
-		if err != nil {
-			return err
-		}
-		return dryRun(cmd, plan)
+		return preview(cmd, f.output, data)
 	}
 	outcome, err := spec.Publish(cmd.Context(), f.output, data, f.PublishOptions())
 	if err != nil {
