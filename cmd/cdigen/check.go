@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
@@ -27,14 +28,11 @@ func newCheck() *cobra.Command {
 		Short: "Check that a spec is valid and true of the host",
 		Args:  usageArgs(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, file := range args {
-				if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-					return fmt.Errorf("there is no file %s", file)
-				}
-			}
 			other := ""
 			if len(args) == 0 {
 				args, other = []string{o.Output}, config.OtherProfile(o.Output, published)
+			} else if err := exist(args); err != nil {
+				return err
 			}
 			all, commands, err := o.check(cmd, args)
 			if err != nil {
@@ -53,6 +51,16 @@ func newCheck() *cobra.Command {
 	o.addFormats(cmd.Flags(), "table", "json")
 	o.tolerant = true
 	return cmd
+}
+
+// exist returns an error if there is no file of a name.
+func exist(files []string) error {
+	for _, file := range files {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("there is no file %s", file)
+		}
+	}
+	return nil
 }
 
 // check looks at spec files. It returns the commands as well that fix what is wrong.
@@ -76,6 +84,9 @@ func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings,
 		path, err := filepath.Abs(name)
 		if err != nil {
 			return nil, nil, err
+		}
+		if unix.Access(path, unix.R_OK) == unix.EACCES {
+			return nil, nil, &fs.PathError{Op: "read", Path: name, Err: unix.EACCES} // which is not the spec's fault
 		}
 		files = append(files, s.Directories.File(path))
 	}

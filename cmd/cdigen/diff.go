@@ -70,11 +70,11 @@ func writeChanges(w io.Writer, changes []spec.Change, color bool) error {
 	signs := map[spec.Op]string{spec.OpAdded: "+", spec.OpRemoved: "-", spec.OpChanged: "~"}
 	colors := map[spec.Op]table.Color{spec.OpAdded: table.Green, spec.OpRemoved: table.Red, spec.OpChanged: table.Yellow}
 	var b strings.Builder
-	told := map[spec.Change]bool{}
+	printed := map[spec.Change]bool{}
 	for _, c := range changes {
 		alike := c
 		alike.Device = ""
-		if c.Device != "" && told[alike] {
+		if c.Device != "" && printed[alike] {
 			continue
 		}
 		line := fmt.Sprintf("%s %s %s", signs[c.Op], c.Kind, c.Name)
@@ -85,7 +85,7 @@ func writeChanges(w io.Writer, changes []spec.Change, color bool) error {
 			line += ": " + c.Old + c.New
 		}
 		if c.Device != "" {
-			told[alike] = true
+			printed[alike] = true
 			line += " (" + devicesOf(changes, alike) + ")"
 		}
 		b.WriteString(colors[c.Op].Paint(oneLine(line), color) + "\n")
