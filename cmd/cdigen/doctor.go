@@ -388,7 +388,7 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	}
 	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, output))
 	if err == nil {
-		s.snapshot.Watcher = status
+		s.snapshot.Watcher = &check.Watcher{Current: status.Condition == watch.Current, Error: status.Error}
 	}
 	return s, nil
 }

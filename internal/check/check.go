@@ -2,9 +2,9 @@
 // their GPUs, and will go on getting them.
 //
 // A [Snapshot] is what is known of a machine, read once. Each check is a pure
-// function of it that returns findings; [All] calls them all. What a finding means and
-// what can be done about it is in one table, by its ID ([Lookup]). The package stands on
-// top of all others: it knows discovery, specs, the watcher, engines, and our own commands.
+// function of it that returns findings; [All] calls them all, [Health] those that the
+// watcher calls too. What a finding means and what can be done about it is in one table,
+// by its ID ([Lookup]).
 package check
 
 import (
@@ -20,7 +20,6 @@ import (
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // Target is the spec that is asked for, and how it is made.
@@ -69,11 +68,19 @@ type Snapshot struct {
 	Engines []runtimes.Engine
 	// Invalid are the values of the service's settings that options cannot have.
 	Invalid []*config.Problem
-	// Watcher is the answer of a running cdigen watch that keeps Spec; nil: none runs.
-	Watcher *watch.Status
+	// Watcher is what a running cdigen watch that keeps Spec says; nil: none runs.
+	Watcher *Watcher
 	System  System
 	// Container is the one that is compared with the host; nil: none is.
 	Container *Container
+}
+
+// Watcher is what a watcher says of the spec that it keeps.
+type Watcher struct {
+	// Current: the spec is what the watcher makes of the host.
+	Current bool
+	// Error of its last generation; empty: it did not fail.
+	Error string
 }
 
 // The findings of this package, beside those of discovery and of specs.
@@ -138,18 +145,18 @@ func found(id discover.ID, severity discover.Severity, subject, format string, a
 
 // All returns what all checks find, the worst first, and causes before what follows from
 // them.
-func All(s *Snapshot) (list []discover.Finding) {
+func All(s *Snapshot) []discover.Finding {
+	return discover.Sorted(slices.Concat(Health(s), Settings(s), engines(s), system(s)))
+}
+
+// Health returns what is wrong with the driver, its devices, the published spec and the
+// files beside it.
+func Health(s *Snapshot) []discover.Finding {
 	list, unusable := driver(s)
 	if !unusable {
-		list = append(list, gpus(s)...)
-		list = append(list, nodes(s)...)
-		list = append(list, discovered(s)...)
-		list = append(list, published(s)...)
+		list = slices.Concat(list, gpus(s), nodes(s), discovered(s), published(s))
 	}
-	list = append(list, Settings(s)...)
-	list = append(list, neighbours(s)...)
-	list = append(list, engines(s)...)
-	return discover.Sorted(append(list, system(s)...))
+	return discover.Sorted(append(list, neighbours(s)...))
 }
 
 // discovered returns the serious findings of discovery and of making the spec; the others are of interest to

@@ -18,7 +18,6 @@ import (
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // The tests of the command break machines and fix them; here is what they do not cover.
@@ -407,11 +406,11 @@ func TestWatcherThatFailsAndSystemsWithoutSystemd(t *testing.T) {
 	if list := b.look(t, watcher); len(list) != 1 || list[0].Severity != discover.Note {
 		t.Errorf("without systemd: %+v", list)
 	}
-	b.Watcher = &watch.Status{State: watch.State{Condition: watch.Failing, Error: "disk full"}}
+	b.Watcher = &Watcher{Error: "disk full"}
 	if c := find(b.look(t, watcher), "watcher-failing"); c == nil || c.Message != "disk full" {
 		t.Errorf("%+v", c)
 	}
-	b.Watcher.Condition = watch.Current
+	b.Watcher = &Watcher{Current: true}
 	if list := b.look(t, watcher); len(list) > 0 {
 		t.Errorf("one that works: %+v", list)
 	}

@@ -53,7 +53,7 @@ func hasCUDA(inv *discover.Inventory) bool {
 func libraries(s *Snapshot, f discover.Finding) discover.Finding {
 	below := s.Host.Driver.Path
 	switch {
-	case !s.System.DriverRootExists:
+	case s.System.DriverRootMissing:
 		return found(DriverRootMissing, discover.Broken, below, "does not exist: the driver's libraries should be below it")
 	case s.System.OtherDriverRoot != "":
 		return found(DriverRoot, discover.Broken, s.System.OtherDriverRoot, "has the libraries of driver %s, which are not below %s", s.Inventory.Driver.Version, below)

@@ -15,7 +15,6 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // nvidiaKind is the kind of the devices that NVIDIA's programs use by default.
@@ -35,7 +34,7 @@ func published(s *Snapshot) []discover.Finding {
 	}
 	for _, f := range File(s, s.Published) {
 		// The watcher knows its own settings; ours may be others.
-		if f.ID != SpecStale || s.Watcher == nil || s.Watcher.Condition != watch.Current {
+		if f.ID != SpecStale || s.Watcher == nil || !s.Watcher.Current {
 			list = append(list, f)
 		}
 	}

@@ -142,10 +142,10 @@ type System struct {
 	// ReadOnly is the directory of the spec, or the nearest above it that exists, if its
 	// file system is read-only; empty: it is not.
 	ReadOnly string
-	// DriverRootExists: the root of the driver does. OtherDriverRoot is where a driver
-	// container has the libraries of the loaded driver, if it is another.
-	DriverRootExists bool
-	OtherDriverRoot  string
+	// DriverRootMissing: the root of the driver does not exist. OtherDriverRoot is where a
+	// driver container has the libraries of the loaded driver, if it is another.
+	DriverRootMissing bool
+	OtherDriverRoot   string
 	// Bundles are distributions of Kubernetes with an engine of their own.
 	Bundles []string
 	// RefreshOutput: the spec of NVIDIA's generator exists.
@@ -194,7 +194,7 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 	}
 	y.ImageBased, y.RefreshOutput = src.exists("run/ostree-booted"), src.exists(refreshOutput)
 	_, err := host.Driver.Stat(".")
-	y.DriverRootExists = !errors.Is(err, fs.ErrNotExist)
+	y.DriverRootMissing = errors.Is(err, fs.ErrNotExist)
 	y.Bundles = src.bundles()
 	y.ReadOnly = readOnly(filepath.Dir(s.Spec))
 	if inv.Driver.Version == "" || !hasCUDA(inv) {
