@@ -54,11 +54,11 @@ can be used.`,
 			if err := checkOutputFormat(format, formats...); err != nil {
 				return err
 			}
-			dirs := o.SpecDirs
+			directories := spec.ReadDirectories(o.SpecDirs)
 			if o.Sources["spec-dir"].Kind == config.FromDefault {
-				dirs = engineDirectories(cmd.Context(), dirs)
+				directories = engineDirectories(cmd.Context(), directories)
 			}
-			devices, broken := spec.ReadDirectories(dirs).Devices()
+			devices, broken := directories.Devices()
 			if resolve != "" {
 				d, err := usable(resolve, devices, broken)
 				if err != nil {
@@ -66,6 +66,7 @@ can be used.`,
 				}
 				return writeResolved(cmd.OutOrStdout(), d, format)
 			}
+			dirs := directories.Paths()
 			if err := writeListing(cmd, format, listing{dirs, devices, broken}); err != nil {
 				return err
 			}
@@ -101,19 +102,16 @@ func writeListing(cmd *cobra.Command, format string, l listing) error {
 
 // engineDirectories adds to directories those that engines have been told to read
 // besides, where most of them look first: below the others.
-func engineDirectories(ctx context.Context, dirs []string) []string {
-	var more []string
+func engineDirectories(ctx context.Context, usual *spec.Directories) *spec.Directories {
+	var dirs []string
 	for _, e := range runtimes.Detect(ctx, runtimes.Local()) {
-		for _, dir := range e.SpecDirs {
-			if !slices.ContainsFunc(slices.Concat(more, dirs), func(have string) bool { return spec.Same(have, dir) }) {
-				more = append(more, dir)
-			}
-		}
+		dirs = append(dirs, e.SpecDirs...)
 	}
-	if len(more) > 0 {
+	all := usual.With(dirs...)
+	if more := all.Paths()[:len(all.List)-len(usual.List)]; len(more) > 0 {
 		fmt.Fprintf(os.Stderr, "cdigen list: engines have been told to read %s too: cdigen runtime status says which\n", oneLine(strings.Join(more, ", ")))
 	}
-	return append(more, dirs...)
+	return all
 }
 
 func available(d spec.Defined) bool { return d.Availability == spec.Available }

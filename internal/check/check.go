@@ -63,6 +63,9 @@ type Snapshot struct {
 	// Directories are SpecDirs, and Published is the file at Spec.
 	Directories *spec.Directories
 	Published   *spec.File
+	// Exposed is what other users can change of the directories that engines read, and of
+	// that of the spec.
+	Exposed []discover.Finding
 	// Paths are the paths of the host that specs name.
 	Paths   map[string]Path
 	Engines []runtimes.Engine
@@ -73,6 +76,8 @@ type Snapshot struct {
 	System  System
 	// Container is the one that is compared with the host; nil: none is.
 	Container *Container
+
+	protection map[string]Fix // of what is exposed
 }
 
 // Watcher is what a watcher says of the spec that it keeps.

@@ -553,6 +553,46 @@ func (b *bed) device(t *testing.T, name string) *Report {
 	return &Reports(b.Snapshot, []discover.Finding{f})[0]
 }
 
+// All that checks and fixes need is read when the snapshot is taken.
+func TestChecksReadNothing(t *testing.T) {
+	const other = "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: \"0\", containerEdits: {env: [A=b]}}]\n"
+	var texts []string
+	for _, gone := range []bool{false, true} {
+		b := newBed(t, "two-gpus", func(dir string) {
+			for _, file := range []string{"etc/cdi/nvidia.yaml", "etc/cdi/other.yaml", "run/cdi/other.yaml", "opt/cdi/other.yaml"} {
+				write(t, filepath.Join(dir, file), other)
+			}
+			write(t, filepath.Join(dir, "run/cdi/broken.yaml"), "devices: 7\n")
+			if err := errors.Join(os.Symlink("../run/cdi", filepath.Join(dir, "etc/link")), os.Chmod(filepath.Join(dir, "opt/cdi"), 0o777)); err != nil {
+				t.Fatal(err)
+			}
+		})
+		at := func(name string) string { return filepath.Join(b.dir, name) }
+		b.SpecDirs, b.Others = []string{at("etc/cdi"), at("run/cdi")}, []string{at("opt/cdi/ours.yaml")}
+		b.Now = &specs.Spec{Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0"}}}
+		b.Engines = []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.On, MaxCDIVersion: "0.8.0", SpecDirs: []string{at("etc/link"), at("opt/cdi")}}}
+		b.look(t, func(*Snapshot) []discover.Finding { return nil })
+		if gone {
+			if err := os.RemoveAll(b.dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list := All(b.Snapshot)
+		unknown, _ := Device(b.Snapshot, "1")
+		conflict, _ := Device(b.Snapshot, "0")
+		list = append(list, unknown, conflict)
+		texts = append(texts, strings.ReplaceAll(fmt.Sprintf("%+v", Reports(b.Snapshot, append(list, OfFile(b.Snapshot, b.Published)...))), b.dir, ""))
+	}
+	for _, id := range []discover.ID{spec.Conflict, spec.Hidden, spec.Untrusted, SpecFileBroken, EngineDirectories, DeviceConflict, DeviceUnknown} {
+		if !strings.Contains(texts[0], string(id)) {
+			t.Errorf("there is no %s", id)
+		}
+	}
+	if texts[0] != texts[1] {
+		t.Errorf("on a host:\n%s\nwhen it is gone:\n%s", texts[0], texts[1])
+	}
+}
+
 // Every ID has an entry, and there is no other.
 func TestTableHasEveryID(t *testing.T) {
 	ids := map[discover.ID]bool{}

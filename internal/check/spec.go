@@ -262,15 +262,11 @@ func (s *Snapshot) hook(h *specs.Hook) []discover.Finding {
 // allDirectories are those that any engine reads: the usual ones, and those that an engine
 // has been configured to read besides.
 func (s *Snapshot) allDirectories() *spec.Directories {
-	dirs := slices.Clone(s.SpecDirs)
+	var dirs []string
 	for i := range s.Engines {
-		for _, dir := range s.Engines[i].SpecDirs {
-			if !slices.ContainsFunc(dirs, func(have string) bool { return spec.Same(have, dir) }) {
-				dirs = append(dirs, dir)
-			}
-		}
+		dirs = append(dirs, s.Engines[i].SpecDirs...)
 	}
-	return s.Directories.In(dirs)
+	return s.Directories.With(dirs...)
 }
 
 // OfFile returns what is wrong with a spec file: with what is in it, with other files
