@@ -352,6 +352,9 @@ func (l *Loop) end(p phase, how string, now time.Time) {
 	}
 	if g.decision != nil {
 		l.set(func(s *State) { s.Findings = p.result.Findings })
+		if how != Held && how != Delayed {
+			l.report.found(p.result.Findings)
+		}
 	}
 	l.record(p.result, done)
 	if how != Failed && !l.ready && (p.result.Complete() || p.result.NoGPU()) {

@@ -28,9 +28,10 @@ func newCheck() *cobra.Command {
   broken   engines cannot read it, or a container would fail to start or get no GPU:
            a path of the host is missing, or is not what it should be; a device node
            has other numbers; a hook cannot be run; libraries are of another driver;
-           the file was cut short; another file of the directory has the same devices;
-           an installed engine refuses its CDI version; or other users than root, and
-           the one who runs check, can change it, or a directory that engines read
+           it lacks devices or files that the host has, as when it was cut short; another
+           file of the directory has the same devices; an installed engine refuses its CDI
+           version; or other users than root, and the one who runs check, can change it,
+           or a directory that engines read
   warning  containers work, but get other content than generate would write now,
            another file may take its place, or a setting of the service is invalid
 

@@ -339,7 +339,7 @@ var ailments = []ailment{
 			}
 		}()
 		m.settle = func() { <-done }
-	}, []discover.ID{"gpu-unbound", "spec-stale"}},
+	}, []discover.ID{"gpu-unbound", "spec-incomplete"}},
 	{"a GPU is lost", "lost-gpu", func(m *machine) {
 		m.program("usr/bin/nvidia-smi", "#!/bin/sh\n[ \"$1 $2\" = '--gpu-reset -i' ] || exit 1\n"+
 			m.later(func(d *simhost.Description) {
@@ -347,7 +347,7 @@ var ailments = []ailment{
 					d.GPUs[i].Lost = false
 				}
 			}, "usr/lib/x86_64-linux-gnu"))
-	}, []discover.ID{"gpu-lost", "spec-stale"}},
+	}, []discover.ID{"gpu-lost", "spec-incomplete"}},
 	{"a device node is missing", "", func(m *machine) { m.remove("dev/nvidia1") }, []discover.ID{"node-missing"}},
 	{"the control node is missing", "", func(m *machine) { m.remove("dev/nvidiactl") }, []discover.ID{"node-missing"}},
 	{"a device node has another's numbers", "", func(m *machine) { m.node("dev/nvidia1", 195, 7) }, []discover.ID{"node-wrong"}},
@@ -382,7 +382,8 @@ var ailments = []ailment{
 		m.must("cp /usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 /usr/lib/x86_64-linux-gnu/libcuda.so.535.161.08")
 		m.edit("etc/cdi/nvidia.yaml", `libcuda\.so\.550\.54\.15`, "libcuda.so.535.161.08")
 	}, []discover.ID{"spec-library-stale"}},
-	{"the spec is not what the host has", "", func(m *machine) { m.must("cdigen generate --device 0 --log-level error") }, []discover.ID{"spec-stale"}},
+	{"the spec is not what the host has", "", func(m *machine) { m.must("cdigen generate --versioned-names --log-level error") }, []discover.ID{"spec-stale"}},
+	{"the spec has not all GPUs", "", func(m *machine) { m.must("cdigen generate --device 0 --log-level error") }, []discover.ID{"spec-incomplete"}},
 	{"the spec lacks libraries", "", func(m *machine) { m.edit("etc/cdi/nvidia.yaml", `(?s)^containerEdits:.*`, "") }, []discover.ID{"spec-incomplete"}},
 	{"the spec lacks devices", "", func(m *machine) {
 		m.must("head -n 12 /etc/cdi/nvidia.yaml >/tmp/spec; cat /tmp/spec >/etc/cdi/nvidia.yaml")
@@ -513,7 +514,7 @@ var ailments = []ailment{
 	{"a GPU in MIG mode without instances", "mig-no-instances", func(m *machine) {
 		m.program("usr/bin/nvidia-smi", "#!/bin/sh\n[ \"$*\" = 'mig -i 1 -cgi 0 -C' ] || exit 1\n"+
 			m.later(withInstance, "proc/driver", "usr/lib/x86_64-linux-gnu"))
-	}, []discover.ID{"mig-no-instances", "node-missing", "spec-stale", "dev-char-links"}},
+	}, []discover.ID{"mig-no-instances", "node-missing", "spec-incomplete", "dev-char-links"}},
 	{"a setting is invalid", "", func(m *machine) {
 		m.write("etc/cdigen/cdigen.env", "CDIGEN_LOG_LEVEL=info\nCDIGEN_POLL=often\n")
 		m.program("sim/editor", "#!/bin/sh\n[ $1 = +2 ] && sed -i '2s/often/1s/' $2\n")
@@ -683,12 +684,23 @@ func (m *machine) fix(want discover.ID, args ...string) {
 // readOnly makes a directory of the machine a read-only mount.
 func (m *machine) readOnly(name string) {
 	m.t.Helper()
-	dir := m.path(name)
+	readOnly(m.t, m.path(name))
+}
+
+// readOnly makes a directory a read-only mount.
+func readOnly(t *testing.T, dir string) {
+	t.Helper()
 	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
-		m.t.Skipf("mount: %v", err)
+		t.Skipf("mount: %v", err)
 	}
-	m.t.Cleanup(func() { m.check(unix.Unmount(dir, 0)) })
-	m.check(unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // asked are ailments that doctor finds with arguments only.

@@ -8,7 +8,6 @@
 package check
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -82,7 +81,7 @@ type Snapshot struct {
 
 // Watcher is what a watcher says of the spec that it keeps.
 type Watcher struct {
-	// Current: the spec is what the watcher makes of the host.
+	// Current: the spec is what the watcher makes of the host, and nobody has changed it.
 	Current bool
 	// Error of its last generation; empty: it did not fail.
 	Error string
@@ -159,14 +158,14 @@ func All(s *Snapshot) []discover.Finding {
 func Health(s *Snapshot) []discover.Finding {
 	list, unusable := driver(s)
 	if !unusable {
-		list = slices.Concat(list, gpus(s), nodes(s), discovered(s), published(s))
+		list = slices.Concat(list, gpus(s), nodes(s), serious(s), published(s))
 	}
 	return discover.Sorted(append(list, neighbours(s)...))
 }
 
-// discovered returns the serious findings of discovery and of making the spec; the others are of interest to
+// serious returns the serious findings of discovery and of making the spec; the others are of interest to
 // cdigen info only.
-func discovered(s *Snapshot) (list []discover.Finding) {
+func serious(s *Snapshot) (list []discover.Finding) {
 	for _, f := range slices.Concat(s.Inventory.Findings, s.Left) {
 		if f.Severity.Serious() {
 			list = append(list, f)
@@ -174,10 +173,6 @@ func discovered(s *Snapshot) (list []discover.Finding) {
 	}
 	return list
 }
-
-// ErrNoGPU is returned for a machine that has no NVIDIA GPU, of which nothing else
-// can be said.
-var ErrNoGPU = errors.New("no NVIDIA GPU")
 
 // Summary describes healthy machines in one line.
 func Summary(snapshots ...*Snapshot) string {

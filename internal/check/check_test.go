@@ -81,13 +81,6 @@ func (b *bed) look(t *testing.T, judge func(*Snapshot) []discover.Finding) []Rep
 	return Reports(b.Snapshot, judge(b.Snapshot))
 }
 
-// noGPU looks at a host without a GPU.
-func (b *bed) noGPU(t *testing.T) error {
-	t.Helper()
-	b.look(t, func(*Snapshot) []discover.Finding { return nil })
-	return NoGPU(b.Snapshot)
-}
-
 // find is the first report of an ID.
 func find(list []Report, id discover.ID) *Report {
 	if i := slices.IndexFunc(list, func(r Report) bool { return r.ID == id }); i >= 0 {
@@ -99,8 +92,8 @@ func find(list []Report, id discover.ID) *Report {
 func (b *bed) examine(t *testing.T) []Report {
 	t.Helper()
 	list := b.look(t, All)
-	if err := NoGPU(b.Snapshot); err != nil {
-		t.Fatal(err)
+	if why := b.Inventory.NoGPU(); why != "" {
+		t.Fatal(why)
 	}
 	return list
 }
@@ -242,9 +235,8 @@ func TestDriverContainers(t *testing.T) {
 func TestMachinesThatAreNotSupported(t *testing.T) {
 	for host, want := range map[string]string{"wsl": "GPU of Windows (WSL)", "tegra-orin": "Tegra", "tegra-thor": "Tegra", "no-gpu": "none of its 4 PCI devices is one", "tegra-discrete": ""} {
 		b := newBed(t, host, nil)
-		switch err := b.noGPU(t); {
-		case want == "" && err != nil, want != "" && (!errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), want)):
-			t.Errorf("%s: %v, want %q", host, err, want)
+		if why := b.Inventory.NoGPU(); (want == "") != (why == "") || !strings.Contains(why, want) {
+			t.Errorf("%s: %q, want %q", host, why, want)
 		}
 	}
 }
@@ -273,8 +265,8 @@ func TestGPUsOfVirtualMachinesAreNoComplaint(t *testing.T) {
 		bind(t, dir, "0000:1b:00.0", "vfio-pci")
 		bind(t, dir, "0000:43:00.0", "vfio-pci")
 	})
-	if err := b.noGPU(t); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "all 2 are set aside for virtual machines (vfio-pci)") {
-		t.Errorf("all of them: %v", err)
+	if why := b.Inventory.NoGPU(); !strings.Contains(why, "all 2 are set aside for virtual machines (vfio-pci)") {
+		t.Errorf("all of them: %q", why)
 	}
 	for driver, want := range map[string]string{"vfio-pci": "note gpu-passthrough", "nouveau": "note gpu-other-driver", "": "warning gpu-unbound", "(override)": "note gpu-passthrough"} {
 		b := newBed(t, "two-gpus", func(dir string) {
@@ -301,8 +293,8 @@ func TestLoadedDriverWithoutGPU(t *testing.T) {
 			}
 		}
 	})
-	if err := b.noGPU(t); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "though the driver 550.54.15 is loaded") {
-		t.Errorf("%v", err)
+	if why := b.Inventory.NoGPU(); !strings.Contains(why, "though the driver 550.54.15 is loaded") {
+		t.Errorf("%q", why)
 	}
 }
 
@@ -322,7 +314,7 @@ func TestFindingsThatNoCheckKnowsAreReported(t *testing.T) {
 		{ID: discover.NodeMissing, Subject: "/dev/nvidia0", Severity: discover.Note, Message: "reported once"},
 		{ID: discover.FileMissing, Subject: "nvidia-imex", Severity: discover.Note, Message: "not found"},
 	}
-	list := discover.Sorted(discovered(b.Snapshot))
+	list := discover.Sorted(serious(b.Snapshot))
 	if len(list) != 3 || list[0].ID != discover.LibraryUnreadable || list[1].ID != discover.NodeMissing || list[2].ID != discover.NVMLTimeout {
 		t.Errorf("%+v", list)
 	}

@@ -66,7 +66,7 @@ func fixGenerate(s *Snapshot, f discover.Finding) Fix {
 		fix.Commands, fix.Safe = append([]string{setAside(wrong)}, fix.Commands...), false
 		fix.Note = "Something else is in the place of the spec: " + wrong + "."
 	}
-	if f.ID == SpecStale && s.Now != nil {
+	if s.Now != nil && (f.ID == SpecStale || f.ID == SpecIncomplete) {
 		fix.Note = "See " + s.command("diff") + "."
 	}
 	return fix
