@@ -13,7 +13,9 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/watch"
 )
 
 // command runs cdigen on the rig's host. A status is not an error: findings have one.
@@ -34,6 +36,15 @@ func of[T any](t *testing.T, data []byte) (v T) {
 		t.Fatalf("%v\n%s", err, data)
 	}
 	return v
+}
+
+// variables are the environment variables that stand in for the flags of the rig's host.
+func (r *rig) variables() []string {
+	env := os.Environ()
+	for i := 0; i < len(r.args); i += 2 {
+		env = append(env, config.Variable(strings.TrimPrefix(r.args[i], "--"))+"="+r.args[i+1])
+	}
+	return env
 }
 
 // found are the findings of each command.
@@ -63,6 +74,13 @@ func (r *rig) found(t *testing.T) map[string][]discover.Finding {
 			found["system"] = append(found["system"], *c.Finding)
 		}
 	}
+	status := exec.Command(r.programs.cdigen, "status", "-o", "json", "--output", r.spec(), "--runtime-dir", r.dir)
+	status.Env = append(r.variables(), "CDIGEN_SPEC_DIR="+filepath.Dir(r.spec()))
+	text, err := status.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found["status without a watcher"] = of[watch.Status](t, text).Findings
 	for line := range strings.Lines(r.log.String()) {
 		var logged struct {
 			Msg string `json:"msg"`
@@ -76,7 +94,7 @@ func (r *rig) found(t *testing.T) map[string][]discover.Finding {
 }
 
 // A finding has the same ID, subject and message in all commands, also while a watcher runs
-// that cannot publish. The name is short for the socket in its directory.
+// that cannot publish, and without it. The name is short for the socket in its directory.
 func TestSameFinding(t *testing.T) {
 	for name, c := range map[string]struct {
 		host     string
@@ -91,22 +109,22 @@ func TestSameFinding(t *testing.T) {
 				}
 			},
 			discover.Finding{ID: discover.NodeMissing, Severity: discover.Broken, Subject: "/dev/nvidia1", Message: "does not exist: its GPU is left out"},
-			[]string{"check", "doctor", "generate", "info", "status", "system", "watch"},
+			[]string{"check", "doctor", "generate", "info", "status", "status without a watcher", "system", "watch"},
 		},
 		"stale": {
 			"two-gpus", func(r *rig) { r.command([]string{"generate", "--versioned-names"}, "--output", r.spec()) },
 			discover.Finding{ID: check.SpecStale, Severity: discover.Warning, Subject: "/nvidia.yaml", Message: "has 6 differences from what the host has now"},
-			[]string{"check", "doctor", "status", "watch"},
+			[]string{"check", "doctor", "status", "status without a watcher", "watch"},
 		},
 		"less": {
 			"two-gpus", func(r *rig) { r.command([]string{"generate", "--device", "0"}, "--output", r.spec()) },
 			discover.Finding{ID: check.SpecIncomplete, Severity: discover.Broken, Subject: "/nvidia.yaml", Message: "lacks device 1, device GPU-6bec58fd-35ff-58ce-8c62-c34715e16387, /dev/nvidia1 and 4 others"},
-			[]string{"check", "doctor", "status", "watch"},
+			[]string{"check", "doctor", "status", "status without a watcher", "watch"},
 		},
 		"lost": {
 			"lost-gpu", func(*rig) {},
 			discover.Finding{ID: discover.GPULost, Severity: discover.Broken, Subject: ")", Message: "is lost (nvmlDeviceGetHandleByIndex_v2: GPU is lost): it is left out"},
-			[]string{"check", "doctor", "generate", "info", "status", "watch"},
+			[]string{"check", "doctor", "generate", "info", "status", "status without a watcher", "watch"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -165,6 +183,7 @@ func TestEachSourceIsReadOnce(t *testing.T) {
 	} {
 		trace := filepath.Join(r.dir, name+".trace")
 		cmd := exec.Command(strace, slices.Concat([]string{"-f", "-qq", "-s", "4096", "-e", "trace=open,openat,openat2", "-o", trace, r.programs.cdigen}, args)...)
+		cmd.Env = r.variables()
 		if out, err := cmd.CombinedOutput(); err != nil && cmd.ProcessState.ExitCode() > exitBroken {
 			hosttest.SkipWithout(t, "strace of a program: "+string(out), err)
 		}

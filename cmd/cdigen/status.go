@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
-	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
 
@@ -29,8 +27,9 @@ func newStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
 		Long: `status asks the cdigen watch that keeps the spec, and shows since when it runs,
-what it did last, the devices and what was found wanting. Without a watcher it
-shows the spec file.
+what it did last, the devices, and what is wrong with the host and the spec. Without
+a watcher it looks at the spec file and the host itself, with the settings of the
+service.
 
 Exit statuses:
   0  a watcher or a spec was found
@@ -47,7 +46,7 @@ Exit statuses:
 			s, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, path))
 			running := err == nil
 			if errors.Is(err, fs.ErrNotExist) {
-				s, err = fileStatus(cmd.Context(), path, o.Profile, o.RuntimeDir)
+				s, err = fileStatus(cmd, path, &o)
 			}
 			if err != nil {
 				return err
@@ -63,12 +62,13 @@ Exit statuses:
 	return cmd
 }
 
-// fileStatus is what the spec alone tells.
-func fileStatus(ctx context.Context, path, profile, runtimeDir string) (*watch.Status, error) {
+// fileStatus is what the spec and the host tell.
+func fileStatus(cmd *cobra.Command, path string, o *options) (*watch.Status, error) {
+	profile := o.Profile
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		watched := func(output string) bool {
-			_, err := watch.AskStatus(ctx, watcherSocket(runtimeDir, output))
+			_, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, output))
 			return err == nil
 		}
 		if other := config.OtherProfile(path, watched); other != "" {
@@ -82,11 +82,22 @@ func fileStatus(ctx context.Context, path, profile, runtimeDir string) (*watch.S
 	if err != nil {
 		return nil, err
 	}
-	file, err := spec.Read(path)
+	service, _ := config.Load("check", o.layers)
+	now, _, err := presentDespite(cmd, &service)
+	if err != nil {
+		return nil, err
+	}
+	snapshot, err := now.snapshot(&service)
+	if err != nil {
+		return nil, err
+	}
+	file, err := snapshot.Published.Spec()
 	if err != nil {
 		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run %s", err, check.Command("generate", profile))
 	}
+	snapshot.Look(check.Sources{Hook: config.CheckHook}, snapshot.Published)
 	s := &watch.Status{Spec: path}
+	s.Driver, s.GPUs, s.Findings = now.inv.Driver.Version, now.inv.Usable(), check.Health(snapshot)
 	for i := range file.Devices {
 		s.Devices = append(s.Devices, file.Devices[i].Name)
 	}
@@ -123,9 +134,7 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 		line("last look", "%s %s, %s in %.0f ms", moment(g.At), g.Trigger, g.Result, g.Seconds*1000)
 		line("so far", "%d looks, %d events, NVML asked %d times", s.Generations, s.Events, s.Probes)
 	}
-	if running {
-		line("findings", "%d, and %d of optional parts that are missing (--output-format json)", serious(s.Findings), len(s.Findings)-serious(s.Findings))
-	}
+	line("findings", "%d, and %d of optional parts that are missing (--output-format json)", serious(s.Findings), len(s.Findings)-serious(s.Findings))
 	line("devices", "%s", dash(strings.Join(s.Devices, " ")))
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return err
