@@ -564,28 +564,35 @@ func TestEditsForALostDeviceStopNothing(t *testing.T) {
 	m.must("cdigen check")
 }
 
-// A spec that is made by hand does not last where a watcher keeps another.
-func TestGenerateSaysThatTheWatcherKeepsTheSpec(t *testing.T) {
-	m := newMachine(t, "two-gpus")
-	watcher := exec.Command("/usr/bin/cdigen", "watch", "--kernel-log=")
+// watch starts a watcher on the machine and returns its process number.
+func (m *machine) watch(args ...string) (process int) {
+	m.t.Helper()
+	watcher := exec.Command("/usr/bin/cdigen", append([]string{"watch", "--kernel-log="}, args...)...)
 	watcher.Env, watcher.Dir = []string{"PATH=" + machinePath, "HOME=/"}, "/"
 	watcher.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root}
 	m.check(watcher.Start())
-	defer func() {
+	m.t.Cleanup(func() {
 		m.check(watcher.Process.Signal(syscall.SIGTERM))
 		m.check(watcher.Wait())
-	}()
-	hosttest.Until(t, "the watcher answers", patience, 5*time.Millisecond, func() bool {
-		_, _, status := m.run("cdigen status")
-		return status == 0
 	})
+	hosttest.Until(m.t, "the watcher answers", patience, 5*time.Millisecond, func() bool {
+		stdout, _, status := m.run("cdigen status")
+		return status == 0 && strings.Contains(stdout, "process ")
+	})
+	return watcher.Process.Pid
+}
+
+// A spec that is made by hand does not last where a watcher keeps another.
+func TestGenerateSaysThatTheWatcherKeepsTheSpec(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	process := m.watch()
 	_, stderr, status := m.run("cdigen generate --report=none")
 	if status != 0 || strings.Contains(stderr, "WARN") {
 		t.Errorf("with the same flags: status %d\n%s", status, stderr)
 	}
 	_, stderr, status = m.run("cdigen generate --report=none --no-all --device-name-strategy index,pci")
 	want := fmt.Sprintf(`level=WARN msg="cdigen watch keeps this file and puts its own spec back: for good, add the settings to the file and restart the unit" process=%d `+
-		`settings="CDIGEN_DEVICE_NAME_STRATEGY=index,pci CDIGEN_NO_ALL=true" file=/etc/cdigen/cdigen.env unit=cdigen.service`, watcher.Process.Pid)
+		`settings="CDIGEN_DEVICE_NAME_STRATEGY=index,pci CDIGEN_NO_ALL=true" file=/etc/cdigen/cdigen.env unit=cdigen.service`, process)
 	if status != 0 || !strings.Contains(stderr, want+"\n") {
 		t.Errorf("with other flags: status %d\n%s\nwant %s", status, stderr, want)
 	}
@@ -764,9 +771,55 @@ func TestDoctorFindsWhatItIsAskedForAndItsCommandsFixIt(t *testing.T) {
 	}
 }
 
-// withoutCommands are the findings whose fix is not a command.
-var withoutCommands = []discover.ID{
-	check.DriverRootMissing, check.DeviceUnknown, check.EngineWithoutCDI, check.WatcherFailing, check.ContainerNoGPU, check.ContainerNodeGone,
+// advised are ailments whose fix is a text, which says what somebody has to do.
+var advised = []struct {
+	name   string
+	harm   func(m *machine)
+	args   string
+	want   discover.ID
+	advice string
+	do     string // as the advice says
+	then   string // other arguments for doctor; empty: the same
+}{
+	{"the root of the driver does not exist", func(m *machine) {
+		m.write("etc/cdigen/cdigen.env", "CDIGEN_DRIVER_ROOT=/run/nvidia/driver\n")
+	}, "", check.DriverRootMissing, "CDIGEN_DRIVER_ROOT in /etc/cdigen/cdigen.env", "rm /etc/cdigen/cdigen.env", ""},
+	{"no spec has the device", func(*machine) {}, "nvidia.com/gpu=7", check.DeviceUnknown, "cdigen list", "test $(cdigen list -o name | head -n 1) = nvidia.com/gpu=0", "nvidia.com/gpu=0"},
+	{"Docker is too old for CDI", func(m *machine) { m.engine("dockerd", "Docker version 24.0.7, build afdd53b") }, "", check.EngineWithoutCDI, "Install a newer version", "sed -i s/24.0.7/28.5.2/ /usr/bin/dockerd", ""},
+	{"the watcher fails", func(m *machine) {
+		m.edits("containerEdits:\n  env: [A=b]\n")
+		m.watch("--edits", "/etc/edits.yaml")
+		m.write("etc/edits.yaml", "containerEdits: 7\n")
+		hosttest.Until(m.t, "the watcher fails", patience, 5*time.Millisecond, func() bool { return strings.Contains(m.must("cdigen status"), "failing") })
+	}, "", check.WatcherFailing, "the watcher publishes by itself", "echo '{}' >/etc/edits.yaml; until cdigen status | grep ^state: | grep -v failing; do :; done", ""},
+	{"a container has no GPU", func(m *machine) {
+		m.container("rm -r /proc/4711/root/dev; mkdir /proc/4711/root/dev", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15")
+		m.write("proc/4711/mountinfo", "701 700 8:1 / / ro - ext4 /dev/sda1 rw\n")
+	}, "container web", check.ContainerNoGPU, "--device nvidia.com/gpu=all", "/sim/restart", ""},
+	{"a device of a container is gone", func(m *machine) {
+		m.container("cp -a /dev/nvidia-uvm /proc/4711/root/dev; mknod /proc/4711/root/dev/nvidia7 c 195 7", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15")
+	}, "container web", check.ContainerNodeGone, "make another one", "/sim/restart", ""},
+}
+
+func TestDoctorFindsWhatIsWrongAndItsAdviceFixesIt(t *testing.T) {
+	for _, c := range advised {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t, "two-gpus")
+			c.harm(m)
+			list, text, _ := m.doctor(c.args)
+			at := slices.IndexFunc(list, func(r check.Report) bool { return r.ID == c.want })
+			if at < 0 || len(list[at].Fix.Commands) > 0 || !strings.Contains(list[at].Fix.Note, c.advice) {
+				t.Fatalf("want %s with the advice %q and no command:\n%s", c.want, c.advice, text)
+			}
+			m.must(c.do)
+			if c.then == "" {
+				c.then = c.args
+			}
+			if list, text, _ := m.doctor(c.then); slices.ContainsFunc(list, func(r check.Report) bool { return r.ID == c.want }) {
+				t.Errorf("%s is still found after %s:\n%s", c.want, c.do, text)
+			}
+		})
+	}
 }
 
 // Every fix is tried on a machine that is broken so.
@@ -780,8 +833,8 @@ func TestEveryFixIsTried(t *testing.T) {
 	for _, c := range asked {
 		tried[c.first[0]] = true
 	}
-	for _, id := range withoutCommands {
-		tried[id] = true
+	for _, c := range advised {
+		tried[c.want] = true
 	}
 	for _, g := range check.Groups {
 		for _, e := range g.Entries {
