@@ -107,7 +107,6 @@ type Loop struct {
 type generation struct {
 	trigger  Event
 	began    time.Time
-	result   *Result
 	decision *decision // nil while Generate runs, and after it failed
 }
 
@@ -288,7 +287,6 @@ func (l *Loop) proceed(ctx context.Context, p phase, now time.Time) {
 		}
 		return
 	}
-	g.result = p.result
 	l.update(p)
 	if p.err != nil {
 		l.end(p, Failed, now)
@@ -351,6 +349,12 @@ func (l *Loop) end(p phase, how string, now time.Time) {
 	l.report.failed(g.trigger.Source, p.err)
 	if l.settled = how != Failed && how != Held && how != Delayed; l.settled {
 		done.Changes = l.applied(g, p, now)
+	}
+	if g.decision != nil {
+		l.set(func(s *State) { s.Findings = p.result.Findings })
+		if how != Held && how != Delayed {
+			l.report.found(p.result.Findings)
+		}
 	}
 	l.record(p.result, done)
 	if how != Failed && !l.ready && (p.result.Complete() || p.result.NoGPU()) {

@@ -60,8 +60,9 @@ type State struct {
 	Error  string `json:"error,omitempty"`
 	Driver string `json:"driver,omitempty"`
 	// GPUs that are usable.
-	GPUs     int                `json:"gpus"`
-	Devices  []string           `json:"devices"`
+	GPUs    int      `json:"gpus"`
+	Devices []string `json:"devices"`
+	// Findings about the host, and about the spec in place.
 	Findings []discover.Finding `json:"findings"`
 	// ChangedSettings is the settings file, if it differs from the settings in use: the
 	// watcher has to be restarted.
@@ -76,7 +77,7 @@ type State struct {
 }
 
 func (s *State) describe(r *Result) {
-	s.Driver, s.GPUs, s.Findings = r.Inventory.Driver.Version, 0, r.Findings
+	s.Driver, s.GPUs = r.Inventory.Driver.Version, 0
 	for i := range r.Inventory.GPUs {
 		if r.Inventory.GPUs[i].Usable() {
 			s.GPUs++

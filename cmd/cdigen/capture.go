@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -43,9 +42,12 @@ func newCapture() *cobra.Command {
 }
 
 func (f *captureFlags) run(cmd *cobra.Command) error {
-	dir := filepath.Dir(f.output)
-	if slices.ContainsFunc(config.Default().SpecDirs, func(specs string) bool { return spec.Same(dir, specs) }) {
-		return usageError(fmt.Errorf("--output %s: container engines read specs from %s, and a capture is not one", f.output, dir))
+	path, err := filepath.Abs(f.output)
+	if err != nil {
+		return err
+	}
+	if specs := spec.ReadDirectories(config.Default().SpecDirs); f.output != "-" && specs.Has(specs.File(path)) {
+		return usageError(fmt.Errorf("--output %s: container engines read specs from %s, and a capture is not one", f.output, filepath.Dir(path)))
 	}
 	target, err := f.Target()
 	if err != nil {

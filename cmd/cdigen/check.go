@@ -105,10 +105,10 @@ func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings,
 			}
 		}
 	}
-	if exposed := s.Exposed(); len(exposed) > 0 {
-		for _, finding := range exposed {
-			all = append(all, fileFindings{finding.Subject, []discover.Finding{finding}})
-		}
+	for _, finding := range s.Exposed {
+		all = append(all, fileFindings{finding.Subject, []discover.Finding{finding}})
+	}
+	if len(s.Exposed) > 0 {
 		commands = append(commands, check.Command("doctor", ""))
 	}
 	if wrong := check.Settings(s); len(wrong) > 0 {

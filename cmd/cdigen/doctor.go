@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
@@ -54,9 +55,6 @@ func newDoctor() *cobra.Command {
 			list, well, err := f.examine(cmd, args)
 			if err == nil && f.fix {
 				list, well, err = f.repair(cmd, args, list, well)
-			}
-			if errors.Is(err, check.ErrNoGPU) {
-				err = &exitError{exitNoDevices, fmt.Errorf("%w: there is nothing to fix", err)}
 			}
 			if err != nil {
 				return err
@@ -211,8 +209,8 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 		if err := s.look(cmd); err != nil {
 			return nil, "", err
 		}
-		if err := check.NoGPU(s.snapshot); err != nil {
-			return nil, "", err
+		if why := s.snapshot.Inventory.NoGPU(); why != "" {
+			return nil, "", &exitError{exitNoDevices, fmt.Errorf("%s: there is nothing to fix", why)}
 		}
 		snapshots, lists = append(snapshots, s.snapshot), append(lists, check.Reports(s.snapshot, check.All(s.snapshot)))
 	}
@@ -325,9 +323,15 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	}
 	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
 	if err == nil {
-		p.Watcher = status
+		p.Watcher = &check.Watcher{Current: status.Condition == watch.Current && !changedSince(p.Spec, status.LastGeneration), Error: status.Error}
 	}
 	return s, nil
+}
+
+// changedSince reports whether a file was changed after a generation.
+func changedSince(file string, g *watch.Generation) bool {
+	info, err := os.Stat(file)
+	return err == nil && g != nil && info.ModTime().After(g.At.Add(time.Duration(g.Seconds*float64(time.Second))))
 }
 
 // look finds out what the spec should be.

@@ -57,11 +57,11 @@ func (o *options) list(cmd *cobra.Command, args []string, resolve string) error 
 	if err != nil {
 		return usageError(err)
 	}
-	dirs := o.SpecDirs
+	directories := spec.ReadDirectories(o.SpecDirs)
 	if o.Sources["spec-dir"].Kind == config.FromDefault {
-		dirs = engineDirectories(cmd.Context(), dirs)
+		directories = engineDirectories(cmd.Context(), directories)
 	}
-	devices, broken := spec.ReadDirectories(dirs).Devices()
+	devices, broken := directories.Devices()
 	for _, name := range names {
 		d, err := usable(name, devices, broken)
 		if err != nil {
@@ -75,7 +75,7 @@ func (o *options) list(cmd *cobra.Command, args []string, resolve string) error 
 		devices = slices.DeleteFunc(devices, func(d spec.Defined) bool { return !slices.Contains(names, d.Name) })
 	}
 	w := cmd.OutOrStdout()
-	err = o.print(w, listing{dirs, notNull(devices), notNull(broken)}, func() error {
+	err = o.print(w, listing{directories.Paths(), notNull(devices), notNull(broken)}, func() error {
 		return errors.Join(writeDefined(w, o.shownAs, devices, colored(cmd)), writeBroken(os.Stderr, broken))
 	})
 	switch {
@@ -84,24 +84,21 @@ func (o *options) list(cmd *cobra.Command, args []string, resolve string) error 
 	case len(broken) > 0:
 		return &exitError{exitNoDevices, errors.New("no CDI device can be used: cdigen doctor says how to fix it")}
 	}
-	return &exitError{exitNoDevices, fmt.Errorf("no CDI device can be used: run cdigen generate, or name the engine's directories with --spec-dir (now %s)", strings.Join(dirs, ", "))}
+	return &exitError{exitNoDevices, fmt.Errorf("no CDI device can be used: run cdigen generate, or name the engine's directories with --spec-dir (now %s)", strings.Join(directories.Paths(), ", "))}
 }
 
 // engineDirectories adds to directories those that engines are configured to read
 // besides, where most of them look first: below the others.
-func engineDirectories(ctx context.Context, dirs []string) []string {
-	var more []string
+func engineDirectories(ctx context.Context, usual *spec.Directories) *spec.Directories {
+	var dirs []string
 	for _, e := range runtimes.Detect(ctx, runtimes.Local()) {
-		for _, dir := range e.SpecDirs {
-			if !slices.ContainsFunc(slices.Concat(more, dirs), func(have string) bool { return spec.Same(have, dir) }) {
-				more = append(more, dir)
-			}
-		}
+		dirs = append(dirs, e.SpecDirs...)
 	}
-	if len(more) > 0 {
+	all := usual.With(dirs...)
+	if more := all.Paths()[:len(all.List)-len(usual.List)]; len(more) > 0 {
 		fmt.Fprintf(os.Stderr, "cdigen list: engines are configured to read %s too: cdigen runtime status says which\n", oneLine(strings.Join(more, ", ")))
 	}
-	return append(more, dirs...)
+	return all
 }
 
 func writeDefined(w io.Writer, format string, devices []spec.Defined, color bool) error {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -32,7 +32,7 @@ func newStatus() *cobra.Command {
 			s, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, path))
 			running := err == nil
 			if errors.Is(err, fs.ErrNotExist) {
-				if s, err = o.statusOfFile(cmd.Context(), path); err != nil {
+				if s, err = o.statusOfFile(cmd, path); err != nil {
 					err = fmt.Errorf("no cdigen watch is running and %w", err)
 				}
 			}
@@ -48,12 +48,12 @@ func newStatus() *cobra.Command {
 	return cmd
 }
 
-// statusOfFile returns what the spec alone tells.
-func (o *options) statusOfFile(ctx context.Context, path string) (*watch.Status, error) {
+// statusOfFile returns what the spec and the host themselves tell.
+func (o *options) statusOfFile(cmd *cobra.Command, path string) (*watch.Status, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		watched := func(output string) bool {
-			_, err := watch.AskStatus(ctx, watcherSocket(o.RuntimeDir, output))
+			_, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, output))
 			return err == nil
 		}
 		if other := config.OtherProfile(path, watched); other != "" {
@@ -64,14 +64,24 @@ func (o *options) statusOfFile(ctx context.Context, path string) (*watch.Status,
 	if err != nil {
 		return nil, err
 	}
-	file, err := spec.Read(path)
+	service, _ := config.Load("check", o.layers)
+	snapshot, err := newSnapshot(&service, spec.ReadDirectories(nil))
+	if err != nil {
+		return nil, err
+	}
+	file, err := snapshot.Published.Spec()
 	switch {
 	case errors.As(err, new(*fs.PathError)):
 		return nil, fmt.Errorf("the spec cannot be read: %w", err)
 	case err != nil:
 		return nil, fmt.Errorf("the spec is broken: %w: run %s", err, check.Command("generate", o.Profile))
 	}
-	s := &watch.Status{Spec: path}
+	if err := look(cmd, &service, snapshot); err != nil {
+		return nil, err
+	}
+	snapshot.Look(check.Sources{Hook: config.CheckHook}, snapshot.Published)
+	inv := snapshot.Inventory
+	s := &watch.Status{Spec: path, State: watch.State{Driver: inv.Driver.Version, GPUs: inv.Usable(), Findings: check.Health(snapshot)}}
 	for i := range file.Devices {
 		s.Devices = append(s.Devices, file.Devices[i].Name)
 	}
@@ -113,9 +123,7 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 		line("last look", "%s %s, %s in %.0f ms", moment(g.At), g.Trigger, g.Result, g.Seconds*1000)
 		line("so far", "%d looks, %d events, NVML asked %d times", s.Generations, s.Events, s.Probes)
 	}
-	if running {
-		line("findings", "%d, and %d of optional parts that are missing (--output-format json)", serious(s.Findings), len(s.Findings)-serious(s.Findings))
-	}
+	line("findings", "%d, and %s (--output-format json)", serious(s.Findings), printable.Count(len(s.Findings)-serious(s.Findings), "note"))
 	line("devices", "%s", dash(strings.Join(s.Devices, " ")))
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return err

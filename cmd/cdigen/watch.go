@@ -90,6 +90,8 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		Format:   f.OutputFormat(),
 		SpecDirs: dirs,
 		Publish:  f.PublishOptions(),
+		// So that the watcher finds what cdigen check does.
+		CheckHook: config.CheckHook,
 		// NVIDIA's GPU operator reports here that the driver container is ready.
 		Directories: []string{"/run/nvidia/validations"},
 		Files:       files,

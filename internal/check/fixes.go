@@ -3,7 +3,6 @@ package check
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -12,7 +11,6 @@ import (
 
 	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/mod/semver"
-	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/printable"
@@ -68,7 +66,7 @@ func fixGenerate(s *Snapshot, f discover.Finding) Fix {
 		fix.Commands, fix.Safe = append([]string{setAside(wrong)}, fix.Commands...), false
 		fix.Note = "Something else is in the place of the spec: " + wrong + "."
 	}
-	if f.ID == SpecStale && s.Now != nil {
+	if s.Now != nil && (f.ID == SpecStale || f.ID == SpecIncomplete) {
 		fix.Note = "See " + s.command("diff") + "."
 	}
 	return fix
@@ -99,18 +97,18 @@ func fixSetAside(_ *Snapshot, f discover.Finding) Fix {
 }
 
 func fixForeign(s *Snapshot, f discover.Finding) Fix {
-	dir := filepath.Dir(f.Subject)
-	place := func(dir string) int {
-		return slices.IndexFunc(s.SpecDirs, func(other string) bool { return spec.Same(dir, other) })
+	foreign := s.Directories.File(f.Subject)
+	place := func(f *spec.File) int {
+		return slices.IndexFunc(s.Directories.List, func(dir *spec.Directory) bool { return dir.Holds(f) })
 	}
-	content, err := s.Directories.File(f.Subject).Spec()
+	content, err := foreign.Spec()
 	switch {
-	case err == nil && s.Now != nil && len(spec.Diff(content, s.Now)) == 0 && !spec.Same(dir, filepath.Dir(s.Spec)):
+	case err == nil && s.Now != nil && len(spec.Diff(content, s.Now)) == 0 && !foreign.Directory.Holds(s.Published):
 		return Fix{
 			Commands: s.publishWith("CDIGEN_OUTPUT="+f.Subject, "--output="+f.Subject), Safe: true,
 			Note: "It is what cdigen would publish: this keeps it up to date where it is.",
 		}
-	case place(dir) >= place(filepath.Dir(s.Spec)):
+	case place(foreign) >= place(s.Published):
 		// Two files of one directory would take each other's devices away, and one in a
 		// directory of higher priority would hide the other's.
 		return Fix{Commands: append([]string{setAside(f.Subject)}, s.Command("generate"))}
@@ -138,7 +136,7 @@ func fixDirectory(s *Snapshot, f discover.Finding) Fix {
 func fixRefresh(s *Snapshot, _ discover.Finding) Fix {
 	// An upgrade of its package enables them again, but does not unmask them.
 	fix := Fix{Commands: []string{"systemctl mask --now " + strings.Join(s.refreshUnits(), " ")}}
-	if s.System.RefreshOutput && !spec.Same(refreshOutput, s.Spec) {
+	if s.System.RefreshOutput && !s.Directories.File(refreshOutput).Is(s.Published) {
 		fix.Commands = append(fix.Commands, "rm "+refreshOutput)
 	}
 	return fix
@@ -545,33 +543,7 @@ func fixGone(*Snapshot, discover.Finding) Fix {
 	return Fix{Note: "A container whose device is gone does not start again: make another one with a device that exists (cdigen list)."}
 }
 
-func fixExposed(_ *Snapshot, f discover.Finding) Fix {
-	fix := Fix{Note: "Look first at what is there: others may have changed it."}
-	fix.Commands, fix.Unprivileged = protect(f.Subject)
-	if fix.Commands == nil {
-		fix.Note = "Take the specs out of " + f.Subject + "."
-	}
-	return fix
-}
-
-// protect returns the commands that take a file or directory away from other users, and
-// reports whether the user who runs doctor may give them.
-func protect(name string) (commands []string, own bool) {
-	var s unix.Stat_t
-	if err := unix.Lstat(name, &s); err != nil {
-		return nil, false
-	}
-	if real, err := filepath.EvalSymlinks(name); s.Mode&unix.S_IFMT == unix.S_IFLNK && s.Uid == 0 && err == nil && real != name {
-		return protect(real) // it is what the link leads to
-	}
-	if s.Uid != 0 && int(s.Uid) != os.Geteuid() {
-		commands = append(commands, line("chown", "-h", "0:0", name))
-	}
-	if s.Mode&unix.S_IFMT != unix.S_IFLNK && s.Mode&0o022 != 0 {
-		commands = append(commands, line("chmod", "go-w", name))
-	}
-	return commands, int(s.Uid) == os.Geteuid()
-}
+func fixExposed(s *Snapshot, f discover.Finding) Fix { return s.protection[f.Subject] }
 
 // fixEdits opens the file of the edits.
 func fixEdits(s *Snapshot, _ discover.Finding) Fix {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/runtimes"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // system looks at what of the operating system decides whether containers may use
@@ -94,7 +93,7 @@ func watcher(s *Snapshot) []discover.Finding {
 		return nil
 	}
 	if w := s.Watcher; w != nil {
-		if w.Condition != watch.Failing {
+		if w.Error == "" {
 			return nil
 		}
 		return []discover.Finding{found(WatcherFailing, discover.Warning, s.Spec, "%s", w.Error)}
