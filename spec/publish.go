@@ -86,11 +86,7 @@ func apply(ctx context.Context, c change.Change, timeout time.Duration) (Outcome
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	applied, err := change.Plan{c}.Apply(ctx)
-	if err == nil {
-		defer applied.Close()
-		_, err = applied.Commit()
-	}
+	files, err := (change.Plan{c}).Make(ctx)
 	failed := (*change.Error)(nil)
 	switch {
 	case errors.As(err, &failed) && c.New == nil && errors.Is(err, fs.ErrNotExist):
@@ -101,7 +97,7 @@ func apply(ctx context.Context, c change.Change, timeout time.Duration) (Outcome
 		return "", fmt.Errorf("publish: %w", err)
 	case c.New == nil:
 		return Removed, nil
-	case len(applied.Files) == 0:
+	case len(files) == 0:
 		return Unchanged, nil
 	}
 	return Published, nil
@@ -164,4 +160,7 @@ func explain(e *change.Error) error {
 
 // IsTemporary reports whether a path is one that a spec has while it is published.
 // Engines do not read files of such names.
-func IsTemporary(path string) bool { return change.Temporary(filepath.Base(path)) }
+func IsTemporary(path string) bool {
+	_, temporary := change.Temporary(filepath.Base(path))
+	return temporary
+}

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/devchar"
 )
 
 // devCharFlags are the options of create-dev-char-symlinks.
@@ -63,32 +63,25 @@ func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discov
 			return err
 		}
 	}
-	char := devnode.CharDir{Dir: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
+	char := devchar.Dir{Path: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
 	if !f.dryRun {
 		if err := char.Clean(cmd.Context()); err != nil {
 			f.note(err.Error())
 		}
 	}
-	changes, err := char.Plan(f.wanted(inv), host.Dev)
+	plan, err := char.Plan(f.wanted(inv), host.Dev)
 	if err != nil {
 		return err
 	}
-	for _, change := range changes {
-		err := change.Err
-		if err == nil && !f.dryRun {
-			err = char.Apply(cmd.Context(), change)
-		}
-		f.record(systemChange{
-			Do: string(change.Do), Kind: "link", Path: change.Path, Is: change.Target, Was: change.Was,
-			Done: err == nil && !f.dryRun,
-		}, err)
+	for _, c := range plan {
+		f.carryOut(cmd.Context(), c, "", nil)
 	}
 	return nil
 }
 
 // wanted returns the required links: to nodes that exist, to those that a dry run would
 // make, and with --create-all to all there can be, which are optional without it.
-func (f *devCharFlags) wanted(inv *discover.Inventory) (required []devnode.Link) {
+func (f *devCharFlags) wanted(inv *discover.Inventory) (required []devchar.Link) {
 	if f.all {
 		f.cannot(inv)
 	}
@@ -98,23 +91,30 @@ func (f *devCharFlags) wanted(inv *discover.Inventory) (required []devnode.Link)
 		}
 		return nil
 	}
-	var optional []devnode.Link
+	var optional []devchar.Link
 	for i := range inv.Nodes {
 		n := &inv.Nodes[i]
 		switch {
 		case n.Want == nil && n.Have != nil && n.Usable():
-			required = append(required, devnode.Link{Node: devnode.Node{Name: n.Path[1:], Attr: *n.Have}})
+			required = append(required, link(n, n.Have))
 		case n.Want == nil || n.Problem != "":
 		case n.Have != nil && n.Usable() || f.dryRun && f.createNodes && expected(n):
-			required = append(required, devnode.Link{Node: deviceNode(n)})
+			required = append(required, link(n, n.Want))
 		default:
 			if finding, _ := n.Finding(); finding.ID == discover.NodeWrong {
 				f.problem(finding)
 			}
 			if n.Kind != discover.OtherNode {
-				optional = append(optional, devnode.Link{Node: deviceNode(n), Optional: !f.all})
+				l := link(n, n.Want)
+				l.Optional = !f.all
+				optional = append(optional, l)
 			}
 		}
 	}
 	return append(required, optional...)
+}
+
+// link returns the link to a node of these numbers.
+func link(n *discover.Node, a *discover.Attr) devchar.Link {
+	return devchar.Link{Name: n.Path[1:], Major: a.Major, Minor: a.Minor}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
@@ -98,9 +99,7 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 		return fmt.Sprintf("%s (%s ago)", t.Local().Format(time.DateTime), time.Since(t).Round(time.Second))
 	}
 	line("spec", "%s", s.Spec)
-	if f, err := os.Open(s.Spec); err == nil {
-		f.Close()
-	} else if errors.Is(err, fs.ErrPermission) {
+	if unix.Access(s.Spec, unix.R_OK) == unix.EACCES {
 		line("unreadable", "this user may not read the spec, and rootless engines of this user neither")
 	}
 	if running {

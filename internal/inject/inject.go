@@ -62,7 +62,7 @@ type Node struct {
 	Access string
 }
 
-// kind is the type as device filters have it.
+// kind returns the type as device filters have it.
 func (n Node) kind() string {
 	if n.Type == "u" {
 		return "c"
@@ -120,9 +120,9 @@ func (s Source) apply(config *oci.Spec, names []string) error {
 	return nil
 }
 
-// nodes are the paths on the host and the access that an OCI spec does not have
-// beside its device nodes, by the path in the container. Of several for one path the
-// last counts, as in the CDI library.
+// nodes returns the paths on the host and the access of device nodes, which an OCI spec
+// does not have, by the path in the container. Of several for one path the last counts, as
+// in the CDI library.
 func (s Source) nodes(names []string) map[string]Node {
 	nodes := map[string]Node{}
 	for _, name := range names {
@@ -172,7 +172,7 @@ func (c *Contents) mountsPresent() error {
 	return present(paths)
 }
 
-// present is mountsPresent for runtimes that mount device nodes too, instead of making
+// present is like mountsPresent, for runtimes that mount device nodes instead of making
 // them.
 func (c *Contents) present() error {
 	var paths []string
@@ -249,7 +249,7 @@ func leftOut(lists ...[]string) (notes []string) {
 	return notes
 }
 
-// options of a mount without some.
+// without returns the options of a mount without some.
 func without(options []string, some ...string) (rest []string) {
 	for _, o := range options {
 		if !slices.Contains(some, o) {

@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/regular"
 )
 
@@ -20,11 +24,11 @@ func (s System) Undo(r Request) (*Plan, error) {
 	}
 	p.program = "" // the engine has had these files before
 	for _, f := range p.config.files() {
-		c := change.Change{Path: f.shown}
+		c := change.Change{Path: f.Name}
 		if err := p.locate(&c); err != nil {
 			return nil, err
 		}
-		before, err := regular.ReadFile(backupPath(c), maxFile)
+		before, err := regular.ReadFile(backupPath(c), limits.MaxBytes)
 		switch {
 		case f.old == nil || errors.Is(err, fs.ErrNotExist):
 			continue
@@ -34,7 +38,7 @@ func (s System) Undo(r Request) (*Plan, error) {
 			before = nil
 		}
 		if !bytes.Equal(before, f.old) {
-			p.Changes = append(p.Changes, change.Change{Path: f.shown, Old: f.old, New: before})
+			p.Changes = append(p.Changes, change.Change{Path: f.Name, Old: f.old, New: before})
 		}
 	}
 	if len(p.Changes) == 0 {
@@ -50,9 +54,12 @@ func recordMade(changes change.Plan) (backups []string, err error) {
 		if c.Old != nil {
 			continue
 		}
-		if err := change.WriteOutput(backupPath(c), nil); err != nil {
+		// An empty file is complete as soon as it exists.
+		f, err := os.OpenFile(backupPath(c), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o644)
+		if err != nil {
 			return backups, err
 		}
+		f.Close()
 		backups = append(backups, backupPath(c))
 	}
 	return backups, nil
