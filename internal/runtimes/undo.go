@@ -56,10 +56,12 @@ func recordMade(changes change.Plan) (backups []string, err error) {
 		}
 		// An empty file is complete as soon as it exists.
 		f, err := os.OpenFile(backupPath(c), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o644)
+		if err == nil {
+			err = f.Close()
+		}
 		if err != nil {
 			return backups, err
 		}
-		f.Close()
 		backups = append(backups, backupPath(c))
 	}
 	return backups, nil
