@@ -172,7 +172,12 @@ func (l *Loop) prepare(now time.Time) {
 	l.schedule = newSchedule(l.Options)
 	l.schedule.set(triggerStart, now)
 	l.readyBy = now.Add(l.ReadyTimeout)
-	l.set(func(s *State) { s.Started, s.Condition = now, Starting })
+	l.set(func(s *State) {
+		s.Started, s.Condition = now, Starting
+		for _, source := range l.Sources {
+			s.Sources = append(s.Sources, SourceState{Name: source.Name(), Up: true})
+		}
+	})
 }
 
 // advance does what is due.

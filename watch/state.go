@@ -63,6 +63,8 @@ type State struct {
 	GPUs     int                `json:"gpus"`
 	Devices  []string           `json:"devices"`
 	Findings []discover.Finding `json:"findings"`
+	// Sources are those of the loop, in its order.
+	Sources []SourceState `json:"sources"`
 	// ChangedSettings is the settings file, if it differs from the settings in use: the
 	// watcher has to be restarted.
 	ChangedSettings string `json:"changedSettings,omitempty"`
@@ -73,6 +75,16 @@ type State struct {
 	Generations int `json:"generations"`
 	Events      int `json:"events"`
 	Probes      int `json:"probes"`
+}
+
+// SourceState is whether a source of events works.
+type SourceState struct {
+	Name string `json:"name"`
+	// Up is false while the source is down. It is started again and again, and a slower
+	// way of noticing changes stands in for it.
+	Up bool `json:"up"`
+	// Error says why it is down.
+	Error string `json:"error,omitempty"`
 }
 
 func (s *State) describe(r *Result) {
