@@ -340,7 +340,9 @@ func (l *Loop) end(p phase, how string, now time.Time) {
 	l.run(nil)
 	done := Generation{
 		Trigger: g.trigger.Source, Detail: g.trigger.Detail, Result: how, At: g.began, Seconds: now.Sub(g.began).Seconds(),
-		Probed: p.result != nil && p.result.Probed,
+	}
+	if p.result != nil {
+		done.Probed, done.ProbeSeconds = p.result.Probed, p.result.ProbeTook.Seconds()
 	}
 	if p.err != nil || p.result.Degraded {
 		l.schedule.retry(now)

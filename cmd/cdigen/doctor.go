@@ -395,7 +395,7 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 
 // look finds out what the spec should be.
 func (s *subject) look(cmd *cobra.Command, src check.Sources) error {
-	warnOfSettings(cmd.Root(), &s.Config, s.logged)
+	warnOfSettings(&s.Config, s.logged)
 	p := s.snapshot
 	now, invalid, err := presentDespite(cmd, &s.Config)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -25,6 +26,7 @@ var statusFormats = []string{"table", "json"}
 func newStatus() *cobra.Command {
 	var o options
 	var format string
+	var history bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
@@ -32,9 +34,13 @@ func newStatus() *cobra.Command {
 what it did last, the devices and what was found wanting. Without a watcher it
 shows the spec file.
 
+--history shows the last 100 times that the watcher published or withdrew the
+spec since the machine was booted: when, why and what changed. It needs no
+running watcher.
+
 Exit statuses:
-  0  a watcher or a spec was found
-  1  neither was found
+  0  a watcher or a spec was found, or with --history a publication
+  1  none was found
   2  unusable flags or arguments`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutputFormat(format, statusFormats...); err != nil {
@@ -43,6 +49,9 @@ Exit statuses:
 			path, err := filepath.Abs(o.Output)
 			if err != nil {
 				return err
+			}
+			if history {
+				return showHistory(cmd.OutOrStdout(), watch.History{Path: watcherFile(o.RuntimeDir, path, historyFile)}, path, format)
 			}
 			s, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, path))
 			running := err == nil
@@ -60,7 +69,28 @@ Exit statuses:
 	}
 	o.add(cmd.Flags(), "status")
 	addOutputFormat(cmd.Flags(), &format, statusFormats...)
+	cmd.Flags().BoolVar(&history, "history", false, "show when, why and how the published spec changed")
 	return cmd
+}
+
+// showHistory prints the publications of a spec.
+func showHistory(w io.Writer, h watch.History, path, format string) error {
+	list, err := h.Read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no cdigen watch has published %s since the machine was booted", path)
+	}
+	if err != nil {
+		return err
+	}
+	if format == "json" {
+		return writeJSON(w, list)
+	}
+	t := table.New(w, "TIME", "TRIGGER", "RESULT", "CHANGE")
+	for i := range list {
+		g := &list[i]
+		t.Row(g.At.Local().Format(time.DateTime), g.Trigger, g.Result, dash(strings.Join(g.Changes, ", ")))
+	}
+	return t.Flush()
 }
 
 // fileStatus is what the spec alone tells.
