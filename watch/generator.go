@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
@@ -69,8 +70,10 @@ type Result struct {
 	Findings []discover.Finding
 	// Lookups are the places that were looked at.
 	Lookups *discover.Lookups
-	// Probed reports whether NVML was asked, rather than its last answer used again.
-	Probed bool
+	// Probed reports whether NVML was asked, rather than its last answer used again, and
+	// ProbeTook how long that took.
+	Probed    bool
+	ProbeTook time.Duration
 	// Degraded reports whether NVML is to be asked again later though no event may
 	// come: it failed, a GPU is lost, or one in MIG mode has no instance, and nothing
 	// else would show that MIG mode was switched off.
@@ -244,7 +247,9 @@ func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFu
 			}
 			g.report = nil
 			r.Probed = true
+			began := time.Now()
 			report, err := ask(ctx)
+			r.ProbeTook = time.Since(began)
 			if r.Degraded = err != nil; r.Degraded {
 				return report, err
 			}

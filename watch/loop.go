@@ -171,7 +171,12 @@ func (l *Loop) prepare(now time.Time) {
 	l.schedule = newSchedule(l.Options)
 	l.schedule.set(triggerStart, now)
 	l.readyBy = now.Add(l.ReadyTimeout)
-	l.set(func(s *State) { s.Started, s.Condition = now, Starting })
+	l.set(func(s *State) {
+		s.Started, s.Condition = now, Starting
+		for _, source := range l.Sources {
+			s.Sources = append(s.Sources, SourceState{Name: source.Name(), Up: true})
+		}
+	})
 }
 
 // advance does what is due.
@@ -333,7 +338,9 @@ func (l *Loop) end(p phase, how string, now time.Time) {
 	l.run(nil)
 	done := Generation{
 		Trigger: g.trigger.Source, Detail: g.trigger.Detail, Result: how, At: g.began, Seconds: now.Sub(g.began).Seconds(),
-		Probed: p.result != nil && p.result.Probed,
+	}
+	if p.result != nil {
+		done.Probed, done.ProbeSeconds = p.result.Probed, p.result.ProbeTook.Seconds()
 	}
 	if p.err != nil || p.result.Degraded {
 		l.schedule.retry(now)

@@ -336,7 +336,7 @@ func changedSince(file string, g *watch.Generation) bool {
 
 // look finds out what the spec should be.
 func (s *subject) look(cmd *cobra.Command) error {
-	warnOfSettings(cmd.Root(), &s.Config, s.logged)
+	warnOfSettings(&s.Config, s.logged)
 	if err := look(cmd, &s.Config, s.snapshot); err != nil {
 		return err
 	}

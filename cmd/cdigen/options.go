@@ -176,7 +176,7 @@ func setLog(c *config.Config) {
 }
 
 // warnOfSettings logs each setting that has no effect, once.
-func warnOfSettings(root *cobra.Command, c *config.Config, logged map[string]bool) {
+func warnOfSettings(c *config.Config, logged map[string]bool) {
 	s := &c.Settings
 	if logged[s.Path] {
 		return
@@ -188,7 +188,7 @@ func warnOfSettings(root *cobra.Command, c *config.Config, logged map[string]boo
 	for _, w := range s.Warnings {
 		slog.Warn(w.Message, "path", s.Path, "line", w.Line)
 	}
-	for _, name := range config.Unknown(s.Variables, hasFlag(root)) {
+	for _, name := range config.Unknown(s.Variables, hasFlag) {
 		if _, there := os.LookupEnv(name); !there {
 			slog.Warn(unknownVariable, "variable", name, "path", s.Path)
 		}
@@ -198,21 +198,22 @@ func warnOfSettings(root *cobra.Command, c *config.Config, logged map[string]boo
 const unknownVariable = "unknown variable is ignored"
 
 // warnOfEnvironment logs environment variables that begin with CDIGEN_ but belong to no flag.
-func warnOfEnvironment(root *cobra.Command) {
-	for _, name := range config.Unknown(environment(), hasFlag(root)) {
+func warnOfEnvironment() {
+	for _, name := range config.Unknown(environment(), hasFlag) {
 		slog.Warn(unknownVariable, "variable", name)
 	}
 }
 
-// hasFlag returns a function that reports whether a variable belongs to a flag of a
-// command or of those below it.
-func hasFlag(cmd *cobra.Command) func(variable string) bool {
-	return func(variable string) (found bool) {
+// hasFlag reports whether a variable belongs to a flag of any command.
+func hasFlag(variable string) bool {
+	var below func(cmd *cobra.Command) bool
+	below = func(cmd *cobra.Command) (found bool) {
 		visit := func(f *pflag.Flag) { found = found || hasVariable(f) && config.Variable(f.Name) == variable }
 		cmd.Flags().VisitAll(visit)
 		cmd.PersistentFlags().VisitAll(visit)
-		return found || slices.ContainsFunc(cmd.Commands(), func(c *cobra.Command) bool { return hasFlag(c)(variable) })
+		return found || slices.ContainsFunc(cmd.Commands(), below)
 	}
+	return below(newRoot())
 }
 
 // formatFlag is the flag of how a command prints.

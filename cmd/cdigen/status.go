@@ -16,12 +16,14 @@ import (
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/printable"
+	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
 
 func newStatus() *cobra.Command {
 	var o options
+	var history bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
@@ -29,6 +31,9 @@ func newStatus() *cobra.Command {
 			path, err := filepath.Abs(o.Output)
 			if err != nil {
 				return err
+			}
+			if history {
+				return o.showHistory(cmd.OutOrStdout(), watch.History{Path: watcherFile(o.RuntimeDir, path, historyFile)}, path)
 			}
 			s, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, path))
 			running := err == nil
@@ -46,7 +51,27 @@ func newStatus() *cobra.Command {
 	}
 	o.add(cmd.Flags(), "status")
 	o.addFormats(cmd.Flags(), "table", "json")
+	cmd.Flags().BoolVar(&history, "history", false, "show when, why and how the published spec changed")
 	return cmd
+}
+
+// showHistory prints the publications of a spec.
+func (o *options) showHistory(w io.Writer, h watch.History, path string) error {
+	list, err := h.Read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no cdigen watch has published %s since the machine was booted", path)
+	}
+	if err != nil {
+		return err
+	}
+	return o.print(w, list, func() error {
+		t := table.New(w, "TIME", "TRIGGER", "RESULT", "CHANGE")
+		for i := range list {
+			g := &list[i]
+			t.Row(g.At.Local().Format(time.DateTime), g.Trigger, g.Result, dash(strings.Join(g.Changes, ", ")))
+		}
+		return t.Flush()
+	})
 }
 
 // statusOfFile returns what the spec and the host themselves tell.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/mod/semver"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
@@ -291,13 +291,13 @@ func ubuntuDrivers(y *System, branch ...string) Fix {
 }
 
 // debianKernel ends with the flavour of Debian's kernels: "6.1.0-13-cloud-amd64".
-var debianKernel = regexp.MustCompile(`^\d+\.\d+[0-9.]*[-+][0-9a-z.+~]+-((?:cloud-|rt-)?(?:amd64|arm64))$`)
+var debianKernel = lazyregexp.New(`^\d+\.\d+[0-9.]*[-+][0-9a-z.+~]+-((?:cloud-|rt-)?(?:amd64|arm64))$`)
 
 // debianDriver installs Debian's driver, which is compiled with the headers of the kernel
 // that runs. Other kernels than Debian's, such as Proxmox', have headers of their own.
 func debianDriver(s *Snapshot) Fix {
 	release, flavour := s.System.KernelRelease, s.Host.Arch
-	if m := debianKernel.FindStringSubmatch(release); m != nil {
+	if m := debianKernel().FindStringSubmatch(release); m != nil {
 		flavour = m[1]
 	} else if release != "" {
 		return Fix{Commands: []string{"apt-get install nvidia-driver"}, Note: nonFree + " Install the headers of the kernel " + release + " first, from where the kernel is from."}
@@ -315,7 +315,7 @@ func installLibraries(s *Snapshot) Fix {
 		return install(s)
 	case id == "ubuntu":
 		return ubuntuDrivers(&s.System, "nvidia:"+branch)
-	case id == "debian" && debianModule.MatchString(s.System.ModuleFile):
+	case id == "debian" && debianModule().MatchString(s.System.ModuleFile):
 		return Fix{Commands: []string{"apt-get install nvidia-driver"}, Note: nonFree}
 	case id == "fedora":
 		return Fix{Commands: []string{"dnf install xorg-x11-drv-nvidia-cuda"}, Note: rpmFusion}
@@ -326,7 +326,7 @@ func installLibraries(s *Snapshot) Fix {
 }
 
 // debianModule is the name of the module in Debian's packages.
-var debianModule = regexp.MustCompile(`^nvidia[-_]current`)
+var debianModule = lazyregexp.New(`^nvidia[-_]current`)
 
 // gpu is the GPU of a name; nil: none.
 func (s *Snapshot) gpu(name string) *discover.GPU {

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -138,7 +138,7 @@ func isCUDA(name string) bool { return strings.HasPrefix(filepath.Base(name), "l
 
 const relative = "is not an absolute path"
 
-var sharedObject = regexp.MustCompile(`/lib[^/]*\.so(\.[^/]*)?$`)
+var sharedObject = lazyregexp.New(`/lib[^/]*\.so(\.[^/]*)?$`)
 
 // mount looks at a mount of a spec.
 func (s *Snapshot) mount(m *specs.Mount, ours bool) (list []discover.Finding) {
@@ -150,9 +150,9 @@ func (s *Snapshot) mount(m *specs.Mount, ours bool) (list []discover.Finding) {
 		list = append(list, found(SpecPathRelative, discover.Broken, m.HostPath, relative))
 	case source.Err != nil:
 		list = append(list, pathMissing(m.HostPath, source.Err))
-	case sharedObject.MatchString(m.HostPath) && !source.Mode.IsRegular():
+	case sharedObject().MatchString(m.HostPath) && !source.Mode.IsRegular():
 		list = append(list, found(SpecLibraryBroken, discover.Broken, m.HostPath, "is a library by its name, but not a regular file"))
-	case sharedObject.MatchString(m.HostPath) && source.Size == 0:
+	case sharedObject().MatchString(m.HostPath) && source.Size == 0:
 		list = append(list, found(SpecLibraryBroken, discover.Broken, m.HostPath, "is a library by its name, but empty"))
 	case library && ours && version != "" && loaded != "" && version != loaded:
 		list = append(list, found(SpecLibraryStale, discover.Broken, m.HostPath, "is of driver %s, the loaded kernel module is %s", version, loaded))

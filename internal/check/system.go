@@ -4,10 +4,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/mod/semver"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/mountinfo"
 	"github.com/cdigen/cdigen/internal/runtimes"
 )
 
@@ -43,11 +43,9 @@ func cgroups(s *Snapshot) (list []discover.Finding) {
 	mounts := s.System.Cgroups
 	unified, devices := unifiedCgroup(mounts), false
 	for _, m := range mounts {
-		if _, ok := m.SuperOptions["devices"]; ok && m.FSType == "cgroup" {
-			devices = true
-		}
+		devices = devices || m.FSType == "cgroup" && slices.Contains(strings.Split(m.Super, ","), "devices")
 	}
-	if unified == cgroupRoot || !slices.ContainsFunc(mounts, func(m *procfs.MountInfo) bool { return m.FSType == "cgroup" }) {
+	if unified == cgroupRoot || !slices.ContainsFunc(mounts, func(m mountinfo.Mount) bool { return m.FSType == "cgroup" }) {
 		return nil
 	}
 	if s.System.CgroupControllers != "" && s.System.has("crun") {
@@ -61,13 +59,13 @@ func cgroups(s *Snapshot) (list []discover.Finding) {
 
 // unifiedCgroup returns where cgroups of version 2 are mounted, at the usual place or
 // below it.
-func unifiedCgroup(mounts []*procfs.MountInfo) (unified string) {
+func unifiedCgroup(mounts []mountinfo.Mount) (unified string) {
 	for _, m := range mounts {
 		switch {
-		case m.FSType == "cgroup2" && m.MountPoint == cgroupRoot:
+		case m.FSType == "cgroup2" && m.Point == cgroupRoot:
 			return cgroupRoot
-		case m.FSType == "cgroup2" && strings.HasPrefix(m.MountPoint, cgroupRoot+"/"):
-			unified = m.MountPoint
+		case m.FSType == "cgroup2" && strings.HasPrefix(m.Point, cgroupRoot+"/"):
+			unified = m.Point
 		}
 	}
 	return unified

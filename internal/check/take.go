@@ -9,17 +9,17 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
+	"github.com/cdigen/cdigen/internal/mountinfo"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -157,7 +157,7 @@ type System struct {
 	SELinuxLabelled bool
 	// Cgroups are the mounted ones. CgroupControllers are those of version 2 where it is
 	// not mounted at the usual place.
-	Cgroups           []*procfs.MountInfo
+	Cgroups           []mountinfo.Mount
 	CgroupControllers string
 	// CharLinksMissing are links that do not lead to the nodes of their numbers.
 	CharLinksMissing []string
@@ -262,7 +262,7 @@ func (src *Sources) run(ctx context.Context, program string, args ...string) (st
 }
 
 // versionNumber is the first number with or without dots.
-var versionNumber = regexp.MustCompile(`\d+(?:\.\d+){0,2}`)
+var versionNumber = lazyregexp.New(`\d+(?:\.\d+){0,2}`)
 
 // version returns the version that a program prints; empty where it does not.
 func (src *Sources) version(ctx context.Context, program string) string {
@@ -270,7 +270,7 @@ func (src *Sources) version(ctx context.Context, program string) string {
 	if err != nil {
 		return ""
 	}
-	return versionNumber.FindString(out)
+	return versionNumber().FindString(out)
 }
 
 // HasSystemd reports whether systemd runs the machine (sd_booted(3)).
@@ -347,20 +347,12 @@ func labelled(nodes []discover.Node) bool {
 }
 
 // cgroupMounts returns the mounted cgroups.
-func cgroupMounts(proc string) []*procfs.MountInfo {
-	fsys, err := procfs.NewFS(proc)
+func cgroupMounts(proc string) []mountinfo.Mount {
+	all, err := mountinfo.Read(filepath.Join(proc, "self/mountinfo"))
 	if err != nil {
 		return nil
 	}
-	self, err := fsys.Self()
-	if err != nil {
-		return nil
-	}
-	all, err := self.MountInfo()
-	if err != nil {
-		return nil
-	}
-	return slices.DeleteFunc(all, func(m *procfs.MountInfo) bool { return !strings.HasPrefix(m.FSType, "cgroup") })
+	return slices.DeleteFunc(all, func(m mountinfo.Mount) bool { return !strings.HasPrefix(m.FSType, "cgroup") })
 }
 
 // charLinks returns the links below /dev/char that do not lead to the nodes of their
@@ -391,7 +383,7 @@ func (src *Sources) bundles() (list []string) {
 
 // moduleLine is the line of NVIDIA's kernel module in modules.dep, under the names that
 // distributions give it.
-var moduleLine = regexp.MustCompile(`(?m)^[^:\n]*/(nvidia(?:[-_]current(?:[-_]open)?)?\.ko(?:\.[a-z0-9]+)?):`)
+var moduleLine = lazyregexp.New(`(?m)^[^:\n]*/(nvidia(?:[-_]current(?:[-_]open)?)?\.ko(?:\.[a-z0-9]+)?):`)
 
 // moduleFile returns the name of NVIDIA's module that a kernel has to load; empty: none.
 func (src *Sources) moduleFile(host discover.Host, release string) string {
@@ -400,7 +392,7 @@ func (src *Sources) moduleFile(host discover.Host, release string) string {
 		if err != nil || release == "" {
 			continue
 		}
-		if m := moduleLine.FindSubmatch(data); m != nil {
+		if m := moduleLine().FindSubmatch(data); m != nil {
 			return string(m[1])
 		}
 	}

@@ -15,7 +15,7 @@ import (
 // commands returns the commands that have options.
 func commands() []string {
 	var list []string
-	for _, o := range table {
+	for _, o := range table() {
 		list = append(list, strings.Split(o.commands, ",")...)
 	}
 	slices.Sort(list)
@@ -157,8 +157,8 @@ func TestTheFieldsOfAConfigAreOptions(t *testing.T) {
 	others := []string{"Command", "Settings", "Sources", "layers"}
 	c := Default()
 	fields := map[any]bool{}
-	for i := range table {
-		fields[table[i].field(&c)] = true
+	for i := range table() {
+		fields[table()[i].field(&c)] = true
 	}
 	v := reflect.ValueOf(&c).Elem()
 	for i := range v.NumField() {
