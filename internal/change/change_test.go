@@ -333,7 +333,7 @@ func TestMakeDirDoesNotDependOnTheUmask(t *testing.T) {
 	} else {
 		d.Close()
 	}
-	RemoveDirs(made)
+	removeDirs(made)
 	wantDir(t, base, map[string]string{})
 	if err := os.Symlink("nowhere", filepath.Join(base, "link")); err != nil {
 		t.Fatal(err)

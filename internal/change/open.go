@@ -168,8 +168,8 @@ func (d *Dir) openDir(name string) (*Dir, error) {
 	return &Dir{f: os.NewFile(uintptr(fd), d.shown(name)), path: d.shown(name)}, nil
 }
 
-// RemoveDirs removes directories that MakeDir has made, unless something is in them.
-func RemoveDirs(made []string) {
+// removeDirs removes directories that makeDir has made, unless something is in them.
+func removeDirs(made []string) {
 	for _, path := range slices.Backward(made) {
 		if parent, err := OpenDir(filepath.Dir(path)); err == nil {
 			_ = unix.Unlinkat(parent.fd(), filepath.Base(path), unix.AT_REMOVEDIR)

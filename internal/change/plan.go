@@ -294,20 +294,14 @@ func (a *Applied) Commit() (backups []string, err error) {
 }
 
 // Undo puts the old files back, and removes the directories that were made.
-func (a *Applied) Undo() error {
-	var errs []error
+func (a *Applied) Undo() (err error) {
 	for _, r := range slices.Backward(a.done) {
 		if r.Replacement != nil {
-			if err := r.Undo(); err != nil {
-				errs = append(errs, err)
-			}
+			err = errors.Join(err, r.Undo())
 		}
-		RemoveDirs(r.made)
+		removeDirs(r.made)
 	}
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	return errors.Join(errs...)
+	return err
 }
 
 func (a *Applied) fail(path string, err error) error {

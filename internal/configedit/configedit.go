@@ -15,6 +15,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -117,38 +118,17 @@ func startsLine(text []byte, offset int) bool {
 	return len(bytes.TrimLeft(text[lineStart(text, offset):offset], " \t")) == 0
 }
 
-// lookup follows a path through tables.
-func lookup(values map[string]any, path []string) (any, bool) {
-	v := any(values)
-	for _, key := range path {
-		table, _ := v.(map[string]any)
-		inner, ok := table[key]
-		if !ok {
-			return nil, false
-		}
-		v = inner
-	}
-	return v, true
-}
-
-// with returns a copy of the tables in which the path has the value.
-func with(values map[string]any, path []string, value any) map[string]any {
-	changed := make(map[string]any, len(values)+1)
-	for k, v := range values {
-		changed[k] = v
-	}
-	if len(path) > 1 {
-		inner, _ := changed[path[0]].(map[string]any)
-		value = with(inner, path[1:], value)
-	}
-	changed[path[0]] = value
-	return changed
-}
-
 // With returns a copy of parsed tables in which the setting at the path has the value, a
 // bool or a []string.
 func With(values map[string]any, value any, path ...string) map[string]any {
-	return with(values, path, general(value))
+	changed := make(map[string]any, len(values)+1)
+	maps.Copy(changed, values)
+	if len(path) > 1 {
+		inner, _ := changed[path[0]].(map[string]any)
+		value = With(inner, value, path[1:]...)
+	}
+	changed[path[0]] = general(value)
+	return changed
 }
 
 // Equal reports whether two values, as parsers return them, are equal.
@@ -316,17 +296,17 @@ func (f *File) Value(path ...string) (value any, set bool, err error) {
 		e.File = f.Name
 		return nil, false, e
 	}
-	for i := 1; i < len(path); i++ {
-		v, ok := lookup(f.values, path[:i])
-		if !ok {
+	value = f.values
+	for i, key := range path {
+		table, isTable := value.(map[string]any)
+		if !isTable {
+			return nil, false, f.Errorf(path[:i], "%s is %s, not %s", name(path[:i]), f.describe(value), f.group())
+		}
+		if value, set = table[key]; !set {
 			return nil, false, nil
 		}
-		if _, isTable := v.(map[string]any); !isTable {
-			return nil, false, f.Errorf(path[:i], "%s is %s, not %s", name(path[:i]), f.describe(v), f.group())
-		}
 	}
-	value, set = lookup(f.values, path)
-	return value, set, nil
+	return value, true, nil
 }
 
 // Errorf returns an error about a setting, with its place.

@@ -64,11 +64,6 @@ func (i item) subject(leaf string) string {
 	return i.name
 }
 
-// named finds a member; negative: there is none.
-func named(list []item, name string) int {
-	return slices.IndexFunc(list, func(i item) bool { return i.name == name })
-}
-
 // literal returns the text of a string.
 func literal(v *hujson.Value) string {
 	if v == nil {
