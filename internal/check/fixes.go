@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"al.essio.dev/pkg/shellescape"
-	"golang.org/x/mod/semver"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/printable"
@@ -444,11 +443,11 @@ func fixTooOld(s *Snapshot, f discover.Finding) Fix {
 	// Of several such engines the oldest decides.
 	lowest := s.engine(f).MaxCDIVersion
 	for _, other := range s.Engines {
-		if v := other.MaxCDIVersion; v != "" && semver.Compare("v"+v, "v"+lowest) < 0 {
+		if v := other.MaxCDIVersion; v != "" && !runtimes.AtLeast(v, lowest) {
 			lowest = v
 		}
 	}
-	if semver.Compare("v"+lowest, "v0.3.0") < 0 {
+	if !runtimes.AtLeast(lowest, "0.3.0") {
 		return Fix{Note: "Install a newer version of the engine: the oldest CDI that a spec can be made for is 0.3.0."}
 	}
 	lost, err := s.Older(lowest)

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/procfs"
-	"golang.org/x/mod/semver"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/runtimes"
@@ -136,10 +135,10 @@ func (s *Snapshot) linkUsers() (who []string) {
 	if !s.System.Systemd {
 		return nil
 	}
-	if v := s.System.Versions["systemctl"]; v != "" && semver.Compare("v"+v, "v240") < 0 {
+	if v := s.System.Versions["systemctl"]; v != "" && !runtimes.AtLeast(v, "240") {
 		who = append(who, "systemd "+v)
 	}
-	if v := s.System.Versions["runc"]; semver.Compare("v"+v, "v1.1.3") >= 0 && semver.Compare("v"+v, "v1.1.7") < 0 {
+	if v := s.System.Versions["runc"]; runtimes.AtLeast(v, "1.1.3") && !runtimes.AtLeast(v, "1.1.7") {
 		who = append(who, "runc "+v)
 	}
 	return who

@@ -93,11 +93,11 @@ func newDirsConfig(engine Name, version string, setting ...string) *dirsConfig {
 }
 
 func readPodman(s System, r Request) (configuration, error) {
-	return readContainersConf(s, r, Podman, atLeast(r.Version, "6.0.0"))
+	return readContainersConf(s, r, Podman, AtLeast(r.Version, "6.0.0"))
 }
 
 func readBuildah(s System, r Request) (configuration, error) {
-	return readContainersConf(s, r, Buildah, atLeast(r.Version, "1.44.0"))
+	return readContainersConf(s, r, Buildah, AtLeast(r.Version, "1.44.0"))
 }
 
 // readContainersConf reads containers.conf of Podman and Buildah, as containers.conf(5)

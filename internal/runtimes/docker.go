@@ -45,7 +45,7 @@ func readDocker(s System, r Request) (configuration, error) {
 		return nil, err
 	}
 	// Rootless dockerd searches the user's directories too since 29.2.
-	if dir := s.userDir(); dir != "" && name == filepath.Join(dir, "docker/daemon.json") && atLeast(r.Version, "29.2.0") {
+	if dir := s.userDir(); dir != "" && name == filepath.Join(dir, "docker/daemon.json") && AtLeast(r.Version, "29.2.0") {
 		c.additionalDefaults = []string{filepath.Join(dir, "cdi"), filepath.Join(s.runtimeDir(), "cdi")}
 	}
 	return c, nil
