@@ -194,7 +194,7 @@ func devicesOf(inv *discover.Inventory, strategies []NameStrategy, o edits.Optio
 }
 
 func appendName(names []string, name string) []string {
-	if name == "" {
+	if name == "" || slices.Contains(names, name) {
 		return names
 	}
 	return append(names, name)
