@@ -58,16 +58,23 @@ func engine(s *Snapshot, e *runtimes.Engine) (list []discover.Finding) {
 	case e.CDI != runtimes.Off && on != nil && !*on:
 		return one(EngineNeedsRestart, discover.Broken, "CDI is on in its configuration, but docker info has no CDI spec directories")
 	}
-	directories := s.Directories.In(e.SpecDirs)
-	if len(e.SpecDirs) > 0 && !directories.Has(s.Published) {
+	switch dir := s.reading(e, s.Published); {
+	case dir != nil:
+		list = dirLink(e, dir)
+	case len(e.SpecDirs) > 0:
 		list = one(EngineDirectories, discover.Broken, "reads %s and not %s", strings.Join(e.SpecDirs, ", "), filepath.Dir(s.Spec))
 	}
-	for _, dir := range directories.List {
-		if dir.Link && dir.Holds(s.Published) {
-			list = append(list, dirLink(e, dir)...)
+	return append(list, tooOld(e, s.Spec, s.version())...)
+}
+
+// reading returns the directory by which an engine reads a file; nil: it does not.
+func (s *Snapshot) reading(e *runtimes.Engine, f *spec.File) (dir *spec.Directory) {
+	for _, d := range s.Directories.In(e.SpecDirs).List {
+		if d.Holds(f) && (dir == nil || dir.Link) {
+			dir = d
 		}
 	}
-	return append(list, tooOld(e, s.Spec, s.version())...)
+	return dir
 }
 
 // dirLink looks whether an engine follows a directory that is a link: those with a CDI
@@ -76,7 +83,7 @@ func engine(s *Snapshot, e *runtimes.Engine) (list []discover.Finding) {
 func dirLink(e *runtimes.Engine, dir *spec.Directory) []discover.Finding {
 	f := found(EngineDirLink, discover.Broken, dir.Path, "is a symbolic link, which %s does not follow", engineName(e))
 	switch {
-	case e.MaxCDIVersion == "": // it does not have the library
+	case !dir.Link, e.MaxCDIVersion == "": // it does not have the library
 		return nil
 	case runtimes.AtLeast(e.MaxCDIVersion, "1.1.0"):
 		f.Severity, f.Message = discover.Warning, fmt.Sprintf("is a symbolic link, which %s follows with a CDI library from 1.1.1 on only", engineName(e))
@@ -125,7 +132,7 @@ func TooOld(s *Snapshot, f *spec.File) (list []discover.Finding) {
 		return nil
 	}
 	for i := range s.Engines {
-		if e := &s.Engines[i]; takesCDI(e) && s.Directories.In(e.SpecDirs).Has(f) {
+		if e := &s.Engines[i]; takesCDI(e) && s.reading(e, f) != nil {
 			list = append(list, tooOld(e, f.Path, content.Version)...)
 		}
 	}
