@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -283,6 +284,8 @@ type Defined struct {
 	// Common are the edits of all devices of the file, Own those of this one.
 	Common specs.ContainerEdits `json:"-"`
 	Own    specs.ContainerEdits `json:"-"`
+
+	order string // of its name
 }
 
 // Edits returns what a container is given that asks for the device.
@@ -309,14 +312,15 @@ func (d *Directories) Devices() (devices []Defined, broken []Broken) {
 				continue
 			}
 			for _, device := range s.Devices {
+				name := s.Kind + "=" + device.Name
 				devices = append(devices, Defined{
-					Name: s.Kind + "=" + device.Name, File: f.Path, Priority: priority, Availability: Available,
-					Common: s.ContainerEdits, Own: device.ContainerEdits,
+					Name: name, File: f.Path, Priority: priority, Availability: Available,
+					Common: s.ContainerEdits, Own: device.ContainerEdits, order: naturalOrder(name),
 				})
 			}
 		}
 	}
-	slices.SortStableFunc(devices, func(a, b Defined) int { return compareNames(a.Name, b.Name) })
+	slices.SortStableFunc(devices, func(a, b Defined) int { return strings.Compare(a.order, b.order) })
 	for rest := devices; len(rest) > 0; {
 		n := slices.IndexFunc(rest, func(d Defined) bool { return d.Name != rest[0].Name })
 		if n < 0 {
@@ -392,34 +396,11 @@ func sharedDevices(a, b *specs.Spec) (shared []string) {
 	return shared
 }
 
-// compareNames puts "gpu=2" before "gpu=10" and both before UUIDs.
-func compareNames(a, b string) int {
-	for a != "" && b != "" {
-		x, y := digits(a), digits(b)
-		switch {
-		case x != "" && y != "" && x != y:
-			if c := len(x) - len(y); c != 0 {
-				return c
-			}
-			return strings.Compare(x, y)
-		case x != "" && y != "":
-			a, b = a[len(x):], b[len(y):]
-		case a[0] != b[0]:
-			return int(a[0]) - int(b[0])
-		default:
-			a, b = a[1:], b[1:]
-		}
-	}
-	return len(a) - len(b)
-}
+var digits = regexp.MustCompile(`\d+`)
 
-// digits are those that a text begins with, without leading zeros.
-func digits(s string) string {
-	end := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })
-	if end < 0 {
-		end = len(s)
-	}
-	return s[:end]
+// naturalOrder returns a text whose order puts "gpu=2" before "gpu=10" and both before UUIDs.
+func naturalOrder(name string) string {
+	return digits.ReplaceAllStringFunc(name, func(number string) string { return fmt.Sprintf("%020s", number) })
 }
 
 // settle says which of the devices of one name, by rising priority, engines use.

@@ -80,21 +80,15 @@ func (s *Snapshot) refused(d *spec.Defined) (discover.Finding, bool) {
 	}
 	for i := range s.Engines {
 		e := &s.Engines[i]
-		if !takesCDI(e) {
+		dir := s.reading(e, f)
+		if dir == nil || !takesCDI(e) {
 			continue
 		}
-		for _, dir := range s.Directories.In(e.SpecDirs).List {
-			if !dir.Holds(f) {
-				continue
-			}
-			if why := refusal(e, content.Version); why != "" {
-				return found(DeviceRefused, discover.Broken, d.Name, "%s accepts CDI %s, and %s %s", engineName(e), e.MaxCDIVersion, d.File, why), true
-			}
-			if dir.Link {
-				if list := dirLink(e, dir); len(list) > 0 {
-					return list[0], true
-				}
-			}
+		if why := refusal(e, content.Version); why != "" {
+			return found(DeviceRefused, discover.Broken, d.Name, "%s accepts CDI %s, and %s %s", engineName(e), e.MaxCDIVersion, d.File, why), true
+		}
+		if list := dirLink(e, dir); list != nil {
+			return list[0], true
 		}
 	}
 	return discover.Finding{}, false

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"al.essio.dev/pkg/shellescape"
-	"golang.org/x/mod/semver"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
@@ -43,15 +42,25 @@ func Command(name, profile string) string {
 	return "cdigen " + name + " --profile " + profile
 }
 
-func fixNodes(s *Snapshot, _ discover.Finding) Fix { return s.safe("system", "create-device-nodes") }
-
-func fixModules(s *Snapshot, _ discover.Finding) Fix {
-	return s.safe("system", "create-device-nodes", "--load-kernel-modules")
+// always returns a fix that is the same on each host.
+func always(fix Fix) func(*Snapshot, discover.Finding) Fix {
+	return func(*Snapshot, discover.Finding) Fix { return fix }
 }
 
-func fixCharLinks(s *Snapshot, _ discover.Finding) Fix {
-	return s.safe("system", "create-dev-char-symlinks")
+// ours returns a fix by one of our commands that takes nothing away.
+func ours(args ...string) func(*Snapshot, discover.Finding) Fix {
+	return func(s *Snapshot, _ discover.Finding) Fix { return s.safe(args...) }
 }
+
+var (
+	fixNodes         = ours("system", "create-device-nodes")
+	fixModules       = ours("system", "create-device-nodes", "--load-kernel-modules")
+	fixCharLinks     = ours("system", "create-dev-char-symlinks")
+	fixList          = always(Fix{Note: "cdigen list prints all devices that there are."})
+	fixMismatch      = always(Fix{Commands: []string{"systemctl reboot"}, Note: "Without a reboot: stop what uses the GPUs, then unload and load the nvidia modules."})
+	fixCgroupDevices = always(Fix{Commands: []string{"mkdir -p " + cgroupRoot + "/devices", "mount -t cgroup -o devices cgroup " + cgroupRoot + "/devices"}})
+	fixGone          = always(Fix{Note: "A container whose device is gone does not start again: make another one with a device that exists (cdigen list)."})
+)
 
 func fixGenerate(s *Snapshot, f discover.Finding) Fix {
 	if f.ID == SpecBroken && f.Subject != s.Spec {
@@ -175,14 +184,6 @@ func fixWatcher(s *Snapshot, _ discover.Finding) Fix {
 
 func fixStatus(s *Snapshot, _ discover.Finding) Fix {
 	return Fix{Note: "Once its cause is gone, the watcher publishes by itself: see " + s.command("status") + "."}
-}
-
-func fixList(*Snapshot, discover.Finding) Fix {
-	return Fix{Note: "cdigen list prints all devices that there are."}
-}
-
-func fixMismatch(*Snapshot, discover.Finding) Fix {
-	return Fix{Commands: []string{"systemctl reboot"}, Note: "Without a reboot: stop what uses the GPUs, then unload and load the nvidia modules."}
 }
 
 func fixLibraries(s *Snapshot, _ discover.Finding) Fix {
@@ -444,11 +445,11 @@ func fixTooOld(s *Snapshot, f discover.Finding) Fix {
 	// Of several such engines the oldest decides.
 	lowest := s.engine(f).MaxCDIVersion
 	for _, other := range s.Engines {
-		if v := other.MaxCDIVersion; v != "" && semver.Compare("v"+v, "v"+lowest) < 0 {
+		if v := other.MaxCDIVersion; v != "" && !runtimes.AtLeast(v, lowest) {
 			lowest = v
 		}
 	}
-	if semver.Compare("v"+lowest, "v0.3.0") < 0 {
+	if !runtimes.AtLeast(lowest, "0.3.0") {
 		return Fix{Note: "Install a newer version of the engine: the oldest CDI that a spec can be made for is 0.3.0."}
 	}
 	lost, err := s.Older(lowest)
@@ -528,19 +529,11 @@ func fixHybrid(s *Snapshot, _ discover.Finding) Fix {
 	return fix
 }
 
-func fixCgroupDevices(*Snapshot, discover.Finding) Fix {
-	return Fix{Commands: []string{"mkdir -p " + cgroupRoot + "/devices", "mount -t cgroup -o devices cgroup " + cgroupRoot + "/devices"}}
-}
-
 func fixNoGPU(s *Snapshot, _ discover.Finding) Fix {
 	if s.Profile != "" {
 		return Fix{Note: "Start it with one of the devices in cdigen list."} // there need not be one named all
 	}
 	return Fix{Note: fmt.Sprintf("Start it with --device %s=all, or with one of the devices in cdigen list.", s.Kind)}
-}
-
-func fixGone(*Snapshot, discover.Finding) Fix {
-	return Fix{Note: "A container whose device is gone does not start again: make another one with a device that exists (cdigen list)."}
 }
 
 func fixExposed(s *Snapshot, f discover.Finding) Fix { return s.protection[f.Subject] }

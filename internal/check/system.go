@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/mod/semver"
-
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/mountinfo"
 	"github.com/cdigen/cdigen/internal/runtimes"
@@ -134,10 +132,10 @@ func (s *Snapshot) linkUsers() (who []string) {
 	if !s.System.Systemd {
 		return nil
 	}
-	if v := s.System.Versions["systemctl"]; v != "" && semver.Compare("v"+v, "v240") < 0 {
+	if v := s.System.Versions["systemctl"]; v != "" && !runtimes.AtLeast(v, "240") {
 		who = append(who, "systemd "+v)
 	}
-	if v := s.System.Versions["runc"]; semver.Compare("v"+v, "v1.1.3") >= 0 && semver.Compare("v"+v, "v1.1.7") < 0 {
+	if v := s.System.Versions["runc"]; runtimes.AtLeast(v, "1.1.3") && !runtimes.AtLeast(v, "1.1.7") {
 		who = append(who, "runc "+v)
 	}
 	return who

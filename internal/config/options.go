@@ -229,6 +229,14 @@ func Words[T ~string](list []T) []string {
 	return out
 }
 
+// typed returns words, which an option has checked, as names.
+func typed[T ~string](words []string) (list []T) {
+	for _, w := range words {
+		list = append(list, T(w))
+	}
+	return list
+}
+
 const allCapabilities = "all"
 
 // noHooks stands for no step.
