@@ -96,3 +96,9 @@ func plainUsages(cmd *cobra.Command) {
 		plainUsages(c)
 	}
 }
+
+// oneError returns an error in one line, whatever names of files are in it. Errors that
+// were joined are separated by semicolons.
+func oneError(err error) string {
+	return oneLine(strings.ReplaceAll(err.Error(), "\n", "; "))
+}

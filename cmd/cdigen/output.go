@@ -174,12 +174,6 @@ func writeLines(w io.Writer, lines []string) error {
 // oneLine is a text from outside as a person can be shown it.
 func oneLine(s string) string { return printable.Line(s) }
 
-// oneError returns an error in one line, whatever names of files are in it. Errors that
-// were joined are separated by semicolons.
-func oneError(err error) string {
-	return oneLine(strings.ReplaceAll(err.Error(), "\n", "; "))
-}
-
 // forReader is a text of lines as it is written: for a program as it is, on a terminal
 // without what that would obey.
 func forReader(w io.Writer, text string) string {
