@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
 // driver reads what the kernel module says of itself.
@@ -86,18 +86,12 @@ func modesetLoaded(proc Tree) bool {
 
 // modesetModule is the line of nvidia-modeset in /proc/modules; Debian has had nvidia_current
 // and numbers between.
-var modesetModule = lazy(`(?m)^nvidia[0-9a-z_]*_modeset(?: |$)`)
+var modesetModule = lazyregexp.New(`(?m)^nvidia[0-9a-z_]*_modeset(?: |$)`)
 
 var (
-	kernelModule  = lazy(`(Open )?Kernel Module\b`)
-	driverVersion = lazy(`(?:^|\s)(\d+\.\d+(?:\.\d+)?)(?:\s|$)`)
+	kernelModule  = lazyregexp.New(`(Open )?Kernel Module\b`)
+	driverVersion = lazyregexp.New(`(?:^|\s)(\d+\.\d+(?:\.\d+)?)(?:\s|$)`)
 )
-
-// lazy compiles an expression when it is first needed: cdigen-nvml, which has
-// this package for its types, needs none, and starts once for each generation.
-func lazy(expr string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
-}
 
 // ParseVersion reads /proc/driver/nvidia/version. Its first line is one of
 //

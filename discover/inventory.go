@@ -99,22 +99,51 @@ type GPU struct {
 	DRM []Node `json:"drm,omitempty"`
 }
 
+// GPUState is whether containers can be given a GPU or parts of it, and if not, why.
+type GPUState string
+
+// The states.
+const (
+	StateUsable   GPUState = "usable"
+	StateExcluded GPUState = "excluded"
+	StateLost     GPUState = "lost"
+	StateWithheld GPUState = "withheld"
+	StateNoNode   GPUState = "no-node"
+)
+
+// GPUStates are all of them.
+var GPUStates = []GPUState{StateUsable, StateExcluded, StateLost, StateWithheld, StateNoNode}
+
+// State returns the first of its states that the GPU is in.
+func (g *GPU) State() GPUState {
+	switch {
+	case g.Excluded:
+		return StateExcluded
+	case g.Lost:
+		return StateLost
+	case g.Withheld:
+		return StateWithheld
+	case g.Node == nil:
+		return StateNoNode
+	}
+	return StateUsable
+}
+
 // Usable reports whether containers can be given this GPU or parts of it.
-func (g *GPU) Usable() bool { return g.Unusable() == "" }
+func (g *GPU) Usable() bool { return g.State() == StateUsable }
 
 // Unusable returns in a few words why the GPU is not usable; it is empty when it is.
 func (g *GPU) Unusable() string {
-	switch {
-	case g.Excluded:
-		return "excluded"
-	case g.Lost:
-		return "lost"
-	case g.Withheld:
+	switch state := g.State(); state {
+	case StateUsable:
+		return ""
+	case StateWithheld:
 		return "not in this container"
-	case g.Node == nil:
+	case StateNoNode:
 		return "no device node"
+	default:
+		return string(state)
 	}
-	return ""
 }
 
 // Name is what findings call the GPU: its index, UUID and PCI address as far as

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/cdigen/cdigen/internal/elfname"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
 
@@ -84,7 +85,7 @@ var subdirs = []string{"", "vdpau", "tls", "nvidia"}
 // driverFile matches the name of a library of the driver, and the driver version that
 // may end it. A driver version begins with three digits ("470.256.02"), which tells it
 // from the library's own version ("libnvidia-egl-wayland.so.1.1.13").
-var driverFile = lazy(`^(?:libcuda|libcudadebugger|libnvcuvid|libnvoptix|libnvidia-[a-z0-9-]+|lib[A-Za-z0-9_]+_nvidia)\.so(?:\.(?:(\d{3,}\.\d{2,}(?:\.\d+)?)|[0-9.]+))?$`)
+var driverFile = lazyregexp.New(`^(?:libcuda|libcudadebugger|libnvcuvid|libnvoptix|libnvidia-[a-z0-9-]+|lib[A-Za-z0-9_]+_nvidia)\.so(?:\.(?:(\d{3,}\.\d{2,}(?:\.\d+)?)|[0-9.]+))?$`)
 
 // DriverLibrary says whether a file is a library of the driver by its name, and of which
 // driver version; that is empty for names without one, as "libcuda.so.1".

@@ -73,6 +73,7 @@ func (m *nvml) findProbeError(inv *Inventory, err error) {
 	var failed *ProbeError
 	if errors.As(err, &failed) {
 		id = cmp.Or(probeFindings[failed.Kind], id)
+		err = fmt.Errorf("%s: %s", failed.Kind, failed.Message) // the subject says whose
 	}
 	inv.find(id, Warning, "NVML", "%v: GPUs are taken from procfs", err)
 }

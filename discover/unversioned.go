@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
 // unversionedFile is a library of the driver whose file name is its SONAME: some packages
@@ -17,7 +19,7 @@ type unversionedFile struct {
 }
 
 // sonameFile matches a file name that has no version but that of the interface.
-var sonameFile = lazy(`^(lib[A-Za-z0-9_-]+)\.so\.\d{1,2}$`)
+var sonameFile = lazyregexp.New(`^(lib[A-Za-z0-9_-]+)\.so\.\d{1,2}$`)
 
 // unversionedStem is the stem of such a name; empty: it is none, or not the driver's.
 func unversionedStem(name string) string {
@@ -127,7 +129,7 @@ func (s *librarySet) versionOf(root Tree, dir string, group []unversionedFile) s
 
 // ownVersion is how libraries of the driver tell their version: in an identification line,
 // and in the names of those that they load.
-var ownVersion = lazy(`(?:nvidia id: [ -~]{1,80}?  |lib[A-Za-z0-9_-]{1,40}\.so\.)(\d{3}\.\d{2,3}(?:\.\d{2})?)[^0-9.]`)
+var ownVersion = lazyregexp.New(`(?:nvidia id: [ -~]{1,80}?  |lib[A-Za-z0-9_-]{1,40}\.so\.)(\d{3}\.\d{2,3}(?:\.\d{2})?)[^0-9.]`)
 
 // maxLibrary bounds how much of a library is read. That of CUDA had 90 MiB at most.
 const maxLibrary = 256 << 20

@@ -104,21 +104,25 @@ func apply(ctx context.Context, c change.Change, timeout time.Duration) (Outcome
 }
 
 // Preview returns what [Publish] would change in the content of the file: nothing if it
-// has the data already.
+// has the data already. Without data it returns what [Remove] would.
 func Preview(path string, data []byte) (change.Plan, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	if err := Validate(data); err != nil {
-		return nil, fmt.Errorf("publish %s: the new spec is not valid: %w", path, err)
+	if data != nil {
+		if err := Validate(data); err != nil {
+			return nil, fmt.Errorf("publish %s: the new spec is not valid: %w", path, err)
+		}
 	}
 	old, err := regular.ReadFile(path, limits.MaxBytes)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && data == nil:
+		return nil, nil
 	case errors.Is(err, fs.ErrNotExist):
 		old = nil
 	case err != nil:
 		return nil, err
-	case bytes.Equal(old, data):
+	case data != nil && bytes.Equal(old, data):
 		return nil, nil
 	}
 	return change.Plan{{Path: path, Old: old, New: data}}, nil

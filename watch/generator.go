@@ -11,10 +11,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -38,6 +40,8 @@ type Generator struct {
 	Format spec.Format
 	// SpecDirs are the directories that engines read.
 	SpecDirs []string
+	// CheckHook returns why the program of a hook cannot be used.
+	CheckHook func(path string) error
 	// Directories and Files matter beside what a generation looks up.
 	Directories, Files []string
 	Publish            spec.PublishOptions
@@ -61,12 +65,15 @@ type probeKey struct {
 type Result struct {
 	Inventory *discover.Inventory
 	// Spec is nil if the host has no device.
-	Spec     *specs.Spec
+	Spec *specs.Spec
+	// Findings about the host and the spec in place, which is the last one until [Generator.Apply].
 	Findings []discover.Finding
 	// Lookups are the places that were looked at.
 	Lookups *discover.Lookups
-	// Probed reports whether NVML was asked, rather than its last answer used again.
-	Probed bool
+	// Probed reports whether NVML was asked, rather than its last answer used again, and
+	// ProbeTook how long that took.
+	Probed    bool
+	ProbeTook time.Duration
 	// Degraded reports whether NVML is to be asked again later though no event may
 	// come: it failed, a GPU is lost, or one in MIG mode has no instance, and nothing
 	// else would show that MIG mode was switched off.
@@ -81,7 +88,8 @@ type Result struct {
 	// its library although containers are to have it.
 	LosesCUDA bool
 
-	data []byte
+	data     []byte
+	snapshot check.Snapshot
 }
 
 // Missing returns what CUDA programs need and the host lacks at this moment, in words: a
@@ -164,6 +172,8 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	if err := g.encode(r, options); err != nil {
 		return r, err
 	}
+	r.snapshot.Host, r.snapshot.Kind = host, options.Vendor+"/"+options.Class
+	g.judge(r)
 	g.compare(r)
 	r.LosesCUDA = r.Spec != nil && options.WantsCUDA() && !spec.HasCUDA(r.Spec) && spec.GivesCUDA(g.Output, r.Inventory.Driver.Version)
 	return r, nil
@@ -194,18 +204,25 @@ func (g *Generator) hostPlaces(host discover.Host, l *discover.Lookups) {
 
 // encode makes the spec of the inventory.
 func (g *Generator) encode(r *Result, options spec.Options) (err error) {
-	var left []discover.Finding
-	r.Spec, left, err = spec.New(r.Inventory, options)
-	r.Findings = slices.Concat(r.Inventory.Findings, left)
+	r.Spec, r.snapshot.Left, err = spec.New(r.Inventory, options)
 	if errors.Is(err, spec.ErrNoDevices) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	r.Findings = append(r.Findings, spec.ReadDirectories(g.SpecDirs).Beside(g.Output, r.Spec)...)
 	r.data, err = spec.Encode(r.Spec, g.Format)
 	return err
+}
+
+// judge finds what is wrong with the host and the spec in place.
+func (g *Generator) judge(r *Result) {
+	s := &r.snapshot
+	s.Spec, s.SpecDirs, s.Inventory, s.Now = g.Output, g.SpecDirs, r.Inventory, r.Spec
+	s.Directories = spec.ReadDirectories(g.SpecDirs)
+	s.Published = s.Directories.File(g.Output)
+	s.Look(check.Sources{Hook: g.CheckHook}, s.Published)
+	r.Findings = discover.Sorted(slices.Concat(check.Health(s), s.Inventory.Findings, s.Left))
 }
 
 // compare compares the result with what is in place.
@@ -230,7 +247,9 @@ func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFu
 			}
 			g.report = nil
 			r.Probed = true
+			began := time.Now()
 			report, err := ask(ctx)
+			r.ProbeTook = time.Since(began)
 			if r.Degraded = err != nil; r.Degraded {
 				return report, err
 			}
@@ -255,10 +274,17 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 	g.mu.Lock()
 	g.sum = sha256.Sum256(r.data)
 	g.mu.Unlock()
+	var outcome spec.Outcome
+	var err error
 	if r.Spec == nil {
-		return spec.Remove(ctx, g.Output, g.Publish)
+		outcome, err = spec.Remove(ctx, g.Output, g.Publish)
+	} else {
+		outcome, err = spec.Publish(ctx, g.Output, r.data, g.Publish)
 	}
-	return spec.Publish(ctx, g.Output, r.data, g.Publish)
+	if outcome == spec.Published || outcome == spec.Removed {
+		g.judge(r)
+	}
+	return outcome, err
 }
 
 // NamesOnly reports whether only the names in a directory matter, as in those of device

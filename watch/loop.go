@@ -107,7 +107,6 @@ type Loop struct {
 type generation struct {
 	trigger  Event
 	began    time.Time
-	result   *Result
 	decision *decision // nil while Generate runs, and after it failed
 }
 
@@ -172,7 +171,12 @@ func (l *Loop) prepare(now time.Time) {
 	l.schedule = newSchedule(l.Options)
 	l.schedule.set(triggerStart, now)
 	l.readyBy = now.Add(l.ReadyTimeout)
-	l.set(func(s *State) { s.Started, s.Condition = now, Starting })
+	l.set(func(s *State) {
+		s.Started, s.Condition = now, Starting
+		for _, source := range l.Sources {
+			s.Sources = append(s.Sources, SourceState{Name: source.Name(), Up: true})
+		}
+	})
 }
 
 // advance does what is due.
@@ -288,7 +292,6 @@ func (l *Loop) proceed(ctx context.Context, p phase, now time.Time) {
 		}
 		return
 	}
-	g.result = p.result
 	l.update(p)
 	if p.err != nil {
 		l.end(p, Failed, now)
@@ -335,7 +338,9 @@ func (l *Loop) end(p phase, how string, now time.Time) {
 	l.run(nil)
 	done := Generation{
 		Trigger: g.trigger.Source, Detail: g.trigger.Detail, Result: how, At: g.began, Seconds: now.Sub(g.began).Seconds(),
-		Probed: p.result != nil && p.result.Probed,
+	}
+	if p.result != nil {
+		done.Probed, done.ProbeSeconds = p.result.Probed, p.result.ProbeTook.Seconds()
 	}
 	if p.err != nil || p.result.Degraded {
 		l.schedule.retry(now)
@@ -351,6 +356,12 @@ func (l *Loop) end(p phase, how string, now time.Time) {
 	l.report.failed(g.trigger.Source, p.err)
 	if l.settled = how != Failed && how != Held && how != Delayed; l.settled {
 		done.Changes = l.applied(g, p, now)
+	}
+	if g.decision != nil {
+		l.set(func(s *State) { s.Findings = p.result.Findings })
+		if how != Held && how != Delayed {
+			l.report.found(p.result.Findings)
+		}
 	}
 	l.record(p.result, done)
 	if how != Failed && !l.ready && (p.result.Complete() || p.result.NoGPU()) {
@@ -388,7 +399,7 @@ func (l *Loop) record(r *Result, g Generation) {
 			s.Condition = Failing
 			return
 		case Held:
-			s.Condition = Holding
+			s.Condition, s.Findings = Holding, r.Findings
 			return
 		case Delayed:
 			s.Condition = Limited

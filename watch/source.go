@@ -77,6 +77,7 @@ func (l *Loop) supervise(ctx context.Context, s Source) {
 		if missed.Swap(false) {
 			e.Full = true
 			l.Log.Info("source works again", "source", s.Name())
+			l.setSource(s.Name(), nil)
 		}
 		l.box.put(e)
 	}
@@ -93,6 +94,7 @@ func (l *Loop) supervise(ctx context.Context, s Source) {
 		if err == nil {
 			err = errors.New("it ended")
 		}
+		l.setSource(s.Name(), err)
 		if message := err.Error(); message != logged {
 			level := slog.LevelError
 			if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
@@ -106,5 +108,20 @@ func (l *Loop) supervise(ctx context.Context, s Source) {
 			return
 		case <-time.After(jitter(backoff)):
 		}
+	}
+}
+
+// setSource notes that a source is down because of an error, or up without one.
+func (l *Loop) setSource(name string, err error) {
+	l.set(func(s *State) {
+		s.Sources = slices.Clone(s.Sources) // states were given away
+		i := slices.IndexFunc(s.Sources, func(s SourceState) bool { return s.Name == name })
+		s.Sources[i].Up, s.Sources[i].Error = err == nil, ""
+		if err != nil {
+			s.Sources[i].Error = err.Error()
+		}
+	})
+	if l.Changed != nil {
+		l.Changed(l.State())
 	}
 }

@@ -22,32 +22,7 @@ func newDevChar() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create-dev-char-symlinks",
 		Short: "Make the links of /dev/char that lead to the driver's nodes, and repair wrong ones",
-		Long: `create-dev-char-symlinks makes a link /dev/char/<major>:<minor> to each device node of
-the driver, as udev does for the devices that the kernel tells it of. systemd before
-240, and runc 1.1.3 to 1.1.6 with any systemd, look devices of containers up there:
-without the links a container loses its GPUs at "systemctl daemon-reload" ("Failed to
-initialize NVML: Unknown Error").
-
-A link at a number of the driver's that leads to a node of another is replaced. A link
-to one of the driver's nodes that is gone, or has other numbers, is removed. Links to
-other drivers' nodes are not touched. A node with wrong numbers gets no link; see
-create-device-nodes, and --create-device-nodes.
-
-With --create-all there are also links to nodes that do not exist yet: of every GPU,
-the control nodes and all MIG instances that the GPUs could have.
-
-When one link fails the others are made nevertheless. Standard output has a line for
-each change; NEW and OLD are where a link leads.
-
-Exit statuses:
-  0  all links are right now, or were
-  1  some failed
-  2  unusable flags or arguments
-  3  the driver is not loaded
-  5  --dry-run, and there is something to do`,
-		Example: `  cdigen system create-dev-char-symlinks
-  cdigen system create-dev-char-symlinks --load-kernel-modules --create-device-nodes --create-all`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.dir, "dev-char-path", "/dev/char", "`directory` of the links")

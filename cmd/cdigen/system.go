@@ -20,13 +20,7 @@ import (
 )
 
 func newSystem() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "system",
-		Short: "Make what the driver needs of the host: device nodes and their links",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newDeviceNodes(), newDevChar())
-	return cmd
+	return group("system", "Make what the driver needs of the host: device nodes and their links", newDeviceNodes(), newDevChar())
 }
 
 // systemChange is a change of the host that was made, is to be made, or could not be made.
@@ -56,20 +50,17 @@ type systemFlags struct {
 	options
 	roots                      config.Roots
 	dryRun, force, loadModules bool
-	format                     string
 	changes                    []systemChange
 	// problems are why something cannot be known or done, where no change stands for it.
 	problems []string
 }
 
-var systemFormats = []string{"table", "json"}
-
 func (f *systemFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.dryRun, "dry-run", false, "change nothing, and print what would be done")
-	flags.BoolVar(&f.force, "force", false, "also where the driver was told that nodes are not user space's to change (NVreg_ModifyDeviceFiles=0)")
+	flags.BoolVar(&f.force, "force", false, "change nodes even if the driver leaves that to the administrator (NVreg_ModifyDeviceFiles=0)")
 	flags.BoolVar(&f.loadModules, "load-kernel-modules", false, "load nvidia, nvidia-uvm and nvidia-modeset first, with the modprobe of the driver root")
-	addOutputFormat(flags, &f.format, systemFormats...)
+	f.addFormats(flags, "table", "json")
 	f.options.add(flags, "system")
 }
 
@@ -125,9 +116,6 @@ func (f *systemFlags) look(cmd *cobra.Command, o discover.NodeOptions) (discover
 }
 
 func (f *systemFlags) reopen() (discover.Host, error) {
-	if err := checkOutputFormat(f.format, systemFormats...); err != nil {
-		return discover.Host{}, err
-	}
 	if f.DevNodes != "" && !f.dryRun {
 		return discover.Host{}, usageError(errors.New("--dev-nodes: nodes of a table cannot be changed: add --dry-run"))
 	}
@@ -310,14 +298,8 @@ var changeWords = map[change.Action][3]string{
 
 func (f *systemFlags) write(cmd *cobra.Command) error {
 	w := cmd.OutOrStdout()
-	if f.format == "json" {
-		if f.changes == nil {
-			f.changes = []systemChange{}
-		}
-		return writeJSON(w, f.changes)
-	}
-	if len(f.changes) == 0 {
-		return nil
+	if f.shownAs == "json" {
+		return writeJSON(w, notNull(f.changes))
 	}
 	color := colored(cmd)
 	header := []string{"ACTION", "PATH", "NEW"}
@@ -359,34 +341,6 @@ func newDeviceNodes() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create-device-nodes",
 		Short: "Make the device nodes that the driver should have, and repair wrong ones",
-		Long: `create-device-nodes makes the device nodes of the loaded driver that are missing:
-
-  control nodes  nvidiactl, nvidia-uvm, nvidia-uvm-tools, nvidia-modeset (when its
-                 module is loaded)
-  GPUs           nvidia0 and so on, by the minor numbers of the GPUs
-  capabilities   nvidia-caps/*: to configure and to monitor MIG, of each MIG instance
-                 that exists, to manage NVLink and IMEX
-  NVSwitches     nvidia-nvswitchctl, nvidia-nvswitch0 and so on, nvidia-nvlink, on
-                 hosts that have NVSwitches
-  IMEX channels  those of --imex-channels, and channel 0 where the driver was told to
-                 make it; those that have a node are checked
-
-A node with the numbers of another boot or driver, and what is no device node, is
-replaced; a wrong mode or owner is fixed. All is taken from /proc: numbers from
-/proc/devices, mode and owner from the driver's parameters. NVML is not needed.
-
-When one node fails the others are made nevertheless. Standard output has a line for
-each change; NEW and OLD are numbers, mode and owner.
-
-Exit statuses:
-  0  all nodes are right now, or were
-  1  some failed, or may not be made (NVreg_ModifyDeviceFiles=0, see --force)
-  2  unusable flags or arguments
-  3  the driver is not loaded
-  5  --dry-run, and there is something to do`,
-		Example: `  cdigen system create-device-nodes --load-kernel-modules
-  cdigen system create-device-nodes --dry-run -o json
-  cdigen system create-device-nodes --imex-channels 0,2-5`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			imex, err := discover.ParseIMEXChannels(channels)
 			if err != nil {

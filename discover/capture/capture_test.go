@@ -250,7 +250,7 @@ func TestUnusableCaptureIsRefused(t *testing.T) {
 		{"empty", "", "not a capture: it has no field capture"},
 		{"a spec", "cdiVersion: 0.5.0\n", "not a capture: it has no field capture"},
 		{"no YAML", "a: b: c", "not a capture: yaml: mapping values"},
-		{"a list", "- capture", "not a capture: line 1: cannot unmarshal"},
+		{"a list", "- capture", "not a capture: line 1: unexpected array"},
 		{"one key many times", "capture: 1\n" + strings.Repeat("a: 1\n", 8_000), "not a capture: line 3: mapping key \"a\" already defined at line 2"},
 		{"small values", "capture: [" + strings.Repeat("1,", 1<<20) + "]", "not a capture: it has more than 131072 values"},
 		{"too large", "capture: 1\n# " + strings.Repeat("x", 17<<20), "not a capture: it is larger than 16 MiB"},

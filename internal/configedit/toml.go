@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/limits"
 )
 
@@ -412,11 +412,11 @@ func (d *tomlSyntax) key(part string) string {
 }
 
 // firstQuote matches the quote of a value, of an element of a list or of a key.
-var firstQuote = regexp.MustCompile(`(?m)(?:^|[=\[,.])[ \t]*(['"])`)
+var firstQuote = lazyregexp.New(`(?m)(?:^|[=\[,.])[ \t]*(['"])`)
 
 // quoted returns a string in the quotes that the file uses first.
 func (d *tomlSyntax) quoted(s string) string {
-	quote := firstQuote.FindSubmatch(d.text)
+	quote := firstQuote().FindSubmatch(d.text)
 	plain := func(r rune) bool { return r >= ' ' && r != 0x7f && r != '\'' }
 	if quote != nil && quote[1][0] == '\'' && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
 		return "'" + s + "'"

@@ -87,7 +87,7 @@ func (c *Config) Form() Form { return c.injected.Form }
 func (c *Config) Base() []byte { return c.base.Pack() }
 
 // Inject returns the file with these devices and no others.
-func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, notes []string, err error) {
+func (c *Config) Inject(s Source, devices []string, form Form) (data []byte, notes []string, err error) {
 	contents, err := s.Contents(devices)
 	if err != nil {
 		return nil, nil, err

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
 const (
@@ -16,13 +18,13 @@ const (
 	label = `["']?[ \t]*[:=#][ \t]*["']?`
 )
 
-var wordReplaced = regexp.MustCompile(`^redacted-(?:host|user|serial|word|name|id)-\d{8}$`)
+var wordReplaced = lazyregexp.New(`^redacted-(?:host|user|serial|word|name|id)-\d{8}$`)
 
 // forms are the rules for identifiers with a known form, longer texts first.
 var forms = sync.OnceValue(func() []rule {
 	return []rule{
 		{ // of a text that was redacted before
-			form: regexp.MustCompile(strings.Trim(wordReplaced.String(), "^$")), replaced: wordReplaced,
+			form: regexp.MustCompile(strings.Trim(wordReplaced().String(), "^$")), replaced: wordReplaced(),
 		},
 		{
 			form: regexp.MustCompile(`[A-Za-z][0-9A-Za-z+.-]*://[^\s"'<>|,;(){}\[\]]*[^\s"'<>|,;(){}\[\].:!?]`), accept: foreign,
@@ -30,7 +32,7 @@ var forms = sync.OnceValue(func() []rule {
 		},
 		{ // Amazon's and Oracle's names of resources, iSCSI's and NVMe's of hosts
 			form:        regexp.MustCompile(`(?i)(?:arn:aws|ocid1\.|[in]qn\.\d{4}-\d{2}\.)[^\s"',;(){}\[\]]*[^\s"',;(){}\[\].:]`),
-			replacement: named("id"), replaced: wordReplaced,
+			replacement: named("id"), replaced: wordReplaced(),
 		},
 		{form: regexp.MustCompile(uuid), replacement: (*Redactor).uuid, replaced: regexp.MustCompile(`^0{8}-\d{4}-\d{4}-\d{4}-\d{12}$`)},
 		{ // UUIDs without dashes, machine-id(5), GUIDs, WWNs, MAC addresses, IDs of containers
@@ -49,11 +51,11 @@ var forms = sync.OnceValue(func() []rule {
 		{form: regexp.MustCompile(`\d{1,3}(?:\.\d{1,3}){3}`), accept: ipv4, replacement: (*Redactor).ipv4, replaced: regexp.MustCompile(`^0\.`)},
 		{
 			form:        regexp.MustCompile(`(?i)(?:serial(?:[ _-]?(?:number|no\.?))?|pdi|(?:^|[^0-9a-z])s/?n|(?:asset|service)[ _-]?tag)` + label + `([0-9a-z-]*[0-9][0-9a-z-]*)`),
-			replacement: named("serial"), replaced: wordReplaced,
+			replacement: named("serial"), replaced: wordReplaced(),
 		},
 		{
 			form:   regexp.MustCompile(`(?i)(?:(?:host|node|pod|cluster|user)[ _-]?name|(?:container|instance)[ _-]?(?:name|id))` + label + `([0-9a-z][0-9a-z._-]*)`),
-			accept: uncommon, replacement: named("name"), replaced: wordReplaced,
+			accept: uncommon, replacement: named("name"), replaced: wordReplaced(),
 		},
 		{ // also in the driver's version, which names who built the kernel module
 			form:        regexp.MustCompile(`[0-9A-Za-z][0-9A-Za-z._+-]*@[0-9A-Za-z][0-9A-Za-z._-]*`),
@@ -61,20 +63,20 @@ var forms = sync.OnceValue(func() []rule {
 		},
 		{
 			form:   regexp.MustCompile(`[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?(?:\.[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?)+`),
-			accept: domain, replacement: named("host"), replaced: wordReplaced,
+			accept: domain, replacement: named("host"), replaced: wordReplaced(),
 		},
-		{form: regexp.MustCompile(`ip-\d{1,3}(?:-\d{1,3}){3}`), accept: word, replacement: named("host"), replaced: wordReplaced},
+		{form: regexp.MustCompile(`ip-\d{1,3}(?:-\d{1,3}){3}`), accept: word, replacement: named("host"), replaced: wordReplaced()},
 		{
 			form:   regexp.MustCompile(`(?:^|[^0-9A-Za-z])(?:homes?|Users)\d*/([0-9A-Za-z_][^\s/:"'<>|,;(){}\[\]]*)`),
-			accept: uncommon, replacement: named("user"), replaced: wordReplaced,
+			accept: uncommon, replacement: named("user"), replaced: wordReplaced(),
 		},
 		{
 			form:   regexp.MustCompile(`(?:i|vol|eni|vpc|subnet|sg|ami|snap|igw|nat|rtb|lt)-(?:[0-9a-f]{17}|[0-9a-f]{8})`),
-			accept: word, replacement: named("id"), replaced: wordReplaced,
+			accept: word, replacement: named("id"), replaced: wordReplaced(),
 		},
 		{
 			form:   regexp.MustCompile(`(?:projects|instances|subscriptions|resourceGroups|virtualMachines|organizations|tenants)/([0-9A-Za-z][0-9A-Za-z._-]*)`),
-			accept: uncommon, replacement: named("id"), replaced: wordReplaced,
+			accept: uncommon, replacement: named("id"), replaced: wordReplaced(),
 		},
 		{ // a serial number of NVIDIA's boards without its label
 			form: regexp.MustCompile(`\d{13}`), accept: word, replacement: (*Redactor).number, replaced: regexp.MustCompile(`^9999`),

@@ -53,7 +53,7 @@ func (s section) setting(key string) []string { return []string{"plugins", s.id,
 // readContainerd reads config.toml and what it imports. The flags of containerd are not
 // seen.
 func readContainerd(s System, r Request) (configuration, error) {
-	c := &containerdConfig{system: s, version: r.Version, merged: atLeast(r.Version, "2.0.0-alpha")}
+	c := &containerdConfig{system: s, version: r.Version, merged: AtLeast(r.Version, "2.0.0-alpha")}
 	main := r.file(s.userFile("/etc/containerd/config.toml", "containerd/config.toml"))
 	known := map[string]bool{}
 	for pending := []string{main}; len(pending) > 0; {
@@ -183,7 +183,7 @@ func (c *containerdConfig) findSections() error {
 		add(criV1)
 	case !c.merged:
 		add(criV2)
-	case atLeast(c.version, "2.3.0-alpha"):
+	case AtLeast(c.version, "2.3.0-alpha"):
 		for _, f := range c.all {
 			if f.version < 2 {
 				c.sections = append(c.sections, section{f, criV1})
@@ -355,7 +355,7 @@ func (c *containerdConfig) newVersion() int64 {
 	switch {
 	case !c.merged:
 		return 2
-	case atLeast(c.version, "2.3.0-alpha"):
+	case AtLeast(c.version, "2.3.0-alpha"):
 		return 4
 	}
 	return 3

@@ -23,7 +23,7 @@ func readDocker(s System, r Request) (configuration, error) {
 	c.toggle, c.emptyIsOff, c.check = []string{"features", "cdi"}, true, checkDocker
 	name := r.file(s.userFile("/etc/docker/daemon.json", "docker/daemon.json"))
 	// Rootless dockerd searches the user's directories too since 29.2.
-	if dir := s.userDir(); dir != "" && name == filepath.Join(dir, "docker/daemon.json") && atLeast(r.Version, "29.2.0") {
+	if dir := s.userDir(); dir != "" && name == filepath.Join(dir, "docker/daemon.json") && AtLeast(r.Version, "29.2.0") {
 		c.dirs = append(c.dirs, filepath.Join(dir, "cdi"), filepath.Join(s.runtimeDir(), "cdi"))
 	}
 	return c, c.read(configedit.ParseJSON, "", name)
@@ -120,7 +120,7 @@ func readContainersConf(s System, r Request) (configuration, error) {
 	switch only := s.Getenv("CONTAINERS_CONF"); {
 	case only != "":
 		names, dropIn = []string{only}, ""
-	case atLeast(r.Version, map[Name]string{Podman: "6.0.0", Buildah: "1.44.0"}[r.Engine]):
+	case AtLeast(r.Version, map[Name]string{Podman: "6.0.0", Buildah: "1.44.0"}[r.Engine]):
 		names, err = s.joinedContainersConf(user, dropIn)
 	default:
 		names, err = s.containersConf(user, dropIn)

@@ -100,7 +100,7 @@ func (p *Plan) Check(ctx context.Context) error {
 
 // Applied is the result of Apply.
 type Applied struct {
-	// Files that were changed, and Backups of those that existed before.
+	// Files that were changed, and Backups of what was in them, empty for a new file.
 	Files, Backups []string
 	// Restarted is the unit that was restarted.
 	Restarted string
@@ -143,7 +143,9 @@ func (p *Plan) Apply(ctx context.Context, restart bool) (*Applied, error) {
 	if err != nil {
 		return nil, writeError(err)
 	}
-	return result, nil
+	made, err := recordMade(changes)
+	result.Backups = append(result.Backups, made...)
+	return result, err
 }
 
 // located returns the changes with the places on this machine that they are made at.
