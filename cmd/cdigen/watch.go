@@ -59,9 +59,18 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		return nil, usageError(err)
 	}
 	c := f.Config // each look opens the host again
-	output, err := filepath.Abs(c.Output)
+	kinds := f.EachKind()
+	output, err := filepath.Abs(kinds[0].Output)
 	if err != nil {
 		return nil, err
+	}
+	var others []watch.Other
+	for i := 1; i < len(kinds); i++ {
+		path, err := filepath.Abs(kinds[i].Output)
+		if err != nil {
+			return nil, err
+		}
+		others = append(others, watch.Other{Output: path, Spec: func() (spec.Options, error) { return kinds[i].Spec(c.Arch) }})
 	}
 	dirs, err := absolute(c.SpecDirs...)
 	if err != nil {
@@ -85,8 +94,9 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		},
 		ProcRoot: first.Roots.Proc,
 		Discover: first.Discover,
-		Spec:     func() (spec.Options, error) { return c.Spec(c.Arch) },
+		Spec:     func() (spec.Options, error) { return kinds[0].Spec(c.Arch) },
 		Output:   output,
+		Others:   others,
 		Format:   f.OutputFormat(),
 		SpecDirs: dirs,
 		Publish:  f.PublishOptions(),

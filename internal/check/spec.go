@@ -108,7 +108,7 @@ func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
 // compare compares a spec with the one that would be published now.
 func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding {
 	if s.Now == nil {
-		return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "the host has no usable GPU now")}
+		return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "the host has none of its devices now")}
 	}
 	differences := spec.Diff(content, s.Now)
 	switch missing := lacking(differences); {

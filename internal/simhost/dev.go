@@ -29,6 +29,9 @@ const (
 	ctlMinor     = 255
 )
 
+// besideMajor is a number that none of the driver's has.
+const besideMajor = 499
+
 // nodes are the device nodes that the host has, in order of path.
 func (d *Description) nodes() []node {
 	return slices.DeleteFunc(d.allNodes(), func(n node) bool {
@@ -93,6 +96,9 @@ func (d *Description) allNodes() []node {
 		if d.parameter("CreateImexChannel0") == 1 {
 			addNVIDIA("nvidia-caps-imex-channels/channel0", d.major("nvidia-caps-imex-channels"), 0)
 		}
+	}
+	for i, name := range d.BesideNodes {
+		add(name, besideMajor, i, 0o666)
 	}
 	if d.nvidiaLoaded() && d.NVSwitches > 0 {
 		add("nvidia-nvlink", d.major("nvidia-nvlink"), 0, 0o666)
