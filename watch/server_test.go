@@ -68,7 +68,7 @@ func TestHealth(t *testing.T) {
 		l.box.put(Event{Source: "test"})
 		pass(time.Second / 2)
 		answers("/healthz", http.StatusOK, "ok")
-		answers("/readyz", http.StatusOK, "failing")
+		answers("/readyz", http.StatusServiceUnavailable, "failing")
 		has("cdigen_current 0", `cdigen_generations_total{result="failed",trigger="test"} 1`)
 
 		m.become(func() { m.err, m.takes = nil, time.Hour })

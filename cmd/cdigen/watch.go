@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -108,6 +109,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 			return t.Host, nil
 		},
 		ProcRoot: first.Roots.Proc,
+		SysRoot:  first.Roots.Sys,
 		Discover: first.Discover,
 		Spec:     func() (spec.Options, error) { return c.Spec(c.Arch) },
 		Output:   output,
@@ -134,8 +136,10 @@ func absolute(paths ...string) ([]string, error) {
 }
 
 func (f *watchFlags) run(cmd *cobra.Command) error {
-	// Generations are rare: a small heap between them matters more than speed.
+	// Generations are rare: a small heap between them matters more than speed, and so does
+	// that an idle watcher wakes one thread and not several.
 	debug.SetGCPercent(50)
+	runtime.GOMAXPROCS(1)
 	generator, err := f.generator()
 	if err != nil {
 		return err
@@ -152,6 +156,8 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	defer unlock()
 
+	procfs := &watch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
+	mounts := &watch.Mounts{}
 	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
 	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
 	hangup := newHangup()
@@ -159,8 +165,9 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
-		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.Poll}, files, specs, hangup},
-		Update:   func(l *discover.Lookups) error { return errors.Join(files.Update(l), specs.Update()) },
+		Sources:  []watch.Source{&watch.Uevents{Sys: generator.SysRoot}, procfs, files, specs, mounts, hangup},
+		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
+		Await:    procfs.Await,
 		Log:      slog.Default(),
 	}
 	if specs.Settings, err = f.settingsFile(generator); err != nil {
@@ -168,7 +175,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
 	if f.KernelLog != "" {
-		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
+		l.Sources = append(l.Sources, &watch.KernelLog{Path: f.KernelLog})
 	}
 	metrics := watch.NewMetrics(l, generator.Output)
 	l.Generated = func(g watch.Generation) {
@@ -308,7 +315,7 @@ func notifyState(s watch.State, h *hangup) {
 	text := "STATUS=" + describe(&s)
 	since := h.since.Load()
 	over := since != 0 && s.LastGeneration != nil && s.LastGeneration.At.UnixNano() >= since && h.since.CompareAndSwap(since, 0)
-	if s.Ready && (since == 0 || over) {
+	if s.Settled && (since == 0 || over) {
 		text += "\n" + daemon.SdNotifyReady
 	}
 	notify(text)
@@ -323,10 +330,16 @@ func notify(text string) {
 
 // describe returns a state in one line.
 func describe(s *watch.State) string {
-	if s.ChangedSettings != "" {
-		return describeSpec(s) + "; restart to apply the changes of " + s.ChangedSettings
+	text := describeSpec(s)
+	for _, source := range s.Sources {
+		if !source.Up {
+			text += "; the source " + source.Name + " is down"
+		}
 	}
-	return describeSpec(s)
+	if s.ChangedSettings != "" {
+		text += "; restart to apply the changes of " + s.ChangedSettings
+	}
+	return text
 }
 
 func describeSpec(s *watch.State) string {
@@ -336,10 +349,15 @@ func describeSpec(s *watch.State) string {
 	case watch.NoDevices:
 		return "no usable GPU, no spec"
 	case watch.Holding:
-		return "the driver is incomplete; the last good spec stays"
+		return "the driver is incomplete or being replaced; the last good spec stays"
 	case watch.Limited:
 		return "too many publications in a row; the last spec stays until the limit allows another"
+	case watch.Asleep:
+		return "waiting until a GPU that is asleep is awake"
 	case watch.Failing:
+		if !s.InPlace {
+			return "failing, there is no spec: " + oneLine(s.Error)
+		}
 		return "failing, the last spec stays: " + oneLine(s.Error)
 	case watch.Current:
 	}

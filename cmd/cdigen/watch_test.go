@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,7 +105,7 @@ func (r *rig) start(args ...string) {
 			r.t.Logf("log of cdigen watch:\n%s", r.log)
 		}
 	})
-	r.until("the first spec", func() bool { return r.status() != nil && r.status().Ready })
+	r.until("the first spec", func() bool { return r.status() != nil && r.status().Settled })
 	// The sources have said that they listen, and that has been acted upon.
 	r.settle()
 }
@@ -556,6 +557,40 @@ func TestWatchIdles(t *testing.T) {
 	} else {
 		t.Logf("it holds %d KiB", size)
 	}
+}
+
+// An idle watcher makes few system calls, whatever the number of MIG devices.
+func TestWatchMakesFewSystemCalls(t *testing.T) {
+	r := newRig(t, "h100x8-mig7")
+	r.start()
+	trace := filepath.Join(r.dir, "trace")
+	strace := exec.Command("strace", "--follow-forks", "--quiet=all", "--output", trace, "--attach", strconv.Itoa(r.cmd.Process.Pid))
+	if err := strace.Start(); err != nil {
+		hosttest.SkipWithout(t, "strace", err)
+	}
+	// What is before the first and after the last poll does not count.
+	var text string
+	const poll = `/proc/driver/nvidia/version"`
+	r.until("15 polls", func() bool {
+		data, _ := os.ReadFile(trace)
+		text = string(data)
+		return strings.Count(text, poll) > 15
+	})
+	polls := strings.Count(text, poll) - 1
+	calls := 0
+	for line := range strings.Lines(text[strings.Index(text, poll):strings.LastIndex(text, poll)]) {
+		// A thread of Go's runtime sleeps for 20 µs and looks on while another works, which takes
+		// much longer under strace.
+		if !strings.Contains(line, "nanosleep") && !strings.Contains(line, " resumed>") {
+			calls++
+		}
+	}
+	_ = strace.Process.Signal(unix.SIGINT)
+	_ = strace.Wait()
+	if calls > 30*polls {
+		t.Errorf("%d system calls in %d polls", calls, polls)
+	}
+	t.Logf("%.1f system calls a poll", float64(calls)/float64(polls))
 }
 
 // What a watcher costs while nothing happens: processor time for each poll, of
