@@ -45,9 +45,12 @@ func newWatch() *cobra.Command {
 it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
 files, the spec itself. It logs one line for each change and nothing while idle.
 
-While the driver is incomplete the last good spec stays. When it is not complete
-again within the grace time, the spec becomes what generate would write; if the
-driver is gone, the spec is removed (--on-driver-loss keep: kept).
+While the driver is incomplete, or a package manager is at work, the last good
+spec stays. When the driver is not complete again and does not change for the
+grace time, the spec becomes what generate would write; if the driver is gone,
+the spec is removed (--on-driver-loss keep: kept).
+
+A GPU that is asleep is not woken: what needs it waits.
 
 At most 30 changes of the spec in a row are published at once, then one every 5
 seconds. The last change is always published.
@@ -330,16 +333,16 @@ func notify(text string) {
 
 // describe returns a state in one line.
 func describe(s *watch.State) string {
-	text := describeSpec(s)
+	parts := []string{describeSpec(s)}
 	for _, source := range s.Sources {
 		if !source.Up {
-			text += "; the source " + source.Name + " is down"
+			parts = append(parts, "the source "+source.Name+" is down")
 		}
 	}
 	if s.ChangedSettings != "" {
-		text += "; restart to apply the changes of " + s.ChangedSettings
+		parts = append(parts, "restart to apply the changes of "+s.ChangedSettings)
 	}
-	return text
+	return strings.Join(parts, "; ")
 }
 
 func describeSpec(s *watch.State) string {

@@ -35,6 +35,7 @@ type rig struct {
 	host      string // the simulated host
 	live      *simhost.Description
 	args      []string
+	wrap      []string // a program that runs cdigen in its own process
 	env       []string
 	kmsg      *os.File
 	cmd       *exec.Cmd
@@ -81,7 +82,8 @@ func (r *rig) start(args ...string) {
 	all := append([]string{
 		"watch", "--output", r.spec(), "--runtime-dir", filepath.Join(r.dir, "run"), "--kernel-log", filepath.Join(r.dir, "kmsg"),
 	}, append(r.args, args...)...)
-	r.cmd = exec.Command(r.programs.cdigen, all...)
+	all = slices.Concat(r.wrap, []string{r.programs.cdigen}, all)
+	r.cmd = exec.Command(all[0], all[1:]...)
 	r.cmd.Env = append(os.Environ(), r.env...)
 	r.cmd.Stderr = r.log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
@@ -424,6 +426,93 @@ func TestWatchRepairsTheSpec(t *testing.T) {
 		r.until(name+": mode 0644", func() bool { info, err := os.Lstat(r.spec()); return err == nil && info.Mode() == 0o644 })
 		r.settle()
 	}
+}
+
+// Whatever others do to the spec's directory, a spec is in place again.
+func TestWatchFollowsTheSpecDirectory(t *testing.T) {
+	r := newRig(t, "h100x8")
+	r.start()
+	dir := filepath.Dir(r.spec())
+	t.Cleanup(func() { _ = exec.Command("umount", "-l", dir, dir+".layer").Run() })
+	for _, harm := range hosttest.HarmToSpecs {
+		since := time.Now()
+		if out, err := exec.Command("sh", "-ec", harm.Script, "sh", dir).CombinedOutput(); err != nil {
+			if strings.HasSuffix(harm.Name, "mounted") {
+				hosttest.SkipWithout(t, "mount", fmt.Errorf("%w: %s", err, out))
+			}
+			t.Fatalf("%s: %v\n%s", harm.Name, err, out)
+		}
+		r.follows(harm.Name, since)
+		r.until("mode and owner after: "+harm.Name, func() bool {
+			out, err := exec.Command("stat", "--dereference", "--format=%a %u", dir, r.spec()).Output()
+			return err == nil && string(out) == "755 0\n644 0\n"
+		})
+		r.settle()
+	}
+}
+
+// Mounts over the driver root are noticed though nothing else happens.
+func TestWatchFollowsMounts(t *testing.T) {
+	r := newRig(t, "driver-container")
+	root := r.live.DriverRoot(r.host)
+	copied := filepath.Join(r.dir, "copy")
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	mount := func(from string) {
+		t.Helper()
+		if err := unix.Mount(from, root, "", unix.MS_BIND, ""); err != nil {
+			hosttest.SkipWithout(t, "mount", err)
+		}
+	}
+	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+	run("cp", "-a", root, copied)
+	run("find", copied, "-name", "libnvoptix*", "-delete")
+	// The driver's files are in a mount that comes and goes over an empty directory.
+	run("mv", root, root+".full")
+	run("mkdir", root)
+	mount(root + ".full")
+	r.start("--grace", "2s")
+	r.follows("start", time.Now())
+	for _, c := range []struct {
+		name string
+		from string // empty: unmounted
+	}{{"unmounted", ""}, {"mounted last", root + ".full"}, {"another root", copied}, {"the first root again", root + ".full"}} {
+		since := time.Now()
+		if err := unix.Unmount(root, 0); err != nil && c.name != "mounted last" {
+			t.Fatal(err)
+		}
+		if c.from != "" {
+			mount(c.from)
+		}
+		if c.from != "" {
+			r.follows(c.name, since)
+		} else {
+			r.until("hold after: "+c.name, func() bool { return r.status().Condition == watch.Holding && !r.status().Ready })
+			r.until("a spec without the files that are gone", func() bool { return len(r.missingPaths()) == 0 })
+		}
+		r.settle()
+	}
+}
+
+// missingPaths are the paths of the host that the spec has and that do not exist.
+func (r *rig) missingPaths() (missing []string) {
+	r.t.Helper()
+	data, err := os.ReadFile(r.spec())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if _, path, ok := strings.Cut(line, "hostPath: "); ok {
+			if _, err := os.Lstat(strings.TrimSpace(path)); err != nil {
+				missing = append(missing, path)
+			}
+		}
+	}
+	return missing
 }
 
 // A driver container has the driver's root, and its nodes, come and go as a whole.
