@@ -610,9 +610,12 @@ func TestLoopLogsFindingsOnce(t *testing.T) {
 
 // flaky is a source that ends with an error a few times and then works.
 type flaky struct {
-	fails int
-	runs  int
+	fails   int
+	runs    int
+	stoodIn int // times that standIn was called
 }
+
+func (s *flaky) standIn(context.Context, func(Event)) { s.stoodIn++ }
 
 func (*flaky) Name() string { return "flaky" }
 
@@ -631,11 +634,15 @@ func (s *flaky) Run(ctx context.Context, emit func(Event)) error {
 func TestLoopRestartsSources(t *testing.T) {
 	m := &machine{inv: complete(0)}
 	s := &flaky{fails: 10}
-	bubble(t, m, func(l *Loop) { l.Sources = []Source{s} }, func(t *testing.T, _ *Loop, logged *hosttest.Log) {
+	bubble(t, m, func(l *Loop) { l.Sources = []Source{s} }, func(t *testing.T, l *Loop, logged *hosttest.Log) {
 		pass(time.Minute)
 		expect(t, "looks while it fails", len(m.times()), 1)
+		expect(t, "state while it fails", l.State().Sources[0], SourceState{Name: "flaky", Error: "no such socket"})
+		expect(t, "ready while it fails", l.State().Ready, true)
 		pass(15 * time.Minute)
 		expect(t, "runs", s.runs, 11)
+		expect(t, "stood in", s.stoodIn, 10)
+		expect(t, "state", l.State().Sources[0], SourceState{Name: "flaky", Up: true})
 		expect(t, "looks", len(m.times()), 2)
 		expect(t, "full", m.last().full, true)
 		expect(t, "times it was logged", strings.Count(logged.String(), "no such socket"), 1)

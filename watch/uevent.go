@@ -98,7 +98,7 @@ func (s *Uevents) standIn(ctx context.Context, emit func(Event)) {
 				}
 			}
 		}
-		if !slices.Equal(names, s.seen) {
+		if s.seen == nil || !slices.Equal(names, s.seen) {
 			s.seen = names
 			emit(Event{Source: s.Name(), Detail: "other devices or modules"})
 		}
