@@ -168,7 +168,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
-		Sources:  []watch.Source{&watch.Uevents{Sys: generator.SysRoot}, procfs, files, specs, mounts, hangup},
+		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
 		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
 		Await:    procfs.Await,
 		Log:      slog.Default(),
@@ -178,7 +178,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
 	if f.KernelLog != "" {
-		l.Sources = append(l.Sources, &watch.KernelLog{Path: f.KernelLog})
+		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
 	metrics := watch.NewMetrics(l, generator.Output)
 	l.Generated = func(g watch.Generation) {
