@@ -282,9 +282,8 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) {
 // hangup is the source of SIGHUP.
 type hangup struct {
 	signals chan os.Signal
-	// since is the time of a signal that no generation has followed yet, in
-	// nanoseconds; 0: none.
-	since atomic.Int64
+	// since is the time of a signal that no generation has followed yet; nil: none.
+	since atomic.Pointer[time.Time]
 }
 
 func newHangup() *hangup {
@@ -303,7 +302,8 @@ func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
 		case <-ctx.Done():
 			return nil
 		case <-h.signals:
-			h.since.Store(time.Now().UnixNano())
+			at := time.Now()
+			h.since.Store(&at)
 			var now unix.Timespec
 			if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
 				notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
@@ -317,8 +317,8 @@ func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
 func notifyState(s watch.State, h *hangup) {
 	text := "STATUS=" + describe(&s)
 	since := h.since.Load()
-	over := since != 0 && s.LastGeneration != nil && s.LastGeneration.At.UnixNano() >= since && h.since.CompareAndSwap(since, 0)
-	if s.Settled && (since == 0 || over) {
+	over := since != nil && s.LastGeneration != nil && !s.LastGeneration.At.Before(*since) && h.since.CompareAndSwap(since, nil)
+	if s.Settled && (since == nil || over) {
 		text += "\n" + daemon.SdNotifyReady
 	}
 	notify(text)
