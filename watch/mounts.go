@@ -30,7 +30,7 @@ const mountInfo = "/proc/self/mountinfo"
 
 // mountPause is how long mountinfo is not read again, as a multiple of the time that it took,
 // so that a host on which mounts change all the time costs a small part of a core.
-const mountPause = 20
+const mountPause = 50
 
 // Name is "mounts".
 func (*Mounts) Name() string { return "mounts" }

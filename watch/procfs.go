@@ -107,7 +107,7 @@ type procEntry struct {
 // A poll looks at so many entries, at fewSeldom at least of those that are seldom looked at,
 // in turn: with what the runtime needs to wake and sleep that is below 30 system calls.
 const (
-	pollEntries = 16
+	pollEntries = 14
 	fewSeldom   = 4
 )
 
