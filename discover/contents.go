@@ -51,7 +51,7 @@ var LibraryTable = []LibraryEntry{
 	{"libcudadebugger", "", "", []Capability{Compute}, nil, "libcuda, for cuda-gdb and compute-sanitizer"},
 	{"libnvidia-ptxjitcompiler", "", "", []Capability{Compute}, nil, "libcuda, to compile PTX"},
 	{"libnvidia-nvvm", "", "", []Capability{Compute}, nil, "libcuda, to compile NVVM IR and link at run time"},
-	{"libnvidia-nvvm", "4.*", "", []Capability{Compute}, nil, "libcuda up to r510, likewise"},
+	{"libnvidia-nvvm", "4.*", "", []Capability{Compute}, nil, "libcuda up to r510, to compile NVVM IR"},
 	{"libnvidia-nvvm70", "*", "", []Capability{Compute}, nil, "libcuda, for NVVM IR of LLVM 7"},
 	{"libnvidia-tileiras", "", "", []Capability{Compute}, nil, "libcuda, to compile Tile IR"},
 	{"libnvidia-compiler", "", "", []Capability{Compute}, nil, "OpenCL up to r510"},

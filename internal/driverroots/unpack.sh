@@ -38,9 +38,9 @@ contrib=(
 	nvidia-settings
 )
 contrib_amd64=(nvidia-xconfig)
-# Of the driver's packages, what has no part of the driver for programs: what is for the
-# kernel, and what only depends on others.
-not_driver='-kernel-|-detect$|-legacy-check$|-driver$|-driver-full$|-suspend-common$'
+# Of the driver's packages, those that have no part of the driver for programs: what is for
+# the kernel, and what tells which driver a GPU needs.
+not_driver='-kernel-|-detect$|-legacy-check$'
 # The ones of them that are unpacked for i386 too.
 driver_32='cuda1$|-ml1$|ptxjitcompiler1$|-gpucomp$|-fatbinaryloader$'
 
