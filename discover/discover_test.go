@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
@@ -307,6 +308,22 @@ func TestLibraryOfAnotherArchitectureIsLeftOut(t *testing.T) {
 	overwrite(t, filepath.Join(dir, "usr/lib/x86_64-linux-gnu", name), string(foreign))
 	inv := discovered(t, host, hosttest.Probe(amd))
 	wantFinding(t, inv, discover.LibraryOtherArch, discover.Warning, "a library for arm64, not amd64")
+}
+
+func TestLibraryWithAVersionOfItsOwnGivesWayToTheDrivers(t *testing.T) {
+	d, dir := hosttest.Load(t, "h100x8"), t.TempDir() // driver 550
+	hosttest.Open(t, d, dir)
+	old := "usr/lib/x86_64-linux-gnu/libnvidia-nvvm.so.4.0.0" // of a driver up to r510
+	if err := os.WriteFile(filepath.Join(dir, old), elfstub.SharedObject("amd64", "libnvidia-nvvm.so.4"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	inv := discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	wantFinding(t, inv, discover.FileLeftOut, discover.Note, "/"+old)
+	for _, l := range inv.Libraries {
+		if l.SONAME == "libnvidia-nvvm.so.4" && (l.Name != "libnvidia-nvvm.so."+d.Driver.Version || l.Shadowed) {
+			t.Errorf("libnvidia-nvvm.so.4 is %+v", l)
+		}
+	}
 }
 
 func TestDeviceThatIsNoCharacterDeviceIsNotTaken(t *testing.T) {

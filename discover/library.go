@@ -136,6 +136,11 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 		set := newLibrarySet(version)
 		m.scan(ctx, host, m.dirs32(host), set, inv)
 		set.unversioned(host.Driver, &Inventory{}) // the same findings as before
+		for _, f := range set.left {
+			if !slices.Contains(inv.Findings, f) { // a directory of both
+				inv.Findings = append(inv.Findings, f)
+			}
+		}
 		m.read(host, "386", set, inv)
 	}
 	inv.sharedNames(host)
@@ -201,6 +206,8 @@ func (m libraries) read(host Host, arch string, set *librarySet, inv *Inventory)
 		switch {
 		case err == nil && found == arch && lib.SONAME == f.name && inv.provides(lib.SONAME, arch == "386"):
 			// A file called by its SONAME beside one called by its version.
+		case err == nil && found == arch && !f.ofDriver && set.find(stem(f.name)+".so."+set.version) != nil:
+			inv.find(FileLeftOut, Note, lib.HostPath, "the loaded driver has %s of its own version: it is left out", stem(f.name))
 		case err == nil && found == arch && foreign(lib.SONAME) != "":
 			inv.find(FileLeftOut, Note, lib.HostPath, "%s, by its SONAME %s: it is left out", foreign(lib.SONAME), lib.SONAME)
 		case err == nil && found == arch:
@@ -391,12 +398,14 @@ type otherVersion struct {
 
 func (s *librarySet) scan(root Tree, dir string) error {
 	suffix := ".so." + s.version
-	names, err := root.names(dir, func(name string) bool { return mayBeNVIDIA(name) || strings.HasSuffix(name, suffix) })
+	// A loader of other drivers too is the driver's own only among the driver's files.
+	private := strings.Contains(path.Base(dir), "nvidia") || strings.Contains(dir, "/nvidia/")
+	names, err := root.names(dir, func(name string) bool {
+		return mayBeNVIDIA(name) || strings.HasSuffix(name, suffix) || private && foreign(name) != ""
+	})
 	if err != nil {
 		return err
 	}
-	// A loader of other drivers too is the driver's own only among the driver's files.
-	private := strings.Contains(path.Base(dir), "nvidia") || strings.Contains(dir, "/nvidia/")
 	for _, name := range names {
 		versioned := strings.HasPrefix(name, "lib") && strings.HasSuffix(name, suffix)
 		if why := leftOut(name, versioned || private); why != "" {

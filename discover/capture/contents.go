@@ -49,6 +49,7 @@ var contents = []content{
 		key: `[ \t]*(?:Model|GPU UUID|Bus Location|Device Minor|GPU Excluded|Blacklisted):`,
 	},
 	{file: migMinors, line: `(?:config|monitor|gpu\d{1,4}/gi\d{1,4}/(?:ci\d{1,4}/)?access) \d{1,7}$`},
+	{file: `1/environ`, line: `(?:[^\x00]*\x00)*container=[a-z-]{1,32}(?:\x00|$)`, replace: lastName},
 	{file: `modules`, line: `nvidia[0-9a-z_]{0,32}_modeset(?: |$)`},
 	{file: `device-tree/compatible`, line: `(?:[^\x00]*\x00)*nvidia,tegra[0-9a-z]{0,8}(?:\x00|$)`, replace: lastName},
 	{file: `sys/kernel/osrelease`, line: `.+`, replace: names.release},

@@ -52,7 +52,7 @@ var standard = sync.OnceValue(func() *regexp.Regexp {
 		// Device nodes, what else has the name of a driver, and rights.
 		`nvidia(?:ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs|vgpu-vfio|smi))`,
 		`\d{1,4}:\d{1,7}`,
-		`fabric-mgmt|fabric-imex-mgmt|mig-minors|nvlink-minors|sys-minors|nouveau|vfio-pci|nvgrace_gpu_vfio_pci|pci-stub|xen-pciback|nvidia-vgpu-vfio`,
+		`environ|fabric-mgmt|fabric-imex-mgmt|mig-minors|nvlink-minors|sys-minors|nouveau|vfio-pci|nvgrace_gpu_vfio_pci|pci-stub|xen-pciback|nvidia-vgpu-vfio`,
 		// Of the PCI bus: the links to its devices by udev, the names of ACPI.
 		pci, `pci[0-9a-f]{4,8}:[0-9a-f]{2}`, `pci-` + pci + `-(?:card|render)`, `[A-Z]{3,8}[0-9A-F]{0,4}:[0-9a-f]{2}`,
 		`(?:nvidia|cuda)[-_]` + driverVersion, `(?:nvidia-|cuda-)?\d{1,3}(?:\.\d{1,2})?`,
