@@ -17,8 +17,7 @@ import (
 type Root struct {
 	Dir     string
 	Version string // of the driver
-	// Arch of the driver by its Go name, and the multiarch name of it.
-	Arch, Triplet string
+	Arch    string // of the driver, by its Go name
 	// Libraries is the directory, below Dir, that the driver's alternatives are in.
 	Libraries string
 }
@@ -29,7 +28,7 @@ func Open(dir string) (Root, error) {
 		libs, err := filepath.Glob(filepath.Join(dir, "usr/lib", triplet, "nvidia/*/libcuda.so.*.*"))
 		if err == nil && len(libs) == 1 {
 			private, err := filepath.Rel(dir, filepath.Dir(libs[0]))
-			return Root{dir, strings.TrimPrefix(filepath.Base(libs[0]), "libcuda.so."), arch, triplet, private}, err
+			return Root{dir, strings.TrimPrefix(filepath.Base(libs[0]), "libcuda.so."), arch, private}, err
 		}
 	}
 	return Root{}, fmt.Errorf("%s is not a driver root: it has not one file libcuda.so.<version>", dir)

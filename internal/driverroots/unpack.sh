@@ -198,7 +198,7 @@ get_qemu() {
 	rm -rf "$work"
 }
 
-# is_made WITHOUT tells whether the root is there as it would be made now, without what
+# is_made WITHOUT reports whether the root is there as it would be made now, without what
 # cannot be had.
 is_made() { cmp -s <(sed '/^$/,$d' "$made/driver-root" 2>/dev/null) <(printf '%s\n' "$recipe" "without:$1"); }
 
