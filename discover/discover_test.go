@@ -312,11 +312,11 @@ func TestLibraryOfAnotherArchitectureIsLeftOut(t *testing.T) {
 func TestDeviceThatIsNoCharacterDeviceIsNotTaken(t *testing.T) {
 	d := hosttest.Load(t, "missing-node")
 	dir := t.TempDir()
-	host := hosttest.Open(t, d, dir)
+	hosttest.Open(t, d, dir)
 	if err := os.WriteFile(filepath.Join(dir, "dev/nvidia1"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	inv := discovered(t, host, hosttest.Probe(d))
+	inv := discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
 	wantFinding(t, inv, discover.NodeNotADevice, discover.Broken, "/dev/nvidia1: is a regular file and not a device node")
 }
 

@@ -109,14 +109,6 @@ func DirTree(dir string) Tree {
 	return t
 }
 
-// Wrap is the tree with its file system exchanged for what wrap makes of it. It lets
-// somebody look on at what is read.
-func (t Tree) Wrap(wrap func(fs.FS) fs.FS) Tree {
-	wrapped := NewTree(t.Path, wrap(t.fsys))
-	wrapped.lookups, wrapped.rule = t.lookups, t.rule
-	return wrapped
-}
-
 // HostPath is the path of a name for programs outside the tree.
 func (t Tree) HostPath(name string) string { return path.Join(t.Path, name) }
 
@@ -141,7 +133,7 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 		}
 		next := path.Join(real, part)
 		if i == len(rest)-1 && !last {
-			t.lookups.name(t, real, part)
+			t.lookups.name(t, real, part, false)
 			return next, nil
 		}
 		if known, ok := t.links[next]; ok && known != "" {
@@ -150,7 +142,7 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 		} else if ok {
 			return "", &fs.PathError{Op: "readlink", Path: next, Err: syscall.ENOENT}
 		}
-		t.lookups.name(t, real, part)
+		t.lookups.name(t, real, part, false)
 		target, err := fs.ReadLink(t.fsys, next)
 		switch {
 		case errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrInvalid):
@@ -197,6 +189,7 @@ func (t Tree) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.lookups.name(t, path.Dir(real), path.Base(real), true)
 	return t.fsys.Open(real)
 }
 
@@ -224,7 +217,11 @@ func (t Tree) ReadDir(name string) ([]fs.DirEntry, error) {
 		return nil, err
 	}
 	t.lookups.scan(t, real, func(string) bool { return true })
-	return fs.ReadDir(t.fsys, real)
+	entries, err := fs.ReadDir(t.fsys, real)
+	for _, e := range entries {
+		t.lookups.name(t, real, e.Name(), false) // that it exists may be all that matters
+	}
+	return entries, err
 }
 
 // names lists the names in a directory that keep says yes to, in order. A
@@ -268,6 +265,15 @@ func (t Tree) Lstat(name string) (fs.FileInfo, error) {
 		return nil, err
 	}
 	return fs.Lstat(t.fsys, real)
+}
+
+// ReadLink returns the target of a symbolic link as it is written.
+func (t Tree) ReadLink(name string) (string, error) {
+	real, err := t.resolve(name, false, new(int))
+	if err != nil {
+		return "", err
+	}
+	return fs.ReadLink(t.fsys, real)
 }
 
 // Stat describes a file with all links followed inside the tree.

@@ -173,7 +173,7 @@ func overlap(pattern, file string) bool {
 const maxEntries = 10000
 
 // withoutEngine returns an error for a directory with a socket of a container engine below
-// it. Nothing of this is recorded for a watcher, as entries come and go with the clients.
+// it. Other names are not recorded for a watcher, as they come and go with the clients.
 func (t Tree) withoutEngine(dir string) error {
 	entries := 0
 	return fs.WalkDir(t.fsys, dir, func(name string, e fs.DirEntry, err error) error {
@@ -186,7 +186,10 @@ func (t Tree) withoutEngine(dir string) error {
 		if entries++; entries > maxEntries {
 			return fmt.Errorf("a directory with more than %d files", maxEntries)
 		}
-		if e.Type()&fs.ModeSocket != 0 && engineSocket(name) {
+		if !engineSocket(name) {
+			return nil
+		}
+		if info, err := t.Lstat(name); err == nil && info.Mode()&fs.ModeSocket != 0 {
 			return fmt.Errorf("it contains %s, a socket of a container engine", t.HostPath(name))
 		}
 		return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/ldcache"
+	"github.com/cdigen/cdigen/internal/memfs"
 	"github.com/cdigen/cdigen/internal/userfile"
 )
 
@@ -207,13 +208,11 @@ func (c *Capture) Options() discover.Options {
 }
 
 func (t *Tree) tree() discover.Tree {
-	files := memory{}
-	files.add(&memoryFile{path: ".", mode: fs.ModeDir | usualDirectory})
-	for _, name := range slices.Sorted(maps.Keys(t.Files)) {
-		f := t.Files[name]
-		if m, err := f.file(); err == nil { // else check has reported it
-			m.path = name
-			files.add(m)
+	files := memfs.FS{}
+	files.Add(".", &memfs.File{Type: fs.ModeDir | usualDirectory})
+	for name, f := range t.Files {
+		if file, err := f.file(); err == nil { // else check has reported it
+			files.Add(name, file)
 		}
 	}
 	return discover.NewTree(t.Path, files)
@@ -238,8 +237,8 @@ const (
 )
 
 // file returns the recorded file.
-func (f *File) file() (*memoryFile, error) {
-	m := &memoryFile{mode: usualFile}
+func (f *File) file() (*memfs.File, error) {
+	m := &memfs.File{Type: usualFile}
 	kinds := 0
 	is := func(kind bool) bool {
 		if kind {
@@ -248,7 +247,7 @@ func (f *File) file() (*memoryFile, error) {
 		return kind
 	}
 	if is(f.Link != "") {
-		m.mode, m.data = fs.ModeSymlink|0o777, []byte(f.Link)
+		m.Type, m.Data = fs.ModeSymlink|0o777, []byte(f.Link)
 	}
 	if is(f.Node != "") {
 		major, minor, err := pair(f.Node, 12, 20) // MINORBITS of Linux is 20
@@ -259,31 +258,31 @@ func (f *File) file() (*memoryFile, error) {
 		if err != nil {
 			return nil, fmt.Errorf("owner: %w", err)
 		}
-		m.mode = fs.ModeDevice | fs.ModeCharDevice | usualNode
-		m.stat = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
+		m.Type = fs.ModeDevice | fs.ModeCharDevice | usualNode
+		m.Stat = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
 	}
 	if is(f.Library != nil) {
 		if discover.Triplet(f.Library.Arch) == "" {
 			return nil, fmt.Errorf("library: arch: %q is not an architecture of the driver", f.Library.Arch)
 		}
-		m.data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME)
+		m.Data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME)
 	}
 	if is(f.Cache != nil) {
 		data, err := f.Cache.encode()
 		if err != nil {
 			return nil, fmt.Errorf("cache: %w", err)
 		}
-		m.data = data
+		m.Data = data
 	}
 	if is(f.Lines != nil) {
-		m.data = []byte(strings.Join(f.Lines, "\n") + "\n")
+		m.Data = []byte(strings.Join(f.Lines, "\n") + "\n")
 	}
 	if is(f.Type != "") {
 		switch f.Type {
 		case "directory":
-			m.mode = fs.ModeDir | usualDirectory
+			m.Type = fs.ModeDir | usualDirectory
 		case "socket":
-			m.mode = fs.ModeSocket | usualNode
+			m.Type = fs.ModeSocket | usualNode
 		default:
 			return nil, fmt.Errorf("type: %q is neither directory nor socket", f.Type)
 		}
@@ -296,7 +295,7 @@ func (f *File) file() (*memoryFile, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mode: %w", err)
 		}
-		m.mode = m.mode.Type() | fs.FileMode(mode)
+		m.Type = m.Type.Type() | fs.FileMode(mode)
 	}
 	return m, nil
 }

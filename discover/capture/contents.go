@@ -93,9 +93,9 @@ const never = `\z.`
 const maxText = 1 << 20
 
 // textFile records the lines of a file in procfs or sysfs that the table allows.
-func textFile(w *watched, n names, name string) (File, error) {
-	at := slices.IndexFunc(forms(), func(f form) bool { return f.file.MatchString(name) })
-	file, err := w.FS.Open(name)
+func textFile(r *recorder, n names, seen seenFile) (File, error) {
+	at := slices.IndexFunc(forms(), func(f form) bool { return f.file.MatchString(seen.name) })
+	file, err := r.quiet.Open(seen.name)
 	if err != nil {
 		return File{}, err
 	}
@@ -112,8 +112,8 @@ func textFile(w *watched, n names, name string) (File, error) {
 	}
 	var f File
 	lines := strings.Split(string(data), "\n")
-	if name == migMinors {
-		lines = w.present(lines)
+	if seen.name == migMinors {
+		lines = r.present(lines)
 	}
 	for _, line := range lines {
 		if line = forms()[at].keep(n, line); line != "" {
@@ -138,8 +138,8 @@ const migMinors = "driver/nvidia-caps/mig-minors"
 
 // present returns the lines of GPUs that are present: the driver has 135 lines for each
 // of 32 GPUs.
-func (w *watched) present(lines []string) []string {
-	list := append(w.names("driver/nvidia/capabilities", "gpu"), "gpu0")
+func (r *recorder) present(lines []string) []string {
+	list := append(r.names("driver/nvidia/capabilities", "gpu"), "gpu0")
 	return slices.DeleteFunc(lines, func(line string) bool {
 		gpu, _, of := strings.Cut(line, "/")
 		return of && !slices.ContainsFunc(list, func(dir string) bool { return path.Base(dir) == gpu })
@@ -148,11 +148,12 @@ func (w *watched) present(lines []string) []string {
 
 // driverFile records the names in a library, in the loader's cache or in a manifest. Of
 // other files a capture has only the name.
-func driverFile(w *watched, n names, name string) (File, error) {
-	if !w.seen[name] {
+func driverFile(r *recorder, n names, seen seenFile) (File, error) {
+	if !seen.opened {
 		return File{}, nil // the discovery did not look into it
 	}
-	file, err := w.FS.Open(name)
+	name := seen.name
+	file, err := r.quiet.Open(name)
 	if err != nil {
 		return File{}, err
 	}

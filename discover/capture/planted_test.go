@@ -282,7 +282,7 @@ func TestOwnersOfFilesAreReplaced(t *testing.T) {
 	m := load(t, "two-gpus")
 	m.write("proc/driver/nvidia/gpus/0000:1b:00.0/information", "Model: NVIDIA of uniqueowner\nDevice Minor: 0\n")
 	host := m.host(t, "/")
-	host.Driver = host.Driver.Wrap(func(f fs.FS) fs.FS { return owned{f, 2000001} })
+	host.Driver = discover.NewTree("/", owned{m.files, 2000001})
 	text, _ := record(t, host, discover.Options{}, redact.New(nil, redact.Identifiers{}))
 	if !strings.Contains(string(text), "NVIDIA of redacted-user-") {
 		t.Errorf("the owner is in the capture:\n%s", grep(string(text), "model"))
