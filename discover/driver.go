@@ -1,7 +1,6 @@
 package discover
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -135,10 +134,8 @@ func ParseVersion(data []byte) (version string, flavor Flavor, err error) {
 func ParseDevices(data []byte) (map[string]uint32, error) {
 	majors := map[string]uint32{}
 	character, seen := false, false
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if strings.HasSuffix(line, ":") {
+	for line := range strings.Lines(string(data)) {
+		if line = strings.TrimSpace(line); strings.HasSuffix(line, ":") {
 			character = line == "Character devices:"
 			seen = seen || character
 			continue
@@ -155,9 +152,6 @@ func ParseDevices(data []byte) (map[string]uint32, error) {
 			name = "nvidia"
 		}
 		majors[name] = uint32(major)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, err
 	}
 	if !seen {
 		return nil, errors.New(`no section "Character devices:"`)

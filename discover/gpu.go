@@ -99,11 +99,8 @@ func isVirtualFunction(sys Tree, address string) bool {
 
 // numaNode reads the NUMA node of a PCI device.
 func numaNode(host Host, pci string) int {
-	data, err := host.Sys.ReadFile(path.Join(pciDevices, pci, "numa_node"))
-	if err != nil {
-		return -1
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	data, _ := host.Sys.ReadFile(path.Join(pciDevices, pci, "numa_node"))
+	n, err := strconv.Atoi(string(bytes.TrimSpace(data)))
 	if err != nil {
 		return -1
 	}
@@ -216,19 +213,8 @@ type Information struct {
 	Excluded bool
 }
 
-// isGPUUUID accepts "GPU-" and a UUID in the usual form of 36 characters.
-func isGPUUUID(s string) bool {
-	rest, ok := strings.CutPrefix(s, "GPU-")
-	if !ok || len(rest) != 36 {
-		return false
-	}
-	for i, part := range strings.Split(rest, "-") {
-		if i > 4 || len(part) != []int{8, 4, 4, 4, 12}[i] || !isHex(part) {
-			return false
-		}
-	}
-	return true
-}
+// gpuUUID is a GPU's UUID as the driver writes it.
+var gpuUUID = lazy(`^GPU-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
 // ParseInformation reads lines of a key, a colon and a value with spaces and
 // tabs around them:
@@ -244,27 +230,20 @@ func isGPUUUID(s string) bool {
 func ParseInformation(data []byte) (Information, error) {
 	info := Information{Minor: -1}
 	known := false
-	for line := range strings.Lines(string(data)) {
-		key, value, ok := strings.Cut(line, ":")
-		if !ok {
-			continue
-		}
-		value = strings.TrimSpace(value)
-		switch strings.TrimSpace(key) {
+	for key, value := range keyValues(data) {
+		switch key {
 		case "Model":
 			info.Model = value
 		case "GPU UUID":
-			if isGPUUUID(value) {
-				info.UUID = value
-			}
+			info.UUID = gpuUUID().FindString(value)
 		case "Bus Location":
 			info.Bus = value
 		case "Device Minor":
-			minor, err := strconv.ParseUint(value, 10, 20) // MINORBITS of Linux
+			minor, err := parseMinor(value)
 			if err != nil {
 				return info, fmt.Errorf("device minor: %w", err)
 			}
-			info.Minor = int(minor)
+			info.Minor = minor
 		case "GPU Excluded", "Blacklisted":
 			info.Excluded = value == "Yes"
 		default:
@@ -278,10 +257,16 @@ func ParseInformation(data []byte) (Information, error) {
 	return info, nil
 }
 
+// parseMinor reads a minor number, which has up to MINORBITS of Linux.
+func parseMinor(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 20)
+	return int(n), err
+}
+
 // parsePCI turns an address "0000:3b:00.0" into a number that sorts as the bus
 // does.
 func parsePCI(address string) (uint64, error) {
-	if !isPCIBusID(address) || strings.ToLower(address) != address {
+	if !pciBusID().MatchString(address) || strings.ToLower(address) != address {
 		return 0, fmt.Errorf("%q is not a PCI address", address)
 	}
 	return strconv.ParseUint(strings.NewReplacer(":", "", ".", "").Replace(address), 16, 64)

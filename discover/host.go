@@ -15,7 +15,7 @@ import (
 )
 
 // Host says where to look for the parts of a machine. It remembers which paths
-// are symbolic links, so a Host serves one generation: take a new one ([Local])
+// are symbolic links, so a Host serves one generation: make a new one ([Local])
 // for the next.
 type Host struct {
 	// Driver is the root of the user-space driver: "/", a driver container's
@@ -93,6 +93,28 @@ type Tree struct {
 	lookups *Lookups
 	// rule says which names are trusted; nil: all.
 	rule *trustRule
+	// files and dirs remember what was read; nil: nothing is remembered.
+	files memory[[]byte]
+	dirs  memory[[]fs.DirEntry]
+}
+
+// memory has the results of reading files or directories, by name.
+type memory[T any] map[string]result[T]
+
+type result[T any] struct {
+	value T
+	err   error
+}
+
+// read returns what is remembered of a name, or reads it.
+func (m memory[T]) read(name string, read func(name string) (T, error)) (T, error) {
+	r, ok := m[name]
+	if !ok {
+		if r.value, r.err = read(name); m != nil {
+			m[name] = r
+		}
+	}
+	return r.value, r.err
 }
 
 // NewTree makes a tree of a file system, which should be an [fs.ReadLinkFS]:
@@ -198,7 +220,9 @@ func (t Tree) Open(name string) (fs.File, error) {
 const maxFile = 32 << 20
 
 // ReadFile reads a whole file of at most 32 MiB; a longer one is an error.
-func (t Tree) ReadFile(name string) ([]byte, error) { return t.readFile(name, maxFile) }
+func (t Tree) ReadFile(name string) ([]byte, error) {
+	return t.files.read(name, func(name string) ([]byte, error) { return t.readFile(name, maxFile) })
+}
 
 // readFile is ReadFile with a limit of its own.
 func (t Tree) readFile(name string, limit int64) ([]byte, error) {
@@ -211,7 +235,9 @@ func (t Tree) readFile(name string, limit int64) ([]byte, error) {
 }
 
 // ReadDir lists a directory in order of name.
-func (t Tree) ReadDir(name string) ([]fs.DirEntry, error) {
+func (t Tree) ReadDir(name string) ([]fs.DirEntry, error) { return t.dirs.read(name, t.readDir) }
+
+func (t Tree) readDir(name string) ([]fs.DirEntry, error) {
 	real, err := t.Resolve(name)
 	if err != nil {
 		return nil, err

@@ -34,8 +34,6 @@ type Inventory struct {
 	// Files are the other files of the driver, in the order of [FileTable].
 	Files    []File    `json:"files"`
 	Findings []Finding `json:"findings"`
-
-	caps once // what modules have read of the directories of capabilities
 }
 
 // Driver describes the kernel module and the user-space driver that goes with it.

@@ -27,7 +27,7 @@ func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
 		if g.Excluded || g.Lost || g.Minor < 0 {
 			continue
 		}
-		instances, err := instancesOf(host.Proc, &inv.caps, g.Minor)
+		instances, err := instancesOf(host.Proc, g.Minor)
 		if err != nil {
 			inv.find(MIGUnreadable, Warning, g.Name(), "its MIG instances cannot be read: %v", err)
 			continue
@@ -52,17 +52,16 @@ func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
 // instancesOf lists the instances below capabilities/gpu<minor>/mig, the GPU
 // instances (ci -1) included. The directory is there for every GPU, in MIG mode
 // or not, since drivers know MIG.
-func instancesOf(proc Tree, caps *once, minor int) ([]instance, error) {
+func instancesOf(proc Tree, minor int) ([]instance, error) {
 	dir := fmt.Sprintf("driver/nvidia/capabilities/gpu%d/mig", minor)
 	var list []instance
-	read := func(dir string) ([]fs.DirEntry, error) { return caps.ReadDir(proc, dir) }
-	gis, err := numbered(read, dir, "gi")
+	gis, err := numbered(proc, dir, "gi")
 	if err != nil {
 		return nil, err
 	}
 	for _, gi := range gis {
 		list = append(list, instance{minor, gi, -1})
-		cis, err := numbered(read, fmt.Sprintf("%s/gi%d", dir, gi), "ci")
+		cis, err := numbered(proc, fmt.Sprintf("%s/gi%d", dir, gi), "ci")
 		if err != nil {
 			return nil, err
 		}
@@ -74,17 +73,16 @@ func instancesOf(proc Tree, caps *once, minor int) ([]instance, error) {
 }
 
 // numbered lists the numbers N of the entries <prefix>N of a directory, in order.
-func numbered(read func(string) ([]fs.DirEntry, error), dir, prefix string) ([]int, error) {
-	entries, err := read(dir)
+func numbered(tree Tree, dir, prefix string) ([]int, error) {
+	entries, err := tree.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	var list []int
 	for _, e := range entries {
 		if number, ok := strings.CutPrefix(e.Name(), prefix); ok {
-			n, err := strconv.ParseUint(number, 10, 20) // MINORBITS of Linux
-			if err == nil && strconv.FormatUint(n, 10) == number {
-				list = append(list, int(n))
+			if n, ok := plainNumber(number); ok {
+				list = append(list, n)
 			}
 		}
 	}
@@ -127,7 +125,7 @@ const migMinorsFile = "driver/nvidia-caps/mig-minors"
 
 // minors reads the driver's table of all capabilities there can be.
 func (m mig) minors(host Host, inv *Inventory) map[instance]int {
-	data, err := inv.caps.ReadFile(host.Proc, migMinorsFile)
+	data, err := host.Proc.ReadFile(migMinorsFile)
 	table := map[instance]int{}
 	if err == nil {
 		table, err = parseMIGMinors(data)
@@ -145,7 +143,7 @@ func (m mig) capabilities(host Host, inv *Inventory, g *GPU, d MIGDevice, table 
 	for _, i := range []instance{{g.Minor, d.GPUInstance, -1}, {g.Minor, d.GPUInstance, d.ComputeInstance}} {
 		access := capabilityPath(i)
 		minor := -1
-		data, err := inv.caps.ReadFile(host.Proc, access)
+		data, err := host.Proc.ReadFile(access)
 		if err == nil {
 			var c capability
 			c, err = parseCapability(data)
@@ -187,12 +185,9 @@ func parseMIGMinors(data []byte) (map[instance]int, error) {
 	table := map[instance]int{}
 	for line := range strings.Lines(string(data)) {
 		name, minor, _ := strings.Cut(strings.TrimRight(line, "\n"), " ")
-		number, err := strconv.ParseUint(minor, 10, 20) // MINORBITS of Linux
-		if err != nil {
-			continue
-		}
-		if i, ok := parseInstance(name); ok {
-			table[i] = int(number)
+		number, err := parseMinor(minor)
+		if i, ok := parseInstance(name); ok && err == nil {
+			table[i] = number
 		}
 	}
 	if len(table) == 0 {

@@ -2,6 +2,7 @@ package discover
 
 import (
 	"context"
+	"io/fs"
 )
 
 // Module reads one part of a host. Discover fills that part of the inventory and
@@ -53,7 +54,7 @@ func NodeModules(o NodeOptions) []Module { return []Module{driver{}, gpus{}, nod
 // Run discovers a host. The error is the context's; all else is a finding.
 func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {
 	inv := &Inventory{}
-	defer func() { inv.caps = once{} }() // an inventory is kept longer
+	host.Proc.files, host.Proc.dirs = memory[[]byte]{}, memory[[]fs.DirEntry]{} // each is read once
 	for _, m := range modules {
 		if err := ctx.Err(); err != nil {
 			return inv, err

@@ -163,12 +163,17 @@ func nodeDevice(name string) (device string, minor int) {
 		if !numbered || !ok {
 			continue
 		}
-		number, err := strconv.ParseUint(digits, 10, 20) // MINORBITS of Linux
-		if err == nil && strconv.FormatUint(number, 10) == digits {
-			return n.device, int(number)
+		if number, ok := plainNumber(digits); ok {
+			return n.device, number
 		}
 	}
 	return "", -1
+}
+
+// plainNumber reads a minor number that has no zeros before it.
+func plainNumber(digits string) (int, bool) {
+	n, err := parseMinor(digits)
+	return n, err == nil && strconv.Itoa(n) == digits
 }
 
 // controlNode is a node that all GPUs share.

@@ -250,7 +250,7 @@ func (l *nodeList) capabilities() {
 
 // possible returns the driver's table of all MIG instances there can be.
 func (l *nodeList) possible() map[instance]int {
-	data, err := l.inv.caps.ReadFile(l.host.Proc, migMinorsFile)
+	data, err := l.host.Proc.ReadFile(migMinorsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the driver is older than MIG
 	}
@@ -271,7 +271,7 @@ func (l *nodeList) unreadable(name string, err error) {
 
 // walk goes through the files below a directory of procfs.
 func (l *nodeList) walk(dir string, file func(name string, data []byte)) {
-	entries, err := l.inv.caps.ReadDir(l.host.Proc, dir)
+	entries, err := l.host.Proc.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.unreadable(dir, err)
 	}
@@ -281,7 +281,7 @@ func (l *nodeList) walk(dir string, file func(name string, data []byte)) {
 			l.walk(name, file)
 			continue
 		}
-		data, err := l.inv.caps.ReadFile(l.host.Proc, name)
+		data, err := l.host.Proc.ReadFile(name)
 		switch {
 		case err == nil:
 			file(name, data)
@@ -361,7 +361,7 @@ func (l *nodeList) imex(p params) {
 		channels = append(channels, 0)
 	}
 	if _, ok := l.inv.Driver.Majors[imexNodes]; ok {
-		present, err := numbered(l.host.Dev.ReadDir, "dev/"+imexNodes, "channel")
+		present, err := numbered(l.host.Dev, "dev/"+imexNodes, "channel")
 		if err != nil {
 			l.inv.find(DriverFileUnreadable, Note, l.host.Dev.HostPath("dev/"+imexNodes), "%v: IMEX channels are not known", cause(err))
 		}
@@ -415,32 +415,4 @@ func (l *nodeList) present() {
 			l.nodes = append(l.nodes, n)
 		}
 	}
-}
-
-// once reads files and directories, each once.
-type once struct {
-	files map[string]func() ([]byte, error)
-	dirs  map[string]func() ([]fs.DirEntry, error)
-}
-
-// ReadFile is that of the tree.
-func (o *once) ReadFile(tree Tree, name string) ([]byte, error) {
-	return remembered(&o.files, name, tree.ReadFile)
-}
-
-// ReadDir is that of the tree.
-func (o *once) ReadDir(tree Tree, name string) ([]fs.DirEntry, error) {
-	return remembered(&o.dirs, name, tree.ReadDir)
-}
-
-func remembered[T any](memory *map[string]func() (T, error), name string, read func(string) (T, error)) (T, error) {
-	if known, ok := (*memory)[name]; ok {
-		return known()
-	}
-	if *memory == nil {
-		*memory = map[string]func() (T, error){}
-	}
-	result, err := read(name)
-	(*memory)[name] = func() (T, error) { return result, err }
-	return result, err
 }

@@ -128,11 +128,11 @@ func parseCapability(data []byte) (capability, error) {
 	err := c.parse(data)
 	for name, value := range keyValues(data) {
 		if name == "DeviceFileMinor" && c.minor < 0 {
-			minor, e := strconv.ParseUint(value, 10, 20) // MINORBITS of Linux
+			minor, e := parseMinor(value)
 			if e != nil {
 				return capability{}, e
 			}
-			c.minor = int(minor)
+			c.minor = minor
 		}
 	}
 	if c.minor < 0 {

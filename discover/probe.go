@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -208,12 +209,7 @@ func ParseNVMLReport(data []byte) (*NVMLReport, error) {
 const maxText = 1024
 
 func tooLong(texts ...string) bool {
-	for _, t := range texts {
-		if len(t) > maxText {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(texts, func(t string) bool { return len(t) > maxText })
 }
 
 func (r *NVMLReport) check() error {
@@ -228,7 +224,7 @@ func (r *NVMLReport) check() error {
 			return fmt.Errorf("GPU index %d is below 0 or there twice", g.Index)
 		case g.UUID != "" && !isNVMLUUID(g.UUID, "GPU-"):
 			return fmt.Errorf("GPU %d has the UUID %.100q", g.Index, g.UUID)
-		case g.PCIBusID != "" && !isPCIBusID(g.PCIBusID):
+		case g.PCIBusID != "" && !pciBusID().MatchString(g.PCIBusID):
 			return fmt.Errorf("GPU %d has the PCI bus id %.100q", g.Index, g.PCIBusID)
 		case g.Minor != nil && (*g.Minor < 0 || *g.Minor >= 1<<20): // MINORBITS of the kernel is 20
 			return fmt.Errorf("GPU %d has the minor number %d", g.Index, *g.Minor)
@@ -262,22 +258,15 @@ func checkMIGDevices(devices []NVMLMIGDevice) error {
 	return nil
 }
 
-// isNVMLUUID accepts what fits NVML's buffer of 96 bytes, the longer MIG names of
-// drivers before R470 included: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>".
+var (
+	// nvmlUUID is what fits NVML's buffer of 96 bytes, the longer MIG names of drivers before
+	// R470 included: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>".
+	nvmlUUID = lazy(`^(?:GPU|MIG)-[0-9a-zA-Z/-]{1,91}$`)
+	// pciBusID is "00000000:3B:00.0", or the older form with 4 digits of domain.
+	pciBusID = lazy(`^[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$`)
+)
+
+// isNVMLUUID reports whether a text is the UUID of a GPU or a MIG device, by its prefix.
 func isNVMLUUID(s, prefix string) bool {
-	rest, ok := strings.CutPrefix(s, prefix)
-	return ok && rest != "" && len(s) < 96 && only(rest, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-/")
+	return strings.HasPrefix(s, prefix) && nvmlUUID().MatchString(s)
 }
-
-// isPCIBusID accepts "00000000:3B:00.0" and the older form with 4 digits of domain.
-func isPCIBusID(s string) bool {
-	domain, rest, _ := strings.Cut(s, ":")
-	return len(domain) >= 4 && len(domain) <= 8 && isHex(domain) && len(rest) == len("3B:00.0") &&
-		isHex(rest[:2]) && rest[2] == ':' && isHex(rest[3:5]) && rest[5] == '.' && rest[6] >= '0' && rest[6] <= '7'
-}
-
-func isHex(s string) bool {
-	return only(s, "0123456789abcdefABCDEF")
-}
-
-func only(s, chars string) bool { return strings.Trim(s, chars) == "" }
