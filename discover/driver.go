@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+
+	"github.com/cdigen/cdigen/internal/lazy"
 )
 
 // driver reads what the kernel module says of itself.
@@ -85,18 +85,12 @@ func modesetLoaded(proc Tree) bool {
 
 // modesetModule is the line of nvidia-modeset in /proc/modules; Debian has had nvidia_current
 // and numbers between.
-var modesetModule = lazy(`(?m)^nvidia[0-9a-z_]*_modeset(?: |$)`)
+var modesetModule = lazy.Regexp(`(?m)^nvidia[0-9a-z_]*_modeset(?: |$)`)
 
 var (
-	kernelModule  = lazy(`(Open )?Kernel Module\b`)
-	driverVersion = lazy(`(?:^|\s)(\d+\.\d+(?:\.\d+)?)(?:\s|$)`)
+	kernelModule  = lazy.Regexp(`(Open )?Kernel Module\b`)
+	driverVersion = lazy.Regexp(`(?:^|\s)(\d+\.\d+(?:\.\d+)?)(?:\s|$)`)
 )
-
-// lazy compiles an expression when it is first needed: cdigen-nvml, which has
-// this package for its types, needs none, and starts once for each generation.
-func lazy(expr string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
-}
 
 // ParseVersion reads /proc/driver/nvidia/version. Its first line is one of
 //

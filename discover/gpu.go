@@ -1,7 +1,6 @@
 package discover
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/lazy"
 )
 
 // gpus reads the GPUs that the kernel module drives, and those on the bus that it does not.
@@ -99,8 +100,7 @@ func isVirtualFunction(sys Tree, address string) bool {
 
 // numaNode reads the NUMA node of a PCI device.
 func numaNode(host Host, pci string) int {
-	data, _ := host.Sys.ReadFile(path.Join(pciDevices, pci, "numa_node"))
-	n, err := strconv.Atoi(string(bytes.TrimSpace(data)))
+	n, err := strconv.Atoi(host.Sys.line(path.Join(pciDevices, pci, "numa_node")))
 	if err != nil {
 		return -1
 	}
@@ -182,21 +182,16 @@ func readPCI(host Host, inv *Inventory) {
 	inv.PCIDevices = len(entries)
 	for _, e := range entries {
 		device := path.Join(pciDevices, e.Name())
-		vendor, _ := host.Sys.ReadFile(path.Join(device, "vendor"))
 		// 10de is NVIDIA; class 03 is a display controller, which GPUs without a
 		// display output are too (pci.ids).
-		if string(bytes.TrimSpace(vendor)) != "0x10de" {
-			continue
-		}
-		if class, _ := host.Sys.ReadFile(path.Join(device, "class")); !bytes.HasPrefix(class, []byte("0x03")) || isVirtualFunction(host.Sys, e.Name()) {
+		if host.Sys.line(path.Join(device, "vendor")) != "0x10de" || !strings.HasPrefix(host.Sys.line(path.Join(device, "class")), "0x03") || isVirtualFunction(host.Sys, e.Name()) {
 			continue
 		}
 		g := PCIGPU{PCI: e.Name()}
 		if bound, err := host.Sys.Resolve(path.Join(device, "driver")); err == nil {
 			g.Driver = path.Base(bound)
 		}
-		override, _ := host.Sys.ReadFile(device + "/driver_override")
-		if g.ReservedFor = strings.TrimSpace(string(override)); g.ReservedFor == "(null)" || g.ReservedFor == "nvidia" {
+		if g.ReservedFor = host.Sys.line(path.Join(device, "driver_override")); g.ReservedFor == "(null)" || g.ReservedFor == "nvidia" {
 			g.ReservedFor = ""
 		}
 		inv.PCI = append(inv.PCI, g)
@@ -214,7 +209,7 @@ type Information struct {
 }
 
 // gpuUUID is a GPU's UUID as the driver writes it.
-var gpuUUID = lazy(`^GPU-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+var gpuUUID = lazy.Regexp(`^GPU-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
 // ParseInformation reads lines of a key, a colon and a value with spaces and
 // tabs around them:

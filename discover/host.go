@@ -1,6 +1,7 @@
 package discover
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -224,6 +225,12 @@ func (t Tree) ReadFile(name string) ([]byte, error) {
 	return t.files.read(name, func(name string) ([]byte, error) { return t.readFile(name, maxFile) })
 }
 
+// line returns the text in a file of one line; empty if there is none.
+func (t Tree) line(name string) string {
+	data, _ := t.ReadFile(name)
+	return string(bytes.TrimSpace(data))
+}
+
 // readFile is ReadFile with a limit of its own.
 func (t Tree) readFile(name string, limit int64) ([]byte, error) {
 	f, err := t.Open(name)
@@ -254,30 +261,27 @@ func (t Tree) readDir(name string) ([]fs.DirEntry, error) {
 // directory of libraries has thousands, of which a few matter, so that it pays to
 // ask the system for nothing but names.
 func (t Tree) names(dir string, keep func(string) bool) ([]string, error) {
-	f, err := t.Open(dir)
+	real, err := t.Resolve(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := t.fsys.Open(real)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if t.lookups != nil {
-		if real, err := t.Resolve(dir); err == nil {
-			t.lookups.scan(t, real, keep)
-		}
-	}
+	t.lookups.scan(t, real, keep)
 	var all []string
-	switch d := f.(type) {
-	case interface {
+	if d, ok := f.(interface {
 		Readdirnames(n int) ([]string, error)
-	}:
+	}); ok {
 		all, err = d.Readdirnames(-1)
-	case fs.ReadDirFile:
-		var entries []fs.DirEntry
-		entries, err = d.ReadDir(-1)
+	} else {
+		entries, e := fs.ReadDir(t.fsys, real)
 		for _, e := range entries {
 			all = append(all, e.Name())
 		}
-	default:
-		err = &fs.PathError{Op: "readdir", Path: dir, Err: syscall.ENOTDIR}
+		err = e
 	}
 	all = slices.DeleteFunc(all, func(name string) bool { return !keep(name) })
 	slices.Sort(all)

@@ -19,7 +19,7 @@ type Inventory struct {
 	// gets: /dev/nvidiactl, /dev/nvidia-uvm and so on. Only existing nodes.
 	ControlNodes []Node `json:"controlNodes"`
 	// Nodes are all device nodes that the driver should have by what it says in procfs,
-	// whether they exist or not, in order of kind. Each is compared once, by [Node.State].
+	// whether they exist or not, in order of kind. Each is compared once, by [Node.Finding].
 	Nodes []Node `json:"nodes"`
 	// Modules are the kernel modules that device nodes need, in the order in which they
 	// are to be loaded.

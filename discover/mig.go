@@ -125,15 +125,19 @@ const migMinorsFile = "driver/nvidia-caps/mig-minors"
 
 // minors reads the driver's table of all capabilities there can be.
 func (m mig) minors(host Host, inv *Inventory) map[instance]int {
-	data, err := host.Proc.ReadFile(migMinorsFile)
-	table := map[instance]int{}
-	if err == nil {
-		table, err = parseMIGMinors(data)
-	}
+	table, err := readMIGMinors(host.Proc)
 	if err != nil {
 		inv.find(MIGMinorsUnreadable, Note, host.Proc.HostPath(migMinorsFile), "%v: capabilities are read one by one", cause(err))
 	}
 	return table
+}
+
+func readMIGMinors(proc Tree) (map[instance]int, error) {
+	data, err := proc.ReadFile(migMinorsFile)
+	if err != nil {
+		return map[instance]int{}, err
+	}
+	return parseMIGMinors(data)
 }
 
 // capabilities returns the minor numbers of the two device nodes of a MIG device; nil when

@@ -35,7 +35,7 @@ func Modules(o Options) []Module {
 	return []Module{
 		driver{},
 		// The probe takes longest, so it starts as soon as its library is found.
-		libraries{searchPath: o.LibrarySearchPath, located: probe.start, refused: probe.refuse},
+		libraries{o.LibrarySearchPath, probe},
 		gpus{},
 		files{mpsDirectory: o.MPSDirectory},
 		probe,

@@ -38,18 +38,6 @@ type Node struct {
 // Attr is what matters of a device node.
 type Attr = devnode.Attr
 
-// NodeState is how a node compares with what it should be.
-type NodeState = devnode.State
-
-// The states of a node.
-const (
-	NodeStateOK          = devnode.OK
-	NodeStateMissing     = devnode.Missing
-	NodeStateNotADevice  = devnode.NotADevice
-	NodeStateWrongDevice = devnode.WrongDevice
-	NodeStateWrongMode   = devnode.WrongMode
-)
-
 // NodeKind is what a device node is for.
 type NodeKind string
 
@@ -75,14 +63,14 @@ const (
 	OtherNode NodeKind = "other"
 )
 
-// State compares the node with what it should be.
-func (n *Node) State() NodeState { return devnode.Compare(n.Want, n.Have) }
+// state compares the node with what it should be.
+func (n *Node) state() devnode.State { return devnode.Compare(n.Want, n.Have) }
 
 // Usable reports whether containers can be given the node: it is a device node with the
 // driver's numbers.
 func (n *Node) Usable() bool {
-	state := n.State()
-	return state == NodeStateOK || state == NodeStateWrongMode
+	state := n.state()
+	return state == devnode.OK || state == devnode.WrongMode
 }
 
 // Finding returns what is wrong with the node, or with the kernel module behind it; false
@@ -96,14 +84,14 @@ func (n *Node) Finding() (Finding, bool) {
 		f.ID, f.Message = NodeWithheld, "does not exist in this container, which was given other GPUs"
 		return f, true
 	}
-	switch n.State() {
-	case NodeStateMissing:
+	switch n.state() {
+	case devnode.Missing:
 		f.ID, f.Message = NodeMissing, "does not exist"
-	case NodeStateNotADevice:
+	case devnode.NotADevice:
 		f.ID, f.Message = NodeNotADevice, "is "+n.Have.Other+" and not a device node"
-	case NodeStateWrongDevice:
+	case devnode.WrongDevice:
 		f.ID, f.Message = NodeWrong, fmt.Sprintf("is %d:%d, the driver has %d:%d", n.Have.Major, n.Have.Minor, n.Want.Major, n.Want.Minor)
-	case NodeStateWrongMode:
+	case devnode.WrongMode:
 		return Finding{NodeMode, Warning, n.HostPath, fmt.Sprintf("has mode %04o of %d:%d, the driver has %04o of %d:%d", n.Have.Mode, n.Have.UID, n.Have.GID, n.Want.Mode, n.Want.UID, n.Want.GID)}, true
 	default:
 		return f, false

@@ -250,15 +250,8 @@ func (l *nodeList) capabilities() {
 
 // possible returns the driver's table of all MIG instances there can be.
 func (l *nodeList) possible() map[instance]int {
-	data, err := l.host.Proc.ReadFile(migMinorsFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the driver is older than MIG
-	}
-	var table map[instance]int
-	if err == nil {
-		table, err = parseMIGMinors(data)
-	}
-	if err != nil {
+	table, err := readMIGMinors(l.host.Proc)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a driver older than MIG has none
 		l.unreadable(migMinorsFile, err)
 	}
 	return table

@@ -34,9 +34,6 @@ func (m *nvml) start(ctx context.Context, library string) {
 	}()
 }
 
-// refuse says that there is a library which must not be loaded.
-func (m *nvml) refuse() { m.refused = true }
-
 func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	switch {
 	case m.probe == nil || inv.Driver.Version == "":

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/lazy"
 )
 
 // Platform is a kind of machine whose GPUs come by other ways than NVIDIA's driver for PCI
@@ -31,7 +33,7 @@ const (
 )
 
 // tegraChip is such a name of a chip.
-var tegraChip = lazy(`^nvidia,tegra[0-9a-z]*$`)
+var tegraChip = lazy.Regexp(`^nvidia,tegra[0-9a-z]*$`)
 
 func (m platform) Discover(_ context.Context, host Host, inv *Inventory) error {
 	switch chip := tegra(host.Proc); {

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cdigen/cdigen/internal/lazy"
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
@@ -146,18 +147,13 @@ func probeError(ctx context.Context, path string, err error, report *NVMLReport,
 		}
 		return &ProbeError{ProbeCrashed, crash}
 	}
-	kind := ProbeFailed
-	switch exit.ExitCode() {
-	case NVMLExitNoLibrary:
-		kind = ProbeNoLibrary
-	case NVMLExitNoDriver:
-		kind = ProbeNoDriver
-	case NVMLExitVersionMismatch:
-		kind = ProbeVersionMismatch
-	case NVMLExitTimeout:
-		kind = ProbeTimeout
-	}
+	kind := cmp.Or(probeExits[exit.ExitCode()], ProbeFailed)
 	return &ProbeError{kind, cmp.Or(message, err.Error())}
+}
+
+// probeExits are the kinds of failures by the exit status of the probe.
+var probeExits = map[int]ProbeErrorKind{
+	NVMLExitNoLibrary: ProbeNoLibrary, NVMLExitNoDriver: ProbeNoDriver, NVMLExitVersionMismatch: ProbeVersionMismatch, NVMLExitTimeout: ProbeTimeout,
 }
 
 func lastLine(b []byte) string {
@@ -261,9 +257,9 @@ func checkMIGDevices(devices []NVMLMIGDevice) error {
 var (
 	// nvmlUUID is what fits NVML's buffer of 96 bytes, the longer MIG names of drivers before
 	// R470 included: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>".
-	nvmlUUID = lazy(`^(?:GPU|MIG)-[0-9a-zA-Z/-]{1,91}$`)
+	nvmlUUID = lazy.Regexp(`^(?:GPU|MIG)-[0-9a-zA-Z/-]{1,91}$`)
 	// pciBusID is "00000000:3B:00.0", or the older form with 4 digits of domain.
-	pciBusID = lazy(`^[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$`)
+	pciBusID = lazy.Regexp(`^[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$`)
 )
 
 // isNVMLUUID reports whether a text is the UUID of a GPU or a MIG device, by its prefix.

@@ -12,7 +12,6 @@ import (
 	"sync"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/elfname"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
 
@@ -164,11 +163,7 @@ func driverFile(r *recorder, n names, seen seenFile) (File, error) {
 	if ext := path.Ext(name); ext == ".json" || ext == ".icd" {
 		return manifestFile(n, name, file)
 	}
-	reader, ok := file.(io.ReaderAt)
-	if !ok {
-		return File{}, nil
-	}
-	info, err := elfname.Read(reader)
+	info, err := r.quiet.ELF(name)
 	if err != nil || discover.Triplet(info.Arch) == "" {
 		// An empty file is not a library either.
 		return File{}, nil

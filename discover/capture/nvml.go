@@ -6,11 +6,11 @@ import (
 	"errors"
 	"regexp"
 	"slices"
-	"sync"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/lazy"
 )
 
 // NVML is the answer of a probe. Without report and error the probe did not run, because
@@ -30,14 +30,10 @@ type nvmlAnswer struct {
 }
 
 var (
-	nvmlVersion = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d{1,4}(?:\.\d{1,4}){1,3}$`) })
-	nvmlUUID    = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^(?:GPU|MIG)-(?:GPU-)?[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}(?:/\d{1,3}/\d{1,3})?$`)
-	})
-	nvmlPCI     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?i:` + pci + `)$`) })
-	nvmlProfile = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^(?:\d{1,2}c\.)?\d{1,2}g\.\d{1,4}gb(?:[+-](?:me|gfx)(?:\.all)?)*$`)
-	})
+	nvmlVersion = lazy.Regexp(`^\d{1,4}(?:\.\d{1,4}){1,3}$`)
+	nvmlUUID    = lazy.Regexp(`^(?:GPU|MIG)-(?:GPU-)?[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}(?:/\d{1,3}/\d{1,3})?$`)
+	nvmlPCI     = lazy.Regexp(`^(?i:` + pci + `)$`)
+	nvmlProfile = lazy.Regexp(`^(?:\d{1,2}c\.)?\d{1,2}g\.\d{1,4}gb(?:[+-](?:me|gfx)(?:\.all)?)*$`)
 )
 
 // or returns a text of the right form, and a question mark for another one.

@@ -5,13 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/cdigen/cdigen/internal/lazy"
 )
 
 // Identifiers are identifiers without a known form. They are replaced where they are
@@ -121,20 +122,14 @@ func add(list []string, accept func(string) bool, texts ...string) []string {
 }
 
 var (
-	nameForm   = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]*[0-9A-Za-z]$`)
-	hasLetter  = regexp.MustCompile(`[A-Za-z]`)
-	serialForm = regexp.MustCompile(`^[!-~]*[0-9][!-~]*$`)
+	nameForm   = lazy.Regexp(`^[0-9A-Za-z][0-9A-Za-z._-]*[0-9A-Za-z]$`)
+	hasLetter  = lazy.Regexp(`[A-Za-z]`)
+	serialForm = lazy.Regexp(`^[!-~]*[0-9][!-~]*$`)
 )
 
 // common are names of machines and accounts that are also names of files of every system
 // or driver, and so identify nobody.
-var common = sync.OnceValue(func() map[string]bool {
-	set := map[string]bool{}
-	for _, word := range strings.Fields(commonWords) {
-		set[word] = true
-	}
-	return set
-})
+var common = sync.OnceValue(func() []string { return strings.Fields(commonWords) })
 
 const commonWords = `
 	aarch64 access active admin alternatives amd64 arm64 auto bin boot builder buildhost bus by-path cache capabilities card centos char
@@ -148,19 +143,21 @@ const commonWords = `
 	x86_64-linux-gnu aarch64-linux-gnu i386-linux-gnu`
 
 // numbered matches names of the driver's nodes and directories.
-var numbered = regexp.MustCompile(`^(?:nvidia|gpu|gi|ci|card|renderD|controlD|channel)\d{1,7}$`)
+var numbered = lazy.Regexp(`^(?:nvidia|gpu|gi|ci|card|renderD|controlD|channel)\d{1,7}$`)
 
 // Common reports whether a name identifies nobody, because most systems have accounts,
 // directories or files of that name.
-func Common(name string) bool { return common()[strings.ToLower(name)] || numbered.MatchString(name) }
+func Common(name string) bool {
+	return slices.Contains(common(), strings.ToLower(name)) || numbered().MatchString(name)
+}
 
 // telling reports whether a name can identify a machine or person.
 func telling(name string) bool {
-	return len(name) >= 3 && nameForm.MatchString(name) && hasLetter.MatchString(name) && !Common(name) && !strings.HasPrefix(name, "ip6-")
+	return len(name) >= 3 && nameForm().MatchString(name) && hasLetter().MatchString(name) && !Common(name) && !strings.HasPrefix(name, "ip6-")
 }
 
 // serial reports whether a text can be a serial number: not "None" and not "To be filled
 // by O.E.M.".
 func serial(text string) bool {
-	return len(text) >= 5 && len(text) <= 128 && serialForm.MatchString(text)
+	return len(text) >= 5 && len(text) <= 128 && serialForm().MatchString(text)
 }
