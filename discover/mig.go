@@ -145,14 +145,13 @@ func readMIGMinors(proc Tree) (map[instance]int, error) {
 func (m mig) capabilities(host Host, inv *Inventory, g *GPU, d MIGDevice, table map[instance]int) []int {
 	var minors []int
 	for _, i := range []instance{{g.Minor, d.GPUInstance, -1}, {g.Minor, d.GPUInstance, d.ComputeInstance}} {
-		access := capabilityPath(i)
-		minor := -1
+		access := path.Join(driverCapabilities, capabilityName(i))
+		var p params
 		data, err := host.Proc.ReadFile(access)
 		if err == nil {
-			var c capability
-			c, err = parseCapability(data)
-			minor = c.minor
+			p, err = parseCapability(data)
 		}
+		minor := p.minor
 		listed, ok := table[i]
 		switch {
 		case err != nil && !ok:
@@ -170,12 +169,12 @@ func (m mig) capabilities(host Host, inv *Inventory, g *GPU, d MIGDevice, table 
 	return minors
 }
 
-func capabilityPath(i instance) string {
-	dir := fmt.Sprintf("driver/nvidia/capabilities/gpu%d/mig/gi%d", i.gpu, i.gi)
-	if i.ci >= 0 {
-		dir = path.Join(dir, fmt.Sprintf("ci%d", i.ci))
+// capabilityName returns the name of an instance's capability below the directory capabilities.
+func capabilityName(i instance) string {
+	if i.ci < 0 {
+		return fmt.Sprintf("gpu%d/mig/gi%d/access", i.gpu, i.gi)
 	}
-	return path.Join(dir, "access")
+	return fmt.Sprintf("gpu%d/mig/gi%d/ci%d/access", i.gpu, i.gi, i.ci)
 }
 
 // formulaMinor is how drivers have numbered capabilities so far, with room for 15

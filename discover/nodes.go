@@ -38,8 +38,8 @@ func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
 	if !inv.Loaded(ModuleNVIDIA) {
 		return nil
 	}
-	l := &nodeList{host: host, inv: inv, options: m.options, pci: map[int]string{}}
-	p, err := readParams(host.Proc)
+	l := &nodeList{host: host, inv: inv, options: m.options, pci: map[int]string{}, rights: map[int]bool{}}
+	p, err := readParams(host.Proc, paramsFile)
 	if err != nil {
 		// Who may open GPUs is not to be guessed.
 		inv.find(NodesUnknown, Note, host.Proc.HostPath(paramsFile), "%v: mode and owner of device nodes are not known", cause(err))
@@ -128,6 +128,7 @@ type nodeList struct {
 	inv       *Inventory
 	options   NodeOptions
 	pci       map[int]string // addresses of the GPUs, by minor number
+	rights    map[int]bool   // minor numbers of the capabilities that were added
 	unmanaged bool
 	guessed   bool // mode and owner are
 
@@ -135,7 +136,7 @@ type nodeList struct {
 }
 
 // add adds a node.
-func (l *nodeList) add(name string, kind NodeKind, p permissions, format string, args ...any) *Node {
+func (l *nodeList) add(name string, kind NodeKind, p params, format string, args ...any) *Node {
 	device, minor := nodeDevice(name)
 	n := Node{
 		Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: kind, Purpose: fmt.Sprintf(format, args...),
@@ -169,14 +170,14 @@ func (l *nodeList) control(p params) {
 		case c.name == modesetNode && !l.inv.Loaded(ModuleModeset):
 			// Hosts for computing alone do without.
 			if l.options.Possible {
-				l.add(c.name, PossibleNode, p.permissions, "%s", c.purpose)
-			} else if n := l.add(c.name, ControlNode, p.permissions, "%s", c.purpose); n.Have == nil {
+				l.add(c.name, PossibleNode, p, "%s", c.purpose)
+			} else if n := l.add(c.name, ControlNode, p, "%s", c.purpose); n.Have == nil {
 				l.nodes = l.nodes[:len(l.nodes)-1]
 			}
 		case device == ModuleUVM:
-			l.add(c.name, ControlNode, defaultPermissions, "%s", c.purpose)
+			l.add(c.name, ControlNode, defaultParams, "%s", c.purpose)
 		default:
-			l.add(c.name, ControlNode, p.permissions, "%s", c.purpose)
+			l.add(c.name, ControlNode, p, "%s", c.purpose)
 		}
 	}
 }
@@ -191,7 +192,7 @@ func (l *nodeList) gpus(p params) {
 			}
 		default:
 			l.pci[g.Minor] = g.PCI
-			l.add(gpuNode(g.Minor), GPUNode, p.permissions, "GPU %s", g.PCI)
+			l.add(gpuNode(g.Minor), GPUNode, p, "GPU %s", g.PCI)
 		}
 	}
 }
@@ -202,42 +203,30 @@ const (
 	nvlinkCapabilities = "driver/nvidia-nvlink/capabilities"
 )
 
-// capabilities are those that exist, and all there can be.
+// capabilities adds those that exist, and all there can be.
 func (l *nodeList) capabilities() {
 	first := len(l.nodes)
-	seen := map[int]bool{}
-	add := func(name string, kind NodeKind, c capability) {
-		if !seen[c.minor] {
-			seen[c.minor] = true
-			if _, ok := instanceOf(name); ok && kind == CapabilityNode {
-				kind = MIGNode
-			}
-			l.add(capabilityNode(c.minor), kind, c.permissions, "%s", l.purpose(name))
-		}
-	}
 	for _, dir := range []string{driverCapabilities, nvlinkCapabilities} {
-		l.walk(dir, func(name string, data []byte) {
-			c, err := parseCapability(data)
-			if err != nil {
-				l.unreadable(name, err)
-				return
-			}
-			add(strings.TrimPrefix(name, dir+"/"), CapabilityNode, c)
-		})
+		l.walk(dir, dir)
 	}
 	// The mode that the driver gives all instances (os.c, OS_RUGO).
-	open := permissions{mode: 0o444, modify: true}
+	open := params{mode: 0o444, modify: true}
 	for i := range l.inv.GPUs {
 		for _, d := range l.inv.GPUs[i].MIGDevices {
 			for n, minor := range d.minors { // of a capability that cannot be read
-				add(strings.TrimPrefix(capabilityPath(instance{l.inv.GPUs[i].Minor, d.GPUInstance, []int{-1, d.ComputeInstance}[n]}), driverCapabilities+"/"), CapabilityNode, capability{minor, open})
+				open.minor = minor
+				l.capability(capabilityName(instance{l.inv.GPUs[i].Minor, d.GPUInstance, []int{-1, d.ComputeInstance}[n]}), CapabilityNode, open)
 			}
 		}
 	}
 	if l.options.Possible {
-		for i, minor := range l.possible() {
-			if l.pci[i.gpu] != "" {
-				add(strings.TrimPrefix(capabilityPath(i), driverCapabilities+"/"), PossibleNode, capability{minor, open})
+		table, err := readMIGMinors(l.host.Proc)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a driver older than MIG has none
+			l.unreadable(migMinorsFile, err)
+		}
+		for i, minor := range table {
+			if open.minor = minor; l.pci[i.gpu] != "" {
+				l.capability(capabilityName(i), PossibleNode, open)
 			}
 		}
 	}
@@ -248,22 +237,26 @@ func (l *nodeList) capabilities() {
 	})
 }
 
-// possible returns the driver's table of all MIG instances there can be.
-func (l *nodeList) possible() map[instance]int {
-	table, err := readMIGMinors(l.host.Proc)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a driver older than MIG has none
-		l.unreadable(migMinorsFile, err)
+// capability adds the node of a capability once. The name is that below the directory
+// capabilities.
+func (l *nodeList) capability(name string, kind NodeKind, p params) {
+	if l.rights[p.minor] {
+		return
 	}
-	return table
+	l.rights[p.minor] = true
+	if _, ok := instanceOf(name); ok && kind == CapabilityNode {
+		kind = MIGNode
+	}
+	l.add(capabilityNode(p.minor), kind, p, "%s", l.purpose(name))
 }
 
-// unreadable tells of a file of the driver that cannot be read, or makes no sense.
+// unreadable reports a file of the driver that cannot be read, or makes no sense.
 func (l *nodeList) unreadable(name string, err error) {
 	l.inv.find(DriverFileUnreadable, Note, l.host.Proc.HostPath(name), "%v", cause(err))
 }
 
-// walk goes through the files below a directory of procfs.
-func (l *nodeList) walk(dir string, file func(name string, data []byte)) {
+// walk adds the capabilities below a directory of procfs; all are below root.
+func (l *nodeList) walk(root, dir string) {
 	entries, err := l.host.Proc.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.unreadable(dir, err)
@@ -271,17 +264,22 @@ func (l *nodeList) walk(dir string, file func(name string, data []byte)) {
 	for _, entry := range entries {
 		name := path.Join(dir, entry.Name())
 		if entry.IsDir() {
-			l.walk(name, file)
+			l.walk(root, name)
 			continue
 		}
 		data, err := l.host.Proc.ReadFile(name)
-		switch {
-		case err == nil:
-			file(name, data)
-		case errors.Is(err, fs.ErrNotExist): // an instance that was removed meanwhile
-		default:
-			l.unreadable(name, err)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // an instance that was removed meanwhile
 		}
+		var p params
+		if err == nil {
+			p, err = parseCapability(data)
+		}
+		if err != nil {
+			l.unreadable(name, err)
+			continue
+		}
+		l.capability(strings.TrimPrefix(name, root+"/"), CapabilityNode, p)
 	}
 }
 
@@ -325,23 +323,19 @@ func (l *nodeList) switches() {
 	if len(entries) == 0 {
 		return
 	}
-	p := l.permissionsFile("driver/nvidia-nvswitch/permissions")
+	p := l.permissions("driver/nvidia-nvswitch/permissions")
 	l.add("dev/nvidia-nvswitchctl", SwitchNode, p, "all NVSwitches")
 	for i := range entries {
 		// The driver numbers them as it finds them (nvswitch_find_minor).
 		l.add(fmt.Sprintf("dev/nvidia-nvswitch%d", i), SwitchNode, p, "NVSwitch %d", i)
 	}
-	l.add("dev/nvidia-nvlink", SwitchNode, l.permissionsFile("driver/nvidia-nvlink/permissions"), "NVLink")
+	l.add("dev/nvidia-nvlink", SwitchNode, l.permissions("driver/nvidia-nvlink/permissions"), "NVLink")
 }
 
-// permissionsFile reads a file that has the mode of nodes and nothing else.
-func (l *nodeList) permissionsFile(name string) permissions {
-	p := defaultPermissions
-	data, err := l.host.Proc.ReadFile(name)
-	if err == nil {
-		err = p.parse(data)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// permissions reads a file that has the mode of nodes and nothing else.
+func (l *nodeList) permissions(name string) params {
+	p, err := readParams(l.host.Proc, name)
+	if err != nil {
 		l.unreadable(name, err)
 	}
 	return p
@@ -364,7 +358,7 @@ func (l *nodeList) imex(p params) {
 	for _, n := range slices.Compact(channels) {
 		name := fmt.Sprintf("dev/%s/channel%d", imexNodes, n)
 		if p.imexChannels < 0 || n < p.imexChannels {
-			l.add(name, IMEXNode, p.permissions, "IMEX channel %d", n)
+			l.add(name, IMEXNode, p, "IMEX channel %d", n)
 		} else if slices.Contains(l.options.IMEXChannels, n) {
 			l.nodes = append(l.nodes, Node{
 				Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: IMEXNode,
