@@ -29,11 +29,7 @@ func (m driver) Discover(_ context.Context, host Host, inv *Inventory) error {
 	} else if err != nil {
 		inv.find(DriverUnreadable, Broken, host.Proc.HostPath(versionFile), "%v: the driver's version is not known", cause(err))
 	}
-	data, err = host.Proc.ReadFile("devices")
-	var majors map[string]uint32
-	if err == nil {
-		majors, err = ParseDevices(data)
-	}
+	majors, err := parsed(host.Proc, "devices", ParseDevices)
 	inv.Modules = []KernelModule{
 		{ModuleNVIDIA, loaded, true, "all GPUs"},
 		{ModuleUVM, has(majors, ModuleUVM), false, "CUDA"},

@@ -69,11 +69,8 @@ func sysfsAddress(sys Tree, procfs string) string {
 	if _, err := sys.Lstat(path.Join(pciDevices, procfs)); !errors.Is(err, fs.ErrNotExist) {
 		return procfs
 	}
-	entries, err := sys.ReadDir(pciDevices)
-	if err != nil {
-		return procfs
-	}
 	var long []string
+	entries, _ := sys.ReadDir(pciDevices)
 	for _, e := range entries {
 		if _, err := parsePCI(e.Name()); err == nil && shortPCI(e.Name()) == procfs {
 			long = append(long, e.Name())
@@ -94,8 +91,7 @@ func shortPCI(address string) string {
 // isVirtualFunction reports whether a PCI device is a part of another one (SR-IOV) that
 // virtual machines get.
 func isVirtualFunction(sys Tree, address string) bool {
-	_, err := sys.Lstat(path.Join(pciDevices, address, "physfn"))
-	return err == nil
+	return exists(sys, path.Join(pciDevices, address, "physfn"))
 }
 
 // numaNode reads the NUMA node of a PCI device.
@@ -258,7 +254,7 @@ func parseMinor(s string) (int, error) {
 	return int(n), err
 }
 
-// parsePCI turns an address "0000:3b:00.0" into a number that sorts as the bus
+// parsePCI returns a number for an address "0000:3b:00.0" that sorts as the bus
 // does.
 func parsePCI(address string) (uint64, error) {
 	if !pciBusID().MatchString(address) || strings.ToLower(address) != address {
@@ -267,8 +263,8 @@ func parsePCI(address string) (uint64, error) {
 	return strconv.ParseUint(strings.NewReplacer(":", "", ".", "").Replace(address), 16, 64)
 }
 
-// sysfsPCI turns NVML's form of an address, "00000000:3B:00.0", into that of
-// sysfs, "0000:3b:00.0".
+// sysfsPCI returns the form of an address in sysfs, "0000:3b:00.0", for that of NVML,
+// "00000000:3B:00.0".
 func sysfsPCI(nvml string) string {
 	s := strings.ToLower(nvml)
 	for len(s) > len("0000:00:00.0") && s[0] == '0' {

@@ -115,7 +115,7 @@ func (g *GPU) Unusable() string {
 	return ""
 }
 
-// Name is what findings call the GPU: its index, UUID and PCI address as far as
+// Name returns what findings call the GPU: its index, UUID and PCI address as far as
 // they are known.
 func (g *GPU) Name() string {
 	var b strings.Builder
@@ -179,7 +179,7 @@ type Library struct {
 	HostPath string `json:"hostPath"`
 }
 
-// Bits32 says whether the library is for 32-bit programs.
+// Bits32 reports whether the library is for 32-bit programs.
 func (l *Library) Bits32() bool { return slices.Contains(l.Capabilities, Compat32) }
 
 // File is a file of the driver that is no library.

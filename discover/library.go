@@ -23,7 +23,7 @@ type libraries struct {
 	nvml       *nvml // is started as soon as its library is found
 }
 
-// Triplet is the multiarch name of an architecture, by which Debian and its
+// Triplet returns the multiarch name of an architecture, by which Debian and its
 // descendants name a directory of libraries; empty for one they do not have.
 func Triplet(arch string) string {
 	switch arch {
@@ -37,7 +37,7 @@ func Triplet(arch string) string {
 	return ""
 }
 
-// libraryDirs are the directories searched besides those of ld.so.cache, for a driver version.
+// libraryDirs returns the directories searched besides those of ld.so.cache, for a driver version.
 func libraryDirs(arch, version string) []string {
 	triplet := Triplet(arch)
 	return []string{
@@ -84,7 +84,7 @@ var subdirs = []string{"", "vdpau", "tls", "nvidia"}
 // from the library's own version ("libnvidia-egl-wayland.so.1.1.13").
 var driverFile = lazy.Regexp(`^(?:libcuda|libcudadebugger|libnvcuvid|libnvoptix|libnvidia-[a-z0-9-]+|lib[A-Za-z0-9_]+_nvidia)\.so(?:\.(?:(\d{3,}\.\d{2,}(?:\.\d+)?)|[0-9.]+))?$`)
 
-// DriverLibrary says whether a file is a library of the driver by its name, and of which
+// DriverLibrary reports whether a file is a library of the driver by its name, and of which
 // driver version; that is empty for names without one, as "libcuda.so.1".
 func DriverLibrary(name string) (version string, ok bool) {
 	m := driverFile().FindStringSubmatch(name)
@@ -241,7 +241,7 @@ func (inv *Inventory) sharedNames(host Host) {
 	}
 }
 
-// stem is a library's name up to ".so".
+// stem returns a library's name up to ".so".
 func stem(name string) string {
 	stem, _, _ := strings.Cut(name, ".so")
 	return stem
@@ -443,7 +443,7 @@ func (s *librarySet) leaveOut(name, why string) {
 	}
 }
 
-// mayBeNVIDIA is a quick first look at a name, of which there are thousands.
+// mayBeNVIDIA reports whether a name is worth a closer look; there are thousands.
 func mayBeNVIDIA(name string) bool {
 	return strings.HasPrefix(name, "lib") && (strings.Contains(name, "nv") || strings.HasPrefix(name, "libcuda") || strings.HasPrefix(name, "libOpenCL"))
 }

@@ -72,7 +72,7 @@ func (l *Lookups) AddFile(file string) {
 	}
 }
 
-// Directories are the absolute paths of all directories in which something was
+// Directories returns the absolute paths of all directories in which something was
 // looked up, in no order. Some may not exist.
 func (l *Lookups) Directories() []string {
 	all := map[string]bool{}

@@ -125,19 +125,12 @@ const migMinorsFile = "driver/nvidia-caps/mig-minors"
 
 // minors reads the driver's table of all capabilities there can be.
 func (m mig) minors(host Host, inv *Inventory) map[instance]int {
-	table, err := readMIGMinors(host.Proc)
+	table, err := parsed(host.Proc, migMinorsFile, parseMIGMinors)
 	if err != nil {
+		table = map[instance]int{}
 		inv.find(MIGMinorsUnreadable, Note, host.Proc.HostPath(migMinorsFile), "%v: capabilities are read one by one", cause(err))
 	}
 	return table
-}
-
-func readMIGMinors(proc Tree) (map[instance]int, error) {
-	data, err := proc.ReadFile(migMinorsFile)
-	if err != nil {
-		return map[instance]int{}, err
-	}
-	return parseMIGMinors(data)
 }
 
 // capabilities returns the minor numbers of the two device nodes of a MIG device; nil when
@@ -146,11 +139,7 @@ func (m mig) capabilities(host Host, inv *Inventory, g *GPU, d MIGDevice, table 
 	var minors []int
 	for _, i := range []instance{{g.Minor, d.GPUInstance, -1}, {g.Minor, d.GPUInstance, d.ComputeInstance}} {
 		access := path.Join(driverCapabilities, capabilityName(i))
-		var p params
-		data, err := host.Proc.ReadFile(access)
-		if err == nil {
-			p, err = parseCapability(data)
-		}
+		p, err := parsed(host.Proc, access, parseCapability)
 		minor := p.minor
 		listed, ok := table[i]
 		switch {
@@ -177,7 +166,7 @@ func capabilityName(i instance) string {
 	return fmt.Sprintf("gpu%d/mig/gi%d/ci%d/access", i.gpu, i.gi, i.ci)
 }
 
-// formulaMinor is how drivers have numbered capabilities so far, with room for 15
+// formulaMinor returns the number of a capability as drivers have numbered capabilities so far, with room for 15
 // GPU instances of 8 compute instances on a GPU.
 func formulaMinor(i instance) int { return 3 + 135*i.gpu + 9*i.gi + i.ci + 1 }
 

@@ -28,7 +28,7 @@ type Options struct {
 	Nodes        NodeOptions
 }
 
-// Modules is the list of all modules in the order they run: a module may read
+// Modules returns all modules in the order they run: a module may read
 // what those before it have found.
 func Modules(o Options) []Module {
 	probe := &nvml{probe: o.Probe}
@@ -47,7 +47,7 @@ func Modules(o Options) []Module {
 	}
 }
 
-// NodeModules is the list of those modules that device nodes need: neither the user-space
+// NodeModules returns the modules that device nodes need: neither the user-space
 // driver is looked at nor NVML asked.
 func NodeModules(o NodeOptions) []Module { return []Module{driver{}, gpus{}, nodes{o}} }
 

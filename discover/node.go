@@ -182,10 +182,10 @@ var controlNodes = []controlNode{
 
 const modesetNode = "dev/nvidia-modeset"
 
-// gpuNode is the device node of a GPU.
+// gpuNode returns the device node of a GPU.
 func gpuNode(minor int) string { return fmt.Sprintf("dev/nvidia%d", minor) }
 
-// capabilityNode is the device node of a capability.
+// capabilityNode returns the device node of a capability.
 func capabilityNode(minor int) string {
 	return fmt.Sprintf("dev/%s/nvidia-cap%d", capabilityNodes, minor)
 }

@@ -67,16 +67,21 @@ func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
 	return nil
 }
 
-// useNodes gives the parts of the inventory their nodes, and tells of those that are
+// useNodes gives the parts of the inventory their nodes, and reports those that are
 // missing or wrong.
 func (inv *Inventory) useNodes() {
 	needed := map[string]bool{}
+	// use returns the node of a name if it can be used.
+	use := func(name string) (usable []Node) {
+		needed[name] = true
+		if at := slices.IndexFunc(inv.Nodes, func(n Node) bool { return n.Path == name }); at >= 0 && inv.Nodes[at].Usable() {
+			usable = inv.Nodes[at : at+1]
+		}
+		return usable
+	}
 	for i := range inv.Nodes {
 		if n := &inv.Nodes[i]; n.Kind == ControlNode {
-			needed[n.Path] = true
-			if n.Usable() {
-				inv.ControlNodes = append(inv.ControlNodes, *n)
-			}
+			inv.ControlNodes = append(inv.ControlNodes, use(n.Path)...)
 		}
 	}
 	for i := range inv.GPUs {
@@ -84,18 +89,14 @@ func (inv *Inventory) useNodes() {
 		if g.Excluded || g.Lost || g.Minor < 0 {
 			continue
 		}
-		needed["/"+gpuNode(g.Minor)] = true
-		if n := inv.node(gpuNode(g.Minor)); n != nil && n.Usable() {
-			g.Node = n
+		for _, n := range use("/" + gpuNode(g.Minor)) {
+			g.Node = &n
 		}
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
 			var list []Node
 			for _, minor := range d.minors {
-				needed["/"+capabilityNode(minor)] = true
-				if n := inv.node(capabilityNode(minor)); n != nil && n.Usable() {
-					list = append(list, *n)
-				}
+				list = append(list, use("/"+capabilityNode(minor))...)
 			}
 			if len(list) == 2 {
 				d.Nodes = list
@@ -112,16 +113,6 @@ func (inv *Inventory) useNodes() {
 	}
 }
 
-// node returns a copy of the node of a name; nil where it is not expected.
-func (inv *Inventory) node(name string) *Node {
-	for _, n := range inv.Nodes {
-		if n.Path == "/"+name {
-			return &n
-		}
-	}
-	return nil
-}
-
 // nodeList collects nodes.
 type nodeList struct {
 	host      Host
@@ -136,11 +127,10 @@ type nodeList struct {
 }
 
 // add adds a node.
-func (l *nodeList) add(name string, kind NodeKind, p params, format string, args ...any) *Node {
+func (l *nodeList) add(name string, kind NodeKind, p params, purpose string) *Node {
 	device, minor := nodeDevice(name)
 	n := Node{
-		Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: kind, Purpose: fmt.Sprintf(format, args...),
-		Unmanaged: l.unmanaged || !p.modify,
+		Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: kind, Purpose: purpose, Unmanaged: l.unmanaged || !p.modify,
 	}
 	n.look(l.host.Dev)
 	major, known := l.inv.Driver.Majors[device]
@@ -164,20 +154,19 @@ func (l *nodeList) add(name string, kind NodeKind, p params, format string, args
 	return &l.nodes[len(l.nodes)-1]
 }
 
-func (l *nodeList) control(p params) {
+func (l *nodeList) control(driver params) {
 	for _, c := range controlNodes {
-		switch device, _ := nodeDevice(c.name); {
-		case c.name == modesetNode && !l.inv.Loaded(ModuleModeset):
-			// Hosts for computing alone do without.
-			if l.options.Possible {
-				l.add(c.name, PossibleNode, p, "%s", c.purpose)
-			} else if n := l.add(c.name, ControlNode, p, "%s", c.purpose); n.Have == nil {
-				l.nodes = l.nodes[:len(l.nodes)-1]
-			}
-		case device == ModuleUVM:
-			l.add(c.name, ControlNode, defaultParams, "%s", c.purpose)
-		default:
-			l.add(c.name, ControlNode, p, "%s", c.purpose)
+		kind, p := ControlNode, driver
+		if device, _ := nodeDevice(c.name); device == ModuleUVM {
+			p = defaultParams
+		}
+		// Hosts for computing alone do without.
+		absent := c.name == modesetNode && !l.inv.Loaded(ModuleModeset)
+		if absent && l.options.Possible {
+			kind = PossibleNode
+		}
+		if n := l.add(c.name, kind, p, c.purpose); absent && kind == ControlNode && n.Have == nil {
+			l.nodes = l.nodes[:len(l.nodes)-1]
 		}
 	}
 }
@@ -192,7 +181,7 @@ func (l *nodeList) gpus(p params) {
 			}
 		default:
 			l.pci[g.Minor] = g.PCI
-			l.add(gpuNode(g.Minor), GPUNode, p, "GPU %s", g.PCI)
+			l.add(gpuNode(g.Minor), GPUNode, p, "GPU "+g.PCI)
 		}
 	}
 }
@@ -220,7 +209,7 @@ func (l *nodeList) capabilities() {
 		}
 	}
 	if l.options.Possible {
-		table, err := readMIGMinors(l.host.Proc)
+		table, err := parsed(l.host.Proc, migMinorsFile, parseMIGMinors)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a driver older than MIG has none
 			l.unreadable(migMinorsFile, err)
 		}
@@ -247,7 +236,7 @@ func (l *nodeList) capability(name string, kind NodeKind, p params) {
 	if _, ok := instanceOf(name); ok && kind == CapabilityNode {
 		kind = MIGNode
 	}
-	l.add(capabilityNode(p.minor), kind, p, "%s", l.purpose(name))
+	l.add(capabilityNode(p.minor), kind, p, l.purpose(name))
 }
 
 // unreadable reports a file of the driver that cannot be read, or makes no sense.
@@ -255,35 +244,34 @@ func (l *nodeList) unreadable(name string, err error) {
 	l.inv.find(DriverFileUnreadable, Note, l.host.Proc.HostPath(name), "%v", cause(err))
 }
 
-// walk adds the capabilities below a directory of procfs; all are below root.
-func (l *nodeList) walk(root, dir string) {
+// entries lists a directory of procfs that need not exist.
+func (l *nodeList) entries(dir string) []fs.DirEntry {
 	entries, err := l.host.Proc.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.unreadable(dir, err)
 	}
-	for _, entry := range entries {
+	return entries
+}
+
+// walk adds the capabilities below a directory of procfs; all are below root.
+func (l *nodeList) walk(root, dir string) {
+	for _, entry := range l.entries(dir) {
 		name := path.Join(dir, entry.Name())
 		if entry.IsDir() {
 			l.walk(root, name)
 			continue
 		}
-		data, err := l.host.Proc.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // an instance that was removed meanwhile
-		}
-		var p params
-		if err == nil {
-			p, err = parseCapability(data)
-		}
-		if err != nil {
+		p, err := parsed(l.host.Proc, name, parseCapability)
+		switch {
+		case err == nil:
+			l.capability(strings.TrimPrefix(name, root+"/"), CapabilityNode, p)
+		case !errors.Is(err, fs.ErrNotExist): // as an instance that was removed meanwhile
 			l.unreadable(name, err)
-			continue
 		}
-		l.capability(strings.TrimPrefix(name, root+"/"), CapabilityNode, p)
 	}
 }
 
-// purpose says what a capability is for, by its name below the directory capabilities.
+// purpose returns what a capability is for, by its name below the directory capabilities.
 func (l *nodeList) purpose(name string) string {
 	switch name {
 	case "mig/config":
@@ -306,20 +294,16 @@ func (l *nodeList) purpose(name string) string {
 	return fmt.Sprintf("GPU %s, GPU instance %d, compute instance %d", gpu, i.gi, i.ci)
 }
 
-// instanceOf is the instance that a capability is for, by its name below the directory
+// instanceOf returns the instance that a capability is for, by its name below the directory
 // capabilities: "gpu0/mig/gi1/access".
 func instanceOf(name string) (instance, bool) {
 	return parseInstance(strings.Replace(name, "/mig/", "/", 1))
 }
 
-// switches are the NVSwitches of this host. The driver has a number for them, and the
+// switches adds the NVSwitches of this host. The driver has a number for them, and the
 // directories in procfs, on hosts without any too.
 func (l *nodeList) switches() {
-	const dir = "driver/nvidia-nvswitch/devices"
-	entries, err := l.host.Proc.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		l.unreadable(dir, err)
-	}
+	entries := l.entries("driver/nvidia-nvswitch/devices")
 	if len(entries) == 0 {
 		return
 	}
@@ -327,7 +311,7 @@ func (l *nodeList) switches() {
 	l.add("dev/nvidia-nvswitchctl", SwitchNode, p, "all NVSwitches")
 	for i := range entries {
 		// The driver numbers them as it finds them (nvswitch_find_minor).
-		l.add(fmt.Sprintf("dev/nvidia-nvswitch%d", i), SwitchNode, p, "NVSwitch %d", i)
+		l.add(fmt.Sprintf("dev/nvidia-nvswitch%d", i), SwitchNode, p, fmt.Sprintf("NVSwitch %d", i))
 	}
 	l.add("dev/nvidia-nvlink", SwitchNode, l.permissions("driver/nvidia-nvlink/permissions"), "NVLink")
 }
@@ -341,7 +325,7 @@ func (l *nodeList) permissions(name string) params {
 	return p
 }
 
-// imex are the channels that have a node or are wanted.
+// imex adds the channels that have a node or are wanted.
 func (l *nodeList) imex(p params) {
 	channels := slices.Clone(l.options.IMEXChannels)
 	if p.imexChannel0 {
@@ -358,7 +342,7 @@ func (l *nodeList) imex(p params) {
 	for _, n := range slices.Compact(channels) {
 		name := fmt.Sprintf("dev/%s/channel%d", imexNodes, n)
 		if p.imexChannels < 0 || n < p.imexChannels {
-			l.add(name, IMEXNode, p, "IMEX channel %d", n)
+			l.add(name, IMEXNode, p, fmt.Sprintf("IMEX channel %d", n))
 		} else if slices.Contains(l.options.IMEXChannels, n) {
 			l.nodes = append(l.nodes, Node{
 				Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: IMEXNode,

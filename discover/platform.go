@@ -75,11 +75,6 @@ func (inv *Inventory) hasOwnCUDA() bool {
 	})
 }
 
-func exists(tree Tree, name string) bool {
-	_, err := tree.Lstat(name)
-	return err == nil
-}
-
 // NoGPU returns why a machine has no GPU for containers, if it has none that a driver could
 // make usable; empty: it has one.
 func (inv *Inventory) NoGPU() string {

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -55,7 +57,27 @@ const maxReport = 1 << 20
 // again to be gone after that.
 const grace = time.Second
 
-// CommandProbe is the probe that runs the program cdigen-nvml at path, or fails
+// FindProbe returns the path of cdigen-nvml as it is installed: in the directory of
+// the running program, in libexec/cdigen beside that directory, or in PATH. It is
+// empty when there is none.
+func FindProbe() string {
+	const name = "cdigen-nvml"
+	if self, err := os.Executable(); err == nil {
+		dir := filepath.Dir(self)
+		for _, path := range []string{filepath.Join(dir, name), filepath.Join(dir, "../libexec/cdigen", name)} {
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+				return path
+			}
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// CommandProbe returns the probe that runs the program cdigen-nvml at path, or fails
 // when path is empty. The program is given the library to load, or chooses itself
 // when library is empty, and the time limit; should it not keep that, it is
 // killed. A program stuck in the kernel, which no signal ends, is left behind.

@@ -72,7 +72,7 @@ func (t Tree) refuse(name string, err error) {
 	}
 }
 
-// inside is the name of a file of the tree by its path on the host.
+// inside returns the name of a file of the tree by its path on the host.
 func (t Tree) inside(hostPath string) string {
 	return clean(strings.TrimPrefix(hostPath, path.Clean(t.Path)))
 }

@@ -21,7 +21,7 @@ type unversionedFile struct {
 // sonameFile matches a file name that has no version but that of the interface.
 var sonameFile = lazy.Regexp(`^(lib[A-Za-z0-9_-]+)\.so\.\d{1,2}$`)
 
-// unversionedStem is the stem of such a name; empty: it is none, or not the driver's.
+// unversionedStem returns the stem of such a name; empty: it is another name, or not the driver's.
 func unversionedStem(name string) string {
 	m := sonameFile().FindStringSubmatch(name)
 	if version, ok := DriverLibrary(name); m == nil || !ok || version != "" || strings.HasPrefix(name, "libnvidia-container") {

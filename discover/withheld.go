@@ -12,10 +12,7 @@ var ContainerFiles = []string{".dockerenv", "run/.containerenv", "run/systemd/co
 // that are looked at, and not in one that has those of the host somewhere else.
 func (h Host) inContainer() bool {
 	root := h.root()
-	return path.Clean(h.Dev.Path) == path.Clean(root.Path) && slices.ContainsFunc(ContainerFiles, func(name string) bool {
-		_, err := root.Lstat(name)
-		return err == nil
-	})
+	return path.Clean(h.Dev.Path) == path.Clean(root.Path) && slices.ContainsFunc(ContainerFiles, func(name string) bool { return exists(root, name) })
 }
 
 // withhold marks the GPUs that this container was not given: those without a node, where

@@ -81,7 +81,7 @@ func (t Tree) checkOwners(kind FileKind, name string) error {
 	return nil
 }
 
-// daemon is the account of the driver's daemon whose socket is in a directory of that name.
+// daemon returns the account of the driver's daemon whose socket is in a directory of that name.
 func (t Tree) daemon(directory string) (caller trust.Caller, ok bool) {
 	const passwd = "etc/passwd"
 	accounts := daemonAccounts[directory]

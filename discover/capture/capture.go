@@ -48,7 +48,7 @@ type Capture struct {
 	Root *Tree `json:"root,omitempty" yaml:"root,omitempty"`
 }
 
-// trees are the parts of the capture, that of the host's root last.
+// trees returns the parts of the capture, that of the host's root last.
 func (c *Capture) trees() []*Tree {
 	trees := []*Tree{&c.Driver, &c.Dev, &c.Proc, &c.Sys}
 	if c.Root != nil {
@@ -240,16 +240,17 @@ const (
 func (f *File) file() (*memfs.File, error) {
 	m := &memfs.File{Type: usualFile}
 	kinds := 0
-	is := func(kind bool) bool {
-		if kind {
+	for _, is := range []bool{f.Link != "", f.Node != "", f.Library != nil, f.Cache != nil, f.Lines != nil, f.Type != ""} {
+		if is {
 			kinds++
 		}
-		return kind
 	}
-	if is(f.Link != "") {
+	switch {
+	case kinds > 1:
+		return nil, errors.New("use only one of lines, link, node, library, cache and type")
+	case f.Link != "":
 		m.Type, m.Data = fs.ModeSymlink|0o777, []byte(f.Link)
-	}
-	if is(f.Node != "") {
+	case f.Node != "":
 		major, minor, err := pair(f.Node, 12, 20) // MINORBITS of Linux is 20
 		if err != nil {
 			return nil, fmt.Errorf("node: %w", err)
@@ -260,35 +261,25 @@ func (f *File) file() (*memfs.File, error) {
 		}
 		m.Type = fs.ModeDevice | fs.ModeCharDevice | usualNode
 		m.Stat = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
-	}
-	if is(f.Library != nil) {
+	case f.Library != nil:
 		if discover.Triplet(f.Library.Arch) == "" {
 			return nil, fmt.Errorf("library: arch: %q is not an architecture of the driver", f.Library.Arch)
 		}
 		m.Data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME)
-	}
-	if is(f.Cache != nil) {
+	case f.Cache != nil:
 		data, err := f.Cache.encode()
 		if err != nil {
 			return nil, fmt.Errorf("cache: %w", err)
 		}
 		m.Data = data
-	}
-	if is(f.Lines != nil) {
+	case f.Lines != nil:
 		m.Data = []byte(strings.Join(f.Lines, "\n") + "\n")
-	}
-	if is(f.Type != "") {
-		switch f.Type {
-		case "directory":
-			m.Type = fs.ModeDir | usualDirectory
-		case "socket":
-			m.Type = fs.ModeSocket | usualNode
-		default:
-			return nil, fmt.Errorf("type: %q is neither directory nor socket", f.Type)
-		}
-	}
-	if kinds > 1 {
-		return nil, errors.New("use only one of lines, link, node, library, cache and type")
+	case f.Type == "directory":
+		m.Type = fs.ModeDir | usualDirectory
+	case f.Type == "socket":
+		m.Type = fs.ModeSocket | usualNode
+	case f.Type != "":
+		return nil, fmt.Errorf("type: %q is neither directory nor socket", f.Type)
 	}
 	if f.Mode != "" {
 		mode, err := strconv.ParseUint(f.Mode, 8, 9)
