@@ -28,7 +28,7 @@ func findings(inv *discover.Inventory, id discover.ID, text string) (list []disc
 
 // discovered discovers a host and passes over the companion files it lacks, as
 // every simulated host does, and over the platform libraries of EGL that are left out.
-func discovered(t *testing.T, host discover.Host, probe func(string) discover.ProbeFunc) *discover.Inventory {
+func discovered(t *testing.T, host discover.Host, probe discover.ProbeFunc) *discover.Inventory {
 	t.Helper()
 	inv := hosttest.Discover(t, host, probe)
 	inv.Findings = slices.DeleteFunc(inv.Findings, func(f discover.Finding) bool {
@@ -46,17 +46,15 @@ func wantFinding(t *testing.T, inv *discover.Inventory, id discover.ID, severity
 }
 
 // changed is a probe whose report was changed.
-func changed(t *testing.T, probe func(string) discover.ProbeFunc, change func(*discover.NVMLReport) error) func(string) discover.ProbeFunc {
+func changed(t *testing.T, probe discover.ProbeFunc, change func(*discover.NVMLReport) error) discover.ProbeFunc {
 	t.Helper()
-	return func(library string) discover.ProbeFunc {
-		return func(ctx context.Context) (*discover.NVMLReport, error) {
-			r, err := probe(library)(ctx)
-			if err != nil {
-				t.Errorf("report: %v", err)
-				return nil, err
-			}
-			return r, change(r)
+	return func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+		r, err := probe(ctx, library)
+		if err != nil {
+			t.Errorf("report: %v", err)
+			return nil, err
 		}
+		return r, change(r)
 	}
 }
 
@@ -337,11 +335,9 @@ func TestEndedContextEndsTheRun(t *testing.T) {
 	d := hosttest.Load(t, "demo")
 	host := hosttest.Open(t, d, t.TempDir())
 	ctx, cancel := context.WithCancel(context.Background())
-	probe := func(string) discover.ProbeFunc {
-		return func(ctx context.Context) (*discover.NVMLReport, error) {
-			cancel()
-			return nil, ctx.Err()
-		}
+	probe := func(ctx context.Context, _ string) (*discover.NVMLReport, error) {
+		cancel()
+		return nil, ctx.Err()
 	}
 	if _, err := discover.Run(ctx, host, discover.Modules(discover.Options{Probe: probe})); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v; want %v", err, context.Canceled)

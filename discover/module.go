@@ -17,10 +17,9 @@ type Options struct {
 	// LibrarySearchPath has further directories of the driver root that are
 	// searched for libraries, before all others.
 	LibrarySearchPath []string
-	// Probe makes the function that asks NVML, given the path of
-	// libnvidia-ml.so.1 in the driver root. Nil: NVML is not asked, MIG devices
-	// have no UUID and a lost GPU goes unnoticed.
-	Probe func(library string) ProbeFunc
+	// Probe asks NVML. Nil: NVML is not asked, MIG devices have no UUID and a lost GPU
+	// goes unnoticed.
+	Probe ProbeFunc
 	// MPSDirectory is where the host's CUDA multi-process service has its pipes,
 	// an absolute path in the driver root that containers are given to write to.
 	// Empty: they are no clients of that service.

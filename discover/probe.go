@@ -21,9 +21,9 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// ProbeFunc asks NVML. A report can come with an error: it is then what was
-// learnt before the error.
-type ProbeFunc func(ctx context.Context) (*NVMLReport, error)
+// ProbeFunc asks NVML, given the path of libnvidia-ml.so.1 in the driver root. A report can
+// come with an error: it is then what was learnt before the error.
+type ProbeFunc func(ctx context.Context, library string) (*NVMLReport, error)
 
 // ProbeErrorKind tells the ways apart in which a probe can fail.
 type ProbeErrorKind string
@@ -86,8 +86,8 @@ func FindProbe() string {
 // A program that others than root, or the user, could exchange is not run. A probe that
 // failed gives a [*ProbeError]; when ctx ends first, its error is
 // given as it is.
-func CommandProbe(path, library string, timeout time.Duration) ProbeFunc {
-	return func(ctx context.Context) (*NVMLReport, error) {
+func CommandProbe(path string, timeout time.Duration) ProbeFunc {
+	return func(ctx context.Context, library string) (*NVMLReport, error) {
 		if path == "" {
 			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH"}
 		}

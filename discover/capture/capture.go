@@ -202,7 +202,7 @@ func (c *Capture) Host() discover.Host {
 func (c *Capture) Options() discover.Options {
 	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory}
 	if c.NVML != nil {
-		o.Probe = func(string) discover.ProbeFunc { return c.NVML.answer }
+		o.Probe = c.NVML.answer
 	}
 	return o
 }

@@ -29,12 +29,9 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 	var answer nvmlAnswer
 	asked := o.Probe != nil
 	if ask := o.Probe; asked {
-		o.Probe = func(library string) discover.ProbeFunc {
-			probe := ask(library)
-			return func(ctx context.Context) (*discover.NVMLReport, error) {
-				answer.report, answer.err = probe(ctx)
-				return answer.report, answer.err
-			}
+		o.Probe = func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+			answer.report, answer.err = ask(ctx, library)
+			return answer.report, answer.err
 		}
 	}
 	inv, err := discover.Run(ctx, host, discover.Modules(o))
