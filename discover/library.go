@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
 	"syscall"
 
-	"github.com/cdigen/cdigen/internal/elfname"
 	"github.com/cdigen/cdigen/internal/lazy"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
@@ -118,7 +116,7 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 		}
 	}
 	cuda := func(name string) bool { return name == "libcuda.so."+version || name == "libcuda.so.1" }
-	if !slices.ContainsFunc(set.files, func(f libraryFile) bool { return cuda(f.name) }) {
+	if !slices.ContainsFunc(set.files, func(f libraryFile) bool { return cuda(path.Base(f.path)) }) {
 		f := inv.LibrariesMissing(host)
 		if slices.ContainsFunc(set.refused, cuda) {
 			f.ID, f.Message = LibraryUntrusted, "is not trusted, as others than root can change it: no CUDA program starts"
@@ -190,25 +188,32 @@ func (s *librarySet) scanAll(ctx context.Context, dirs []string, inv *Inventory)
 
 // read looks into the files of a set.
 func (m libraries) read(host Host, arch string, set *librarySet, inv *Inventory) {
+	bits32 := arch == "386"
 	for _, f := range set.files {
-		lib, found, err := readLibrary(host, f, set.version)
+		name := path.Base(f.path)
+		lib := Library{Name: name, Path: f.path, HostPath: host.Driver.HostPath(f.path)}
+		if e := cmp.Or(libraryEntry(name, set.version), stemEntry(unversionedStem(name))); e != nil {
+			lib.Dir, lib.Names, lib.Capabilities = e.Dir, e.Names, e.Capabilities
+		}
+		if bits32 {
+			lib.Capabilities = append(slices.Clone(lib.Capabilities), Compat32)
+		}
+		info, err := host.Driver.ELF(f.path)
+		lib.SONAME = info.SONAME
 		switch {
-		case err == nil && found == arch && lib.SONAME == f.name && inv.provides(lib.SONAME, arch == "386"):
-			// A file called by its SONAME beside one called by its version.
-		case err == nil && found == arch && foreign(lib.SONAME) != "":
-			inv.find(FileLeftOut, Note, lib.HostPath, "%s, by its SONAME %s: it is left out", foreign(lib.SONAME), lib.SONAME)
-		case err == nil && found == arch:
-			if arch == "386" {
-				lib.Capabilities = append(slices.Clone(lib.Capabilities), Compat32)
-			}
-			inv.Libraries = append(inv.Libraries, lib)
 		case err != nil:
-			inv.find(LibraryUnreadable, Warning, host.Driver.HostPath(f.path), "%v: it is left out", cause(err))
-		case arch == "386" || found == "386":
+			inv.find(LibraryUnreadable, Warning, lib.HostPath, "%v: it is left out", cause(err))
+		case info.Arch != arch && (bits32 || info.Arch == "386"):
 			// What is one system's directory of 32-bit libraries, /usr/lib, is
 			// another's for all.
+		case info.Arch != arch:
+			inv.find(LibraryOtherArch, Warning, lib.HostPath, "is a library for %s, not %s: it is left out", info.Arch, arch)
+		case lib.SONAME == name && inv.provides(name, bits32):
+			// A file called by its SONAME beside one called by its version.
+		case foreign(lib.SONAME) != "":
+			inv.find(FileLeftOut, Note, lib.HostPath, "%s, by its SONAME %s: it is left out", foreign(lib.SONAME), lib.SONAME)
 		default:
-			inv.find(LibraryOtherArch, Warning, host.Driver.HostPath(f.path), "is a library for %s, not %s: it is left out", found, arch)
+			inv.Libraries = append(inv.Libraries, lib)
 		}
 	}
 }
@@ -362,7 +367,6 @@ func newLibrarySet(root Tree, version string) *librarySet {
 }
 
 type libraryFile struct {
-	name     string // real file name
 	path     string // real path in the driver root
 	ofDriver bool   // it is of the driver's version, by its name or otherwise
 }
@@ -386,7 +390,7 @@ func (s *librarySet) add(name, real string, ofDriver bool) bool {
 		return false
 	}
 	s.seen[real], s.seen[base] = true, true
-	s.files = append(s.files, libraryFile{name: base, path: "/" + real, ofDriver: ofDriver})
+	s.files = append(s.files, libraryFile{"/" + real, ofDriver})
 	return true
 }
 
@@ -409,7 +413,7 @@ func (s *librarySet) scan(dir string) error {
 			if version := s.otherVersion(name); version != "" {
 				s.other(dir, version)
 			} else {
-				s.unversionedCandidate(dir, base)
+				s.unversionedCandidate(name)
 			}
 			continue
 		}
@@ -472,28 +476,4 @@ func (s *librarySet) other(dir, version string) {
 	if !slices.Contains(o.versions, version) {
 		o.versions = append(o.versions, version)
 	}
-}
-
-func readLibrary(host Host, f libraryFile, version string) (lib Library, arch string, err error) {
-	lib = Library{Name: f.name, Path: f.path, HostPath: host.Driver.HostPath(f.path)}
-	if e := cmp.Or(libraryEntry(f.name, version), stemEntry(unversionedStem(f.name))); e != nil {
-		lib.Dir, lib.Names, lib.Capabilities = e.Dir, e.Names, e.Capabilities
-	}
-	info, err := host.Driver.ELF(f.path)
-	lib.SONAME = info.SONAME
-	return lib, info.Arch, err
-}
-
-// ELF returns the names in a library.
-func (t Tree) ELF(name string) (elfname.Info, error) {
-	f, err := t.Open(name)
-	if err != nil {
-		return elfname.Info{}, err
-	}
-	defer f.Close()
-	reader, ok := f.(io.ReaderAt)
-	if !ok {
-		return elfname.Info{}, fmt.Errorf("read %s: no random access", name)
-	}
-	return elfname.Read(reader)
 }

@@ -3,12 +3,15 @@ package discover
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/cdigen/cdigen/internal/elfname"
 	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/internal/trust"
 )
@@ -183,6 +186,20 @@ func (t Tree) readFile(name string, limit int64) ([]byte, error) {
 	}
 	defer f.Close()
 	return regular.Read(f, name, limit)
+}
+
+// ELF returns the names in a library.
+func (t Tree) ELF(name string) (elfname.Info, error) {
+	f, err := t.Open(name)
+	if err != nil {
+		return elfname.Info{}, err
+	}
+	defer f.Close()
+	reader, ok := f.(io.ReaderAt)
+	if !ok {
+		return elfname.Info{}, fmt.Errorf("read %s: no random access", name)
+	}
+	return elfname.Read(reader)
 }
 
 // ReadDir lists a directory in order of name.

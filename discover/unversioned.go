@@ -15,7 +15,7 @@ import (
 // of distributions have libGLX_nvidia.so.0 as the file itself, and a container that was
 // given the driver by bind mounts has no other names.
 type unversionedFile struct {
-	dir, name, real string
+	name, real string
 }
 
 // sonameFile matches a file name that has no version but that of the interface.
@@ -31,17 +31,16 @@ func unversionedStem(name string) string {
 }
 
 // unversionedCandidate keeps a file for [librarySet.unversioned].
-func (s *librarySet) unversionedCandidate(dir, base string) {
-	if unversionedStem(base) == "" {
+func (s *librarySet) unversionedCandidate(name string) {
+	if unversionedStem(path.Base(name)) == "" {
 		return
 	}
-	name := path.Join(dir, base)
 	real, err := s.root.Resolve(name)
 	// A link may lead to a file of the driver's version in a directory that is not searched.
 	if err != nil || s.seen[real] || unversionedStem(path.Base(real)) == "" && !strings.HasSuffix(real, ".so."+s.version) {
 		return
 	}
-	c := unversionedFile{dir, name, real}
+	c := unversionedFile{name, real}
 	if info, err := s.root.Stat(real); err == nil && info.Mode().IsRegular() && !slices.Contains(s.candidates, c) {
 		s.candidates = append(s.candidates, c)
 	}
@@ -54,8 +53,8 @@ func (s *librarySet) unversionedCandidate(dir, base string) {
 func (s *librarySet) unversioned(inv *Inventory) {
 	for len(s.candidates) > 0 {
 		// Those of a directory follow each other.
-		dir := s.candidates[0].dir
-		end := slices.IndexFunc(s.candidates, func(c unversionedFile) bool { return c.dir != dir })
+		dir := path.Dir(s.candidates[0].name)
+		end := slices.IndexFunc(s.candidates, func(c unversionedFile) bool { return path.Dir(c.name) != dir })
 		if end < 0 {
 			end = len(s.candidates)
 		}
