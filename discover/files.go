@@ -216,7 +216,7 @@ func (s *fileSet) candidates(kind FileKind, p place, name string) (list []foundF
 	switch {
 	case strings.Contains(name, "*"):
 		// A directory that cannot be read has none.
-		names, _ = p.tree.names(in, func(n string) bool { ok, _ := path.Match(path.Base(name), n); return ok })
+		names, _ = p.tree.names(in, func(n string) bool { return matches(path.Base(name), n) })
 		for i := range names {
 			names[i] = path.Join(in, names[i])
 		}
@@ -257,11 +257,11 @@ func (s *fileSet) leftOut() {
 
 // reason returns why a file of the driver is left out; empty: it is not the driver's.
 func (s *fileSet) reason(kind FileKind, name string) string {
-	if kind == Binary && slices.ContainsFunc(otherPrograms, func(p string) bool { ok, _ := path.Match(p, name); return ok }) {
+	if kind == Binary && slices.ContainsFunc(otherPrograms, func(p string) bool { return matches(p, name) }) {
 		return ""
 	}
 	for _, e := range LeftOutFiles {
-		if ok, _ := path.Match(strings.ReplaceAll(e.Name, "%v", s.inv.Driver.Version), name); ok && e.Kind == kind {
+		if e.Kind == kind && matches(strings.ReplaceAll(e.Name, "%v", s.inv.Driver.Version), name) {
 			return e.Reason
 		}
 	}

@@ -18,8 +18,7 @@ func (h Host) inContainer() bool {
 // withhold marks the GPUs that this container was not given: those without a node, where
 // others have theirs. In procfs a container sees all GPUs of the host.
 func (inv *Inventory) withhold() {
-	given := func(n *Node) bool { return n.Kind == GPUNode && n.Usable() }
-	if !slices.ContainsFunc(inv.Nodes, func(n Node) bool { return given(&n) }) {
+	if !slices.ContainsFunc(inv.Nodes, func(n Node) bool { return n.Kind == GPUNode && n.Usable() }) {
 		return
 	}
 	withheld := map[string]bool{}

@@ -131,7 +131,7 @@ var engineNames = []string{
 
 // engineSocket reports whether a socket is one of a container engine by its name.
 func engineSocket(name string) bool {
-	return slices.ContainsFunc(engineNames, func(p string) bool { ok, _ := path.Match(p, path.Base(name)); return ok })
+	return slices.ContainsFunc(engineNames, func(p string) bool { return matches(p, path.Base(name)) })
 }
 
 // rulesHost returns why who writes to a path rules the host; empty when that is not so.
@@ -161,7 +161,7 @@ func rulesHost(file string) string {
 func overlap(pattern, file string) bool {
 	parts, names := strings.Split(pattern, "/"), strings.Split(file, "/")
 	for i := range min(len(parts), len(names)) {
-		if ok, _ := path.Match(parts[i], names[i]); !ok {
+		if !matches(parts[i], names[i]) {
 			return false
 		}
 	}
