@@ -49,8 +49,8 @@ func (m gpus) read(host Host, inv *Inventory) {
 		gpu.NUMANode = numaNode(host, gpu.PCI)
 		data, err := host.Proc.ReadFile(name)
 		if err == nil {
-			var info Information
-			info, err = ParseInformation(data)
+			var info information
+			info, err = parseInformation(data)
 			gpu.UUID, gpu.Minor, gpu.Model, gpu.Excluded = info.UUID, info.Minor, info.Model, info.Excluded
 		}
 		if err != nil {
@@ -194,9 +194,9 @@ func readPCI(host Host, inv *Inventory) {
 	}
 }
 
-// Information is what /proc/driver/nvidia/gpus/<address>/information says of a
+// information is what /proc/driver/nvidia/gpus/<address>/information says of a
 // GPU. A line that the driver leaves out leaves its field at the zero value.
-type Information struct {
+type information struct {
 	Model    string
 	UUID     string
 	Minor    int // -1 when there is no line
@@ -207,7 +207,7 @@ type Information struct {
 // gpuUUID is a GPU's UUID as the driver writes it.
 var gpuUUID = lazy.Regexp(`^GPU-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
-// ParseInformation reads lines of a key, a colon and a value with spaces and
+// parseInformation reads lines of a key, a colon and a value with spaces and
 // tabs around them:
 //
 //	Model: 		 NVIDIA H100 80GB HBM3
@@ -218,8 +218,8 @@ var gpuUUID = lazy.Regexp(`^GPU-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]
 //
 // "Blacklisted" is the older name of "GPU Excluded". A UUID with question marks,
 // which a driver writes before it has started the GPU, is as good as none.
-func ParseInformation(data []byte) (Information, error) {
-	info := Information{Minor: -1}
+func parseInformation(data []byte) (information, error) {
+	info := information{Minor: -1}
 	known := false
 	for key, value := range keyValues(data) {
 		switch key {

@@ -229,9 +229,9 @@ func cause(err error) error {
 	return err
 }
 
-// MaxIMEXChannel is the last channel there can be: a channel's number is the minor
+// maxIMEXChannel is the last channel there can be: a channel's number is the minor
 // number of its node, which has 20 bits.
-const MaxIMEXChannel = 1<<20 - 1
+const maxIMEXChannel = 1<<20 - 1
 
 // ParseIMEXChannels reads numbers of channels and ranges of them, "0" and "2-5". They
 // come back sorted, each once.
@@ -245,7 +245,7 @@ func ParseIMEXChannels(list []string) ([]int, error) {
 		from, err1 := strconv.ParseUint(first, 10, 20)
 		to, err2 := strconv.ParseUint(last, 10, 20)
 		if err1 != nil || err2 != nil || from > to {
-			return nil, fmt.Errorf("%q is not a channel from 0 to %d, such as 3, nor a range of channels, such as 2-5", item, MaxIMEXChannel)
+			return nil, fmt.Errorf("%q is not a channel from 0 to %d, such as 3, nor a range of channels, such as 2-5", item, maxIMEXChannel)
 		}
 		for n := from; n <= to; n++ {
 			channels = append(channels, int(n))

@@ -107,7 +107,7 @@ func FuzzParseIMEXChannels(f *testing.F) {
 			return
 		}
 		for i, n := range channels {
-			if n < 0 || n > MaxIMEXChannel || i > 0 && channels[i-1] >= n {
+			if n < 0 || n > maxIMEXChannel || i > 0 && channels[i-1] >= n {
 				t.Errorf("%q: %d at place %d", list, n, i)
 			}
 		}

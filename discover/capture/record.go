@@ -42,12 +42,11 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 	dev.addNodes()
 	sys.addSys(inv.PCI)
 
-	files := make([][]seenFile, len(trees))
-	for i, r := range trees {
-		files[i] = r.files()
+	for _, r := range trees {
+		r.look()
 	}
-	files[3] = slices.DeleteFunc(files[3], func(f seenFile) bool { return othersDevice(sys.quiet, f.name) })
-	redactor.Know(redact.Owners(ctx, owners(files...)))
+	sys.files = slices.DeleteFunc(sys.files, func(f seenFile) bool { return othersDevice(sys.quiet, f.name) })
+	redactor.Know(redact.Owners(ctx, owners(trees)))
 	n := newNames(redactor, append([]string{driver.Path, dev.Path, proc.Path, sys.Path, o.MPSDirectory}, o.LibrarySearchPath...)...)
 	c := &Capture{Format: format, Cdigen: n.text(version), Arch: host.Arch, MPSDirectory: n.path(o.MPSDirectory)}
 	for _, dir := range o.LibrarySearchPath {
@@ -66,7 +65,7 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 		if t == &c.Proc || t == &c.Sys {
 			regular = textFile
 		}
-		*t = trees[i].tree(files[i], c, n, regular)
+		*t = trees[i].tree(c, n, regular)
 	}
 	return c, inv, c.check(n)
 }
@@ -76,6 +75,7 @@ type recorder struct {
 	discover.Tree
 	lookups *discover.Lookups
 	quiet   discover.Tree // the same tree without a record
+	files   []seenFile    // that were looked up, those in a directory before the directory
 }
 
 // record makes a tree one that records.
@@ -164,27 +164,27 @@ type seenFile struct {
 	err    error
 }
 
-// files returns the files that were looked up and exist, those in a directory before the
-// directory.
-func (r *recorder) files() (list []seenFile) {
+// look looks at the files that were looked up and exist.
+func (r *recorder) look() {
 	for name, opened := range r.lookups.All() {
 		name = cmp.Or(strings.TrimPrefix(strings.TrimPrefix(name, path.Clean(r.Path)), "/"), ".")
 		if info, err := r.quiet.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-			list = append(list, seenFile{name, opened, info, err})
+			r.files = append(r.files, seenFile{name, opened, info, err})
 		}
 	}
-	slices.SortFunc(list, func(a, b seenFile) int { return cmp.Compare(b.name, a.name) })
-	return list
+	slices.SortFunc(r.files, func(a, b seenFile) int { return cmp.Compare(b.name, a.name) })
 }
 
 // owners returns the users that files belong to.
-func owners(files ...[]seenFile) (uids []uint32) {
-	for _, f := range slices.Concat(files...) {
-		if f.err != nil {
-			continue
-		}
-		if stat, ok := f.info.Sys().(*syscall.Stat_t); ok && !slices.Contains(uids, stat.Uid) {
-			uids = append(uids, stat.Uid)
+func owners(trees []*recorder) (uids []uint32) {
+	for _, r := range trees {
+		for _, f := range r.files {
+			if f.err != nil {
+				continue
+			}
+			if stat, ok := f.info.Sys().(*syscall.Stat_t); ok && !slices.Contains(uids, stat.Uid) {
+				uids = append(uids, stat.Uid)
+			}
 		}
 	}
 	return uids
@@ -193,11 +193,11 @@ func owners(files ...[]seenFile) (uids []uint32) {
 // fileReader returns the entry of a regular file.
 type fileReader func(r *recorder, n names, f seenFile) (File, error)
 
-// tree returns the entries of files.
-func (r *recorder) tree(files []seenFile, c *Capture, n names, regular fileReader) Tree {
+// tree returns the entries of the files.
+func (r *recorder) tree(c *Capture, n names, regular fileReader) Tree {
 	t := Tree{Path: n.path(r.Path), Files: map[string]File{}}
 	full := map[string]bool{".": true}
-	for _, seen := range files {
+	for _, seen := range r.files {
 		var f File
 		name, err := seen.name, seen.err
 		if err == nil {

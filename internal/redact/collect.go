@@ -60,9 +60,9 @@ func Collect(root string, getenv func(string) string) Identifiers {
 	return ids
 }
 
-// IsPerson reports whether an account belongs to a person. Their numbers begin at 1000, or
+// isPerson reports whether an account belongs to a person. Their numbers begin at 1000, or
 // at 65537 for directory services; systemd's and nobody are after 60000 (login.defs(5)).
-func IsPerson(uid uint64) bool { return uid >= 1000 && uid < 60000 || uid > 65536 }
+func isPerson(uid uint64) bool { return uid >= 1000 && uid < 60000 || uid > 65536 }
 
 // people returns the names of people's accounts in passwd(5).
 func people(passwd string) (list []string) {
@@ -71,7 +71,7 @@ func people(passwd string) (list []string) {
 		if len(fields) < 3 {
 			continue
 		}
-		if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil && IsPerson(uid) {
+		if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil && isPerson(uid) {
 			list = append(list, fields[0])
 		}
 	}
@@ -83,7 +83,7 @@ func people(passwd string) (list []string) {
 func Owners(ctx context.Context, uids []uint32) Identifiers {
 	args := []string{"passwd"}
 	for _, uid := range uids {
-		if IsPerson(uint64(uid)) {
+		if isPerson(uint64(uid)) {
 			args = append(args, strconv.FormatUint(uint64(uid), 10))
 		}
 	}
