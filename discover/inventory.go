@@ -1,8 +1,8 @@
 package discover
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -118,17 +118,11 @@ func (g *GPU) Unusable() string {
 // Name returns what findings call the GPU: its index, UUID and PCI address as far as
 // they are known.
 func (g *GPU) Name() string {
-	var b strings.Builder
-	b.WriteString("GPU")
+	name := "GPU"
 	if g.Index >= 0 {
-		fmt.Fprintf(&b, " %d", g.Index)
+		name += " " + strconv.Itoa(g.Index)
 	}
-	fmt.Fprintf(&b, " (%s", g.PCI)
-	if g.UUID != "" {
-		b.WriteString(", " + g.UUID)
-	}
-	b.WriteString(")")
-	return b.String()
+	return name + " (" + strings.Trim(g.PCI+", "+g.UUID, ", ") + ")"
 }
 
 // MIGDevice is a compute instance of a GPU instance: what the MIG user guide

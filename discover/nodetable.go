@@ -26,7 +26,7 @@ import (
 func (t Tree) WithNodes(table []byte) (Tree, error) {
 	files := memfs.FS{}
 	if info, err := fs.Lstat(t.fsys, "."); err == nil {
-		files.Add(".", &memfs.File{Type: info.Mode(), Stat: info.Sys()})
+		files.Add(".", memfs.File{Type: info.Mode(), Stat: info.Sys()})
 	}
 	// What cannot be read cannot be copied.
 	_ = fs.WalkDir(t.fsys, "dev", func(name string, e fs.DirEntry, err error) error {
@@ -35,7 +35,7 @@ func (t Tree) WithNodes(table []byte) (Tree, error) {
 		}
 		if info, err := e.Info(); err == nil {
 			target, _ := fs.ReadLink(t.fsys, name)
-			files.Add(name, &memfs.File{Type: info.Mode(), Data: []byte(target), Stat: info.Sys()})
+			files.Add(name, memfs.File{Type: info.Mode(), Data: []byte(target), Stat: info.Sys()})
 		}
 		return nil
 	})
@@ -58,13 +58,13 @@ func (t Tree) WithNodes(table []byte) (Tree, error) {
 	return copied, lines.Err()
 }
 
-func parseNode(line string) (name string, node *memfs.File, err error) {
+func parseNode(line string) (name string, node memfs.File, err error) {
 	fields := strings.Fields(line)
 	if len(fields) == 4 {
 		fields = append(fields, "0", "0")
 	}
 	if len(fields) != 6 {
-		return "", nil, fmt.Errorf("%q is not a path, two device numbers, a mode and perhaps user and group", line)
+		return "", memfs.File{}, fmt.Errorf("%q is not a path, two device numbers, a mode and perhaps user and group", line)
 	}
 	number := func(i, base, bits int) uint32 {
 		n, e := strconv.ParseUint(fields[i], base, bits)
@@ -73,9 +73,9 @@ func parseNode(line string) (name string, node *memfs.File, err error) {
 	}
 	stat := &syscall.Stat_t{Rdev: unix.Mkdev(number(1, 10, 12), number(2, 10, 20)), Mode: number(3, 8, 9), Uid: number(4, 10, 32), Gid: number(5, 10, 32)}
 	if err != nil {
-		return "", nil, fmt.Errorf("%q: %w", line, err)
+		return "", memfs.File{}, fmt.Errorf("%q: %w", line, err)
 	}
-	node = &memfs.File{Type: fs.FileMode(stat.Mode) | fs.ModeDevice | fs.ModeCharDevice, Stat: stat}
+	node = memfs.File{Type: fs.FileMode(stat.Mode) | fs.ModeDevice | fs.ModeCharDevice, Stat: stat}
 	stat.Mode |= syscall.S_IFCHR
 	return clean(fields[0]), node, nil
 }

@@ -176,7 +176,7 @@ const maxEntries = 10000
 // it. Other names are not recorded for a watcher, as they come and go with the clients.
 func (t Tree) withoutEngine(dir string) error {
 	entries := 0
-	return fs.WalkDir(t.fsys, dir, func(name string, e fs.DirEntry, err error) error {
+	return fs.WalkDir(t.fsys, dir, func(name string, _ fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			return nil // gone meanwhile, or not to be seen by the user of this process
 		}

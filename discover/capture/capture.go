@@ -209,7 +209,7 @@ func (c *Capture) Options() discover.Options {
 
 func (t *Tree) tree() discover.Tree {
 	files := memfs.FS{}
-	files.Add(".", &memfs.File{Type: fs.ModeDir | usualDirectory})
+	files.Add(".", memfs.File{Type: fs.ModeDir | usualDirectory})
 	for name, f := range t.Files {
 		if file, err := f.file(); err == nil { // else check has reported it
 			files.Add(name, file)
@@ -237,8 +237,8 @@ const (
 )
 
 // file returns the recorded file.
-func (f *File) file() (*memfs.File, error) {
-	m := &memfs.File{Type: usualFile}
+func (f *File) file() (m memfs.File, err error) {
+	m.Type = usualFile
 	kinds := 0
 	for _, is := range []bool{f.Link != "", f.Node != "", f.Library != nil, f.Cache != nil, f.Lines != nil, f.Type != ""} {
 		if is {
@@ -247,29 +247,29 @@ func (f *File) file() (*memfs.File, error) {
 	}
 	switch {
 	case kinds > 1:
-		return nil, errors.New("use only one of lines, link, node, library, cache and type")
+		return m, errors.New("use only one of lines, link, node, library, cache and type")
 	case f.Link != "":
 		m.Type, m.Data = fs.ModeSymlink|0o777, []byte(f.Link)
 	case f.Node != "":
 		major, minor, err := pair(f.Node, 12, 20) // MINORBITS of Linux is 20
 		if err != nil {
-			return nil, fmt.Errorf("node: %w", err)
+			return m, fmt.Errorf("node: %w", err)
 		}
 		uid, gid, err := pair(cmp.Or(f.Owner, "0:0"), 32, 32)
 		if err != nil {
-			return nil, fmt.Errorf("owner: %w", err)
+			return m, fmt.Errorf("owner: %w", err)
 		}
 		m.Type = fs.ModeDevice | fs.ModeCharDevice | usualNode
 		m.Stat = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
 	case f.Library != nil:
 		if discover.Triplet(f.Library.Arch) == "" {
-			return nil, fmt.Errorf("library: arch: %q is not an architecture of the driver", f.Library.Arch)
+			return m, fmt.Errorf("library: arch: %q is not an architecture of the driver", f.Library.Arch)
 		}
 		m.Data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME)
 	case f.Cache != nil:
 		data, err := f.Cache.encode()
 		if err != nil {
-			return nil, fmt.Errorf("cache: %w", err)
+			return m, fmt.Errorf("cache: %w", err)
 		}
 		m.Data = data
 	case f.Lines != nil:
@@ -279,12 +279,12 @@ func (f *File) file() (*memfs.File, error) {
 	case f.Type == "socket":
 		m.Type = fs.ModeSocket | usualNode
 	case f.Type != "":
-		return nil, fmt.Errorf("type: %q is neither directory nor socket", f.Type)
+		return m, fmt.Errorf("type: %q is neither directory nor socket", f.Type)
 	}
 	if f.Mode != "" {
 		mode, err := strconv.ParseUint(f.Mode, 8, 9)
 		if err != nil {
-			return nil, fmt.Errorf("mode: %w", err)
+			return m, fmt.Errorf("mode: %w", err)
 		}
 		m.Type = m.Type.Type() | fs.FileMode(mode)
 	}

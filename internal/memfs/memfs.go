@@ -13,45 +13,50 @@ import (
 )
 
 // FS has files by their paths. It implements [fs.ReadLinkFS] and does not follow links.
-type FS map[string]*File
+type FS map[string]*file
 
-// File is a file and its [fs.FileInfo].
+// File is what a file is made of.
 type File struct {
 	Type fs.FileMode // with the permissions
 	Data []byte      // the content, or the target of a link
 	Stat any         // what Sys returns; nil: the file has no owner
+}
 
+// file is a file at its path, and its [fs.FileInfo].
+type file struct {
+	File
 	path    string
 	entries []fs.DirEntry // of a directory, by name
 }
 
-func (f *File) Name() string       { return path.Base(f.path) }
-func (f *File) Size() int64        { return int64(len(f.Data)) }
-func (f *File) Mode() fs.FileMode  { return f.Type }
-func (f *File) ModTime() time.Time { return time.Time{} }
-func (f *File) IsDir() bool        { return f.Type.IsDir() }
-func (f *File) Sys() any           { return f.Stat }
+func (f *file) Name() string       { return path.Base(f.path) }
+func (f *file) Size() int64        { return int64(len(f.Data)) }
+func (f *file) Mode() fs.FileMode  { return f.Type }
+func (f *file) ModTime() time.Time { return time.Time{} }
+func (f *file) IsDir() bool        { return f.Type.IsDir() }
+func (f *file) Sys() any           { return f.Stat }
 
 // Add adds a file, or takes its properties for one that is there already. Directories on
 // the way to it that are missing are added, with the mode 0755.
-func (m FS) Add(name string, f *File) {
+func (m FS) Add(name string, f File) {
 	if known := m[name]; known != nil {
-		known.Type, known.Data, known.Stat = f.Type, f.Data, f.Stat
+		known.File = f
 		return
 	}
-	f.path, m[name] = name, f
+	added := &file{File: f, path: name}
+	m[name] = added
 	if name == "." {
 		return
 	}
 	dir := path.Dir(name)
 	if m[dir] == nil {
-		m.Add(dir, &File{Type: fs.ModeDir | 0o755})
+		m.Add(dir, File{Type: fs.ModeDir | 0o755})
 	}
 	at, _ := slices.BinarySearchFunc(m[dir].entries, path.Base(name), func(e fs.DirEntry, name string) int { return cmp.Compare(e.Name(), name) })
-	m[dir].entries = slices.Insert(m[dir].entries, at, fs.FileInfoToDirEntry(f))
+	m[dir].entries = slices.Insert(m[dir].entries, at, fs.FileInfoToDirEntry(added))
 }
 
-func (m FS) get(op, name string) (*File, error) {
+func (m FS) get(op, name string) (*file, error) {
 	if f := m[name]; f != nil {
 		return f, nil
 	}
@@ -91,7 +96,7 @@ func (m FS) Open(name string) (fs.File, error) {
 // opened is an open file or directory.
 type opened struct {
 	*bytes.Reader
-	file *File
+	file *file
 	rest []fs.DirEntry
 }
 
