@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/redact"
 )
 
@@ -210,10 +211,7 @@ func (r *recorder) tree(c *Capture, n names, regular fileReader) Tree {
 			continue
 		}
 		if err != nil {
-			if inner := (*fs.PathError)(nil); errors.As(err, &inner) {
-				err = inner.Err
-			}
-			c.Unreadable = append(c.Unreadable, fmt.Sprintf("%s: %s", n.path(path.Join(r.Path, name)), n.text(err.Error())))
+			c.Unreadable = append(c.Unreadable, fmt.Sprintf("%s: %s", n.path(path.Join(r.Path, name)), n.text(printable.Cause(err).Error())))
 			continue
 		}
 		for dir := path.Dir(name); !full[dir]; dir = path.Dir(dir) {
