@@ -93,13 +93,10 @@ type Library struct {
 
 // Cache is an ld.so.cache: its format and its entries for the driver.
 type Cache struct {
-	// Layout is "new", "compat" or "old"; see [ldcache.Layout].
-	Layout string `json:"layout" yaml:"layout"`
+	Layout ldcache.Layout `json:"layout" yaml:"layout"`
 	// Entries are a name, the flags and a path, "libcuda.so.1 0x303 /usr/lib/libcuda.so.1".
 	Entries []string `json:"entries,omitempty" yaml:"entries,omitempty"`
 }
-
-var layouts = map[string]ldcache.Layout{"new": ldcache.New, "compat": ldcache.Compat, "old": ldcache.Old}
 
 // MarshalYAML returns a short file as one line.
 func (f File) MarshalYAML() (any, error) {
@@ -292,12 +289,11 @@ func (f *File) file() (m memfs.File, err error) {
 }
 
 func (c *Cache) encode() ([]byte, error) {
-	layout, ok := layouts[c.Layout]
-	if !ok {
+	if !slices.Contains([]ldcache.Layout{ldcache.New, ldcache.Compat, ldcache.Old}, c.Layout) {
 		return nil, fmt.Errorf("layout: %q is not new, compat or old", c.Layout)
 	}
 	cache := ldcache.Empty("")
-	cache.Layout = layout
+	cache.Layout = c.Layout
 	for _, e := range c.Entries {
 		parts := strings.SplitN(e, " ", 3)
 		if len(parts) != 3 {

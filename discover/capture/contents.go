@@ -197,12 +197,7 @@ func cacheFile(n names, file fs.File) (File, error) {
 	if err != nil {
 		return File{}, nil //nolint:nilerr // an empty file is a damaged cache too
 	}
-	c := &Cache{}
-	for name, layout := range layouts {
-		if layout == cache.Layout {
-			c.Layout = name
-		}
-	}
+	c := &Cache{Layout: cache.Layout}
 	for _, e := range cache.Entries {
 		if e.HWCap == 0 && (strings.HasPrefix(e.Name, "libnvidia-") || strings.HasPrefix(e.Name, "libcuda.") || strings.HasPrefix(e.Name, "libGLX_nvidia")) {
 			c.Entries = append(c.Entries, n.entry(e))
