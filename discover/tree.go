@@ -37,26 +37,7 @@ type Tree struct {
 	dirs  memory[[]fs.DirEntry]
 }
 
-// memory has the results of reading files or directories, by name.
-type memory[T any] map[string]result[T]
-
-type result[T any] struct {
-	value T
-	err   error
-}
-
-// read returns what is remembered of a name, or reads it.
-func (m memory[T]) read(name string, read func(name string) (T, error)) (T, error) {
-	r, ok := m[name]
-	if !ok {
-		if r.value, r.err = read(name); m != nil {
-			m[name] = r
-		}
-	}
-	return r.value, r.err
-}
-
-// NewTree makes a tree of a file system, which should be an [fs.ReadLinkFS]:
+// NewTree returns the tree of a file system, which should be an [fs.ReadLinkFS]:
 // without that its symbolic links cannot be followed.
 func NewTree(hostPath string, fsys fs.FS) Tree {
 	return Tree{Path: hostPath, fsys: fsys, links: map[string]string{".": "."}}
@@ -161,6 +142,25 @@ const maxFile = 32 << 20
 // ReadFile reads a whole file of at most 32 MiB; a longer one is an error.
 func (t Tree) ReadFile(name string) ([]byte, error) {
 	return t.files.read(name, func(name string) ([]byte, error) { return t.readFile(name, maxFile) })
+}
+
+// memory has the results of reading files or directories, by name.
+type memory[T any] map[string]result[T]
+
+type result[T any] struct {
+	value T
+	err   error
+}
+
+// read returns what is remembered of a name, or reads it.
+func (m memory[T]) read(name string, read func(name string) (T, error)) (T, error) {
+	r, ok := m[name]
+	if !ok {
+		if r.value, r.err = read(name); m != nil {
+			m[name] = r
+		}
+	}
+	return r.value, r.err
 }
 
 // line returns the text in a file of one line; empty if there is none.
