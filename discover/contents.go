@@ -219,7 +219,7 @@ var ownPlaces = []struct {
 // otherPrograms are patterns of programs that are called as if they were the driver's.
 var otherPrograms = []string{"nvidia-ctk", "nvidia-cdi-*", "nvidia-container-*", "nvidia-docker*", "nvidia-device-plugin", "nvidia-mig-*"}
 
-// libraryEntry is the row of the table that a file name belongs to, or nil.
+// libraryEntry returns the row of the table that a file name belongs to, or nil.
 func libraryEntry(name, version string) *LibraryEntry {
 	stem, rest, ok := strings.Cut(name, ".so.")
 	if !ok {
@@ -234,7 +234,7 @@ func libraryEntry(name, version string) *LibraryEntry {
 	return nil
 }
 
-// stemEntry is the row of libraries of the driver's version that have a stem, or nil.
+// stemEntry returns the row of libraries of the driver's version that have a stem, or nil.
 func stemEntry(stem string) *LibraryEntry {
 	at := slices.IndexFunc(LibraryTable, func(e LibraryEntry) bool { return e.Stem == stem && e.Version == "" })
 	if at < 0 {
@@ -243,7 +243,7 @@ func stemEntry(stem string) *LibraryEntry {
 	return &LibraryTable[at]
 }
 
-// Wanted says whether something that serves some capabilities goes in when others
+// Wanted reports whether something that serves some capabilities goes in when others
 // are asked for. Nothing asked for means all; what the table does not know, and so
 // has no capability, goes in always.
 func Wanted(serves, asked []Capability) bool {

@@ -58,11 +58,17 @@ func Foreign(name string) *ForeignEntry {
 		return nil
 	}
 	for i := range ForeignTable {
-		if ok, _ := path.Match(ForeignTable[i].Name, path.Base(name)); ok {
+		if matches(ForeignTable[i].Name, path.Base(name)) {
 			return &ForeignTable[i]
 		}
 	}
 	return nil
+}
+
+// matches reports whether a name matches a pattern of this package's tables.
+func matches(pattern, name string) bool {
+	ok, _ := path.Match(pattern, name)
+	return ok
 }
 
 // foreign returns why a file of one of some names is left out; empty: it is not.

@@ -16,7 +16,7 @@ func (h Host) inContainer() bool {
 	if path.Clean(h.Dev.Path) != path.Clean(root.Path) {
 		return false
 	}
-	if slices.ContainsFunc(ContainerFiles, func(name string) bool { _, err := root.Lstat(name); return err == nil }) {
+	if slices.ContainsFunc(ContainerFiles, func(name string) bool { return exists(root, name) }) {
 		return true
 	}
 	// The first process of a container has a variable by systemd's interface for containers.
@@ -28,8 +28,7 @@ func (h Host) inContainer() bool {
 // withhold marks the GPUs that this container was not given: those without a node, where
 // others have theirs. In procfs a container sees all GPUs of the host.
 func (inv *Inventory) withhold() {
-	given := func(n *Node) bool { return n.Kind == GPUNode && n.Usable() }
-	if !slices.ContainsFunc(inv.Nodes, func(n Node) bool { return given(&n) }) {
+	if !slices.ContainsFunc(inv.Nodes, func(n Node) bool { return n.Kind == GPUNode && n.Usable() }) {
 		return
 	}
 	withheld := map[string]bool{}

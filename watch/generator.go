@@ -237,35 +237,32 @@ func (g *Generator) compare(r *Result) {
 }
 
 // remember returns the probe with a memory of its last complete answer.
-func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFunc {
-	return func(library string) discover.ProbeFunc {
-		ask := g.Discover.Probe(library)
-		return func(ctx context.Context) (*discover.NVMLReport, error) {
-			key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
-			if !full && g.report != nil && g.key == key {
-				return g.report, nil
-			}
-			g.report = nil
-			r.Probed = true
-			began := time.Now()
-			report, err := ask(ctx)
-			r.ProbeTook = time.Since(began)
-			if r.Degraded = err != nil; r.Degraded {
-				return report, err
-			}
-			complete := true
-			for i := range report.GPUs {
-				gpu := &report.GPUs[i]
-				empty := gpu.MIGEnabled && len(gpu.MIGDevices) == 0
-				complete = complete && !gpu.Lost && !empty
-			}
-			// If procfs has changed meanwhile, which its poll notices too, the answer is
-			// of the state before or after that, so it is not kept.
-			if complete && key.proc == ProcFingerprint(g.ProcRoot) {
-				g.key, g.report = key, report
-			}
-			return report, nil
+func (g *Generator) remember(r *Result, full bool) discover.ProbeFunc {
+	return func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+		key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
+		if !full && g.report != nil && g.key == key {
+			return g.report, nil
 		}
+		g.report = nil
+		r.Probed = true
+		began := time.Now()
+		report, err := g.Discover.Probe(ctx, library)
+		r.ProbeTook = time.Since(began)
+		if r.Degraded = err != nil; r.Degraded {
+			return report, err
+		}
+		complete := true
+		for i := range report.GPUs {
+			gpu := &report.GPUs[i]
+			empty := gpu.MIGEnabled && len(gpu.MIGDevices) == 0
+			complete = complete && !gpu.Lost && !empty
+		}
+		// If procfs has changed meanwhile, which its poll notices too, the answer is
+		// of the state before or after that, so it is not kept.
+		if complete && key.proc == ProcFingerprint(g.ProcRoot) {
+			g.key, g.report = key, report
+		}
+		return report, nil
 	}
 }
 

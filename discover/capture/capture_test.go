@@ -246,8 +246,9 @@ func (c closed) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(c.FS, 
 
 func TestFileThatCannotBeReadIsNoted(t *testing.T) {
 	d := hosttest.Load(t, "two-gpus")
-	host := hosttest.Open(t, d, t.TempDir())
-	host.Proc = host.Proc.Wrap(func(f fs.FS) fs.FS { return closed{f, "driver/nvidia/params"} })
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	host.Proc = discover.NewTree("/proc", closed{os.DirFS(filepath.Join(dir, "proc")), "driver/nvidia/params"})
 	c, _, err := capture.Record(context.Background(), host, discover.Options{}, redact.New(nil, redact.Identifiers{}), "")
 	if err != nil || !slices.Equal(c.Unreadable, []string{"/proc/driver/nvidia/params: permission denied"}) {
 		t.Errorf("unreadable: %q, %v", c.Unreadable, err)
