@@ -132,6 +132,8 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 
 SCRIPTS = .ci/run $(wildcard internal/*/*.sh) internal/gpucheck/gpu-check
 
+SERVICE_SCRIPTS = packaging/openrc/cdigen.in $(wildcard packaging/runit/*.in packaging/runit/log/*.in) packaging/s6/run.in
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Check the format, go vet, golangci-lint, shellcheck
 	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...) internal/e2e/cri); \
@@ -139,7 +141,7 @@ lint: $(GOLANGCI_LINT) ## Check the format, go vet, golangci-lint, shellcheck
 	$(GO) vet ./... && $(GO) vet -tags man ./cmd/cdigen && $(GO) -C internal/e2e/cri vet .
 	$(GOLANGCI_LINT) run
 	$(GOLANGCI_LINT) run --build-tags man ./cmd/cdigen
-	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else [ "$${CI:-}" != true ] && echo "no shellcheck: scripts are not checked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS) && shellcheck -s sh $(SERVICE_SCRIPTS); else [ "$${CI:-}" != true ] && echo "no shellcheck: scripts are not checked"; fi
 
 .PHONY: cover
 cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) percent
@@ -159,7 +161,7 @@ docs: ## Write the tables of the documentation from those in the code, and what 
 	$(GO) test -count=1 -run 'TestDocumentation|TestReadme|TestDoctor.*(Page|Healthy)' ./cmd/cdigen -update
 
 .PHONY: driver-roots
-driver-roots: ## Unpack Debian's NVIDIA driver packages (535, 550) into ~/.cache/cdigen
+driver-roots: ## Unpack Debian's NVIDIA driver packages (390 to 555) into ~/.cache/cdigen
 	@internal/driverroots/unpack.sh
 
 # Where unpack.sh puts them.
@@ -167,7 +169,7 @@ DRIVER_ROOTS = $(or $(CDIGEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdige
 
 .PHONY: parity
 parity: build driver-roots $(NVIDIA_CTK) ## Compare with nvidia-ctk on real driver packages
-	$(GO) run ./internal/parity -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) $(DRIVER_ROOTS)/535 $(DRIVER_ROOTS)/550
+	$(GO) run ./internal/parity -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) $(addprefix $(DRIVER_ROOTS)/,390 470 535 550 555)
 
 # systemd and udev read /usr/local/lib too.
 unitdir      = $(DESTDIR)$(PREFIX)/lib/systemd/system
@@ -179,6 +181,8 @@ bashdir      = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 zshdir       = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir      = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 settingsdir  = $(DESTDIR)$(SYSCONFDIR)/cdigen
+# Alerts for Prometheus and a dashboard for Grafana.
+sharedir     = $(DESTDIR)$(PREFIX)/share/cdigen
 # Of cdigen.service and cdigen-refresh.service, and of cdigen@k8s-device-plugin.service.
 SETTINGS := cdigen.env k8s-device-plugin.env
 UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path
@@ -195,6 +199,8 @@ install: build manual ## Install programs, manual, systemd units, udev rules bel
 	done
 	install -m 0644 packaging/systemd/90-cdigen.preset '$(presetdir)'
 	install -m 0644 packaging/udev/71-cdigen.rules '$(udevrulesdir)'
+	install -m 0644 -D -t '$(sharedir)/prometheus' packaging/prometheus/cdigen.rules.yml
+	install -m 0644 -D -t '$(sharedir)/grafana' packaging/grafana/cdigen.json
 	install -m 0644 build/manual/*.1 '$(mandir)'
 	install -m 0644 build/manual/cdigen.bash '$(bashdir)/cdigen'
 	install -m 0644 build/manual/_cdigen '$(zshdir)'
@@ -204,11 +210,26 @@ install: build manual ## Install programs, manual, systemd units, udev rules bel
 	  test -e '$(settingsdir)'/$$file || install -m 0644 packaging/$$file '$(settingsdir)'; \
 	done
 
+# The service files of the other init systems: source, place below SYSCONFDIR.
+openrc = openrc/cdigen:init.d/cdigen
+runit  = runit/run:sv/cdigen/run runit/check:sv/cdigen/check runit/log/run:sv/cdigen/log/run
+s6     = s6/run:s6/sv/cdigen/run runit/check:s6/sv/cdigen/data/check s6/notification-fd:s6/sv/cdigen/notification-fd
+
+.PHONY: install-service
+install-service: ## Install the service for INIT=openrc, runit or s6, beside what install installs
+	@test -n '$(filter openrc runit s6,$(INIT))' || { echo 'make install-service: use INIT=openrc, INIT=runit or INIT=s6' >&2; exit 1; }
+	for pair in $($(INIT)); do \
+	  to='$(DESTDIR)$(SYSCONFDIR)'/$${pair#*:}; \
+	  install -m 0755 -D packaging/$${pair%:*}.in "$$to"; \
+	  sed -i -e 's|@bindir@|$(PREFIX)/bin|; s|@sysconfdir@|$(SYSCONFDIR)|' "$$to"; \
+	done
+
 .PHONY: uninstall
 uninstall: ## Remove what install put there, but for settings that were changed
 	rm -f $(foreach b,$(notdir $(BINARIES)),'$(DESTDIR)$(PREFIX)/bin/$(b)') $(foreach u,$(UNITS),'$(unitdir)/$(u)') \
 	  '$(presetdir)/90-cdigen.preset' '$(udevrulesdir)/71-cdigen.rules' \
 	  '$(mandir)'/cdigen.1 '$(mandir)'/cdigen-*.1 '$(bashdir)/cdigen' '$(zshdir)/_cdigen' '$(fishdir)/cdigen.fish'
+	rm -rf '$(sharedir)' '$(DESTDIR)$(SYSCONFDIR)'/{init.d,sv,s6/sv}/cdigen
 	for file in $(SETTINGS); do \
 	  if cmp -s packaging/$$file '$(settingsdir)'/$$file; then rm '$(settingsdir)'/$$file; fi; \
 	done

@@ -1,8 +1,8 @@
 package discover
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -19,7 +19,7 @@ type Inventory struct {
 	// gets: /dev/nvidiactl, /dev/nvidia-uvm and so on. Only existing nodes.
 	ControlNodes []Node `json:"controlNodes"`
 	// Nodes are all device nodes that the driver should have by what it says in procfs,
-	// whether they exist or not, in order of kind. Each is compared once, by [Node.State].
+	// whether they exist or not, in order of kind. Each is compared once, by [Node.Finding].
 	Nodes []Node `json:"nodes"`
 	// Modules are the kernel modules that device nodes need, in the order in which they
 	// are to be loaded.
@@ -34,8 +34,6 @@ type Inventory struct {
 	// Files are the other files of the driver, in the order of [FileTable].
 	Files    []File    `json:"files"`
 	Findings []Finding `json:"findings"`
-
-	caps once // what modules have read of the directories of capabilities
 }
 
 // Driver describes the kernel module and the user-space driver that goes with it.
@@ -99,38 +97,61 @@ type GPU struct {
 	DRM []Node `json:"drm,omitempty"`
 }
 
+// GPUState is whether containers can be given a GPU or parts of it, and if not, why.
+type GPUState string
+
+// The states.
+const (
+	StateUsable   GPUState = "usable"
+	StateExcluded GPUState = "excluded"
+	StateLost     GPUState = "lost"
+	StateWithheld GPUState = "withheld"
+	StateNoNode   GPUState = "no-node"
+)
+
+// GPUStates are all of them.
+var GPUStates = []GPUState{StateUsable, StateExcluded, StateLost, StateWithheld, StateNoNode}
+
+// State returns the first of its states that the GPU is in.
+func (g *GPU) State() GPUState {
+	switch {
+	case g.Excluded:
+		return StateExcluded
+	case g.Lost:
+		return StateLost
+	case g.Withheld:
+		return StateWithheld
+	case g.Node == nil:
+		return StateNoNode
+	}
+	return StateUsable
+}
+
 // Usable reports whether containers can be given this GPU or parts of it.
-func (g *GPU) Usable() bool { return g.Unusable() == "" }
+func (g *GPU) Usable() bool { return g.State() == StateUsable }
 
 // Unusable returns in a few words why the GPU is not usable; it is empty when it is.
 func (g *GPU) Unusable() string {
-	switch {
-	case g.Excluded:
-		return "excluded"
-	case g.Lost:
-		return "lost"
-	case g.Withheld:
+	switch state := g.State(); state {
+	case StateUsable:
+		return ""
+	case StateWithheld:
 		return "not in this container"
-	case g.Node == nil:
+	case StateNoNode:
 		return "no device node"
+	default:
+		return string(state)
 	}
-	return ""
 }
 
-// Name is what findings call the GPU: its index, UUID and PCI address as far as
+// Name returns what findings call the GPU: its index, UUID and PCI address as far as
 // they are known.
 func (g *GPU) Name() string {
-	var b strings.Builder
-	b.WriteString("GPU")
+	name := "GPU"
 	if g.Index >= 0 {
-		fmt.Fprintf(&b, " %d", g.Index)
+		name += " " + strconv.Itoa(g.Index)
 	}
-	fmt.Fprintf(&b, " (%s", g.PCI)
-	if g.UUID != "" {
-		b.WriteString(", " + g.UUID)
-	}
-	b.WriteString(")")
-	return b.String()
+	return name + " (" + strings.Trim(g.PCI+", "+g.UUID, ", ") + ")"
 }
 
 // MIGDevice is a compute instance of a GPU instance: what the MIG user guide
@@ -181,7 +202,7 @@ type Library struct {
 	HostPath string `json:"hostPath"`
 }
 
-// Bits32 says whether the library is for 32-bit programs.
+// Bits32 reports whether the library is for 32-bit programs.
 func (l *Library) Bits32() bool { return slices.Contains(l.Capabilities, Compat32) }
 
 // File is a file of the driver that is no library.

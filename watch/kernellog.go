@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
 // KernelLog reads the kernel's log for the driver's messages that a GPU was lost,
@@ -31,7 +32,7 @@ func (s KernelLog) standIn() (every time.Duration, e Event) {
 // unusable or usable again: 79 is fallen off the bus, 95 and 48 uncontained memory
 // errors, 119 and 120 a GSP that does not answer, 154 a recovery action that is
 // needed. NVML shows which GPUs are affected.
-var xid = regexp.MustCompile(`NVRM: (Xid \([^)]*\): (?:48|79|95|119|120|140|143|154),|GPU .*(?:fallen off the bus|is lost))`)
+var xid = lazyregexp.New(`NVRM: (Xid \([^)]*\): (?:48|79|95|119|120|140|143|154),|GPU .*(?:fallen off the bus|is lost))`)
 
 // Run reads what is logged from now on until ctx ends.
 func (s KernelLog) Run(ctx context.Context, emit func(Event)) error {
@@ -56,7 +57,7 @@ func (s KernelLog) Run(ctx context.Context, emit func(Event)) error {
 		case err != nil:
 			return fmt.Errorf("read the kernel log: %w", err)
 		}
-		if line := xid.Find(buffer[:n]); line != nil {
+		if line := xid().Find(buffer[:n]); line != nil {
 			emit(Event{Source: s.Name(), Detail: string(line), Full: true})
 		}
 	}

@@ -3,20 +3,16 @@ package watch
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/httpget"
 )
 
 // The answers follow the state: not ready while the driver is incomplete, not
@@ -25,67 +21,58 @@ func TestHealth(t *testing.T) {
 	m := &machine{inv: incomplete()}
 	output := filepath.Join(t.TempDir(), "nvidia.yaml")
 	write(t, output, "")
-	var metrics *Metrics
+	var get func(path string) httpget.Answer
 	change := func(l *Loop) {
-		metrics = NewMetrics(l, output)
+		metrics := NewMetrics(l, "1.2", output)
 		l.Generated = metrics.Generated
+		get = Health(l, metrics)
 	}
 	bubble(t, m, change, func(t *testing.T, l *Loop, _ *hosttest.Log) {
-		handler := HealthHandler(l, metrics)
-		ask := func(method, path string) *httptest.ResponseRecorder {
-			r := httptest.NewRecorder()
-			handler.ServeHTTP(r, httptest.NewRequest(method, path, http.NoBody))
-			return r
-		}
-		answers := func(path string, status int, body string) {
+		answers := func(path, status, body string) {
 			t.Helper()
-			r := ask(http.MethodGet, path)
-			expect(t, path+": status", r.Code, status)
-			expect(t, path+": body", r.Body.String(), body+"\n")
+			a := get(path)
+			expect(t, path+": status", a.Status, status)
+			expect(t, path+": body", string(a.Body), body+"\n")
 		}
 		has := func(samples ...string) {
 			t.Helper()
-			text := ask(http.MethodGet, "/metrics").Body.String()
+			text := string(get("/metrics").Body)
 			for _, s := range samples {
 				if !strings.Contains(text, "\n"+s+"\n") {
 					t.Errorf("no %s in\n%s", s, text)
 				}
 			}
 		}
-		answers("/healthz", http.StatusOK, "ok")
-		answers("/readyz", http.StatusServiceUnavailable, "current")
-		has("cdigen_ready 0", "cdigen_current 1", "cdigen_gpus 1")
+		answers("/healthz", httpget.OK, "ok")
+		answers("/readyz", httpget.ServiceUnavailable, "current")
+		has("cdigen_ready 0", "cdigen_spec_current 1", "cdigen_gpus 1")
 
 		m.become(func() { m.inv = complete(2) })
 		l.box.put(Event{Source: "test"})
 		pass(time.Second)
-		answers("/readyz", http.StatusOK, "current")
+		answers("/readyz", httpget.OK, "current")
 		has("cdigen_ready 1", "cdigen_gpus 1", "cdigen_devices 1", "cdigen_events_total 1",
 			`cdigen_generations_total{result="published",trigger="start"} 1`, `cdigen_generations_total{result="published",trigger="test"} 1`,
-			`cdigen_findings{severity="broken"} 0`, `cdigen_generation_seconds_count 2`)
+			`cdigen_generation_duration_seconds_count 2`)
 
 		m.become(func() { m.err = errors.New("broken") })
 		l.box.put(Event{Source: "test"})
 		pass(time.Second / 2)
-		answers("/healthz", http.StatusOK, "ok")
-		answers("/readyz", http.StatusServiceUnavailable, "failing")
-		has("cdigen_current 0", `cdigen_generations_total{result="failed",trigger="test"} 1`)
+		answers("/healthz", httpget.OK, "ok")
+		answers("/readyz", httpget.ServiceUnavailable, "failing")
+		has("cdigen_spec_current 0", `cdigen_generations_total{result="failed",trigger="test"} 1`, "cdigen_healthy 1")
 
 		m.become(func() { m.err, m.takes = nil, time.Hour })
 		l.box.put(Event{Source: "test"})
 		pass(l.Hang + time.Second)
-		r := ask(http.MethodGet, "/healthz")
-		expect(t, "status while a generation hangs", r.Code, http.StatusServiceUnavailable)
-		if !strings.HasPrefix(r.Body.String(), "a generation has been running since 2000-01-01T") {
-			t.Errorf("/healthz: %s", r.Body)
+		a := get("/healthz")
+		expect(t, "status while a generation hangs", a.Status, httpget.ServiceUnavailable)
+		if !strings.HasPrefix(string(a.Body), "a generation has been running since 2000-01-01T") {
+			t.Errorf("/healthz: %s", a.Body)
 		}
-		expect(t, "unknown path", ask(http.MethodGet, "/").Code, http.StatusNotFound)
-		expect(t, "another method", ask(http.MethodPost, "/metrics").Code, http.StatusMethodNotAllowed)
+		has("cdigen_healthy 0")
+		expect(t, "unknown path", get("/").Status, httpget.NotFound)
 	})
-	problems, err := testutil.GatherAndLint(metrics.registry)
-	if err != nil || len(problems) > 0 {
-		t.Errorf("metrics: %v %v", problems, err)
-	}
 }
 
 func TestListen(t *testing.T) {
@@ -142,17 +129,13 @@ func TestStatusIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	mux := http.NewServeMux()
-	answer := func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>") }
-	mux.HandleFunc("/status", func(w http.ResponseWriter, _ *http.Request) { answer(w) })
-	go func() { ended <- Serve(ctx, l, mux) }()
+	answer := httpget.Text(httpget.OK, "<html>")
+	go func() { ended <- httpget.Serve(ctx, l, func(string) httpget.Answer { return answer }) }()
 	if _, err := AskStatus(ctx, socket); err == nil || !strings.Contains(err.Error(), "not valid JSON") {
 		t.Errorf("nonsense: %v", err)
 	}
 	want := Status{PID: 7, Version: "1.2", Spec: "/etc/cdi/nvidia.yaml", State: State{Condition: Current, GPUs: 8, Devices: []string{"0", "all"}}}
-	answer = func(w http.ResponseWriter) {
-		StatusHandler(func() Status { return want }).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/status", http.NoBody))
-	}
+	answer = Ask(func() Status { return want })("/status")
 	got, err := AskStatus(ctx, socket)
 	if err != nil || got.PID != 7 || got.Spec != want.Spec || got.Condition != Current || len(got.Devices) != 2 {
 		t.Errorf("status %+v, %v", got, err)

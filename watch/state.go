@@ -50,8 +50,9 @@ type Generation struct {
 	// At is when it began, Seconds how long it took.
 	At      time.Time `json:"at"`
 	Seconds float64   `json:"seconds"`
-	// Probed reports whether NVML was asked.
-	Probed bool `json:"probed"`
+	// Probed reports whether NVML was asked, and ProbeSeconds how long it took.
+	Probed       bool    `json:"probed"`
+	ProbeSeconds float64 `json:"probeSeconds,omitempty"`
 }
 
 // State of a loop.
@@ -69,8 +70,9 @@ type State struct {
 	Error  string `json:"error,omitempty"`
 	Driver string `json:"driver,omitempty"`
 	// GPUs that are usable.
-	GPUs     int                `json:"gpus"`
-	Devices  []string           `json:"devices"`
+	GPUs    int      `json:"gpus"`
+	Devices []string `json:"devices"`
+	// Findings about the host, and about the spec in place.
 	Findings []discover.Finding `json:"findings"`
 	// Sources are those of the loop, in its order.
 	Sources []SourceState `json:"sources"`
@@ -84,6 +86,8 @@ type State struct {
 	Generations int `json:"generations"`
 	Events      int `json:"events"`
 	Probes      int `json:"probes"`
+
+	gpus []discover.GPU // for the metrics
 }
 
 // SourceState is whether a source of events works.
@@ -97,9 +101,9 @@ type SourceState struct {
 }
 
 func (s *State) describe(r *Result) {
-	s.Driver, s.GPUs, s.Findings = r.Inventory.Driver.Version, 0, r.Findings
-	for i := range r.Inventory.GPUs {
-		if r.Inventory.GPUs[i].Usable() {
+	s.Driver, s.GPUs, s.gpus = r.Inventory.Driver.Version, 0, r.Inventory.GPUs
+	for i := range s.gpus {
+		if s.gpus[i].Usable() {
 			s.GPUs++
 		}
 	}

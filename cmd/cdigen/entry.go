@@ -23,8 +23,9 @@ func main() {
 }
 
 func run() int {
-	interrupted := newInterruption()
-	cmd := newRoot()
+	interrupted := &interruption{}
+	interrupted.Context, interrupted.cancel = context.WithCancel(context.Background())
+	cmd := newRoot(os.Args[1:]...)
 	if len(os.Args) > 1 && os.Args[1] == cobra.ShellCompRequestCmd {
 		plainUsages(cmd)
 	}
@@ -53,24 +54,23 @@ func run() int {
 // interruption is the context of the commands; SIGINT and SIGTERM cancel it.
 type interruption struct {
 	context.Context
+	cancel   context.CancelFunc
 	received atomic.Int32
 }
 
 // timeToEnd is the time a command has to return after a signal.
 const timeToEnd = 800 * time.Millisecond
 
-// newInterruption returns a context that the first signal cancels. A second signal, or a
-// command that does not return because it waits for a file or the kernel, ends the
-// process: files are replaced atomically, so none is left incomplete.
-func newInterruption() *interruption {
-	ctx, cancel := context.WithCancel(context.Background())
-	i := &interruption{Context: ctx}
+// listen cancels the context at the first signal. A second signal, or a command that does
+// not return because it waits for a file or the kernel, ends the process: files are
+// replaced atomically, so none is left incomplete.
+func (i *interruption) listen() {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		s, _ := (<-signals).(syscall.Signal)
 		i.received.Store(int32(s))
-		cancel()
+		i.cancel()
 		select {
 		case <-signals:
 		case <-time.After(timeToEnd):
@@ -78,7 +78,6 @@ func newInterruption() *interruption {
 		fmt.Fprintf(os.Stderr, "cdigen: ended by %s\n", unix.SignalName(s))
 		os.Exit(signalStatus(s))
 	}()
-	return i
 }
 
 // signal returns the received signal; 0: none.

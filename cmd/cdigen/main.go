@@ -4,95 +4,93 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/internal/config"
 )
 
-// version is set by the Makefile.
-var version = "devel"
-
-// Exit statuses, documented in the README and in cdigen help generate.
-const (
-	exitFailed    = 1
-	exitUsage     = 2
-	exitNoDevices = 3
-	exitStrict    = 4
-	exitStale     = 5
-	exitBroken    = 6
-	exitNoCUDA    = 7
-)
-
-// exitError is an error with an exit status. Without an error the output has been
-// printed, and only the status remains.
-type exitError struct {
-	status int
-	err    error
-}
-
-func (e *exitError) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("status %d", e.status)
-	}
-	return e.err.Error()
-}
-
-func (e *exitError) Unwrap() error { return e.err }
-
-func usageError(err error) error { return &exitError{exitUsage, err} }
-
-func newRoot() *cobra.Command {
-	root := &cobra.Command{
-		Use:   "cdigen",
-		Short: "Make NVIDIA GPUs usable in containers with a CDI spec and nothing else",
-		Long: `cdigen finds the NVIDIA GPUs, MIG devices, device nodes and driver libraries of
-this host and writes a Container Device Interface (CDI) spec. Engines that support
-CDI (podman, containerd, CRI-O, Docker) inject devices from it:
-
-  cdigen generate
-  podman run --device nvidia.com/gpu=all ...
-
-Nothing of cdigen runs when a container starts, unless --hooks asks for it.
-
-Every flag has an environment variable: --driver-root is CDIGEN_DRIVER_ROOT. Flags
-take precedence over variables, and variables over the settings of the service in
-/etc/cdigen/cdigen.env, which generate, watch, status, check, diff and doctor read.`,
-		Version:       version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          usageArgs(cobra.NoArgs),
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+// newRoot returns the command line for these arguments. If the first one is the name of a
+// command, no other is made, and for --version none: all their flags together take longer
+// than a short command.
+func newRoot(args ...string) *cobra.Command {
+	root := group("cdigen", "Make NVIDIA GPUs usable in containers with a CDI spec and nothing else")
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Args = usageArgs(cobra.NoArgs)
+	// The flag of cobra needs text/template to print what it should, with which the linker
+	// keeps all exported methods.
+	asked := root.Flags().BoolP(versionFlag, "v", false, "version for cdigen")
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if *asked {
+			return printVersion(cmd, args)
+		}
+		return cmd.Help()
 	}
 	root.PersistentFlags().Bool("no-color", false, "do not use colors on a terminal, as with NO_COLOR")
 	root.SetFlagErrorFunc(flagError)
-	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
-	for _, g := range []struct {
-		title    string
-		commands []*cobra.Command
-	}{
-		{"Publish the spec:", []*cobra.Command{newGenerate(), newWatch(), newStatus()}},
-		{"See and check:", []*cobra.Command{newInfo(), newList(), newCheck(), newDiff(), newCapture()}},
-		{"Repair and set up:", []*cobra.Command{newDoctor(), newRuntime(), newSystem()}},
-		{"For other places and runtimes:", []*cobra.Command{newInject(), newTransform()}},
-	} {
-		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
-		for _, c := range g.commands {
-			c.GroupID = g.title
-			root.AddCommand(c)
+	commands, all := chosen(args)
+	for _, c := range commands {
+		if !root.ContainsGroup(c.group) {
+			root.AddGroup(&cobra.Group{ID: c.group, Title: c.group})
 		}
+		cmd := c.make()
+		cmd.GroupID = c.group
+		root.AddCommand(cmd)
 	}
 	root.AddCommand(newVersion())
 	root.SetHelpCommand(newHelp())
-	addCompletion(root)
+	if all {
+		addCompletion(root)
+	}
 	finish(root)
 	return root
 }
 
-// setUp loads the configuration of a command before it runs and installs the logger.
+// made is a command and how it is made.
+type made struct {
+	group, name string
+	make        func() *cobra.Command
+}
+
+const versionFlag = "version"
+
+// chosen returns the commands to make for the arguments, and whether these are all.
+func chosen(args []string) (list []made, all bool) {
+	const (
+		publish = "Publish the spec:"
+		see     = "See and check:"
+		repair  = "Repair and set up:"
+		other   = "For other places and runtimes:"
+	)
+	list = []made{
+		{publish, "generate", newGenerate}, {publish, "watch", newWatch}, {publish, "status", newStatus},
+		{see, "info", newInfo}, {see, "list", newList}, {see, "check", newCheck}, {see, "diff", newDiff}, {see, "capture", newCapture},
+		{repair, "doctor", newDoctor}, {repair, "runtime", newRuntime}, {repair, "system", newSystem},
+		{other, "inject", newInject}, {other, "transform", newTransform},
+	}
+	if len(args) == 0 {
+		return list, true
+	}
+	if args[0] == "--"+versionFlag || args[0] == versionFlag {
+		return nil, false
+	}
+	if i := slices.IndexFunc(list, func(m made) bool { return m.name == args[0] }); i >= 0 {
+		return list[i : i+1], false
+	}
+	return list, true
+}
+
+// setUp loads the configuration of a command before it runs and installs the logger, and
+// from here on signals end the command and not the process.
 func setUp(cmd *cobra.Command) error {
+	if !cmd.HasParent() || cmd.Name() == versionFlag {
+		return nil // it only prints a text
+	}
+	if i, ok := cmd.Context().(interface{ listen() }); ok {
+		i.listen()
+	}
 	if err := complete(cmd); err != nil {
 		return err
 	}
@@ -105,9 +103,9 @@ func setUp(cmd *cobra.Command) error {
 	if cmd.Hidden { // a shell completes
 		return nil
 	}
-	warnOfEnvironment(cmd.Root())
+	warnOfEnvironment()
 	if o != nil && !o.late {
-		warnOfSettings(cmd.Root(), &o.Config, map[string]bool{})
+		warnOfSettings(&o.Config, map[string]bool{})
 	}
 	return nil
 }
@@ -117,46 +115,22 @@ func finish(cmd *cobra.Command) {
 	if cmd.Args == nil {
 		cmd.Args = usageArgs(noArguments)
 	}
+	explain(cmd)
 	completeFlags(cmd)
 	for _, c := range cmd.Commands() {
 		finish(c)
 	}
 }
 
-// usageArgs returns a check of arguments whose errors have the exit status of usage.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			if len(args) > 0 && cmd.HasSubCommands() {
-				err = fmt.Errorf("%w%s", err, suggestions(cmd, args[0]))
-			}
-			cmd.Flags().Visit(func(f *pflag.Flag) {
-				// The value of such a flag is optional, so the next word is an argument.
-				if len(args) > 0 && f.NoOptDefVal != "" && f.Value.Type() != "bool" && f.Value.String() == f.NoOptDefVal {
-					err = fmt.Errorf("%w: write --%s=%s", err, f.Name, args[0])
-				}
-			})
-			return usageError(err)
-		}
-		return nil
-	}
-}
-
-// noArguments returns an error if there are arguments.
-func noArguments(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 || cmd.HasSubCommands() {
-		return cobra.NoArgs(cmd, args)
-	}
-	return fmt.Errorf("unexpected argument %q", args[0])
-}
-
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "cdigen %s\n", version)
-			return err
-		},
+		RunE:  printVersion,
 	}
+}
+
+func printVersion(cmd *cobra.Command, _ []string) error {
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "cdigen %s\n", version)
+	return err
 }

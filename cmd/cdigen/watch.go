@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -27,6 +26,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/httpget"
 	"github.com/cdigen/cdigen/internal/rundir"
 	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
@@ -41,34 +41,7 @@ func newWatch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Keep the CDI spec up to date while the driver, MIG devices or GPUs change",
-		Long: `watch publishes the CDI spec as generate does, and again whenever something that
-it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
-files, the spec itself. It logs one line for each change and nothing while idle.
-
-While the driver is incomplete, or a package manager is at work, the last good
-spec stays. When the driver is not complete again and does not change for the
-grace time, the spec becomes what generate would write; if the driver is gone,
-the spec is removed (--on-driver-loss keep: kept).
-
-A GPU that is asleep is not woken: what needs it waits.
-
-At most 30 changes of the spec in a row are published at once, then one every 5
-seconds. The last change is always published.
-
-Under systemd it is a service of Type=notify, ready when the spec is published
-or the host clearly has no GPU. SIGHUP makes it read everything again; cdigen
-status shows its state. Settings are read once: when their file changes, the log
-and the status say that a restart is needed.
-
-Exit statuses:
-  0  ended by a signal, or by --once
-  1  failed
-  2  unusable flags or arguments
-  3  --once and the host has no usable GPU`,
-		Example: `  cdigen watch
-  cdigen watch --once --ready-timeout 60s
-  cdigen watch --driver-root /run/nvidia/driver --health :9400`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.add(cmd.Flags(), "watch")
 	return cmd
@@ -119,6 +92,8 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		Format:   f.OutputFormat(),
 		SpecDirs: dirs,
 		Publish:  f.PublishOptions(),
+		// So that the watcher finds what cdigen check does.
+		CheckHook: config.CheckHook,
 		// NVIDIA's GPU operator reports here that the driver container is ready.
 		Directories: []string{"/run/nvidia/validations"},
 		Files:       files,
@@ -180,9 +155,13 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if f.KernelLog != "" {
 		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
-	metrics := watch.NewMetrics(l, generator.Output)
+	metrics := watch.NewMetrics(l, version, generator.Output)
+	history := watch.History{Path: instanceFile(runtimeDir, generator.Output, historyFile)}
 	l.Generated = func(g watch.Generation) {
 		metrics.Generated(g)
+		if err := history.Add(g); err != nil {
+			slog.Warn("the history of publications cannot be written", "error", err)
+		}
 		debug.FreeOSMemory()
 	}
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
@@ -196,10 +175,25 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if !f.Once {
 		notify(daemon.SdNotifyStopping)
 	}
-	if err == nil && f.Once && ctx.Err() == nil && l.State().GPUs == 0 {
-		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", l.State().Condition)}
+	if err != nil || !f.Once || ctx.Err() != nil {
+		return err
 	}
-	return err
+	return result(l.State(), generator)
+}
+
+// result returns the exit status of --once for what was found.
+func result(s watch.State, generator *watch.Generator) error {
+	options, err := generator.Spec()
+	missing := slices.ContainsFunc(s.Findings, func(f discover.Finding) bool { return f.ID == discover.LibrariesMissing })
+	switch {
+	case err != nil:
+		return err
+	case missing && options.WantsCUDA() && (s.GPUs > 0 || s.Condition == watch.Holding):
+		return &exitError{exitNoCUDA, errors.New("libcuda.so.1 was not found")}
+	case s.GPUs == 0:
+		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", s.Condition)}
+	}
+	return nil
 }
 
 // settingsFile returns the settings file to watch; empty: none, or a pipe, which cannot be
@@ -237,7 +231,7 @@ func (f *watchFlags) loop() watch.Options {
 
 // serve opens the socket of cdigen status and, where asked for, that of health.
 func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics, runtimeDir, output string) error {
-	start := func(address string, mode os.FileMode, handler http.Handler) error {
+	start := func(address string, mode os.FileMode, get func(path string) httpget.Answer) error {
 		path, local := strings.CutPrefix(address, "unix:")
 		if local && filepath.IsAbs(path) {
 			// The mode of what is there then is changed by its path.
@@ -254,27 +248,27 @@ func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics,
 				return err
 			}
 		}
-		go serve(ctx, listener, handler)
+		go serve(ctx, listener, get)
 		return nil
 	}
 	status := func() watch.Status {
 		return watch.Status{PID: os.Getpid(), Version: version, Spec: output, State: l.State()}
 	}
 	// Every user may ask, as every user can read the spec.
-	if err := start("unix:"+socketPath(runtimeDir, output), 0o666, watch.StatusHandler(status)); err != nil {
+	if err := start("unix:"+instanceFile(runtimeDir, output, socketFile), 0o666, watch.Ask(status)); err != nil {
 		return fmt.Errorf("open the socket of cdigen status: %w", err)
 	}
 	if f.Health == "" {
 		return nil
 	}
-	if err := start(f.Health, 0o660, watch.HealthHandler(l, m)); err != nil {
+	if err := start(f.Health, 0o660, watch.Health(l, m)); err != nil {
 		return usageError(fmt.Errorf("--health %s: %w", f.Health, err))
 	}
 	return nil
 }
 
-func serve(ctx context.Context, listener net.Listener, handler http.Handler) {
-	if err := watch.Serve(ctx, listener, handler); err != nil {
+func serve(ctx context.Context, listener net.Listener, get func(path string) httpget.Answer) {
+	if err := httpget.Serve(ctx, listener, get); err != nil {
 		slog.Error("the server ended", "address", listener.Addr().String(), "error", err)
 	}
 }
@@ -407,22 +401,33 @@ func instanceName(output string) string {
 	return name
 }
 
-func socketPath(runtimeDir, output string) string {
-	return filepath.Join(runtimeDir, instanceName(output)+".sock")
+// The files of a watcher for others, by the ends of their names.
+const (
+	socketFile  = ".sock"
+	historyFile = ".history.json"
+)
+
+func instanceFile(runtimeDir, output, end string) string {
+	return filepath.Join(runtimeDir, instanceName(output)+end)
 }
 
-// watcherSocket is the socket of a spec's watcher: in a directory that was named, or in the
+// watcherFile is a file of a spec's watcher: in a directory that was named, or in the
 // user's own one, or in that of the system, whose watcher a user may be asking for.
-func watcherSocket(runtimeDir, output string) string {
+func watcherFile(runtimeDir, output, end string) string {
 	if runtimeDir != "" {
-		return socketPath(runtimeDir, output)
+		return instanceFile(runtimeDir, output, end)
 	}
 	if own := rundir.Default(); own != "" {
-		if _, err := os.Stat(socketPath(own, output)); err == nil {
-			return socketPath(own, output)
+		if _, err := os.Stat(instanceFile(own, output, end)); err == nil {
+			return instanceFile(own, output, end)
 		}
 	}
-	return socketPath(rundir.System, output)
+	return instanceFile(rundir.System, output, end)
+}
+
+// watcherSocket is the socket of a spec's watcher.
+func watcherSocket(runtimeDir, output string) string {
+	return watcherFile(runtimeDir, output, socketFile)
 }
 
 // singleInstance takes the lock of an output's watcher, which goes with the process. It
@@ -433,7 +438,7 @@ func singleInstance(ctx context.Context, runtimeDir, output string) (unlock func
 		return unlock, err
 	}
 	who := "another cdigen watch"
-	if s, err := watch.AskStatus(ctx, socketPath(runtimeDir, output)); err == nil {
+	if s, err := watch.AskStatus(ctx, instanceFile(runtimeDir, output, socketFile)); err == nil {
 		who += fmt.Sprintf(" (process %d)", s.PID)
 	}
 	return nil, fmt.Errorf("%s keeps %s", who, output)

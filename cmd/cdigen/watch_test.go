@@ -133,7 +133,7 @@ func (r *rig) until(what string, holds func() bool) {
 }
 
 func (r *rig) status() *watch.Status {
-	s, err := watch.AskStatus(context.Background(), socketPath(filepath.Join(r.dir, "run"), r.spec()))
+	s, err := watch.AskStatus(context.Background(), instanceFile(filepath.Join(r.dir, "run"), r.spec(), socketFile))
 	if err != nil {
 		return nil
 	}

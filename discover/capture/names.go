@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/ldcache"
 	"github.com/cdigen/cdigen/internal/redact"
 )
@@ -45,40 +46,32 @@ const driverVersion = `\d{3}\.\d{2,4}(?:\.\d{1,4})?`
 const pci = `[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]`
 
 // standard matches the names of numbered files, and names with a version in them.
-var standard = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(?:` + strings.Join([]string{
-		`\.\.?`,
-		// Device nodes, what else has the name of a driver, and rights.
-		`nvidia(?:ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs|vgpu-vfio|smi))`,
-		`\d{1,4}:\d{1,7}`,
-		`fabric-mgmt|fabric-imex-mgmt|mig-minors|nvlink-minors|sys-minors|nouveau|vfio-pci|nvgrace_gpu_vfio_pci|pci-stub|xen-pciback|nvidia-vgpu-vfio`,
-		// Of the PCI bus: the links to its devices by udev, the names of ACPI.
-		pci, `pci[0-9a-f]{4,8}:[0-9a-f]{2}`, `pci-` + pci + `-(?:card|render)`, `[A-Z]{3,8}[0-9A-F]{0,4}:[0-9a-f]{2}`,
-		`(?:nvidia|cuda)[-_]` + driverVersion, `(?:nvidia-|cuda-)?\d{1,3}(?:\.\d{1,2})?`,
-		// Stand-ins.
-		`(?:lib)?(?:nvidia-)?redacted-[a-z]+-\d{8}(?:\.so(?:\.\d{1,4}){0,3})?`,
-		`redacted-name-\d{8}-` + nixPackage,
-	}, "|") + `)$`)
-})
+var standard = lazyregexp.New(`^(?:` + strings.Join([]string{
+	`\.\.?`,
+	// Device nodes, what else has the name of a driver, and rights.
+	`nvidia(?:ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs|vgpu-vfio|smi))`,
+	`\d{1,4}:\d{1,7}`,
+	`environ|fabric-mgmt|fabric-imex-mgmt|mig-minors|nvlink-minors|sys-minors|nouveau|vfio-pci|nvgrace_gpu_vfio_pci|pci-stub|xen-pciback|nvidia-vgpu-vfio`,
+	// Of the PCI bus: the links to its devices by udev, the names of ACPI.
+	pci, `pci[0-9a-f]{4,8}:[0-9a-f]{2}`, `pci-` + pci + `-(?:card|render)`, `[A-Z]{3,8}[0-9A-F]{0,4}:[0-9a-f]{2}`,
+	`(?:nvidia|cuda)[-_]` + driverVersion, `(?:nvidia-|cuda-)?\d{1,3}(?:\.\d{1,2})?`,
+	// Stand-ins.
+	`(?:lib)?(?:nvidia-)?redacted-[a-z]+-\d{8}(?:\.so(?:\.\d{1,4}){0,3})?`,
+	`redacted-name-\d{8}-` + nixPackage,
+}, "|") + `)$`)
 
 var (
 	nixPackage = `nvidia-(?:x11|open|settings|persistenced)(?:-\d{1,4}(?:\.\d{1,4}){1,3}){0,2}(?:-(?:bin|lib32|firmware|dev|persistenced|settings))?`
-	nixStore   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9a-z]{32})(-` + nixPackage + `)$`) })
+	nixStore   = lazyregexp.New(`^([0-9a-z]{32})(-` + nixPackage + `)$`)
 	// alternative are Debian's links below /etc/alternatives.
-	alternative = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^(?:nvidia|glx)--(.+?)(?:-(?:x86_64|aarch64|i386)-linux-gnu)?$`)
-	})
-	library = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(lib.+?)(\.so(?:\.\d{1,4}){0,3})$`) })
-	release = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^(\d{1,3}\.\d{1,4}(?:\.\d{1,4}){0,2})([-+._~][0-9A-Za-z.+_~-]*)?$`)
-	})
+	alternative = lazyregexp.New(`^(?:nvidia|glx)--(.+?)(?:-(?:x86_64|aarch64|i386)-linux-gnu)?$`)
+	library     = lazyregexp.New(`^(lib.+?)(\.so(?:\.\d{1,4}){0,3})$`)
+	release     = lazyregexp.New(`^(\d{1,3}\.\d{1,4}(?:\.\d{1,4}){0,2})([-+._~][0-9A-Za-z.+_~-]*)?$`)
 	// flavour is a part of what follows the version in a kernel's release.
-	flavour = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^(?i:\d{0,6}|rc\d{1,2}|el\d{1,2}(?:uek)?|fc\d{1,2}|amzn\d{1,4}|arch\d|zen\d?|rt\d*|v\d|deb\d{1,2}u?\d*|bpo|wsl2|` +
-			`generic|default|preempt|lts|hwe|edge|lowlatency|realtime|virtual|cloud|aws|azure|gcp|gke|gkeop|ibm|kvm|oracle|oem|uek|intel|raspi|rpi|` +
-			`amd64|arm64|x86|64|64k|4k|16k|aarch64|i686|pae|smp|pve|tegra|nvidia|talos|flatcar|coreos|fedora|centos|microsoft|standard|azl\d|cm\d|` +
-			`hardened|liquorix|xanmod\d?|cachyos|linuxkit|bottlerocket|nixos|gentoo|dist|debug|trunk)$`)
-	})
+	flavour = lazyregexp.New(`^(?i:\d{0,6}|rc\d{1,2}|el\d{1,2}(?:uek)?|fc\d{1,2}|amzn\d{1,4}|arch\d|zen\d?|rt\d*|v\d|deb\d{1,2}u?\d*|bpo|wsl2|` +
+		`generic|default|preempt|lts|hwe|edge|lowlatency|realtime|virtual|cloud|aws|azure|gcp|gke|gkeop|ibm|kvm|oracle|oem|uek|intel|raspi|rpi|` +
+		`amd64|arm64|x86|64|64k|4k|16k|aarch64|i686|pae|smp|pve|tegra|nvidia|talos|flatcar|coreos|fedora|centos|microsoft|standard|azl\d|cm\d|` +
+		`hardened|liquorix|xanmod\d?|cachyos|linuxkit|bottlerocket|nixos|gentoo|dist|debug|trunk)$`)
 	// driverFiles are the names in the tables of what a driver has, and patterns of such names.
 	driverFiles = sync.OnceValues(func() (map[string]bool, *regexp.Regexp) {
 		known, patterns := map[string]bool{}, []string{}
@@ -118,9 +111,7 @@ var (
 		}
 		return known, regexp.MustCompile(`^(?:` + strings.Join(patterns, "|") + `)$`)
 	})
-	pathInText = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`(?:^|[\s"'(=,;:])(/(?:[^\s"'(),;=:<>{}\[\]]|:[^\s"'(),;=:<>{}\[\]/])+)`)
-	})
+	pathInText = lazyregexp.New(`(?:^|[\s"'(=,;:])(/(?:[^\s"'(),;=:<>{}\[\]]|:[^\s"'(),;=:<>{}\[\]/])+)`)
 )
 
 // isStandard reports whether a name is found on all systems, so that it identifies nobody.

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"regexp"
 	"slices"
-	"sync"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
 // NVML is the answer of a probe. Without report and error the probe did not run, because
@@ -30,14 +30,10 @@ type nvmlAnswer struct {
 }
 
 var (
-	nvmlVersion = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d{1,4}(?:\.\d{1,4}){1,3}$`) })
-	nvmlUUID    = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^(?:GPU|MIG)-(?:GPU-)?[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}(?:/\d{1,3}/\d{1,3})?$`)
-	})
-	nvmlPCI     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?i:` + pci + `)$`) })
-	nvmlProfile = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^(?:\d{1,2}c\.)?\d{1,2}g\.\d{1,4}gb(?:[+-](?:me|gfx)(?:\.all)?)*$`)
-	})
+	nvmlVersion = lazyregexp.New(`^\d{1,4}(?:\.\d{1,4}){1,3}$`)
+	nvmlUUID    = lazyregexp.New(`^(?:GPU|MIG)-(?:GPU-)?[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}(?:/\d{1,3}/\d{1,3})?$`)
+	nvmlPCI     = lazyregexp.New(`^(?i:` + pci + `)$`)
+	nvmlProfile = lazyregexp.New(`^(?:\d{1,2}c\.)?\d{1,2}g\.\d{1,4}gb(?:[+-](?:me|gfx)(?:\.all)?)*$`)
 )
 
 // or returns a text of the right form, and a question mark for another one.
@@ -95,7 +91,7 @@ func (n names) all(list []string) (texts []string) {
 	return texts
 }
 
-func (n *NVML) answer(context.Context) (report *discover.NVMLReport, err error) {
+func (n *NVML) answer(context.Context, string) (report *discover.NVMLReport, err error) {
 	if n.Report != nil {
 		if report, err = n.report(); err != nil {
 			return nil, err

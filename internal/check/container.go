@@ -12,13 +12,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/inroot"
+	"github.com/cdigen/cdigen/internal/mountinfo"
 )
 
 // Container is a running container as its engine tells of it.
@@ -202,25 +202,16 @@ type DriverMount struct {
 }
 
 func driverMounts(procRoot string, pid int) (list []DriverMount, err error) {
-	proc, err := procfs.NewFS(procRoot)
-	if err != nil {
-		return nil, err
-	}
-	process, err := proc.Proc(pid)
-	if err != nil {
-		return nil, fmt.Errorf("look into the container: %w", err)
-	}
-	mounts, err := process.MountInfo()
+	mounts, err := mountinfo.Read(filepath.Join(procRoot, strconv.Itoa(pid), "mountinfo"))
 	if err != nil {
 		return nil, fmt.Errorf("look into the container: %w", err)
 	}
 	for _, m := range mounts {
-		if _, ok := discover.DriverLibrary(path.Base(m.MountPoint)); !ok {
+		if _, ok := discover.DriverLibrary(path.Base(m.Point)); !ok {
 			continue
 		}
-		// proc_pid_mountinfo(5): the root of a file that is gone ends so.
 		source, deleted := strings.CutSuffix(m.Root, "//deleted")
-		list = append(list, DriverMount{m.MountPoint, source, deleted})
+		list = append(list, DriverMount{m.Point, source, deleted})
 	}
 	return list, nil
 }
@@ -228,10 +219,8 @@ func driverMounts(procRoot string, pid int) (list []DriverMount, err error) {
 // InContainer compares a container's device nodes and libraries with the host's.
 func InContainer(s *Snapshot) []discover.Finding {
 	c := s.Container
-	for _, f := range s.Inventory.Findings {
-		if f.ID == discover.DriverNotLoaded {
-			return []discover.Finding{f}
-		}
+	if list := s.discovered(discover.DriverNotLoaded); list != nil {
+		return list
 	}
 	if len(c.Nodes) == 0 && len(c.Mounts) == 0 {
 		return []discover.Finding{found(ContainerNoGPU, discover.Broken, c.Root, "has no NVIDIA device node")}

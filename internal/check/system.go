@@ -4,12 +4,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/prometheus/procfs"
-	"golang.org/x/mod/semver"
-
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/mountinfo"
 	"github.com/cdigen/cdigen/internal/runtimes"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // system looks at what of the operating system decides whether containers may use
@@ -44,11 +41,9 @@ func cgroups(s *Snapshot) (list []discover.Finding) {
 	mounts := s.System.Cgroups
 	unified, devices := unifiedCgroup(mounts), false
 	for _, m := range mounts {
-		if _, ok := m.SuperOptions["devices"]; ok && m.FSType == "cgroup" {
-			devices = true
-		}
+		devices = devices || m.FSType == "cgroup" && slices.Contains(strings.Split(m.Super, ","), "devices")
 	}
-	if unified == cgroupRoot || !slices.ContainsFunc(mounts, func(m *procfs.MountInfo) bool { return m.FSType == "cgroup" }) {
+	if unified == cgroupRoot || !slices.ContainsFunc(mounts, func(m mountinfo.Mount) bool { return m.FSType == "cgroup" }) {
 		return nil
 	}
 	if s.System.CgroupControllers != "" && s.System.has("crun") {
@@ -62,13 +57,13 @@ func cgroups(s *Snapshot) (list []discover.Finding) {
 
 // unifiedCgroup returns where cgroups of version 2 are mounted, at the usual place or
 // below it.
-func unifiedCgroup(mounts []*procfs.MountInfo) (unified string) {
+func unifiedCgroup(mounts []mountinfo.Mount) (unified string) {
 	for _, m := range mounts {
 		switch {
-		case m.FSType == "cgroup2" && m.MountPoint == cgroupRoot:
+		case m.FSType == "cgroup2" && m.Point == cgroupRoot:
 			return cgroupRoot
-		case m.FSType == "cgroup2" && strings.HasPrefix(m.MountPoint, cgroupRoot+"/"):
-			unified = m.MountPoint
+		case m.FSType == "cgroup2" && strings.HasPrefix(m.Point, cgroupRoot+"/"):
+			unified = m.Point
 		}
 	}
 	return unified
@@ -94,7 +89,7 @@ func watcher(s *Snapshot) []discover.Finding {
 		return nil
 	}
 	if w := s.Watcher; w != nil {
-		if w.Condition != watch.Failing {
+		if w.Error == "" {
 			return nil
 		}
 		return []discover.Finding{found(WatcherFailing, discover.Warning, s.Spec, "%s", w.Error)}
@@ -137,10 +132,10 @@ func (s *Snapshot) linkUsers() (who []string) {
 	if !s.System.Systemd {
 		return nil
 	}
-	if v := s.System.Versions["systemctl"]; v != "" && semver.Compare("v"+v, "v240") < 0 {
+	if v := s.System.Versions["systemctl"]; v != "" && !runtimes.AtLeast(v, "240") {
 		who = append(who, "systemd "+v)
 	}
-	if v := s.System.Versions["runc"]; semver.Compare("v"+v, "v1.1.3") >= 0 && semver.Compare("v"+v, "v1.1.7") < 0 {
+	if v := s.System.Versions["runc"]; runtimes.AtLeast(v, "1.1.3") && !runtimes.AtLeast(v, "1.1.7") {
 		who = append(who, "runc "+v)
 	}
 	return who

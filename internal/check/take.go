@@ -9,17 +9,17 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
+	"github.com/cdigen/cdigen/internal/mountinfo"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -36,10 +36,20 @@ type Sources struct {
 	Hook func(path string) error
 }
 
-// Look reads what spec files name of the host.
+// Look reads all that matters of spec directories, and what spec files name of the host.
 func (s *Snapshot) Look(src Sources, files ...*spec.File) {
-	for i := range s.Engines {
-		s.Directories.In(s.Engines[i].SpecDirs)
+	all := s.allDirectories().With(filepath.Dir(s.Spec))
+	for _, name := range append(slices.Clone(s.Others), refreshOutput) {
+		s.Directories.File(name)
+	}
+	for _, dir := range all.List {
+		for _, f := range dir.Files {
+			_, _ = f.Spec() // it keeps both
+		}
+	}
+	s.Exposed, s.protection = all.Exposed(), map[string]Fix{}
+	for _, f := range s.Exposed {
+		s.protection[f.Subject] = protection(f.Subject)
 	}
 	s.Paths = map[string]Path{}
 	for _, f := range files {
@@ -47,6 +57,29 @@ func (s *Snapshot) Look(src Sources, files ...*spec.File) {
 			src.paths(content, s.Paths)
 		}
 	}
+}
+
+// protection is how a file or directory is taken away from other users.
+func protection(name string) Fix {
+	var s unix.Stat_t
+	if err := unix.Lstat(name, &s); err != nil {
+		return Fix{}
+	}
+	link := s.Mode&unix.S_IFMT == unix.S_IFLNK
+	if real, err := filepath.EvalSymlinks(name); link && s.Uid == 0 && err == nil && real != name {
+		return protection(real) // it is what the link leads to
+	}
+	fix := Fix{Unprivileged: int(s.Uid) == os.Geteuid(), Note: "Look first at what is there: others may have changed it."}
+	if s.Uid != 0 && !fix.Unprivileged {
+		fix.Commands = append(fix.Commands, line("chown", "-h", "0:0", name))
+	}
+	if !link && s.Mode&0o022 != 0 {
+		fix.Commands = append(fix.Commands, line("chmod", "go-w", name))
+	}
+	if fix.Commands == nil {
+		fix.Note = "Take the specs out of " + name + "."
+	}
+	return fix
 }
 
 // LookAtSystem reads what matters of the operating system.
@@ -124,7 +157,7 @@ type System struct {
 	SELinuxLabelled bool
 	// Cgroups are the mounted ones. CgroupControllers are those of version 2 where it is
 	// not mounted at the usual place.
-	Cgroups           []*procfs.MountInfo
+	Cgroups           []mountinfo.Mount
 	CgroupControllers string
 	// CharLinksMissing are links that do not lead to the nodes of their numbers.
 	CharLinksMissing []string
@@ -142,10 +175,10 @@ type System struct {
 	// ReadOnly is the directory of the spec, or the nearest above it that exists, if its
 	// file system is read-only; empty: it is not.
 	ReadOnly string
-	// DriverRootExists: the root of the driver does. OtherDriverRoot is where a driver
-	// container has the libraries of the loaded driver, if it is another.
-	DriverRootExists bool
-	OtherDriverRoot  string
+	// DriverRootMissing: the root of the driver does not exist. OtherDriverRoot is where a
+	// driver container has the libraries of the loaded driver, if it is another.
+	DriverRootMissing bool
+	OtherDriverRoot   string
 	// Bundles are distributions of Kubernetes with an engine of their own.
 	Bundles []string
 	// RefreshOutput: the spec of NVIDIA's generator exists.
@@ -194,7 +227,7 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 	}
 	y.ImageBased, y.RefreshOutput = src.exists("run/ostree-booted"), src.exists(refreshOutput)
 	_, err := host.Driver.Stat(".")
-	y.DriverRootExists = !errors.Is(err, fs.ErrNotExist)
+	y.DriverRootMissing = errors.Is(err, fs.ErrNotExist)
 	y.Bundles = src.bundles()
 	y.ReadOnly = readOnly(filepath.Dir(s.Spec))
 	if inv.Driver.Version == "" || !hasCUDA(inv) {
@@ -229,7 +262,7 @@ func (src *Sources) run(ctx context.Context, program string, args ...string) (st
 }
 
 // versionNumber is the first number with or without dots.
-var versionNumber = regexp.MustCompile(`\d+(?:\.\d+){0,2}`)
+var versionNumber = lazyregexp.New(`\d+(?:\.\d+){0,2}`)
 
 // version returns the version that a program prints; empty where it does not.
 func (src *Sources) version(ctx context.Context, program string) string {
@@ -237,7 +270,7 @@ func (src *Sources) version(ctx context.Context, program string) string {
 	if err != nil {
 		return ""
 	}
-	return versionNumber.FindString(out)
+	return versionNumber().FindString(out)
 }
 
 // HasSystemd reports whether systemd runs the machine (sd_booted(3)).
@@ -314,20 +347,12 @@ func labelled(nodes []discover.Node) bool {
 }
 
 // cgroupMounts returns the mounted cgroups.
-func cgroupMounts(proc string) []*procfs.MountInfo {
-	fsys, err := procfs.NewFS(proc)
+func cgroupMounts(proc string) []mountinfo.Mount {
+	all, err := mountinfo.Read(filepath.Join(proc, "self/mountinfo"))
 	if err != nil {
 		return nil
 	}
-	self, err := fsys.Self()
-	if err != nil {
-		return nil
-	}
-	all, err := self.MountInfo()
-	if err != nil {
-		return nil
-	}
-	return slices.DeleteFunc(all, func(m *procfs.MountInfo) bool { return !strings.HasPrefix(m.FSType, "cgroup") })
+	return slices.DeleteFunc(all, func(m mountinfo.Mount) bool { return !strings.HasPrefix(m.FSType, "cgroup") })
 }
 
 // charLinks returns the links below /dev/char that do not lead to the nodes of their
@@ -358,7 +383,7 @@ func (src *Sources) bundles() (list []string) {
 
 // moduleLine is the line of NVIDIA's kernel module in modules.dep, under the names that
 // distributions give it.
-var moduleLine = regexp.MustCompile(`(?m)^[^:\n]*/(nvidia(?:[-_]current(?:[-_]open)?)?\.ko(?:\.[a-z0-9]+)?):`)
+var moduleLine = lazyregexp.New(`(?m)^[^:\n]*/(nvidia(?:[-_]current(?:[-_]open)?)?\.ko(?:\.[a-z0-9]+)?):`)
 
 // moduleFile returns the name of NVIDIA's module that a kernel has to load; empty: none.
 func (src *Sources) moduleFile(host discover.Host, release string) string {
@@ -367,7 +392,7 @@ func (src *Sources) moduleFile(host discover.Host, release string) string {
 		if err != nil || release == "" {
 			continue
 		}
-		if m := moduleLine.FindSubmatch(data); m != nil {
+		if m := moduleLine().FindSubmatch(data); m != nil {
 			return string(m[1])
 		}
 	}

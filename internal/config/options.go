@@ -7,9 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
-
-	"github.com/cdigen/cdigen/discover"
 )
 
 // Commands that have an option.
@@ -54,9 +53,9 @@ func (o *Option) isOf(command string) bool {
 
 // Options returns the options of a command.
 func Options(command string) (list []*Option) {
-	for i := range table {
-		if table[i].isOf(command) {
-			list = append(list, &table[i])
+	for i, o := range table() {
+		if o.isOf(command) {
+			list = append(list, &table()[i])
 		}
 	}
 	return list
@@ -64,8 +63,8 @@ func Options(command string) (list []*Option) {
 
 // find returns an option of a command; nil: it has none of that name.
 func find(command, name string) *Option {
-	if i := slices.IndexFunc(table, func(o Option) bool { return o.Name == name && o.isOf(command) }); i >= 0 {
-		return &table[i]
+	if i := slices.IndexFunc(table(), func(o Option) bool { return o.Name == name && o.isOf(command) }); i >= 0 {
+		return &table()[i]
 	}
 	return nil
 }
@@ -73,7 +72,7 @@ func find(command, name string) *Option {
 // Type returns the type of the value by its name in package pflag: string, stringSlice,
 // bool or duration.
 func (o *Option) Type() string {
-	switch o.field(&defaults).(type) {
+	switch o.field(defaults()).(type) {
 	case *[]string:
 		return "stringSlice"
 	case *bool:
@@ -85,10 +84,13 @@ func (o *Option) Type() string {
 }
 
 // Default returns the default as text.
-func (o *Option) Default() string { return o.text(&defaults) }
+func (o *Option) Default() string { return o.text(defaults()) }
 
 // defaults are asked for often: each flag of each command has one.
-var defaults = Default()
+var defaults = sync.OnceValue(func() *Config {
+	c := Default()
+	return &c
+})
 
 // text returns the value in c as set reads it.
 func (o *Option) text(c *Config) string {
@@ -156,6 +158,13 @@ func (o *Option) checkText(text string) error {
 
 // checkList returns an error for an invalid list. It may be empty if it is by default.
 func (o *Option) checkList(list []string) error {
+	if o.check != nil {
+		for _, v := range list {
+			if err := o.check(v); err != nil {
+				return err
+			}
+		}
+	}
 	if len(o.Values) == 0 {
 		return nil
 	}
@@ -220,8 +229,13 @@ func Words[T ~string](list []T) []string {
 	return out
 }
 
-// capabilities are the words for what containers want GPUs for.
-var capabilities = append(Words(discover.Capabilities), allCapabilities)
+// typed returns words, which an option has checked, as names.
+func typed[T ~string](words []string) (list []T) {
+	for _, w := range words {
+		list = append(list, T(w))
+	}
+	return list
+}
 
 const allCapabilities = "all"
 

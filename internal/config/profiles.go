@@ -31,8 +31,6 @@ var Profiles = map[string]Profile{
 	},
 }
 
-var profileNames = ProfileNames()
-
 // ProfileNames returns the names of all profiles in order.
 func ProfileNames() []string { return slices.Sorted(maps.Keys(Profiles)) }
 
@@ -45,7 +43,7 @@ func OtherProfile(output string, found func(output string) bool) string {
 	if _, err := os.Stat(output); err == nil {
 		return ""
 	}
-	for _, name := range profileNames {
+	for _, name := range ProfileNames() {
 		if found(Profiles[name].Options["output"]) {
 			return name
 		}

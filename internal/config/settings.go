@@ -9,7 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
+
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
 // Setting is one variable of a settings file.
@@ -76,20 +77,15 @@ func (l *Layers) ReadSettings(command string) (Settings, error) {
 // may begin with quotes and have backslashes; and the rest of another line. A backslash
 // does not continue a comment (since systemd 254).
 var (
-	between      = pattern(`^(?:\s+|[#;][^\n]*)+`)
-	assignment   = pattern(`^([^=\n]*)=[ \t\r]*((?:(?:"(?:\\[\s\S]|[^"\\])*"|'[^']*')[ \t\r]*)*)((?:\\[\s\S]|[^\\\n])*)`)
-	otherLine    = pattern(`^[^\n]*`)
-	quoted       = pattern(`"(?:\\[\s\S]|[^"\\])*"|'[^']*'`)
-	escaped      = pattern(`\\([\s\S])`)
-	escapedIn    = pattern("\\\\([\"\\\\`$\n])")
-	exported     = pattern(`^export[ \t]+`)
-	variableName = pattern(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	between      = lazyregexp.New(`^(?:\s+|[#;][^\n]*)+`)
+	assignment   = lazyregexp.New(`^([^=\n]*)=[ \t\r]*((?:(?:"(?:\\[\s\S]|[^"\\])*"|'[^']*')[ \t\r]*)*)((?:\\[\s\S]|[^\\\n])*)`)
+	otherLine    = lazyregexp.New(`^[^\n]*`)
+	quoted       = lazyregexp.New(`"(?:\\[\s\S]|[^"\\])*"|'[^']*'`)
+	escaped      = lazyregexp.New(`\\([\s\S])`)
+	escapedIn    = lazyregexp.New("\\\\([\"\\\\`$\n])")
+	exported     = lazyregexp.New(`^export[ \t]+`)
+	variableName = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
-
-// pattern compiles a regular expression when it is needed: most commands read no settings.
-func pattern(text string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
-}
 
 // ParseSettings reads variables as systemd does (EnvironmentFile= in systemd.exec(5),
 // parse_env_file_internal in src/basic/env-file.c). Of several values the last counts.
@@ -147,15 +143,15 @@ func unescape(escapes *regexp.Regexp, text string) string {
 
 // otherVariables begin with CDIGEN_ too: variables of the Makefile, of tests, and those
 // that Kubernetes makes of a Service called cdigen.
-var otherVariables = pattern(`^CDIGEN_(CACHE$|HOOK_RACER$|HOOK_TEST$|E2E_|TEST_|(.*_)?SERVICE_(HOST$|PORT)|(.*_)?PORT($|_\d))`)
+var otherVariables = lazyregexp.New(`^CDIGEN_(CACHE$|HOOK_RACER$|HOOK_TEST$|E2E_|TEST_|(.*_)?SERVICE_(HOST$|PORT)|(.*_)?PORT($|_\d))`)
 
 // Unknown returns the names of variables, sorted, that begin with CDIGEN_ and belong to
 // neither an option nor another flag.
 func Unknown[V any](variables map[string]V, isFlag func(variable string) bool) []string {
 	isOption := func(name string) bool {
-		return slices.ContainsFunc(table, func(o Option) bool { return Variable(o.Name) == name })
+		return slices.ContainsFunc(table(), func(o Option) bool { return Variable(o.Name) == name })
 	}
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(variables)), func(name string) bool {
-		return !strings.HasPrefix(strings.ToUpper(name), Variable("")) || isOption(name) || isFlag(name) || otherVariables().MatchString(name)
+		return !strings.HasPrefix(strings.ToUpper(name), Variable("")) || isOption(name) || otherVariables().MatchString(name) || isFlag(name)
 	})
 }

@@ -1,6 +1,6 @@
 // Command contentsdoc writes the tables of the documentation from those in the code:
-// docs/contents.md from package discover, docs/findings.md from package check, and that of
-// docs/runtimes.md from package runtimes.
+// docs/contents.md from package discover, docs/findings.md from package check, and those of
+// docs/runtimes.md from package runtimes and of docs/metrics.md from package watch.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/watch"
 )
 
 func main() {
@@ -94,7 +95,7 @@ read-only, ` + "`nosuid`" + ` and ` + "`nodev`" + `.
 
 A variable of the same name in ` + "`containerEdits`" + ` of the ` + "`--edits`" + ` file takes the place of one of these.
 `)
-	if err := errors.Join(os.WriteFile("docs/contents.md", []byte(b.String()), 0o644), writeFindings("docs/findings.md"), writeReleases("docs/runtimes.md")); err != nil {
+	if err := errors.Join(os.WriteFile("docs/contents.md", []byte(b.String()), 0o644), writeFindings("docs/findings.md"), writeReleases("docs/runtimes.md"), writeMetrics("docs/metrics.md")); err != nil {
 		fmt.Fprintln(os.Stderr, "contentsdoc:", err)
 		os.Exit(1)
 	}
@@ -164,16 +165,6 @@ stands for one cause and does not change.
 
 // writeReleases puts the table of engines' versions between its marks in a file.
 func writeReleases(file string) error {
-	const begin, end = "<!-- releases: written by make docs -->\n", "<!-- end of releases -->\n"
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := strings.Cut(string(text), begin)
-	_, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s: it has no place for the table of versions", file)
-	}
 	var b strings.Builder
 	b.WriteString("| engine | from version | CDI | accepts up to | searches | other directories |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range runtimes.Releases {
@@ -187,7 +178,32 @@ func writeReleases(file string) error {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.Engine, r.From, r.CDI, accepted, code(r.SpecDirs), configurable)
 	}
-	return os.WriteFile(file, []byte(before+begin+b.String()+end+after), 0o644)
+	return replaceTable(file, "releases", b.String())
+}
+
+// writeMetrics puts the table of metrics between its marks in a file.
+func writeMetrics(file string) error {
+	var b strings.Builder
+	b.WriteString("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n")
+	for _, m := range watch.MetricTable() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, code(m.Labels), m.Help)
+	}
+	return replaceTable(file, "metrics", b.String())
+}
+
+// replaceTable replaces what is between two marks in a file.
+func replaceTable(file, name, table string) error {
+	begin, end := "<!-- "+name+": written by make docs -->\n", "<!-- end of "+name+" -->\n"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(text), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s: it has no place for the table of %s", file, name)
+	}
+	return os.WriteFile(file, []byte(before+begin+table+end+after), 0o644)
 }
 
 func list(capabilities []discover.Capability) string {

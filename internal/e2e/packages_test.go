@@ -17,15 +17,16 @@ var loaderPackages = []string{
 	"ocl-icd-libopencl1", "libnvidia-egl-wayland1", "mesa-vulkan-drivers", "libvdpau1", "mesa-vdpau-drivers",
 }
 
-// downloaded is a directory of the cache with Debian packages.
-func downloaded(t *testing.T, packages []string) string {
+// downloaded is a directory of the cache with Debian packages, and others if they are asked
+// for by the same name.
+func downloaded(t *testing.T, set string, packages []string) string {
 	t.Helper()
 	requireCommands(t, "apt-get")
 	cache, err := cacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(cache, "debs-"+debianSuite)
+	dir := filepath.Join(cache, set+"-"+debianSuite)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,7 @@ test -e /usr/lib/x86_64-linux-gnu/libcuda.so.1 || test -e /usr/lib64/libcuda.so.
 func TestPackagesInstallInContainersWithTheSpec(t *testing.T) {
 	p := rootful(t, "crun")
 	root, version := driverRoot(t, "550")
-	debs := downloaded(t, loaderPackages)
+	debs := downloaded(t, "debs", loaderPackages)
 	withLinks, err := graphical() // where the driver may be mounted
 	if err != nil {
 		missing(t, "no Debian root file system: "+err.Error())

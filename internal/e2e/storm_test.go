@@ -110,7 +110,7 @@ type watcher struct {
 
 // watchDemo starts a watcher on a copy of the demo host in dir, whose spec is where
 // engines look for it.
-func watchDemo(t *testing.T, dir string) *watcher {
+func watchDemo(t *testing.T, dir string, args ...string) *watcher {
 	t.Helper()
 	bin, err := build()
 	check(t, err)
@@ -120,7 +120,7 @@ func watchDemo(t *testing.T, dir string) *watcher {
 	check(t, hosttest.Load(t, "demo").Build(w.host, simhost.Options{NVMLLibrary: nvml}))
 	w.args = hosttest.Flags(w.host, w.host)
 	var log hosttest.Log
-	w.cmd = exec.Command(w.bin, append([]string{"watch", "--runtime-dir", w.run, "--kernel-log=", "--grace", "200ms"}, w.args...)...)
+	w.cmd = exec.Command(w.bin, append([]string{"watch", "--runtime-dir", w.run, "--kernel-log=", "--grace", "200ms"}, append(args, w.args...)...)...)
 	w.cmd.Stderr = &log
 	check(t, w.cmd.Start())
 	t.Cleanup(func() {

@@ -234,9 +234,9 @@ func TestCountersAreAddedUp(t *testing.T) {
 cdigen_generations_total{result="published",trigger="start"} 1
 cdigen_generations_total{result="unchanged",trigger="procfs"} 12
 cdigen_generations_total_other 5
-cdigen_nvml_probes_total 1e+01
+cdigen_nvml_probe_duration_seconds_count 1e+01
 `
-	for name, want := range map[string]uint64{"cdigen_generations_total": 13, "cdigen_nvml_probes_total": 10, "none": 0} {
+	for name, want := range map[string]uint64{"cdigen_generations_total": 13, "cdigen_nvml_probe_duration_seconds_count": 10, "none": 0} {
 		if got := sum(metrics, name); got != want {
 			t.Errorf("%s: %d, want %d", name, got, want)
 		}
@@ -290,7 +290,7 @@ func watcher(t *testing.T) (socket string) {
 		if metrics++; metrics > 3 {
 			t.Error("asked too often")
 		}
-		fmt.Fprintf(w, "cdigen_generations_total{trigger=\"start\"} %d\ncdigen_nvml_probes_total 1\n", []int{1, 1, 2, 9}[metrics-1])
+		fmt.Fprintf(w, "cdigen_generations_total{trigger=\"start\"} %d\ncdigen_nvml_probe_duration_seconds_count 1\n", []int{1, 1, 2, 9}[metrics-1])
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(l) }() // until it is closed

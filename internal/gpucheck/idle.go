@@ -147,7 +147,7 @@ func measure(ctx context.Context, w *http.Client, pid int) (u usage, err error) 
 	if err != nil {
 		return u, err
 	}
-	u.probes, u.generations = sum(metrics, "cdigen_nvml_probes_total"), sum(metrics, "cdigen_generations_total")
+	u.probes, u.generations = sum(metrics, "cdigen_nvml_probe_duration_seconds_count"), sum(metrics, "cdigen_generations_total")
 	threads, err := procfs.AllThreads(pid)
 	if err != nil {
 		return u, err

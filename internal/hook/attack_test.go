@@ -576,20 +576,3 @@ func otherNamespace(t *testing.T) (pid int) {
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	return cmd.Process.Pid
 }
-
-func TestParseMount(t *testing.T) {
-	for line, want := range map[string]mount{
-		"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw":                      {36, 35, "98:0", "/mnt1", "/mnt2", false},
-		"36 35 0:25 / /run/a\\040b rw shared:7 master:1 propagate_from:2 - tmpfs shared:1 rw": {36, 35, "0:25", "/", "/run/a\\040b", true},
-		"36 35 0:25 / /x rw - tmpfs shared:1 rw":                                              {36, 35, "0:25", "/", "/x", false},
-	} {
-		if got, err := parseMount(line); err != nil || got != want {
-			t.Errorf("%q is %+v: %v", line, got, err)
-		}
-	}
-	for _, line := range []string{"", "a 35 0:25 / /x rw - tmpfs t rw", "36 35 0:25 / /x rw"} {
-		if got, err := parseMount(line); err == nil {
-			t.Errorf("%q is %+v", line, got)
-		}
-	}
-}

@@ -4,65 +4,34 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/mountinfo"
+	"github.com/cdigen/cdigen/internal/regular"
 )
 
-// mount is a line of /proc/self/mountinfo (proc_pid_mountinfo(5)). The process is in the
+// mounts returns the mounts of this mount namespace by their IDs. The process is in the
 // container's mount namespace, which began as a copy of the host's and still has the
 // host's root: the file lists the mounts of both.
-type mount struct {
-	id, parent int
-	device     string // "0:25"
-	root       string // path in the file system
-	point      string
-	shared     bool
-}
-
-// maxMounts is the size limit of mountinfo in bytes: some 100,000 mounts.
-const maxMounts = 16 << 20
-
-// mounts returns the mounts of this mount namespace by their IDs.
-func (r *Root) mounts() (map[int]mount, error) {
-	data, err := r.ownProc("mountinfo", maxMounts)
+func (r *Root) mounts() (map[int]mountinfo.Mount, error) {
+	data, err := r.ownProc("mountinfo", mountinfo.MaxSize)
 	if err != nil {
 		return nil, err
 	}
-	all := map[int]mount{}
-	for line := range bytes.Lines(data) {
-		m, err := parseMount(string(line))
-		if err != nil {
-			return nil, err
-		}
-		all[m.id] = m
+	list, err := mountinfo.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	all := map[int]mountinfo.Mount{}
+	for _, m := range list {
+		all[m.ID] = m
 	}
 	return all, nil
-}
-
-// parseMount reads a line of mountinfo.
-func parseMount(line string) (m mount, err error) {
-	fields := strings.Fields(line)
-	if len(fields) < 7 {
-		return m, fmt.Errorf("invalid line in mountinfo: %q", line)
-	}
-	id, err1 := strconv.Atoi(fields[0])
-	parent, err2 := strconv.Atoi(fields[1])
-	if err := errors.Join(err1, err2); err != nil {
-		return m, fmt.Errorf("invalid line in mountinfo: %q", line)
-	}
-	m = mount{id: id, parent: parent, device: fields[2], root: fields[3], point: fields[4]}
-	for _, option := range fields[6:] {
-		if option == "-" {
-			break
-		}
-		m.shared = m.shared || strings.HasPrefix(option, "shared:")
-	}
-	return m, nil
 }
 
 // mountID returns the ID of the mount that a handle's file is on.
@@ -87,15 +56,11 @@ func (r *Root) ownProc(name string, limit int64) ([]byte, error) {
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("/proc/self/%s has more than %d bytes", name, limit)
-	}
-	return data, err
+	return regular.Read(f, "/proc/self/"+name, limit)
 }
 
 // ownDev reports whether a /dev is on the root's own mount. If it is another mount, the
-// error says why it is not the tmpfs that the runtime mounted for this container alone. No
+// error is why it is not the tmpfs that the runtime mounted for this container alone. No
 // mount outside the root has the device number of that tmpfs; a tmpfs of the host, such as
 // /run, is also mounted at its own place.
 func (r *Root) ownDev(dev int) (onRoot bool, err error) {
@@ -117,25 +82,25 @@ func (r *Root) ownDev(dev int) (onRoot bool, err error) {
 		return false, errors.New("its mount is not in this mount namespace")
 	case !onFilesystem(dev, unix.TMPFS_MAGIC):
 		return false, errors.New("it is not a tmpfs")
-	case own.root != "/":
+	case own.Root != "/":
 		return false, errors.New("it is a directory of another file system")
 	}
 	for _, m := range all {
-		if m.device == own.device && !below(all, m, rootID) {
-			return false, fmt.Errorf("the same file system is mounted at %s", m.point)
+		if m.Device == own.Device && !below(all, m, rootID) {
+			return false, fmt.Errorf("the same file system is mounted at %s", m.Point)
 		}
 	}
 	return false, nil
 }
 
 // below reports whether a mount is below another one.
-func below(all map[int]mount, m mount, id int) bool {
+func below(all map[int]mountinfo.Mount, m mountinfo.Mount, id int) bool {
 	for range len(all) { // not an endless loop for a cycle
-		if m.parent == id {
+		if m.Parent == id {
 			return true
 		}
-		next, ok := all[m.parent]
-		if !ok || next.id == m.id {
+		next, ok := all[m.Parent]
+		if !ok || next.ID == m.ID {
 			return false
 		}
 		m = next
@@ -162,7 +127,7 @@ func (c *container) keepToSelf(name string, target int) error {
 		return err
 	case !known:
 		return fmt.Errorf("the mount that %s is on is not in this mount namespace", name)
-	case !m.shared:
+	case !m.Shared:
 		return nil
 	case id == rootID:
 		// The container's configuration asks for it, for its volumes.
@@ -174,7 +139,7 @@ func (c *container) keepToSelf(name string, target int) error {
 			return err
 		}
 	}
-	return fmt.Errorf("the mount at %s is shared with other mount namespaces", m.point)
+	return fmt.Errorf("the mount at %s is shared with other mount namespaces", m.Point)
 }
 
 // makeSlave makes a mount a slave of its peers if the path is that of its root.

@@ -5,13 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
 // Identifiers are identifiers without a known form. They are replaced where they are
@@ -59,9 +60,9 @@ func Collect(root string, getenv func(string) string) Identifiers {
 	return ids
 }
 
-// IsPerson reports whether an account belongs to a person. Their numbers begin at 1000, or
+// isPerson reports whether an account belongs to a person. Their numbers begin at 1000, or
 // at 65537 for directory services; systemd's and nobody are after 60000 (login.defs(5)).
-func IsPerson(uid uint64) bool { return uid >= 1000 && uid < 60000 || uid > 65536 }
+func isPerson(uid uint64) bool { return uid >= 1000 && uid < 60000 || uid > 65536 }
 
 // people returns the names of people's accounts in passwd(5).
 func people(passwd string) (list []string) {
@@ -70,7 +71,7 @@ func people(passwd string) (list []string) {
 		if len(fields) < 3 {
 			continue
 		}
-		if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil && IsPerson(uid) {
+		if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil && isPerson(uid) {
 			list = append(list, fields[0])
 		}
 	}
@@ -82,7 +83,7 @@ func people(passwd string) (list []string) {
 func Owners(ctx context.Context, uids []uint32) Identifiers {
 	args := []string{"passwd"}
 	for _, uid := range uids {
-		if IsPerson(uint64(uid)) {
+		if isPerson(uint64(uid)) {
 			args = append(args, strconv.FormatUint(uint64(uid), 10))
 		}
 	}
@@ -121,20 +122,14 @@ func add(list []string, accept func(string) bool, texts ...string) []string {
 }
 
 var (
-	nameForm   = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]*[0-9A-Za-z]$`)
-	hasLetter  = regexp.MustCompile(`[A-Za-z]`)
-	serialForm = regexp.MustCompile(`^[!-~]*[0-9][!-~]*$`)
+	nameForm   = lazyregexp.New(`^[0-9A-Za-z][0-9A-Za-z._-]*[0-9A-Za-z]$`)
+	hasLetter  = lazyregexp.New(`[A-Za-z]`)
+	serialForm = lazyregexp.New(`^[!-~]*[0-9][!-~]*$`)
 )
 
 // common are names of machines and accounts that are also names of files of every system
 // or driver, and so identify nobody.
-var common = sync.OnceValue(func() map[string]bool {
-	set := map[string]bool{}
-	for _, word := range strings.Fields(commonWords) {
-		set[word] = true
-	}
-	return set
-})
+var common = sync.OnceValue(func() []string { return strings.Fields(commonWords) })
 
 const commonWords = `
 	aarch64 access active admin alternatives amd64 arm64 auto bin boot builder buildhost bus by-path cache capabilities card centos char
@@ -148,19 +143,21 @@ const commonWords = `
 	x86_64-linux-gnu aarch64-linux-gnu i386-linux-gnu`
 
 // numbered matches names of the driver's nodes and directories.
-var numbered = regexp.MustCompile(`^(?:nvidia|gpu|gi|ci|card|renderD|controlD|channel)\d{1,7}$`)
+var numbered = lazyregexp.New(`^(?:nvidia|gpu|gi|ci|card|renderD|controlD|channel)\d{1,7}$`)
 
 // Common reports whether a name identifies nobody, because most systems have accounts,
 // directories or files of that name.
-func Common(name string) bool { return common()[strings.ToLower(name)] || numbered.MatchString(name) }
+func Common(name string) bool {
+	return slices.Contains(common(), strings.ToLower(name)) || numbered().MatchString(name)
+}
 
 // telling reports whether a name can identify a machine or person.
 func telling(name string) bool {
-	return len(name) >= 3 && nameForm.MatchString(name) && hasLetter.MatchString(name) && !Common(name) && !strings.HasPrefix(name, "ip6-")
+	return len(name) >= 3 && nameForm().MatchString(name) && hasLetter().MatchString(name) && !Common(name) && !strings.HasPrefix(name, "ip6-")
 }
 
 // serial reports whether a text can be a serial number: not "None" and not "To be filled
 // by O.E.M.".
 func serial(text string) bool {
-	return len(text) >= 5 && len(text) <= 128 && serialForm.MatchString(text)
+	return len(text) >= 5 && len(text) <= 128 && serialForm().MatchString(text)
 }

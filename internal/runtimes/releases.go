@@ -1,11 +1,12 @@
 package runtimes
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 
 	"golang.org/x/mod/semver"
+
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
 // Name of an engine.
@@ -135,7 +136,7 @@ var Releases = []Release{
 // release returns the CDI support of a version; ok is false if there is none.
 func release(engine Name, version string) (r Release, ok bool) {
 	for _, candidate := range Releases {
-		if candidate.Engine == engine && atLeast(version, candidate.From) {
+		if candidate.Engine == engine && AtLeast(version, candidate.From) {
 			r, ok = candidate, true
 		}
 	}
@@ -158,11 +159,11 @@ func short(version string) string { return strings.TrimSuffix(version, ".0") }
 // The output of an engine's --version begins in one of these ways, which
 // TestVersionOutput has samples of. "dockerd" prints "Docker version 26.1.5, build …",
 // containerd its module before its version, CRI-O the version below or behind its name.
-var versionWord = regexp.MustCompile(`(?m)(?:^|[\s(])v?(\d+\.\d+[0-9A-Za-z.~+-]*)`)
+var versionWord = lazyregexp.New(`(?m)(?:^|[\s(])v?(\d+\.\d+[0-9A-Za-z.~+-]*)`)
 
 // parseVersion finds the version in the output of --version, as it is printed.
 func parseVersion(output string) string {
-	if m := versionWord.FindStringSubmatch(output); m != nil {
+	if m := versionWord().FindStringSubmatch(output); m != nil {
 		return m[1]
 	}
 	return ""
@@ -170,14 +171,14 @@ func parseVersion(output string) string {
 
 // A version's numbers, and a suffix of pre-releases. Suffixes of distributions ("+dfsg1",
 // "~ds1-6", "-1.el9", "-jammy") are ignored.
-var versionParts = regexp.MustCompile(`^v?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:[-.~+]?(alpha|beta|rc|dev|pre)[-.~]?(\d*))?`)
+var versionParts = lazyregexp.New(`^v?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:[-.~+]?(alpha|beta|rc|dev|pre)[-.~]?(\d*))?`)
 
 // IsVersion reports whether a text begins with a version: "28", "28.0", "1.7.24~ds1".
 func IsVersion(text string) bool { return canonical(text) != "" }
 
 // canonical returns a version in the form of package semver, or "" if it is not a version.
 func canonical(version string) string {
-	m := versionParts.FindStringSubmatch(version)
+	m := versionParts().FindStringSubmatch(version)
 	if m == nil {
 		return ""
 	}
@@ -194,7 +195,8 @@ func number(digits string) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// atLeast reports whether a version is not older than another.
-func atLeast(version, other string) bool {
+// AtLeast reports whether a version is not older than another, by their numbers and a suffix
+// of pre-releases. What is not a version is older than all that are.
+func AtLeast(version, other string) bool {
 	return semver.Compare(canonical(version), canonical(other)) >= 0
 }
