@@ -1,9 +1,11 @@
 package watch
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,9 +15,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -25,8 +29,9 @@ import (
 type Generator struct {
 	// Host opens the host; it is called for each generation.
 	Host func() (discover.Host, error)
-	// ProcRoot is the proc file system, for the fingerprint.
-	ProcRoot string
+	// ProcRoot and SysRoot are the proc and sys file systems, for the fingerprint and to know
+	// which GPUs are asleep.
+	ProcRoot, SysRoot string
 	// Discover are the options of the modules. Its Probe is asked only when the
 	// driver's part of procfs or the NVML library has changed since it last
 	// answered in full.
@@ -43,9 +48,12 @@ type Generator struct {
 	Directories, Files []string
 	Publish            spec.PublishOptions
 
-	dev    atomic.Value // string, the directory of the device nodes
+	known  map[string]information // of GPUs
+	dev    atomic.Value           // string, the directory of the device nodes
 	key    probeKey
 	report *discover.NVMLReport
+	// readable: all users could read the spec's directory.
+	readable bool
 
 	mu  sync.Mutex
 	sum [sha256.Size]byte // of what is published or about to be
@@ -71,11 +79,16 @@ type Result struct {
 	Probed    bool
 	ProbeTook time.Duration
 	// Degraded reports whether NVML is to be asked again later though no event may
-	// come: it failed, a GPU is lost, or one in MIG mode has no instance, and nothing
-	// else would show that MIG mode was switched off.
+	// come: it failed, a GPU is lost or has no UUID yet, or one in MIG mode has no instance,
+	// and nothing else would show that MIG mode was switched off.
 	Degraded bool
-	// Exists reports whether a file is at the place of the spec.
+	// Waits are the PCI addresses of sleeping GPUs: NVML is to be asked when all of them are
+	// awake.
+	Waits []string
+	// Exists reports whether there is a spec, or another regular file in its place.
 	Exists bool
+	// Installing reports whether a package manager is at work in the driver root.
+	Installing bool
 	// Replaces reports whether the result differs from what the generator published
 	// last, and that is in place as it was published. It is false if others have
 	// changed or removed the spec.
@@ -84,7 +97,8 @@ type Result struct {
 	// its library although containers are to have it.
 	LosesCUDA bool
 
-	data []byte
+	data    []byte
+	unknown bool // what is to be known of a sleeping GPU
 }
 
 // Missing returns what CUDA programs need and the host lacks at this moment, in words: a
@@ -123,6 +137,14 @@ func (r *Result) Missing() string {
 // Complete reports whether nothing is missing.
 func (r *Result) Complete() bool { return r.Missing() == "" }
 
+// files returns the number of the driver's files.
+func (r *Result) files() int { return len(r.Inventory.Libraries) + len(r.Inventory.Files) }
+
+// differs reports whether another result leads to another spec or lacks other things.
+func (r *Result) differs(other *Result) bool {
+	return other == nil || !bytes.Equal(r.data, other.data) || r.Missing() != other.Missing()
+}
+
 // NoGPU reports whether the host clearly has no GPU for containers, and none that waits
 // for its driver: no driver is loaded, and no GPU is on the PCI bus; or that the GPU is
 // not supported.
@@ -140,12 +162,16 @@ func (r *Result) NoGPU() bool {
 // the places that were looked at until then.
 func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	r := &Result{Lookups: discover.NewLookups()}
+	r.Exists = g.exists()
 	g.fixedPlaces(r.Lookups)
 	host, err := g.Host()
 	if err != nil {
 		return r, err
 	}
+	r.Installing = packageManagerAt(host.Driver)
 	host = host.Record(r.Lookups)
+	asleep := sleepers(g.ProcRoot, g.SysRoot)
+	host.Proc = host.Proc.Wrap(func(proc fs.FS) fs.FS { return g.quiet(proc, asleep, &r.unknown) })
 	g.hostPlaces(host, r.Lookups)
 	options, err := g.Spec()
 	if err != nil {
@@ -156,13 +182,17 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	}
 	discovery := g.Discover
 	if discovery.Probe != nil {
-		discovery.Probe = g.remember(r, full)
+		discovery.Probe = g.remember(r, full, asleep)
 	}
 	if r.Inventory, err = discover.Run(ctx, host, discover.Modules(discovery)); err != nil {
 		return r, err
 	}
+	if r.unknown {
+		r.Waits = asleep
+		return r, errAsleep
+	}
 	r.Degraded = r.Degraded || slices.ContainsFunc(r.Inventory.GPUs, func(gpu discover.GPU) bool {
-		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0
+		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0 || gpu.UUID == "" && !gpu.Excluded
 	})
 	if err := g.encode(r, options); err != nil {
 		return r, err
@@ -170,6 +200,18 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	g.compare(r)
 	r.LosesCUDA = r.Spec != nil && options.WantsCUDA() && !spec.HasCUDA(r.Spec) && spec.GivesCUDA(g.Output, r.Inventory.Driver.Version)
 	return r, nil
+}
+
+// quiet returns a proc file system that wakes no GPU.
+func (g *Generator) quiet(proc fs.FS, asleep []string, missing *bool) fs.FS {
+	if g.known == nil {
+		g.known = map[string]information{}
+	}
+	links, ok := proc.(fs.ReadLinkFS)
+	if !ok {
+		return proc
+	}
+	return quiet{links, g.ProcRoot, asleep, g.known, missing}
 }
 
 // fixedPlaces adds the places that matter whatever the host is like.
@@ -211,24 +253,33 @@ func (g *Generator) encode(r *Result, options spec.Options) (err error) {
 	return err
 }
 
+// exists reports whether a regular file is at the place of the spec.
+func (g *Generator) exists() bool {
+	info, err := os.Lstat(g.Output)
+	return err == nil && info.Mode().IsRegular()
+}
+
 // compare compares the result with what is in place.
 func (g *Generator) compare(r *Result) {
-	_, err := os.Lstat(g.Output)
-	r.Exists = err == nil
 	g.mu.Lock()
 	sum := g.sum
 	g.mu.Unlock()
-	asPublished := g.OwnChange(g.Output) || errors.Is(err, fs.ErrNotExist) && sum == sha256.Sum256(nil)
+	asPublished := g.OwnChange(g.Output) || !r.Exists && sum == sha256.Sum256(nil)
 	r.Replaces = asPublished && sum != sha256.Sum256(r.data)
 }
 
-// remember returns the probe with a memory of its last complete answer.
-func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFunc {
+// remember returns the probe with a memory of its last complete answer, which stands while a
+// GPU is asleep.
+func (g *Generator) remember(r *Result, full bool, asleep []string) func(string) discover.ProbeFunc {
 	return func(library string) discover.ProbeFunc {
 		ask := g.Discover.Probe(library)
 		return func(ctx context.Context) (*discover.NVMLReport, error) {
 			key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
 			if !full && g.report != nil && g.key == key {
+				return g.report, nil
+			}
+			if r.Waits = asleep; asleep != nil {
+				r.unknown = r.unknown || g.report == nil
 				return g.report, nil
 			}
 			g.report = nil
@@ -256,6 +307,7 @@ func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFu
 }
 
 // Apply publishes the spec of a result, or removes the published one if the host has no device.
+// If others have taken away the permission to read its directory, they are given back.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
 	g.mu.Lock()
 	g.sum = sha256.Sum256(r.data)
@@ -263,7 +315,37 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 	if r.Spec == nil {
 		return spec.Remove(ctx, g.Output, g.Publish)
 	}
+	if err := g.keepReadable(filepath.Dir(g.Output)); err != nil {
+		return "", err
+	}
 	return spec.Publish(ctx, g.Output, r.data, g.Publish)
+}
+
+// readable are the permissions that engines of other users need for a directory of specs.
+const readable = 0o555
+
+// keepReadable gives a directory back the permissions that it had when it was seen first.
+func (g *Generator) keepReadable(dir string) error {
+	var s unix.Stat_t
+	if unix.Stat(dir, &s) != nil {
+		return nil // it is made with them
+	}
+	if s.Mode&readable == readable {
+		g.readable = true
+		return nil
+	}
+	if !g.readable {
+		return nil // as somebody wants it
+	}
+	d, err := change.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := unix.Fchmod(d.Fd(), s.Mode&0o7777|readable); err != nil {
+		return fmt.Errorf("let all users read %s: %w", dir, err)
+	}
+	return nil
 }
 
 // NamesOnly reports whether only the names in a directory matter, as in those of device
@@ -279,8 +361,8 @@ func (g *Generator) OwnChange(path string) bool {
 	if path != g.Output {
 		return filepath.Dir(path) == filepath.Dir(g.Output) && spec.IsTemporary(path)
 	}
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode() != 0o644 {
+	var s unix.Stat_t
+	if unix.Lstat(path, &s) != nil || s.Mode != unix.S_IFREG|0o644 || s.Uid != uint32(os.Geteuid()) { //nolint:gosec // not negative
 		return false
 	}
 	data, err := regular.ReadFile(path, spec.MaxSize)

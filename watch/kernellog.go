@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,10 +18,15 @@ import (
 type KernelLog struct {
 	// Path is /dev/kmsg or something that reads like it.
 	Path string
+
+	asked time.Time // last, by standIn
 }
 
+// kernelLogStandIn is how often NVML is asked for lost GPUs while the log cannot be read.
+const kernelLogStandIn = 10 * time.Minute
+
 // Name is "kernel-log".
-func (KernelLog) Name() string { return "kernel-log" }
+func (*KernelLog) Name() string { return "kernel-log" }
 
 // xid are the lines "NVRM: Xid (PCI:0000:3b:00): 79, …" after which a GPU may be
 // unusable or usable again: 79 is fallen off the bus, 95 and 48 uncontained memory
@@ -29,7 +35,7 @@ func (KernelLog) Name() string { return "kernel-log" }
 var xid = lazyregexp.New(`NVRM: (Xid \([^)]*\): (?:48|79|95|119|120|140|143|154),|GPU .*(?:fallen off the bus|is lost))`)
 
 // Run reads what is logged from now on until ctx ends.
-func (s KernelLog) Run(ctx context.Context, emit func(Event)) error {
+func (s *KernelLog) Run(ctx context.Context, emit func(Event)) error {
 	f, err := os.OpenFile(s.Path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -37,7 +43,7 @@ func (s KernelLog) Run(ctx context.Context, emit func(Event)) error {
 	defer f.Close()
 	_, _ = f.Seek(0, io.SeekEnd) // a pipe has no end to seek
 	defer context.AfterFunc(ctx, func() { _ = f.Close() })()
-	emit(Event{Source: s.Name(), Detail: "listening"})
+	emit(Event{Source: s.Name(), Detail: "listening", Listening: true})
 	// A read returns one record (dev-kmsg).
 	buffer := make([]byte, 8<<10)
 	for {
@@ -55,4 +61,17 @@ func (s KernelLog) Run(ctx context.Context, emit func(Event)) error {
 			emit(Event{Source: s.Name(), Detail: string(line), Full: true})
 		}
 	}
+}
+
+// standIn asks NVML, as no other place shows that a GPU was lost.
+func (s *KernelLog) standIn(ctx context.Context, emit func(Event)) {
+	if s.asked.IsZero() {
+		s.asked = time.Now()
+	}
+	repeat(ctx, standInPoll, func() {
+		if time.Since(s.asked) >= kernelLogStandIn {
+			s.asked = time.Now()
+			emit(Event{Source: s.Name(), Detail: "it cannot be read", Full: true})
+		}
+	})
 }

@@ -1,19 +1,21 @@
 package watch
 
 import (
-	"context"
+	"errors"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // Shared directories are those in which, or on the way to which, other users than root
 // and that of the watcher can create or rename files. With inotify each of their files
 // would wake the watcher, at any rate they like. So these directories are polled: only
-// the names that were looked up, and less often while there is a change at each poll.
+// the names that were looked up, and less often while there is a change at each poll. So are
+// all directories while there is no inotify to be had.
 const (
 	minSharedPoll = 2 * time.Second
 	maxSharedPoll = 32 * time.Second
@@ -26,6 +28,7 @@ const (
 type identity struct {
 	mode, uid, gid uint32
 	dev, ino, rdev uint64
+	links          uint64
 	size           int64
 	mtime, ctime   unix.Timespec
 }
@@ -54,17 +57,44 @@ func identityOf(path string, contents, follow bool) identity {
 	return id
 }
 
-// shared are the polled paths.
-type shared struct {
+// partition divides directories into those to watch and those to poll since others than root
+// and the user can create files in them or put others in their place.
+func partition(dirs []string) (private, others []string) {
+	tree := trust.Local("/", trust.Self())
+	for _, dir := range dirs {
+		var untrusted *trust.Error
+		if errors.As(tree.CheckExclusive(dir), &untrusted) {
+			others = append(others, dir)
+		} else {
+			private = append(private, dir)
+		}
+	}
+	return private, others
+}
+
+// directoryAt returns the identity of the directory that a path leads to; the zero value: it
+// leads to none.
+func directoryAt(path string) identity {
+	if is := identityOf(path, false, true); is.mode&unix.S_IFMT == unix.S_IFDIR {
+		return is
+	}
+	return identity{}
+}
+
+// polled are the paths that are polled.
+type polled struct {
 	seen     map[string]identity
 	contents map[string]bool // directories whose contents count
+
+	timer    *time.Timer // nil: no poll is due
+	interval time.Duration
 }
 
 // set replaces the polled directories. A path that was polled before keeps its identity of
 // that time, so that a change since then is still noticed. Fresh reports whether one
 // was not.
-func (p *shared) set(l *discover.Lookups, dirs []string) (fresh bool) {
-	next := shared{seen: map[string]identity{}, contents: map[string]bool{}}
+func (p *polled) set(l *discover.Lookups, dirs []string) (fresh bool) {
+	next := polled{seen: map[string]identity{}, contents: map[string]bool{}}
 	for _, dir := range dirs {
 		names, searched := l.Names(dir)
 		if len(names) > maxSharedNames {
@@ -85,12 +115,12 @@ func (p *shared) set(l *discover.Lookups, dirs []string) (fresh bool) {
 			fresh = true
 		}
 	}
-	*p = next
+	p.seen, p.contents = next.seen, next.contents
 	return fresh
 }
 
 // changed returns the paths that have changed since the last call or since they were set.
-func (p *shared) changed() (paths []string) {
+func (p *polled) changed() (paths []string) {
 	for path, before := range p.seen {
 		if now := identityOf(path, p.contents[path], false); now != before {
 			p.seen[path] = now
@@ -100,27 +130,21 @@ func (p *shared) changed() (paths []string) {
 	return paths
 }
 
-// sharedBackoff returns the time to the next poll: twice the last one after a change, half
-// of it without one.
-func sharedBackoff(last time.Duration, changed bool) time.Duration {
-	if changed {
-		return min(2*last, maxSharedPoll)
+// schedule makes a poll due if there is something to look at, or one is needed. Look calls
+// done.
+func (p *polled) schedule(needed bool, look func()) {
+	if p.timer == nil && (needed || len(p.seen) > 0) {
+		p.timer = time.AfterFunc(max(p.interval, minSharedPoll), look)
 	}
-	return max(last/2, minSharedPoll)
 }
 
-// poll calls look, which reports whether there was a change, until ctx ends.
-func poll(ctx context.Context, look func() bool) {
-	interval := minSharedPoll
-	timer := time.NewTimer(interval)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		interval = sharedBackoff(interval, look())
-		timer.Reset(interval)
+// done ends a poll. The time to the next one is twice the last one after a change, and half
+// of it without one.
+func (p *polled) done(changed bool) {
+	p.timer = nil
+	if changed {
+		p.interval = min(2*max(p.interval, minSharedPoll), maxSharedPoll)
+	} else {
+		p.interval /= 2
 	}
 }

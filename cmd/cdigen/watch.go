@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -44,9 +45,12 @@ func newWatch() *cobra.Command {
 it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
 files, the spec itself. It logs one line for each change and nothing while idle.
 
-While the driver is incomplete the last good spec stays. When it is not complete
-again within the grace time, the spec becomes what generate would write; if the
-driver is gone, the spec is removed (--on-driver-loss keep: kept).
+While the driver is incomplete, or a package manager is at work, the last good
+spec stays. When the driver is not complete again and does not change for the
+grace time, the spec becomes what generate would write; if the driver is gone,
+the spec is removed (--on-driver-loss keep: kept).
+
+A GPU that is asleep is not woken: what needs it waits.
 
 At most 30 changes of the spec in a row are published at once, then one every 5
 seconds. The last change is always published.
@@ -108,6 +112,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 			return t.Host, nil
 		},
 		ProcRoot: first.Roots.Proc,
+		SysRoot:  first.Roots.Sys,
 		Discover: first.Discover,
 		Spec:     func() (spec.Options, error) { return c.Spec(c.Arch) },
 		Output:   output,
@@ -134,8 +139,10 @@ func absolute(paths ...string) ([]string, error) {
 }
 
 func (f *watchFlags) run(cmd *cobra.Command) error {
-	// Generations are rare: a small heap between them matters more than speed.
+	// Generations are rare: a small heap between them matters more than speed, and so does
+	// that an idle watcher wakes one thread and not several.
 	debug.SetGCPercent(50)
+	runtime.GOMAXPROCS(1)
 	generator, err := f.generator()
 	if err != nil {
 		return err
@@ -152,6 +159,8 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	defer unlock()
 
+	procfs := &watch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
+	mounts := &watch.Mounts{}
 	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
 	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
 	hangup := newHangup()
@@ -159,8 +168,9 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
-		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.Poll}, files, specs, hangup},
-		Update:   func(l *discover.Lookups) error { return errors.Join(files.Update(l), specs.Update()) },
+		Sources:  []watch.Source{&watch.Uevents{Sys: generator.SysRoot}, procfs, files, specs, mounts, hangup},
+		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
+		Await:    procfs.Await,
 		Log:      slog.Default(),
 	}
 	if specs.Settings, err = f.settingsFile(generator); err != nil {
@@ -168,7 +178,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
 	if f.KernelLog != "" {
-		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
+		l.Sources = append(l.Sources, &watch.KernelLog{Path: f.KernelLog})
 	}
 	metrics := watch.NewMetrics(l, version, generator.Output)
 	history := watch.History{Path: instanceFile(runtimeDir, generator.Output, historyFile)}
@@ -312,7 +322,7 @@ func notifyState(s watch.State, h *hangup) {
 	text := "STATUS=" + describe(&s)
 	since := h.since.Load()
 	over := since != 0 && s.LastGeneration != nil && s.LastGeneration.At.UnixNano() >= since && h.since.CompareAndSwap(since, 0)
-	if s.Ready && (since == 0 || over) {
+	if s.Settled && (since == 0 || over) {
 		text += "\n" + daemon.SdNotifyReady
 	}
 	notify(text)
@@ -327,10 +337,16 @@ func notify(text string) {
 
 // describe returns a state in one line.
 func describe(s *watch.State) string {
-	if s.ChangedSettings != "" {
-		return describeSpec(s) + "; restart to apply the changes of " + s.ChangedSettings
+	parts := []string{describeSpec(s)}
+	for _, source := range s.Sources {
+		if !source.Up {
+			parts = append(parts, "the source "+source.Name+" is down")
+		}
 	}
-	return describeSpec(s)
+	if s.ChangedSettings != "" {
+		parts = append(parts, "restart to apply the changes of "+s.ChangedSettings)
+	}
+	return strings.Join(parts, "; ")
 }
 
 func describeSpec(s *watch.State) string {
@@ -340,10 +356,15 @@ func describeSpec(s *watch.State) string {
 	case watch.NoDevices:
 		return "no usable GPU, no spec"
 	case watch.Holding:
-		return "the driver is incomplete; the last good spec stays"
+		return "the driver is incomplete or being replaced; the last good spec stays"
 	case watch.Limited:
 		return "too many publications in a row; the last spec stays until the limit allows another"
+	case watch.Asleep:
+		return "waiting until a GPU that is asleep is awake"
 	case watch.Failing:
+		if !s.InPlace {
+			return "failing, there is no spec: " + oneLine(s.Error)
+		}
 		return "failing, the last spec stays: " + oneLine(s.Error)
 	case watch.Current:
 	}
