@@ -69,7 +69,7 @@ func TestManagementHasLostGPUsAndThoseWithoutMIGInstances(t *testing.T) {
 }
 
 func TestOnlyTheNodesOfADriverMakeAKind(t *testing.T) {
-	inv := &discover.Inventory{Nodes: []discover.Node{{Path: "/dev/gdrdrv", Kind: discover.CopyNode}}} // not usable
+	inv := &discover.Inventory{Nodes: []discover.Node{{Path: "/dev/gdrdrv", Kind: discover.CopyNode}}}        // not usable
 	if _, _, err := spec.New(inv, kindOptions("amd64", spec.FindKind("gdrcopy"))); err != spec.ErrNoDevices { //nolint:errorlint // itself
 		t.Error(err)
 	}
@@ -105,4 +105,3 @@ func TestKindsAreDocumented(t *testing.T) {
 		}
 	}
 }
-

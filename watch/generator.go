@@ -1,11 +1,11 @@
 package watch
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,11 +14,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -27,8 +29,9 @@ import (
 type Generator struct {
 	// Host opens the host; it is called for each generation.
 	Host func() (discover.Host, error)
-	// ProcRoot is the proc file system, for the fingerprint.
-	ProcRoot string
+	// ProcRoot and SysRoot are the proc and sys file systems, for the fingerprint and to know
+	// which GPUs are asleep.
+	ProcRoot, SysRoot string
 	// Discover are the options of the modules. Its Probe is asked only when the
 	// driver's part of procfs or the NVML library has changed since it last
 	// answered in full.
@@ -50,9 +53,12 @@ type Generator struct {
 	Directories, Files []string
 	Publish            spec.PublishOptions
 
-	dev    atomic.Value // string, the directory of the device nodes
+	known  map[string]information // of GPUs
+	dev    atomic.Value           // string, the directory of the device nodes
 	key    probeKey
 	report *discover.NVMLReport
+	// readable: all users could read the spec's directory.
+	readable bool
 
 	mu   sync.Mutex
 	sums map[string][sha256.Size]byte // of what is published or about to be, by path
@@ -87,11 +93,16 @@ type Result struct {
 	Probed    bool
 	ProbeTook time.Duration
 	// Degraded reports whether NVML is to be asked again later though no event may
-	// come: it failed, a GPU is lost, or one in MIG mode has no instance, and nothing
-	// else would show that MIG mode was switched off.
+	// come: it failed, a GPU is lost or has no UUID yet, or one in MIG mode has no instance,
+	// and nothing else would show that MIG mode was switched off.
 	Degraded bool
-	// Exists reports whether a file is at the place of the spec.
+	// Waits are the PCI addresses of sleeping GPUs: NVML is to be asked when all of them are
+	// awake.
+	Waits []string
+	// Exists reports whether there is a spec, or another regular file in its place.
 	Exists bool
+	// Installing reports whether a package manager is at work in the driver root.
+	Installing bool
 	// Replaces reports whether the result differs from what the generator published
 	// last, and that is in place as it was published. It is false if others have
 	// changed or removed the spec.
@@ -102,6 +113,7 @@ type Result struct {
 
 	data     []byte
 	others   [][]byte // in the order of the generator's; nil: the host has nothing of the kind
+	unknown  bool     // what is to be known of a sleeping GPU
 	snapshot check.Snapshot
 }
 
@@ -141,6 +153,14 @@ func (r *Result) Missing() string {
 // Complete reports whether nothing is missing.
 func (r *Result) Complete() bool { return r.Missing() == "" }
 
+// files returns the number of the driver's files.
+func (r *Result) files() int { return len(r.Inventory.Libraries) + len(r.Inventory.Files) }
+
+// differs reports whether another result leads to another spec or lacks other things.
+func (r *Result) differs(other *Result) bool {
+	return other == nil || !bytes.Equal(r.data, other.data) || r.Missing() != other.Missing()
+}
+
 // NoGPU reports whether the host clearly has no GPU for containers, and none that waits
 // for its driver: no driver is loaded, and no GPU is on the PCI bus; or that the GPU is
 // not supported.
@@ -158,12 +178,19 @@ func (r *Result) NoGPU() bool {
 // the places that were looked at until then.
 func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	r := &Result{Lookups: discover.NewLookups()}
+	r.Exists = g.exists()
 	g.fixedPlaces(r.Lookups)
 	host, err := g.Host()
 	if err != nil {
 		return r, err
 	}
+	r.Installing = packageManagerAt(host.Driver)
 	host = host.Record(r.Lookups)
+	if g.known == nil {
+		g.known = map[string]information{}
+	}
+	asleep := sleepers(g.ProcRoot, g.SysRoot)
+	host.Proc = discover.NewTree(host.Proc.Path, quiet{regular.FS(host.Proc.Path), host.Proc.Path, asleep, g.known, &r.unknown})
 	g.hostPlaces(host, r.Lookups)
 	options, err := g.Spec()
 	if err != nil {
@@ -174,13 +201,17 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	}
 	discovery := g.Discover
 	if discovery.Probe != nil {
-		discovery.Probe = g.remember(r, full)
+		discovery.Probe = g.remember(r, full, asleep)
 	}
 	if r.Inventory, err = discover.Run(ctx, host, discover.Modules(discovery)); err != nil {
 		return r, err
 	}
+	if r.unknown {
+		r.Waits = asleep
+		return r, errAsleep
+	}
 	r.Degraded = r.Degraded || slices.ContainsFunc(r.Inventory.GPUs, func(gpu discover.GPU) bool {
-		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0
+		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0 || gpu.UUID == "" && !gpu.Excluded
 	})
 	if err := g.encode(r, options); err != nil {
 		return r, err
@@ -252,6 +283,12 @@ func (g *Generator) encodeOthers(r *Result) error {
 	return nil
 }
 
+// exists reports whether a regular file is at the place of the spec.
+func (g *Generator) exists() bool {
+	info, err := os.Lstat(g.Output)
+	return err == nil && info.Mode().IsRegular()
+}
+
 // judge finds what is wrong with the host and the spec in place.
 func (g *Generator) judge(r *Result) {
 	s := &r.snapshot
@@ -264,50 +301,51 @@ func (g *Generator) judge(r *Result) {
 
 // compare compares the result with what is in place.
 func (g *Generator) compare(r *Result) {
-	_, err := os.Lstat(g.Output)
-	r.Exists = err == nil
 	g.mu.Lock()
 	sum := g.sums[g.Output]
 	g.mu.Unlock()
-	asPublished := g.OwnChange(g.Output) || errors.Is(err, fs.ErrNotExist) && sum == sha256.Sum256(nil)
+	asPublished := g.OwnChange(g.Output) || !r.Exists && sum == sha256.Sum256(nil)
 	r.Replaces = asPublished && sum != sha256.Sum256(r.data)
 }
 
-// remember returns the probe with a memory of its last complete answer.
-func (g *Generator) remember(r *Result, full bool) func(string) discover.ProbeFunc {
-	return func(library string) discover.ProbeFunc {
-		ask := g.Discover.Probe(library)
-		return func(ctx context.Context) (*discover.NVMLReport, error) {
-			key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
-			if !full && g.report != nil && g.key == key {
-				return g.report, nil
-			}
-			g.report = nil
-			r.Probed = true
-			began := time.Now()
-			report, err := ask(ctx)
-			r.ProbeTook = time.Since(began)
-			if r.Degraded = err != nil; r.Degraded {
-				return report, err
-			}
-			complete := true
-			for i := range report.GPUs {
-				gpu := &report.GPUs[i]
-				empty := gpu.MIGEnabled && len(gpu.MIGDevices) == 0
-				complete = complete && !gpu.Lost && !empty
-			}
-			// If procfs has changed meanwhile, which its poll notices too, the answer is
-			// of the state before or after that, so it is not kept.
-			if complete && key.proc == ProcFingerprint(g.ProcRoot) {
-				g.key, g.report = key, report
-			}
-			return report, nil
+// remember returns the probe with a memory of its last complete answer, which stands while a
+// GPU is asleep.
+func (g *Generator) remember(r *Result, full bool, asleep []string) discover.ProbeFunc {
+	return func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+		key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
+		if !full && g.report != nil && g.key == key {
+			return g.report, nil
 		}
+		if r.Waits = asleep; asleep != nil {
+			r.unknown = r.unknown || g.report == nil
+			return g.report, nil
+		}
+		g.report = nil
+		r.Probed = true
+		began := time.Now()
+		report, err := g.Discover.Probe(ctx, library)
+		r.ProbeTook = time.Since(began)
+		if r.Degraded = err != nil; r.Degraded {
+			return report, err
+		}
+		complete := true
+		for i := range report.GPUs {
+			gpu := &report.GPUs[i]
+			empty := gpu.MIGEnabled && len(gpu.MIGDevices) == 0
+			complete = complete && !gpu.Lost && !empty
+		}
+		// If procfs has changed meanwhile, which its poll notices too, the answer is
+		// of the state before or after that, so it is not kept.
+		if complete && key.proc == ProcFingerprint(g.ProcRoot) {
+			g.key, g.report = key, report
+		}
+		return report, nil
 	}
 }
 
 // Apply publishes the specs of a result, or removes those of which the host has no device.
-// The outcome is that of the first that changes something.
+// The outcome is that of the first that changes something. If others have taken away the
+// permission to read their directory, it is given back.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
 	outcome, err := g.put(ctx, g.Output, r.data)
 	for i, other := range g.Others {
@@ -338,7 +376,25 @@ func (g *Generator) put(ctx context.Context, path string, data []byte) (spec.Out
 	if data == nil {
 		return spec.Remove(ctx, path, g.Publish)
 	}
+	if err := g.keepReadable(filepath.Dir(path)); err != nil {
+		return "", err
+	}
 	return spec.Publish(ctx, path, data, g.Publish)
+}
+
+// readable are the permissions that engines of other users need for a directory of specs.
+const readable = 0o555
+
+// keepReadable gives a directory back the permissions that it had when it was seen first.
+func (g *Generator) keepReadable(dir string) error {
+	switch info, err := os.Stat(dir); {
+	case err != nil: // it is made with them
+	case info.Mode()&readable == readable:
+		g.readable = true
+	case g.readable && trust.Path(dir, trust.Self()) == nil:
+		return os.Chmod(dir, info.Mode()|readable)
+	}
+	return nil
 }
 
 // NamesOnly reports whether only the names in a directory matter, as in those of device
@@ -354,8 +410,8 @@ func (g *Generator) OwnChange(path string) bool {
 	if path != g.Output && !slices.ContainsFunc(g.Others, func(o Other) bool { return o.Output == path }) {
 		return filepath.Dir(path) == filepath.Dir(g.Output) && spec.IsTemporary(path)
 	}
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode() != 0o644 {
+	var s unix.Stat_t
+	if unix.Lstat(path, &s) != nil || s.Mode != unix.S_IFREG|0o644 || s.Uid != uint32(os.Geteuid()) { //nolint:gosec // not negative
 		return false
 	}
 	data, err := regular.ReadFile(path, spec.MaxSize)

@@ -75,7 +75,7 @@ var metricTable = []metric{
 		Help: "The version of cdigen that runs, and of Go that it was built with; always 1."},
 		func(m *Metrics, _ *State) []promtext.Sample { return info(m.version, runtime.Version()) }},
 	{promtext.Metric{Name: "cdigen_ready", Type: promtext.TypeGauge,
-		Help: "1 when the spec can be relied on, as /readyz answers."},
+		Help: "1 while a spec that is true of the host is in place, as /readyz answers."},
 		func(_ *Metrics, s *State) []promtext.Sample { return is(s.Ready) }},
 	{promtext.Metric{Name: "cdigen_healthy", Type: promtext.TypeGauge,
 		Help: "1 unless a generation hangs, as /healthz answers."},

@@ -112,6 +112,10 @@ func (d *Description) allNodes() []node {
 
 func (d *Description) writeDev(t *tree) {
 	t.mkdir("dev")
+	if slices.Contains(d.BesideNodes, "nvidia-fs") {
+		t.write("etc/cufile.json", "{}\n")
+		t.mkdir("run/udev")
+	}
 	list := d.nodes()
 	d.linkDRM(t, ".")
 	if root := d.driverRoot(); root != "." {
