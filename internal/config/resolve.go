@@ -25,7 +25,8 @@ const autoKinds = "auto"
 func (c *Config) EachKind() (list []Config) {
 	for i := range spec.Kinds {
 		kind := &spec.Kinds[i]
-		if !slices.Contains(c.Kinds, kind.Name) && !(kind.Auto && slices.Contains(c.Kinds, autoKinds)) {
+		auto := kind.Auto && slices.Contains(c.Kinds, autoKinds)
+		if !auto && !slices.Contains(c.Kinds, kind.Name) {
 			continue
 		}
 		one := *c
@@ -35,8 +36,8 @@ func (c *Config) EachKind() (list []Config) {
 			// These are about GPUs.
 			one.Names, one.Devices, one.NoAll, one.Edits = nil, nil, false, ""
 		}
-		given := c.Sources["output"].Kind > FromProfile
-		if alone := len(c.Kinds) == 1 && c.Kinds[0] != autoKinds; c.Output != "-" && !(alone && given) {
+		alone := len(c.Kinds) == 1 && c.Kinds[0] != autoKinds
+		if exact := alone && c.Sources["output"].Kind > FromProfile; c.Output != "-" && !exact {
 			one.Output = kind.File(c.Output)
 		}
 		list = append(list, one)
