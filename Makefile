@@ -161,7 +161,7 @@ docs: ## Write the tables of the documentation from those in the code, and what 
 	$(GO) test -count=1 -run 'TestDocumentation|TestReadme|TestDoctor.*(Page|Healthy)' ./cmd/cdigen -update
 
 .PHONY: driver-roots
-driver-roots: ## Unpack Debian's NVIDIA driver packages (535, 550) into ~/.cache/cdigen
+driver-roots: ## Unpack Debian's NVIDIA driver packages (390 to 555) into ~/.cache/cdigen
 	@internal/driverroots/unpack.sh
 
 # Where unpack.sh puts them.
@@ -169,7 +169,7 @@ DRIVER_ROOTS = $(or $(CDIGEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdige
 
 .PHONY: parity
 parity: build driver-roots $(NVIDIA_CTK) ## Compare with nvidia-ctk on real driver packages
-	$(GO) run ./internal/parity -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) $(DRIVER_ROOTS)/535 $(DRIVER_ROOTS)/550
+	$(GO) run ./internal/parity -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) $(addprefix $(DRIVER_ROOTS)/,390 470 535 550 555)
 
 # systemd and udev read /usr/local/lib too.
 unitdir      = $(DESTDIR)$(PREFIX)/lib/systemd/system

@@ -11,7 +11,7 @@ import (
 
 // nvml asks NVML what procfs does not have, and compares the rest.
 type nvml struct {
-	probe  func(library string) ProbeFunc
+	probe  ProbeFunc
 	answer chan probeAnswer // nil until the probe was started
 	// refused: there is a library that is not trusted.
 	refused bool
@@ -29,13 +29,10 @@ func (m *nvml) start(ctx context.Context, library string) {
 	}
 	m.answer = make(chan probeAnswer, 1)
 	go func() {
-		report, err := m.probe(library)(ctx)
+		report, err := m.probe(ctx, library)
 		m.answer <- probeAnswer{report, err}
 	}()
 }
-
-// refuse says that there is a library which must not be loaded.
-func (m *nvml) refuse() { m.refused = true }
 
 func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	switch {
@@ -73,6 +70,7 @@ func (m *nvml) findProbeError(inv *Inventory, err error) {
 	var failed *ProbeError
 	if errors.As(err, &failed) {
 		id = cmp.Or(probeFindings[failed.Kind], id)
+		err = fmt.Errorf("%s: %s", failed.Kind, failed.Message) // the subject says whose
 	}
 	inv.find(id, Warning, "NVML", "%v: GPUs are taken from procfs", err)
 }

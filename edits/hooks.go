@@ -1,7 +1,6 @@
 package edits
 
 import (
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -14,7 +13,7 @@ import (
 
 // Hooks say which hooks a spec has; the zero value is none.
 type Hooks struct {
-	// Steps are what is done to a container, of [HookSteps].
+	// Steps are what is done to a container, of [HookSteps], in an order of their own.
 	Steps []hook.Step
 	// Path of the program, for the container engine.
 	Path string
@@ -50,24 +49,13 @@ func HookSteps() []string {
 	return names
 }
 
-// ParseHookSteps reads names of steps.
-func ParseHookSteps(names []string) ([]hook.Step, error) {
-	var list []hook.Step
-	for _, name := range names {
-		step := hook.Step(strings.TrimSpace(name))
-		if !slices.Contains(hook.Steps, step) {
-			return nil, fmt.Errorf("unknown hook %q: use one or more of %s", name, strings.Join(HookSteps(), ", "))
-		}
-		if !slices.Contains(list, step) {
-			list = append(list, step)
-		}
-	}
-	slices.SortFunc(list, func(a, b hook.Step) int { return slices.Index(hook.Steps, a) - slices.Index(hook.Steps, b) })
-	return list, nil
-}
-
 // has says whether a step is asked for.
 func (h *Hooks) has(s hook.Step) bool { return slices.Contains(h.Steps, s) }
+
+// steps returns those asked for, in the order in which they are done.
+func (h *Hooks) steps() []hook.Step {
+	return slices.DeleteFunc(slices.Clone(hook.Steps), func(s hook.Step) bool { return !h.has(s) })
+}
 
 // nodeLinks says whether names of device nodes are links, which the hook makes in
 // containers that have the node. nvidia-cdi-hook would make them in all.
@@ -85,8 +73,8 @@ func hooks(inv *discover.Inventory, o *Options) []*specs.Hook {
 	if o.Hooks.nodeLinks() {
 		links = append(links, nodeLinks(inv, o)...)
 	}
-	steps := make([]string, 0, len(o.Hooks.Steps))
-	for _, s := range o.Hooks.Steps {
+	var steps []string
+	for _, s := range o.Hooks.steps() {
 		steps = append(steps, string(s))
 	}
 	args := []string{hook.Apply, "--steps=" + strings.Join(steps, ",")}
@@ -109,7 +97,7 @@ func hooks(inv *discover.Inventory, o *Options) []*specs.Hook {
 
 // nvidiaHooks are a call for each step.
 func nvidiaHooks(inv *discover.Inventory, o *Options, links []hook.Link) (list []*specs.Hook) {
-	for _, step := range o.Hooks.Steps {
+	for _, step := range o.Hooks.steps() {
 		switch step {
 		case hook.Symlinks:
 			args := []string{hook.CreateSymlinks}

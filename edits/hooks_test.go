@@ -25,10 +25,7 @@ func hookInventory() *discover.Inventory {
 }
 
 func TestOneHookForAllSteps(t *testing.T) {
-	steps, err := ParseHookSteps([]string{"ldcache", "symlinks", "cuda-compat", "device-params", "ldcache"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	steps := []hook.Step{hook.LDCache, hook.Symlinks, hook.CUDACompat, hook.DeviceParams, hook.LDCache}
 	inv := hookInventory()
 	o := Options{Layout: layout(t, "debian", "amd64", ""), Hooks: Hooks{Steps: steps, Path: "/opt/cdigen-hook", Strict: true}}
 	list := Common(inv, o).Hooks
@@ -74,11 +71,5 @@ func TestHooksInTheFormOfNVIDIA(t *testing.T) {
 	// Nothing to do is no call.
 	if n := len(Common(&discover.Inventory{}, o).Hooks); n != 1 {
 		t.Errorf("%d calls for a host without a driver", n)
-	}
-}
-
-func TestUnknownHookStep(t *testing.T) {
-	if _, err := ParseHookSteps([]string{"later"}); err == nil || !strings.Contains(err.Error(), "cuda-compat, device-params, ldcache, symlinks") {
-		t.Error(err)
 	}
 }

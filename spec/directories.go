@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
@@ -43,10 +45,10 @@ const (
 )
 
 // Directories are the spec directories that engines read, by rising priority. Each is
-// listed once, and each file is read when it is first asked for, once.
+// listed once, whatever its names are, and each file is read when it is first asked for, once.
 type Directories struct {
 	List  []*Directory
-	known map[string]*Directory // by real path
+	known map[string]*Directory // by the names that they were asked for by
 }
 
 // Directory is one of them.
@@ -74,9 +76,7 @@ type File struct {
 	// Mode is 0 for a file that does not exist.
 	Mode fs.FileMode
 
-	read bool
-	spec *specs.Spec
-	err  error
+	read func() (*specs.Spec, error)
 }
 
 // ReadDirectories lists directories. A directory that does not exist is not an error.
@@ -94,82 +94,105 @@ func (d *Directories) In(dirs []string) *Directories {
 	return other
 }
 
-func (d *Directories) directory(path string) *Directory {
-	real := realPath(path)
-	if known := d.known[real]; known != nil {
-		if known.Path == path {
-			return known
+// With returns the directories, and below them those of others that are not among them.
+func (d *Directories) With(dirs ...string) *Directories {
+	var more []*Directory
+	for _, dir := range d.In(dirs).List {
+		if !slices.ContainsFunc(slices.Concat(more, d.List), dir.is) {
+			more = append(more, dir)
 		}
-		alias := *known // with the name it is asked for by
-		alias.Path, alias.Link = path, isLink(path)
-		alias.Files = make([]*File, len(known.Files))
-		for i, f := range known.Files {
-			f.load()
-			named := *f
-			named.Path = filepath.Join(path, filepath.Base(f.Path))
-			alias.Files[i] = &named
+	}
+	return &Directories{List: append(more, d.List...), known: d.known}
+}
+
+func (d *Directories) directory(name string) *Directory {
+	if dir := d.known[name]; dir != nil {
+		return dir
+	}
+	dir := &Directory{Path: name, real: realPath(name)}
+	if info, err := os.Lstat(filepath.Clean(name)); err == nil {
+		dir.Link = info.Mode()&fs.ModeSymlink != 0
+	}
+	for _, other := range d.known {
+		if other.is(dir) {
+			dir.copyFrom(other)
+			d.known[name] = dir
+			return dir
 		}
-		return &alias
 	}
-	dir := &Directory{Path: path, Link: isLink(path), real: real}
-	d.known[real] = dir
-	if info, err := os.Stat(path); err == nil {
-		dir.Mode = info.Mode()
+	dir.list()
+	d.known[name] = dir
+	return dir
+}
+
+// list lists the directory.
+func (d *Directory) list() {
+	if info, err := os.Stat(d.Path); err == nil {
+		d.Mode = info.Mode()
 	}
-	entries, err := os.ReadDir(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		dir.Err = err
+	entries, err := os.ReadDir(d.Path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d.Err = fmt.Errorf("%w: engines read neither it nor the directories of higher priority", err)
 	}
 	for _, e := range entries {
 		switch ext := filepath.Ext(e.Name()); {
 		case e.IsDir():
 		case ext == ".json" || ext == ".yaml":
-			dir.Files = append(dir.Files, newFile(filepath.Join(path, e.Name()), dir))
+			d.Files = append(d.Files, newFile(d, e.Name()))
 		case ext == ".yml":
-			dir.Misnamed = append(dir.Misnamed, filepath.Join(path, e.Name()))
+			d.Misnamed = append(d.Misnamed, filepath.Join(d.Path, e.Name()))
 		}
 	}
-	return dir
 }
 
-func isLink(path string) bool {
-	info, err := os.Lstat(filepath.Clean(path))
-	return err == nil && info.Mode()&fs.ModeSymlink != 0
+// copyFrom takes over what is known of the directory by another of its names.
+func (d *Directory) copyFrom(other *Directory) {
+	d.Mode, d.Err, d.Misnamed = other.Mode, other.Err, other.Misnamed
+	for _, f := range other.Files {
+		named := *f
+		named.Path, named.Directory = filepath.Join(d.Path, filepath.Base(f.Path)), d
+		d.Files = append(d.Files, &named)
+	}
 }
 
-func newFile(path string, dir *Directory) *File {
-	f := &File{Path: path, Directory: dir}
-	if info, err := os.Stat(path); err == nil {
+func newFile(dir *Directory, name string) *File {
+	f := &File{Path: filepath.Join(dir.Path, name), Directory: dir}
+	if info, err := os.Stat(f.Path); err == nil {
 		f.Mode = info.Mode()
 	}
+	f.read = sync.OnceValues(func() (*specs.Spec, error) { return Read(f.Path) })
 	return f
 }
 
 // File returns the file of a path, which need not be in one of the directories, nor exist.
 func (d *Directories) File(path string) *File {
-	dir := d.directory(filepath.Dir(path))
-	for _, f := range dir.Files {
-		if filepath.Base(f.Path) == filepath.Base(path) {
+	dir, name := d.directory(filepath.Dir(path)), filepath.Base(path)
+	for _, f := range slices.Concat(dir.Files, dir.others) {
+		if filepath.Base(f.Path) == name {
 			return f
 		}
 	}
-	for _, f := range dir.others {
-		if filepath.Base(f.Path) == filepath.Base(path) {
-			return f
-		}
-	}
-	f := newFile(path, dir)
+	f := newFile(dir, name)
 	dir.others = append(dir.others, f)
 	return f
 }
 
-// Has reports whether one of the directories is that of a file.
-func (d *Directories) Has(f *File) bool {
-	return slices.ContainsFunc(d.List, func(dir *Directory) bool { return dir.real == f.Directory.real })
+// Paths returns the paths of the directories.
+func (d *Directories) Paths() (paths []string) {
+	for _, dir := range d.List {
+		paths = append(paths, dir.Path)
+	}
+	return paths
 }
 
+// Has reports whether one of the directories is that of a file.
+func (d *Directories) Has(f *File) bool { return slices.ContainsFunc(d.List, f.Directory.is) }
+
 // Holds reports whether it is the directory of a file.
-func (d *Directory) Holds(f *File) bool { return d.real == f.Directory.real }
+func (d *Directory) Holds(f *File) bool { return d.is(f.Directory) }
+
+// is reports whether two directories are one, by whichever names.
+func (d *Directory) is(other *Directory) bool { return d.real == other.real }
 
 // realPath gives one name to what may have several, as /run/cdi and /var/run/cdi.
 func realPath(path string) string {
@@ -183,27 +206,14 @@ func realPath(path string) string {
 	return filepath.Join(realPath(parent), filepath.Base(path))
 }
 
-// Same reports whether two paths are of one file or directory.
-func Same(a, b string) bool { return realPath(a) == realPath(b) }
-
 // Is reports whether two files are one, by whichever name of their directory.
 func (f *File) Is(other *File) bool {
-	return f.Directory.real == other.Directory.real && filepath.Base(f.Path) == filepath.Base(other.Path)
+	return f.Directory.is(other.Directory) && filepath.Base(f.Path) == filepath.Base(other.Path)
 }
 
 // Spec returns what is in the file, as engines read it, with the CDI library. The error is
 // [fs.ErrNotExist] for a file that does not exist.
-func (f *File) Spec() (*specs.Spec, error) {
-	f.load()
-	return f.spec, f.err
-}
-
-func (f *File) load() {
-	if !f.read {
-		f.read = true
-		f.spec, f.err = Read(f.Path)
-	}
-}
+func (f *File) Spec() (*specs.Spec, error) { return f.read() }
 
 // MaxSize bounds what is read of a spec file, which may be anything, in bytes.
 const MaxSize = limits.MaxBytes
@@ -271,11 +281,15 @@ type Defined struct {
 	// By is the file that shadows it or that it is in conflict with.
 	By string `json:"by,omitempty"`
 
-	common, own specs.ContainerEdits // of all devices of the file, and of this one
+	// Common are the edits of all devices of the file, Own those of this one.
+	Common specs.ContainerEdits `json:"-"`
+	Own    specs.ContainerEdits `json:"-"`
+
+	order string // of its name
 }
 
 // Edits returns what a container is given that asks for the device.
-func (d *Defined) Edits() specs.ContainerEdits { return edits.Merge(d.common, d.own) }
+func (d *Defined) Edits() specs.ContainerEdits { return edits.Merge(d.Common, d.Own) }
 
 // Broken is a file or directory that engines cannot use.
 type Broken struct {
@@ -288,7 +302,7 @@ type Broken struct {
 func (d *Directories) Devices() (devices []Defined, broken []Broken) {
 	for priority, dir := range d.List {
 		if dir.Err != nil {
-			broken = append(broken, Broken{dir.Path, fmt.Sprintf("%v: engines read neither it nor the directories of higher priority", dir.Err)})
+			broken = append(broken, Broken{dir.Path, dir.Err.Error()})
 			break
 		}
 		for _, f := range dir.Files {
@@ -298,14 +312,15 @@ func (d *Directories) Devices() (devices []Defined, broken []Broken) {
 				continue
 			}
 			for _, device := range s.Devices {
+				name := s.Kind + "=" + device.Name
 				devices = append(devices, Defined{
-					Name: s.Kind + "=" + device.Name, File: f.Path, Priority: priority, Availability: Available,
-					common: s.ContainerEdits, own: device.ContainerEdits,
+					Name: name, File: f.Path, Priority: priority, Availability: Available,
+					Common: s.ContainerEdits, Own: device.ContainerEdits, order: naturalOrder(name),
 				})
 			}
 		}
 	}
-	slices.SortStableFunc(devices, func(a, b Defined) int { return compareNames(a.Name, b.Name) })
+	slices.SortStableFunc(devices, func(a, b Defined) int { return strings.Compare(a.order, b.order) })
 	for rest := devices; len(rest) > 0; {
 		n := slices.IndexFunc(rest, func(d Defined) bool { return d.Name != rest[0].Name })
 		if n < 0 {
@@ -325,15 +340,14 @@ func (d *Directories) Neighbours(path string, s *specs.Spec) (findings []discove
 	if absolute, err := filepath.Abs(path); err == nil {
 		path = absolute
 	}
-	home := d.File(path).Directory
-	rank := slices.IndexFunc(d.List, func(dir *Directory) bool { return dir.real == home.real })
-	list := d.List
+	published := d.File(path)
+	list, rank := d.List, slices.IndexFunc(d.List, published.Directory.is)
 	if rank < 0 {
-		list, rank = []*Directory{home}, 0
+		list, rank = []*Directory{published.Directory}, 0
 	}
 	for i, dir := range list {
 		for _, f := range dir.Files {
-			if i == rank && filepath.Base(f.Path) == filepath.Base(path) {
+			if f.Is(published) {
 				continue
 			}
 			other, err := f.Spec()
@@ -366,8 +380,7 @@ func (d *Directories) Neighbours(path string, s *specs.Spec) (findings []discove
 // Beside finds what may take effect in place of a spec that is or will be published as
 // path: other files with its devices, and what other users can change.
 func (d *Directories) Beside(path string, s *specs.Spec) []discover.Finding {
-	all := &Directories{List: append(slices.Clone(d.List), d.File(path).Directory), known: d.known}
-	return append(d.Neighbours(path, s), all.Exposed()...)
+	return append(d.Neighbours(path, s), d.With(filepath.Dir(path)).Exposed()...)
 }
 
 // sharedDevices returns the qualified names that both of two specs define.
@@ -383,34 +396,11 @@ func sharedDevices(a, b *specs.Spec) (shared []string) {
 	return shared
 }
 
-// compareNames puts "gpu=2" before "gpu=10" and both before UUIDs.
-func compareNames(a, b string) int {
-	for a != "" && b != "" {
-		x, y := digits(a), digits(b)
-		switch {
-		case x != "" && y != "" && x != y:
-			if c := len(x) - len(y); c != 0 {
-				return c
-			}
-			return strings.Compare(x, y)
-		case x != "" && y != "":
-			a, b = a[len(x):], b[len(y):]
-		case a[0] != b[0]:
-			return int(a[0]) - int(b[0])
-		default:
-			a, b = a[1:], b[1:]
-		}
-	}
-	return len(a) - len(b)
-}
+var digits = regexp.MustCompile(`\d+`)
 
-// digits are those that a text begins with, without leading zeros.
-func digits(s string) string {
-	end := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })
-	if end < 0 {
-		end = len(s)
-	}
-	return s[:end]
+// naturalOrder returns a text whose order puts "gpu=2" before "gpu=10" and both before UUIDs.
+func naturalOrder(name string) string {
+	return digits.ReplaceAllStringFunc(name, func(number string) string { return fmt.Sprintf("%020s", number) })
 }
 
 // settle says which of the devices of one name, by rising priority, engines use.

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -22,32 +21,6 @@ const (
 
 // NameStrategies lists all there are.
 var NameStrategies = []NameStrategy{Index, UUID, TypeIndex, PCI}
-
-// ParseNameStrategies checks the names of strategies given by a user.
-func ParseNameStrategies(names []string) ([]NameStrategy, error) {
-	var list []NameStrategy
-	for _, name := range names {
-		s := NameStrategy(strings.TrimSpace(name))
-		if !slices.Contains(NameStrategies, s) {
-			return nil, fmt.Errorf("unknown device name strategy %q: use one or more of %s", name, join(NameStrategies))
-		}
-		if !slices.Contains(list, s) {
-			list = append(list, s)
-		}
-	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("no device name strategy: use one or more of %s", join(NameStrategies))
-	}
-	return list, nil
-}
-
-func join(list []NameStrategy) string {
-	var names []string
-	for _, s := range list {
-		names = append(names, string(s))
-	}
-	return strings.Join(names, ", ")
-}
 
 // gpuName names a full GPU; empty when the strategy has no name for it.
 func gpuName(s NameStrategy, g *discover.GPU) string {

@@ -195,7 +195,7 @@ func (own *OwnEdits) of(names []string) []specs.ContainerEdits {
 
 // findings are those of what was left out of the edits, and of edits for devices that the
 // spec does not have: of the usable ones it has those that were selected.
-func (own *OwnEdits) findings(inv *discover.Inventory, usable, selected []device) []discover.Finding {
+func (own *OwnEdits) findings(known, usable, selected []device) []discover.Finding {
 	if own == nil {
 		return nil
 	}
@@ -205,7 +205,7 @@ func (own *OwnEdits) findings(inv *discover.Inventory, usable, selected []device
 			continue
 		}
 		f := discover.Finding{ID: EditsDeviceAbsent, Subject: d.Name, Severity: discover.Warning}
-		switch why := whyUnusable(inv, d.Name); {
+		switch why := whyUnusable(known, d.Name); {
 		case hasDevice(usable, d.Name):
 			f.Severity, f.Message = discover.Note, "is not among the devices that were chosen for the spec"
 		case why != "":

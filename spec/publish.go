@@ -86,11 +86,7 @@ func apply(ctx context.Context, c change.Change, timeout time.Duration) (Outcome
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	applied, err := change.Plan{c}.Apply(ctx)
-	if err == nil {
-		defer applied.Close()
-		_, err = applied.Commit()
-	}
+	files, err := (change.Plan{c}).Make(ctx)
 	failed := (*change.Error)(nil)
 	switch {
 	case errors.As(err, &failed) && c.New == nil && errors.Is(err, fs.ErrNotExist):
@@ -101,28 +97,32 @@ func apply(ctx context.Context, c change.Change, timeout time.Duration) (Outcome
 		return "", fmt.Errorf("publish: %w", err)
 	case c.New == nil:
 		return Removed, nil
-	case len(applied.Files) == 0:
+	case len(files) == 0:
 		return Unchanged, nil
 	}
 	return Published, nil
 }
 
 // Preview returns what [Publish] would change in the content of the file: nothing if it
-// has the data already.
+// has the data already. Without data it returns what [Remove] would.
 func Preview(path string, data []byte) (change.Plan, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	if err := Validate(data); err != nil {
-		return nil, fmt.Errorf("publish %s: the new spec is not valid: %w", path, err)
+	if data != nil {
+		if err := Validate(data); err != nil {
+			return nil, fmt.Errorf("publish %s: the new spec is not valid: %w", path, err)
+		}
 	}
 	old, err := regular.ReadFile(path, limits.MaxBytes)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && data == nil:
+		return nil, nil
 	case errors.Is(err, fs.ErrNotExist):
 		old = nil
 	case err != nil:
 		return nil, err
-	case bytes.Equal(old, data):
+	case data != nil && bytes.Equal(old, data):
 		return nil, nil
 	}
 	return change.Plan{{Path: path, Old: old, New: data}}, nil
@@ -160,4 +160,7 @@ func explain(e *change.Error) error {
 
 // IsTemporary reports whether a path is one that a spec has while it is published.
 // Engines do not read files of such names.
-func IsTemporary(path string) bool { return change.Temporary(filepath.Base(path)) }
+func IsTemporary(path string) bool {
+	_, temporary := change.Temporary(filepath.Base(path))
+	return temporary
+}

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,6 +69,7 @@ type device struct {
 	aliases []string // by every strategy, and its GPU's
 	subject string
 	edits   specs.ContainerEdits
+	why     string // it cannot be used; empty: it can
 }
 
 // OptionError is an error about one of the [Options] that shows on a host only.
@@ -93,12 +93,13 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	}
 	// Older versions have no hostPath of nodes.
 	o.Edits.WithoutAliases = !atLeast(o.MaxVersion, "0.5.0")
-	usable := devicesOf(inv, o.Names, o.Edits)
-	devices, findings, err := selectDevices(inv, usable, o.Devices)
+	known := devicesOf(inv, o.Names, o.Edits)
+	usable := slices.DeleteFunc(slices.Clone(known), func(d device) bool { return d.why != "" })
+	devices, findings, err := selectDevices(known, usable, o.Devices)
 	if err != nil {
 		return nil, nil, err
 	}
-	findings = append(findings, o.Own.findings(inv, usable, devices)...)
+	findings = append(findings, o.Own.findings(known, usable, devices)...)
 	if len(devices) == 0 {
 		return nil, findings, ErrNoDevices
 	}
@@ -155,46 +156,45 @@ func specDevices(devices []device, o Options) (list []specs.Device, findings []d
 	return append(list, specs.Device{Name: AllDevices, ContainerEdits: union}), findings
 }
 
-// devicesOf lists the devices a host can give, in order of index.
-func devicesOf(inv *discover.Inventory, strategies []NameStrategy, o edits.Options) []device {
-	var list []device
+// devicesOf lists the devices of a host, in order of index.
+func devicesOf(inv *discover.Inventory, strategies []NameStrategy, o edits.Options) (list []device) {
+	named := func(subject, why string, aliases []string, name func(s NameStrategy) string) device {
+		d := device{subject: subject, why: why, aliases: slices.Clone(aliases)}
+		for _, s := range NameStrategies {
+			d.aliases = appendName(d.aliases, name(s))
+		}
+		for _, s := range strategies {
+			d.names = appendName(d.names, name(s))
+		}
+		return d
+	}
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
-		if !g.Usable() {
-			continue
+		gpu := named(g.Name(), g.Unusable(), nil, func(s NameStrategy) string { return gpuName(s, g) })
+		switch {
+		case gpu.why == "" && !g.MIGEnabled:
+			gpu.edits = edits.GPU(g, o)
+		case gpu.why == "":
+			gpu.why = "no MIG device that can be used"
 		}
-		var gpuAliases []string
-		for _, s := range NameStrategies {
-			gpuAliases = appendName(gpuAliases, gpuName(s, g))
-		}
-		if !g.MIGEnabled {
-			d := device{subject: g.Name(), aliases: gpuAliases, edits: edits.GPU(g, o)}
-			for _, s := range strategies {
-				d.names = appendName(d.names, gpuName(s, g))
-			}
-			list = append(list, d)
-			continue
-		}
+		list = append(list, gpu)
 		for j := range g.MIGDevices {
 			m := &g.MIGDevices[j]
-			if len(m.Nodes) == 0 {
-				continue
+			mig := named(fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), g.Unusable(), gpu.aliases, func(s NameStrategy) string { return migName(s, g, m) })
+			switch {
+			case mig.why == "" && g.MIGEnabled && len(m.Nodes) > 0:
+				mig.edits = edits.MIGDevice(g, m, o)
+			case mig.why == "":
+				mig.why = "no device nodes"
 			}
-			d := device{subject: fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), aliases: slices.Clone(gpuAliases), edits: edits.MIGDevice(g, m, o)}
-			for _, s := range NameStrategies {
-				d.aliases = appendName(d.aliases, migName(s, g, m))
-			}
-			for _, s := range strategies {
-				d.names = appendName(d.names, migName(s, g, m))
-			}
-			list = append(list, d)
+			list = append(list, mig)
 		}
 	}
 	return list
 }
 
 func appendName(names []string, name string) []string {
-	if name == "" {
+	if name == "" || slices.Contains(names, name) {
 		return names
 	}
 	return append(names, name)
@@ -203,7 +203,7 @@ func appendName(names []string, name string) []string {
 // selectDevices keeps the devices that are wanted. One that is not usable at the moment
 // does not take the others with it: it is a finding. Names that are all of no device of the
 // host, though it has some, are an error.
-func selectDevices(inv *discover.Inventory, list []device, wanted []string) ([]device, []discover.Finding, error) {
+func selectDevices(known, list []device, wanted []string) ([]device, []discover.Finding, error) {
 	if len(wanted) == 0 || slices.Contains(wanted, AllDevices) {
 		return list, nil, nil
 	}
@@ -214,7 +214,7 @@ func selectDevices(inv *discover.Inventory, list []device, wanted []string) ([]d
 			continue
 		}
 		message := "is wanted in the spec, and no usable device has this name"
-		if why := whyUnusable(inv, w); why != "" {
+		if why := whyUnusable(known, w); why != "" {
 			message = "is wanted in the spec and left out: " + why
 		} else {
 			unknown = append(unknown, w)
@@ -244,21 +244,11 @@ func namesOf(list []device) (names []string) {
 	return names
 }
 
-// whyUnusable returns why there is no device of a name, where a GPU of the host or one of
-// its MIG devices has this name; empty: none has.
-func whyUnusable(inv *discover.Inventory, name string) string {
-	for i := range inv.GPUs {
-		g := &inv.GPUs[i]
-		for _, s := range NameStrategies {
-			if gpuName(s, g) == name {
-				return g.Name() + ": " + cmp.Or(g.Unusable(), "no MIG device that can be used")
-			}
-			for j := range g.MIGDevices {
-				if m := &g.MIGDevices[j]; migName(s, g, m) == name {
-					return fmt.Sprintf("MIG device %d of %s: %s", m.Index, g.Name(), cmp.Or(g.Unusable(), "no device nodes"))
-				}
-			}
-		}
+// whyUnusable returns why there is no device of a name, where one of those that are known
+// has this name; empty: none has.
+func whyUnusable(known []device, name string) string {
+	if at := slices.IndexFunc(known, func(d device) bool { return d.why != "" && slices.Contains(d.aliases, name) }); at >= 0 {
+		return known[at].subject + ": " + known[at].why
 	}
 	return ""
 }

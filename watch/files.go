@@ -37,8 +37,6 @@ type Files struct {
 	polled  polled
 	emit    func(Event)
 	done    <-chan struct{}
-	// lost reports whether the kernel has dropped events since the last poll.
-	lost bool
 	// passed are the paths passed over since the last Update: if the generation that
 	// ended with it has looked them up, they count after all.
 	passed map[string]bool
@@ -132,26 +130,16 @@ func (s *Files) read(ctx context.Context, i *inotify) error {
 	return nil
 }
 
-// poll looks at what has no events: directories that other users can write to, all of them
-// without inotify, and events that were lost.
+// poll makes a poll due of what has no events: directories that other users can write to, all
+// of them without inotify, and events that were lost.
 func (s *Files) poll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	select {
-	case <-s.done:
-		return
-	default:
-	}
-	changed := s.polled.changed()
-	for _, path := range changed {
-		s.changed([]string{path})
-	}
-	if s.lost {
-		s.emit(Event{Source: s.Name(), Detail: "events were lost", Full: true})
-	}
-	s.polled.done(s.lost || len(changed) > 0)
-	s.lost = false
-	s.polled.schedule(false, s.poll)
+	s.polled.schedule(&s.mu, s.done, func(path string) {
+		if path == "" {
+			s.emit(Event{Source: s.Name(), Detail: "events were lost", Full: true})
+		} else {
+			s.changed([]string{path})
+		}
+	})
 }
 
 // see handles events.
@@ -163,8 +151,8 @@ func (s *Files) see(notices []notice) {
 			return
 		}
 		if n.mask&unix.IN_Q_OVERFLOW != 0 {
-			s.lost = true // reported by the next poll, which a flood cannot hasten
-			s.polled.schedule(true, s.poll)
+			s.polled.lost = true // reported by the next poll, which a flood cannot hasten
+			s.poll()
 			continue
 		}
 		w := s.watches[n.wd]
@@ -222,7 +210,7 @@ func (s *Files) Update(l *discover.Lookups) {
 		others = dirs
 	}
 	fresh = s.polled.set(l, others) || fresh
-	s.polled.schedule(false, s.poll)
+	s.poll()
 	switch {
 	case fresh:
 		// Something may have changed there before the watch was set.
@@ -280,7 +268,8 @@ func (s *Files) watch(dirs []string) (fresh bool, err error) {
 	return fresh, err
 }
 
-// existing returns the directories themselves or the nearest ones above them that exist.
+// existing returns the directories themselves or the nearest ones above them that exist, in
+// order.
 func existing(dirs []string) (list []string) {
 	seen := map[string]bool{"": true}
 	for _, dir := range dirs {
@@ -289,6 +278,7 @@ func existing(dirs []string) (list []string) {
 			list = append(list, dir)
 		}
 	}
+	slices.Sort(list)
 	return list
 }
 

@@ -5,8 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,8 +17,9 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -44,6 +43,8 @@ type Generator struct {
 	Format spec.Format
 	// SpecDirs are the directories that engines read.
 	SpecDirs []string
+	// CheckHook returns why the program of a hook cannot be used.
+	CheckHook func(path string) error
 	// Directories and Files matter beside what a generation looks up.
 	Directories, Files []string
 	Publish            spec.PublishOptions
@@ -70,7 +71,8 @@ type probeKey struct {
 type Result struct {
 	Inventory *discover.Inventory
 	// Spec is nil if the host has no device.
-	Spec     *specs.Spec
+	Spec *specs.Spec
+	// Findings about the host and the spec in place, which is the last one until [Generator.Apply].
 	Findings []discover.Finding
 	// Lookups are the places that were looked at.
 	Lookups *discover.Lookups
@@ -97,8 +99,9 @@ type Result struct {
 	// its library although containers are to have it.
 	LosesCUDA bool
 
-	data    []byte
-	unknown bool // what is to be known of a sleeping GPU
+	data     []byte
+	unknown  bool // what is to be known of a sleeping GPU
+	snapshot check.Snapshot
 }
 
 // Missing returns what CUDA programs need and the host lacks at this moment, in words: a
@@ -170,8 +173,11 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	}
 	r.Installing = packageManagerAt(host.Driver)
 	host = host.Record(r.Lookups)
+	if g.known == nil {
+		g.known = map[string]information{}
+	}
 	asleep := sleepers(g.ProcRoot, g.SysRoot)
-	host.Proc = host.Proc.Wrap(func(proc fs.FS) fs.FS { return g.quiet(proc, asleep, &r.unknown) })
+	host.Proc = discover.NewTree(host.Proc.Path, quiet{regular.FS(host.Proc.Path), host.Proc.Path, asleep, g.known, &r.unknown})
 	g.hostPlaces(host, r.Lookups)
 	options, err := g.Spec()
 	if err != nil {
@@ -197,21 +203,11 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	if err := g.encode(r, options); err != nil {
 		return r, err
 	}
+	r.snapshot.Host, r.snapshot.Kind = host, options.Vendor+"/"+options.Class
+	g.judge(r)
 	g.compare(r)
 	r.LosesCUDA = r.Spec != nil && options.WantsCUDA() && !spec.HasCUDA(r.Spec) && spec.GivesCUDA(g.Output, r.Inventory.Driver.Version)
 	return r, nil
-}
-
-// quiet returns a proc file system that wakes no GPU.
-func (g *Generator) quiet(proc fs.FS, asleep []string, missing *bool) fs.FS {
-	if g.known == nil {
-		g.known = map[string]information{}
-	}
-	links, ok := proc.(fs.ReadLinkFS)
-	if !ok {
-		return proc
-	}
-	return quiet{links, g.ProcRoot, asleep, g.known, missing}
 }
 
 // fixedPlaces adds the places that matter whatever the host is like.
@@ -239,16 +235,13 @@ func (g *Generator) hostPlaces(host discover.Host, l *discover.Lookups) {
 
 // encode makes the spec of the inventory.
 func (g *Generator) encode(r *Result, options spec.Options) (err error) {
-	var left []discover.Finding
-	r.Spec, left, err = spec.New(r.Inventory, options)
-	r.Findings = slices.Concat(r.Inventory.Findings, left)
+	r.Spec, r.snapshot.Left, err = spec.New(r.Inventory, options)
 	if errors.Is(err, spec.ErrNoDevices) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	r.Findings = append(r.Findings, spec.ReadDirectories(g.SpecDirs).Beside(g.Output, r.Spec)...)
 	r.data, err = spec.Encode(r.Spec, g.Format)
 	return err
 }
@@ -257,6 +250,16 @@ func (g *Generator) encode(r *Result, options spec.Options) (err error) {
 func (g *Generator) exists() bool {
 	info, err := os.Lstat(g.Output)
 	return err == nil && info.Mode().IsRegular()
+}
+
+// judge finds what is wrong with the host and the spec in place.
+func (g *Generator) judge(r *Result) {
+	s := &r.snapshot
+	s.Spec, s.SpecDirs, s.Inventory, s.Now = g.Output, g.SpecDirs, r.Inventory, r.Spec
+	s.Directories = spec.ReadDirectories(g.SpecDirs)
+	s.Published = s.Directories.File(g.Output)
+	s.Look(check.Sources{Hook: g.CheckHook}, s.Published)
+	r.Findings = discover.Sorted(slices.Concat(check.Health(s), s.Inventory.Findings, s.Left))
 }
 
 // compare compares the result with what is in place.
@@ -270,39 +273,36 @@ func (g *Generator) compare(r *Result) {
 
 // remember returns the probe with a memory of its last complete answer, which stands while a
 // GPU is asleep.
-func (g *Generator) remember(r *Result, full bool, asleep []string) func(string) discover.ProbeFunc {
-	return func(library string) discover.ProbeFunc {
-		ask := g.Discover.Probe(library)
-		return func(ctx context.Context) (*discover.NVMLReport, error) {
-			key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
-			if !full && g.report != nil && g.key == key {
-				return g.report, nil
-			}
-			if r.Waits = asleep; asleep != nil {
-				r.unknown = r.unknown || g.report == nil
-				return g.report, nil
-			}
-			g.report = nil
-			r.Probed = true
-			began := time.Now()
-			report, err := ask(ctx)
-			r.ProbeTook = time.Since(began)
-			if r.Degraded = err != nil; r.Degraded {
-				return report, err
-			}
-			complete := true
-			for i := range report.GPUs {
-				gpu := &report.GPUs[i]
-				empty := gpu.MIGEnabled && len(gpu.MIGDevices) == 0
-				complete = complete && !gpu.Lost && !empty
-			}
-			// If procfs has changed meanwhile, which its poll notices too, the answer is
-			// of the state before or after that, so it is not kept.
-			if complete && key.proc == ProcFingerprint(g.ProcRoot) {
-				g.key, g.report = key, report
-			}
-			return report, nil
+func (g *Generator) remember(r *Result, full bool, asleep []string) discover.ProbeFunc {
+	return func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+		key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
+		if !full && g.report != nil && g.key == key {
+			return g.report, nil
 		}
+		if r.Waits = asleep; asleep != nil {
+			r.unknown = r.unknown || g.report == nil
+			return g.report, nil
+		}
+		g.report = nil
+		r.Probed = true
+		began := time.Now()
+		report, err := g.Discover.Probe(ctx, library)
+		r.ProbeTook = time.Since(began)
+		if r.Degraded = err != nil; r.Degraded {
+			return report, err
+		}
+		complete := true
+		for i := range report.GPUs {
+			gpu := &report.GPUs[i]
+			empty := gpu.MIGEnabled && len(gpu.MIGDevices) == 0
+			complete = complete && !gpu.Lost && !empty
+		}
+		// If procfs has changed meanwhile, which its poll notices too, the answer is
+		// of the state before or after that, so it is not kept.
+		if complete && key.proc == ProcFingerprint(g.ProcRoot) {
+			g.key, g.report = key, report
+		}
+		return report, nil
 	}
 }
 
@@ -312,13 +312,17 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 	g.mu.Lock()
 	g.sum = sha256.Sum256(r.data)
 	g.mu.Unlock()
+	var outcome spec.Outcome
+	var err error
 	if r.Spec == nil {
-		return spec.Remove(ctx, g.Output, g.Publish)
+		outcome, err = spec.Remove(ctx, g.Output, g.Publish)
+	} else if err = g.keepReadable(filepath.Dir(g.Output)); err == nil {
+		outcome, err = spec.Publish(ctx, g.Output, r.data, g.Publish)
 	}
-	if err := g.keepReadable(filepath.Dir(g.Output)); err != nil {
-		return "", err
+	if outcome == spec.Published || outcome == spec.Removed {
+		g.judge(r)
 	}
-	return spec.Publish(ctx, g.Output, r.data, g.Publish)
+	return outcome, err
 }
 
 // readable are the permissions that engines of other users need for a directory of specs.
@@ -326,24 +330,12 @@ const readable = 0o555
 
 // keepReadable gives a directory back the permissions that it had when it was seen first.
 func (g *Generator) keepReadable(dir string) error {
-	var s unix.Stat_t
-	if unix.Stat(dir, &s) != nil {
-		return nil // it is made with them
-	}
-	if s.Mode&readable == readable {
+	switch info, err := os.Stat(dir); {
+	case err != nil: // it is made with them
+	case info.Mode()&readable == readable:
 		g.readable = true
-		return nil
-	}
-	if !g.readable {
-		return nil // as somebody wants it
-	}
-	d, err := change.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := unix.Fchmod(d.Fd(), s.Mode&0o7777|readable); err != nil {
-		return fmt.Errorf("let all users read %s: %w", dir, err)
+	case g.readable && trust.Path(dir, trust.Self()) == nil:
+		return os.Chmod(dir, info.Mode()|readable)
 	}
 	return nil
 }

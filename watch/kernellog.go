@@ -18,15 +18,15 @@ import (
 type KernelLog struct {
 	// Path is /dev/kmsg or something that reads like it.
 	Path string
-
-	asked time.Time // last, by standIn
 }
 
-// kernelLogStandIn is how often NVML is asked for lost GPUs while the log cannot be read.
-const kernelLogStandIn = 10 * time.Minute
-
 // Name is "kernel-log".
-func (*KernelLog) Name() string { return "kernel-log" }
+func (KernelLog) Name() string { return "kernel-log" }
+
+// standIn asks NVML, as no other place shows that a GPU was lost.
+func (s KernelLog) standIn() (every time.Duration, e Event) {
+	return 10 * time.Minute, Event{Source: s.Name(), Full: true}
+}
 
 // xid are the lines "NVRM: Xid (PCI:0000:3b:00): 79, …" after which a GPU may be
 // unusable or usable again: 79 is fallen off the bus, 95 and 48 uncontained memory
@@ -35,7 +35,7 @@ func (*KernelLog) Name() string { return "kernel-log" }
 var xid = lazyregexp.New(`NVRM: (Xid \([^)]*\): (?:48|79|95|119|120|140|143|154),|GPU .*(?:fallen off the bus|is lost))`)
 
 // Run reads what is logged from now on until ctx ends.
-func (s *KernelLog) Run(ctx context.Context, emit func(Event)) error {
+func (s KernelLog) Run(ctx context.Context, emit func(Event)) error {
 	f, err := os.OpenFile(s.Path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -61,17 +61,4 @@ func (s *KernelLog) Run(ctx context.Context, emit func(Event)) error {
 			emit(Event{Source: s.Name(), Detail: string(line), Full: true})
 		}
 	}
-}
-
-// standIn asks NVML, as no other place shows that a GPU was lost.
-func (s *KernelLog) standIn(ctx context.Context, emit func(Event)) {
-	if s.asked.IsZero() {
-		s.asked = time.Now()
-	}
-	repeat(ctx, standInPoll, func() {
-		if time.Since(s.asked) >= kernelLogStandIn {
-			s.asked = time.Now()
-			emit(Event{Source: s.Name(), Detail: "it cannot be read", Full: true})
-		}
-	})
 }

@@ -74,7 +74,6 @@ func (r *reporter) applied(trigger Event, outcome spec.Outcome, before, result *
 			r.log.Info(string(outcome), append(attrs, "changes", what)...)
 		}
 	}
-	r.found(result.Findings)
 }
 
 // found logs the serious findings that are new, and those that are resolved: a line for

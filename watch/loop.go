@@ -112,7 +112,6 @@ type Loop struct {
 type generation struct {
 	trigger  Event
 	began    time.Time
-	result   *Result
 	decision *decision // nil while Generate runs, and after it failed
 }
 
@@ -299,7 +298,6 @@ func (l *Loop) proceed(ctx context.Context, p phase, now time.Time) {
 		}
 		return
 	}
-	g.result = p.result
 	l.update(p)
 	if errors.Is(p.err, errAsleep) {
 		if l.State().Condition != Asleep {
@@ -379,6 +377,12 @@ func (l *Loop) end(p phase, how string, now time.Time) {
 	if l.applied = p.err == nil && !slices.Contains([]string{Held, Delayed, Waiting}, how); l.applied {
 		done.Changes = l.note(g, p, now)
 	}
+	if g.decision != nil {
+		l.set(func(s *State) { s.Findings = p.result.Findings })
+		if how != Held && how != Delayed {
+			l.report.found(p.result.Findings)
+		}
+	}
 	l.record(p.result, done)
 	if how != Failed && how != Waiting && !l.settled && (p.result.Complete() || p.result.NoGPU()) {
 		l.settle(now)
@@ -416,7 +420,7 @@ func (l *Loop) record(r *Result, g Generation) {
 			s.Condition = Failing
 			return
 		case Held:
-			s.Condition = Holding
+			s.Condition, s.Findings = Holding, r.Findings
 			return
 		case Delayed:
 			s.Condition = Limited

@@ -610,12 +610,10 @@ func TestLoopLogsFindingsOnce(t *testing.T) {
 
 // flaky is a source that ends with an error a few times and then works.
 type flaky struct {
-	fails   int
-	runs    int
-	stoodIn int // times that standIn was called
+	fails int
+	runs  int
+	every time.Duration
 }
-
-func (s *flaky) standIn(context.Context, func(Event)) { s.stoodIn++ }
 
 func (*flaky) Name() string { return "flaky" }
 
@@ -629,25 +627,33 @@ func (s *flaky) Run(ctx context.Context, emit func(Event)) error {
 	return nil
 }
 
-// A source that failed is run again, and since it may have missed something,
-// everything is looked at when it works.
+func (s *flaky) standIn() (every time.Duration, e Event) { return s.every, Event{Source: s.Name()} }
+
+// A source that failed is run again, and since it may have missed something, everything is
+// looked at when it works. Meanwhile there is a look every so often.
 func TestLoopRestartsSources(t *testing.T) {
-	m := &machine{inv: complete(0)}
-	s := &flaky{fails: 10}
-	bubble(t, m, func(l *Loop) { l.Sources = []Source{s} }, func(t *testing.T, l *Loop, logged *hosttest.Log) {
-		pass(time.Minute)
-		expect(t, "looks while it fails", len(m.times()), 1)
-		expect(t, "state while it fails", l.State().Sources[0], SourceState{Name: "flaky", Error: "no such socket"})
-		expect(t, "ready while it fails", l.State().Ready, true)
-		pass(15 * time.Minute)
-		expect(t, "runs", s.runs, 11)
-		expect(t, "stood in", s.stoodIn, 10)
-		expect(t, "state", l.State().Sources[0], SourceState{Name: "flaky", Up: true})
-		expect(t, "looks", len(m.times()), 2)
-		expect(t, "full", m.last().full, true)
-		expect(t, "times it was logged", strings.Count(logged.String(), "no such socket"), 1)
-		expect(t, "recovery", strings.Count(logged.String(), "source works again"), 1)
-	})
+	for _, c := range []struct {
+		every       time.Duration
+		least, most int // looks in six minutes
+	}{{standInLook, 18, 36}, {10 * time.Minute, 0, 0}} {
+		m := &machine{inv: complete(0)}
+		s := &flaky{fails: 100, every: c.every}
+		bubble(t, m, func(l *Loop) { l.Sources = []Source{s} }, func(t *testing.T, l *Loop, logged *hosttest.Log) {
+			pass(6 * time.Minute)
+			if n := len(m.times()) - 1; n < c.least || n > c.most {
+				t.Errorf("%d looks while it fails", n)
+			}
+			expect(t, "full", m.last().full, false)
+			expect(t, "state while it fails", l.State().Sources[0], SourceState{Name: "flaky", Error: "no such socket"})
+			expect(t, "ready while it fails", l.State().Ready, true)
+			pass(20 * time.Minute)
+			expect(t, "runs", s.runs, 101)
+			expect(t, "full", m.last().full, true)
+			expect(t, "state", l.State().Sources[0], SourceState{Name: "flaky", Up: true})
+			expect(t, "times it was logged", strings.Count(logged.String(), "no such socket"), 1)
+			expect(t, "recovery", strings.Count(logged.String(), "source works again"), 1)
+		})
+	}
 }
 
 func TestLoopEndsAtOnce(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -25,18 +24,20 @@ type Mounts struct {
 	lookups *discover.Lookups
 	seen    []string // lines of mountinfo that matter
 	emit    func(Event)
-	// directories as standIn has found them.
-	directories map[string]identity
 }
 
 const mountInfo = "/proc/self/mountinfo"
 
 // mountPause is how long mountinfo is not read again, as a multiple of the time that it took,
 // so that a host on which mounts change all the time costs a small part of a core.
-const mountPause = 20
+const mountPause = 50
 
 // Name is "mounts".
 func (*Mounts) Name() string { return "mounts" }
+
+func (s *Mounts) standIn() (every time.Duration, e Event) {
+	return standInLook, Event{Source: s.Name()}
+}
 
 // Run watches until ctx ends.
 func (s *Mounts) Run(ctx context.Context, emit func(Event)) error {
@@ -133,23 +134,4 @@ func mountPoint(line string) string {
 	}
 	point, _, _ := strings.Cut(line, " ")
 	return mountEscapes.Replace(point)
-}
-
-// standIn compares the directories that the last generation looked at.
-func (s *Mounts) standIn(ctx context.Context, emit func(Event)) {
-	repeat(ctx, standInPoll, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.lookups == nil {
-			return
-		}
-		now := map[string]identity{}
-		for _, dir := range s.lookups.Directories() {
-			now[dir] = directoryAt(dir)
-		}
-		if !maps.Equal(now, s.directories) {
-			s.directories = now
-			emit(Event{Source: s.Name(), Detail: "other directories"})
-		}
-	})
 }

@@ -46,7 +46,7 @@ func (s *Procfs) awake() bool {
 func (s *Procfs) Run(ctx context.Context, emit func(Event)) error {
 	ticker := time.NewTicker(s.Every)
 	defer ticker.Stop()
-	tree := newProcTree(s.Root, true)
+	tree := newProcTree(s.Root)
 	defer func() { tree.close() }()
 	// Something may have changed between the first generation and now.
 	emit(Event{Source: s.Name(), Detail: "watching", Listening: true})
@@ -62,7 +62,7 @@ func (s *Procfs) Run(ctx context.Context, emit func(Event)) error {
 		}
 		if tree.changed() {
 			tree.close()
-			tree = newProcTree(s.Root, true)
+			tree = newProcTree(s.Root)
 			emit(Event{Source: s.Name(), Detail: "the driver's files changed"})
 		}
 	}
@@ -73,7 +73,7 @@ type Fingerprint [sha256.Size]byte
 
 // ProcFingerprint returns that of a proc file system.
 func ProcFingerprint(root string) Fingerprint {
-	tree := newProcTree(root, false)
+	tree := newProcTree(root)
 	defer tree.close()
 	hash := sha256.New()
 	for _, list := range [][]procEntry{tree.often, tree.seldom} {
@@ -87,7 +87,6 @@ func ProcFingerprint(root string) Fingerprint {
 
 // procTree is what procfs shows of the driver at one time.
 type procTree struct {
-	keep          bool
 	often, seldom []procEntry // the second are looked at in turn
 	next          int         // of seldom
 	devices       *os.File    // nil: there is no such file
@@ -108,7 +107,7 @@ type procEntry struct {
 // A poll looks at so many entries, at fewSeldom at least of those that are seldom looked at,
 // in turn: with what the runtime needs to wake and sleep that is below 30 system calls.
 const (
-	pollEntries = 16
+	pollEntries = 14
 	fewSeldom   = 4
 )
 
@@ -120,16 +119,15 @@ func procIdentity(path string) identity {
 	return identity{mode: s.Mode, dev: uint64(s.Dev), ino: s.Ino, links: uint64(s.Nlink), ctime: s.Ctim} //nolint:unconvert // 32 bits wide on some architectures
 }
 
-// newProcTree looks at procfs. To compare it with a later time, it has to be kept open.
-func newProcTree(root string, keep bool) *procTree {
-	t := &procTree{keep: keep}
+func newProcTree(root string) *procTree {
+	t := &procTree{}
 	if f, err := os.Open(filepath.Join(root, "devices")); err == nil {
 		t.devices = f
 		t.numbers = t.readNumbers()
 	}
-	t.often = append(t.often, t.entry(filepath.Join(root, "driver/nvidia/version")))
+	t.often = append(t.often, openProcEntry(filepath.Join(root, "driver/nvidia/version")))
 	for _, pci := range t.list(&t.often, root, "driver/nvidia/gpus") {
-		t.seldom = append(t.seldom, t.entry(filepath.Join(root, "driver/nvidia/gpus", pci, "information")))
+		t.seldom = append(t.seldom, openProcEntry(filepath.Join(root, "driver/nvidia/gpus", pci, "information")))
 	}
 	const capabilities = "driver/nvidia/capabilities"
 	for _, gpu := range t.list(&t.seldom, root, capabilities) {
@@ -143,7 +141,7 @@ func newProcTree(root string, keep bool) *procTree {
 			}
 			for _, ci := range t.list(&t.seldom, root, filepath.Join(mig, gi)) {
 				if strings.HasPrefix(ci, "ci") {
-					t.seldom = append(t.seldom, t.entry(filepath.Join(root, mig, gi, ci)))
+					t.seldom = append(t.seldom, openProcEntry(filepath.Join(root, mig, gi, ci)))
 				}
 			}
 		}
@@ -151,20 +149,18 @@ func newProcTree(root string, keep bool) *procTree {
 	return t
 }
 
-func (t *procTree) entry(path string) procEntry {
-	e := procEntry{path, procIdentity(path), -1}
-	if t.keep {
-		if file, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
-			e.file = file
-		}
+func openProcEntry(path string) procEntry {
+	file, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		file = -1
 	}
-	return e
+	return procEntry{path, procIdentity(path), file}
 }
 
 // list adds a directory to a list of entries, and returns the names in it, in order.
 func (t *procTree) list(entries *[]procEntry, root, dir string) (names []string) {
 	dir = filepath.Join(root, dir)
-	*entries = append(*entries, t.entry(dir))
+	*entries = append(*entries, openProcEntry(dir))
 	list, _ := os.ReadDir(dir)
 	for _, e := range list {
 		names = append(names, e.Name())

@@ -3,6 +3,7 @@ package watch
 import (
 	"errors"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +87,7 @@ type polled struct {
 	seen     map[string]identity
 	contents map[string]bool // directories whose contents count
 
+	lost     bool        // events were lost since the last poll
 	timer    *time.Timer // nil: no poll is due
 	interval time.Duration
 }
@@ -130,21 +132,35 @@ func (p *polled) changed() (paths []string) {
 	return paths
 }
 
-// schedule makes a poll due if there is something to look at, or one is needed. Look calls
-// done.
-func (p *polled) schedule(needed bool, look func()) {
-	if p.timer == nil && (needed || len(p.seen) > 0) {
-		p.timer = time.AfterFunc(max(p.interval, minSharedPoll), look)
+// schedule makes a poll due, unless there is nothing to look at. It calls handle, with the lock
+// held, for each path that has changed and with an empty path if events were lost, and makes
+// the next one due until done is closed: after twice the time if there was a change, and after
+// half of it if not.
+func (p *polled) schedule(lock sync.Locker, done <-chan struct{}, handle func(path string)) {
+	if p.timer != nil || len(p.seen) == 0 && !p.lost {
+		return
 	}
-}
-
-// done ends a poll. The time to the next one is twice the last one after a change, and half
-// of it without one.
-func (p *polled) done(changed bool) {
-	p.timer = nil
-	if changed {
-		p.interval = min(2*max(p.interval, minSharedPoll), maxSharedPoll)
-	} else {
-		p.interval /= 2
-	}
+	p.interval = min(max(p.interval, minSharedPoll), maxSharedPoll)
+	p.timer = time.AfterFunc(p.interval, func() {
+		lock.Lock()
+		defer lock.Unlock()
+		p.timer = nil
+		select {
+		case <-done:
+			return
+		default:
+		}
+		paths := p.changed()
+		if p.lost {
+			paths = append(paths, "")
+		}
+		p.lost = false
+		for _, path := range paths {
+			handle(path)
+		}
+		if p.interval /= 2; len(paths) > 0 {
+			p.interval *= 4
+		}
+		p.schedule(lock, done, handle)
+	})
 }

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -177,28 +176,33 @@ func TestAnotherUserCausesFewGenerations(t *testing.T) {
 // none, they come as often as before.
 func TestSharedPollsBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		start := time.Now()
-		var times []time.Duration
-		var flips atomic.Bool
-		flips.Store(true)
-		var p polled
-		var look func()
-		look = func() {
-			times = append(times, time.Since(start))
-			p.done(flips.Load())
-			p.schedule(true, look)
-		}
-		p.schedule(true, look)
+		p := polled{lost: true, seen: map[string]identity{"/nonexistent": {}}}
+		var lock sync.Mutex
+		flips, polls := true, 0
+		done := make(chan struct{})
+		lock.Lock()
+		p.schedule(&lock, done, func(string) {
+			polls++
+			p.lost = flips
+		})
+		lock.Unlock()
 		const flipping = time.Hour
 		pass(flipping)
-		if most := int(flipping/maxSharedPoll) + 5; len(times) > most {
-			t.Errorf("%d polls in an hour of changes, want %d or fewer", len(times), most)
+		lock.Lock()
+		if most := int(flipping/maxSharedPoll) + 5; polls < most-10 || polls > most {
+			t.Errorf("%d polls in an hour of changes, want %d or fewer", polls, most)
 		}
-		flips.Store(false)
+		flips = false
+		lock.Unlock()
 		pass(time.Hour)
-		n := len(times)
-		expect(t, "time between polls after an hour of rest", times[n-1]-times[n-2], minSharedPoll)
-		p.timer.Stop()
+		lock.Lock()
+		expect(t, "time between polls after an hour of rest", p.interval, minSharedPoll)
+		close(done)
+		lock.Unlock()
+		pass(time.Hour)
+		lock.Lock()
+		defer lock.Unlock()
+		expect(t, "a poll is due after the end", p.timer != nil, false)
 	})
 }
 

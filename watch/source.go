@@ -26,36 +26,25 @@ type Event struct {
 
 // Source notices changes until its context ends. An error means that it is down; it is run
 // again later, with a full look, since it may have missed a change. It may go on to emit
-// events then, which it notices in a slower way.
+// events meanwhile, of changes that it notices in a slower way.
 type Source interface {
 	// Name of the source in logs and metrics.
 	Name() string
 	Run(ctx context.Context, emit func(Event)) error
 }
 
-// standIn is a source that has a slower way of noticing changes.
+// standIn is a source in whose place there is an event every so often while it is down.
 type standIn interface {
-	// standIn looks for changes, every few seconds, until ctx ends: the source is to be run
-	// again.
-	standIn(ctx context.Context, emit func(Event))
+	standIn() (every time.Duration, e Event)
 }
 
-// standInPoll is the time between two looks of a stand-in.
-const standInPoll = 3 * time.Second
-
-// repeat calls look at once and then every so often until ctx ends.
-func repeat(ctx context.Context, every time.Duration, look func()) {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		look()
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
+const (
+	// standInLook is the time between two looks in the place of a source. A look takes some
+	// hundredths of a second.
+	standInLook = 10 * time.Second
+	// maxRestart bounds the time until a source that is down is run again.
+	maxRestart = 10 * time.Second
+)
 
 // mailbox gathers events for a reader that is busy at times. It keeps the first
 // few of them, for the log, and whether any asks for a full look.
@@ -106,13 +95,14 @@ func (l *Loop) supervise(ctx context.Context, s Source) {
 		}
 		l.box.put(e)
 	}
-	for backoff := l.MinBackoff; ; backoff = min(2*backoff, l.MaxBackoff) {
+	looked := time.Now()
+	for backoff := l.MinBackoff; ; backoff = min(2*backoff, maxRestart) {
 		began := time.Now()
 		err := s.Run(ctx, emit)
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > l.MaxBackoff {
+		if time.Since(began) > maxRestart {
 			backoff = l.MinBackoff
 		}
 		down.Store(true)
@@ -120,12 +110,18 @@ func (l *Loop) supervise(ctx context.Context, s Source) {
 			err = errors.New("it ended")
 		}
 		l.setSource(s.Name(), err)
-		wait, cancel := context.WithTimeout(ctx, jitter(backoff))
 		if other, ok := s.(standIn); ok {
-			other.standIn(wait, emit)
+			if every, e := other.standIn(); time.Since(looked) >= every {
+				looked = time.Now()
+				e.Detail = "it is down"
+				emit(e)
+			}
 		}
-		<-wait.Done()
-		cancel()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jitter(backoff)):
+		}
 	}
 }
 

@@ -132,7 +132,7 @@ func TestKernelLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.Close() }) // after the reader has ended
-	events := listen(t, &KernelLog{Path: pipe})
+	events := listen(t, KernelLog{Path: pipe})
 	await(t, events, "listening")
 	for _, c := range []struct {
 		line, want string
@@ -208,7 +208,7 @@ func TestUevents(t *testing.T) {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		opened <- opening{fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), err}
 		if err == nil {
-			ended <- (&Uevents{}).Run(ctx, func(e Event) { events <- e })
+			ended <- Uevents{}.Run(ctx, func(e Event) { events <- e })
 		}
 	}()
 	listener := <-opened
@@ -228,29 +228,6 @@ func TestUevents(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-}
-
-// Without uevents, modules of the driver, PCI devices and DRM nodes are noticed all the same.
-func TestUeventsStandIn(t *testing.T) {
-	sys := t.TempDir()
-	s := &Uevents{Sys: sys}
-	events := make(chan Event, 100)
-	looks := func() (n int) {
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel() // after one look
-		s.standIn(ctx, func(e Event) { events <- e })
-		return len(events)
-	}
-	want := 1 // at first something may have been missed
-	expect(t, "events at first", looks(), want)
-	for _, name := range []string{"module/nvidia_uvm", "bus/pci/devices/0000:3b:00.0", "bus/pci/drivers/nvidia/0000:3b:00.0", "class/drm/renderD128"} {
-		must(t, os.MkdirAll(filepath.Join(sys, name), 0o755))
-		want++
-		expect(t, "events after "+name, looks(), want)
-		expect(t, "events after nothing", looks(), want)
-	}
-	must(t, os.Mkdir(filepath.Join(sys, "module/loop"), 0o755))
-	expect(t, "events after another module", looks(), want)
 }
 
 // Files are noticed by what a generation looked up: names that exist or not, in

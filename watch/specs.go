@@ -149,23 +149,6 @@ func (s *Specs) settingsChanged() {
 
 func (s *Specs) specDirs() []string { return append([]string{filepath.Dir(s.Output)}, s.Dirs...) }
 
-// poll looks at what has no events.
-func (s *Specs) poll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	select {
-	case <-s.done:
-		return
-	default:
-	}
-	paths := s.polled.changed()
-	for _, path := range paths {
-		s.changed(path)
-	}
-	s.polled.done(len(paths) > 0)
-	s.polled.schedule(false, s.poll)
-}
-
 // Update is called after each generation, since a path may lead to another directory by
 // now.
 func (s *Specs) Update() {
@@ -186,7 +169,7 @@ func (s *Specs) Update() {
 	if s.polled.set(lookups, others) {
 		s.emit(Event{Source: s.Name(), Detail: "new directories"})
 	}
-	s.polled.schedule(false, s.poll)
+	s.polled.schedule(&s.mu, s.done, s.changed)
 }
 
 // directories returns the directories to watch, each by one path, and those to poll with the

@@ -70,8 +70,9 @@ type State struct {
 	Error  string `json:"error,omitempty"`
 	Driver string `json:"driver,omitempty"`
 	// GPUs that are usable.
-	GPUs     int                `json:"gpus"`
-	Devices  []string           `json:"devices"`
+	GPUs    int      `json:"gpus"`
+	Devices []string `json:"devices"`
+	// Findings about the host, and about the spec in place.
 	Findings []discover.Finding `json:"findings"`
 	// Sources are those of the loop, in its order.
 	Sources []SourceState `json:"sources"`
@@ -100,7 +101,7 @@ type SourceState struct {
 }
 
 func (s *State) describe(r *Result) {
-	s.Driver, s.GPUs, s.Findings, s.gpus = r.Inventory.Driver.Version, 0, r.Findings, r.Inventory.GPUs
+	s.Driver, s.GPUs, s.gpus = r.Inventory.Driver.Version, 0, r.Inventory.GPUs
 	for i := range s.gpus {
 		if s.gpus[i].Usable() {
 			s.GPUs++

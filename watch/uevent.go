@@ -6,9 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,16 +16,14 @@ import (
 // NETLINK_KOBJECT_UEVENT): modules of the driver that are loaded or unloaded,
 // GPUs that are added, removed or change drivers, DRM nodes. It does not need udev. The
 // socket receives those of its network namespace, which has to be the host's.
-type Uevents struct {
-	// Sys is the sys file system, where devices and modules are looked for while no uevents
-	// are to be had.
-	Sys string
-
-	seen []string
-}
+type Uevents struct{}
 
 // Name is "uevent".
-func (*Uevents) Name() string { return "uevent" }
+func (Uevents) Name() string { return "uevent" }
+
+func (s Uevents) standIn() (every time.Duration, e Event) {
+	return standInLook, Event{Source: s.Name()}
+}
 
 // kernelGroup is the multicast group of the kernel; udev's own is 2.
 const kernelGroup = 1
@@ -35,7 +32,7 @@ const kernelGroup = 1
 const receiveBuffer = 2 << 20
 
 // Run listens until ctx ends.
-func (s *Uevents) Run(ctx context.Context, emit func(Event)) error {
+func (s Uevents) Run(ctx context.Context, emit func(Event)) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return fmt.Errorf("open a netlink socket: %w", err)
@@ -84,25 +81,6 @@ func (s *Uevents) Run(ctx context.Context, emit func(Event)) error {
 			emit(Event{Source: s.Name(), Detail: detail})
 		}
 	}
-}
-
-// standIn compares the names that uevents are about.
-func (s *Uevents) standIn(ctx context.Context, emit func(Event)) {
-	repeat(ctx, standInPoll, func() {
-		names := []string{}
-		for _, dir := range []string{"module", "bus/pci/devices", "bus/pci/drivers/nvidia", "class/drm"} {
-			list, _ := os.ReadDir(filepath.Join(s.Sys, dir))
-			for _, e := range list {
-				if dir != "module" || strings.HasPrefix(e.Name(), "nvidia") {
-					names = append(names, e.Name())
-				}
-			}
-		}
-		if s.seen == nil || !slices.Equal(names, s.seen) {
-			s.seen = names
-			emit(Event{Source: s.Name(), Detail: "other devices or modules"})
-		}
-	})
 }
 
 // uevent is a kernel message: the line "action@devpath", then variables, each

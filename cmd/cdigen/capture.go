@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cdigen/cdigen/discover/capture"
 	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/redact"
+	"github.com/cdigen/cdigen/spec"
 )
 
 // captureFlags are the options of capture.
@@ -27,30 +30,7 @@ func newCapture() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "capture",
 		Short: "Record this host for a bug report, without what identifies it",
-		Long: `capture records what generate looks at on this host in one text file: what the driver
-shows in procfs, device nodes, the names of libraries and other files, NVML's answer.
-It has no files of the driver. On another machine the file shows what generate does
-on this host, and why:
-
-  cdigen info --captured host.yaml
-  cdigen generate --captured host.yaml --output -
-
-Only what cdigen needs is recorded. Names of files and directories that not every host
-with such a driver has are replaced, and so is the part after the version in the
-kernel's release. In free texts, which are names of models and errors, identifiers are
-replaced that have a known form or belong to this machine: UUIDs, serial numbers,
-hardware and IP addresses, domain names, URLs, names of this host and of its accounts.
-An identifier is always replaced in the same way. PCI addresses, models and versions
-stay. --redact replaces further words. Read the file before you send it.
-
-An ordinary user records what this user can read; files that cannot be read are
-reported.
-
-Exit statuses: 0 recorded, with or without a GPU; 1 failed, or the host would be
-identified by something that cannot be replaced (nothing is written); 2 unusable flags.`,
-		Example: `  cdigen capture --output host.yaml
-  cdigen capture --redact example.org,rack7 | less`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write; - is standard output")
@@ -62,6 +42,13 @@ identified by something that cannot be replaced (nothing is written); 2 unusable
 }
 
 func (f *captureFlags) run(cmd *cobra.Command) error {
+	path, err := filepath.Abs(f.output)
+	if err != nil {
+		return err
+	}
+	if specs := spec.ReadDirectories(config.Default().SpecDirs); f.output != "-" && specs.Has(specs.File(path)) {
+		return usageError(fmt.Errorf("--output %s: container engines read specs from %s, and a capture is not one", f.output, filepath.Dir(path)))
+	}
 	target, err := f.Target()
 	if err != nil {
 		return usageError(err)

@@ -2,12 +2,16 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
@@ -18,39 +22,19 @@ import (
 )
 
 func newCheck() *cobra.Command {
-	var f presentFlags
-	formats := []string{"table", "json"}
+	var o options
 	cmd := &cobra.Command{
 		Use:   "check [FILE ...]",
 		Short: "Check that a spec is valid and true of the host",
-		Long: `check reads the published spec, or spec files, and prints what is wrong with them:
-
-  broken   engines cannot read it, or a container would fail to start or get no GPU:
-           a path of the host is missing, or is not what it should be; a device node
-           has other numbers; a hook cannot be run; libraries are of another driver;
-           the file was cut short; another file of the directory has the same devices;
-           an installed engine refuses its CDI version; or other users than root, and
-           the one who runs check, can change it, or a directory that engines read
-  warning  containers work, but get other content than generate would write now,
-           another file may take its place, or a setting of the service is invalid
-
-Give it the flags that the spec is generated with and that are not settings of the
-service. A spec of another kind than --vendor and --class say is not compared with
-the host's GPUs.
-
-Exit statuses: 0 nothing is wrong, 1 failed, 2 unusable flags, 5 warnings, 6 broken.`,
-		Example: `  cdigen check
-  cdigen check /etc/cdi/*.yaml`,
-		Args: usageArgs(cobra.ArbitraryArgs),
+		Args:  usageArgs(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutputFormat(f.format, formats...); err != nil {
-				return maybeFile(err, f.format, "the spec's file is an argument, or --output")
-			}
 			other := ""
 			if len(args) == 0 {
-				args, other = []string{f.Output}, config.OtherProfile(f.Output, published)
+				args, other = []string{o.Output}, config.OtherProfile(o.Output, published)
+			} else if err := exist(args); err != nil {
+				return err
 			}
-			all, commands, err := f.check(cmd, args)
+			all, commands, err := o.check(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -58,30 +42,36 @@ Exit statuses: 0 nothing is wrong, 1 failed, 2 unusable flags, 5 warnings, 6 bro
 				all[0].Findings[0].Message += "; there is a spec of --profile " + other
 				commands = []string{check.Command("check", other)}
 			}
-			if f.format == "json" {
-				err = writeJSON(cmd.OutOrStdout(), all)
-			} else {
-				err = writeFindings(cmd.OutOrStdout(), colored(cmd), all...)
-			}
+			w := cmd.OutOrStdout()
+			err = o.print(w, all, func() error { return writeFindings(w, colored(cmd), all...) })
 			return cmp.Or(err, findingsError(all, commands))
 		},
 	}
-	f.add(cmd, "check", formats...)
-	f.tolerant = true
+	o.add(cmd.Flags(), "check")
+	o.addFormats(cmd.Flags(), "table", "json")
+	o.tolerant = true
 	return cmd
 }
 
+// exist returns an error if there is no file of a name.
+func exist(files []string) error {
+	for _, file := range files {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("there is no file %s", file)
+		}
+	}
+	return nil
+}
+
 // check looks at spec files. It returns the commands as well that fix what is wrong.
-func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
-	p, invalid, err := presentDespite(cmd, &f.Config)
+func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
+	s, err := newSnapshot(&o.Config, spec.ReadDirectories(nil))
+	if err == nil {
+		err = look(cmd, &o.Config, s)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := p.snapshot(&f.Config)
-	if err != nil {
-		return nil, nil, err
-	}
-	s.Invalid = invalid
 	s.Engines = runtimes.Detect(cmd.Context(), runtimes.Local())
 	s.Command = func(args ...string) string {
 		if args[0] == "generate" {
@@ -95,15 +85,15 @@ func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFind
 		if err != nil {
 			return nil, nil, err
 		}
+		if unix.Access(path, unix.R_OK) == unix.EACCES {
+			return nil, nil, &fs.PathError{Op: "read", Path: name, Err: unix.EACCES} // which is not the spec's fault
+		}
 		files = append(files, s.Directories.File(path))
 	}
 	s.Look(check.Sources{Hook: config.CheckHook}, files...)
 	for i, file := range files {
 		list := check.OfFile(s, file)
-		if list == nil {
-			list = []discover.Finding{} // in JSON a list always
-		}
-		all = append(all, fileFindings{names[i], list})
+		all = append(all, fileFindings{names[i], notNull(list)})
 		if content, err := file.Spec(); err == nil && content.Kind != s.Kind {
 			continue // another program's
 		}
@@ -115,10 +105,10 @@ func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFind
 			}
 		}
 	}
-	if exposed := s.Exposed(); len(exposed) > 0 {
-		for _, finding := range exposed {
-			all = append(all, fileFindings{finding.Subject, []discover.Finding{finding}})
-		}
+	for _, finding := range s.Exposed {
+		all = append(all, fileFindings{finding.Subject, []discover.Finding{finding}})
+	}
+	if len(s.Exposed) > 0 {
 		commands = append(commands, check.Command("doctor", ""))
 	}
 	if wrong := check.Settings(s); len(wrong) > 0 {
@@ -130,28 +120,23 @@ func (f *presentFlags) check(cmd *cobra.Command, names []string) (all []fileFind
 	return all, commands, nil
 }
 
-// findingsError returns the exit status for findings.
+// findingsError returns the exit status for findings, with the commands that fix them.
 func findingsError(all []fileFindings, commands []string) error {
-	of := func(severity discover.Severity) (n int) {
-		for _, f := range all {
-			for _, finding := range f.Findings {
-				if finding.Severity == severity {
-					n++
-				}
-			}
+	count := map[discover.Severity]int{}
+	for _, f := range all {
+		for _, finding := range f.Findings {
+			count[finding.Severity]++
 		}
-		return n
 	}
-	broken, warnings := of(discover.Broken), of(discover.Warning)
-	advice := ""
-	if len(commands) > 0 {
-		advice = ": run " + strings.Join(commands, ", then ")
-	}
+	worst, text := discover.Warning, printable.Count(count[discover.Warning], "warning")
 	switch {
-	case broken > 0:
-		return &exitError{exitBroken, fmt.Errorf("%d broken, %s%s", broken, printable.Count(warnings, "warning"), advice)}
-	case warnings > 0:
-		return &exitError{exitStale, fmt.Errorf("%s%s", printable.Count(warnings, "warning"), advice)}
+	case count[discover.Broken] > 0:
+		worst, text = discover.Broken, fmt.Sprintf("%d broken, %s", count[discover.Broken], text)
+	case count[discover.Warning] == 0:
+		return nil
 	}
-	return nil
+	if len(commands) > 0 {
+		text += ": run " + strings.Join(commands, ", then ")
+	}
+	return &exitError{severityStatus(worst), errors.New(text)}
 }

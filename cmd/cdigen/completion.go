@@ -10,9 +10,6 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// shortKind is the default kind of a device.
-const shortKind = "nvidia.com/gpu"
-
 // completeDevices completes the names of usable devices in directories. The kind is left
 // out if it is shortKind, unless it was typed.
 func completeDevices(dirs *[]string) cobra.CompletionFunc {
@@ -20,8 +17,9 @@ func completeDevices(dirs *[]string) cobra.CompletionFunc {
 		if err := complete(cmd); err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
+		devices, _ := spec.ReadDirectories(*dirs).Devices()
 		var names []string
-		for _, name := range deviceNames(*dirs) {
+		for _, name := range availableNames(devices) {
 			if short, ok := strings.CutPrefix(name, shortKind+"="); ok && !strings.Contains(typed, "/") {
 				name = short
 			}
@@ -33,43 +31,15 @@ func completeDevices(dirs *[]string) cobra.CompletionFunc {
 	}
 }
 
-// completeQualifiedDevices completes device names with their kind.
-func completeQualifiedDevices(dirs *[]string) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-		if err := complete(cmd); err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		names := slices.DeleteFunc(deviceNames(*dirs), func(name string) bool { return !strings.HasPrefix(name, typed) })
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-}
-
-// deviceNames returns the names of the devices that engines can use.
-func deviceNames(dirs []string) (names []string) {
-	devices, _ := spec.ReadDirectories(dirs).Devices()
-	for _, d := range devices {
-		if available(d) {
-			names = append(names, d.Name)
-		}
-	}
-	return names
-}
-
-// valuesAnnotation is the annotation of a flag with its values, for shell completion.
-const valuesAnnotation = "cdigen_values"
-
-func setValues(flags *pflag.FlagSet, name string, values ...string) {
-	if err := flags.SetAnnotation(name, valuesAnnotation, values); err != nil {
-		panic(err) // there is no such flag
-	}
-}
-
 // completeFlags registers the completion of the values of a command's flags.
 func completeFlags(cmd *cobra.Command) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		values := f.Annotations[valuesAnnotation]
-		if o, ok := f.Value.(*optionFlag); ok {
-			values = o.Values
+		var values []string
+		switch v := f.Value.(type) {
+		case *optionFlag:
+			values = v.Values
+		case *choice:
+			values = v.words
 		}
 		if _, ok := cmd.GetFlagCompletionFunc(f.Name); ok || values == nil {
 			return

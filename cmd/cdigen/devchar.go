@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/devchar"
 )
 
 // devCharFlags are the options of create-dev-char-symlinks.
@@ -22,32 +22,7 @@ func newDevChar() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create-dev-char-symlinks",
 		Short: "Make the links of /dev/char that lead to the driver's nodes, and repair wrong ones",
-		Long: `create-dev-char-symlinks makes a link /dev/char/<major>:<minor> to each device node of
-the driver, as udev does for the devices that the kernel tells it of. systemd before
-240, and runc 1.1.3 to 1.1.6 with any systemd, look devices of containers up there:
-without the links a container loses its GPUs at "systemctl daemon-reload" ("Failed to
-initialize NVML: Unknown Error").
-
-A link at a number of the driver's that leads to a node of another is replaced. A link
-to one of the driver's nodes that is gone, or has other numbers, is removed. Links to
-other drivers' nodes are not touched. A node with wrong numbers gets no link; see
-create-device-nodes, and --create-device-nodes.
-
-With --create-all there are also links to nodes that do not exist yet: of every GPU,
-the control nodes and all MIG instances that the GPUs could have.
-
-When one link fails the others are made nevertheless. Standard output has a line for
-each change; NEW and OLD ("is" and "was" in JSON) are where a link leads.
-
-Exit statuses:
-  0  all links are right now, or were
-  1  some failed
-  2  unusable flags or arguments
-  3  the driver is not loaded
-  5  --dry-run, and there is something to do`,
-		Example: `  cdigen system create-dev-char-symlinks
-  cdigen system create-dev-char-symlinks --load-kernel-modules --create-device-nodes --create-all`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.dir, "dev-char-path", "/dev/char", "`directory` of the links")
@@ -88,32 +63,25 @@ func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discov
 			return err
 		}
 	}
-	char := devnode.CharDir{Dir: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
+	char := devchar.Dir{Path: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
 	if !f.dryRun {
 		if err := char.Clean(cmd.Context()); err != nil {
 			f.note(err.Error())
 		}
 	}
-	changes, err := char.Plan(f.wanted(inv), host.Dev)
+	plan, err := char.Plan(f.wanted(inv), host.Dev)
 	if err != nil {
 		return err
 	}
-	for _, change := range changes {
-		err := change.Err
-		if err == nil && !f.dryRun {
-			err = char.Apply(cmd.Context(), change)
-		}
-		f.record(systemChange{
-			Do: string(change.Do), Kind: "link", Path: change.Path, Is: change.Target, Was: change.Was,
-			Done: err == nil && !f.dryRun,
-		}, err)
+	for _, c := range plan {
+		f.carryOut(cmd.Context(), c, "", nil)
 	}
 	return nil
 }
 
 // wanted returns the required links: to nodes that exist, to those that a dry run would
 // make, and with --create-all to all there can be, which are optional without it.
-func (f *devCharFlags) wanted(inv *discover.Inventory) (required []devnode.Link) {
+func (f *devCharFlags) wanted(inv *discover.Inventory) (required []devchar.Link) {
 	if f.all {
 		f.cannot(inv)
 	}
@@ -123,23 +91,30 @@ func (f *devCharFlags) wanted(inv *discover.Inventory) (required []devnode.Link)
 		}
 		return nil
 	}
-	var optional []devnode.Link
+	var optional []devchar.Link
 	for i := range inv.Nodes {
 		n := &inv.Nodes[i]
 		switch {
 		case n.Want == nil && n.Have != nil && n.Usable():
-			required = append(required, devnode.Link{Node: devnode.Node{Name: n.Path[1:], Attr: *n.Have}})
+			required = append(required, link(n, n.Have))
 		case n.Want == nil || n.Problem != "":
 		case n.Have != nil && n.Usable() || f.dryRun && f.createNodes && expected(n):
-			required = append(required, devnode.Link{Node: deviceNode(n)})
+			required = append(required, link(n, n.Want))
 		default:
 			if finding, _ := n.Finding(); finding.ID == discover.NodeWrong {
 				f.problem(finding)
 			}
 			if n.Kind != discover.OtherNode {
-				optional = append(optional, devnode.Link{Node: deviceNode(n), Optional: !f.all})
+				l := link(n, n.Want)
+				l.Optional = !f.all
+				optional = append(optional, l)
 			}
 		}
 	}
 	return append(required, optional...)
+}
+
+// link returns the link to a node of these numbers.
+func link(n *discover.Node, a *discover.Attr) devchar.Link {
+	return devchar.Link{Name: n.Path[1:], Major: a.Major, Minor: a.Minor}
 }

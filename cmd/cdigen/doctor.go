@@ -9,9 +9,9 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
@@ -27,7 +27,7 @@ import (
 
 // doctorFlags are the options of doctor and its subcommand.
 type doctorFlags struct {
-	presentFlags
+	options
 	ignore   []string
 	logged   map[string]bool // settings files whose warnings were logged
 	verbose  bool
@@ -35,9 +35,11 @@ type doctorFlags struct {
 }
 
 func (f *doctorFlags) add(cmd *cobra.Command) {
-	f.presentFlags.add(cmd, "doctor", "text", "json")
+	f.options.add(cmd.Flags(), "doctor")
+	f.addFormats(cmd.Flags(), "text", "json")
 	cmd.Flags().StringSliceVar(&f.ignore, "ignore", nil, "`findings` to leave out, by the ID in brackets")
 	f.late = true // each spec has the settings of its own service
+	f.logged = map[string]bool{}
 }
 
 func newDoctor() *cobra.Command {
@@ -45,44 +47,14 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor [DEVICE ...]",
 		Short: "Find out why containers get no GPU, and how to fix it",
-		Long: `doctor looks at every link of the chain that gives a container its GPU: kernel
-module, device nodes, libraries, spec, other specs, container engines, SELinux,
-cgroups, and what keeps the spec up to date. It prints what is wrong, the worst
-first: what it means, what it is about, and the commands that fix it.
-
-  broken   containers of some kind get no GPU, or do not start
-  warning  they work, and will not after a change that can be expected
-  note     nothing is wrong (--verbose)
-
-docs/findings.md explains each finding by its ID, which stands in brackets. Given names
-of devices, it reports as well why engines do not know them.
-
-It looks at the specs that are in use: those whose service is on or which cdigen has
-published, without a profile and with --profile k8s-device-plugin; at the first where
-none is. With --profile, --output, --vendor or --class it looks at that one only.
-
-With --fix it runs the commands that neither stop, delete nor take anything away,
-after asking (--yes: without), and looks again.
-
-Exit statuses:
-  0  all is well
-  1  failed
-  2  unusable flags or arguments
-  3  this machine has no NVIDIA GPU for containers
-  5  warnings
-  6  something is broken`,
-		Example: `  cdigen doctor
-  cdigen doctor nvidia.com/gpu=0
-  cdigen doctor --fix --yes
-  cdigen doctor container web`,
-		Args: usageArgs(cobra.ArbitraryArgs),
+		Args:  usageArgs(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.yes && !f.fix {
+				return usageError(errors.New("--yes requires --fix"))
+			}
 			list, well, err := f.examine(cmd, args)
 			if err == nil && f.fix {
 				list, well, err = f.repair(cmd, args, list, well)
-			}
-			if errors.Is(err, check.ErrNoGPU) {
-				err = &exitError{exitNoDevices, fmt.Errorf("%w: there is nothing to fix", err)}
 			}
 			if err != nil {
 				return err
@@ -104,21 +76,10 @@ func newDoctorContainer() *cobra.Command {
 	var f doctorFlags
 	var pid int
 	cmd := &cobra.Command{
-		Use:   "container {ID | --pid PID}",
-		Short: "Compare a running container's GPU nodes and libraries with the host's",
-		Long: `container looks into a running container: device nodes that are other devices than
-the host's, libraries of another driver than the loaded one, nodes of MIG devices
-that are gone. They come from a driver that was loaded again or upgraded, or from MIG
-devices that were made again, after the container started: a new spec does not
-change running containers.
-
-The container is looked for in podman, docker and crictl, by its name or ID.
-
-Exit statuses: 0 all is well, 1 failed or no such container, 2 unusable flags or
-arguments, 5 warnings, 6 something is broken.`,
-		Example: `  cdigen doctor container web
-  cdigen doctor container --pid 4711`,
-		Args: usageArgs(cobra.MaximumNArgs(1)),
+		Use:               "container {ID | --pid PID}",
+		Short:             "Compare a running container's GPU nodes and libraries with the host's",
+		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (pid != 0) || pid < 0 || len(args) == 1 && (args[0] == "" || args[0][0] == '-') {
 				return usageError(errors.New("name one container, or its first process with --pid"))
@@ -128,13 +89,13 @@ arguments, 5 warnings, 6 something is broken.`,
 				return err
 			}
 			// Whichever spec it came by, node and library are the host's.
-			if err := used[0].look(cmd, *f.sources()); err != nil {
+			if err := used[0].look(cmd); err != nil {
 				return err
 			}
 			snapshot := used[0].snapshot
 			container := &check.Container{PID: pid}
 			if pid == 0 {
-				if container, err = f.sources().FindContainer(cmd.Context(), args[0]); err != nil {
+				if container, err = sources().FindContainer(cmd.Context(), args[0]); err != nil {
 					return err
 				}
 			}
@@ -147,7 +108,6 @@ arguments, 5 warnings, 6 something is broken.`,
 		},
 	}
 	f.add(cmd)
-	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	cmd.Flags().IntVar(&pid, "pid", 0, "`number` of a process in the container, instead of its ID")
 	return cmd
 }
@@ -165,26 +125,20 @@ func (f *doctorFlags) report(cmd *cobra.Command, list []check.Report, well strin
 			worst = r.Severity
 		}
 	}
-	var err error
-	if f.format == "json" {
-		err = writeJSON(cmd.OutOrStdout(), shown)
-	} else {
+	w := cmd.OutOrStdout()
+	err := f.print(w, shown, func() error {
 		var b strings.Builder
-		if worst != discover.Broken && worst != discover.Warning {
+		if severityStatus(worst) == 0 {
 			b.WriteString(oneLine(well) + "\n")
 		}
-		writeBlocks(&b, table.Width(cmd.OutOrStdout()), check.Blocks(shown), colored(cmd))
-		_, err = io.WriteString(cmd.OutOrStdout(), b.String())
-	}
-	switch {
-	case err != nil:
+		writeBlocks(&b, table.Width(w), check.Blocks(shown), colored(cmd))
+		_, err := io.WriteString(w, b.String())
 		return err
-	case worst == discover.Broken:
-		return &exitError{exitBroken, nil}
-	case worst == discover.Warning:
-		return &exitError{exitStale, nil}
+	})
+	if status := severityStatus(worst); err == nil && status != 0 {
+		err = &exitError{status, nil}
 	}
-	return nil
+	return err
 }
 
 // writeBlocks prints each in a few lines, the commands so that they can be copied.
@@ -226,7 +180,7 @@ type subject struct {
 }
 
 // sources are where doctor looks.
-func (f *doctorFlags) sources() *check.Sources {
+func sources() *check.Sources {
 	return &check.Sources{Root: discover.DirTree("/"), Run: runtimes.Local().Run, Find: exec.LookPath, Hook: config.CheckHook}
 }
 
@@ -241,8 +195,8 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 	var lists [][]check.Report
 	var others []check.Report
 	for _, s := range unused {
-		s.snapshot.Look(*f.sources(), s.snapshot.Published)
-		s.snapshot.System = check.System{Systemd: f.sources().HasSystemd(), Units: f.sources().Units(cmd.Context(), s.snapshot.Unit)}
+		s.snapshot.Look(*sources(), s.snapshot.Published)
+		s.snapshot.System = check.System{Systemd: sources().HasSystemd(), Units: sources().Units(cmd.Context(), s.snapshot.Unit)}
 		others = append(others, check.Reports(s.snapshot, check.Unused(s.snapshot))...)
 	}
 	for _, s := range used {
@@ -252,17 +206,17 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 				s.snapshot.Others = append(s.snapshot.Others, other.snapshot.Spec)
 			}
 		}
-		if err := s.look(cmd, *f.sources()); err != nil {
+		if err := s.look(cmd); err != nil {
 			return nil, "", err
 		}
-		if err := check.NoGPU(s.snapshot); err != nil {
-			return nil, "", err
+		if why := s.snapshot.Inventory.NoGPU(); why != "" {
+			return nil, "", &exitError{exitNoDevices, fmt.Errorf("%s: there is nothing to fix", why)}
 		}
 		snapshots, lists = append(snapshots, s.snapshot), append(lists, check.Reports(s.snapshot, check.All(s.snapshot)))
 	}
 	list = check.Merge(append(lists, others)...)
 	for _, name := range devices {
-		if r, unknown := f.device(snapshots, name); unknown && (r.ID != check.DeviceConflict || !slices.ContainsFunc(list, func(r check.Report) bool { return r.ID == spec.Conflict })) {
+		if r, unknown := device(snapshots, name); unknown && (r.ID != check.DeviceConflict || !slices.ContainsFunc(list, func(r check.Report) bool { return r.ID == spec.Conflict })) {
 			list = slices.Insert(list, 0, r)
 		}
 	}
@@ -270,7 +224,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 }
 
 // device reports whether engines do not know a device, and why.
-func (f *doctorFlags) device(snapshots []*check.Snapshot, name string) (check.Report, bool) {
+func device(snapshots []*check.Snapshot, name string) (check.Report, bool) {
 	s := snapshots[0]
 	for _, other := range snapshots {
 		if qualified, _ := snapshots[0].Qualified(name); strings.HasPrefix(qualified, other.Kind+"=") {
@@ -284,18 +238,13 @@ func (f *doctorFlags) device(snapshots []*check.Snapshot, name string) (check.Re
 // subjects are what doctor looks at: the spec that flags name, or else all that are in
 // use here, the one without a profile first.
 func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err error) {
-	if err := checkOutputFormat(f.format, "text", "json"); err != nil {
-		return nil, nil, maybeFile(err, f.format, "the spec's file is --output")
-	}
-	if f.yes && !f.fix {
-		return nil, nil, usageError(errors.New("--yes requires --fix"))
-	}
-	if f.logged == nil {
-		f.logged = map[string]bool{}
-	}
 	engines := runtimes.Detect(cmd.Context(), runtimes.Local())
 	names := []string{f.Profile}
-	if !slices.ContainsFunc([]string{"profile", "output", "vendor", "class"}, f.given) {
+	given := func(option string) bool {
+		_, ok := f.layers.Given(option)
+		return ok
+	}
+	if !slices.ContainsFunc([]string{"profile", "output", "vendor", "class"}, given) {
 		names = append(names, config.ProfileNames()...)
 	}
 	directories := spec.ReadDirectories(nil)
@@ -307,26 +256,20 @@ func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err
 		}
 		all = append(all, s)
 	}
-	used, unused = f.inUse(cmd.Context(), all)
-	if f.given("settings") && used[0].Settings.Path != "" {
+	used, unused = inUse(cmd.Context(), all)
+	if given("settings") && used[0].Settings.Path != "" {
 		return used[:1], nil, nil // they are one service's
 	}
 	return used, unused, nil
 }
 
-// given reports whether an option has a value by a flag or a variable.
-func (f *doctorFlags) given(option string) bool {
-	_, ok := f.layers.Given(option)
-	return ok
-}
-
 // inUse separates the subjects that are in use from others: those whose unit is on, and
 // those whose spec exists or has a watcher. Where none is, the first should be.
-func (f *doctorFlags) inUse(ctx context.Context, all []*subject) (used, unused []*subject) {
+func inUse(ctx context.Context, all []*subject) (used, unused []*subject) {
 	is, specs := map[*subject]bool{}, map[string]bool{}
 	for _, s := range all {
 		units := check.Keepers(s.snapshot.Unit)
-		if check.On(f.sources().Units(ctx, units...), units) {
+		if check.On(sources().Units(ctx, units...), units) {
 			is[s], specs[s.snapshot.Spec] = true, true
 		}
 	}
@@ -365,56 +308,40 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	}
 	s := &subject{logged: f.logged}
 	s.Config, _ = config.Load(f.Command, layers)
-	output, err := filepath.Abs(s.Output)
-	if err != nil {
+	if s.snapshot, err = newSnapshot(&s.Config, directories); err != nil {
 		return nil, err
 	}
-	var only []runtimes.Name
+	p := s.snapshot
+	p.Unit = check.Unit(profile) // whatever its settings make of it
+	p.Command = func(args ...string) string { return commandLine(&s.Config, args) }
+	p.Engines = engines
 	for _, name := range config.Profiles[s.Profile].Engines {
-		only = append(only, runtimes.Name(name))
+		p.For = append(p.For, runtimes.Name(name))
 	}
-	if only != nil {
-		engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(only, e.Name) })
+	if p.For != nil {
+		p.Engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(p.For, e.Name) })
 	}
-	in := directories.In(s.SpecDirs)
-	s.snapshot = &check.Snapshot{
-		Target: check.Target{
-			Spec: output, Kind: s.Kind(), Profile: s.Profile,
-			Unit:     check.Unit(profile), // whatever its settings make of it
-			SpecDirs: s.SpecDirs, Settings: s.Settings.Path, For: only,
-			Command: func(args ...string) string { return commandLine(&s.Config, args) },
-		},
-		Directories: in, Published: in.File(output), Engines: engines,
-	}
-	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, output))
+	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
 	if err == nil {
-		s.snapshot.Watcher = status
+		p.Watcher = &check.Watcher{Current: status.Condition == watch.Current && !changedSince(p.Spec, status.LastGeneration), Error: status.Error}
 	}
 	return s, nil
 }
 
+// changedSince reports whether a file was changed after a generation.
+func changedSince(file string, g *watch.Generation) bool {
+	info, err := os.Stat(file)
+	return err == nil && g != nil && info.ModTime().After(g.At.Add(time.Duration(g.Seconds*float64(time.Second))))
+}
+
 // look finds out what the spec should be.
-func (s *subject) look(cmd *cobra.Command, src check.Sources) error {
+func (s *subject) look(cmd *cobra.Command) error {
 	warnOfSettings(&s.Config, s.logged)
-	p := s.snapshot
-	now, invalid, err := presentDespite(cmd, &s.Config)
-	if err != nil {
+	if err := look(cmd, &s.Config, s.snapshot); err != nil {
 		return err
 	}
-	p.Invalid = invalid
-	p.Left, p.Edits = now.left, s.Edits
-	p.Now, p.Inventory, p.Host = now.spec, now.inv, now.target.Host
-	p.Older = func(version string) (lost int, err error) {
-		options := now.options
-		options.MaxVersion = version
-		older, _, err := spec.New(now.inv, options)
-		if err != nil || now.spec == nil {
-			return 0, err
-		}
-		return len(now.spec.Devices) - len(older.Devices), nil
-	}
-	p.Look(src, p.Published)
-	p.LookAtSystem(cmd.Context(), src)
+	s.snapshot.Look(*sources(), s.snapshot.Published)
+	s.snapshot.LookAtSystem(cmd.Context(), *sources())
 	return nil
 }
 

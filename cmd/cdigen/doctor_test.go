@@ -339,7 +339,7 @@ var ailments = []ailment{
 			}
 		}()
 		m.settle = func() { <-done }
-	}, []discover.ID{"gpu-unbound", "spec-stale"}},
+	}, []discover.ID{"gpu-unbound", "spec-incomplete"}},
 	{"a GPU is lost", "lost-gpu", func(m *machine) {
 		m.program("usr/bin/nvidia-smi", "#!/bin/sh\n[ \"$1 $2\" = '--gpu-reset -i' ] || exit 1\n"+
 			m.later(func(d *simhost.Description) {
@@ -347,7 +347,7 @@ var ailments = []ailment{
 					d.GPUs[i].Lost = false
 				}
 			}, "usr/lib/x86_64-linux-gnu"))
-	}, []discover.ID{"gpu-lost", "spec-stale"}},
+	}, []discover.ID{"gpu-lost", "spec-incomplete"}},
 	{"a device node is missing", "", func(m *machine) { m.remove("dev/nvidia1") }, []discover.ID{"node-missing"}},
 	{"the control node is missing", "", func(m *machine) { m.remove("dev/nvidiactl") }, []discover.ID{"node-missing"}},
 	{"a device node has another's numbers", "", func(m *machine) { m.node("dev/nvidia1", 195, 7) }, []discover.ID{"node-wrong"}},
@@ -382,7 +382,8 @@ var ailments = []ailment{
 		m.must("cp /usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 /usr/lib/x86_64-linux-gnu/libcuda.so.535.161.08")
 		m.edit("etc/cdi/nvidia.yaml", `libcuda\.so\.550\.54\.15`, "libcuda.so.535.161.08")
 	}, []discover.ID{"spec-library-stale"}},
-	{"the spec is not what the host has", "", func(m *machine) { m.must("cdigen generate --device 0 --log-level error") }, []discover.ID{"spec-stale"}},
+	{"the spec is not what the host has", "", func(m *machine) { m.must("cdigen generate --versioned-names --log-level error") }, []discover.ID{"spec-stale"}},
+	{"the spec has not all GPUs", "", func(m *machine) { m.must("cdigen generate --device 0 --log-level error") }, []discover.ID{"spec-incomplete"}},
 	{"the spec lacks libraries", "", func(m *machine) { m.edit("etc/cdi/nvidia.yaml", `(?s)^containerEdits:.*`, "") }, []discover.ID{"spec-incomplete"}},
 	{"the spec lacks devices", "", func(m *machine) {
 		m.must("head -n 12 /etc/cdi/nvidia.yaml >/tmp/spec; cat /tmp/spec >/etc/cdi/nvidia.yaml")
@@ -513,7 +514,7 @@ var ailments = []ailment{
 	{"a GPU in MIG mode without instances", "mig-no-instances", func(m *machine) {
 		m.program("usr/bin/nvidia-smi", "#!/bin/sh\n[ \"$*\" = 'mig -i 1 -cgi 0 -C' ] || exit 1\n"+
 			m.later(withInstance, "proc/driver", "usr/lib/x86_64-linux-gnu"))
-	}, []discover.ID{"mig-no-instances", "node-missing", "spec-stale", "dev-char-links"}},
+	}, []discover.ID{"mig-no-instances", "node-missing", "spec-incomplete", "dev-char-links"}},
 	{"a setting is invalid", "", func(m *machine) {
 		m.write("etc/cdigen/cdigen.env", "CDIGEN_LOG_LEVEL=info\nCDIGEN_POLL=often\n")
 		m.program("sim/editor", "#!/bin/sh\n[ $1 = +2 ] && sed -i '2s/often/1s/' $2\n")
@@ -563,28 +564,35 @@ func TestEditsForALostDeviceStopNothing(t *testing.T) {
 	m.must("cdigen check")
 }
 
-// A spec that is made by hand does not last where a watcher keeps another.
-func TestGenerateSaysThatTheWatcherKeepsTheSpec(t *testing.T) {
-	m := newMachine(t, "two-gpus")
-	watcher := exec.Command("/usr/bin/cdigen", "watch", "--kernel-log=")
+// watch starts a watcher on the machine and returns its process number.
+func (m *machine) watch(args ...string) (process int) {
+	m.t.Helper()
+	watcher := exec.Command("/usr/bin/cdigen", append([]string{"watch", "--kernel-log="}, args...)...)
 	watcher.Env, watcher.Dir = []string{"PATH=" + machinePath, "HOME=/"}, "/"
 	watcher.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root}
 	m.check(watcher.Start())
-	defer func() {
+	m.t.Cleanup(func() {
 		m.check(watcher.Process.Signal(syscall.SIGTERM))
 		m.check(watcher.Wait())
-	}()
-	hosttest.Until(t, "the watcher answers", patience, 5*time.Millisecond, func() bool {
-		_, _, status := m.run("cdigen status")
-		return status == 0
 	})
+	hosttest.Until(m.t, "the watcher answers", patience, 5*time.Millisecond, func() bool {
+		stdout, _, status := m.run("cdigen status")
+		return status == 0 && strings.Contains(stdout, "process ")
+	})
+	return watcher.Process.Pid
+}
+
+// A spec that is made by hand does not last where a watcher keeps another.
+func TestGenerateSaysThatTheWatcherKeepsTheSpec(t *testing.T) {
+	m := newMachine(t, "two-gpus")
+	process := m.watch()
 	_, stderr, status := m.run("cdigen generate --report=none")
 	if status != 0 || strings.Contains(stderr, "WARN") {
 		t.Errorf("with the same flags: status %d\n%s", status, stderr)
 	}
 	_, stderr, status = m.run("cdigen generate --report=none --no-all --device-name-strategy index,pci")
 	want := fmt.Sprintf(`level=WARN msg="cdigen watch keeps this file and puts its own spec back: for good, add the settings to the file and restart the unit" process=%d `+
-		`settings="CDIGEN_DEVICE_NAME_STRATEGY=index,pci CDIGEN_NO_ALL=true" file=/etc/cdigen/cdigen.env unit=cdigen.service`, watcher.Process.Pid)
+		`settings="CDIGEN_DEVICE_NAME_STRATEGY=index,pci CDIGEN_NO_ALL=true" file=/etc/cdigen/cdigen.env unit=cdigen.service`, process)
 	if status != 0 || !strings.Contains(stderr, want+"\n") {
 		t.Errorf("with other flags: status %d\n%s\nwant %s", status, stderr, want)
 	}
@@ -683,12 +691,23 @@ func (m *machine) fix(want discover.ID, args ...string) {
 // readOnly makes a directory of the machine a read-only mount.
 func (m *machine) readOnly(name string) {
 	m.t.Helper()
-	dir := m.path(name)
+	readOnly(m.t, m.path(name))
+}
+
+// readOnly makes a directory a read-only mount.
+func readOnly(t *testing.T, dir string) {
+	t.Helper()
 	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
-		m.t.Skipf("mount: %v", err)
+		t.Skipf("mount: %v", err)
 	}
-	m.t.Cleanup(func() { m.check(unix.Unmount(dir, 0)) })
-	m.check(unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // asked are ailments that doctor finds with arguments only.
@@ -752,9 +771,55 @@ func TestDoctorFindsWhatItIsAskedForAndItsCommandsFixIt(t *testing.T) {
 	}
 }
 
-// withoutCommands are the findings whose fix is not a command.
-var withoutCommands = []discover.ID{
-	check.DriverRootMissing, check.DeviceUnknown, check.EngineWithoutCDI, check.WatcherFailing, check.ContainerNoGPU, check.ContainerNodeGone,
+// advised are ailments whose fix is a text, which says what somebody has to do.
+var advised = []struct {
+	name   string
+	harm   func(m *machine)
+	args   string
+	want   discover.ID
+	advice string
+	do     string // as the advice says
+	then   string // other arguments for doctor; empty: the same
+}{
+	{"the root of the driver does not exist", func(m *machine) {
+		m.write("etc/cdigen/cdigen.env", "CDIGEN_DRIVER_ROOT=/run/nvidia/driver\n")
+	}, "", check.DriverRootMissing, "CDIGEN_DRIVER_ROOT in /etc/cdigen/cdigen.env", "rm /etc/cdigen/cdigen.env", ""},
+	{"no spec has the device", func(*machine) {}, "nvidia.com/gpu=7", check.DeviceUnknown, "cdigen list", "test $(cdigen list -o name | head -n 1) = nvidia.com/gpu=0", "nvidia.com/gpu=0"},
+	{"Docker is too old for CDI", func(m *machine) { m.engine("dockerd", "Docker version 24.0.7, build afdd53b") }, "", check.EngineWithoutCDI, "Install a newer version", "sed -i s/24.0.7/28.5.2/ /usr/bin/dockerd", ""},
+	{"the watcher fails", func(m *machine) {
+		m.edits("containerEdits:\n  env: [A=b]\n")
+		m.watch("--edits", "/etc/edits.yaml")
+		m.write("etc/edits.yaml", "containerEdits: 7\n")
+		hosttest.Until(m.t, "the watcher fails", patience, 5*time.Millisecond, func() bool { return strings.Contains(m.must("cdigen status"), "failing") })
+	}, "", check.WatcherFailing, "the watcher publishes by itself", "echo '{}' >/etc/edits.yaml; until cdigen status | grep ^state: | grep -v failing; do :; done", ""},
+	{"a container has no GPU", func(m *machine) {
+		m.container("rm -r /proc/4711/root/dev; mkdir /proc/4711/root/dev", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15")
+		m.write("proc/4711/mountinfo", "701 700 8:1 / / ro - ext4 /dev/sda1 rw\n")
+	}, "container web", check.ContainerNoGPU, "--device nvidia.com/gpu=all", "/sim/restart", ""},
+	{"a device of a container is gone", func(m *machine) {
+		m.container("cp -a /dev/nvidia-uvm /proc/4711/root/dev; mknod /proc/4711/root/dev/nvidia7 c 195 7", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15")
+	}, "container web", check.ContainerNodeGone, "make another one", "/sim/restart", ""},
+}
+
+func TestDoctorFindsWhatIsWrongAndItsAdviceFixesIt(t *testing.T) {
+	for _, c := range advised {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t, "two-gpus")
+			c.harm(m)
+			list, text, _ := m.doctor(c.args)
+			at := slices.IndexFunc(list, func(r check.Report) bool { return r.ID == c.want })
+			if at < 0 || len(list[at].Fix.Commands) > 0 || !strings.Contains(list[at].Fix.Note, c.advice) {
+				t.Fatalf("want %s with the advice %q and no command:\n%s", c.want, c.advice, text)
+			}
+			m.must(c.do)
+			if c.then == "" {
+				c.then = c.args
+			}
+			if list, text, _ := m.doctor(c.then); slices.ContainsFunc(list, func(r check.Report) bool { return r.ID == c.want }) {
+				t.Errorf("%s is still found after %s:\n%s", c.want, c.do, text)
+			}
+		})
+	}
 }
 
 // Every fix is tried on a machine that is broken so.
@@ -768,8 +833,8 @@ func TestEveryFixIsTried(t *testing.T) {
 	for _, c := range asked {
 		tried[c.first[0]] = true
 	}
-	for _, id := range withoutCommands {
-		tried[id] = true
+	for _, c := range advised {
+		tried[c.want] = true
 	}
 	for _, g := range check.Groups {
 		for _, e := range g.Entries {

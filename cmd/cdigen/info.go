@@ -14,60 +14,18 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/table"
 )
 
-// infoFlags are the options of info and its subcommand.
-type infoFlags struct {
-	options
-	format string
-}
-
-func (f *infoFlags) add(cmd *cobra.Command, command string, formats ...string) {
-	f.options.add(cmd.Flags(), command)
-	addOutputFormat(cmd.Flags(), &f.format, formats...)
-}
-
-// look discovers the host and has it written. JSON has the findings in it; for the
-// other formats they go to standard error.
-func (f *infoFlags) look(cmd *cobra.Command, formats []string, write func(w io.Writer, inv *discover.Inventory) error) error {
-	if err := checkOutputFormat(f.format, formats...); err != nil {
-		return err
-	}
-	target, err := f.Target()
-	if err != nil {
-		return usageError(err)
-	}
-	inv, err := inventory(cmd, target)
-	if err != nil {
-		return err
-	}
-	if f.format != "json" {
-		err = writeReport(os.Stderr, f.Report, inv.Findings, f.Captured == "")
-	}
-	if err = errors.Join(err, write(cmd.OutOrStdout(), inv)); err == nil && inv.Usable() == 0 {
-		err = &exitError{exitNoDevices, noDevices(inv)}
-	}
-	return err
-}
-
 func newInfo() *cobra.Command {
-	var f infoFlags
-	formats := []string{"table", "json", "csv"}
+	var o options
 	cmd := &cobra.Command{
 		Use:   "info",
 		Short: "Show the driver, the GPUs and the MIG devices of this host",
-		Long: `info finds the driver, the GPUs and the MIG devices of this host, as generate does,
-and prints them. Nothing is written.
-
-With -o json everything that was found is printed: driver, GPUs, device nodes,
-libraries, other files and findings. With -o csv there is a line for each GPU and
-each MIG device.
-
-Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.look(cmd, formats, func(w io.Writer, inv *discover.Inventory) error {
-				switch f.format {
+			return info(cmd, &o, func(w io.Writer, inv *discover.Inventory) error {
+				switch o.shownAs {
 				case "json":
 					return writeJSON(w, inv)
 				case "csv":
@@ -77,9 +35,30 @@ Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
 			})
 		},
 	}
-	f.add(cmd, "info", formats...)
+	o.add(cmd.Flags(), "info")
+	o.addFormats(cmd.Flags(), "table", "json", "csv")
 	cmd.AddCommand(newInfoFiles())
 	return cmd
+}
+
+// info discovers the host and has it written. JSON has the findings in it; for the other
+// formats they go to standard error.
+func info(cmd *cobra.Command, o *options, write func(w io.Writer, inv *discover.Inventory) error) error {
+	target, err := o.Target()
+	if err != nil {
+		return usageError(err)
+	}
+	inv, err := inventory(cmd, target)
+	if err != nil {
+		return err
+	}
+	if o.shownAs != "json" {
+		err = writeReport(os.Stderr, o.Report, inv.Findings, o.Captured == "")
+	}
+	if err = errors.Join(err, write(cmd.OutOrStdout(), inv)); err == nil && inv.Usable() == 0 {
+		err = &exitError{exitNoDevices, noDevices(inv)}
+	}
+	return err
 }
 
 func writeInfo(w io.Writer, inv *discover.Inventory) error {
@@ -128,13 +107,6 @@ func number(n int, unknown string) string {
 		return unknown
 	}
 	return strconv.Itoa(n)
-}
-
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 func state(g *discover.GPU) string {
@@ -210,49 +182,32 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 }
 
 func newInfoFiles() *cobra.Command {
-	var (
-		f        infoFlags
-		compat32 bool
-	)
-	wanted := map[string]*bool{}
-	formats := []string{"table", "json", "path"}
+	var o options
+	var compat32 bool
+	kinds := map[string]*bool{}
 	cmd := &cobra.Command{
 		Use:   "files",
 		Short: "Show the files of the driver that containers may get",
-		Long: `files prints the host's files that containers may get, with the capabilities they
-serve: what "cdigen generate --capabilities" chooses from. Nothing is written.
-
-The flags for kinds limit what is printed to these. With -o path there is one
-path a line and nothing else.
-
-Exit statuses: 0 shown, 1 failed, 2 unusable flags, 3 no usable GPU.`,
-		Example: `  cdigen info files --libraries --capabilities compute
-  cdigen info files -o path --binaries --ipcs`,
-		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			asked := f.WantedCapabilities()
-			keep := func(i injected) bool {
-				all := true
-				for _, w := range wanted {
-					all = all && !*w
-				}
-				return (all || *wanted[i.Kind]) && (!compat32 || slices.Contains(i.Capabilities, discover.Compat32)) && serves(i.Capabilities, asked)
-			}
-			return f.look(cmd, formats, func(w io.Writer, inv *discover.Inventory) error {
-				list := slices.DeleteFunc(injectedFiles(inv), func(i injected) bool { return !keep(i) })
-				return writeInjected(w, f.format, list)
+			asked := o.WantedCapabilities()
+			every := !slices.ContainsFunc(fileKinds, func(kind string) bool { return *kinds[kind] })
+			return info(cmd, &o, func(w io.Writer, inv *discover.Inventory) error {
+				return o.writeInjected(w, slices.DeleteFunc(injectedFiles(inv), func(i injected) bool {
+					return !every && !*kinds[i.Kind] || compat32 && !slices.Contains(i.Capabilities, discover.Compat32) || !serves(i.Capabilities, asked)
+				}))
 			})
 		},
 	}
 	for _, kind := range fileKinds {
-		wanted[kind] = cmd.Flags().Bool(kind, false, "print "+kind)
+		kinds[kind] = cmd.Flags().Bool(kind, false, "print "+kind)
 	}
 	cmd.Flags().BoolVar(&compat32, "compat32", false, "print what is for 32-bit programs only")
-	f.add(cmd, "info files", formats...)
+	o.add(cmd.Flags(), "info files")
+	o.addFormats(cmd.Flags(), "table", "json", "path")
 	return cmd
 }
 
-// serves says whether a file goes in for what is asked for: one for 32-bit programs
+// serves reports whether a file goes in for what is asked for: one for 32-bit programs
 // only where those are asked for too.
 func serves(capabilities, asked []discover.Capability) bool {
 	if at := slices.Index(capabilities, discover.Compat32); at >= 0 {
@@ -261,15 +216,12 @@ func serves(capabilities, asked []discover.Capability) bool {
 	return discover.Wanted(capabilities, asked)
 }
 
-func writeInjected(w io.Writer, format string, list []injected) error {
-	if format == "json" {
-		if list == nil {
-			list = []injected{}
-		}
-		return writeJSON(w, list)
-	}
-	if format == "path" {
-		paths := make([]string, 0, len(list))
+func (o *options) writeInjected(w io.Writer, list []injected) error {
+	switch o.shownAs {
+	case "json":
+		return writeJSON(w, notNull(list))
+	case "path":
+		var paths []string
 		for _, i := range list {
 			paths = append(paths, i.Path)
 		}
@@ -277,14 +229,11 @@ func writeInjected(w io.Writer, format string, list []injected) error {
 	}
 	t := table.New(w, "KIND", "CAPABILITIES", "PATH")
 	for _, i := range list {
-		names := make([]string, 0, len(i.Capabilities))
-		for _, c := range i.Capabilities {
-			names = append(names, string(c))
+		capabilities := "all"
+		if len(i.Capabilities) > 0 {
+			capabilities = strings.Join(config.Words(i.Capabilities), ",")
 		}
-		if len(names) == 0 {
-			names = []string{"all"}
-		}
-		t.Row(i.Kind, strings.Join(names, ","), i.Path)
+		t.Row(i.Kind, capabilities, i.Path)
 	}
 	return t.Flush()
 }

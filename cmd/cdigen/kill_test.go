@@ -46,7 +46,7 @@ func (m *machine) wantNoTemporary(when string, dirs ...string) {
 	for _, dir := range append(dirs, "run/cdigen/work") {
 		entries, _ := os.ReadDir(m.path(dir))
 		for _, e := range entries {
-			if change.Temporary(e.Name()) || dir == "run/cdigen/work" {
+			if _, temporary := change.Temporary(e.Name()); temporary || dir == "run/cdigen/work" {
 				m.t.Errorf("%s, and run again: %s/%s is left", when, dir, e.Name())
 			}
 		}

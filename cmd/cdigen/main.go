@@ -7,66 +7,17 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/internal/config"
 )
-
-// version is set by the Makefile.
-var version = "devel"
-
-// Exit statuses, documented in the README and in cdigen help generate.
-const (
-	exitFailed    = 1
-	exitUsage     = 2
-	exitNoDevices = 3
-	exitStrict    = 4
-	exitStale     = 5
-	exitBroken    = 6
-	exitNoCUDA    = 7
-)
-
-// exitError is an error with an exit status. Without an error the output has been
-// printed, and only the status remains.
-type exitError struct {
-	status int
-	err    error
-}
-
-func (e *exitError) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("status %d", e.status)
-	}
-	return e.err.Error()
-}
-
-func (e *exitError) Unwrap() error { return e.err }
-
-func usageError(err error) error { return &exitError{exitUsage, err} }
 
 // newRoot returns the command line for these arguments. If the first one is the name of a
 // command, no other is made, and for --version none: all their flags together take longer
 // than a short command.
 func newRoot(args ...string) *cobra.Command {
-	root := &cobra.Command{
-		Use:   "cdigen",
-		Short: "Make NVIDIA GPUs usable in containers with a CDI spec and nothing else",
-		Long: `cdigen finds the NVIDIA GPUs, MIG devices, device nodes and driver libraries of
-this host and writes a Container Device Interface (CDI) spec. Engines that support
-CDI (podman, containerd, CRI-O, Docker) inject devices from it:
-
-  cdigen generate
-  podman run --device nvidia.com/gpu=all ...
-
-Nothing of cdigen runs when a container starts, unless --hooks asks for it.
-
-Every flag has an environment variable: --driver-root is CDIGEN_DRIVER_ROOT. Flags
-take precedence over variables, and variables over the settings of the service in
-/etc/cdigen/cdigen.env, which generate, watch, status, check, diff and doctor read.`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          usageArgs(cobra.NoArgs),
-	}
+	root := group("cdigen", "Make NVIDIA GPUs usable in containers with a CDI spec and nothing else")
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Args = usageArgs(cobra.NoArgs)
 	// The flag of cobra needs text/template to print what it should, with which the linker
 	// keeps all exported methods.
 	asked := root.Flags().BoolP(versionFlag, "v", false, "version for cdigen")
@@ -170,37 +121,11 @@ func finish(cmd *cobra.Command) {
 	if cmd.Args == nil {
 		cmd.Args = usageArgs(noArguments)
 	}
+	explain(cmd)
 	completeFlags(cmd)
 	for _, c := range cmd.Commands() {
 		finish(c)
 	}
-}
-
-// usageArgs returns a check of arguments whose errors have the exit status of usage.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			if len(args) > 0 && cmd.HasSubCommands() {
-				err = fmt.Errorf("%w%s", err, suggestions(cmd, args[0]))
-			}
-			cmd.Flags().Visit(func(f *pflag.Flag) {
-				// The value of such a flag is optional, so the next word is an argument.
-				if len(args) > 0 && f.NoOptDefVal != "" && f.Value.Type() != "bool" && f.Value.String() == f.NoOptDefVal {
-					err = fmt.Errorf("%w: write --%s=%s", err, f.Name, args[0])
-				}
-			})
-			return usageError(err)
-		}
-		return nil
-	}
-}
-
-// noArguments returns an error if there are arguments.
-func noArguments(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 || cmd.HasSubCommands() {
-		return cobra.NoArgs(cmd, args)
-	}
-	return fmt.Errorf("unexpected argument %q", args[0])
 }
 
 func newVersion() *cobra.Command {

@@ -23,16 +23,8 @@ import (
 const allEngines = "all"
 
 func newRuntime() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "runtime",
-		Short: "Show and configure the CDI support of container engines",
-		Long: `runtime shows the installed container engines and their CDI support, and switches CDI
-on or off in their configuration. It changes nothing else: it adds no runtime and
-changes no default.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newRuntimeStatus(), newRuntimeSwitch(true), newRuntimeSwitch(false))
-	return cmd
+	return group("runtime", "Show and configure the CDI support of container engines",
+		newRuntimeStatus(), newRuntimeEnable(), newRuntimeDisable(), newRuntimeUndo())
 }
 
 // runtimeFlags are the options of all runtime commands.
@@ -98,39 +90,13 @@ func completeEngines(known []runtimes.Name) cobra.CompletionFunc {
 }
 
 func newRuntimeStatus() *cobra.Command {
-	var (
-		f      runtimeFlags
-		format string
-	)
-	formats := []string{"table", "json"}
+	var f runtimeFlags
 	cmd := &cobra.Command{
-		Use:   "status [ENGINE ...]",
-		Short: "Show the installed engines and their CDI support",
-		Long: `status shows the installed container engines, or those named: the version, whether CDI
-is enabled, the newest cdiVersion of a spec that the engine accepts, the directories that
-it searches for specs by rising priority, and the setting that decides it. CDI is
-
-  always   enabled; there is no switch
-  on, off  enabled or disabled by a setting or its default
-  none     not supported by this version
-  unused   disabled with the part that would use it (containerd's CRI plugin)
-  unknown  because the configuration is invalid or the version cannot be determined
-
-status reads configuration files. It does not see the flags of a daemon, such as those
-in its systemd unit.
-
-Exit statuses:
-  0  shown
-  1  an engine that was named is not installed, or what one does with CDI is unknown
-  2  unusable flags or arguments`,
-		Example: `  cdigen runtime status
-  cdigen runtime status docker -o json`,
+		Use:               "status [ENGINE ...]",
+		Short:             "Show the installed engines and their CDI support",
 		Args:              usageArgs(cobra.ArbitraryArgs),
 		ValidArgsFunction: completeEngines(runtimes.Names()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutputFormat(format, formats...); err != nil {
-				return err
-			}
 			names, err := engineNames(args, runtimes.Names())
 			if err != nil {
 				return err
@@ -140,15 +106,14 @@ Exit statuses:
 				return err
 			}
 			found := runtimes.Detect(cmd.Context(), s, names...)
-			if format == "json" {
-				err = writeJSON(cmd.OutOrStdout(), found)
-			} else {
-				err = errors.Join(writeEngines(cmd.OutOrStdout(), found, colored(cmd)), writeEngineErrors(os.Stderr, found))
-			}
+			w := cmd.OutOrStdout()
+			err = f.print(w, found, func() error {
+				return errors.Join(writeEngines(w, found, colored(cmd)), writeEngineErrors(os.Stderr, found))
+			})
 			return cmp.Or(err, missingEngines(names, found))
 		},
 	}
-	addOutputFormat(cmd.Flags(), &format, formats...)
+	f.addFormats(cmd.Flags(), "table", "json")
 	f.add(cmd)
 	return cmd
 }
@@ -179,9 +144,6 @@ func missingEngines(names []runtimes.Name, found []runtimes.Engine) error {
 }
 
 func writeEngines(w io.Writer, found []runtimes.Engine, color bool) error {
-	if len(found) == 0 {
-		return nil
-	}
 	colors := map[runtimes.State]table.Color{
 		runtimes.Always: table.Green, runtimes.On: table.Green, runtimes.Off: table.Yellow, runtimes.None: table.Yellow, runtimes.Unknown: table.Red,
 	}
@@ -203,16 +165,13 @@ func writeEngineErrors(w io.Writer, found []runtimes.Engine) error {
 			t.Row(string(e.Name), e.Err.Error())
 		}
 	}
-	if t.Len() == 0 {
-		return nil
-	}
 	return t.Flush()
 }
 
-// switchFlags are the options of enable and disable.
+// switchFlags are the options of the commands that change an engine's configuration.
 type switchFlags struct {
 	runtimeFlags
-	on            bool
+	plan          func(runtimes.System, runtimes.Request) (*runtimes.Plan, error)
 	dryRun        bool
 	restart       bool
 	noValidate    bool
@@ -221,61 +180,37 @@ type switchFlags struct {
 	specDirs      []string
 }
 
-func newRuntimeSwitch(on bool) *cobra.Command {
-	f := switchFlags{on: on}
-	cmd := &cobra.Command{
-		Use:   "enable ENGINE ...",
-		Short: "Switch CDI on in the configuration of engines",
-		Long: `enable changes the configuration of docker, containerd, crio, podman or buildkit, or
-of all of these that are installed ("all"), so that the engine injects CDI devices and
-searches --spec-dir for specs:
+func newRuntimeEnable() *cobra.Command {
+	f := &switchFlags{plan: runtimes.System.Enable}
+	cmd := f.command("enable", "Switch CDI on in the configuration of engines")
+	cmd.Flags().StringSliceVar(&f.specDirs, "spec-dir", []string{filepath.Dir(config.DefaultOutput)}, "`directories` that the engine should search")
+	return cmd
+}
 
-  docker      features.cdi in daemon.json, if the version needs it; cdi-spec-dirs
-  containerd  enable_cdi and cdi_spec_dirs of the CRI plugin: in the file that has
-              them, for containerd 2 in a drop-in if the main file imports some
-  buildkit    disabled and specDirs of [cdi] in buildkitd.toml
-  crio        cdi_spec_dirs in crio.conf.d/99-cdigen.conf: CDI is always on
-  podman      cdi_spec_dirs in containers.conf.d/99-cdigen.conf: CDI is always on
-`,
-		Example: `  cdigen runtime enable docker --dry-run
-  cdigen runtime enable docker --restart
-  cdigen runtime enable containerd --root /mnt/image --engine-version 1.7.29`,
-		ValidArgsFunction: completeEngines(runtimes.Switchable()),
+func newRuntimeDisable() *cobra.Command {
+	f := &switchFlags{plan: runtimes.System.Disable}
+	return f.command("disable", "Switch CDI off in the configuration of engines")
+}
+
+func newRuntimeUndo() *cobra.Command {
+	f := &switchFlags{plan: runtimes.System.Undo}
+	return f.command("undo", "Take the last change of the configuration of engines back")
+}
+
+func (f *switchFlags) command(name, short string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               name + " ENGINE ...",
+		Short:             short,
 		Args:              usageArgs(someEngine),
+		ValidArgsFunction: completeEngines(runtimes.Switchable()),
 		RunE:              f.run,
 	}
-	if !on {
-		cmd.Use = "disable ENGINE ..."
-		cmd.Short = "Switch CDI off in the configuration of engines"
-		cmd.Long = `disable changes the configuration of docker, containerd or buildkit so that the engine
-refuses CDI devices. podman, crio, and containerd since 2.4 have no switch: for podman
-and crio, disable removes the file that enable wrote.
-`
-		cmd.Example = `  cdigen runtime disable docker --dry-run
-  cdigen runtime disable docker --restart`
-	}
-	cmd.Long += `
-The changes are printed as a unified diff. The rest of a file stays as it is, byte by
-byte. An invalid file is an error with line and column. dockerd and containerd check
-the new configuration before it is written (dockerd --validate, containerd config dump).
-A file is replaced in one step, and its old content is kept as NAME.cdigen-backup. If
-anything fails, including --restart, the old files are put back.
-
-Exit statuses:
-  0  done, or nothing to do
-  1  failed; nothing was changed, except for engines that were changed before the one
-     that the error names
-  2  unusable flags or arguments
-  5  --dry-run, and something would be changed`
 	flags := cmd.Flags()
 	addDryRun(flags, &f.dryRun)
 	flags.BoolVar(&f.restart, "restart", false, "restart the engine's service if its configuration was changed (systemctl restart)")
 	flags.BoolVar(&f.noValidate, "no-validate", false, "skip the engine's own check of the new configuration")
 	flags.StringVar(&f.config, "config", "", "configuration `file` to change, for one engine (default: the engine's own)")
 	flags.StringVar(&f.engineVersion, "engine-version", "", "`version` of an engine that is not installed here, for one engine")
-	if on {
-		flags.StringSliceVar(&f.specDirs, "spec-dir", []string{filepath.Dir(config.DefaultOutput)}, "`directories` that the engine should search")
-	}
 	f.add(cmd)
 	return cmd
 }
@@ -314,7 +249,7 @@ func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
 		} else if every {
 			continue
 		}
-		p, err := f.plan(cmd, s, e)
+		p, err := f.planFor(cmd, s, e)
 		switch {
 		case every && errors.Is(err, runtimes.ErrUnsupported):
 			slog.Warn("left out", "engine", name, "reason", err)
@@ -332,7 +267,7 @@ func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
 	case every && len(installed) == 0:
 		return fmt.Errorf("none of %s is installed", strings.Join(config.Words(names), ", "))
 	case f.dryRun && len(plans) > 0:
-		return &exitError{exitStale, errors.New("--dry-run: nothing was written")}
+		return errDryRun
 	}
 	for _, p := range plans {
 		if err := f.apply(cmd.Context(), s, p); err != nil {
@@ -345,19 +280,20 @@ func (f *switchFlags) run(cmd *cobra.Command, args []string) error {
 // check returns an error for flags that cannot be combined.
 func (f *switchFlags) check(names []runtimes.Name, root string) error {
 	one := len(names) == 1
-	switch {
-	case f.config != "" && !one:
-		return usageError(errors.New("--config requires one engine"))
-	case f.engineVersion != "" && !one:
-		return usageError(errors.New("--engine-version requires one engine"))
-	case f.engineVersion != "" && !runtimes.IsVersion(f.engineVersion):
-		return usageError(fmt.Errorf("--engine-version %q: not a version such as 28.0.4", f.engineVersion))
-	case f.config != "" && root != "/":
-		return usageError(errors.New("--config cannot be combined with --root: pass the path of the file on this machine"))
-	case f.restart && root != "/":
-		return usageError(errors.New("--restart cannot be combined with --root: engines below a root do not run"))
-	case f.restart && f.dryRun:
-		return usageError(errors.New("--restart cannot be combined with --dry-run"))
+	for _, wrong := range []struct {
+		is   bool
+		text string
+	}{
+		{f.config != "" && !one, "--config requires one engine"},
+		{f.engineVersion != "" && !one, "--engine-version requires one engine"},
+		{f.engineVersion != "" && !runtimes.IsVersion(f.engineVersion), fmt.Sprintf("--engine-version %q: not a version such as 28.0.4", f.engineVersion)},
+		{f.config != "" && root != "/", "--config cannot be combined with --root: pass the path of the file on this machine"},
+		{f.restart && root != "/", "--restart cannot be combined with --root: engines below a root do not run"},
+		{f.restart && f.dryRun, "--restart cannot be combined with --dry-run"},
+	} {
+		if wrong.is {
+			return usageError(errors.New(wrong.text))
+		}
 	}
 	for _, dir := range f.specDirs {
 		if !filepath.IsAbs(dir) {
@@ -372,9 +308,9 @@ func (f *switchFlags) check(names []runtimes.Name, root string) error {
 	return err
 }
 
-// plan prints the changes of one engine's configuration and has the engine check them. It
+// planFor prints the changes of one engine's configuration and has the engine check them. It
 // returns nil if there is nothing to do.
-func (f *switchFlags) plan(cmd *cobra.Command, s runtimes.System, e runtimes.Engine) (*runtimes.Plan, error) {
+func (f *switchFlags) planFor(cmd *cobra.Command, s runtimes.System, e runtimes.Engine) (*runtimes.Plan, error) {
 	version := cmp.Or(f.engineVersion, e.Version)
 	if version == "" {
 		if e.Err != nil {
@@ -387,11 +323,7 @@ func (f *switchFlags) plan(cmd *cobra.Command, s runtimes.System, e runtimes.Eng
 	if version == e.Version && !f.noValidate {
 		request.Program = e.Program
 	}
-	plan := s.Disable
-	if f.on {
-		plan = s.Enable
-	}
-	p, err := plan(request)
+	p, err := f.plan(s, request)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,69 +11,52 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
 
-// statusFormats are how status prints.
-var statusFormats = []string{"table", "json"}
-
 func newStatus() *cobra.Command {
 	var o options
-	var format string
 	var history bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
-		Long: `status asks the cdigen watch that keeps the spec, and shows since when it runs,
-what it did last, the devices and what was found wanting. Without a watcher it
-shows the spec file.
-
---history shows the last 100 times that the watcher published or withdrew the
-spec since the machine was booted: when, why and what changed. It needs no
-running watcher.
-
-Exit statuses:
-  0  a watcher or a spec was found, or with --history a publication
-  1  none was found
-  2  unusable flags or arguments`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutputFormat(format, statusFormats...); err != nil {
-				return maybeFile(err, format, "the spec's file is --output")
-			}
 			path, err := filepath.Abs(o.Output)
 			if err != nil {
 				return err
 			}
 			if history {
-				return showHistory(cmd.OutOrStdout(), watch.History{Path: watcherFile(o.RuntimeDir, path, historyFile)}, path, format)
+				return o.showHistory(cmd.OutOrStdout(), watch.History{Path: watcherFile(o.RuntimeDir, path, historyFile)}, path)
 			}
 			s, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, path))
 			running := err == nil
 			if errors.Is(err, fs.ErrNotExist) {
-				s, err = fileStatus(cmd.Context(), path, o.Profile, o.RuntimeDir)
+				if s, err = o.statusOfFile(cmd, path); err != nil {
+					err = fmt.Errorf("no cdigen watch is running and %w", err)
+				}
 			}
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				return writeJSON(cmd.OutOrStdout(), s)
-			}
-			return writeStatus(cmd.OutOrStdout(), s, running)
+			w := cmd.OutOrStdout()
+			return o.print(w, s, func() error { return writeStatus(w, s, running) })
 		},
 	}
 	o.add(cmd.Flags(), "status")
-	addOutputFormat(cmd.Flags(), &format, statusFormats...)
+	o.addFormats(cmd.Flags(), "table", "json")
 	cmd.Flags().BoolVar(&history, "history", false, "show when, why and how the published spec changed")
 	return cmd
 }
 
 // showHistory prints the publications of a spec.
-func showHistory(w io.Writer, h watch.History, path, format string) error {
+func (o *options) showHistory(w io.Writer, h watch.History, path string) error {
 	list, err := h.Read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("no cdigen watch has published %s since the machine was booted", path)
@@ -82,41 +64,50 @@ func showHistory(w io.Writer, h watch.History, path, format string) error {
 	if err != nil {
 		return err
 	}
-	if format == "json" {
-		return writeJSON(w, list)
-	}
-	t := table.New(w, "TIME", "TRIGGER", "RESULT", "CHANGE")
-	for i := range list {
-		g := &list[i]
-		t.Row(g.At.Local().Format(time.DateTime), g.Trigger, g.Result, dash(strings.Join(g.Changes, ", ")))
-	}
-	return t.Flush()
+	return o.print(w, list, func() error {
+		t := table.New(w, "TIME", "TRIGGER", "RESULT", "CHANGE")
+		for i := range list {
+			g := &list[i]
+			t.Row(g.At.Local().Format(time.DateTime), g.Trigger, g.Result, dash(strings.Join(g.Changes, ", ")))
+		}
+		return t.Flush()
+	})
 }
 
-// fileStatus is what the spec alone tells.
-func fileStatus(ctx context.Context, path, profile, runtimeDir string) (*watch.Status, error) {
+// statusOfFile returns what the spec and the host themselves tell.
+func (o *options) statusOfFile(cmd *cobra.Command, path string) (*watch.Status, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		watched := func(output string) bool {
-			_, err := watch.AskStatus(ctx, watcherSocket(runtimeDir, output))
+			_, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, output))
 			return err == nil
 		}
 		if other := config.OtherProfile(path, watched); other != "" {
-			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a watcher of --profile %s", path, other)
+			return nil, fmt.Errorf("there is no spec %s; there is a watcher of --profile %s", path, other)
 		}
-		if other := config.OtherProfile(path, published); other != "" {
-			return nil, fmt.Errorf("no cdigen watch is running and there is no %s; there is a spec of --profile %s", path, other)
-		}
-		return nil, fmt.Errorf("no cdigen watch is running and there is no %s: start %s or run %s", path, check.Command("watch", profile), check.Command("generate", profile))
+		return nil, noSpec(path, "start "+check.Command("watch", o.Profile)+" or run "+check.Command("generate", o.Profile))
 	}
 	if err != nil {
 		return nil, err
 	}
-	file, err := spec.Read(path)
+	service, _ := config.Load("check", o.layers)
+	snapshot, err := newSnapshot(&service, spec.ReadDirectories(nil))
 	if err != nil {
-		return nil, fmt.Errorf("no cdigen watch is running and the spec is broken: %w: run %s", err, check.Command("generate", profile))
+		return nil, err
 	}
-	s := &watch.Status{Spec: path}
+	file, err := snapshot.Published.Spec()
+	switch {
+	case errors.As(err, new(*fs.PathError)):
+		return nil, fmt.Errorf("the spec cannot be read: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("the spec is broken: %w: run %s", err, check.Command("generate", o.Profile))
+	}
+	if err := look(cmd, &service, snapshot); err != nil {
+		return nil, err
+	}
+	snapshot.Look(check.Sources{Hook: config.CheckHook}, snapshot.Published)
+	inv := snapshot.Inventory
+	s := &watch.Status{Spec: path, State: watch.State{Driver: inv.Driver.Version, GPUs: inv.Usable(), Findings: check.Health(snapshot)}}
 	for i := range file.Devices {
 		s.Devices = append(s.Devices, file.Devices[i].Name)
 	}
@@ -133,6 +124,9 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 		return fmt.Sprintf("%s (%s ago)", t.Local().Format(time.DateTime), time.Since(t).Round(time.Second))
 	}
 	line("spec", "%s", s.Spec)
+	if unix.Access(s.Spec, unix.R_OK) == unix.EACCES {
+		line("unreadable", "this user may not read the spec, and rootless engines of this user neither")
+	}
 	if running {
 		line("watcher", "process %d since %s", s.PID, moment(s.Started))
 		line("state", "%s", describe(&s.State))
@@ -158,9 +152,7 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 		line("last look", "%s %s, %s in %.0f ms", moment(g.At), g.Trigger, g.Result, g.Seconds*1000)
 		line("so far", "%d looks, %d events, NVML asked %d times", s.Generations, s.Events, s.Probes)
 	}
-	if running {
-		line("findings", "%d, and %d of optional parts that are missing (--output-format json)", serious(s.Findings), len(s.Findings)-serious(s.Findings))
-	}
+	line("findings", "%d, and %s (--output-format json)", serious(s.Findings), printable.Count(len(s.Findings)-serious(s.Findings), "note"))
 	line("devices", "%s", dash(strings.Join(s.Devices, " ")))
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return err

@@ -12,34 +12,26 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/config"
-	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/kmod"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
 )
 
 func newSystem() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "system",
-		Short: "Make what the driver needs of the host: device nodes and their links",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newDeviceNodes(), newDevChar())
-	return cmd
+	return group("system", "Make what the driver needs of the host: device nodes and their links", newDeviceNodes(), newDevChar())
 }
 
-// systemChange is one thing that is to be done to the host, or was.
+// systemChange is a change of the host that was made, is to be made, or could not be made.
 type systemChange struct {
-	// Do is load, make, replace, fix or remove.
-	Do string `json:"do"`
-	// Kind is kernel-module, device-node or link.
-	Kind string `json:"kind"`
+	Action change.Action `json:"action"`
+	Kind   change.Kind   `json:"kind"`
 	// Path of a node or link on this machine; the name of a module.
 	Path string `json:"path"`
-	// Is and Was are a node's numbers, mode and owner, or a link's target.
-	Is      string `json:"is,omitempty"`
-	Was     string `json:"was,omitempty"`
+	// New and Old are a node's numbers, mode and owner, or a link's target.
+	New     string `json:"new,omitempty"`
+	Old     string `json:"old,omitempty"`
 	Purpose string `json:"purpose,omitempty"`
 	Done    bool   `json:"done"`
 	Error   string `json:"error,omitempty"`
@@ -47,25 +39,28 @@ type systemChange struct {
 	Finding *discover.Finding `json:"finding,omitempty"`
 }
 
+// A kernel module is loaded, which package change does not do.
+const (
+	loadAction   change.Action = "load"
+	kernelModule change.Kind   = "kernel-module"
+)
+
 // systemFlags are the options of commands that change the host.
 type systemFlags struct {
 	options
 	roots                      config.Roots
 	dryRun, force, loadModules bool
-	format                     string
 	changes                    []systemChange
 	// problems are why something cannot be known or done, where no change stands for it.
 	problems []string
 }
 
-var systemFormats = []string{"table", "json"}
-
 func (f *systemFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.dryRun, "dry-run", false, "change nothing, and print what would be done")
-	flags.BoolVar(&f.force, "force", false, "also where the driver was told that nodes are not user space's to change (NVreg_ModifyDeviceFiles=0)")
+	flags.BoolVar(&f.force, "force", false, "change nodes even if the driver leaves that to the administrator (NVreg_ModifyDeviceFiles=0)")
 	flags.BoolVar(&f.loadModules, "load-kernel-modules", false, "load nvidia, nvidia-uvm and nvidia-modeset first, with the modprobe of the driver root")
-	addOutputFormat(flags, &f.format, systemFormats...)
+	f.addFormats(flags, "table", "json")
 	f.options.add(flags, "system")
 }
 
@@ -85,7 +80,7 @@ func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host dis
 		case !f.loadModules:
 			continue
 		}
-		c := systemChange{Do: "load", Kind: "kernel-module", Path: m.Name, Purpose: m.Purpose}
+		c := systemChange{Action: loadAction, Kind: kernelModule, Path: m.Name, Purpose: m.Purpose}
 		if !f.dryRun {
 			err := kmod.Load(cmd.Context(), f.roots.Driver, m.Name)
 			switch {
@@ -121,9 +116,6 @@ func (f *systemFlags) look(cmd *cobra.Command, o discover.NodeOptions) (discover
 }
 
 func (f *systemFlags) reopen() (discover.Host, error) {
-	if err := checkOutputFormat(f.format, systemFormats...); err != nil {
-		return discover.Host{}, err
-	}
 	if f.DevNodes != "" && !f.dryRun {
 		return discover.Host{}, usageError(errors.New("--dev-nodes: nodes of a table cannot be changed: add --dry-run"))
 	}
@@ -153,9 +145,9 @@ func (f *systemFlags) cannot(inv *discover.Inventory) {
 		case n.Problem == "" || n.Module != "" && (f.loadModules && f.dryRun || missing[n.Module]): // it will be loaded, or is reported
 		case n.Module != "":
 			missing[n.Module] = true
-			f.record(systemChange{Do: "make", Kind: "device-node", Path: n.HostPath}, fmt.Errorf("%s: run modprobe %s, or add --load-kernel-modules", n.Problem, n.Module))
+			f.record(systemChange{Action: change.Make, Kind: change.DeviceNode, Path: n.HostPath}, fmt.Errorf("%s: run modprobe %s, or add --load-kernel-modules", n.Problem, n.Module))
 		default:
-			f.record(systemChange{Do: "make", Kind: "device-node", Path: n.HostPath}, errors.New(n.Problem))
+			f.record(systemChange{Action: change.Make, Kind: change.DeviceNode, Path: n.HostPath}, errors.New(n.Problem))
 		}
 	}
 }
@@ -184,42 +176,54 @@ func (f *systemFlags) nodes(ctx context.Context, inv *discover.Inventory) error 
 		}
 	}
 	f.cannot(inv)
-	root, err := devnode.OpenRoot(f.roots.Dev)
-	if err != nil {
-		return err
+	var root *os.Root
+	if !f.dryRun {
+		var err error
+		if root, err = change.OpenRoot(f.roots.Dev); err != nil {
+			return err
+		}
+		defer root.Close()
 	}
-	defer root.Close()
 	for i := range inv.Nodes {
 		n := &inv.Nodes[i]
 		finding, wrong := n.Finding()
 		if !expected(n) {
 			continue
 		}
+		c := change.NodeChange(root, n.HostPath, n.Want, n.Have)
 		if !f.dryRun {
-			if err := devnode.Clean(ctx, root, deviceNode(n)); err != nil {
+			if err := c.Clean(ctx); err != nil {
 				f.note(err.Error())
 			}
 		}
 		if !wrong {
 			continue
 		}
-		do, was := devnode.Plan(n.Want, n.Have)
-		c := systemChange{Do: string(do), Kind: "device-node", Path: n.HostPath, Was: was, Purpose: n.Purpose, Is: n.Want.String(), Finding: &finding}
-		switch {
-		case n.Unmanaged && !f.force:
-			err = errors.New("device nodes are managed by the driver (NVreg_ModifyDeviceFiles=0): use --force or a udev rule")
-		case f.dryRun:
-			err = nil
-		default:
-			var did devnode.Action
-			if did, err = devnode.Apply(ctx, root, deviceNode(n)); did == devnode.None && err == nil {
-				continue // another program was faster
-			}
-			c.Done = err == nil
+		if n.Unmanaged && !f.force {
+			c.Err = errors.New("device nodes are managed by the driver (NVreg_ModifyDeviceFiles=0): use --force or a udev rule")
 		}
-		f.record(c, err)
+		f.carryOut(ctx, c, n.Purpose, &finding)
 	}
 	return nil
+}
+
+// carryOut makes a change, but not in a dry run, and records it.
+func (f *systemFlags) carryOut(ctx context.Context, c change.Change, purpose string, finding *discover.Finding) {
+	r := systemChange{
+		Action: c.Action(), Kind: c.Kind, Path: c.Path, New: string(c.New), Old: string(c.Old), Purpose: purpose, Finding: finding,
+	}
+	err := c.Err
+	if err == nil && !f.dryRun {
+		var files []string
+		if files, err = (change.Plan{c}).Make(ctx); err == nil && len(files) == 0 {
+			return // another program was faster
+		}
+		r.Done = err == nil
+	}
+	if failed := (*change.Error)(nil); errors.As(err, &failed) && failed.Undo == nil {
+		err = failed.Err // the path stands beside it
+	}
+	f.record(r, err)
 }
 
 // record adds a change that was made, is to be made, or could not be made for a reason.
@@ -234,14 +238,11 @@ func (f *systemFlags) record(c systemChange, err error) {
 		c.Error = err.Error()
 	}
 	if !slices.ContainsFunc(f.changes, func(other systemChange) bool {
-		return other.Path == c.Path && other.Do == c.Do && other.Error == c.Error
+		return other.Path == c.Path && other.Action == c.Action && other.Error == c.Error
 	}) {
 		f.changes = append(f.changes, c)
 	}
 }
-
-// deviceNode is an expected node for the package that makes it.
-func deviceNode(n *discover.Node) devnode.Node { return devnode.Node{Name: n.Path[1:], Attr: *n.Want} }
 
 // report prints what was done, and makes an exit status of it.
 func (f *systemFlags) report(cmd *cobra.Command, allRight string) error {
@@ -287,48 +288,42 @@ func (f *systemFlags) report(cmd *cobra.Command, allRight string) error {
 }
 
 // The words for changes that were made, are to be made, and could not be made.
-var changeWords = map[string][3]string{
-	"load":    {"loaded", "to load", "not loaded"},
-	"make":    {"made", "to make", "not made"},
-	"replace": {"replaced", "to replace", "not replaced"},
-	"fix":     {"fixed", "to fix", "not fixed"},
-	"remove":  {"removed", "to remove", "not removed"},
+var changeWords = map[change.Action][3]string{
+	loadAction:     {"loaded", "to load", "not loaded"},
+	change.Make:    {"made", "to make", "not made"},
+	change.Replace: {"replaced", "to replace", "not replaced"},
+	change.Fix:     {"fixed", "to fix", "not fixed"},
+	change.Remove:  {"removed", "to remove", "not removed"},
 }
 
 func (f *systemFlags) write(cmd *cobra.Command) error {
 	w := cmd.OutOrStdout()
-	if f.format == "json" {
-		if f.changes == nil {
-			f.changes = []systemChange{}
-		}
-		return writeJSON(w, f.changes)
-	}
-	if len(f.changes) == 0 {
-		return nil
+	if f.shownAs == "json" {
+		return writeJSON(w, notNull(f.changes))
 	}
 	color := colored(cmd)
-	header := []string{"CHANGE", "PATH", "NEW"}
-	was := slices.ContainsFunc(f.changes, func(c systemChange) bool { return c.Was != "" })
+	header := []string{"ACTION", "PATH", "NEW"}
+	old := slices.ContainsFunc(f.changes, func(c systemChange) bool { return c.Old != "" })
 	purpose := slices.ContainsFunc(f.changes, func(c systemChange) bool { return c.Purpose != "" })
-	if was {
+	if old {
 		header = append(header, "OLD")
 	}
 	if purpose {
-		header = append(header, "FOR")
+		header = append(header, "PURPOSE")
 	}
 	t := table.New(w, header...)
 	for _, c := range f.changes {
-		words, is := changeWords[c.Do], c.Is
+		words, after := changeWords[c.Action], c.New
 		word, paint := words[0], table.Green
 		switch {
 		case c.Error != "":
-			word, paint, is = words[2], table.Red, ""
+			word, paint, after = words[2], table.Red, ""
 		case f.dryRun:
 			word, paint = words[1], table.Yellow
 		}
-		row := []string{word, c.Path, dash(is)}
-		if was {
-			row = append(row, dash(c.Was))
+		row := []string{word, c.Path, dash(after)}
+		if old {
+			row = append(row, dash(c.Old))
 		}
 		if purpose {
 			row = append(row, dash(c.Purpose))
@@ -346,34 +341,6 @@ func newDeviceNodes() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create-device-nodes",
 		Short: "Make the device nodes that the driver should have, and repair wrong ones",
-		Long: `create-device-nodes makes the device nodes of the loaded driver that are missing:
-
-  control nodes  nvidiactl, nvidia-uvm, nvidia-uvm-tools, nvidia-modeset (when its
-                 module is loaded)
-  GPUs           nvidia0 and so on, by the minor numbers of the GPUs
-  capabilities   nvidia-caps/*: to configure and to monitor MIG, of each MIG instance
-                 that exists, to manage NVLink and IMEX
-  NVSwitches     nvidia-nvswitchctl, nvidia-nvswitch0 and so on, nvidia-nvlink, on
-                 hosts that have NVSwitches
-  IMEX channels  those of --imex-channels, and channel 0 where the driver was told to
-                 make it; those that have a node are checked
-
-A node with the numbers of another boot or driver, and what is no device node, is
-replaced; a wrong mode or owner is fixed. All is taken from /proc: numbers from
-/proc/devices, mode and owner from the driver's parameters. NVML is not needed.
-
-When one node fails the others are made nevertheless. Standard output has a line for
-each change; NEW and OLD ("is" and "was" in JSON) are numbers, mode and owner.
-
-Exit statuses:
-  0  all nodes are right now, or were
-  1  some failed, or may not be made (NVreg_ModifyDeviceFiles=0, see --force)
-  2  unusable flags or arguments
-  3  the driver is not loaded
-  5  --dry-run, and there is something to do`,
-		Example: `  cdigen system create-device-nodes --load-kernel-modules
-  cdigen system create-device-nodes --dry-run -o json
-  cdigen system create-device-nodes --imex-channels 0,2-5`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			imex, err := discover.ParseIMEXChannels(channels)
 			if err != nil {

@@ -16,66 +16,30 @@ import (
 )
 
 func newTransform() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "transform",
-		Short: "Change a spec for another place",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newTransformRoot())
-	return cmd
+	return group("transform", "Change a spec for another place", newTransformRoot())
 }
 
 // transformFlags are the options of transform root.
 type transformFlags struct {
 	options
 	root          spec.RootTransform
+	side          string
 	input, output string
 	dryRun        bool
 }
 
 func newTransformRoot() *cobra.Command {
 	var f transformFlags
-	side := string(spec.HostSide)
 	cmd := &cobra.Command{
 		Use:   "root --from DIR --to DIR",
 		Short: "Move the paths of a spec from below one directory to another",
-		Long: `root moves the paths of a spec from below --from to the same places below --to. It
-compares complete path components: /driver does not match /driver-backup.
-
---relative-to host (the default) moves host paths: of mounts and device nodes (a node
-without a hostPath gets one), the programs and environment variables of hooks, and
-hook arguments that name files of the host.
-
---relative-to container moves container paths: of mounts and device nodes (host paths
-stay), the environment variables of the container, and the other hook arguments. The
-program and environment of a startContainer hook belong to the container.
-
-cdigen knows the arguments of cdigen-hook, nvidia-cdi-hook and nvidia-ctk. Arguments of
-other programs belong to the container for createContainer and startContainer hooks,
-and to the host for all others. Paths are found alone, after "=", and in lists with ":"
-or "::".
-
-The spec gets the lowest cdiVersion that it needs, which may be lower than before. A
-file is replaced in one step, and not written if nothing changes.
-
-Exit statuses:
-  0  written; a warning says if there was no path to move
-  1  failed, for instance because the spec is not valid
-  2  unusable flags or arguments
-  5  --dry-run, and the --output would change`,
-		Example: `  cdigen transform root --from / --to /run/nvidia/driver <driver.yaml >host.yaml
-  cdigen transform root --from /host --to / --input /etc/cdi/nvidia.yaml --output /etc/cdi/nvidia.yaml
-  cdigen transform root --relative-to container --from /usr/lib64 --to /usr/local/nvidia/lib64 --input a.yaml`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			f.root.Side = spec.Side(side)
-			return f.run(cmd)
-		},
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.root.From, "from", "", "`directory` that paths are below (required)")
 	flags.StringVar(&f.root.To, "to", "", "`directory` to move them to (required)")
-	flags.StringVar(&side, "relative-to", side, "whose paths: host or container")
-	setValues(flags, "relative-to", string(spec.HostSide), string(spec.ContainerSide))
+	sides := []string{string(spec.HostSide), string(spec.ContainerSide)}
+	addChoice(flags, &f.side, "relative-to", "", sides[0], "whose paths: "+config.Alternatives(sides), sides...)
 	flags.StringVar(&f.input, "input", "-", "`file` with the spec; - is standard input")
 	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write, .yaml or .json; - is standard output, in the format of the input")
 	for _, name := range []string{"input", "output"} {
@@ -88,6 +52,7 @@ Exit statuses:
 }
 
 func (f *transformFlags) run(cmd *cobra.Command) error {
+	f.root.Side = spec.Side(f.side)
 	if err := f.root.Check(); err != nil {
 		return usageError(fmt.Errorf("--%w", err))
 	}
@@ -123,7 +88,7 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if f.dryRun {
-		return f.diff(cmd, data)
+		return preview(cmd, f.output, data)
 	}
 	outcome, err := spec.Publish(cmd.Context(), f.output, data, f.PublishOptions())
 	if err != nil {
@@ -131,18 +96,6 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 	}
 	slog.Info(string(outcome), "path", f.output, "moved", count, "cdiVersion", moved.Version)
 	return nil
-}
-
-// diff prints what would change in the output file.
-func (f *transformFlags) diff(cmd *cobra.Command, data []byte) error {
-	plan, err := spec.Preview(f.output, data)
-	if err != nil || len(plan) == 0 {
-		return err
-	}
-	if err := printPlan(cmd, plan); err != nil {
-		return err
-	}
-	return &exitError{exitStale, errors.New("--dry-run: nothing was written")}
 }
 
 // read reads the spec.

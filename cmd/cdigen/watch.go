@@ -41,34 +41,7 @@ func newWatch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Keep the CDI spec up to date while the driver, MIG devices or GPUs change",
-		Long: `watch publishes the CDI spec as generate does, and again whenever something that
-it depends on changes: kernel modules, GPUs, MIG devices, device nodes, driver
-files, the spec itself. It logs one line for each change and nothing while idle.
-
-While the driver is incomplete, or a package manager is at work, the last good
-spec stays. When the driver is not complete again and does not change for the
-grace time, the spec becomes what generate would write; if the driver is gone,
-the spec is removed (--on-driver-loss keep: kept).
-
-A GPU that is asleep is not woken: what needs it waits.
-
-At most 30 changes of the spec in a row are published at once, then one every 5
-seconds. The last change is always published.
-
-Under systemd it is a service of Type=notify, ready when the spec is published
-or the host clearly has no GPU. SIGHUP makes it read everything again; cdigen
-status shows its state. Settings are read once: when their file changes, the log
-and the status say that a restart is needed.
-
-Exit statuses:
-  0  ended by a signal, or by --once
-  1  failed
-  2  unusable flags or arguments
-  3  --once and the host has no usable GPU`,
-		Example: `  cdigen watch
-  cdigen watch --once --ready-timeout 60s
-  cdigen watch --driver-root /run/nvidia/driver --health :18400`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.add(cmd.Flags(), "watch")
 	return cmd
@@ -119,6 +92,8 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		Format:   f.OutputFormat(),
 		SpecDirs: dirs,
 		Publish:  f.PublishOptions(),
+		// So that the watcher finds what cdigen check does.
+		CheckHook: config.CheckHook,
 		// NVIDIA's GPU operator reports here that the driver container is ready.
 		Directories: []string{"/run/nvidia/validations"},
 		Files:       files,
@@ -168,7 +143,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
-		Sources:  []watch.Source{&watch.Uevents{Sys: generator.SysRoot}, procfs, files, specs, mounts, hangup},
+		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
 		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
 		Await:    procfs.Await,
 		Log:      slog.Default(),
@@ -178,7 +153,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
 	if f.KernelLog != "" {
-		l.Sources = append(l.Sources, &watch.KernelLog{Path: f.KernelLog})
+		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
 	metrics := watch.NewMetrics(l, version, generator.Output)
 	history := watch.History{Path: instanceFile(runtimeDir, generator.Output, historyFile)}
@@ -200,10 +175,25 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if !f.Once {
 		notify(daemon.SdNotifyStopping)
 	}
-	if err == nil && f.Once && ctx.Err() == nil && l.State().GPUs == 0 {
-		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", l.State().Condition)}
+	if err != nil || !f.Once || ctx.Err() != nil {
+		return err
 	}
-	return err
+	return result(l.State(), generator)
+}
+
+// result returns the exit status of --once for what was found.
+func result(s watch.State, generator *watch.Generator) error {
+	options, err := generator.Spec()
+	missing := slices.ContainsFunc(s.Findings, func(f discover.Finding) bool { return f.ID == discover.LibrariesMissing })
+	switch {
+	case err != nil:
+		return err
+	case missing && options.WantsCUDA() && (s.GPUs > 0 || s.Condition == watch.Holding):
+		return &exitError{exitNoCUDA, errors.New("libcuda.so.1 was not found")}
+	case s.GPUs == 0:
+		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", s.Condition)}
+	}
+	return nil
 }
 
 // settingsFile returns the settings file to watch; empty: none, or a pipe, which cannot be
@@ -286,9 +276,8 @@ func serve(ctx context.Context, listener net.Listener, get func(path string) htt
 // hangup is the source of SIGHUP.
 type hangup struct {
 	signals chan os.Signal
-	// since is the time of a signal that no generation has followed yet, in
-	// nanoseconds; 0: none.
-	since atomic.Int64
+	// since is the time of a signal that no generation has followed yet; nil: none.
+	since atomic.Pointer[time.Time]
 }
 
 func newHangup() *hangup {
@@ -307,7 +296,8 @@ func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
 		case <-ctx.Done():
 			return nil
 		case <-h.signals:
-			h.since.Store(time.Now().UnixNano())
+			at := time.Now()
+			h.since.Store(&at)
 			var now unix.Timespec
 			if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
 				notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
@@ -321,8 +311,8 @@ func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
 func notifyState(s watch.State, h *hangup) {
 	text := "STATUS=" + describe(&s)
 	since := h.since.Load()
-	over := since != 0 && s.LastGeneration != nil && s.LastGeneration.At.UnixNano() >= since && h.since.CompareAndSwap(since, 0)
-	if s.Settled && (since == 0 || over) {
+	over := since != nil && s.LastGeneration != nil && !s.LastGeneration.At.Before(*since) && h.since.CompareAndSwap(since, nil)
+	if s.Settled && (since == nil || over) {
 		text += "\n" + daemon.SdNotifyReady
 	}
 	notify(text)

@@ -333,7 +333,7 @@ func TestMakeDirDoesNotDependOnTheUmask(t *testing.T) {
 	} else {
 		d.Close()
 	}
-	RemoveDirs(made)
+	removeDirs(made)
 	wantDir(t, base, map[string]string{})
 	if err := os.Symlink("nowhere", filepath.Join(base, "link")); err != nil {
 		t.Fatal(err)
@@ -344,12 +344,12 @@ func TestMakeDirDoesNotDependOnTheUmask(t *testing.T) {
 }
 
 func TestTemporary(t *testing.T) {
-	for name, want := range map[string]bool{
-		newName("nvidia.yaml"): true, oldName("nvidia.yaml"): true, TemporaryName("195:0"): true,
-		"nvidia.yaml": false, ".nvidia.yaml": false, "nvidia.yaml.cdigen-new": false, "nvidia.yaml.cdigen-backup": false,
+	for name, want := range map[string]string{
+		newName("nvidia.yaml"): "nvidia.yaml", oldName("nvidia.yaml"): "nvidia.yaml", newName("195:0"): "195:0",
+		"nvidia.yaml": "", ".nvidia.yaml": "", "nvidia.yaml.cdigen-new": "", "nvidia.yaml.cdigen-backup": "",
 	} {
-		if Temporary(name) != want {
-			t.Errorf("%s: %v", name, !want)
+		if got, ok := Temporary(name); ok != (want != "") || ok && got != want {
+			t.Errorf("%s: %q, %v; want %q", name, got, ok, want)
 		}
 	}
 }

@@ -7,13 +7,15 @@
 // Names that files have while they are replaced are always the same, so that the next
 // change of a file removes what a process that was killed has left of it.
 //
-// A [Plan] is a list of such changes: it is shown as a diff, made as one, and undone.
+// A [Plan] is a list of such changes, of regular files, device nodes and symbolic links: it
+// is shown as a diff, made as one, and undone.
 //
 // The package does not know specs, engines or the command line.
 package change
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,6 +26,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/regular"
 )
 
@@ -41,10 +45,6 @@ func (d *Dir) Close() { _ = d.f.Close() }
 
 // Path returns the path that the directory was opened by.
 func (d *Dir) Path() string { return d.path }
-
-// Fd is the directory's handle, for system calls that this package has no method for. It
-// is closed with the directory.
-func (d *Dir) Fd() int { return d.fd() }
 
 func (d *Dir) fd() int { return int(d.f.Fd()) }
 
@@ -71,16 +71,13 @@ func (d *Dir) Lstat(name string) (unix.Stat_t, error) {
 // where old ones and backups are kept. The other directory must stay open.
 func (d *Dir) KeepAside(other *Dir) { d.aside = other }
 
-// scratch is the directory of the temporary names.
+// scratch returns the directory of the temporary names.
 func (d *Dir) scratch() *Dir {
 	if d.aside != nil {
 		return d.aside
 	}
 	return d
 }
-
-// maxFile bounds what is read of a file that is to be replaced, in bytes.
-const maxFile = 16 << 20
 
 // Read returns the content of a regular file of the directory, of at most 16 MiB. A
 // symbolic link is an error, [unix.ELOOP].
@@ -90,7 +87,7 @@ func (d *Dir) Read(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return regular.Read(f, d.shown(name), maxFile)
+	return regular.Read(f, d.shown(name), limits.MaxBytes)
 }
 
 // Open opens a regular file of the directory for reading. A symbolic link is an error,
@@ -115,13 +112,13 @@ func (d *Dir) Readlink(name string) (string, error) {
 func newName(name string) string { return "." + name + ".cdigen-new" }
 func oldName(name string) string { return "." + name + ".cdigen-old" }
 
-// TemporaryName is the name under which a file is made that replaces another one, or is
-// new, for packages that make other files than regular ones.
-func TemporaryName(name string) string { return newName(name) }
-
-// Temporary reports whether a file's name is one that a file has while it is replaced.
-func Temporary(name string) bool {
-	return strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".cdigen-new") || strings.HasSuffix(name, ".cdigen-old"))
+// Temporary returns the name of the file that has a temporary name while it is replaced;
+// ok is false for other names.
+func Temporary(temporary string) (name string, ok bool) {
+	name, hidden := strings.CutPrefix(temporary, ".")
+	base, isNew := strings.CutSuffix(name, ".cdigen-new")
+	base, isOld := strings.CutSuffix(base, ".cdigen-old")
+	return base, hidden && (isNew || isOld)
 }
 
 // Options are how a file is replaced.
@@ -134,6 +131,10 @@ type Options struct {
 	// Check is called with the new file, complete and synced but under another name,
 	// before it replaces anything. An error ends the replacement.
 	Check func(path string) error
+
+	// make makes a file of another kind than a regular one, in a directory. It may replace
+	// an empty directory: an engine that was to mount a missing file may have left that.
+	make func(dir int, name string) error
 }
 
 // Replacement is a file that was replaced, made or removed and can still be put back.
@@ -142,8 +143,10 @@ type Replacement struct {
 	name string
 	// kept is the name of the old file in the scratch directory; empty: it is not there.
 	kept string
-	// made: there is a file of this name that was not there before.
-	made bool
+	// made: there is a file of this name that was not there before, or emptyDir was.
+	made, emptyDir bool
+	// fixed is a device node as it was before its mode and owner were changed in place.
+	fixed *devnode.Attr
 }
 
 // ErrInterfered is in the error of a replacement after which another file than the new
@@ -161,7 +164,7 @@ func (d *Dir) Replace(name string, data []byte, o Options) (*Replacement, error)
 	if err := d.Clean(name); err != nil {
 		return nil, err
 	}
-	old, err := d.old(name, o.Fresh)
+	old, err := d.old(name, o)
 	if err != nil {
 		return nil, err
 	}
@@ -173,13 +176,13 @@ func (d *Dir) Replace(name string, data []byte, o Options) (*Replacement, error)
 		return nil, errors.Join(err, d.scratch().unlink(newName(name)))
 	}
 	r := &Replacement{dir: d, name: name}
-	if err := r.exchange(); err != nil {
+	if err := r.exchange(o.make != nil); err != nil {
 		return nil, errors.Join(err, d.Clean(name))
 	}
 	if err := r.settle(); err != nil {
 		return nil, err
 	}
-	if !d.has(name, id, data) {
+	if !d.has(name, id, data, o) {
 		return nil, errors.Join(fmt.Errorf("%s: %w", d.shown(name), ErrInterfered), r.Undo())
 	}
 	return r, nil
@@ -187,20 +190,20 @@ func (d *Dir) Replace(name string, data []byte, o Options) (*Replacement, error)
 
 // has reports whether a file, or one with the same content, has a name: not every file
 // system in user space has numbers of files that stay.
-func (d *Dir) has(name string, id identity, data []byte) bool {
-	if now, err := d.identity(name); err == nil && now == id {
-		return true
+func (d *Dir) has(name string, id identity, data []byte, o Options) bool {
+	if now, err := d.identity(name); err == nil && now == id || o.make != nil {
+		return err == nil && now == id
 	}
 	now, err := d.Read(name)
 	return err == nil && bytes.Equal(now, data)
 }
 
 // old opens the file whose attributes the new one gets; nil: there is none.
-func (d *Dir) old(name string, fresh bool) (*os.File, error) {
-	if fresh {
+func (d *Dir) old(name string, o Options) (*os.File, error) {
+	if o.Fresh {
 		s, err := d.Lstat(name)
 		switch {
-		case err == nil && s.Mode&unix.S_IFMT == unix.S_IFDIR:
+		case err == nil && s.Mode&unix.S_IFMT == unix.S_IFDIR && o.make == nil:
 			err = &fs.PathError{Op: "replace", Path: d.shown(name), Err: unix.EISDIR}
 		case errors.Is(err, fs.ErrNotExist):
 			err = nil
@@ -214,9 +217,15 @@ func (d *Dir) old(name string, fresh bool) (*os.File, error) {
 	return f, err
 }
 
-// exchange gives the new file its name and keeps the old one under its second name.
-func (r *Replacement) exchange() error {
+// exchange renames the new file to its name and keeps the old one under a second name.
+func (r *Replacement) exchange(emptyDir bool) error {
 	d, aside := r.dir, r.dir.scratch()
+	if emptyDir {
+		err := unix.Unlinkat(d.fd(), r.name, unix.AT_REMOVEDIR)
+		if r.emptyDir = err == nil; err != nil && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ENOENT) {
+			return &fs.PathError{Op: "remove", Path: d.shown(r.name), Err: err}
+		}
+	}
 	switch err := unix.Linkat(d.fd(), r.name, aside.fd(), oldName(r.name), 0); {
 	case err == nil:
 		r.kept = oldName(r.name)
@@ -246,7 +255,7 @@ func withoutLinks(err error) bool {
 	return slices.ContainsFunc([]error{unix.EPERM, unix.EMLINK, unix.EOPNOTSUPP, unix.ENOSYS, unix.EXDEV}, func(e error) bool { return errors.Is(err, e) })
 }
 
-// settle brings the names to the disk. If it cannot, the old file is put back.
+// settle syncs the directory. If that fails, the old file is put back.
 func (r *Replacement) settle() error {
 	err := r.dir.sync()
 	if err == nil {
@@ -265,7 +274,7 @@ func (d *Dir) Remove(name string) (*Replacement, error) {
 	if err := d.Clean(name); err != nil {
 		return nil, err
 	}
-	if _, err := d.old(name, true); err != nil {
+	if _, err := d.old(name, Options{Fresh: true}); err != nil {
 		return nil, err
 	}
 	r := &Replacement{dir: d, name: name, kept: oldName(name)}
@@ -281,6 +290,9 @@ func (d *Dir) Remove(name string) (*Replacement, error) {
 // Undo puts the old file back, or removes the one that was made. It can do so after Commit
 // too, if there is a backup or was no old file.
 func (r *Replacement) Undo() error {
+	if r.fixed != nil {
+		return r.fixed.Fix(r.dir.fd(), r.name)
+	}
 	if r.kept == "" && !r.made {
 		return nil
 	}
@@ -290,7 +302,7 @@ func (r *Replacement) Undo() error {
 	return r.dir.sync()
 }
 
-// restore is Undo without bringing the names to the disk.
+// restore is Undo without the sync of the directory.
 func (r *Replacement) restore() error {
 	d, aside := r.dir, r.dir.scratch()
 	switch {
@@ -301,6 +313,9 @@ func (r *Replacement) restore() error {
 	case r.made:
 		if err := d.unlink(r.name); err != nil {
 			return err
+		}
+		if r.emptyDir {
+			return unix.Mkdirat(d.fd(), r.name, 0o755)
 		}
 	}
 	r.kept, r.made = "", false
@@ -377,7 +392,7 @@ func (d *Dir) identity(name string) (identity, error) {
 // directory goes too, with all that is in it.
 func (d *Dir) unlink(name string) error {
 	err := removeAll(d.fd(), name)
-	if errors.Is(err, unix.EROFS) { // said before the name is looked up
+	if errors.Is(err, unix.EROFS) { // returned before the name is looked up
 		if _, absent := d.Lstat(name); absent != nil {
 			return nil //nolint:nilerr // nothing was to be removed
 		}
@@ -422,7 +437,7 @@ func (d *Dir) rename(from string, other *Dir, to string, flags uint) error {
 	return nil
 }
 
-// sync brings the names of the directory, and those of its scratch directory, to the disk.
+// sync syncs the directory and its scratch directory.
 func (d *Dir) sync() error {
 	err := d.f.Sync()
 	if d.aside != nil {
@@ -433,65 +448,53 @@ func (d *Dir) sync() error {
 
 // write writes the new file, to the disk, under its temporary name, and returns its
 // identity.
-func (d *Dir) write(name string, data []byte, like *os.File, o Options) (id identity, err error) {
-	aside := d.scratch()
-	f, err := aside.create(newName(name))
+func (d *Dir) write(name string, data []byte, like *os.File, o Options) (identity, error) {
+	aside, temporary := d.scratch(), newName(name)
+	if o.make != nil {
+		if err := o.make(aside.fd(), temporary); err != nil {
+			return identity{}, err
+		}
+		return aside.identity(temporary)
+	}
+	id, err := aside.create(temporary, data, like, o.Mode)
 	if err != nil {
 		return id, err
 	}
-	defer func() {
-		if e := f.Close(); err == nil {
-			err = e
-		}
-	}()
+	back, err := aside.Read(temporary)
+	if err == nil && !bytes.Equal(back, data) {
+		err = fmt.Errorf("%s does not read back as it was written", aside.shown(temporary))
+	}
+	if err == nil && o.Check != nil {
+		err = o.Check(aside.shown(temporary))
+	}
+	return id, err
+}
+
+// create makes a file with the attributes of another one, if there is one, and a mode, or
+// with 0 that of the other one.
+func (d *Dir) create(name string, data []byte, like *os.File, mode fs.FileMode) (id identity, err error) {
+	fd, err := unix.Openat(d.fd(), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return id, fmt.Errorf("create a file in %s: %w", d.path, err)
+	}
+	f := os.NewFile(uintptr(fd), d.shown(name))
+	defer func() { err = cmp.Or(err, f.Close()) }()
 	if _, err := f.Write(data); err != nil {
 		return id, err
 	}
-	if err := setAttributes(f, like, o.Mode); err != nil {
-		return id, err
+	if like != nil {
+		if err := copyAttributes(like, f); err != nil {
+			return id, err
+		}
 	}
-	if err := f.Sync(); err != nil {
-		return id, err
-	}
-	back, err := aside.Read(newName(name))
-	if err != nil {
-		return id, err
-	}
-	if !bytes.Equal(back, data) {
-		return id, fmt.Errorf("%s does not read back as it was written", aside.shown(newName(name)))
-	}
-	if o.Check != nil {
-		if err := o.Check(aside.shown(newName(name))); err != nil {
+	if mode != 0 || like == nil {
+		if err := f.Chmod(cmp.Or(mode, 0o644)); err != nil { // whatever the umask is
 			return id, err
 		}
 	}
 	var s unix.Stat_t
-	err = unix.Fstat(int(f.Fd()), &s)
-	return identityOf(&s), err
-}
-
-// setAttributes gives a new file a mode, or with 0 that of the old one, if there is one.
-func setAttributes(f, like *os.File, mode fs.FileMode) error {
-	if like != nil {
-		if err := copyAttributes(like, f); err != nil {
-			return err
-		}
-	}
-	switch {
-	case mode == 0 && like != nil:
-		return nil
-	case mode == 0:
-		mode = 0o644
-	}
-	return f.Chmod(mode) // whatever the umask is
-}
-
-func (d *Dir) create(name string) (*os.File, error) {
-	fd, err := unix.Openat(d.fd(), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("create a file in %s: %w", d.path, err)
-	}
-	return os.NewFile(uintptr(fd), d.shown(name)), nil
+	err = unix.Fstat(fd, &s)
+	return identityOf(&s), cmp.Or(err, f.Sync())
 }
 
 // copy copies a file with its attributes to its second name.
@@ -501,16 +504,11 @@ func (d *Dir) copy(name string) error {
 		return err
 	}
 	defer old.Close()
-	data, err := regular.Read(old, d.shown(name), maxFile)
-	if err != nil {
-		return err
+	data, err := regular.Read(old, d.shown(name), limits.MaxBytes)
+	if err == nil {
+		_, err = d.scratch().create(oldName(name), data, old, 0)
 	}
-	f, err := d.scratch().create(oldName(name))
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, copyAttributes(old, f), f.Sync(), f.Close())
+	return err
 }
 
 // copyAttributes gives a file the mode, the owner and the extended attributes, such as

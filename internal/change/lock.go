@@ -135,18 +135,17 @@ func privateDir(runtimeDir, name string) (*Dir, error) {
 	if err := unix.Mkdirat(above.fd(), name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, &fs.PathError{Op: "mkdir", Path: above.shown(name), Err: err}
 	}
-	fd, err := unix.Openat(above.fd(), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	d, err := above.openDir(name)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: above.shown(name), Err: err}
+		return nil, err
 	}
-	d := &Dir{f: os.NewFile(uintptr(fd), above.shown(name)), path: above.shown(name)}
 	s, err := d.Stat()
 	switch {
 	case err != nil:
 	case int(s.Uid) != os.Geteuid():
 		err = fmt.Errorf("%s belongs to uid %d: remove it", d.path, s.Uid)
 	case s.Mode&0o077 != 0:
-		err = unix.Fchmod(fd, 0o700)
+		err = unix.Fchmod(d.fd(), 0o700)
 	}
 	if err != nil {
 		d.Close()
@@ -155,7 +154,7 @@ func privateDir(runtimeDir, name string) (*Dir, error) {
 	return d, nil
 }
 
-// reason is an error without the operation and the paths that it names.
+// reason returns an error without the operation and the paths that it names.
 func reason(err error) error {
 	if e := (*fs.PathError)(nil); errors.As(err, &e) {
 		return e.Err
@@ -166,8 +165,8 @@ func reason(err error) error {
 	return err
 }
 
-// lockName is the name of a path's lock, which all names of its directory have in common.
-// What the last component is does not matter: it may be replaced meanwhile.
+// lockName returns the name of a path's lock, which is the same for all paths of its
+// directory. A link as the last component is not followed: it may be replaced meanwhile.
 func lockName(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs

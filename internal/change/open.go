@@ -76,57 +76,100 @@ func openWithoutLinks(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// OpenRoot opens the directory that a [Change.Root] is. Links on the way are followed as far
+// as OpenDir follows them.
+func OpenRoot(path string) (*os.Root, error) {
+	d, err := OpenDir(path)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := root.Stat(".")
+	if err == nil {
+		var checked fs.FileInfo
+		if checked, err = d.f.Stat(); err == nil && !os.SameFile(opened, checked) {
+			err = fmt.Errorf("%s: %w", path, ErrInterfered)
+		}
+	}
+	if err != nil {
+		_ = root.Close()
+		return nil, err
+	}
+	return root, nil
+}
+
+// openBelow opens a directory below a root.
+func openBelow(root *os.Root, path string) (*Dir, error) {
+	name, err := filepath.Rel(root.Name(), path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{f: f, path: path}, nil
+}
+
 // MakeDir opens a directory as OpenDir does and makes it first where it is missing, with
 // its parents, with mode 0755 whatever the umask. It returns the directories that it has
 // made, the upper ones first.
-func MakeDir(path string) (d *Dir, made []string, err error) {
-	d, err = OpenDir(path)
+func MakeDir(path string) (d *Dir, made []string, err error) { return makeDir(path, OpenDir) }
+
+func makeDir(path string, open func(string) (*Dir, error)) (d *Dir, made []string, err error) {
+	d, err = open(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return d, nil, err
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return nil, nil, fmt.Errorf("%s is a symbolic link that leads nowhere", path)
 	}
-	parent, made, err := MakeDir(filepath.Dir(path))
+	parent, made, err := makeDir(filepath.Dir(path), open)
 	if err != nil {
 		return nil, made, err
 	}
 	defer parent.Close()
-	f, isNew, err := MakeDirAt(parent.fd(), filepath.Base(path), path)
+	d, isNew, err := parent.makeDir(filepath.Base(path))
 	if isNew {
 		made = append(made, path)
 	}
-	if err != nil {
-		return nil, made, err
-	}
-	return &Dir{f: f, path: path}, made, nil
+	return d, made, err
 }
 
-// MakeDirAt makes a directory below an open one, with mode 0755 whatever the umask, and
-// opens it. One that is there is opened; a symbolic link is not followed. Shown is the path
-// for errors.
-func MakeDirAt(parent int, name, shown string) (f *os.File, made bool, err error) {
+// makeDir makes a directory in another one, with mode 0755 whatever the umask, and opens
+// it. One that is there is opened; a symbolic link is not followed.
+func (d *Dir) makeDir(name string) (_ *Dir, made bool, err error) {
 	// With a chmod(2) of its own, a process that is killed in between would leave a
 	// directory for good that other users cannot enter.
-	err = withUmask(0o022, func() error { return unix.Mkdirat(parent, name, 0o755) })
+	err = withUmask(0o022, func() error { return unix.Mkdirat(d.fd(), name, 0o755) })
 	switch {
 	case err == nil:
 		made = true
-		if err := unix.Fsync(parent); err != nil && !errors.Is(err, unix.EBADF) { // of a handle with O_PATH
-			return nil, made, &fs.PathError{Op: "sync", Path: filepath.Dir(shown), Err: err}
+		if err := d.sync(); err != nil {
+			return nil, made, err
 		}
 	case !errors.Is(err, unix.EEXIST):
-		return nil, made, &fs.PathError{Op: "mkdir", Path: shown, Err: err}
+		return nil, made, &fs.PathError{Op: "mkdir", Path: d.shown(name), Err: err}
 	}
-	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, made, &fs.PathError{Op: "open", Path: shown, Err: err}
-	}
-	return os.NewFile(uintptr(fd), shown), made, nil
+	below, err := d.openDir(name)
+	return below, made, err
 }
 
-// RemoveDirs removes directories that MakeDir has made, unless something is in them.
-func RemoveDirs(made []string) {
+// openDir opens a directory in another one. A symbolic link is not followed.
+func (d *Dir) openDir(name string) (*Dir, error) {
+	fd, err := unix.Openat(d.fd(), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: d.shown(name), Err: err}
+	}
+	return &Dir{f: os.NewFile(uintptr(fd), d.shown(name)), path: d.shown(name)}, nil
+}
+
+// removeDirs removes directories that makeDir has made, unless something is in them.
+func removeDirs(made []string) {
 	for _, path := range slices.Backward(made) {
 		if parent, err := OpenDir(filepath.Dir(path)); err == nil {
 			_ = unix.Unlinkat(parent.fd(), filepath.Base(path), unix.AT_REMOVEDIR)

@@ -65,7 +65,7 @@ func replaceOutput(path string, data []byte, mode fs.FileMode) error {
 	return r.Commit("")
 }
 
-// openFile is the descriptor that a path stands for.
+// openFile returns the descriptor that a path stands for.
 func openFile(path string) (fd int, ok bool) {
 	path = filepath.Clean(path)
 	switch path {

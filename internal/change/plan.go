@@ -14,17 +14,22 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// Change is what becomes of one regular file.
+// Change is what becomes of one file.
 type Change struct {
 	// Path of the file.
 	Path string
+	// Kind of the file; empty: a regular one. For others see [NodeChange] and [LinkChange].
+	Kind Kind
 	// Old is what is in the file, and New what will be; nil: there is no file. Old must
 	// still be there when the change is made, unless the new file is [Options.Fresh].
 	Old, New []byte
 	Options
+	// Err is why the change cannot be made.
+	Err error
 
 	// Target is the file that Path leads to by way of symbolic links, which is the one that
 	// is changed; empty: Path.
@@ -37,6 +42,39 @@ type Change struct {
 	// Dir is the file's directory if the caller has opened it and locked Path; nil: Apply
 	// does so, and makes a missing directory for a new file.
 	Dir *Dir
+	// Root is a directory that the file and all that leads to it are below; nil: none.
+	Root *os.Root
+
+	// node is how a device node should be.
+	node *devnode.Attr
+}
+
+// Action is what a change does.
+type Action string
+
+// The actions.
+const (
+	Make    Action = "make"
+	Replace Action = "replace"
+	// Fix changes the mode or the owner of a device node, which stays the same file.
+	Fix    Action = "fix"
+	Remove Action = "remove"
+)
+
+// Action returns what the change does.
+func (c *Change) Action() Action {
+	switch {
+	case c.New == nil:
+		return Remove
+	case c.Old == nil:
+		return Make
+	case c.Kind == DeviceNode:
+		old, _, _ := bytes.Cut(c.Old, []byte(" "))
+		if now, _, _ := bytes.Cut(c.New, []byte(" ")); bytes.Equal(old, now) {
+			return Fix
+		}
+	}
+	return Replace
 }
 
 // Plan is a list of changes that are made together or not at all.
@@ -104,6 +142,18 @@ type applied struct {
 	own bool
 }
 
+// Make makes the changes for good and returns the paths of the files that are different now.
+// After an error, an [*Error], all files are as they were.
+func (p Plan) Make(ctx context.Context) (files []string, err error) {
+	a, err := p.Apply(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	_, err = a.Commit()
+	return a.Files, err
+}
+
 // Apply locks the files and makes the changes, in their order. After an error, an [*Error],
 // all files are as they were. [Applied.Commit] or [Applied.Undo] ends the change, and
 // [Applied.Close] releases the locks.
@@ -154,12 +204,16 @@ func (a *Applied) lock(ctx context.Context, p Plan) error {
 // open opens the directory of the file.
 func (c *Change) open() (r *applied, err error) {
 	r = &applied{dir: c.Dir, path: c.target(), backup: c.Backup, own: c.Dir == nil}
+	openDir := OpenDir
+	if c.Root != nil {
+		openDir = func(path string) (*Dir, error) { return openBelow(c.Root, path) }
+	}
 	switch dir := filepath.Dir(r.path); {
 	case c.Dir != nil:
 	case c.Old == nil && c.New != nil:
-		r.dir, r.made, err = MakeDir(dir)
+		r.dir, r.made, err = makeDir(dir, openDir)
 	default:
-		r.dir, err = OpenDir(dir)
+		r.dir, err = openDir(dir)
 	}
 	if err == nil && c.Aside != "" && c.Aside != filepath.Dir(r.path) {
 		if r.aside, err = OpenDir(c.Aside); err == nil {
@@ -171,12 +225,19 @@ func (c *Change) open() (r *applied, err error) {
 
 // apply makes the change. What it returns with an error has to be undone all the same.
 func (c *Change) apply() (*applied, error) {
+	if c.Err != nil {
+		return nil, c.Err
+	}
 	r, err := c.open()
 	if err != nil {
 		return r, err
 	}
 	d, name := r.dir, filepath.Base(r.path)
 	if err := d.Recover(name, c.Backup); err != nil {
+		return r, err
+	}
+	if c.Kind != "" {
+		r.Replacement, err = c.putSpecial(d, name)
 		return r, err
 	}
 	if c.Fresh && d.isFresh(name, c.New, c.Mode) {
@@ -233,20 +294,14 @@ func (a *Applied) Commit() (backups []string, err error) {
 }
 
 // Undo puts the old files back, and removes the directories that were made.
-func (a *Applied) Undo() error {
-	var errs []error
+func (a *Applied) Undo() (err error) {
 	for _, r := range slices.Backward(a.done) {
 		if r.Replacement != nil {
-			if err := r.Undo(); err != nil {
-				errs = append(errs, err)
-			}
+			err = errors.Join(err, r.Undo())
 		}
-		RemoveDirs(r.made)
+		removeDirs(r.made)
 	}
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	return errors.Join(errs...)
+	return err
 }
 
 func (a *Applied) fail(path string, err error) error {

@@ -2,13 +2,12 @@
 // their GPUs, and will go on getting them.
 //
 // A [Snapshot] is what is known of a machine, read once. Each check is a pure
-// function of it that returns findings; [All] calls them all. What a finding means and
-// what can be done about it is in one table, by its ID ([Lookup]). The package stands on
-// top of all others: it knows discovery, specs, the watcher, engines, and our own commands.
+// function of it that returns findings; [All] calls them all, [Health] those that the
+// watcher calls too. What a finding means and what can be done about it is in one table,
+// by its ID ([Lookup]).
 package check
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,7 +19,6 @@ import (
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // Target is the spec that is asked for, and how it is made.
@@ -64,16 +62,29 @@ type Snapshot struct {
 	// Directories are SpecDirs, and Published is the file at Spec.
 	Directories *spec.Directories
 	Published   *spec.File
+	// Exposed is what other users can change of the directories that engines read, and of
+	// that of the spec.
+	Exposed []discover.Finding
 	// Paths are the paths of the host that specs name.
 	Paths   map[string]Path
 	Engines []runtimes.Engine
 	// Invalid are the values of the service's settings that options cannot have.
 	Invalid []*config.Problem
-	// Watcher is the answer of a running cdigen watch that keeps Spec; nil: none runs.
-	Watcher *watch.Status
+	// Watcher is what a running cdigen watch that keeps Spec says; nil: none runs.
+	Watcher *Watcher
 	System  System
 	// Container is the one that is compared with the host; nil: none is.
 	Container *Container
+
+	protection map[string]Fix // of what is exposed
+}
+
+// Watcher is what a watcher says of the spec that it keeps.
+type Watcher struct {
+	// Current: the spec is what the watcher makes of the host, and nobody has changed it.
+	Current bool
+	// Error of its last generation; empty: it did not fail.
+	Error string
 }
 
 // The findings of this package, beside those of discovery and of specs.
@@ -138,23 +149,23 @@ func found(id discover.ID, severity discover.Severity, subject, format string, a
 
 // All returns what all checks find, the worst first, and causes before what follows from
 // them.
-func All(s *Snapshot) (list []discover.Finding) {
-	list, unusable := driver(s)
-	if !unusable {
-		list = append(list, gpus(s)...)
-		list = append(list, nodes(s)...)
-		list = append(list, discovered(s)...)
-		list = append(list, published(s)...)
-	}
-	list = append(list, Settings(s)...)
-	list = append(list, neighbours(s)...)
-	list = append(list, engines(s)...)
-	return discover.Sorted(append(list, system(s)...))
+func All(s *Snapshot) []discover.Finding {
+	return discover.Sorted(slices.Concat(Health(s), Settings(s), engines(s), system(s)))
 }
 
-// discovered returns the serious findings of discovery and of making the spec; the others are of interest to
+// Health returns what is wrong with the driver, its devices, the published spec and the
+// files beside it.
+func Health(s *Snapshot) []discover.Finding {
+	list, unusable := driver(s)
+	if !unusable {
+		list = slices.Concat(list, gpus(s), nodes(s), serious(s), published(s))
+	}
+	return discover.Sorted(append(list, neighbours(s)...))
+}
+
+// serious returns the serious findings of discovery and of making the spec; the others are of interest to
 // cdigen info only.
-func discovered(s *Snapshot) (list []discover.Finding) {
+func serious(s *Snapshot) (list []discover.Finding) {
 	for _, f := range slices.Concat(s.Inventory.Findings, s.Left) {
 		if f.Severity.Serious() {
 			list = append(list, f)
@@ -162,10 +173,6 @@ func discovered(s *Snapshot) (list []discover.Finding) {
 	}
 	return list
 }
-
-// ErrNoGPU is returned for a machine that has no NVIDIA GPU, of which nothing else
-// can be said.
-var ErrNoGPU = errors.New("no NVIDIA GPU")
 
 // Summary describes healthy machines in one line.
 func Summary(snapshots ...*Snapshot) string {

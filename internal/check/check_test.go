@@ -18,7 +18,6 @@ import (
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // The tests of the command break machines and fix them; here is what they do not cover.
@@ -82,13 +81,6 @@ func (b *bed) look(t *testing.T, judge func(*Snapshot) []discover.Finding) []Rep
 	return Reports(b.Snapshot, judge(b.Snapshot))
 }
 
-// noGPU looks at a host without a GPU.
-func (b *bed) noGPU(t *testing.T) error {
-	t.Helper()
-	b.look(t, func(*Snapshot) []discover.Finding { return nil })
-	return NoGPU(b.Snapshot)
-}
-
 // find is the first report of an ID.
 func find(list []Report, id discover.ID) *Report {
 	if i := slices.IndexFunc(list, func(r Report) bool { return r.ID == id }); i >= 0 {
@@ -100,8 +92,8 @@ func find(list []Report, id discover.ID) *Report {
 func (b *bed) examine(t *testing.T) []Report {
 	t.Helper()
 	list := b.look(t, All)
-	if err := NoGPU(b.Snapshot); err != nil {
-		t.Fatal(err)
+	if why := b.Inventory.NoGPU(); why != "" {
+		t.Fatal(why)
 	}
 	return list
 }
@@ -243,9 +235,8 @@ func TestDriverContainers(t *testing.T) {
 func TestMachinesThatAreNotSupported(t *testing.T) {
 	for host, want := range map[string]string{"wsl": "GPU of Windows (WSL)", "tegra-orin": "Tegra", "tegra-thor": "Tegra", "no-gpu": "none of its 4 PCI devices is one", "tegra-discrete": ""} {
 		b := newBed(t, host, nil)
-		switch err := b.noGPU(t); {
-		case want == "" && err != nil, want != "" && (!errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), want)):
-			t.Errorf("%s: %v, want %q", host, err, want)
+		if why := b.Inventory.NoGPU(); (want == "") != (why == "") || !strings.Contains(why, want) {
+			t.Errorf("%s: %q, want %q", host, why, want)
 		}
 	}
 }
@@ -274,8 +265,8 @@ func TestGPUsOfVirtualMachinesAreNoComplaint(t *testing.T) {
 		bind(t, dir, "0000:1b:00.0", "vfio-pci")
 		bind(t, dir, "0000:43:00.0", "vfio-pci")
 	})
-	if err := b.noGPU(t); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "all 2 are set aside for virtual machines (vfio-pci)") {
-		t.Errorf("all of them: %v", err)
+	if why := b.Inventory.NoGPU(); !strings.Contains(why, "all 2 are set aside for virtual machines (vfio-pci)") {
+		t.Errorf("all of them: %q", why)
 	}
 	for driver, want := range map[string]string{"vfio-pci": "note gpu-passthrough", "nouveau": "note gpu-other-driver", "": "warning gpu-unbound", "(override)": "note gpu-passthrough"} {
 		b := newBed(t, "two-gpus", func(dir string) {
@@ -302,8 +293,8 @@ func TestLoadedDriverWithoutGPU(t *testing.T) {
 			}
 		}
 	})
-	if err := b.noGPU(t); !errors.Is(err, ErrNoGPU) || !strings.Contains(err.Error(), "though the driver 550.54.15 is loaded") {
-		t.Errorf("%v", err)
+	if why := b.Inventory.NoGPU(); !strings.Contains(why, "though the driver 550.54.15 is loaded") {
+		t.Errorf("%q", why)
 	}
 }
 
@@ -323,7 +314,7 @@ func TestFindingsThatNoCheckKnowsAreReported(t *testing.T) {
 		{ID: discover.NodeMissing, Subject: "/dev/nvidia0", Severity: discover.Note, Message: "reported once"},
 		{ID: discover.FileMissing, Subject: "nvidia-imex", Severity: discover.Note, Message: "not found"},
 	}
-	list := discover.Sorted(discovered(b.Snapshot))
+	list := discover.Sorted(serious(b.Snapshot))
 	if len(list) != 3 || list[0].ID != discover.LibraryUnreadable || list[1].ID != discover.NodeMissing || list[2].ID != discover.NVMLTimeout {
 		t.Errorf("%+v", list)
 	}
@@ -407,11 +398,11 @@ func TestWatcherThatFailsAndSystemsWithoutSystemd(t *testing.T) {
 	if list := b.look(t, watcher); len(list) != 1 || list[0].Severity != discover.Note {
 		t.Errorf("without systemd: %+v", list)
 	}
-	b.Watcher = &watch.Status{State: watch.State{Condition: watch.Failing, Error: "disk full"}}
+	b.Watcher = &Watcher{Error: "disk full"}
 	if c := find(b.look(t, watcher), "watcher-failing"); c == nil || c.Message != "disk full" {
 		t.Errorf("%+v", c)
 	}
-	b.Watcher.Condition = watch.Current
+	b.Watcher = &Watcher{Current: true}
 	if list := b.look(t, watcher); len(list) > 0 {
 		t.Errorf("one that works: %+v", list)
 	}
@@ -552,6 +543,46 @@ func (b *bed) device(t *testing.T, name string) *Report {
 		return nil
 	}
 	return &Reports(b.Snapshot, []discover.Finding{f})[0]
+}
+
+// All that checks and fixes need is read when the snapshot is taken.
+func TestChecksReadNothing(t *testing.T) {
+	const other = "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: \"0\", containerEdits: {env: [A=b]}}]\n"
+	var texts []string
+	for _, gone := range []bool{false, true} {
+		b := newBed(t, "two-gpus", func(dir string) {
+			for _, file := range []string{"etc/cdi/nvidia.yaml", "etc/cdi/other.yaml", "run/cdi/other.yaml", "opt/cdi/other.yaml"} {
+				write(t, filepath.Join(dir, file), other)
+			}
+			write(t, filepath.Join(dir, "run/cdi/broken.yaml"), "devices: 7\n")
+			if err := errors.Join(os.Symlink("../run/cdi", filepath.Join(dir, "etc/link")), os.Chmod(filepath.Join(dir, "opt/cdi"), 0o777)); err != nil {
+				t.Fatal(err)
+			}
+		})
+		at := func(name string) string { return filepath.Join(b.dir, name) }
+		b.SpecDirs, b.Others = []string{at("etc/cdi"), at("run/cdi")}, []string{at("opt/cdi/ours.yaml")}
+		b.Now = &specs.Spec{Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0"}}}
+		b.Engines = []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.On, MaxCDIVersion: "0.8.0", SpecDirs: []string{at("etc/link"), at("opt/cdi")}}}
+		b.look(t, func(*Snapshot) []discover.Finding { return nil })
+		if gone {
+			if err := os.RemoveAll(b.dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list := All(b.Snapshot)
+		unknown, _ := Device(b.Snapshot, "1")
+		conflict, _ := Device(b.Snapshot, "0")
+		list = append(list, unknown, conflict)
+		texts = append(texts, strings.ReplaceAll(fmt.Sprintf("%+v", Reports(b.Snapshot, append(list, OfFile(b.Snapshot, b.Published)...))), b.dir, ""))
+	}
+	for _, id := range []discover.ID{spec.Conflict, spec.Hidden, spec.Untrusted, SpecFileBroken, EngineDirectories, DeviceConflict, DeviceUnknown} {
+		if !strings.Contains(texts[0], string(id)) {
+			t.Errorf("there is no %s", id)
+		}
+	}
+	if texts[0] != texts[1] {
+		t.Errorf("on a host:\n%s\nwhen it is gone:\n%s", texts[0], texts[1])
+	}
 }
 
 // Every ID has an entry, and there is no other.

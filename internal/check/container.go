@@ -219,10 +219,8 @@ func driverMounts(procRoot string, pid int) (list []DriverMount, err error) {
 // InContainer compares a container's device nodes and libraries with the host's.
 func InContainer(s *Snapshot) []discover.Finding {
 	c := s.Container
-	for _, f := range s.Inventory.Findings {
-		if f.ID == discover.DriverNotLoaded {
-			return []discover.Finding{f}
-		}
+	if list := s.discovered(discover.DriverNotLoaded); list != nil {
+		return list
 	}
 	if len(c.Nodes) == 0 && len(c.Mounts) == 0 {
 		return []discover.Finding{found(ContainerNoGPU, discover.Broken, c.Root, "has no NVIDIA device node")}

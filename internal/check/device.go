@@ -39,7 +39,7 @@ func Device(s *Snapshot, name string) (discover.Finding, bool) {
 		switch {
 		case d.Name == name && d.Availability == spec.Conflicting:
 			other, this := d.By, d.File
-			if spec.Same(other, s.Spec) {
+			if s.Directories.File(other).Is(s.Published) {
 				other, this = this, other
 			}
 			return found(DeviceConflict, discover.Broken, other, "defines %s, and so does %s: engines take neither", name, this), true
@@ -75,26 +75,20 @@ func (s *Snapshot) Qualified(name string) (qualified string, wrong bool) {
 func (s *Snapshot) refused(d *spec.Defined) (discover.Finding, bool) {
 	f := s.Directories.File(d.File)
 	content, err := f.Spec()
-	if err != nil || f.Is(s.Published) || s.own(d.File) {
+	if err != nil || s.own(f) {
 		return discover.Finding{}, false
 	}
 	for i := range s.Engines {
 		e := &s.Engines[i]
-		if !takesCDI(e) {
+		dir := s.reading(e, f)
+		if dir == nil || !takesCDI(e) {
 			continue
 		}
-		for _, dir := range s.Directories.In(e.SpecDirs).List {
-			if !dir.Holds(f) {
-				continue
-			}
-			if why := refusal(e, content.Version); why != "" {
-				return found(DeviceRefused, discover.Broken, d.Name, "%s accepts CDI %s, and %s %s", engineName(e), e.MaxCDIVersion, d.File, why), true
-			}
-			if dir.Link {
-				if list := dirLink(e, dir); len(list) > 0 {
-					return list[0], true
-				}
-			}
+		if why := refusal(e, content.Version); why != "" {
+			return found(DeviceRefused, discover.Broken, d.Name, "%s accepts CDI %s, and %s %s", engineName(e), e.MaxCDIVersion, d.File, why), true
+		}
+		if list := dirLink(e, dir); list != nil {
+			return list[0], true
 		}
 	}
 	return discover.Finding{}, false

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/mod/semver"
-
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
@@ -60,16 +58,23 @@ func engine(s *Snapshot, e *runtimes.Engine) (list []discover.Finding) {
 	case e.CDI != runtimes.Off && on != nil && !*on:
 		return one(EngineNeedsRestart, discover.Broken, "CDI is on in its configuration, but docker info has no CDI spec directories")
 	}
-	directories := s.Directories.In(e.SpecDirs)
-	if len(e.SpecDirs) > 0 && !directories.Has(s.Published) {
+	switch dir := s.reading(e, s.Published); {
+	case dir != nil:
+		list = dirLink(e, dir)
+	case len(e.SpecDirs) > 0:
 		list = one(EngineDirectories, discover.Broken, "reads %s and not %s", strings.Join(e.SpecDirs, ", "), filepath.Dir(s.Spec))
 	}
-	for _, dir := range directories.List {
-		if dir.Link && dir.Holds(s.Published) {
-			list = append(list, dirLink(e, dir)...)
+	return append(list, tooOld(e, s.Spec, s.version())...)
+}
+
+// reading returns the directory by which an engine reads a file; nil: it does not.
+func (s *Snapshot) reading(e *runtimes.Engine, f *spec.File) (dir *spec.Directory) {
+	for _, d := range s.Directories.In(e.SpecDirs).List {
+		if d.Holds(f) && (dir == nil || dir.Link) {
+			dir = d
 		}
 	}
-	return append(list, tooOld(e, s.Spec, s.version())...)
+	return dir
 }
 
 // dirLink looks whether an engine follows a directory that is a link: those with a CDI
@@ -77,10 +82,10 @@ func engine(s *Snapshot, e *runtimes.Engine) (list []discover.Finding) {
 // known.
 func dirLink(e *runtimes.Engine, dir *spec.Directory) []discover.Finding {
 	f := found(EngineDirLink, discover.Broken, dir.Path, "is a symbolic link, which %s does not follow", engineName(e))
-	switch newest := "v" + e.MaxCDIVersion; {
-	case !semver.IsValid(newest): // it does not have the library
+	switch {
+	case !dir.Link, e.MaxCDIVersion == "": // it does not have the library
 		return nil
-	case semver.Compare(newest, "v1.1.0") >= 0:
+	case runtimes.AtLeast(e.MaxCDIVersion, "1.1.0"):
 		f.Severity, f.Message = discover.Warning, fmt.Sprintf("is a symbolic link, which %s follows with a CDI library from 1.1.1 on only", engineName(e))
 	}
 	return []discover.Finding{f}
@@ -111,9 +116,9 @@ func refusal(e *runtimes.Engine, version string) string {
 	switch {
 	case version == "" || e.MaxCDIVersion == "":
 		return ""
-	case semver.Compare("v"+number, "v"+e.MaxCDIVersion) > 0:
+	case !runtimes.AtLeast(e.MaxCDIVersion, number):
 		return "needs " + number
-	case prefixed && semver.Compare("v"+e.MaxCDIVersion, "v0.5.0") <= 0:
+	case prefixed && runtimes.AtLeast("0.5.0", e.MaxCDIVersion):
 		// Its CDI library is older than 0.5.4.
 		return "has a v in front of its version " + number
 	}
@@ -127,7 +132,7 @@ func TooOld(s *Snapshot, f *spec.File) (list []discover.Finding) {
 		return nil
 	}
 	for i := range s.Engines {
-		if e := &s.Engines[i]; takesCDI(e) && s.Directories.In(e.SpecDirs).Has(f) {
+		if e := &s.Engines[i]; takesCDI(e) && s.reading(e, f) != nil {
 			list = append(list, tooOld(e, f.Path, content.Version)...)
 		}
 	}
@@ -164,26 +169,16 @@ const (
 // program of a certain name is in the daemon's PATH; what that does is all the same.
 // Otherwise it is NVIDIA's own hook's affair, or, since 29.3, an error about AMD.
 func dockerGPUs(s *Snapshot, e *runtimes.Engine) []discover.Finding {
-	version := "v" + semverOf(e.Version)
-	legacy := s.System.has(legacyHook)
+	usesCDI, legacy := runtimes.AtLeast(e.Version, "29.2.0"), s.System.has(legacyHook)
 	switch {
-	case e.CDI == runtimes.None || e.CDI == runtimes.Off || !semver.IsValid(version):
+	case e.CDI == runtimes.None || e.CDI == runtimes.Off || !runtimes.IsVersion(e.Version):
 		return nil
-	case semver.Compare(version, "v29.2.0") < 0 && !legacy:
+	case !usesCDI && !legacy:
 		return []discover.Finding{found(DockerGPUsLegacy, discover.Note, engineName(e), "docker run --gpus does not use CDI in this version")}
-	case semver.Compare(version, "v29.2.0") < 0 || s.System.has(hookProgram):
+	case !usesCDI || s.System.has(hookProgram):
 		return nil
 	case legacy:
 		return []discover.Finding{found(DockerGPUsLegacy, discover.Note, engineName(e), "docker run --gpus uses %s, as there is no %s in PATH", legacyHook, hookProgram)}
 	}
 	return []discover.Finding{found(DockerGPUs, discover.Warning, engineName(e), "there is no %s in PATH", hookProgram)}
-}
-
-// semverOf returns the three numbers that a version begins with.
-func semverOf(version string) string {
-	end := strings.IndexFunc(version, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
-	if end >= 0 {
-		version = version[:end]
-	}
-	return strings.TrimSuffix(version, ".")
 }

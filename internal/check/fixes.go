@@ -3,15 +3,12 @@ package check
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"al.essio.dev/pkg/shellescape"
-	"golang.org/x/mod/semver"
-	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
@@ -45,15 +42,25 @@ func Command(name, profile string) string {
 	return "cdigen " + name + " --profile " + profile
 }
 
-func fixNodes(s *Snapshot, _ discover.Finding) Fix { return s.safe("system", "create-device-nodes") }
-
-func fixModules(s *Snapshot, _ discover.Finding) Fix {
-	return s.safe("system", "create-device-nodes", "--load-kernel-modules")
+// always returns a fix that is the same on each host.
+func always(fix Fix) func(*Snapshot, discover.Finding) Fix {
+	return func(*Snapshot, discover.Finding) Fix { return fix }
 }
 
-func fixCharLinks(s *Snapshot, _ discover.Finding) Fix {
-	return s.safe("system", "create-dev-char-symlinks")
+// ours returns a fix by one of our commands that takes nothing away.
+func ours(args ...string) func(*Snapshot, discover.Finding) Fix {
+	return func(s *Snapshot, _ discover.Finding) Fix { return s.safe(args...) }
 }
+
+var (
+	fixNodes         = ours("system", "create-device-nodes")
+	fixModules       = ours("system", "create-device-nodes", "--load-kernel-modules")
+	fixCharLinks     = ours("system", "create-dev-char-symlinks")
+	fixList          = always(Fix{Note: "cdigen list prints all devices that there are."})
+	fixMismatch      = always(Fix{Commands: []string{"systemctl reboot"}, Note: "Without a reboot: stop what uses the GPUs, then unload and load the nvidia modules."})
+	fixCgroupDevices = always(Fix{Commands: []string{"mkdir -p " + cgroupRoot + "/devices", "mount -t cgroup -o devices cgroup " + cgroupRoot + "/devices"}})
+	fixGone          = always(Fix{Note: "A container whose device is gone does not start again: make another one with a device that exists (cdigen list)."})
+)
 
 func fixGenerate(s *Snapshot, f discover.Finding) Fix {
 	if f.ID == SpecBroken && f.Subject != s.Spec {
@@ -68,7 +75,7 @@ func fixGenerate(s *Snapshot, f discover.Finding) Fix {
 		fix.Commands, fix.Safe = append([]string{setAside(wrong)}, fix.Commands...), false
 		fix.Note = "Something else is in the place of the spec: " + wrong + "."
 	}
-	if f.ID == SpecStale && s.Now != nil {
+	if s.Now != nil && (f.ID == SpecStale || f.ID == SpecIncomplete) {
 		fix.Note = "See " + s.command("diff") + "."
 	}
 	return fix
@@ -99,18 +106,18 @@ func fixSetAside(_ *Snapshot, f discover.Finding) Fix {
 }
 
 func fixForeign(s *Snapshot, f discover.Finding) Fix {
-	dir := filepath.Dir(f.Subject)
-	place := func(dir string) int {
-		return slices.IndexFunc(s.SpecDirs, func(other string) bool { return spec.Same(dir, other) })
+	foreign := s.Directories.File(f.Subject)
+	place := func(f *spec.File) int {
+		return slices.IndexFunc(s.Directories.List, func(dir *spec.Directory) bool { return dir.Holds(f) })
 	}
-	content, err := s.Directories.File(f.Subject).Spec()
+	content, err := foreign.Spec()
 	switch {
-	case err == nil && s.Now != nil && len(spec.Diff(content, s.Now)) == 0 && !spec.Same(dir, filepath.Dir(s.Spec)):
+	case err == nil && s.Now != nil && len(spec.Diff(content, s.Now)) == 0 && !foreign.Directory.Holds(s.Published):
 		return Fix{
 			Commands: s.publishWith("CDIGEN_OUTPUT="+f.Subject, "--output="+f.Subject), Safe: true,
 			Note: "It is what cdigen would publish: this keeps it up to date where it is.",
 		}
-	case place(dir) >= place(filepath.Dir(s.Spec)):
+	case place(foreign) >= place(s.Published):
 		// Two files of one directory would take each other's devices away, and one in a
 		// directory of higher priority would hide the other's.
 		return Fix{Commands: append([]string{setAside(f.Subject)}, s.Command("generate"))}
@@ -138,7 +145,7 @@ func fixDirectory(s *Snapshot, f discover.Finding) Fix {
 func fixRefresh(s *Snapshot, _ discover.Finding) Fix {
 	// An upgrade of its package enables them again, but does not unmask them.
 	fix := Fix{Commands: []string{"systemctl mask --now " + strings.Join(s.refreshUnits(), " ")}}
-	if s.System.RefreshOutput && !spec.Same(refreshOutput, s.Spec) {
+	if s.System.RefreshOutput && !s.Directories.File(refreshOutput).Is(s.Published) {
 		fix.Commands = append(fix.Commands, "rm "+refreshOutput)
 	}
 	return fix
@@ -177,14 +184,6 @@ func fixWatcher(s *Snapshot, _ discover.Finding) Fix {
 
 func fixStatus(s *Snapshot, _ discover.Finding) Fix {
 	return Fix{Note: "Once its cause is gone, the watcher publishes by itself: see " + s.command("status") + "."}
-}
-
-func fixList(*Snapshot, discover.Finding) Fix {
-	return Fix{Note: "cdigen list prints all devices that there are."}
-}
-
-func fixMismatch(*Snapshot, discover.Finding) Fix {
-	return Fix{Commands: []string{"systemctl reboot"}, Note: "Without a reboot: stop what uses the GPUs, then unload and load the nvidia modules."}
 }
 
 func fixLibraries(s *Snapshot, _ discover.Finding) Fix {
@@ -446,11 +445,11 @@ func fixTooOld(s *Snapshot, f discover.Finding) Fix {
 	// Of several such engines the oldest decides.
 	lowest := s.engine(f).MaxCDIVersion
 	for _, other := range s.Engines {
-		if v := other.MaxCDIVersion; v != "" && semver.Compare("v"+v, "v"+lowest) < 0 {
+		if v := other.MaxCDIVersion; v != "" && !runtimes.AtLeast(v, lowest) {
 			lowest = v
 		}
 	}
-	if semver.Compare("v"+lowest, "v0.3.0") < 0 {
+	if !runtimes.AtLeast(lowest, "0.3.0") {
 		return Fix{Note: "Install a newer version of the engine: the oldest CDI that a spec can be made for is 0.3.0."}
 	}
 	lost, err := s.Older(lowest)
@@ -530,10 +529,6 @@ func fixHybrid(s *Snapshot, _ discover.Finding) Fix {
 	return fix
 }
 
-func fixCgroupDevices(*Snapshot, discover.Finding) Fix {
-	return Fix{Commands: []string{"mkdir -p " + cgroupRoot + "/devices", "mount -t cgroup -o devices cgroup " + cgroupRoot + "/devices"}}
-}
-
 func fixNoGPU(s *Snapshot, _ discover.Finding) Fix {
 	if s.Profile != "" {
 		return Fix{Note: "Start it with one of the devices in cdigen list."} // there need not be one named all
@@ -541,37 +536,7 @@ func fixNoGPU(s *Snapshot, _ discover.Finding) Fix {
 	return Fix{Note: fmt.Sprintf("Start it with --device %s=all, or with one of the devices in cdigen list.", s.Kind)}
 }
 
-func fixGone(*Snapshot, discover.Finding) Fix {
-	return Fix{Note: "A container whose device is gone does not start again: make another one with a device that exists (cdigen list)."}
-}
-
-func fixExposed(_ *Snapshot, f discover.Finding) Fix {
-	fix := Fix{Note: "Look first at what is there: others may have changed it."}
-	fix.Commands, fix.Unprivileged = protect(f.Subject)
-	if fix.Commands == nil {
-		fix.Note = "Take the specs out of " + f.Subject + "."
-	}
-	return fix
-}
-
-// protect returns the commands that take a file or directory away from other users, and
-// reports whether the user who runs doctor may give them.
-func protect(name string) (commands []string, own bool) {
-	var s unix.Stat_t
-	if err := unix.Lstat(name, &s); err != nil {
-		return nil, false
-	}
-	if real, err := filepath.EvalSymlinks(name); s.Mode&unix.S_IFMT == unix.S_IFLNK && s.Uid == 0 && err == nil && real != name {
-		return protect(real) // it is what the link leads to
-	}
-	if s.Uid != 0 && int(s.Uid) != os.Geteuid() {
-		commands = append(commands, line("chown", "-h", "0:0", name))
-	}
-	if s.Mode&unix.S_IFMT != unix.S_IFLNK && s.Mode&0o022 != 0 {
-		commands = append(commands, line("chmod", "go-w", name))
-	}
-	return commands, int(s.Uid) == os.Geteuid()
-}
+func fixExposed(s *Snapshot, f discover.Finding) Fix { return s.protection[f.Subject] }
 
 // fixEdits opens the file of the edits.
 func fixEdits(s *Snapshot, _ discover.Finding) Fix {

@@ -23,40 +23,29 @@ func neighbours(s *Snapshot) (list []discover.Finding) {
 		list = append(list, found(OtherGenerator, discover.Warning, strings.Join(refresh, ", "), "makes a spec of the same devices"))
 	}
 	for _, f := range Sharing(s, s.Published) {
-		if generated && f.ID != spec.Conflict && spec.Same(f.Subject, refreshOutput) {
+		if generated && f.ID != spec.Conflict && s.Directories.File(f.Subject).Is(s.Directories.File(refreshOutput)) {
 			continue // of the other generator's
 		}
 		list = append(list, f)
 	}
-	list = append(list, s.Exposed()...)
-	_, broken := s.Directories.Devices()
-	for _, b := range broken {
-		at := slices.IndexFunc(s.Directories.List, func(d *spec.Directory) bool { return d.Path == b.File })
-		switch {
-		case at >= 0:
-			list = append(list, found(SpecDirUnreadable, discover.Broken, b.File, "%s", b.Error))
-		case s.own(b.File):
-			// File says so
-		default:
-			if _, err := s.Directories.File(b.File).Spec(); !errors.Is(err, fs.ErrPermission) {
-				list = append(list, found(SpecFileBroken, discover.Warning, b.File, "%v", printable.Cause(err)))
+	list = append(list, s.Exposed...)
+	for _, dir := range s.Directories.List {
+		if dir.Err != nil {
+			list = append(list, found(SpecDirUnreadable, discover.Broken, dir.Path, "%v", dir.Err))
+			break
+		}
+		for _, f := range dir.Files {
+			if _, err := f.Spec(); err != nil && !errors.Is(err, fs.ErrPermission) && !s.own(f) {
+				list = append(list, found(SpecFileBroken, discover.Warning, f.Path, "%v", printable.Cause(err)))
 			}
 		}
 	}
 	return append(list, Misnamed(s.Directories.List...)...)
 }
 
-// Exposed finds what other users can change of the directories that engines read, and of
-// that of the spec.
-func (s *Snapshot) Exposed() []discover.Finding {
-	directories := s.allDirectories()
-	directories.List = append(directories.List, s.Published.Directory)
-	return directories.Exposed()
-}
-
-// own reports whether a file is one of our specs.
-func (s *Snapshot) own(file string) bool {
-	return spec.Same(file, s.Spec) || slices.ContainsFunc(s.Others, func(other string) bool { return spec.Same(file, other) })
+// own reports whether a file is one of our specs, which [File] judges.
+func (s *Snapshot) own(f *spec.File) bool {
+	return f.Is(s.Published) || slices.ContainsFunc(s.Others, func(other string) bool { return f.Is(s.Directories.File(other)) })
 }
 
 // Misnamed finds files that look like specs to people and that no engine reads.
@@ -94,9 +83,7 @@ func Sharing(s *Snapshot, f *spec.File) (list []discover.Finding) {
 	}
 	add(s.Directories.Neighbours(f.Path, content), nil)
 	for i := range s.Engines {
-		if e := &s.Engines[i]; len(e.SpecDirs) > 0 && !slices.EqualFunc(e.SpecDirs, s.SpecDirs, spec.Same) {
-			add(s.Directories.In(e.SpecDirs).Neighbours(f.Path, content), e)
-		}
+		add(s.Directories.In(s.Engines[i].SpecDirs).Neighbours(f.Path, content), &s.Engines[i])
 	}
 	return list
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // nvidiaKind is the kind of the devices that NVIDIA's programs use by default.
@@ -35,7 +34,7 @@ func published(s *Snapshot) []discover.Finding {
 	}
 	for _, f := range File(s, s.Published) {
 		// The watcher knows its own settings; ours may be others.
-		if f.ID != SpecStale || s.Watcher == nil || s.Watcher.Condition != watch.Current {
+		if f.ID != SpecStale && f.ID != SpecIncomplete || s.Watcher == nil || !s.Watcher.Current {
 			list = append(list, f)
 		}
 	}
@@ -111,63 +110,28 @@ func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding
 	if s.Now == nil {
 		return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "the host has no usable GPU now")}
 	}
-	if s.nodesWrong() {
+	differences := spec.Diff(content, s.Now)
+	switch missing := lacking(differences); {
+	case len(missing) > 0:
+		return []discover.Finding{found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", discover.Some(missing))}
+	case len(differences) == 0 || s.nodesWrong():
 		return nil
 	}
-	differences := len(spec.Diff(content, s.Now))
-	switch lost := lost(content, s.Now); {
-	case differences == 0:
-		return nil
-	case lost != "":
-		return []discover.Finding{found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", lost)}
-	}
-	return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "has %s from what the host has now", printable.Count(differences, "difference"))}
+	return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "has %s from what the host has now", printable.Count(len(differences), "difference"))}
 }
 
-// lost returns what a spec lacks without which containers cannot work, or all that comes
-// after a place where its file was cut short; empty: nothing.
-func lost(have, now *specs.Spec) string {
-	var missing []string
-	for _, n := range now.ContainerEdits.DeviceNodes {
-		required := n.Path == "/dev/nvidiactl" || n.Path == "/dev/nvidia-uvm"
-		if required && !slices.ContainsFunc(have.ContainerEdits.DeviceNodes, func(other *specs.DeviceNode) bool { return other.Path == n.Path }) {
-			missing = append(missing, n.Path)
+// lacking returns the devices, device nodes and mounts that were added.
+func lacking(differences []spec.Change) (names []string) {
+	for _, d := range differences {
+		name := d.Name
+		if d.Kind == "device" {
+			name = "device " + name
+		}
+		if d.Op == spec.OpAdded && slices.Contains([]string{"device", "node", "mount"}, d.Kind) && !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	for _, m := range now.ContainerEdits.Mounts {
-		if isCUDA(m.ContainerPath) && !slices.ContainsFunc(have.ContainerEdits.Mounts, func(other *specs.Mount) bool { return other.ContainerPath == m.ContainerPath }) {
-			missing = append(missing, m.ContainerPath)
-		}
-	}
-	if missing != nil {
-		return discover.Some(missing)
-	}
-	if a, b := order(have), order(now); len(a) < len(b) && slices.Equal(a, b[:len(a)]) {
-		return fmt.Sprintf("its last %s: the file was cut short", printable.Count(len(b)-len(a), "part"))
-	}
-	return ""
-}
-
-// order returns the parts of a spec in the order in which a file has them.
-func order(s *specs.Spec) (parts []string) {
-	add := func(e *specs.ContainerEdits) {
-		parts = append(parts, e.Env...)
-		for _, n := range e.DeviceNodes {
-			parts = append(parts, n.Path)
-		}
-		for _, h := range e.Hooks {
-			parts = append(parts, h.Path)
-		}
-		for _, m := range e.Mounts {
-			parts = append(parts, m.ContainerPath)
-		}
-	}
-	for i := range s.Devices {
-		parts = append(parts, s.Devices[i].Name)
-		add(&s.Devices[i].ContainerEdits)
-	}
-	add(&s.ContainerEdits)
-	return parts
+	return names
 }
 
 func isCUDA(name string) bool { return strings.HasPrefix(filepath.Base(name), "libcuda.so") }
@@ -224,6 +188,9 @@ func (s *Snapshot) node(n *specs.DeviceNode) []discover.Finding {
 	}
 	// The nodes of a table stand in for those of the machine.
 	for _, g := range s.Inventory.GPUs {
+		if g.Lost && n.Path == fmt.Sprintf("/dev/nvidia%d", g.Minor) {
+			return s.about(g.Name(), discover.GPULost)
+		}
 		for _, known := range g.DRM {
 			if known.HostPath == path && known.Have != nil {
 				have, ours = Path{Attr: *known.Have, Type: "c"}, true
@@ -263,15 +230,11 @@ func (s *Snapshot) hook(h *specs.Hook) []discover.Finding {
 // allDirectories are those that any engine reads: the usual ones, and those that an engine
 // has been configured to read besides.
 func (s *Snapshot) allDirectories() *spec.Directories {
-	dirs := slices.Clone(s.SpecDirs)
+	var dirs []string
 	for i := range s.Engines {
-		for _, dir := range s.Engines[i].SpecDirs {
-			if !slices.ContainsFunc(dirs, func(have string) bool { return spec.Same(have, dir) }) {
-				dirs = append(dirs, dir)
-			}
-		}
+		dirs = append(dirs, s.Engines[i].SpecDirs...)
 	}
-	return s.Directories.In(dirs)
+	return s.Directories.With(dirs...)
 }
 
 // OfFile returns what is wrong with a spec file: with what is in it, with other files

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,7 +71,8 @@ func TestWhatIsWrongWithSpecFiles(t *testing.T) {
 		want       []discover.Finding
 	}{
 		{"nothing", same, nil},
-		{"other content", "devices: [{name: '1', containerEdits: {env: [A=1]}}]\n", []discover.Finding{found(SpecStale, discover.Warning, "spec.yaml", "has 2 differences from what the host has now")}},
+		{"other content", "devices: [{name: '0', containerEdits: {env: [A=2]}}, {name: '1', containerEdits: {env: [A=1]}}]\n", []discover.Finding{found(SpecStale, discover.Warning, "spec.yaml", "has 2 differences from what the host has now")}},
+		{"other devices", "devices: [{name: '1', containerEdits: {env: [A=1]}}]\n", []discover.Finding{found(SpecIncomplete, discover.Broken, "spec.yaml", "lacks device 0")}},
 		{"a kind of others", "kind: vendor.com/thing\ndevices: [{name: '1', containerEdits: {env: [A=1]}}]\n", nil},
 		{"no spec", "devices: 7\n", []discover.Finding{found(SpecBroken, discover.Broken, "spec.yaml", "…")}},
 		{
@@ -147,7 +149,7 @@ func TestWhatIsWrongWithSpecFiles(t *testing.T) {
 }
 
 // A file that was cut short is still valid YAML more often than not.
-func TestSpecThatWasCutShortIsBroken(t *testing.T) {
+func TestSpecThatLacksDevicesOrFilesIsBroken(t *testing.T) {
 	mount := func(name string) *specs.Mount {
 		return &specs.Mount{HostPath: "/proc/version", ContainerPath: name}
 	}
@@ -170,8 +172,13 @@ func TestSpecThatWasCutShortIsBroken(t *testing.T) {
 		"without mounts":       {func(s *specs.Spec) { s.ContainerEdits.Mounts = nil }, SpecIncomplete},
 		"without edits":        {func(s *specs.Spec) { s.ContainerEdits = specs.ContainerEdits{} }, SpecIncomplete},
 		"without a device too": {func(s *specs.Spec) { s.ContainerEdits, s.Devices = specs.ContainerEdits{}, s.Devices[:1] }, SpecIncomplete},
-		"without the first":    {func(s *specs.Spec) { s.ContainerEdits.Mounts = s.ContainerEdits.Mounts[1:] }, SpecStale},
-		"with another device":  {func(s *specs.Spec) { s.Devices = s.Devices[1:] }, SpecStale},
+		"without the first":    {func(s *specs.Spec) { s.ContainerEdits.Mounts = s.ContainerEdits.Mounts[1:] }, SpecIncomplete},
+		"without a node":       {func(s *specs.Spec) { s.ContainerEdits.DeviceNodes = s.ContainerEdits.DeviceNodes[1:] }, SpecIncomplete},
+		"with another device":  {func(s *specs.Spec) { s.Devices = s.Devices[1:] }, SpecIncomplete},
+		"with one more mount": {func(s *specs.Spec) {
+			s.ContainerEdits.Mounts = append(slices.Clone(s.ContainerEdits.Mounts), mount("/usr/lib/d.so"))
+		}, SpecStale},
+		"with other variables": {func(s *specs.Spec) { s.ContainerEdits.Env = []string{"B=1"} }, SpecStale},
 	} {
 		cut := *now
 		c.change(&cut)

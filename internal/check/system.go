@@ -4,12 +4,9 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/mod/semver"
-
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/mountinfo"
 	"github.com/cdigen/cdigen/internal/runtimes"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // system looks at what of the operating system decides whether containers may use
@@ -92,7 +89,7 @@ func watcher(s *Snapshot) []discover.Finding {
 		return nil
 	}
 	if w := s.Watcher; w != nil {
-		if w.Condition != watch.Failing {
+		if w.Error == "" {
 			return nil
 		}
 		return []discover.Finding{found(WatcherFailing, discover.Warning, s.Spec, "%s", w.Error)}
@@ -135,10 +132,10 @@ func (s *Snapshot) linkUsers() (who []string) {
 	if !s.System.Systemd {
 		return nil
 	}
-	if v := s.System.Versions["systemctl"]; v != "" && semver.Compare("v"+v, "v240") < 0 {
+	if v := s.System.Versions["systemctl"]; v != "" && !runtimes.AtLeast(v, "240") {
 		who = append(who, "systemd "+v)
 	}
-	if v := s.System.Versions["runc"]; semver.Compare("v"+v, "v1.1.3") >= 0 && semver.Compare("v"+v, "v1.1.7") < 0 {
+	if v := s.System.Versions["runc"]; runtimes.AtLeast(v, "1.1.3") && !runtimes.AtLeast(v, "1.1.7") {
 		who = append(who, "runc "+v)
 	}
 	return who

@@ -133,7 +133,7 @@ var nodeTable = []Entry{
 var specTable = []Entry{
 	{SpecMissing, "There is no spec: engines do not know its devices.", "Nothing has published it yet, or it was deleted.", true, fixGenerate},
 	{SpecBroken, "Engines cannot read the spec: no container gets a GPU.", "The file is damaged, or was edited by hand.", true, fixGenerate},
-	{SpecIncomplete, "The spec lacks what all containers need: GPU programs do not start.", "The file was cut short, or was made while the driver was not ready.", true, fixGenerate},
+	{SpecIncomplete, "The spec lacks devices or files that the host has: containers do not get them.", "The file was cut short, the host has more than when it was made, or it was made with other flags or settings.", true, fixGenerate},
 	{SpecStale, "The spec is not what the host has now.", "`cdigen diff` shows what is different. `cdigen watch` keeps the spec up to date.", true, fixGenerate},
 	{SpecForeign, "The devices come from a file that cdigen does not keep up to date; it may be stale at any time.", "Another program has made it.", true, fixForeign},
 	{SpecUnreadable, "Only root can read the spec: rootless engines find no device.", "Somebody has changed its mode.", true, fixReadable},

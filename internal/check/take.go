@@ -36,10 +36,20 @@ type Sources struct {
 	Hook func(path string) error
 }
 
-// Look reads what spec files name of the host.
+// Look reads all that matters of spec directories, and what spec files name of the host.
 func (s *Snapshot) Look(src Sources, files ...*spec.File) {
-	for i := range s.Engines {
-		s.Directories.In(s.Engines[i].SpecDirs)
+	all := s.allDirectories().With(filepath.Dir(s.Spec))
+	for _, name := range append(slices.Clone(s.Others), refreshOutput) {
+		s.Directories.File(name)
+	}
+	for _, dir := range all.List {
+		for _, f := range dir.Files {
+			_, _ = f.Spec() // it keeps both
+		}
+	}
+	s.Exposed, s.protection = all.Exposed(), map[string]Fix{}
+	for _, f := range s.Exposed {
+		s.protection[f.Subject] = protection(f.Subject)
 	}
 	s.Paths = map[string]Path{}
 	for _, f := range files {
@@ -47,6 +57,29 @@ func (s *Snapshot) Look(src Sources, files ...*spec.File) {
 			src.paths(content, s.Paths)
 		}
 	}
+}
+
+// protection is how a file or directory is taken away from other users.
+func protection(name string) Fix {
+	var s unix.Stat_t
+	if err := unix.Lstat(name, &s); err != nil {
+		return Fix{}
+	}
+	link := s.Mode&unix.S_IFMT == unix.S_IFLNK
+	if real, err := filepath.EvalSymlinks(name); link && s.Uid == 0 && err == nil && real != name {
+		return protection(real) // it is what the link leads to
+	}
+	fix := Fix{Unprivileged: int(s.Uid) == os.Geteuid(), Note: "Look first at what is there: others may have changed it."}
+	if s.Uid != 0 && !fix.Unprivileged {
+		fix.Commands = append(fix.Commands, line("chown", "-h", "0:0", name))
+	}
+	if !link && s.Mode&0o022 != 0 {
+		fix.Commands = append(fix.Commands, line("chmod", "go-w", name))
+	}
+	if fix.Commands == nil {
+		fix.Note = "Take the specs out of " + name + "."
+	}
+	return fix
 }
 
 // LookAtSystem reads what matters of the operating system.
@@ -142,10 +175,10 @@ type System struct {
 	// ReadOnly is the directory of the spec, or the nearest above it that exists, if its
 	// file system is read-only; empty: it is not.
 	ReadOnly string
-	// DriverRootExists: the root of the driver does. OtherDriverRoot is where a driver
-	// container has the libraries of the loaded driver, if it is another.
-	DriverRootExists bool
-	OtherDriverRoot  string
+	// DriverRootMissing: the root of the driver does not exist. OtherDriverRoot is where a
+	// driver container has the libraries of the loaded driver, if it is another.
+	DriverRootMissing bool
+	OtherDriverRoot   string
 	// Bundles are distributions of Kubernetes with an engine of their own.
 	Bundles []string
 	// RefreshOutput: the spec of NVIDIA's generator exists.
@@ -194,7 +227,7 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 	}
 	y.ImageBased, y.RefreshOutput = src.exists("run/ostree-booted"), src.exists(refreshOutput)
 	_, err := host.Driver.Stat(".")
-	y.DriverRootExists = !errors.Is(err, fs.ErrNotExist)
+	y.DriverRootMissing = errors.Is(err, fs.ErrNotExist)
 	y.Bundles = src.bundles()
 	y.ReadOnly = readOnly(filepath.Dir(s.Spec))
 	if inv.Driver.Version == "" || !hasCUDA(inv) {

@@ -107,6 +107,8 @@ func TestAnInvalidValueIsReportedWhereItStands(t *testing.T) {
 		{option: "library-layout", flag: "", settings: "flat", problem: `CDIGEN_LIBRARY_LAYOUT="flat" in x.env, line 2: use auto, debian, fedora, private or nix`, want: "auto"},
 		{option: "hooks", flag: "later", problem: `--hooks "later": use one or more of cuda-compat, device-params, ldcache, symlinks, none`, want: []string(nil)},
 		{option: "hooks", flag: "none,later", problem: `--hooks "none,later": unknown "later": use one or more of cuda-compat, device-params, ldcache, symlinks, none`, want: []string(nil)},
+		{option: "device-name-strategy", flag: " ", problem: `--device-name-strategy " ": use one or more of index, uuid, type-index, pci`, want: []string{"index", "uuid"}},
+		{option: "device-name-strategy", flag: "index,serial", problem: `--device-name-strategy "index,serial": unknown "serial": use one or more of index, uuid, type-index, pci`, want: []string{"index", "uuid"}},
 		{option: "device-name-strategy", flag: ",", problem: `--device-name-strategy ",": unknown "": use one or more of index, uuid, type-index, pci`, want: []string{"index", "uuid"}},
 		{option: "device", flag: `a"b`, problem: `--device "a\"b": not a list with commas: bare " in non-quoted-field`, want: []string(nil)},
 		{option: "class", flag: "no class", problem: `--class "no class": invalid class. `, want: "gpu"},

@@ -9,22 +9,21 @@ import (
 	"slices"
 
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/hook"
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // hooks returns the hooks of the spec.
 func (c *Config) hooks() (edits.Hooks, error) {
-	o := edits.Hooks{Flavor: edits.HookFlavor(c.HookFlavor), Strict: c.StrictHook}
-	var err error
-	if o.Steps, err = edits.ParseHookSteps(slices.DeleteFunc(slices.Clone(c.Hooks), func(s string) bool { return s == noHooks })); err != nil {
-		return o, c.Problem("hooks", err)
-	}
-	if len(o.Steps) == 0 {
+	steps := slices.DeleteFunc(slices.Clone(c.Hooks), func(s string) bool { return s == noHooks })
+	o := edits.Hooks{Steps: typed[hook.Step](steps), Flavor: edits.HookFlavor(c.HookFlavor), Strict: c.StrictHook}
+	if len(steps) == 0 {
 		return o, nil
 	}
 	if o.Strict && o.Flavor == edits.FlavorNVIDIA {
 		return o, c.Problem("strict-hook", errors.New("nvidia-cdi-hook has no such flag: use --hook-flavor cdigen"))
 	}
+	var err error
 	o.Path, err = c.findHook()
 	return o, err
 }

@@ -158,6 +158,13 @@ func (o *Option) checkText(text string) error {
 
 // checkList returns an error for an invalid list. It may be empty if it is by default.
 func (o *Option) checkList(list []string) error {
+	if o.check != nil {
+		for _, v := range list {
+			if err := o.check(v); err != nil {
+				return err
+			}
+		}
+	}
 	if len(o.Values) == 0 {
 		return nil
 	}
@@ -220,6 +227,14 @@ func Words[T ~string](list []T) []string {
 		out = append(out, string(w))
 	}
 	return out
+}
+
+// typed returns words, which an option has checked, as names.
+func typed[T ~string](words []string) (list []T) {
+	for _, w := range words {
+		list = append(list, T(w))
+	}
+	return list
 }
 
 const allCapabilities = "all"

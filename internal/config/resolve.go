@@ -36,10 +36,6 @@ func (c *Config) PublishOptions() spec.PublishOptions {
 // Spec returns the options of a spec for the libraries of an architecture. It reads the
 // file of the user's edits and looks for the hook program.
 func (c *Config) Spec(arch string) (spec.Options, error) {
-	names, err := spec.ParseNameStrategies(c.Names)
-	if err != nil {
-		return spec.Options{}, c.Problem("device-name-strategy", err)
-	}
 	layout, err := edits.ParseLayout(c.Layout, arch, c.PrivateDir)
 	if err != nil {
 		return spec.Options{}, c.Problem("private-library-dir", err)
@@ -53,7 +49,7 @@ func (c *Config) Spec(arch string) (spec.Options, error) {
 		return spec.Options{}, err
 	}
 	return spec.Options{
-		Vendor: c.Vendor, Class: c.Class, Names: names, NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
+		Vendor: c.Vendor, Class: c.Class, Names: typed[spec.NameStrategy](c.Names), NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
 		Edits: edits.Options{Layout: layout, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks},
 		Own:   own,
 	}, nil
@@ -68,14 +64,11 @@ func (c *Config) OfSpec(err error) error {
 }
 
 // WantedCapabilities returns the capabilities; nil for all.
-func (c *Config) WantedCapabilities() (list []discover.Capability) {
+func (c *Config) WantedCapabilities() []discover.Capability {
 	if slices.Contains(c.Capabilities, allCapabilities) {
 		return nil
 	}
-	for _, name := range c.Capabilities {
-		list = append(list, discover.Capability(name))
-	}
-	return list
+	return typed[discover.Capability](c.Capabilities)
 }
 
 // ownEdits reads the user's edits; nil: there are none.
@@ -183,7 +176,7 @@ func (c *Config) Target() (*Target, error) {
 		if probe == "" {
 			probe = discover.FindProbe()
 		}
-		t.Discover.Probe = func(library string) discover.ProbeFunc { return discover.CommandProbe(probe, library, timeout) }
+		t.Discover.Probe = discover.CommandProbe(probe, timeout)
 	}
 	return t, nil
 }

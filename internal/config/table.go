@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,7 +24,7 @@ var table = sync.OnceValue(func() []Option {
 		{Name: profileOption, commands: contentCommands + ",status", Values: ProfileNames(), field: func(c *Config) any { return &c.Profile },
 			Usage: "`profile` of the spec, for a program that has its own names for devices: " + strings.Join(ProfileNames(), ", ") + " (default: none)"},
 		{Name: settingsOption, commands: contentCommands + ",status", field: func(c *Config) any { return &c.Settings.Path },
-			Usage: "`file` with the settings of the service, which stand in for flags and variables that are not given; empty: none (default: " + settingsFile("") + ", with --profile NAME " + settingsFile("NAME") + ")"},
+			Usage: "`file` with the settings of the service, used for flags and variables that are not given; empty: none (default: " + settingsFile("") + ", with --profile NAME " + settingsFile("NAME") + ")"},
 
 		{Name: "driver-root", commands: rootCommands, field: func(c *Config) any { return &c.DriverRoot },
 			Usage: "`directory` the user-space driver is installed below"},
@@ -32,7 +33,7 @@ var table = sync.OnceValue(func() []Option {
 		{Name: "proc-root", commands: rootCommands, field: func(c *Config) any { return &c.ProcRoot },
 			Usage: "`directory` of the proc file system"},
 		{Name: "dev-nodes", commands: rootCommands, field: func(c *Config) any { return &c.DevNodes },
-			Usage: "`file` with a table of device nodes that stand in for those of the dev root, for recorded and simulated hosts"},
+			Usage: "`file` with a table of device nodes to use in place of those of the dev root, for recorded and simulated hosts"},
 		{Name: "sys-root", commands: hostCommands, field: func(c *Config) any { return &c.SysRoot },
 			Usage: "`directory` of the sys file system"},
 		{Name: "library-search-path", commands: hostCommands, field: func(c *Config) any { return &c.LibrarySearchPath },
@@ -40,15 +41,15 @@ var table = sync.OnceValue(func() []Option {
 		{Name: "arch", commands: hostCommands, Values: []string{"amd64", "arm64"}, field: func(c *Config) any { return &c.Arch },
 			Usage: "`architecture` of the driver, by its Go name (amd64, arm64)"},
 		{Name: "mps-directory", commands: hostCommands, check: checkMPSDirectory, field: func(c *Config) any { return &c.MPSDirectory },
-			Usage: "`directory` with the pipes of the host's CUDA multi-process service, for containers to be its clients, such as /tmp/nvidia-mps (default: none, they are not)"},
+			Usage: "`directory` with the pipes of the host's CUDA multi-process service, such as /tmp/nvidia-mps, to make containers its clients (default: none)"},
 		{Name: "nvml-probe", commands: hostCommands, field: func(c *Config) any { return &c.NVMLProbe },
 			Usage: "`path` of cdigen-nvml (default: beside cdigen, then in PATH)"},
 		{Name: "nvml-timeout", commands: hostCommands, least: 1, field: func(c *Config) any { return &c.NVMLTimeout },
 			Usage: "time limit of the NVML probe"},
 		{Name: "no-nvml", commands: hostCommands, field: func(c *Config) any { return &c.NoNVML },
-			Usage: "do not ask NVML: MIG devices have no UUID and a lost GPU goes unnoticed"},
+			Usage: "do not ask NVML: MIG devices have no UUID, and lost GPUs are not noticed"},
 		{Name: capturedOption, commands: "generate,diff,info,info files", field: func(c *Config) any { return &c.Captured },
-			Usage: "`file` that cdigen capture has made of another host, to look at instead of this one"},
+			Usage: "`file` of cdigen capture from another host, to look at instead of this one"},
 
 		{Name: "output", Short: "o", commands: publishCommands, field: func(c *Config) any { return &c.Output },
 			Usage: "`file` to publish the spec as, .yaml or .json; generate: - is standard output"},
@@ -57,7 +58,7 @@ var table = sync.OnceValue(func() []Option {
 		{Name: "format", commands: publishCommands, Values: Words([]spec.Format{spec.YAML, spec.JSON}), field: func(c *Config) any { return &c.Format },
 			Usage: "yaml or json (default: by the name of the output, else yaml)"},
 		{Name: "lock-timeout", commands: publishCommands + ",transform", field: func(c *Config) any { return &c.LockTimeout },
-			Usage: "how long to wait for another cdigen that is publishing; 0 is for ever"},
+			Usage: "how long to wait for another cdigen that is publishing; 0: without a limit"},
 		{Name: "vendor", commands: contentCommands, check: parser.ValidateVendorName, field: func(c *Config) any { return &c.Vendor },
 			Usage: "vendor of the devices' kind"},
 		{Name: "class", commands: contentCommands, check: parser.ValidateClassName, field: func(c *Config) any { return &c.Class },
@@ -69,8 +70,8 @@ var table = sync.OnceValue(func() []Option {
 		{Name: "no-all", commands: contentCommands, field: func(c *Config) any { return &c.NoAll },
 			Usage: "leave out the device named all"},
 		{Name: "max-cdi-version", commands: contentCommands, check: checkMaxVersion, field: func(c *Config) any { return &c.MaxVersion },
-			Usage: "newest CDI `version` the spec may need, for older engines; what needs more is left out (default: no limit; the lowest possible is used)"},
-		{Name: "spec-dir", commands: contentCommands + ",inject,list", field: func(c *Config) any { return &c.SpecDirs },
+			Usage: "newest CDI `version` that the spec may need, for older engines; what needs a newer one is left out (default: no limit; the lowest possible is used)"},
+		{Name: "spec-dir", commands: contentCommands + ",inject,list", check: checkSpecDir, field: func(c *Config) any { return &c.SpecDirs },
 			Usage: "`directories` of specs that engines read, by rising priority, and no others"},
 
 		{Name: "library-layout", commands: contentCommands, Values: edits.Layouts, field: func(c *Config) any { return &c.Layout },
@@ -84,7 +85,7 @@ var table = sync.OnceValue(func() []Option {
 		{Name: "edits", commands: contentCommands, field: func(c *Config) any { return &c.Edits },
 			Usage: "`file` with edits of your own, in the form of a CDI spec without version and kind, to add to all devices or to single ones"},
 		{Name: "hooks", commands: contentCommands, Values: append(edits.HookSteps(), noHooks), field: func(c *Config) any { return &c.Hooks },
-			Usage: "`steps` that a hook does when a container starts, one or more of " + strings.Join(edits.HookSteps(), ", ") + " (default: none, nothing runs)"},
+			Usage: "`steps` of a hook that runs when a container starts, one or more of " + strings.Join(edits.HookSteps(), ", ") + " (default: none, nothing runs)"},
 		{Name: "hook-path", commands: contentCommands, field: func(c *Config) any { return &c.HookPath },
 			Usage: "`path` of cdigen-hook, for the container engine (default: beside cdigen or in libexec/cdigen)"},
 		{Name: "hook-flavor", commands: contentCommands, Values: Words([]edits.HookFlavor{edits.FlavorCdigen, edits.FlavorNVIDIA}), field: func(c *Config) any { return &c.HookFlavor },
@@ -95,18 +96,18 @@ var table = sync.OnceValue(func() []Option {
 		{Name: "keep-on-empty", commands: "generate", field: func(c *Config) any { return &c.KeepOnEmpty },
 			Usage: "keep the old spec when the host has no usable GPU"},
 		{Name: "strict", commands: "generate", field: func(c *Config) any { return &c.Strict },
-			Usage: "publish nothing and exit with 4 when something is broken or missing that GPU programs require"},
+			Usage: "publish nothing and exit with 4 if something that GPU programs require is broken or missing"},
 		{Name: "report", commands: "generate,info,info files", Values: []string{"table", "json", "none"}, Bare: "table", field: func(c *Config) any { return &c.Report },
-			Usage: "what was found wanting, on standard error: table, json or none (default: a table of all but what is optional)"},
+			Usage: "findings on standard error: table, json or none (default: a table without notes)"},
 
 		{Name: "poll", commands: "watch", least: 10 * time.Millisecond, field: func(c *Config) any { return &c.Poll },
 			Usage: "how often to read procfs, which has no events"},
 		{Name: "debounce", commands: "watch", least: time.Millisecond, field: func(c *Config) any { return &c.Debounce },
-			Usage: "how long no event may come before a generation starts"},
+			Usage: "time without an event after which a generation starts"},
 		{Name: "grace", commands: "watch", least: time.Millisecond, field: func(c *Config) any { return &c.Grace },
 			Usage: "how long the driver may be incomplete or gone before the last good spec is given up"},
 		{Name: "on-driver-loss", commands: "watch", Values: []string{"withdraw", "keep"}, field: func(c *Config) any { return &c.OnDriverLoss },
-			Usage: "what happens then to the spec of a driver that is gone: withdraw or keep"},
+			Usage: "what to do then with the spec of a driver that is gone: withdraw or keep"},
 		{Name: "ready-timeout", commands: "watch", least: time.Millisecond, field: func(c *Config) any { return &c.ReadyTimeout },
 			Usage: "how long to wait for an incomplete driver before reporting ready"},
 		{Name: "once", commands: "watch", field: func(c *Config) any { return &c.Once },
@@ -128,6 +129,13 @@ var table = sync.OnceValue(func() []Option {
 func checkMPSDirectory(dir string) error {
 	if !filepath.IsAbs(dir) {
 		return errors.New("want an absolute path: containers have it under the same name")
+	}
+	return nil
+}
+
+func checkSpecDir(dir string) error {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", dir)
 	}
 	return nil
 }

@@ -13,30 +13,30 @@ import (
 	"github.com/cdigen/cdigen/internal/limits"
 )
 
-// JSON is a file in strict JSON, whose root is an object.
-type JSON struct {
-	Settings
-	mark []byte
+// jsonSyntax is that of strict JSON.
+type jsonSyntax struct {
+	text []byte
 	root hujson.Value
 }
 
-// ParseJSON reads a file. An empty one, or one of white space alone, is an empty
-// object. Comments and trailing commas are errors, as they are for strict readers.
-func ParseJSON(data []byte) (*JSON, error) {
+// ParseJSON reads a file, whose root must be an object. An empty file, or one of white space
+// alone, is an empty object. Comments and trailing commas are errors, as they are for strict
+// readers.
+func ParseJSON(data []byte) (*File, error) {
 	mark, text, err := decode(data)
 	if err != nil {
 		return nil, err
 	}
-	d := &JSON{mark: mark}
-	d.Settings = Settings{text: text, values: map[string]any{}, table: "an object", unique: d.unique, find: d.offset}
+	d := &jsonSyntax{text: text}
+	f := &File{mark: mark, text: text, values: map[string]any{}, syntax: d, parse: ParseJSON}
 	if len(bytes.TrimSpace(text)) == 0 {
 		d.root = hujson.Value{Value: &hujson.Object{}, AfterExtra: hujson.Extra(endOfLine(text))}
-		return d, nil
+		return f, nil
 	}
 	if err := within(text, limits.JSON); err != nil {
 		return nil, err
 	}
-	if d.values, err = d.decode(text); err != nil {
+	if f.values, err = f.decodeJSON(); err != nil {
 		return nil, err
 	}
 	// Where the parser with positions is the stricter one, it is right: it refuses
@@ -44,11 +44,12 @@ func ParseJSON(data []byte) (*JSON, error) {
 	if d.root, err = hujson.Parse(text); err != nil {
 		return nil, &Error{Message: strings.TrimPrefix(err.Error(), "hujson: ")}
 	}
-	return d, nil
+	return f, nil
 }
 
-// decode returns the values of a text. Numbers stay as they are written.
-func (d *JSON) decode(text []byte) (map[string]any, error) {
+// decodeJSON returns the values of the text. Numbers stay as they are written.
+func (f *File) decodeJSON() (map[string]any, error) {
+	text := f.text
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
 	var root any
@@ -76,7 +77,7 @@ func (d *JSON) decode(text []byte) (map[string]any, error) {
 	}
 	values, ok := root.(map[string]any)
 	if !ok {
-		return nil, ErrorAt(text, len(text)-len(bytes.TrimLeft(text, " \t\r\n")), "it is %s, not an object", d.describe(root))
+		return nil, ErrorAt(text, len(text)-len(bytes.TrimLeft(text, " \t\r\n")), "it is %s, not an object", f.describe(root))
 	}
 	return values, nil
 }
@@ -94,7 +95,7 @@ func members(object *hujson.Object, name string) (found []*hujson.ObjectMember) 
 
 // follow returns the value of path[:depth], as far as the file has it, and the member that
 // it belongs to, which is empty for the root.
-func (d *JSON) follow(root *hujson.Value, path []string) (value *hujson.Value, of hujson.ObjectMember, depth int, err error) {
+func (d *jsonSyntax) follow(root *hujson.Value, path []string) (value *hujson.Value, of hujson.ObjectMember, depth int, err *Error) {
 	value = root
 	for depth < len(path) {
 		object, ok := value.Value.(*hujson.Object)
@@ -115,7 +116,9 @@ func (d *JSON) follow(root *hujson.Value, path []string) (value *hujson.Value, o
 	return value, of, depth, nil
 }
 
-func (d *JSON) offset(path []string) (int, bool) {
+func (d *jsonSyntax) group() string { return "an object" }
+
+func (d *jsonSyntax) offset(path []string) (int, bool) {
 	value, _, depth, err := d.follow(&d.root, path)
 	if err != nil || depth < len(path) {
 		return 0, false
@@ -123,33 +126,21 @@ func (d *JSON) offset(path []string) (int, bool) {
 	return value.StartOffset, true
 }
 
-// Bytes returns the file with the changes.
-func (d *JSON) Bytes() []byte { return slices.Concat(d.mark, d.text) }
-
-// Tree returns the file as it is parsed, with the places of all values.
-func (d *JSON) Tree() hujson.Value { return d.root.Clone() }
-
 // unique returns an error if an object on the way to a setting has a name twice.
-func (d *JSON) unique(path []string) error {
+func (d *jsonSyntax) unique(path []string) *Error {
 	_, _, _, err := d.follow(&d.root, path)
 	return err
 }
 
-// Set gives a setting a value, a bool or a []string. Missing objects on the way to it are
-// made. A new member becomes the last one of its object.
-func (d *JSON) Set(value any, path ...string) error {
+// set makes a new member the last one of its object.
+func (d *jsonSyntax) set(value any, path []string) []byte {
 	root := d.root.Clone()
-	at, of, depth, err := d.follow(&root, path)
-	if err != nil {
-		return err
-	}
+	at, of, depth, _ := d.follow(&root, path)
 	leaf := func(hujson.Extra) hujson.ValueTrimmed { return encodeJSON(value) }
-	object, ok := at.Value.(*hujson.Object)
+	object, _ := at.Value.(*hujson.Object)
 	switch {
 	case depth == len(path):
 		at.Value = leaf(nil)
-	case !ok:
-		return d.Errorf(path[:depth], "%s is not an object", name(path[:depth]))
 	case len(object.Members) > 0:
 		LayoutOf(&root).Add(object, path[depth:], leaf)
 	default:
@@ -159,26 +150,15 @@ func (d *JSON) Set(value any, path ...string) error {
 		of.Value.BeforeExtra = hujson.Extra(" ")
 		at.Value = LayoutOf(&root).Nest(path[depth:], of, leaf)
 	}
-	return d.become(&root, value, path)
+	return root.Pack()
 }
 
-// Prepend puts strings before those of a list that is there.
-func (d *JSON) Prepend(values []string, path ...string) error {
-	old, set, err := d.Strings(path...)
-	if err != nil {
-		return err
-	}
+func (d *jsonSyntax) prepend(values, path []string) []byte {
 	root := d.root.Clone()
-	at, _, depth, err := d.follow(&root, path)
-	if err != nil {
-		return err
-	}
-	if !set || depth < len(path) {
-		return d.Errorf(path, "%s is not set", name(path))
-	}
-	array, ok := at.Value.(*hujson.Array)
-	if !ok || len(array.Elements) == 0 {
-		return d.Set(slices.Concat(values, old), path...)
+	at, _, _, _ := d.follow(&root, path)
+	array := at.Value.(*hujson.Array)
+	if len(array.Elements) == 0 {
+		return d.set(values, path)
 	}
 	first, between := array.Elements[0].BeforeExtra, hujson.Extra(" ")
 	if _, line := lineIndentation(first); line {
@@ -193,17 +173,7 @@ func (d *JSON) Prepend(values []string, path ...string) error {
 	array.Elements[0].BeforeExtra = between
 	array.Elements = slices.Concat(added, array.Elements)
 	array.Elements[0].BeforeExtra = first
-	return d.become(&root, slices.Concat(values, old), path)
-}
-
-// become changes the file, if that changes the setting and nothing else.
-func (d *JSON) become(root *hujson.Value, value any, path []string) error {
-	changed, err := ParseJSON(slices.Concat(d.mark, root.Pack()))
-	if err != nil || !Equal(changed.values, With(d.values, value, path...)) {
-		return errOtherMeaning
-	}
-	d.text, d.root, d.values = changed.text, changed.root, changed.values
-	return nil
+	return root.Pack()
 }
 
 // encodeJSON returns a bool, or a []string on one line.

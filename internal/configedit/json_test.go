@@ -106,7 +106,7 @@ func TestJSONErrorsHaveLineAndColumn(t *testing.T) {
 	_, _, err = d.Value("a", "b")
 	checkError(t, err, "line 2, column 7: a is set twice")
 	checkError(t, d.Set(true, "a", "b"), "line 2, column 7: a is set twice")
-	checkError(t, d.Set(true, "c", "b"), "line 1, column 22: c is not an object")
+	checkError(t, d.Set(true, "c", "b"), "line 1, column 22: c is null, not an object")
 	if _, _, err := d.Value("c"); err != nil {
 		t.Error(err)
 	}

@@ -11,16 +11,13 @@ import (
 type Layout struct {
 	// unit is the indentation of one level.
 	unit, eol string
-	// Lines: the members of the root are on lines of their own.
-	Lines bool
 }
 
 // LayoutOf returns the layout of a file.
 func LayoutOf(root *hujson.Value) Layout {
 	l := Layout{unit: "  ", eol: endOfLine(root.Pack())}
 	if object, ok := root.Value.(*hujson.Object); ok && len(object.Members) > 0 {
-		var indent string
-		if indent, l.Lines = lineIndentation(object.Members[0].Name.BeforeExtra); l.Lines {
+		if indent, line := lineIndentation(object.Members[0].Name.BeforeExtra); line {
 			l.unit = indent
 		}
 	}
@@ -64,7 +61,7 @@ func (l Layout) Add(object *hujson.Object, path []string, leaf Leaf) {
 	before := last.Name.BeforeExtra
 	if indent, line := lineIndentation(before); line {
 		before = hujson.Extra(l.eol + indent)
-	} else if len(object.Members) == 1 && len(before) == 0 && len(Colon(last)) > 0 {
+	} else if len(object.Members) == 1 && len(before) == 0 && len(colon(last)) > 0 {
 		before = hujson.Extra(" ")
 	}
 	object.Members = append(object.Members, l.member(path, before, last, leaf))
@@ -91,7 +88,7 @@ func (l Layout) Nest(path []string, of hujson.ObjectMember, leaf Leaf) hujson.Va
 func (l Layout) member(path []string, before hujson.Extra, like hujson.ObjectMember, leaf Leaf) hujson.ObjectMember {
 	m := hujson.ObjectMember{
 		Name:  hujson.Value{BeforeExtra: before, Value: hujson.String(path[0])},
-		Value: hujson.Value{BeforeExtra: Colon(like)},
+		Value: hujson.Value{BeforeExtra: colon(like)},
 	}
 	if !bytes.ContainsAny(like.Name.AfterExtra, "\r\n") {
 		m.Name.AfterExtra = like.Name.AfterExtra
@@ -100,8 +97,8 @@ func (l Layout) member(path []string, before hujson.Extra, like hujson.ObjectMem
 	return m
 }
 
-// Colon returns the white space after the colon of a member like this one.
-func Colon(m hujson.ObjectMember) hujson.Extra {
+// colon returns the white space after the colon of a member like this one.
+func colon(m hujson.ObjectMember) hujson.Extra {
 	if bytes.ContainsAny(m.Value.BeforeExtra, "\r\n") {
 		return hujson.Extra(" ")
 	}

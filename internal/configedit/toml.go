@@ -4,19 +4,20 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/limits"
 )
 
-// TOML is a file in TOML.
-type TOML struct {
-	Settings
-	mark    []byte
+// tomlSyntax is that of TOML.
+type tomlSyntax struct {
+	text    []byte
 	tables  []table
 	entries []entry
 }
@@ -54,32 +55,32 @@ type entry struct {
 func (e *entry) start() int { return e.keys[0].start }
 
 // ParseTOML reads a file.
-func ParseTOML(data []byte) (*TOML, error) {
+func ParseTOML(data []byte) (*File, error) {
 	mark, text, err := decode(data)
 	if err != nil {
 		return nil, err
 	}
-	d := &TOML{mark: mark}
-	d.Settings = Settings{text: text, values: map[string]any{}, table: "a table", find: d.offset}
+	d := &tomlSyntax{text: text}
+	f := &File{mark: mark, text: text, values: map[string]any{}, syntax: d, parse: ParseTOML}
 	if err := within(text, limits.TOML); err != nil {
 		return nil, err
 	}
-	if err := toml.Unmarshal(text, &d.values); err != nil {
+	if err := toml.Unmarshal(text, &f.values); err != nil {
 		message := strings.TrimPrefix(err.Error(), "toml: ")
 		if positioned := (*toml.DecodeError)(nil); errors.As(err, &positioned) {
 			line, column := positioned.Position()
-			return nil, &Error{line, column, message}
+			return nil, &Error{Line: line, Column: column, Message: message}
 		}
 		return nil, &Error{Message: message}
 	}
 	if err := d.locate(); err != nil {
 		return nil, &Error{Message: strings.TrimPrefix(err.Error(), "toml: ")}
 	}
-	return d, nil
+	return f, nil
 }
 
 // locate finds where tables and entries are.
-func (d *TOML) locate() error {
+func (d *tomlSyntax) locate() error {
 	d.tables = []table{{}}
 	var p unstable.Parser
 	p.Reset(d.text)
@@ -117,7 +118,7 @@ func rangeOf(n *unstable.Node) span {
 }
 
 // addEntry adds an entry and those in its braces.
-func (d *TOML) addEntry(n *unstable.Node, base []string, inside int) {
+func (d *tomlSyntax) addEntry(n *unstable.Node, base []string, inside int) {
 	e := entry{path: slices.Clone(base), table: len(d.tables) - 1, inside: inside, kind: n.Value().Kind}
 	for keys := n.Key(); keys.Next(); {
 		key := keys.Node()
@@ -149,7 +150,7 @@ func hasPrefix(path, prefix []string) bool {
 }
 
 // entry finds the entry of a path.
-func (d *TOML) entry(path []string) *entry {
+func (d *tomlSyntax) entry(path []string) *entry {
 	for i := range d.entries {
 		if slices.Equal(d.entries[i].path, path) {
 			return &d.entries[i]
@@ -158,7 +159,7 @@ func (d *TOML) entry(path []string) *entry {
 	return nil
 }
 
-func (d *TOML) offset(path []string) (int, bool) {
+func (d *tomlSyntax) offset(path []string) (int, bool) {
 	if e := d.entry(path); e != nil {
 		return e.value.start, true
 	}
@@ -170,24 +171,26 @@ func (d *TOML) offset(path []string) (int, bool) {
 	return 0, false
 }
 
-// Bytes returns the file with the changes.
-func (d *TOML) Bytes() []byte { return slices.Concat(d.mark, d.text) }
+func (d *tomlSyntax) group() string { return "a table" }
 
-// Set gives a setting a value, a bool or a []string. A new setting is put where others of
-// its table are, in their form: below the table's header, in its braces, or with a
-// dotted key. A missing table is put beside its neighbours.
-func (d *TOML) Set(value any, path ...string) error {
-	if e := d.entry(path); e != nil {
-		return d.become(value, path, splice{e.value.start, e.value.end, d.encode(value)})
-	}
-	if _, _, err := d.Value(path...); err != nil {
-		return err
-	}
-	return d.become(value, path, d.add(value, path))
+func (d *tomlSyntax) unique([]string) *Error { return nil } // the parser refuses others
+
+// splice returns the text with another text in place of a part.
+func (d *tomlSyntax) splice(start, end int, text string) []byte {
+	return slices.Concat(d.text[:start], []byte(text), d.text[end:])
 }
 
-// add is the text of a setting that is not there.
-func (d *TOML) add(value any, path []string) splice {
+// set puts a new setting where others of its table are, in their form: below the table's
+// header, in its braces, or with a dotted key. A missing table is put beside its neighbours.
+func (d *tomlSyntax) set(value any, path []string) []byte {
+	if e := d.entry(path); e != nil {
+		return d.splice(e.value.start, e.value.end, d.encode(value))
+	}
+	return d.add(value, path)
+}
+
+// add is set for a setting that does not exist.
+func (d *tomlSyntax) add(value any, path []string) []byte {
 	parent := path[:len(path)-1]
 	key := d.key(path[len(path)-1])
 	assignment := key + " = " + d.encode(value)
@@ -220,14 +223,14 @@ func (d *TOML) add(value any, path []string) splice {
 			indent := d.headerIndentation(parent)
 			header := "[" + string(d.text[t.keys[0].start:t.keys[len(parent)-1].end]) + "]"
 			at := d.above(t.header.start)
-			return splice{at, at, indent + header + eol + indent + d.inset() + assignment + eol + eol}
+			return d.splice(at, at, indent+header+eol+indent+d.inset()+assignment+eol+eol)
 		}
 	}
 	return d.addTable(parent, assignment)
 }
 
 // addInBraces adds to an inline table.
-func (d *TOML) addInBraces(e *entry, assignment string) splice {
+func (d *tomlSyntax) addInBraces(e *entry, assignment string) []byte {
 	last := -1
 	for i := range d.entries {
 		if o := &d.entries[i]; o.inside >= 0 && &d.entries[o.inside] == e {
@@ -235,13 +238,13 @@ func (d *TOML) addInBraces(e *entry, assignment string) splice {
 		}
 	}
 	if last >= 0 {
-		return splice{last, last, ", " + assignment}
+		return d.splice(last, last, ", "+assignment)
 	}
-	return splice{e.value.start + 1, e.value.end - 1, " " + assignment + " "}
+	return d.splice(e.value.start+1, e.value.end-1, " "+assignment+" ")
 }
 
 // addBelow adds to a table that has a header, or to the root: after its last entry.
-func (d *TOML) addBelow(index int, assignment string) splice {
+func (d *tomlSyntax) addBelow(index int, assignment string) []byte {
 	t := d.tables[index]
 	for i := len(d.entries) - 1; i >= 0; i-- {
 		if e := &d.entries[i]; e.table == index && e.inside < 0 {
@@ -254,26 +257,21 @@ func (d *TOML) addBelow(index int, assignment string) splice {
 	eol := endOfLine(d.text)
 	if len(d.tables) > 1 {
 		at := d.above(d.tables[1].header.start)
-		return splice{at, at, assignment + eol + eol}
+		return d.splice(at, at, assignment+eol+eol)
 	}
 	return d.line(len(d.text), assignment)
 }
 
 // addTable adds a table that the file does not have: after the last one that has most
 // of its path, or at the end.
-func (d *TOML) addTable(path []string, assignment string) splice {
+func (d *tomlSyntax) addTable(path []string, assignment string) []byte {
 	eol := endOfLine(d.text)
 	indent := d.headerIndentation(path)
 	at, shared := len(d.text), 0
 	for _, t := range d.tables {
-		common := 0
-		for common < min(len(t.path), len(path)) && t.path[common] == path[common] {
-			common++
+		if common := commonLength(t.path, path); common > 0 && common >= shared {
+			at, shared = t.end, common
 		}
-		if common == 0 || common < shared {
-			continue
-		}
-		at, shared = t.end, common
 	}
 	keys := make([]string, 0, len(path))
 	for _, part := range path {
@@ -288,23 +286,23 @@ func (d *TOML) addTable(path []string, assignment string) splice {
 
 // line puts a line behind the one of an offset. A last line that has no end gets one,
 // which the new last line then lacks, unless the text is empty.
-func (d *TOML) line(offset int, text string) splice {
+func (d *tomlSyntax) line(offset int, text string) []byte {
 	eol := endOfLine(d.text)
 	if offset > 0 && offset == len(d.text) && d.text[offset-1] == '\n' {
-		return splice{offset, offset, text + eol}
+		return d.splice(offset, offset, text+eol)
 	}
 	at := lineEnd(d.text, offset)
 	switch {
 	case len(d.text) == 0:
-		return splice{0, 0, text + eol}
+		return d.splice(0, 0, text+eol)
 	case d.text[at-1] != '\n':
-		return splice{at, at, eol + text}
+		return d.splice(at, at, eol+text)
 	}
-	return splice{at, at, text + eol}
+	return d.splice(at, at, text+eol)
 }
 
-// above is the offset of the lines of comment right above a header, or of its line.
-func (d *TOML) above(header int) int {
+// above returns the offset of the comment right above a header, or of its line.
+func (d *tomlSyntax) above(header int) int {
 	at := lineStart(d.text, header)
 	for at > 0 {
 		previous := lineStart(d.text, at-1)
@@ -316,120 +314,75 @@ func (d *TOML) above(header int) int {
 	return at
 }
 
-// headerIndentation is what the header of a new table is indented by: as that of a table
-// beside it, or one step more than the one above it, or as the one below it.
-func (d *TOML) headerIndentation(path []string) string {
-	above, below := -1, -1
-	for i, t := range d.tables {
-		switch {
-		case t.keys == nil:
-		case len(t.path) == len(path) && hasPrefix(t.path, path[:len(path)-1]):
-			return indentation(d.text, t.header.start)
-		case hasPrefix(path, t.path) && (above < 0 || len(t.path) > len(d.tables[above].path)):
-			above = i
-		case hasPrefix(t.path, path) && below < 0:
-			below = i
+// headerIndentation returns the indentation of a new table's header: that of the header of
+// the nearest depth, and of these of the one that has most of the path.
+func (d *tomlSyntax) headerIndentation(path []string) (indent string) {
+	nearest, most := math.MaxInt, 0
+	for _, t := range d.tables {
+		distance, common := max(len(t.path)-len(path), len(path)-len(t.path)), commonLength(t.path, path)
+		if common > 0 && (distance < nearest || distance == nearest && common > most) {
+			indent, nearest, most = indentation(d.text, t.header.start), distance, common
 		}
 	}
-	switch {
-	case above >= 0:
-		return indentation(d.text, d.tables[above].header.start) + d.nesting()
-	case below >= 0:
-		return indentation(d.text, d.tables[below].header.start)
+	return indent
+}
+
+// commonLength returns how many keys two paths have in common at their beginning.
+func commonLength(a, b []string) (n int) {
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// inset returns what entries are indented by below their header: as the first ones of the
+// file that begin a line.
+func (d *tomlSyntax) inset() string {
+	for i := range d.entries {
+		e := &d.entries[i]
+		if t := d.tables[e.table]; t.keys != nil && e.inside < 0 && startsLine(d.text, e.start()) {
+			if more, ok := strings.CutPrefix(indentation(d.text, e.start()), indentation(d.text, t.header.start)); ok {
+				return more
+			}
+		}
 	}
 	return ""
 }
 
-// nesting is what headers of sub-tables are indented by, at best as seen in one that
-// is right below another.
-func (d *TOML) nesting() string {
-	guess := ""
-	for _, t := range d.tables {
-		for _, o := range d.tables {
-			if o.keys == nil || len(t.path) <= len(o.path) || !hasPrefix(t.path, o.path) {
-				continue
-			}
-			more, ok := strings.CutPrefix(indentation(d.text, t.header.start), indentation(d.text, o.header.start))
-			switch {
-			case !ok || more == "":
-			case len(t.path) == len(o.path)+1:
-				return more
-			case guess == "":
-				guess = more
-			}
-		}
-	}
-	return guess
-}
-
-// inset is what entries are indented by below their header: as the first ones of the
-// file are, or as headers are.
-func (d *TOML) inset() string {
-	for i := range d.entries {
-		e := &d.entries[i]
-		if t := d.tables[e.table]; t.keys != nil && e.inside < 0 && startsLine(d.text, e.start()) {
-			more, ok := strings.CutPrefix(indentation(d.text, e.start()), indentation(d.text, t.header.start))
-			if ok {
-				return more
-			}
-		}
-	}
-	return d.nesting()
-}
-
-// Prepend puts strings before those of a list that is there.
-func (d *TOML) Prepend(values []string, path ...string) error {
-	v, set, err := d.Value(path...)
-	if err != nil {
-		return err
-	}
-	old, isList := v.([]any)
+func (d *tomlSyntax) prepend(values, path []string) []byte {
 	e := d.entry(path)
-	if !set || !isList || e == nil || e.kind != unstable.Array {
-		return d.Errorf(path, "%s is not a list", name(path))
+	if e == nil || e.kind != unstable.Array { // a list of tables, each with a header
+		return d.text
 	}
-	texts := make([]string, 0, len(values))
-	for _, v := range values {
-		texts = append(texts, d.quoted(v))
-	}
-	at := e.value.start + 1
-	text := strings.Join(texts, ", ")
+	at, separator, end := e.value.start+1, " ", ""
 	if len(e.elements) > 0 {
-		at = e.elements[0]
-		separator := " "
+		at, end = e.elements[0], ","
 		if startsLine(d.text, at) {
 			separator = endOfLine(d.text) + indentation(d.text, at)
 		}
-		text = strings.Join(texts, ","+separator) + "," + separator
+		end += separator
 	}
-	return d.become(slices.Concat(general(values).([]any), old), path, splice{at, at, text})
+	return d.splice(at, at, strings.Join(d.quotedAll(values), ","+separator)+end)
 }
 
-// become changes the text, if that changes the setting and nothing else.
-func (d *TOML) become(value any, path []string, change splice) error {
-	changed, err := ParseTOML(slices.Concat(d.mark, change.apply(d.text)))
-	if err != nil || !Equal(changed.values, With(d.values, value, path...)) {
-		return errOtherMeaning
+// quotedAll returns strings in quotes.
+func (d *tomlSyntax) quotedAll(list []string) (texts []string) {
+	for _, s := range list {
+		texts = append(texts, d.quoted(s))
 	}
-	changed.find = d.find
-	d.Settings, d.tables, d.entries = changed.Settings, changed.tables, changed.entries
-	return nil
+	return texts
 }
 
-func (d *TOML) encode(value any) string {
+func (d *tomlSyntax) encode(value any) string {
 	list, ok := value.([]string)
 	if !ok {
 		return fmt.Sprint(value)
 	}
-	texts := make([]string, 0, len(list))
-	for _, v := range list {
-		texts = append(texts, d.quoted(v))
-	}
-	return "[" + strings.Join(texts, ", ") + "]"
+	return "[" + strings.Join(d.quotedAll(list), ", ") + "]"
 }
 
-// dotted is a path as a key.
-func (d *TOML) dotted(path []string) string {
+// dotted returns a path as a key.
+func (d *tomlSyntax) dotted(path []string) string {
 	keys := make([]string, 0, len(path))
 	for _, part := range path {
 		keys = append(keys, d.key(part))
@@ -437,8 +390,8 @@ func (d *TOML) dotted(path []string) string {
 	return strings.Join(keys, ".")
 }
 
-// written is a part of a path as the file has it elsewhere, or as a key.
-func (d *TOML) written(part string) string {
+// written returns a part of a path as the file has it elsewhere, or as a key.
+func (d *tomlSyntax) written(part string) string {
 	for _, t := range d.tables {
 		if i := slices.Index(t.path, part); i >= 0 && t.keys != nil {
 			return string(d.text[t.keys[i].start:t.keys[i].end])
@@ -447,8 +400,8 @@ func (d *TOML) written(part string) string {
 	return d.key(part)
 }
 
-// key is a part of a path, in quotes only if it needs them.
-func (d *TOML) key(part string) string {
+// key returns a part of a path, in quotes only if it needs them.
+func (d *tomlSyntax) key(part string) string {
 	bare := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-'
 	}
@@ -458,30 +411,14 @@ func (d *TOML) key(part string) string {
 	return d.quoted(part)
 }
 
-// quote is the one that the file uses first for a value, or for a key.
-func (d *TOML) quote() byte {
-	var at []int
-	for _, e := range d.entries {
-		at = append(append(at, e.value.start), e.elements...)
-	}
-	for _, t := range d.tables {
-		for _, k := range t.keys {
-			at = append(at, k.start)
-		}
-	}
-	for _, i := range at {
-		if c := d.text[i]; c == '\'' || c == '"' {
-			return c
-		}
-	}
-	return '"'
-}
+// firstQuote matches the quote of a value, of an element of a list or of a key.
+var firstQuote = lazyregexp.New(`(?m)(?:^|[=\[,.])[ \t]*(['"])`)
 
-// quoted is a string in the quotes that the file uses.
-func (d *TOML) quoted(s string) string {
-	quote := d.quote()
+// quoted returns a string in the quotes that the file uses first.
+func (d *tomlSyntax) quoted(s string) string {
+	quote := firstQuote().FindSubmatch(d.text)
 	plain := func(r rune) bool { return r >= ' ' && r != 0x7f && r != '\'' }
-	if quote == '\'' && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+	if quote != nil && quote[1][0] == '\'' && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
 		return "'" + s + "'"
 	}
 	var b strings.Builder

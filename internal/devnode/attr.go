@@ -11,8 +11,8 @@ import (
 
 // Attr is what matters of a device node: its numbers, and who may open it.
 type Attr struct {
-	// Other says what a file is that is not a character device, "a directory"; its
-	// numbers and mode do not matter.
+	// Other describes a file that is not a character device, "a directory"; its numbers
+	// and mode do not matter.
 	Other string `json:"other,omitempty"`
 	Major uint32 `json:"major"`
 	Minor uint32 `json:"minor"`

@@ -1,11 +1,6 @@
-// Package devnode makes character device nodes, and the links of /dev/char that lead
-// to them, and repairs those that are wrong.
+// Package devnode describes, compares and makes character device nodes.
 //
-// [Check] says what is to be done about a [Node], [Apply] does it: what is missing is
-// made, a node with other numbers or a file that is no node is replaced in one step, a
-// node with another mode or owner keeps its inode. [CharDir] does the same for links.
-// All stay below a root that may be another system's.
-//
-// Another process may do the same at the same time. Whoever comes second finds that
-// nothing is left to be done.
+// [Attr] is what matters of a node, [Compare] returns how one compares with what it should
+// be. [Attr.Make] and [Attr.Fix] work in an open directory and follow no link. Package
+// change uses them to replace a node in one step, and to undo it.
 package devnode

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -300,12 +301,12 @@ func (c *container) identifyLibrary(name string) (library, error) {
 		return library{}, err
 	}
 	defer f.Close()
-	return f.library(path.Dir(name))
+	return libraryOf(f, path.Dir(name))
 }
 
-// library returns the entry of a library by its SONAME and architecture.
-func (f *file) library(dir string) (library, error) {
-	info, err := elfname.Read(f.headers())
+// libraryOf returns the entry of a library by its SONAME and architecture.
+func libraryOf(f *os.File, dir string) (library, error) {
+	info, err := elfname.Read(headers(f))
 	if err != nil {
 		return library{}, fmt.Errorf("%s: %w", f.Name(), err)
 	}
@@ -351,7 +352,7 @@ func (c *container) mounted(folder string) ([]library, error) {
 		if err != nil {
 			continue // a link, or removed
 		}
-		l, err := f.library(folder)
+		l, err := libraryOf(f, folder)
 		_ = f.Close()
 		if err != nil {
 			continue // not a library

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -67,7 +68,7 @@ func (c *container) findCompat(host *Compat) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	note, err := readCompatNote(f.headers())
+	note, err := readCompatNote(headers(f))
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", library, err)
 	}
@@ -78,7 +79,7 @@ func (c *container) findCompat(host *Compat) (string, error) {
 }
 
 // openAt opens a regular file of a directory, but not a link.
-func (r *Root) openAt(dir int, base, name string) (*file, error) {
+func (r *Root) openAt(dir int, base, name string) (*os.File, error) {
 	how := unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
@@ -145,7 +146,7 @@ func readCompatNote(r io.ReaderAt) (note *compatNote, err error) {
 	}
 	s := f.Section(compatSection)
 	if s == nil || s.Type != elf.SHT_NOTE {
-		return nil, nil //nolint:nilnil // no note is no error
+		return nil, nil //nolint:nilnil // not an error
 	}
 	if s.Flags&elf.SHF_COMPRESSED != 0 || s.FileSize > maxNote {
 		return nil, fmt.Errorf("the note %s has %d bytes, more than %d", compatSection, s.FileSize, maxNote)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/mountinfo"
+	"github.com/cdigen/cdigen/internal/regular"
 )
 
 // mounts returns the mounts of this mount namespace by their IDs. The process is in the
@@ -56,15 +56,11 @@ func (r *Root) ownProc(name string, limit int64) ([]byte, error) {
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("/proc/self/%s has more than %d bytes", name, limit)
-	}
-	return data, err
+	return regular.Read(f, "/proc/self/"+name, limit)
 }
 
 // ownDev reports whether a /dev is on the root's own mount. If it is another mount, the
-// error says why it is not the tmpfs that the runtime mounted for this container alone. No
+// error is why it is not the tmpfs that the runtime mounted for this container alone. No
 // mount outside the root has the device number of that tmpfs; a tmpfs of the host, such as
 // /run, is also mounted at its own place.
 func (r *Root) ownDev(dev int) (onRoot bool, err error) {

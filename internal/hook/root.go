@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/inroot"
+	"github.com/cdigen/cdigen/internal/regular"
 )
 
 // Root is a handle of a container's root directory. Its methods take absolute paths of the
@@ -95,15 +96,9 @@ func (r *Root) handle(name string, flags int) (int, error) {
 	return inroot.Handle(r.fd, name, flags, 0)
 }
 
-// file is an opened regular file.
-type file struct {
-	*os.File
-	stat unix.Stat_t
-}
-
 // open opens a regular file for reading. A file of another type is not opened: a FIFO
 // would block, and opening some devices has effects.
-func (r *Root) open(name string) (*file, error) {
+func (r *Root) open(name string) (*os.File, error) {
 	fd, err := r.handle(name, 0)
 	if err != nil {
 		return nil, err
@@ -113,24 +108,12 @@ func (r *Root) open(name string) (*file, error) {
 }
 
 // reopen opens the file of a handle for reading.
-func (r *Root) reopen(fd int, name string) (*file, error) {
-	f := &file{}
-	if err := unix.Fstat(fd, &f.stat); err != nil {
-		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
-	}
-	if f.stat.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, fmt.Errorf("%s is not a regular file", name)
-	}
-	opened, err := unix.Openat(r.proc, strconv.Itoa(fd), unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
-	}
-	f.File = os.NewFile(uintptr(opened), name)
-	return f, nil
+func (r *Root) reopen(fd int, name string) (*os.File, error) {
+	return regular.OpenAt(r.proc, strconv.Itoa(fd), name, 0)
 }
 
 // headers returns a size-limited reader: ELF headers of an image are not trusted.
-func (f *file) headers() io.ReaderAt { return &limitedReader{f, maxHeaders} }
+func headers(f *os.File) io.ReaderAt { return &limitedReader{f, maxHeaders} }
 
 const maxHeaders = 4 << 20
 
@@ -153,15 +136,7 @@ func (r *Root) readFile(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if f.stat.Size > limit {
-		return nil, fmt.Errorf("%s has %d bytes, more than the %d that are read", name, f.stat.Size, limit)
-	}
-	data := make([]byte, f.stat.Size)
-	n, err := io.ReadFull(f, data)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return data[:n], nil
+	return regular.Read(f, name, limit)
 }
 
 // exists reports whether a path leads to a file.

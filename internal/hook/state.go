@@ -19,12 +19,9 @@ const (
 // "State") and returns the path of its root on the host: from the state, where crun
 // has it, or else from config.json in the bundle.
 func RootPath(state io.Reader) (string, error) {
-	data, err := io.ReadAll(io.LimitReader(state, maxState+1))
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("read the container's state: %w", err)
-	case len(data) > maxState:
-		return "", fmt.Errorf("the container's state has more than %d bytes", maxState)
+	data, err := regular.Read(state, "container's state", maxState)
+	if err != nil {
+		return "", err
 	}
 	var s struct {
 		Bundle string `json:"bundle"`

@@ -25,7 +25,7 @@ type Form string
 
 // The forms.
 const (
-	// OCI is what the runtime specification says: runc, crun and so on.
+	// OCI is that of the runtime specification: runc, crun and so on.
 	OCI Form = "oci"
 	// NspawnBundle is for systemd-nspawn --oci-bundle. It refuses the usual options of
 	// bind mounts, which therefore take two steps, and hooks of newer kinds, and makes
@@ -48,14 +48,16 @@ type Config struct {
 //
 // Errors have the line and the column.
 func ParseConfig(data []byte) (*Config, error) {
-	d, err := configedit.ParseJSON(data)
-	if err != nil {
+	if _, err := configedit.ParseJSON(data); err != nil {
 		return nil, err
 	}
 	if _, err := decode(data); err != nil {
 		return nil, err
 	}
-	root := d.Tree()
+	root, err := hujson.Parse(data)
+	if err != nil {
+		return nil, err
+	}
 	if err := checkSpelling(data, &root); err != nil {
 		return nil, err
 	}
@@ -75,17 +77,17 @@ func ParseConfig(data []byte) (*Config, error) {
 	return c, err
 }
 
-// Devices that were injected.
+// Devices returns the devices that were injected.
 func (c *Config) Devices() []string { return c.injected.Devices }
 
-// Form they were injected in.
+// Form returns the form that they were injected in.
 func (c *Config) Form() Form { return c.injected.Form }
 
-// Base is the file without any device.
+// Base returns the file without any device.
 func (c *Config) Base() []byte { return c.base.Pack() }
 
-// Inject is the file with these devices and no others.
-func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, notes []string, err error) {
+// Inject returns the file with these devices and no others.
+func (c *Config) Inject(s Source, devices []string, form Form) (data []byte, notes []string, err error) {
 	contents, err := s.Contents(devices)
 	if err != nil {
 		return nil, nil, err
@@ -117,7 +119,7 @@ func (c *Config) Inject(s *Source, devices []string, form Form) (data []byte, no
 		return nil, nil, err
 	}
 	root := c.base.Clone()
-	e := editor{root: &root, style: styleOf(&root), record: record{Devices: devices, Form: form, Leaves: map[string]leafChange{}}}
+	e := editor{root: &root, Layout: configedit.LayoutOf(&root), record: record{Devices: devices, Form: form, Leaves: map[string]leafChange{}}}
 	for _, leaf := range leaves {
 		e.edit(leaf, before.Find(leaf), after.Find(leaf))
 	}
@@ -240,10 +242,10 @@ func checkSpelling(data []byte, root *hujson.Value) error {
 	return nil
 }
 
-// tree is a value as JSON text, parsed.
+// tree returns a value as parsed JSON text.
 func tree(v any) (hujson.Value, error) { return hujson.Parse([]byte(text(v))) }
 
-// text is a value as JSON on one line, without the escapes that only browsers need.
+// text returns a value as JSON on one line, without the escapes that only browsers need.
 func text(v any) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

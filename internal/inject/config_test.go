@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	oci "github.com/opencontainers/runtime-spec/specs-go"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
 )
 
 // runcSpec is like what "runc spec" writes, of which it has the form.
@@ -120,7 +122,7 @@ func generic(t testing.TB, data []byte) map[string]any {
 }
 
 // holds checks all that is promised of an injection into a config.
-func holds(t *testing.T, source *Source, original []byte, devices []string, form Form) {
+func holds(t *testing.T, source Source, original []byte, devices []string, form Form) {
 	t.Helper()
 	config, err := ParseConfig(original)
 	check(t, err)
@@ -152,7 +154,9 @@ func holds(t *testing.T, source *Source, original []byte, devices []string, form
 		want.Annotations = nil
 	}
 	if form == OCI {
-		_, err = source.cache.InjectDevices(want, devices...)
+		library, err := cdi.NewCache(cdi.WithSpecDirs(filepath.Dir(source[0].File)), cdi.WithAutoRefresh(false))
+		check(t, err)
+		_, err = library.InjectDevices(want, devices...)
 		check(t, err)
 		if diff := cmp.Diff(text(want), text(got)); diff != "" {
 			t.Errorf("not what the CDI library makes of it:\n%s", diff)

@@ -28,7 +28,7 @@ type item struct {
 	fresh bool // not from the file, so still to be laid out
 }
 
-// items of a list or table; none of anything else.
+// items returns those of a list or table; none of anything else.
 func items(v *hujson.Value) (list []item) {
 	if v == nil {
 		return nil
@@ -46,11 +46,11 @@ func items(v *hujson.Value) (list []item) {
 	return list
 }
 
-// key is the same for items that mean the same.
+// key returns the same text for items that mean the same.
 func (i item) key() string { return i.name + "\x00" + canonical(&i.value) }
 
-// subject is what there may be one item of: a variable by its name, a mount by its
-// destination, a device node by its path. It is empty where there may be many.
+// subject returns what there may be only one item of: a variable by its name, a mount by
+// its destination, a device node by its path. It is empty where there may be many.
 func (i item) subject(leaf string) string {
 	switch leaf {
 	case "/process/env":
@@ -64,12 +64,7 @@ func (i item) subject(leaf string) string {
 	return i.name
 }
 
-// named finds a member; negative: there is none.
-func named(list []item, name string) int {
-	return slices.IndexFunc(list, func(i item) bool { return i.name == name })
-}
-
-// literal is the text of a string.
+// literal returns the text of a string.
 func literal(v *hujson.Value) string {
 	if v == nil {
 		return ""
@@ -80,7 +75,7 @@ func literal(v *hujson.Value) string {
 	return ""
 }
 
-// canonical is the same text for values that mean the same.
+// canonical returns the same text for values that mean the same.
 func canonical(v *hujson.Value) string {
 	raw := trimmed(v)
 	d := json.NewDecoder(strings.NewReader(raw))
@@ -92,10 +87,10 @@ func canonical(v *hujson.Value) string {
 	return text(x)
 }
 
-// trimmed is the text of a value without white space around it.
+// trimmed returns the text of a value without white space around it.
 func trimmed(v *hujson.Value) string { return hujson.Value{Value: v.Value}.String() }
 
-// digest tells values apart in a record.
+// digest identifies a value in a record.
 func digest(canonical string) string {
 	sum := sha256.Sum256([]byte(canonical))
 	return hex.EncodeToString(sum[:6])
@@ -136,36 +131,27 @@ func planList(old, before, after []item) (p plan) {
 	return p
 }
 
-// planTable does so for a table, whose members keep their places. Members of which
-// the CDI library knows nothing stay.
+// planTable does so for a table. Members of which the CDI library knows nothing stay.
 func planTable(old, before, after []item) (p plan) {
-	p.items = slices.Clone(old)
-	for _, b := range before {
-		if at := named(after, b.name); at >= 0 && after[at].key() == b.key() {
-			continue
+	changed := planList(before, before, after)
+	p.Added = changed.Added
+	for _, at := range changed.Displaced {
+		name := before[at].name
+		place := slices.IndexFunc(old, func(o item) bool { return o.name == name })
+		if place < 0 { // Go's decoder takes fields in other capitals too
+			place = slices.IndexFunc(old, func(o item) bool { return strings.EqualFold(o.name, name) })
 		}
-		at := named(old, b.name)
-		if at < 0 { // Go's decoder takes fields in other capitals too
-			at = slices.IndexFunc(old, func(i item) bool { return strings.EqualFold(i.name, b.name) })
+		if place >= 0 {
+			p.Displaced = append(p.Displaced, place)
 		}
-		if at < 0 {
-			continue
-		}
-		p.Displaced = append(p.Displaced, at)
-		if gone := old[at].name; named(after, gone) < 0 {
-			at = named(p.items, gone)
-			p.items = slices.Delete(p.items, at, at+1)
+	}
+	for place, o := range old {
+		if !slices.Contains(p.Displaced, place) {
+			p.items = append(p.items, o)
 		}
 	}
 	for _, a := range after {
-		if at := named(before, a.name); at >= 0 && before[at].key() == a.key() {
-			continue
-		}
-		a.fresh = true
-		p.Added = append(p.Added, digest(a.key()))
-		if at := named(p.items, a.name); at >= 0 {
-			p.items[at] = a
-		} else {
+		if slices.Contains(p.Added, digest(a.key())) {
 			p.items = append(p.items, a)
 		}
 	}
@@ -174,8 +160,8 @@ func planTable(old, before, after []item) (p plan) {
 
 // editor changes a config.json and records how.
 type editor struct {
+	configedit.Layout
 	root   *hujson.Value
-	style  style
 	record record
 }
 
@@ -191,43 +177,55 @@ func (e *editor) edit(leaf string, before, after *hujson.Value) {
 		return
 	}
 	e.record.Leaves[leaf] = p.leafChange
-	e.put(leaf, p.items, isTable)
+	if list := e.root.Find(leaf); !isTable && len(items(list)) > 0 {
+		e.record.replace(leaf, list)
+		list.Value = arrange(e.Layout, list.Value.(*hujson.Array), p.items)
+		return
+	}
+	e.put(leaf, func() string { return encode(p.items, isTable) })
 }
 
-// put sets a leaf. What is there of the way to it stays; where it ends in nothing,
-// null or {} the rest is made.
-func (e *editor) put(leaf string, list []item, isTable bool) {
-	names := strings.Split(leaf[1:], "/")
+// arrange puts elements in the place of those of a list, which has some, in its layout.
+func arrange(l configedit.Layout, old *hujson.Array, list []item) *hujson.Array {
+	first, rest := old.Elements[0].BeforeExtra, old.Elements[len(old.Elements)-1].BeforeExtra
+	if len(old.Elements) == 1 && !bytes.Contains(first, []byte("\n")) {
+		rest = hujson.Extra(" ")
+	}
+	array := &hujson.Array{AfterExtra: old.AfterExtra}
+	for i, it := range list {
+		v := hujson.Value{BeforeExtra: rest, Value: it.value.Value}
+		if it.fresh {
+			v.Value = l.Value(trimmed(&it.value), rest)
+		}
+		if i == 0 {
+			v.BeforeExtra = first
+		}
+		array.Elements = append(array.Elements, v)
+	}
+	return array
+}
+
+// put sets the value at a JSON pointer and records what it replaces. What is there of the
+// way to it stays; where it ends in nothing, null or {} the rest is made.
+func (e *editor) put(pointer string, value func() string) {
+	names := strings.Split(pointer[1:], "/")
+	leaf := func(before hujson.Extra) hujson.ValueTrimmed { return e.Value(value(), before) }
 	at := e.root
 	for i, name := range names {
 		object := at.Value.(*hujson.Object)
 		here, m := "/"+strings.Join(names[:i+1], "/"), member(object, name)
 		switch {
 		case m == nil:
-			e.make(here, object, names[i:], encode(list, isTable))
+			e.record.replace(here, nil)
+			e.Add(object, names[i:], leaf)
 			return
-		case len(items(&m.Value)) == 0:
-			e.fill(here, m, names[i+1:], encode(list, isTable))
-			return
-		case i == len(names)-1:
+		case i == len(names)-1 || len(items(&m.Value)) == 0:
 			e.record.replace(here, &m.Value)
-			m.Value.Value = e.style.arrange(m.Value.Value, list)
+			m.Value.Value = e.Nest(names[i+1:], *m, leaf)
 			return
 		}
 		at = &m.Value
 	}
-}
-
-// make adds a member to an object, with tables on the way to the text.
-func (e *editor) make(here string, object *hujson.Object, names []string, text string) {
-	e.record.replace(here, nil)
-	e.style.Add(object, names, e.style.leaf(text))
-}
-
-// fill replaces the value of a member in which there is nothing.
-func (e *editor) fill(here string, m *hujson.ObjectMember, names []string, text string) {
-	e.record.replace(here, &m.Value)
-	m.Value.Value = e.style.Nest(names, *m, e.style.leaf(text))
 }
 
 // encode returns a list or table as JSON text.
@@ -249,18 +247,7 @@ func (e *editor) annotate() {
 		p := &e.record.Parts[i]
 		p.Now = digest(canonical(e.root.Find(p.At)))
 	}
-	root := e.root.Value.(*hujson.Object)
-	record := func() string { return text(text(e.record)) }
-	switch m := member(root, "annotations"); {
-	case m == nil:
-		e.record.replace("/annotations", nil)
-		e.style.Add(root, []string{"annotations", Annotation}, e.style.leaf(record()))
-	case len(items(&m.Value)) > 0:
-		e.style.Add(m.Value.Value.(*hujson.Object), []string{Annotation}, e.style.leaf(record()))
-	default:
-		e.record.replace("/annotations", &m.Value)
-		m.Value.Value = e.style.Nest([]string{Annotation}, *m, e.style.leaf(record()))
-	}
+	e.put("/annotations/"+Annotation, func() string { return text(text(e.record)) })
 }
 
 func member(object *hujson.Object, name string) *hujson.ObjectMember {
@@ -279,66 +266,4 @@ func remove(object *hujson.Object, name string) {
 		// White space there would stand for a comma at the end.
 		object.Members[n-1].Value.AfterExtra = nil
 	}
-}
-
-// style is how a file is laid out.
-type style struct{ configedit.Layout }
-
-func styleOf(root *hujson.Value) style { return style{configedit.LayoutOf(root)} }
-
-// leaf lays out a value, given as JSON text.
-func (s style) leaf(text string) configedit.Leaf {
-	return func(before hujson.Extra) hujson.ValueTrimmed { return s.Value(text, before) }
-}
-
-// arrange puts items in the place of those of a list or table, which has some.
-func (s style) arrange(old hujson.ValueTrimmed, list []item) hujson.ValueTrimmed {
-	gaps := func(first, last hujson.Extra, n int) hujson.Extra {
-		if n > 1 || bytes.Contains(first, []byte("\n")) {
-			return last
-		}
-		if s.Lines {
-			return hujson.Extra(" ")
-		}
-		return nil
-	}
-	if o, ok := old.(*hujson.Object); ok {
-		n := len(o.Members)
-		first := o.Members[0].Name.BeforeExtra
-		rest := gaps(first, o.Members[n-1].Name.BeforeExtra, n)
-		table := &hujson.Object{AfterExtra: o.AfterExtra}
-		for i, it := range list {
-			m := hujson.ObjectMember{Name: hujson.Value{BeforeExtra: rest, Value: hujson.String(it.name)}, Value: s.laidOut(it, rest)}
-			if i == 0 {
-				m.Name.BeforeExtra = first
-			}
-			if it.fresh {
-				m.Value.BeforeExtra = configedit.Colon(o.Members[n-1])
-			}
-			table.Members = append(table.Members, m)
-		}
-		return table
-	}
-	a := old.(*hujson.Array)
-	n := len(a.Elements)
-	first := a.Elements[0].BeforeExtra
-	rest := gaps(first, a.Elements[n-1].BeforeExtra, n)
-	array := &hujson.Array{AfterExtra: a.AfterExtra}
-	for i, it := range list {
-		v := s.laidOut(it, rest)
-		if v.BeforeExtra = rest; i == 0 {
-			v.BeforeExtra = first
-		}
-		array.Elements = append(array.Elements, v)
-	}
-	return array
-}
-
-// laidOut is the value of an item that is to stand after some white space.
-func (s style) laidOut(it item, before hujson.Extra) hujson.Value {
-	v := it.value
-	if v.AfterExtra = nil; it.fresh {
-		v.Value = s.Value(trimmed(&it.value), before)
-	}
-	return v
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/fsuser"
+	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/internal/trust"
 )
@@ -119,13 +120,9 @@ func (f *File) read(clean bool) error {
 			return err
 		}
 	}
-	f.Data, err = regular.Read(file, f.Path, maxFile)
+	f.Data, err = regular.Read(file, f.Path, limits.MaxBytes)
 	return err
 }
-
-// maxFile bounds the size of a file, in bytes. That of a container with thousands of
-// mounts has some hundred KiB.
-const maxFile = 16 << 20
 
 // explain names where a link leads that has taken the file's place meanwhile.
 func (f *File) explain(err error) error {
@@ -147,7 +144,7 @@ func (f *File) linkError(target string) error {
 // check returns why root must not use the file.
 //
 // The directory is open already. What is checked now is its path: as long as others can
-// change nothing on the way to the file, as the rule says, the path leads where it led
+// change nothing on the way to the file, which the rule checks, the path leads where it led
 // when the directory was opened, and will go on to do so. If root changes the way at this
 // moment, the path does not lead to what is open.
 //
@@ -210,12 +207,7 @@ func (f *File) Plan(data []byte) change.Plan {
 // Apply makes a change that Plan has returned, with the rights that the file is read with.
 func (f *File) Apply(ctx context.Context, p change.Plan) error {
 	return f.withRights(f.Do(func() error {
-		applied, err := p.Apply(ctx)
-		if err != nil {
-			return err
-		}
-		defer applied.Close()
-		_, err = applied.Commit()
+		_, err := p.Make(ctx)
 		return err
 	}))
 }

@@ -1,10 +1,10 @@
 // Package inject adds CDI devices to containers whose runtime does not support CDI.
 //
-// A [Source] reads the spec directories, with the CDI library. The edits of devices go into the config.json of an OCI bundle ([Config], which can take it out
-// again), into an LXC container's configuration ([LXC], [Block]), or into the command
-// line of systemd-nspawn, Docker or podman ([Nspawn], [Docker], [Podman]). What a
-// runtime cannot express is left out with a note, except for the mount options nosuid,
-// nodev and noexec.
+// A [Source] has the devices of spec directories, and the CDI library applies their edits.
+// They go into the config.json of an OCI bundle ([Config], which can take them out again),
+// into an LXC container's configuration ([LXC], [Block]), or into the command line of
+// systemd-nspawn, Docker or podman ([Nspawn], [Docker], [Podman]). What a runtime cannot
+// express is left out with a note, except for the mount options nosuid, nodev and noexec.
 //
 // The package does not start containers and does not know GPUs.
 package inject
@@ -20,20 +20,20 @@ import (
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
+
+	"github.com/cdigen/cdigen/spec"
 )
 
-// Source has the devices of spec directories.
-type Source struct{ cache *cdi.Cache }
+// Source has the devices of spec directories, as [spec.Directories.Devices] returns them.
+type Source []spec.Defined
 
-// Open reads spec directories, by rising priority, as engines do. Files that cannot be
-// read, and devices that two files of one directory define, are as if they were not
-// there.
-func Open(dirs []string) (*Source, error) {
-	cache, err := cdi.NewCache(cdi.WithSpecDirs(dirs...), cdi.WithAutoRefresh(false))
-	if err != nil {
-		return nil, fmt.Errorf("read CDI specs in %s: %w", strings.Join(dirs, ", "), err)
+// device returns the device of a name that engines can use; nil: there is none.
+func (s Source) device(name string) *spec.Defined {
+	i := slices.IndexFunc(s, func(d spec.Defined) bool { return d.Name == name && d.Availability == spec.Available })
+	if i < 0 {
+		return nil
 	}
-	return &Source{cache}, nil
+	return &s[i]
 }
 
 // Contents are what a container gets for its devices.
@@ -62,7 +62,7 @@ type Node struct {
 	Access string
 }
 
-// kind is the type as device filters have it.
+// kind returns the type as device filters have it.
 func (n Node) kind() string {
 	if n.Type == "u" {
 		return "c"
@@ -71,54 +71,63 @@ func (n Node) kind() string {
 }
 
 // Contents resolves devices by their qualified names.
-func (s *Source) Contents(names []string) (*Contents, error) {
-	var spec oci.Spec
-	if err := s.apply(&spec, names); err != nil {
+func (s Source) Contents(names []string) (*Contents, error) {
+	var config oci.Spec
+	if err := s.apply(&config, names); err != nil {
 		return nil, err
 	}
-	c := &Contents{Devices: names, Mounts: spec.Mounts}
-	if spec.Process != nil {
-		c.Env, c.Groups = spec.Process.Env, spec.Process.User.AdditionalGids
+	c := &Contents{Devices: names, Mounts: config.Mounts}
+	if config.Process != nil {
+		c.Env, c.Groups = config.Process.Env, config.Process.User.AdditionalGids
 	}
-	if spec.Linux != nil {
+	if config.Linux != nil {
 		known := s.nodes(names)
-		for _, d := range spec.Linux.Devices {
+		for _, d := range config.Linux.Devices {
 			n := known[d.Path]
 			n.Path, n.Type, n.Major, n.Minor = d.Path, d.Type, d.Major, d.Minor
 			c.Nodes = append(c.Nodes, n)
 		}
-		if spec.Linux.IntelRdt != nil {
-			c.Others = append(c.Others, "class of service "+spec.Linux.IntelRdt.ClosID)
+		if config.Linux.IntelRdt != nil {
+			c.Others = append(c.Others, "class of service "+config.Linux.IntelRdt.ClosID)
 		}
-		for _, host := range slices.Sorted(maps.Keys(spec.Linux.NetDevices)) {
+		for _, host := range slices.Sorted(maps.Keys(config.Linux.NetDevices)) {
 			c.Others = append(c.Others, "network device "+host)
 		}
 	}
-	c.Hooks = hooks(spec.Hooks)
+	c.Hooks = hooks(config.Hooks)
 	return c, nil
 }
 
-// apply has the CDI library edit a spec.
-func (s *Source) apply(spec *oci.Spec, names []string) error {
+// apply has the CDI library edit a config.json. As in its Cache, the edits that all devices
+// of a file have in common are applied once, before those of the first device.
+func (s Source) apply(config *oci.Spec, names []string) error {
+	all := &cdi.ContainerEdits{}
+	common := map[string]bool{}
 	for _, name := range names {
-		if s.cache.GetDevice(name) == nil {
+		d := s.device(name)
+		if d == nil {
 			return fmt.Errorf("no CDI device %q that engines can use: see cdigen list", name)
 		}
+		if !common[d.File] {
+			common[d.File] = true
+			all.Append(&cdi.ContainerEdits{ContainerEdits: &d.Common})
+		}
+		all.Append(&cdi.ContainerEdits{ContainerEdits: &d.Own})
 	}
-	if _, err := s.cache.InjectDevices(spec, names...); err != nil {
-		return fmt.Errorf("%w: run cdigen check to compare the spec with this host", err)
+	if err := all.Apply(config); err != nil {
+		return fmt.Errorf("inject devices: %w: run cdigen check to compare the spec with this host", err)
 	}
 	return nil
 }
 
-// nodes are the paths on the host and the access that an OCI spec does not have
-// beside its device nodes, by the path in the container. Of several for one path the
-// last counts, as in the CDI library.
-func (s *Source) nodes(names []string) map[string]Node {
+// nodes returns the paths on the host and the access of device nodes, which an OCI spec
+// does not have, by the path in the container. Of several for one path the last counts, as
+// in the CDI library.
+func (s Source) nodes(names []string) map[string]Node {
 	nodes := map[string]Node{}
 	for _, name := range names {
-		d := s.cache.GetDevice(name)
-		for _, n := range slices.Concat(d.GetSpec().ContainerEdits.DeviceNodes, d.ContainerEdits.DeviceNodes) {
+		d := s.device(name)
+		for _, n := range slices.Concat(d.Common.DeviceNodes, d.Own.DeviceNodes) {
 			access := cmp.Or(n.Permissions, "rwm")
 			if access == cdi.NoPermissions {
 				access = ""
@@ -163,7 +172,7 @@ func (c *Contents) mountsPresent() error {
 	return present(paths)
 }
 
-// present is mountsPresent for runtimes that mount device nodes too, instead of making
+// present is like mountsPresent, for runtimes that mount device nodes instead of making
 // them.
 func (c *Contents) present() error {
 	var paths []string
@@ -240,7 +249,7 @@ func leftOut(lists ...[]string) (notes []string) {
 	return notes
 }
 
-// options of a mount without some.
+// without returns the options of a mount without some.
 func without(options []string, some ...string) (rest []string) {
 	for _, o := range options {
 		if !slices.Contains(some, o) {

@@ -21,8 +21,8 @@ const (
 	CgroupNone Cgroup = "none"
 )
 
-// HostCgroup is what this host has. Where both versions are mounted, devices are
-// filtered by the first.
+// HostCgroup returns the version of this host. Where both are mounted, devices are filtered
+// by the first.
 func HostCgroup() Cgroup {
 	var fs unix.Statfs_t
 	if err := unix.Statfs("/sys/fs/cgroup", &fs); err == nil && fs.Type != unix.CGROUP2_SUPER_MAGIC {
@@ -84,7 +84,7 @@ func LXC(c *Contents, cgroup Cgroup, real func(path string) string) (lines, note
 	return lines, notes, nil
 }
 
-// lxcMount is a line as in fstab(5). The path in the container is below its root.
+// lxcMount returns a line as in fstab(5). The path in the container is relative to its root.
 func lxcMount(source, destination, kind string, options ...string) string {
 	escape := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace
 	if source == "" {
@@ -115,7 +115,7 @@ type Block struct {
 	before, after string
 }
 
-// ParseBlock finds them.
+// ParseBlock finds the lines of cdigen's own in a configuration.
 func ParseBlock(text string) (*Block, error) {
 	var b Block
 	begin, end, line, at, section := 0, 0, 0, 0, -1
@@ -159,7 +159,8 @@ func ParseBlock(text string) (*Block, error) {
 	return &b, nil
 }
 
-// Rootfs is the directory that is the container's root file system, where it is one.
+// Rootfs returns the directory of the container's root file system; empty if it is not a
+// directory.
 func (b *Block) Rootfs() (dir string) {
 	for line := range strings.Lines(b.before + "\n" + b.after) {
 		key, value, _ := strings.Cut(line, "=")
@@ -173,8 +174,8 @@ func (b *Block) Rootfs() (dir string) {
 	return dir
 }
 
-// With is the text with these lines in the place of those that were there, or at its
-// end, before sections; without devices it is the text without any.
+// With returns the text with these lines in the place of the old ones, or at its end, before
+// sections; without devices it returns the text without any lines of cdigen's own.
 func (b *Block) With(devices, lines []string) string {
 	if len(devices) == 0 {
 		return b.before + b.after

@@ -58,8 +58,8 @@ func Nspawn(c *Contents) (args [][]string, notes []string, err error) {
 	return args, notes, nil
 }
 
-// inDev is a path of the node on the host that is in /dev, as is the one in the
-// container as a rule; false if there is none. systemd filters by no others.
+// inDev returns a path of the node on the host that is in /dev, usually the same as in the
+// container; ok is false if there is none. systemd's device filter takes no other paths.
 func (n Node) inDev() (hostPath string, ok bool) {
 	for _, p := range []string{n.HostPath, n.Path} {
 		var node, s unix.Stat_t
@@ -71,7 +71,7 @@ func (n Node) inDev() (hostPath string, ok bool) {
 	return n.HostPath, false
 }
 
-// outsideDev is a note on paths of device nodes, if there are any.
+// outsideDev returns a note on paths of device nodes, if there are any.
 func outsideDev(paths []string) []string {
 	if len(paths) == 0 {
 		return nil
@@ -83,7 +83,7 @@ func nspawnEscape(path string) string {
 	return strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(path)
 }
 
-// nspawnPair is a path of the host and one in the container.
+// nspawnPair returns an option's value of a path of the host and one in the container.
 func nspawnPair(source, destination string) string {
 	if source == destination {
 		return nspawnEscape(source)
@@ -127,7 +127,7 @@ func engine(c *Contents, known []string, podman bool) (args [][]string, notes []
 		given[rule{n.kind(), n.Major, n.Minor, ""}] = true
 	}
 	for _, n := range bound {
-		// --device has no way to say a colon. Its filter is set by the device's other
+		// --device cannot express a colon. Its filter is set by the device's other
 		// nodes; where there is none, by a rule.
 		mount := []string{"type=bind", "source=" + n.HostPath, "target=" + n.Path}
 		if podman {
@@ -156,7 +156,7 @@ func engine(c *Contents, known []string, podman bool) (args [][]string, notes []
 	return args, notes, nil
 }
 
-// bind is the option for a bind mount.
+// bind returns the option for a bind mount.
 func bind(m oci.Mount, known []string, podman bool) []string {
 	propagation := []string{"private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"}
 	var options []string
@@ -195,10 +195,9 @@ func commas(fields []string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// Words are options as text, one a line with its value. A shell takes them apart as
-// they are where it is given $(…), since it looks for white space and patterns alone
-// there. quoted says that there are some of these: then all words are quoted, and
-// lines joined with backslashes, for eval.
+// Words returns options as text, one on each line with its value, for $(…) in a shell, which
+// splits them at white space and expands patterns. If a word has one of these, quoted is
+// true: all words are quoted and lines are joined with backslashes, for eval.
 func Words(args [][]string) (text string, quoted bool) {
 	for _, words := range args {
 		for _, w := range words {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/tailscale/hujson"
+
+	"github.com/cdigen/cdigen/internal/configedit"
 )
 
 // record is what was injected into a config.json, and how to remove it.
@@ -63,9 +65,9 @@ func (r *record) parse(s string) error {
 }
 
 // replace notes what is replaced at a place, unless that is in a part that was itself
-// made. was is nil where there is nothing.
+// made, or is the record. was is nil where there is nothing.
 func (r *record) replace(at string, was *hujson.Value) {
-	if slices.ContainsFunc(r.Parts, func(p part) bool { return strings.HasPrefix(at, p.At+"/") }) {
+	if at == "/annotations/"+Annotation || slices.ContainsFunc(r.Parts, func(p part) bool { return strings.HasPrefix(at, p.At+"/") }) {
 		return
 	}
 	p := part{At: at}
@@ -76,7 +78,7 @@ func (r *record) replace(at string, was *hujson.Value) {
 	r.Parts = append(r.Parts, p)
 }
 
-// undo takes out of a config.json what the record is of, and the record.
+// undo takes what was injected, and the record, out of a config.json.
 func (r *record) undo(root *hujson.Value) {
 	annotations := root.Find("/annotations").Value.(*hujson.Object)
 	remove(annotations, Annotation)
@@ -113,7 +115,7 @@ func (p part) restore(root *hujson.Value) {
 // merge takes what was added out of a part that another program has changed since, whose
 // changes stay.
 func (r *record) merge(root *hujson.Value, p part) {
-	style := styleOf(root)
+	layout := configedit.LayoutOf(root)
 	for _, leaf := range leaves {
 		c, changed := r.Leaves[leaf]
 		v := root.Find(leaf)
@@ -133,7 +135,11 @@ func (r *record) merge(root *hujson.Value, p part) {
 		rest := c.takeOut(leaf, was, now)
 		switch {
 		case !slices.EqualFunc(rest, was, func(a, b item) bool { return a.key() == b.key() }):
-			v.Value = style.arrange(v.Value, rest)
+			if old, isList := v.Value.(*hujson.Array); isList {
+				v.Value = arrange(layout, old, rest)
+			} else {
+				v.Value = layout.Value(encode(rest, true), nil)
+			}
 		case leaf == p.At:
 			p.restore(root)
 		default:
@@ -160,7 +166,7 @@ func (p part) prune(root *hujson.Value, leaf string) {
 	p.restore(root)
 }
 
-// takeOut is a leaf without what was added to it. What was displaced is back, unless
+// takeOut returns a leaf without what was added to it. What was displaced is back, unless
 // another program has put something in its place; what others have added stays behind what
 // it is behind now.
 func (c leafChange) takeOut(leaf string, was, now []item) (rest []item) {
@@ -199,7 +205,7 @@ func (c leafChange) takeOut(leaf string, was, now []item) (rest []item) {
 	return rest
 }
 
-// notAdded are the items that were not added. Of equal ones the last was.
+// notAdded returns the items that were not added. Of equal ones the last was.
 func (c leafChange) notAdded(now []item) (rest []item) {
 	added := map[string]int{}
 	for _, d := range c.Added {

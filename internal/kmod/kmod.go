@@ -34,8 +34,8 @@ func Load(ctx context.Context, root, module string) error {
 	if err == nil {
 		return nil
 	}
-	if said := strings.Join(strings.Fields(string(out)), " "); said != "" {
-		return fmt.Errorf("load the kernel module %s: %s", module, said)
+	if output := strings.Join(strings.Fields(string(out)), " "); output != "" {
+		return fmt.Errorf("load the kernel module %s: %s", module, output)
 	}
 	if errors.Is(err, syscall.EPERM) {
 		err = fmt.Errorf("%w: run as root", err)

@@ -133,7 +133,7 @@ func TestANewFileIsForAllToRead(t *testing.T) {
 	if info, err := os.Stat(filepath.Dir(file)); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("its directory: %v, %v", info, err)
 	}
-	if list := names(t, filepath.Dir(file)); !slices.Equal(list, []string{"daemon.json"}) {
+	if list := names(t, filepath.Dir(file)); !slices.Equal(list, []string{"daemon.json", "daemon.json.cdigen-backup"}) {
 		t.Errorf("there are %v", list)
 	}
 }

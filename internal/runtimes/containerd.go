@@ -33,7 +33,7 @@ const (
 type containerdConfig struct {
 	system  System
 	version string // of containerd
-	all     []*containerdFile
+	all     []*file
 	// merged: sections are merged key by key.
 	merged bool
 	// sections that may have settings, by rising priority.
@@ -42,17 +42,9 @@ type containerdConfig struct {
 	disabled *file
 }
 
-// containerdFile is one of the files.
-type containerdFile struct {
-	*file
-	version int64
-	// patterns are the imports as absolute paths.
-	patterns []string
-}
-
 // section is the CRI plugin's in a file, whether it is there or not.
 type section struct {
-	file *containerdFile
+	file *file
 	id   string
 }
 
@@ -61,7 +53,7 @@ func (s section) setting(key string) []string { return []string{"plugins", s.id,
 // readContainerd reads config.toml and what it imports. The flags of containerd are not
 // seen.
 func readContainerd(s System, r Request) (configuration, error) {
-	c := &containerdConfig{system: s, version: r.Version, merged: atLeast(r.Version, "2.0.0-alpha")}
+	c := &containerdConfig{system: s, version: r.Version, merged: AtLeast(r.Version, "2.0.0-alpha")}
 	main := r.file(s.userFile("/etc/containerd/config.toml", "containerd/config.toml"))
 	known := map[string]bool{}
 	for pending := []string{main}; len(pending) > 0; {
@@ -79,13 +71,13 @@ func readContainerd(s System, r Request) (configuration, error) {
 			f.begin(c.newVersion(), criID(c.merged))
 		}
 		if name != main && !f.exists() {
-			return nil, &Error{File: f.shown, Message: "it is imported but does not exist: containerd would not start"}
+			return nil, &Error{File: f.Name, Message: "it is imported but does not exist: containerd would not start"}
 		}
 		c.all = append(c.all, f)
 		for _, pattern := range f.patterns {
 			names, err := s.glob(pattern)
 			if err != nil {
-				return nil, f.errorf([]string{"imports"}, "%s: %v", pattern, err)
+				return nil, f.Errorf([]string{"imports"}, "%s: %v", pattern, err)
 			}
 			pending = append(pending, names...)
 		}
@@ -96,7 +88,7 @@ func readContainerd(s System, r Request) (configuration, error) {
 	return c, c.findDisabled()
 }
 
-// criID is the name of the CRI plugin's section in new files.
+// criID returns the name of the CRI plugin's section in new files.
 func criID(merged bool) string {
 	if merged {
 		return criV3
@@ -105,7 +97,7 @@ func criID(merged bool) string {
 }
 
 // begin sets the first lines of a file that does not exist.
-func (f *containerdFile) begin(version int64, id string) {
+func (f *file) begin(version int64, id string) {
 	f.version = version
 	quote := "'"
 	if version == 2 {
@@ -114,32 +106,28 @@ func (f *containerdFile) begin(version int64, id string) {
 	f.created = fmt.Sprintf("version = %d\n\n[plugins.%[2]s%[3]s%[2]s]\n", version, quote, id)
 }
 
-func (s System) openContainerd(name string) (*containerdFile, error) {
-	opened, err := s.open(name, parseTOML)
+func (s System) openContainerd(name string) (*file, error) {
+	f, err := s.open(name, configedit.ParseTOML)
 	if err != nil {
 		return nil, err
 	}
-	f := &containerdFile{file: opened}
-	version, set, err := f.settings.Value("version")
+	version, set, err := f.Value("version")
 	if err != nil {
-		return nil, fileError(f.shown, err)
+		return nil, err
 	}
 	if n, ok := version.(int64); ok {
 		f.version = n
 	} else if set {
-		return nil, f.errorf([]string{"version"}, "version is not a number")
+		return nil, f.Errorf([]string{"version"}, "version is not a number")
 	}
-	imports, _, err := f.strings("imports")
-	if err != nil {
-		return nil, err
-	}
+	imports, _, err := f.Strings("imports")
 	for _, pattern := range imports {
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join(filepath.Dir(name), pattern)
 		}
 		f.patterns = append(f.patterns, filepath.Clean(pattern))
 	}
-	return f, nil
+	return f, err
 }
 
 // glob returns the files of an import. As in containerd, only a star makes a pattern.
@@ -195,7 +183,7 @@ func (c *containerdConfig) findSections() error {
 		add(criV1)
 	case !c.merged:
 		add(criV2)
-	case atLeast(c.version, "2.3.0-alpha"):
+	case AtLeast(c.version, "2.3.0-alpha"):
 		for _, f := range c.all {
 			if f.version < 2 {
 				c.sections = append(c.sections, section{f, criV1})
@@ -213,9 +201,9 @@ func (c *containerdConfig) findSections() error {
 	if !c.merged {
 		// The last section is all there is.
 		for i, s := range slices.Backward(c.sections) {
-			_, set, err := s.file.settings.Value("plugins", s.id)
+			_, set, err := s.file.Value("plugins", s.id)
 			if err != nil {
-				return fileError(s.file.shown, err)
+				return err
 			}
 			if set {
 				c.sections = c.sections[i : i+1]
@@ -230,12 +218,12 @@ func (c *containerdConfig) findSections() error {
 // findDisabled finds the file that disables the CRI plugin.
 func (c *containerdConfig) findDisabled() error {
 	for _, f := range c.all {
-		names, _, err := f.strings("disabled_plugins")
+		names, _, err := f.Strings("disabled_plugins")
 		if err != nil {
 			return err
 		}
 		if slices.ContainsFunc(names, func(name string) bool { return name == criV1 || name == criV2 || name == criV3 }) {
-			c.disabled = f.file
+			c.disabled = f
 		}
 	}
 	return nil
@@ -244,12 +232,8 @@ func (c *containerdConfig) findDisabled() error {
 // last returns the section whose setting is used; ok is false if none has it.
 func (c *containerdConfig) last(key string) (s section, ok bool, err error) {
 	for _, s := range slices.Backward(c.sections) {
-		_, set, err := s.file.settings.Value(s.setting(key)...)
-		if err != nil {
-			return s, false, fileError(s.file.shown, err)
-		}
-		if set {
-			return s, true, nil
+		if _, set, err := s.file.Value(s.setting(key)...); set || err != nil {
+			return s, set, err
 		}
 	}
 	return section{}, false, nil
@@ -260,47 +244,46 @@ const (
 	cdiSpecDirs = "cdi_spec_dirs"
 )
 
-func (c *containerdConfig) describe(e *Engine) {
-	for _, f := range c.all {
-		e.read(f.file)
-	}
-	fail := func(err error) { e.CDI, e.Err = Unknown, fileError("", err) }
+func (c *containerdConfig) describe(e *Engine) error {
+	e.read(c.all...)
 	s, set, err := c.last(enableCDI)
 	if err != nil {
-		fail(err)
-		return
+		return err
 	}
 	switch {
 	case e.CDI == Always:
 	case set:
-		on, _, err := s.file.bool(s.setting(enableCDI)...)
+		on, _, err := s.file.Bool(s.setting(enableCDI)...)
 		if err != nil {
-			fail(err)
-			return
+			return err
 		}
-		if e.CDI = Off; on {
-			e.CDI = On
-		}
-		e.Switch = enableCDI + " in " + s.file.shown
+		e.CDI, e.Switch = state(on), enableCDI+" in "+s.file.Name
 	case e.CDI == Off:
-		e.Switch = "no " + enableCDI + " in " + c.all[0].shown
+		e.Switch = "no " + enableCDI + " in " + c.all[0].Name
 	}
 	if s, set, err = c.last(cdiSpecDirs); err != nil {
-		fail(err)
-		return
+		return err
 	}
 	if set {
-		dirs, _, err := s.file.strings(s.setting(cdiSpecDirs)...)
+		dirs, _, err := s.file.Strings(s.setting(cdiSpecDirs)...)
 		if err != nil {
-			fail(err)
-			return
+			return err
 		}
-		e.SpecDirs, e.SpecDirsFrom = dirs, cdiSpecDirs+" in "+s.file.shown
+		e.SpecDirs, e.SpecDirsFrom = dirs, cdiSpecDirs+" in "+s.file.Name
 	}
 	if c.disabled != nil {
-		e.CDI, e.Switch = Unused, "disabled_plugins in "+c.disabled.shown
+		e.CDI, e.Switch = Unused, "disabled_plugins in "+c.disabled.Name
 		e.Note = "the CRI plugin, for Kubernetes, is switched off; ctr and nerdctl use CDI without it"
 	}
+	return nil
+}
+
+// state returns the state of a switch.
+func state(on bool) State {
+	if on {
+		return On
+	}
+	return Off
 }
 
 func (c *containerdConfig) enable(e *Engine, dirs []string) error {
@@ -320,7 +303,7 @@ func (c *containerdConfig) enable(e *Engine, dirs []string) error {
 	switch {
 	case err != nil:
 	case set:
-		err = s.file.addDirs(missing, s.setting(cdiSpecDirs)...)
+		err = s.file.Prepend(missing, s.setting(cdiSpecDirs)...)
 	default:
 		err = c.set(cdiSpecDirs, withDirs(e.SpecDirs, missing))
 	}
@@ -337,12 +320,7 @@ func (c *containerdConfig) disable(e *Engine) error {
 	return nil
 }
 
-func (c *containerdConfig) files() (list []*file) {
-	for _, f := range c.all {
-		list = append(list, f.file)
-	}
-	return list
-}
+func (c *containerdConfig) files() []*file { return c.all }
 
 // dropInName is that of our own file, for containerd 2.
 const dropInName = "99-cdigen.toml"
@@ -367,17 +345,17 @@ func (c *containerdConfig) set(key string, value any) error {
 	}
 	if s.id == criV1 {
 		return fmt.Errorf("%s is of version 1, whose settings cdigen does not change: bring it to version %d first, as containerd config migrate does",
-			main.shown, c.newVersion())
+			main.Name, c.newVersion())
 	}
 	return s.file.set(value, s.setting(key)...)
 }
 
-// newVersion is the one of files for this containerd.
+// newVersion returns the version of new files for this containerd.
 func (c *containerdConfig) newVersion() int64 {
 	switch {
 	case !c.merged:
 		return 2
-	case atLeast(c.version, "2.3.0-alpha"):
+	case AtLeast(c.version, "2.3.0-alpha"):
 		return 4
 	}
 	return 3
@@ -401,7 +379,7 @@ func (c *containerdConfig) home() (section, error) {
 		if matches, err := filepath.Match(pattern, name); err != nil || !matches || strings.Contains(filepath.Dir(pattern), "*") {
 			continue
 		}
-		i := slices.IndexFunc(c.all, func(f *containerdFile) bool { return f.name == name })
+		i := slices.IndexFunc(c.all, func(f *file) bool { return f.name == name })
 		if i < 0 {
 			f, err := c.system.openContainerd(name)
 			if err != nil {
@@ -423,11 +401,11 @@ func (c *containerdConfig) home() (section, error) {
 	return s, nil
 }
 
-// check has containerd itself read the configuration before and after the change, and
+// validate has containerd itself read the configuration before and after the change, and
 // compares what it makes of them (containerd config dump): only the settings of CDI may
 // be different. Both are copies in a directory of their own, one file for each, which the
 // first imports in the order that containerd reads them in.
-func (c *containerdConfig) check(ctx context.Context, program string, changed change.Plan) error {
+func (c *containerdConfig) validate(ctx context.Context, program string, changed change.Plan) error {
 	before, err := c.dump(ctx, program, nil)
 	if err != nil {
 		return fmt.Errorf("containerd refuses its configuration as it is: %w", err)
@@ -443,7 +421,7 @@ func (c *containerdConfig) check(ctx context.Context, program string, changed ch
 		if err != nil || !set || key == enableCDI && release.CDI == Always {
 			continue
 		}
-		value, _, _ := s.file.settings.Value(s.setting(key)...)
+		value, _, _ := s.file.Value(s.setting(key)...)
 		if list, ok := value.([]any); ok {
 			texts := make([]string, 0, len(list))
 			for _, v := range list {
@@ -496,7 +474,7 @@ func (c *containerdConfig) copies(dir string, changed change.Plan) (main []byte,
 	for i, f := range c.all {
 		data := f.old
 		for _, c := range changed {
-			if c.Path == f.shown {
+			if c.Path == f.Name {
 				data = c.New
 			}
 		}

@@ -50,39 +50,19 @@ func (e *Engine) TakesDirs() bool {
 	return ok && r.Configurable
 }
 
-// Error is what is wrong with an engine or its configuration.
-type Error struct {
-	// File with the mistake, and where in it, from 1; without a File it is the program
-	// that failed, without a Line the place is not known.
-	File    string `json:"file,omitempty"`
-	Line    int    `json:"line,omitempty"`
-	Column  int    `json:"column,omitempty"`
-	Message string `json:"message"`
-}
+// Error is what is wrong with an engine or its configuration. Without a File it is the
+// program that failed.
+type Error = configedit.Error
 
-// Error is "/etc/docker/daemon.json:3:1: message".
-func (e *Error) Error() string {
-	switch {
-	case e.File == "":
-		return e.Message
-	case e.Line == 0:
-		return e.File + ": " + e.Message
-	}
-	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
-}
-
-// fileError is an error about a file, with the place where the cause has it.
+// fileError returns an error about a file, with the place if it is known.
 func fileError(file string, err error) *Error {
-	var (
-		known *Error
-		place *configedit.Error
-		path  *os.PathError
-	)
+	var known *Error
+	var path *os.PathError
 	switch {
 	case errors.As(err, &known):
-		return known
-	case errors.As(err, &place):
-		return &Error{file, place.Line, place.Column, place.Message}
+		named := *known
+		named.File = cmp.Or(named.File, file)
+		return &named
 	case errors.As(err, &path):
 		return &Error{File: file, Message: fmt.Sprintf("%s: %v", path.Op, path.Err)}
 	}
@@ -102,41 +82,31 @@ type known struct {
 	configure func(s System, r Request) (configuration, error)
 }
 
-// configuration is what an engine's files say about CDI.
+// configuration is that of an engine, as far as it is about CDI.
 type configuration interface {
 	// describe completes an Engine, which has the defaults of its version.
-	describe(e *Engine)
+	describe(e *Engine) error
 	// enable and disable edit the files, for an engine as describe left it.
 	enable(e *Engine, dirs []string) error
 	disable(e *Engine) error
 	// files returns those that were read, of which some may be changed.
 	files() []*file
-	// check has the engine's own program check changed files. A change is not written where
-	// the check fails.
-	check(ctx context.Context, program string, changed change.Plan) error
+	// validate has the engine's own program check changed files, if it has a check. A change
+	// is not written where the check fails.
+	validate(ctx context.Context, program string, changed change.Plan) error
 	// reads reports whether the engine would read a file, whatever its suffix, because of
 	// where it is.
 	reads(name string) bool
 }
 
-// unchecked is an engine that cannot check its configuration.
-type unchecked struct{}
-
-func (unchecked) check(context.Context, string, change.Plan) error { return nil }
-
-// readByName is an engine that reads no file because of where it is.
-type readByName struct{}
-
-func (readByName) reads(string) bool { return false }
-
 // engines in the order in which they are printed.
 var engines = []known{
-	{name: Podman, program: "podman", configure: readPodman},
+	{name: Podman, program: "podman", configure: readContainersConf},
 	{name: Docker, program: "dockerd", service: "docker.service", configure: readDocker,
 		without: "cdigen inject --format docker-args prints options that give a container GPUs without it"},
 	{name: Containerd, program: "containerd", service: "containerd.service", configure: readContainerd},
 	{name: CRIO, program: "crio", service: "crio.service", configure: readCRIO},
-	{name: Buildah, program: "buildah", configure: readBuildah},
+	{name: Buildah, program: "buildah", configure: readContainersConf},
 	{name: BuildKit, program: "buildkitd", service: "buildkit.service", configure: readBuildKit},
 	{name: Nerdctl, program: "nerdctl", configure: readNerdctl},
 	{name: Apptainer, program: "apptainer", note: "uses device nodes, mounts and environment variables of a spec, but no hooks"},
@@ -151,7 +121,7 @@ func find(name Name) (known, bool) {
 	return engines[i], true
 }
 
-// Names of all engines that Detect looks for, in its order.
+// Names returns all engines that Detect looks for, in its order.
 func Names() (names []Name) {
 	for _, k := range engines {
 		names = append(names, k.name)
@@ -213,8 +183,8 @@ func firstLine(text string) string {
 	return line[:min(len(line), 80)]
 }
 
-// Engine is an engine of a version, "28.0.4", that need not be installed, as the
-// configuration files of the system make it.
+// Engine returns an engine of a version, "28.0.4", with the configuration of the system. It
+// need not be installed.
 func (s System) Engine(name Name, version string) Engine {
 	k, _ := find(name)
 	e, _ := s.engine(k, Request{Engine: name, Version: version})
@@ -238,11 +208,12 @@ func (s System) engine(k known, r Request) (Engine, configuration) {
 		return e, nil
 	}
 	c, err := k.configure(s, r)
+	if err == nil {
+		err = c.describe(&e)
+	}
 	if err != nil {
 		e.CDI, e.Err = Unknown, fileError("", err)
-		return e, nil
 	}
-	c.describe(&e)
 	return e, c
 }
 
@@ -250,7 +221,7 @@ func (s System) engine(k known, r Request) (Engine, configuration) {
 func (e *Engine) read(files ...*file) {
 	for _, f := range files {
 		if f.exists() {
-			e.Config = append(e.Config, f.shown)
+			e.Config = append(e.Config, f.Name)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package runtimes
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,129 +11,64 @@ import (
 	"github.com/cdigen/cdigen/internal/configedit"
 )
 
-// document is a parsed file that can be changed.
-type document interface {
-	Bytes() []byte
-	Set(value any, path ...string) error
-	Prepend(values []string, path ...string) error
-}
-
 // file is a configuration file, which need not exist.
 type file struct {
-	// name is the path in the system, shown the one on this machine.
-	name, shown string
+	// name is the path in the system. That of the File is the path on this machine.
+	name string
 	// old is what is in it; nil when it does not exist.
 	old []byte
-	doc document
-	// settings are those of doc.
-	settings *configedit.Settings
+	*configedit.File
 	// created is what a file that did not exist begins with.
 	created string
 	// removed: the file is to be removed.
 	removed bool
+
+	// version of containerd's file, and patterns, its imports as absolute paths.
+	version  int64
+	patterns []string
 }
 
 // parser of one format.
-type parser func([]byte) (document, *configedit.Settings, error)
-
-func parseJSON(data []byte) (document, *configedit.Settings, error) {
-	d, err := configedit.ParseJSON(data)
-	if err != nil {
-		return nil, nil, err
-	}
-	return d, &d.Settings, nil
-}
-
-func parseTOML(data []byte) (document, *configedit.Settings, error) {
-	d, err := configedit.ParseTOML(data)
-	if err != nil {
-		return nil, nil, err
-	}
-	return d, &d.Settings, nil
-}
+type parser func([]byte) (*configedit.File, error)
 
 // open reads a file. One that does not exist is parsed as an empty one.
 func (s System) open(name string, parse parser) (*file, error) {
-	f := &file{name: name, shown: s.path(name)}
+	f := &file{name: name}
 	data, err := s.read(name)
 	if err == nil {
 		f.old = data
-		f.doc, f.settings, err = parse(data)
+		f.File, err = parse(data)
 	}
 	if err != nil {
-		return nil, fileError(f.shown, err)
+		return nil, fileError(s.path(name), err)
 	}
+	f.Name = s.path(name)
 	return f, nil
 }
 
 func (f *file) exists() bool { return f.old != nil }
 
-// errorf is an error about a setting of the file.
-func (f *file) errorf(path []string, format string, args ...any) error {
-	return fileError(f.shown, f.settings.Errorf(path, format, args...))
-}
-
-// bool and strings return a setting; an error has the file's name.
-func (f *file) bool(path ...string) (value, set bool, err error) {
-	value, set, err = f.settings.Bool(path...)
-	if err != nil {
-		err = fileError(f.shown, err)
-	}
-	return value, set, err
-}
-
-func (f *file) strings(path ...string) (value []string, set bool, err error) {
-	value, set, err = f.settings.Strings(path...)
-	if err != nil {
-		err = fileError(f.shown, err)
-	}
-	return value, set, err
-}
-
 // set changes a setting. A file that does not exist begins with its first lines.
 func (f *file) set(value any, path ...string) error {
-	if !f.exists() && f.created != "" && len(f.doc.Bytes()) == 0 {
-		var err error
-		if f.doc, f.settings, err = parseTOML([]byte(f.created)); err != nil {
+	if !f.exists() && f.created != "" && len(f.Bytes()) == 0 {
+		begun, err := configedit.ParseTOML([]byte(f.created))
+		if err != nil {
 			return err
 		}
+		begun.Name, f.File = f.Name, begun
 	}
-	if err := f.doc.Set(value, path...); err != nil {
-		return fmt.Errorf("%s: set %s: %w", f.shown, strings.Join(path, "."), err)
-	}
-	return nil
-}
-
-// addDirs puts directories before those of a setting that has a list.
-func (f *file) addDirs(dirs []string, path ...string) error {
-	if err := f.doc.Prepend(dirs, path...); err != nil {
-		return fmt.Errorf("%s: change %s: %w", f.shown, strings.Join(path, "."), err)
-	}
-	return nil
-}
-
-// search has a list of directories include those that are missing in the ones that the
-// engine searches. Extend: the setting has a list to which they are added.
-func (f *file) search(searched, dirs []string, extend bool, path ...string) error {
-	missing := missingDirs(searched, dirs)
-	switch {
-	case len(missing) == 0:
-		return nil
-	case extend:
-		return f.addDirs(missing, path...)
-	}
-	return f.set(withDirs(searched, missing), path...)
+	return f.Set(value, path...)
 }
 
 // changes returns what is different now in files.
 func changes(files []*file) (list change.Plan) {
 	for _, f := range files {
-		now := f.doc.Bytes()
+		now := f.Bytes()
 		switch {
 		case f.removed:
-			list = append(list, change.Change{Path: f.shown, Old: f.old})
+			list = append(list, change.Change{Path: f.Name, Old: f.old})
 		case !bytes.Equal(now, f.old) || !f.exists() && len(now) > 0:
-			list = append(list, change.Change{Path: f.shown, Old: f.old, New: now})
+			list = append(list, change.Change{Path: f.Name, Old: f.old, New: now})
 		}
 	}
 	return list

@@ -30,10 +30,10 @@ type Request struct {
 	SpecDirs []string
 }
 
-// file is the one asked for, or the engine's own.
+// file returns the file of the request, or the engine's own.
 func (r Request) file(own string) string { return cmp.Or(r.Config, own) }
 
-// Plan is what has to change in an engine's configuration, and how.
+// Plan is a planned change of an engine's configuration.
 type Plan struct {
 	// Engine as it is before.
 	Engine Engine
@@ -95,12 +95,12 @@ func (p *Plan) Check(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, fmt.Errorf("not finished after %v", checkTime))
 	defer cancel()
-	return p.config.check(ctx, p.program, p.Changes)
+	return p.config.validate(ctx, p.program, p.Changes)
 }
 
-// Applied is what Apply did.
+// Applied is the result of Apply.
 type Applied struct {
-	// Files that were changed, and Backups of those that existed before.
+	// Files that were changed, and Backups of what was in them, empty for a new file.
 	Files, Backups []string
 	// Restarted is the unit that was restarted.
 	Restarted string
@@ -143,7 +143,9 @@ func (p *Plan) Apply(ctx context.Context, restart bool) (*Applied, error) {
 	if err != nil {
 		return nil, writeError(err)
 	}
-	return result, nil
+	made, err := recordMade(changes)
+	result.Backups = append(result.Backups, made...)
+	return result, err
 }
 
 // located returns the changes with the places on this machine that they are made at.
@@ -174,7 +176,7 @@ func (p *Plan) locate(c *change.Change) (err error) {
 func (p *Plan) Clean(ctx context.Context) error {
 	var errs []error
 	for _, f := range p.config.files() {
-		c := change.Change{Path: f.shown}
+		c := change.Change{Path: f.Name}
 		if p.locate(&c) == nil { // where nothing can be written, nothing was left
 			errs = append(errs, c.Clean(ctx))
 		}

@@ -136,7 +136,7 @@ var Releases = []Release{
 // release returns the CDI support of a version; ok is false if there is none.
 func release(engine Name, version string) (r Release, ok bool) {
 	for _, candidate := range Releases {
-		if candidate.Engine == engine && atLeast(version, candidate.From) {
+		if candidate.Engine == engine && AtLeast(version, candidate.From) {
 			r, ok = candidate, true
 		}
 	}
@@ -195,7 +195,8 @@ func number(digits string) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// atLeast reports whether a version is not older than another.
-func atLeast(version, other string) bool {
+// AtLeast reports whether a version is not older than another, by their numbers and a suffix
+// of pre-releases. What is not a version is older than all that are.
+func AtLeast(version, other string) bool {
 	return semver.Compare(canonical(version), canonical(other)) >= 0
 }

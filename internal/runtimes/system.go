@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/regular"
 )
 
@@ -36,7 +37,7 @@ type System struct {
 	UID int
 }
 
-// Local is this machine, for the user who runs the program.
+// Local returns this machine, for the user who runs the program.
 func Local() System {
 	return System{Root: "/", LookPath: lookPath, Run: run, Getenv: os.Getenv, UID: os.Geteuid()}
 }
@@ -124,16 +125,13 @@ func (s System) resolve(name string) (string, error) {
 	return s.path(done), nil
 }
 
-// maxFile bounds what is read of a file, in bytes.
-const maxFile = 16 << 20
-
 // read reads a file of the system; nil without one.
 func (s System) read(name string) ([]byte, error) {
 	path, err := s.resolve(name)
 	if err != nil {
 		return nil, err
 	}
-	data, err := regular.ReadFile(path, maxFile)
+	data, err := regular.ReadFile(path, limits.MaxBytes)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
 	}
@@ -170,7 +168,7 @@ func (s System) userDir() string {
 	return s.configHome()
 }
 
-// configHome is $XDG_CONFIG_HOME or its default.
+// configHome returns $XDG_CONFIG_HOME or its default.
 func (s System) configHome() string {
 	if dir := s.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
 		return dir
@@ -181,7 +179,7 @@ func (s System) configHome() string {
 	return ""
 }
 
-// runtimeDir is $XDG_RUNTIME_DIR or its default.
+// runtimeDir returns $XDG_RUNTIME_DIR or its default.
 func (s System) runtimeDir() string {
 	if dir := s.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		return dir

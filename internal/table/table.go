@@ -53,9 +53,9 @@ func (t *Table) Paint(column int, c Color, wanted bool) {
 // Len returns the number of rows.
 func (t *Table) Len() int { return len(t.rows) }
 
-// Flush writes the table, or nothing if it has neither rows nor a header.
+// Flush writes the table, or nothing if it has no rows.
 func (t *Table) Flush() error {
-	if len(t.rows) == 0 && len(t.header) == 0 {
+	if len(t.rows) == 0 {
 		return nil
 	}
 	limits, fits := t.fit()

@@ -111,11 +111,11 @@ func TestTableKnowsTheWidthOfTexts(t *testing.T) {
 	}
 }
 
-func TestTableWithoutRowsOrHeader(t *testing.T) {
-	for want, header := range map[string][]string{"": nil, "A  B\n": {"A", "B"}} {
+func TestTableWithoutRowsIsEmpty(t *testing.T) {
+	for _, header := range [][]string{nil, {"A", "B"}} {
 		var b strings.Builder
-		if err := New(&b, header...).Flush(); err != nil || b.String() != want {
-			t.Errorf("header %q: %q, %v, want %q", header, b.String(), err, want)
+		if err := New(&b, header...).Flush(); err != nil || b.String() != "" {
+			t.Errorf("header %q: %q, %v", header, b.String(), err)
 		}
 	}
 }

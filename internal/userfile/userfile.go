@@ -91,7 +91,7 @@ func explain(err error, root *tree.Node) error {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
 		if wrong.Field == "" {
-			return fmt.Errorf("line %d: cannot unmarshal %s into %s", root.Line, wrong.Value, wrong.Type)
+			return fmt.Errorf("line %d: unexpected %s", root.Line, wrong.Value)
 		}
 		name := wrong.Field[strings.LastIndexByte(wrong.Field, '.')+1:]
 		return fmt.Errorf("%sfield %s: unexpected %s", line(root, name), wrong.Field, wrong.Value)

@@ -44,7 +44,7 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 		"inner:\n  a:\n    colour: red\n":       "line 3: field colour not found",
 		"names: []\nmode: rw\n":                 "line 2: field mode: unexpected string",
 		"inner:\n  a: {text: [b]}\n":            "text: unexpected array",
-		"- a\n":                                 "line 1: cannot unmarshal array into",
+		"- a\n":                                 "line 1: unexpected array",
 		"names:\n- a\n- no\n":                   "line 3: put no in quotes",
 		"{":                                     "yaml: line 1: ",
 		"names: [a]\nnames: [b]\n":              `line 2: mapping key "names" already defined at line 1`,

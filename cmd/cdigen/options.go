@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/printable"
-	"github.com/cdigen/cdigen/internal/table"
 )
 
 // noVariable is the annotation of a flag without an environment variable, because the
@@ -41,6 +39,8 @@ type options struct {
 	late bool
 	// tolerant is set for a command that reports invalid settings of the service itself.
 	tolerant bool
+	// shownAs is how the command prints what it has found.
+	shownAs string
 }
 
 // add adds the flags of a command's options.
@@ -119,7 +119,7 @@ func complete(cmd *cobra.Command) error {
 			given[f.Name] = f.Value.String()
 		case ok && !f.Changed && !option && hasVariable(f):
 			if err := cmd.Flags().Set(f.Name, value); err != nil {
-				errs = append(errs, fmt.Errorf("%s=%q: %w", name, value, err))
+				errs = append(errs, fmt.Errorf("%s=%q: %w", name, value, valueError(f, err)))
 			}
 		}
 	})
@@ -216,37 +216,44 @@ func hasFlag(variable string) bool {
 	return below(newRoot())
 }
 
-// addOutputFormat adds the flag of a command's output format.
-func addOutputFormat(flags *pflag.FlagSet, format *string, formats ...string) {
-	flags.StringVarP(format, "output-format", "o", formats[0], config.Alternatives(formats))
-	setValues(flags, "output-format", formats...)
+// formatFlag is the flag of how a command prints.
+const formatFlag = "output-format"
+
+// addFormats adds the flag of how the command prints; the first of the formats is the default.
+func (o *options) addFormats(flags *pflag.FlagSet, formats ...string) {
+	addChoice(flags, &o.shownAs, formatFlag, "o", formats[0], config.Alternatives(formats), formats...)
 }
 
-func checkOutputFormat(format string, formats ...string) error {
-	if !slices.Contains(formats, format) {
-		return usageError(fmt.Errorf("--output-format %q: use %s", format, config.Alternatives(formats)))
+// print prints a value as JSON if that is asked for, and otherwise as text.
+func (o *options) print(w io.Writer, value any, text func() error) error {
+	if o.shownAs == "json" {
+		return writeJSON(w, value)
 	}
+	return text()
+}
+
+// choice is the value of a flag that is one of some words.
+type choice struct {
+	value  *string
+	preset string
+	words  []string
+}
+
+// addChoice adds a flag that is one of some words.
+func addChoice(flags *pflag.FlagSet, value *string, name, short, preset, usage string, words ...string) {
+	*value = preset
+	flags.VarP(&choice{value, preset, words}, name, short, usage)
+}
+
+func (c *choice) String() string { return *c.value }
+
+// Type is string, so that the help shows the default in quotes.
+func (*choice) Type() string { return "string" }
+
+func (c *choice) Set(word string) error {
+	if word != c.preset && !slices.Contains(c.words, word) {
+		return errors.New("use " + config.Alternatives(c.words))
+	}
+	*c.value = word
 	return nil
-}
-
-// maybeFile adds a hint to the error if the value of -o looks like a file name.
-func maybeFile(err error, format, instead string) error {
-	if !strings.ContainsAny(format, "./") {
-		return err
-	}
-	return fmt.Errorf("%w: %s", err, instead)
-}
-
-// colored reports whether standard output is a terminal and neither --no-color nor
-// NO_COLOR (no-color.org) is set.
-func colored(cmd *cobra.Command) bool {
-	off, err := cmd.Flags().GetBool("no-color")
-	return err == nil && !off && os.Getenv("NO_COLOR") == "" && table.IsTerminal(cmd.OutOrStdout())
-}
-
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(printable.JSON(w))
-	e.SetEscapeHTML(false) // commands have > and &
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }

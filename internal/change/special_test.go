@@ -1,4 +1,4 @@
-package devnode
+package change
 
 import (
 	"errors"
@@ -11,11 +11,43 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/devnode"
 )
 
 // null stands for the nodes of a driver: its numbers are those of /dev/null, whatever its
 // name.
-var null = Node{"dev/null", Attr{Major: 1, Minor: 3, Mode: 0o640, UID: 7, GID: 44}}
+var null = node{"dev/null", devnode.Attr{Major: 1, Minor: 3, Mode: 0o640, UID: 7, GID: 44}}
+
+// node is a device node by its name below a root.
+type node struct {
+	Name string
+	devnode.Attr
+}
+
+// change returns the change that is needed now; none of a node that is right.
+func (n *node) change(t *testing.T, root *os.Root) Plan {
+	t.Helper()
+	have, err := devnode.Stat(root, n.Name)
+	if err != nil && !strings.Contains(err.Error(), "escapes") {
+		t.Fatal(err)
+	}
+	if devnode.Compare(&n.Attr, have) == devnode.OK {
+		return nil
+	}
+	return Plan{NodeChange(root, filepath.Join(root.Name(), n.Name), &n.Attr, have)}
+}
+
+// apply makes the node what it should be, and returns what was done.
+func (n *node) apply(t *testing.T, root *os.Root) (did Action, err error) {
+	t.Helper()
+	p := n.change(t, root)
+	files, err := p.Make(t.Context())
+	if len(files) > 0 {
+		did = p[0].Action()
+	}
+	return did, err
+}
 
 // openRoot makes a root with a directory dev. Nodes take root's rights.
 func openRoot(t *testing.T) (*os.Root, string) {
@@ -39,7 +71,7 @@ func needsMknod(t *testing.T) {
 	}
 }
 
-func mknod(t *testing.T, path string, n Node) {
+func mknod(t *testing.T, path string, n node) {
 	t.Helper()
 	if err := unix.Mknod(path, unix.S_IFCHR, int(unix.Mkdev(n.Major, n.Minor))); err != nil {
 		t.Fatal(err)
@@ -50,10 +82,10 @@ func mknod(t *testing.T, path string, n Node) {
 }
 
 // isRight fails the test unless a node is what it should be and nothing lies beside it.
-func isRight(t *testing.T, root *os.Root, n Node) {
+func isRight(t *testing.T, root *os.Root, n node) {
 	t.Helper()
-	if do, was, err := Check(root, n); do != None || was != "" || err != nil {
-		t.Errorf("%s: still to %s, was %q, %v", n.Name, do, was, err)
+	if p := n.change(t, root); p != nil {
+		t.Errorf("%s: still to %s, is %q", n.Name, p[0].Action(), p[0].Old)
 	}
 	dir, err := root.Open(filepath.Dir(n.Name))
 	if err != nil {
@@ -80,36 +112,38 @@ func TestWhateverStandsInTheWayBecomesTheNode(t *testing.T) {
 		was    string
 	}{
 		"nothing":                       {func(string) error { return nil }, Make, ""},
-		"a node with another number":    {func(path string) error { mknod(t, path, other); return nil }, Replace, "1:5"},
-		"a node with another mode":      {func(path string) error { mknod(t, path, closed); return nil }, Fix, "0600 7:44"},
-		"a node of another owner":       {func(path string) error { mknod(t, path, foreign); return nil }, Fix, "0640 0:44"},
+		"a node with another number":    {func(path string) error { mknod(t, path, other); return nil }, Replace, "1:5 0640 7:44"},
+		"a node with another mode":      {func(path string) error { mknod(t, path, closed); return nil }, Fix, "1:3 0600 7:44"},
+		"a node of another owner":       {func(path string) error { mknod(t, path, foreign); return nil }, Fix, "1:3 0640 0:44"},
 		"a file":                        {func(path string) error { return os.WriteFile(path, []byte("x"), 0o644) }, Replace, "a regular file"},
 		"an empty directory":            {func(path string) error { return os.Mkdir(path, 0o755) }, Replace, "a directory"},
 		"a link to such a node":         {func(path string) error { return os.Symlink("/dev/null", path) }, Replace, "a symbolic link"},
 		"a link that leads nowhere":     {func(path string) error { return os.Symlink("none", path) }, Replace, "a symbolic link"},
 		"a FIFO":                        {func(path string) error { return unix.Mkfifo(path, 0o666) }, Replace, "neither file nor device"},
 		"a block device of that number": {func(path string) error { return unix.Mknod(path, unix.S_IFBLK, int(unix.Mkdev(1, 3))) }, Replace, "a block device"},
-		"the node as it should be":      {func(path string) error { mknod(t, path, null); return nil }, None, ""},
+		"the node as it should be":      {func(path string) error { mknod(t, path, null); return nil }, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, dir := openRoot(t)
 			if err := c.before(filepath.Join(dir, null.Name)); err != nil {
 				t.Fatal(err)
 			}
-			if do, was, err := Check(root, null); do != c.do || was != c.was || err != nil {
-				t.Errorf("check: %q, %q, %v; want %q, %q", do, was, err, c.do, c.was)
+			for _, planned := range null.change(t, root) {
+				if planned.Action() != c.do || string(planned.Old) != c.was || string(planned.New) != "1:3 0640 7:44" {
+					t.Errorf("planned: %q, %q to %q; want %q, %q", planned.Action(), planned.Old, planned.New, c.do, c.was)
+				}
 			}
 			before, _ := root.Lstat(null.Name)
-			if did, err := Apply(t.Context(), root, null); did != c.do || err != nil {
+			if did, err := null.apply(t, root); did != c.do || err != nil {
 				t.Errorf("apply: %q, %v; want %q", did, err, c.do)
 			}
 			isRight(t, root, null)
-			// Who has the node mounted or open has the mended one too.
+			// What has the node mounted or open has the fixed one too.
 			after, err := root.Lstat(null.Name)
 			if err != nil || c.do == Fix && !os.SameFile(before, after) {
 				t.Errorf("not the same node any more: %v", err)
 			}
-			if did, err := Apply(t.Context(), root, null); did != None || err != nil {
+			if did, err := null.apply(t, root); did != "" || err != nil {
 				t.Errorf("once more: %q, %v", did, err)
 			}
 		})
@@ -122,7 +156,7 @@ func TestDirectoriesAreMadeReadableWhateverTheUmask(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077))
 	n := null
 	n.Name, n.Mode = "dev/sub/deeper/null", 0o666
-	if did, err := Apply(t.Context(), root, n); did != Make || err != nil {
+	if did, err := n.apply(t, root); did != Make || err != nil {
 		t.Fatalf("%q, %v", did, err)
 	}
 	isRight(t, root, n)
@@ -143,7 +177,7 @@ func TestADirectoryWithFilesInItStays(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if did, err := Apply(t.Context(), root, null); did != None || !errors.Is(err, unix.ENOTEMPTY) {
+	if did, err := null.apply(t, root); did != "" || !errors.Is(err, unix.ENOTEMPTY) {
 		t.Errorf("%q, %v; want an error", did, err)
 	}
 	if _, err := os.Stat(file); err != nil {
@@ -165,7 +199,7 @@ func TestNothingIsMadeOutsideTheRoot(t *testing.T) {
 		if err := os.Symlink(target, link); err != nil {
 			t.Fatal(err)
 		}
-		if did, err := Apply(t.Context(), root, n); err == nil {
+		if did, err := n.apply(t, root); err == nil {
 			t.Errorf("through a link to %s: %q", target, did)
 		}
 	}
@@ -181,7 +215,7 @@ func TestManyWhoMakeOneNodeAtOnceAreAllContent(t *testing.T) {
 		var wg sync.WaitGroup
 		did, errs := make([]Action, 4), make([]error, 4)
 		for i := range errs {
-			wg.Go(func() { did[i], errs[i] = Apply(t.Context(), root, null) })
+			wg.Go(func() { did[i], errs[i] = null.apply(t, root) })
 		}
 		wg.Wait()
 		if err := errors.Join(errs...); err != nil || strings.Count(fmt.Sprint(did), string(Make)) != 1 {
@@ -211,7 +245,7 @@ func TestAnotherProgramMayMakeTheNodeMeanwhile(t *testing.T) {
 			running = false
 		default:
 		}
-		if _, err := Apply(t.Context(), root, null); err != nil && !errors.Is(err, errUnstable) {
+		if _, err := null.apply(t, root); err != nil && !errors.Is(err, ErrInterfered) {
 			t.Fatal(err)
 		}
 	}
@@ -230,11 +264,11 @@ func TestWhatAKilledProcessHasLeftIsRemoved(t *testing.T) {
 		if err := make(); err != nil {
 			t.Fatal(err)
 		}
-		if did, err := Apply(t.Context(), root, null); did != Make || err != nil {
+		if did, err := null.apply(t, root); did != Make || err != nil {
 			t.Errorf("%q, %v", did, err)
 		}
 		isRight(t, root, null)
-		if err := errors.Join(make(), Clean(t.Context(), root, null)); err != nil {
+		if err := errors.Join(make(), Change{Path: filepath.Join(dir, null.Name), Root: root}.Clean(t.Context())); err != nil {
 			t.Error(err)
 		}
 		isRight(t, root, null)
@@ -268,7 +302,7 @@ func TestALinkInPlaceOfTheNewNodeIsNotFollowed(t *testing.T) {
 	made := 0
 	for range 2000 {
 		_ = os.Remove(filepath.Join(dir, null.Name))
-		if did, err := Apply(t.Context(), root, null); err == nil && did == Make {
+		if did, err := null.apply(t, root); err == nil && did == Make {
 			made++
 		}
 	}
@@ -300,5 +334,60 @@ func TestARootBehindALinkOfSomebodyElseIsAnError(t *testing.T) {
 	}
 	if _, err := OpenRoot(link); err == nil || !strings.Contains(err.Error(), link+" belongs to uid 12345") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestNodesAndLinksAreUndone(t *testing.T) {
+	needsMknod(t)
+	root, dir := openRoot(t)
+	other, closed := null, null
+	other.Minor, closed.Mode = 5, 0o600
+	path := filepath.Join(dir, null.Name)
+	for name, before := range map[string]func() error{
+		"nothing":                  func() error { return nil },
+		"a node of another number": func() error { mknod(t, path, other); return nil },
+		"a node with another mode": func() error { mknod(t, path, closed); return nil },
+		"a file":                   func() error { return os.WriteFile(path, []byte("x"), 0o644) },
+		"an empty directory":       func() error { return os.Mkdir(path, 0o755) },
+		"a link":                   func() error { return os.Symlink("none", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_ = os.Remove(path)
+			if err := before(); err != nil {
+				t.Fatal(err)
+			}
+			link := filepath.Join(dir, "dev/char/1:3")
+			p := append(null.change(t, root), LinkChange(link, "", "../null"))
+			old := string(p[0].Old)
+			applied, err := p.Apply(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer applied.Close()
+			if text, err := os.Readlink(link); err != nil || text != "../null" || null.change(t, root) != nil {
+				t.Errorf("not made: %q, %v, %v", text, err, null.change(t, root))
+			}
+			if err := applied.Undo(); err != nil {
+				t.Fatal(err)
+			}
+			if again := null.change(t, root); len(again) != 1 || string(again[0].Old) != old {
+				t.Errorf("there is %v; want %q", again, old)
+			}
+			if names, err := os.ReadDir(filepath.Join(dir, "dev")); err != nil || len(names) > 1 {
+				t.Errorf("left behind: %v, %v", names, err)
+			}
+		})
+	}
+}
+
+func TestNodesAndLinksAreShownAsADiff(t *testing.T) {
+	root, dir := openRoot(t)
+	have := null.Attr
+	have.Mode = 0o600
+	p := Plan{NodeChange(root, dir+"/null", &null.Attr, &have), LinkChange(dir+"/1:3", "../zero", "")}
+	want := "--- DIR/null\n+++ DIR/null\n@@ -1,1 +1,1 @@\n-1:3 0600 7:44\n\\ No newline at end of file\n+1:3 0640 7:44\n\\ No newline at end of file\n" +
+		"--- DIR/1:3\n+++ /dev/null\n@@ -1,1 +0,0 @@\n-../zero\n\\ No newline at end of file\n"
+	if got := strings.ReplaceAll(string(p.Diff()), dir, "DIR"); got != want {
+		t.Errorf("%s", got)
 	}
 }

@@ -1,4 +1,4 @@
-package devnode
+package devchar
 
 import (
 	"errors"
@@ -13,10 +13,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/devnode"
 )
 
 // nodes are device nodes that need no rights: names and numbers, "dev/a": 7:1.
-type nodes map[string]Node
+type nodes map[string]Link
 
 func (n nodes) Lstat(name string) (fs.FileInfo, error) {
 	node, ok := n[name]
@@ -26,7 +29,7 @@ func (n nodes) Lstat(name string) (fs.FileInfo, error) {
 	return nodeInfo{node}, nil
 }
 
-type nodeInfo struct{ Node }
+type nodeInfo struct{ Link }
 
 func (n nodeInfo) Name() string       { return "" }
 func (n nodeInfo) Size() int64        { return 0 }
@@ -38,24 +41,17 @@ func (n nodeInfo) Sys() any           { return &syscall.Stat_t{Rdev: unix.Mkdev(
 // The driver of these tests has the major number 7 and nodes dev/our*.
 func ours(name string) bool { return strings.HasPrefix(name, "dev/our") }
 
-func at(name string, major, minor uint32) Node { return Node{name, Attr{Major: major, Minor: minor}} }
-
-func wanted(list ...Node) (links []Link) {
-	for _, n := range list {
-		links = append(links, Link{Node: n})
-	}
-	return links
-}
+func at(name string, major, minor uint32) Link { return Link{Name: name, Major: major, Minor: minor} }
 
 // plan is a plan in few words.
-func plan(t *testing.T, c CharDir, links []Link, root Lstater) (list []string) {
+func plan(t *testing.T, d Dir, links []Link, root devnode.Lstater) (list []string) {
 	t.Helper()
-	changes, err := c.Plan(links, root)
+	changes, err := d.Plan(links, root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, ch := range changes {
-		s := fmt.Sprintf("%s %s %s (%s)", ch.Do, filepath.Base(ch.Path), ch.Target, ch.Was)
+		s := fmt.Sprintf("%s %s %s (%s)", ch.Action(), filepath.Base(ch.Path), ch.New, ch.Old)
 		if ch.Err != nil {
 			s += ": " + ch.Err.Error()
 		}
@@ -81,7 +77,7 @@ func contents(t *testing.T, dir string) (list []string) {
 func TestLinksAreMadeRepairedAndRemoved(t *testing.T) {
 	a, b, sub := at("dev/our-a", 7, 0), at("dev/our-b", 7, 1), at("dev/our-sub/c", 7, 300)
 	have := nodes{a.Name: a, b.Name: b, sub.Name: sub, "dev/zero": at("dev/zero", 1, 5), "dev/alias": at("dev/alias", 7, 1)}
-	optional := func(n Node) Link { return Link{Node: n, Optional: true} }
+	optional := func(l Link) Link { l.Optional = true; return l }
 	absolute := "/nowhere/dev/our-a"
 	for name, c := range map[string]struct {
 		before map[string]string
@@ -90,21 +86,21 @@ func TestLinksAreMadeRepairedAndRemoved(t *testing.T) {
 		after  []string
 	}{
 		"all are made, of what is there and of what is not yet": {
-			nil, wanted(sub, b, a, at("dev/our-later", 7, 2)),
+			nil, []Link{sub, b, a, at("dev/our-later", 7, 2)},
 			[]string{"make 7:0 ../our-a ()", "make 7:1 ../our-b ()", "make 7:2 ../our-later ()", "make 7:300 ../our-sub/c ()"},
 			[]string{"7:0 ../our-a", "7:1 ../our-b", "7:2 ../our-later", "7:300 ../our-sub/c"},
 		},
 		"right ones stay, however they are written": {
-			map[string]string{"7:0": "../our-a", "7:1": "../alias", "7:300": "/dev/our-sub/c"}, wanted(a, b, sub), nil,
+			map[string]string{"7:0": "../our-a", "7:1": "../alias", "7:300": "/dev/our-sub/c"}, []Link{a, b, sub}, nil,
 			[]string{"7:0 ../our-a", "7:1 ../alias", "7:300 /dev/our-sub/c"},
 		},
 		"one to another node is replaced": {
-			map[string]string{"7:0": "../our-b", "7:1": "../zero", "7:300": absolute}, wanted(a, b, sub),
+			map[string]string{"7:0": "../our-b", "7:1": "../zero", "7:300": absolute}, []Link{a, b, sub},
 			[]string{"replace 7:0 ../our-a (../our-b)", "replace 7:1 ../our-b (../zero)", "replace 7:300 ../our-sub/c (" + absolute + ")"},
 			[]string{"7:0 ../our-a", "7:1 ../our-b", "7:300 ../our-sub/c"},
 		},
 		"one of another boot is removed, with the node's number of today": {
-			map[string]string{"8:0": "../our-a", "8:1": "/dev/our-b", "7:9": "../our-gone"}, wanted(a),
+			map[string]string{"8:0": "../our-a", "8:1": "/dev/our-b", "7:9": "../our-gone"}, []Link{a},
 			[]string{"make 7:0 ../our-a ()", "remove 7:9  (../our-gone)", "remove 8:0  (../our-a)", "remove 8:1  (/dev/our-b)"},
 			[]string{"7:0 ../our-a"},
 		},
@@ -123,7 +119,7 @@ func TestLinksAreMadeRepairedAndRemoved(t *testing.T) {
 			[]string{"7:2 ../our-later", "7:3 ../zero"},
 		},
 		"what has to be there counts, not that it may": {
-			nil, []Link{optional(a), {Node: a}, optional(a)}, []string{"make 7:0 ../our-a ()"}, []string{"7:0 ../our-a"},
+			nil, []Link{optional(a), a, optional(a)}, []string{"make 7:0 ../our-a ()"}, []string{"7:0 ../our-a"},
 		},
 		"a node that nobody asked for keeps its link": {
 			map[string]string{"7:1": "../our-b"}, nil, nil, []string{"7:1 ../our-b"},
@@ -132,7 +128,7 @@ func TestLinksAreMadeRepairedAndRemoved(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
 			dir := filepath.Join(root, "dev/char")
-			char := CharDir{Dir: dir, Root: root, Ours: ours}
+			char := Dir{Path: dir, Root: root, Ours: ours}
 			if c.before != nil {
 				if err := os.MkdirAll(dir, 0o755); err != nil {
 					t.Fatal(err)
@@ -147,8 +143,8 @@ func TestLinksAreMadeRepairedAndRemoved(t *testing.T) {
 				t.Errorf("plan\n%q; want\n%q", got, c.plan)
 			}
 			changes, err := char.Plan(c.links, have)
-			for _, change := range changes {
-				err = errors.Join(err, char.Apply(t.Context(), change))
+			if err == nil {
+				_, err = changes.Make(t.Context())
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -166,9 +162,9 @@ func TestLinksAreMadeRepairedAndRemoved(t *testing.T) {
 func TestLinksFromElsewhereAreAbsolute(t *testing.T) {
 	root, dir := t.TempDir(), t.TempDir()
 	a := at("dev/our-a", 7, 0)
-	char := CharDir{Dir: dir, Root: root, Ours: ours}
+	char := Dir{Path: dir, Root: root, Ours: ours}
 	want := filepath.Join(root, a.Name)
-	if got := plan(t, char, wanted(a), nodes{a.Name: a}); !slices.Equal(got, []string{"make 7:0 " + want + " ()"}) {
+	if got := plan(t, char, []Link{a}, nodes{a.Name: a}); !slices.Equal(got, []string{"make 7:0 " + want + " ()"}) {
 		t.Errorf("%q; want a link to %s", got, want)
 	}
 	// Those of the directory's own system are of other nodes, though they are called alike.
@@ -178,7 +174,7 @@ func TestLinksFromElsewhereAreAbsolute(t *testing.T) {
 		}
 	}
 	wantPlan := []string{"replace 7:0 " + want + " (/dev/our-a)", "remove 7:2  (" + want + ")"}
-	if got := plan(t, char, wanted(a), nodes{a.Name: a}); !slices.Equal(got, wantPlan) {
+	if got := plan(t, char, []Link{a}, nodes{a.Name: a}); !slices.Equal(got, wantPlan) {
 		t.Errorf("%q; want %q", got, wantPlan)
 	}
 }
@@ -190,13 +186,13 @@ func TestWhatIsNoLinkIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := at("dev/our-a", 7, 0)
-	char := CharDir{Dir: dir, Root: root, Ours: ours}
-	changes, err := char.Plan(wanted(a), nodes{a.Name: a})
-	if err != nil || len(changes) != 1 || changes[0].Err == nil || changes[0].Was != "a directory" {
+	char := Dir{Path: dir, Root: root, Ours: ours}
+	changes, err := char.Plan([]Link{a}, nodes{a.Name: a})
+	if err != nil || len(changes) != 1 || changes[0].Err == nil || string(changes[0].Old) != "a directory" {
 		t.Fatalf("%+v, %v", changes, err)
 	}
-	if err := char.Apply(t.Context(), changes[0]); err == nil {
-		t.Error("it was replaced")
+	if _, err := changes.Make(t.Context()); !errors.Is(err, change.ErrNotLink) {
+		t.Errorf("%v", err)
 	}
 	if os.Geteuid() != 0 {
 		return
@@ -205,8 +201,10 @@ func TestWhatIsNoLinkIsTold(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "7:0")); err != nil {
 		t.Fatal(err)
 	}
-	mknod(t, filepath.Join(dir, "7:0"), Node{"", Attr{Major: 7, Minor: 0, Mode: 0o600}})
-	if got := plan(t, char, wanted(a), nodes{a.Name: a}); len(got) > 0 {
+	if err := unix.Mknod(filepath.Join(dir, "7:0"), unix.S_IFCHR|0o600, int(unix.Mkdev(7, 0))); err != nil {
+		t.Fatal(err)
+	}
+	if got := plan(t, char, []Link{a}, nodes{a.Name: a}); len(got) > 0 {
 		t.Errorf("a node in place of the link: %q", got)
 	}
 }
@@ -217,7 +215,6 @@ func TestWhatOthersDidMeanwhileIsNotUndone(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	char := CharDir{Dir: dir, Root: root, Ours: ours}
 	link := func(name, target string) {
 		t.Helper()
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
@@ -227,15 +224,15 @@ func TestWhatOthersDidMeanwhileIsNotUndone(t *testing.T) {
 	link("7:0", "../our-a") // the same as is to be made
 	link("7:1", "../our-b") // another than is to be made
 	link("7:2", "../zero")  // another than is to be removed
-	for _, change := range []LinkChange{
-		{Do: Make, Path: filepath.Join(dir, "7:0"), Target: "../our-a"},
-		{Do: Make, Path: filepath.Join(dir, "7:1"), Target: "../our-c"},
-		{Do: Remove, Path: filepath.Join(dir, "7:2"), Was: "../our-gone"},
-		{Do: Remove, Path: filepath.Join(dir, "7:3"), Was: "../our-gone"},
-		{Do: Replace, Path: filepath.Join(dir, "7:4"), Target: "../our-a", Was: "../our-gone"},
+	for _, c := range []change.Change{
+		change.LinkChange(filepath.Join(dir, "7:0"), "", "../our-a"),
+		change.LinkChange(filepath.Join(dir, "7:1"), "", "../our-c"),
+		change.LinkChange(filepath.Join(dir, "7:2"), "../our-gone", ""),
+		change.LinkChange(filepath.Join(dir, "7:3"), "../our-gone", ""),
+		change.LinkChange(filepath.Join(dir, "7:4"), "../our-gone", "../our-a"),
 	} {
-		if err := char.Apply(t.Context(), change); err != nil {
-			t.Errorf("%+v: %v", change, err)
+		if _, err := (change.Plan{c}).Make(t.Context()); err != nil {
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 	if got, want := contents(t, dir), []string{"7:0 ../our-a", "7:1 ../our-c", "7:2 ../zero", "7:4 ../our-a"}; !slices.Equal(got, want) {
@@ -249,7 +246,7 @@ func TestLinksThatAKilledProcessHasLeftAreRemoved(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	char := CharDir{Dir: dir, Root: root, Ours: ours}
+	char := Dir{Path: dir, Root: root, Ours: ours}
 	left := func(names ...string) {
 		t.Helper()
 		for _, name := range names {
@@ -258,8 +255,8 @@ func TestLinksThatAKilledProcessHasLeftAreRemoved(t *testing.T) {
 			}
 		}
 	}
-	left(".7:0.cdigen-new", ".7:9.cdigen-new", ".7:8.tmp", ".x:y.cdigen-new")
-	if err := char.Apply(t.Context(), LinkChange{Do: Make, Path: filepath.Join(dir, "7:0"), Target: "../our-a"}); err != nil {
+	left(".7:0.cdigen-new", ".7:9.cdigen-new", ".7:9.cdigen-old", ".7:8.tmp", ".x:y.cdigen-new")
+	if _, err := (change.Plan{change.LinkChange(filepath.Join(dir, "7:0"), "", "../our-a")}).Make(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := char.Clean(t.Context()); err != nil {

@@ -1,4 +1,4 @@
-package devnode_test
+package change_test
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
@@ -22,10 +23,11 @@ func TestMakingNodesWithoutRightsIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	null := devnode.Node{Name: "dev/null", Attr: devnode.Attr{Major: 1, Minor: 3, Mode: 0o640, UID: 7, GID: 44}}
+	null := devnode.Attr{Major: 1, Minor: 3, Mode: 0o640, UID: 7, GID: 44}
 	hosttest.WithoutRights(t, func() {
-		if did, err := devnode.Apply(t.Context(), root, null); did != devnode.None || !errors.Is(err, unix.EPERM) {
-			t.Errorf("%q, %v; want %v", did, err, unix.EPERM)
+		p := change.Plan{change.NodeChange(root, filepath.Join(dir, "dev/null"), &null, nil)}
+		if files, err := p.Make(t.Context()); len(files) > 0 || !errors.Is(err, unix.EPERM) {
+			t.Errorf("%q, %v; want %v", files, err, unix.EPERM)
 		}
 	})
 	if names, err := os.ReadDir(filepath.Join(dir, "dev")); err != nil || len(names) > 0 {

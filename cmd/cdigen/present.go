@@ -1,0 +1,214 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"tags.cncf.io/container-device-interface/pkg/parser"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// presence is what a host has now, and the spec that generate would publish of it.
+type presence struct {
+	target  *config.Target
+	options spec.Options
+	inv     *discover.Inventory
+	// left are the findings of what the spec had to do without.
+	left []discover.Finding
+	// spec is nil if generate would publish none, and why is the reason.
+	spec *specs.Spec
+	why  error
+}
+
+// present looks at the host. If only the spec cannot be made, it returns what the host has
+// with the error.
+func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
+	p = &presence{}
+	if p.target, err = c.Target(); err != nil {
+		return nil, usageError(err)
+	}
+	if p.options, err = c.Spec(p.target.Arch); err != nil {
+		return nil, usageError(err)
+	}
+	if p.inv, err = inventory(cmd, p.target); err != nil {
+		return nil, err
+	}
+	p.spec, p.left, err = spec.New(p.inv, p.options)
+	if errors.Is(err, spec.ErrNoDevices) {
+		p.spec, p.why, err = nil, noDevices(p.inv), nil
+	}
+	return p, c.OfSpec(err)
+}
+
+// presentDespite is like present, and leaves out settings that turn out to be of no use. It
+// returns all of the service's settings that are invalid.
+func presentDespite(cmd *cobra.Command, c *config.Config) (p *presence, invalid []*config.Problem, err error) {
+	// The service reads them, whatever this command needs of them.
+	_, invalid = config.Load("watch", config.Layers{Settings: c.Settings})
+	for {
+		p, err = present(cmd, c)
+		problem := (*config.Problem)(nil)
+		if !errors.As(err, &problem) || problem.Source.Kind != config.FromSettings {
+			return p, invalid, err
+		}
+		invalid, *c = append(invalid, problem), c.Without(problem.Option)
+	}
+}
+
+// newSnapshot returns a snapshot that has the spec directories, and nothing yet of the host.
+func newSnapshot(c *config.Config, directories *spec.Directories) (*check.Snapshot, error) {
+	output, err := filepath.Abs(c.Output)
+	if err != nil {
+		return nil, err
+	}
+	in := directories.In(c.SpecDirs)
+	return &check.Snapshot{
+		Target:      check.Target{Spec: output, Kind: c.Kind(), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
+		Directories: in, Published: in.File(output),
+	}, nil
+}
+
+// look adds to a snapshot what the host has, and the spec that generate would publish now.
+func look(cmd *cobra.Command, c *config.Config, s *check.Snapshot) error {
+	now, invalid, err := presentDespite(cmd, c)
+	if err != nil {
+		return err
+	}
+	s.Host, s.Inventory, s.Now, s.Left = now.target.Host, now.inv, now.spec, now.left
+	s.Invalid, s.Edits = invalid, c.Edits
+	s.Older = func(version string) (lost int, err error) {
+		options := now.options
+		options.MaxVersion = version
+		older, _, err := spec.New(now.inv, options)
+		if err != nil || now.spec == nil {
+			return 0, err
+		}
+		return len(now.spec.Devices) - len(older.Devices), nil
+	}
+	return nil
+}
+
+// inventory discovers a host.
+func inventory(cmd *cobra.Command, target *config.Target) (*discover.Inventory, error) {
+	start := time.Now()
+	inv, err := discover.Run(cmd.Context(), target.Host, discover.Modules(target.Discover))
+	if err != nil {
+		return nil, fmt.Errorf("discover the host: %w", err)
+	}
+	slog.Debug("discovered", "driver", inv.Driver.Version, "gpus", len(inv.GPUs), "libraries", len(inv.Libraries),
+		"findings", len(inv.Findings), "duration", time.Since(start))
+	return inv, nil
+}
+
+// noDevices is the error about a host that has nothing to publish, with the reason if the
+// driver as a whole is the cause.
+func noDevices(inv *discover.Inventory) error {
+	if why := inv.NoGPU(); why != "" {
+		return errors.New(why)
+	}
+	for _, f := range inv.Findings {
+		if f.ID == discover.DriverNotLoaded {
+			return fmt.Errorf("%w: %s %s", spec.ErrNoDevices, f.Subject, f.Message)
+		}
+	}
+	return spec.ErrNoDevices
+}
+
+// readSpec reads a spec file. For the published one the error has what to do about it.
+func readSpec(file string, c *config.Config) (*specs.Spec, error) {
+	s, err := spec.Read(file)
+	if err == nil {
+		return s, nil
+	}
+	if !strings.Contains(err.Error(), file) {
+		err = fmt.Errorf("%s: %w", file, err)
+	}
+	generate := "run " + check.Command("generate", c.Profile)
+	switch {
+	case file != c.Output:
+		return nil, err
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, noSpec(file, generate)
+	case errors.As(err, new(*fs.PathError)):
+		return nil, err // generate does not fix it
+	}
+	return nil, fmt.Errorf("%w: %s", err, generate)
+}
+
+// noSpec is the error about a spec that does not exist: there is that of a profile, or else
+// the advice is taken.
+func noSpec(path, advice string) error {
+	if other := config.OtherProfile(path, published); other != "" {
+		return fmt.Errorf("there is no spec %s; there is a spec of --profile %s", path, other)
+	}
+	return fmt.Errorf("there is no spec %s: %s", path, advice)
+}
+
+// published reports whether a file exists that may be a spec of ours.
+func published(file string) bool { return check.Ours(spec.ReadDirectories(nil).File(file)) }
+
+// shortKind is the default kind of a device.
+const shortKind = "nvidia.com/gpu"
+
+// qualified returns the qualified names of devices, each once.
+func qualified(args []string) (names []string, err error) {
+	for _, arg := range args {
+		name := arg
+		if !strings.Contains(arg, "=") {
+			name = shortKind + "=" + arg
+		}
+		if _, _, _, err := parser.ParseQualifiedName(name); err != nil {
+			return nil, fmt.Errorf("device %q: give it like 0, all or %s=0: %w", arg, shortKind, err)
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func available(d spec.Defined) bool { return d.Availability == spec.Available }
+
+// availableNames returns the names of the devices that engines can use.
+func availableNames(devices []spec.Defined) (names []string) {
+	for _, d := range devices {
+		if available(d) {
+			names = append(names, d.Name)
+		}
+	}
+	return names
+}
+
+// usable is the device of a name that engines use. An error says why there is none.
+func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.Defined, error) {
+	var unusable *spec.Defined
+	for i := range devices {
+		switch d := &devices[i]; {
+		case d.Name == name && available(*d):
+			return d, nil
+		case d.Name == name:
+			unusable = d
+		}
+	}
+	switch {
+	case unusable != nil:
+		return nil, fmt.Errorf("engines cannot use %s: both %s and %s define it: remove one of them", name, unusable.File, unusable.By)
+	case len(broken) > 0:
+		return nil, fmt.Errorf("no CDI device %q, but engines cannot read %s: %s: cdigen doctor says how to fix it", name, broken[0].File, strings.TrimSpace(oneLine(broken[0].Error)))
+	case len(devices) == 0:
+		return nil, fmt.Errorf("no CDI device %q: there is no spec: run cdigen generate", name)
+	}
+	return nil, fmt.Errorf("no CDI device %q: cdigen list prints those there are", name)
+}
