@@ -26,7 +26,7 @@ LDFLAGS =
 
 # The version comes from -ldflags, so the go command need not ask git as well
 # (it refuses to build in a checkout that belongs to another user).
-BUILD = $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) $(LDFLAGS)' -o $@
+BUILD = $(GO) build -trimpath -buildvcs=false $(TAGS) -ldflags '-s -w -X main.version=$(VERSION) $(LDFLAGS)' -o $@
 
 # The go command's own flags, and no warnings about what NVML has deprecated:
 # go-nvml wraps all of it.
@@ -54,9 +54,15 @@ build: $(BINARIES) ## Build the three binaries into bin/
 .PHONY: $(BINARIES)
 bin/cdigen bin/cdigen-hook: export CGO_ENABLED = 0
 bin/cdigen-nvml: export CGO_ENABLED = 1
+# It has no use for the C library's resolver and users.
+bin/cdigen-nvml: TAGS = -tags netgo,osusergo
 # Functions of NVML that the installed library lacks must not matter until they
 # are called, which no distribution's default of -z now may change.
-bin/cdigen-nvml: LDFLAGS = -extldflags=-Wl,-z,lazy
+bin/cdigen-nvml: LDFLAGS = "-extldflags=-Wl,-z,lazy $(OLD_GLIBC)"
+# The first versions of glibc's symbols (cmd/cdigen-nvml/glibc_linux.c), some of which
+# were in these libraries before 2.34. musl has no versions.
+OLD_GLIBC = $(if $(findstring musl,$(shell $(CC) -dumpmachine)),,-Wl,--no-as-needed -l:libdl.so.2 -l:libpthread.so.0 \
+  $(shell sed -n 's/^FIRST.\([a-z_]*\),.*/-Wl,--wrap=\1/p' cmd/cdigen-nvml/glibc_linux.c) -Wl,--wrap=__libc_start_main)
 $(BINARIES): bin/%:
 	@mkdir -p bin
 	$(BUILD) ./cmd/$*
