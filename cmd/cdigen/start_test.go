@@ -39,7 +39,7 @@ func TestStartInitialisesFewPackages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if first, _, _ := strings.Cut(m[1], "/"); allocs > 20 && (m[1] == "main" || strings.Contains(first, ".")) {
+		if first, _, _ := strings.Cut(m[1], "/"); allocs > 30 && (m[1] == "main" || strings.Contains(first, ".")) {
 			got = append(got, m[1])
 		}
 	}
@@ -54,8 +54,10 @@ func TestStartInitialisesFewPackages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(strings.Fields(string(want)), got); diff != "" {
-		t.Errorf("the packages that are initialised:\n%s", diff)
+	for _, name := range got {
+		if !slices.Contains(strings.Fields(string(want)), name) {
+			t.Errorf("%s does more than it did when it is initialised:\n%s", name, &trace)
+		}
 	}
 	// With text/template the linker keeps every exported method, some 4 MB of them.
 	if program, err := os.ReadFile(cdigen); err != nil || bytes.Contains(program, []byte("text/template.(*Template).Execute")) {

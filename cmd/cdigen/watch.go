@@ -165,15 +165,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if f.KernelLog != "" {
 		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
-	metrics := watch.NewMetrics(l, version, generator.Output)
-	history := watch.History{Path: instanceFile(runtimeDir, generator.Output, historyFile)}
-	l.Generated = func(g watch.Generation) {
-		metrics.Generated(g)
-		if err := history.Add(g); err != nil {
-			slog.Warn("the history of publications cannot be written", "error", err)
-		}
-		debug.FreeOSMemory()
-	}
+	metrics := record(l, runtimeDir, generator.Output)
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
 	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
 		l.WatchdogEvery, l.Watchdog = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
@@ -189,6 +181,20 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	return result(l.State(), generator)
+}
+
+// record makes the loop keep metrics, which it returns, and the history.
+func record(l *watch.Loop, runtimeDir, output string) *watch.Metrics {
+	metrics := watch.NewMetrics(l, version, output)
+	history := watch.History{Path: instanceFile(runtimeDir, output, historyFile)}
+	l.Generated = func(g watch.Generation) {
+		metrics.Generated(g)
+		if err := history.Add(g); err != nil {
+			slog.Warn("the history of publications cannot be written", "error", err)
+		}
+		debug.FreeOSMemory()
+	}
+	return metrics
 }
 
 // result returns the exit status of --once for what was found.
