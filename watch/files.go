@@ -68,46 +68,31 @@ func (*Files) Name() string { return "files" }
 func (s *Files) Run(ctx context.Context, emit func(Event)) error {
 	i, err := newInotify()
 	s.mu.Lock()
-	s.inotify, s.failed, s.emit, s.done = i, nil, emit, ctx.Done()
+	s.inotify, s.failed, s.emit, s.done = i, err, emit, ctx.Done()
 	s.watches, s.passed = map[int]*watched{}, map[string]bool{}
-	lookups := s.lookups
+	if s.lookups != nil {
+		s.update()
+	}
+	failed := s.failed
 	s.mu.Unlock()
-	if lookups != nil {
-		s.Update(lookups)
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.stopped(); err != nil {
-		return err
+	if failed != nil {
+		return failed
 	}
 	emit(Event{Source: s.Name(), Detail: "watching", Listening: true})
-	defer context.AfterFunc(ctx, func() { s.stop(nil) })()
-	if err := s.read(ctx, i); err != nil {
-		s.stop(err)
-	}
-	return s.stopped()
-}
-
-// stop gives inotify up because of an error, or without one.
-func (s *Files) stop(err error) {
+	defer context.AfterFunc(ctx, func() { _ = i.close() })()
+	err = s.read(ctx, i)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.giveUp(err)
-}
-
-func (s *Files) giveUp(err error) {
 	if s.inotify != nil {
-		_ = s.inotify.close()
-		s.inotify, s.failed = nil, err
+		s.fail(err)
 	}
+	return s.failed
 }
 
-// stopped returns the error because of which inotify was given up.
-func (s *Files) stopped() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failed
+// fail gives inotify up, which ends Run.
+func (s *Files) fail(err error) {
+	_ = s.inotify.close()
+	s.inotify, s.failed = nil, err
 }
 
 // read reads events until ctx ends.
@@ -194,16 +179,21 @@ func (s *Files) changed(paths []string) {
 func (s *Files) Update(l *discover.Lookups) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lookups = l; s.emit == nil {
-		return // Run calls it again
+	if s.lookups = l; s.emit != nil {
+		s.update()
 	}
+}
+
+// update watches what was looked up, or polls it.
+func (s *Files) update() {
+	l := s.lookups
 	dirs := existing(l.Directories())
 	private, others := partition(dirs)
 	fresh := false
 	if s.inotify != nil {
 		var err error
 		if fresh, err = s.watch(private); err != nil {
-			s.giveUp(err)
+			s.fail(err)
 		}
 	}
 	if s.inotify == nil {

@@ -42,6 +42,8 @@ func (r *reporter) failed(trigger string, result *Result, err error) {
 // decided logs a decision that leaves the last spec in place though the result differs.
 func (r *reporter) decided(result *Result, before driverState, d *decision, o *Options, now time.Time) {
 	switch {
+	case d.action == hold && d.driver.kind != before.kind && result.Installing:
+		r.log.Warn("a package manager is at work; the last spec stays for now", "missing", result.Missing())
 	case d.action == hold && d.driver.kind != before.kind && d.driver.kind == incompleteDriver:
 		r.log.Warn("the driver is incomplete; the last spec stays for now", "missing", result.Missing(), "grace", o.Grace)
 	case d.action == hold && d.driver.kind != before.kind:

@@ -81,7 +81,7 @@ var metricTable = []metric{
 		Help: "1 unless a generation hangs, as /healthz answers."},
 		func(m *Metrics, _ *State) []promtext.Sample { _, hangs := m.loop.Hangs(); return is(!hangs) }},
 	{promtext.Metric{Name: "cdigen_spec_current", Type: promtext.TypeGauge,
-		Help: "1 when the published spec is what the host has; 0 while starting, holding, limited or failing."},
+		Help: "1 when the published spec is what the host has; 0 while starting, asleep, holding, limited or failing."},
 		func(_ *Metrics, s *State) []promtext.Sample {
 			return is(s.Condition == Current || s.Condition == NoDevices)
 		}},
@@ -116,7 +116,7 @@ var metricTable = []metric{
 		Help: "Events of all sources."},
 		func(_ *Metrics, s *State) []promtext.Sample { return one(float64(s.Events)) }},
 	{promtext.Metric{Name: "cdigen_generations_total", Type: promtext.TypeCounter, Labels: []string{"result", "trigger"},
-		Help: "Generations; the results are published, unchanged, removed, absent, held, delayed and failed."},
+		Help: "Generations; the results are published, unchanged, removed, absent, held, delayed, waiting and failed."},
 		func(m *Metrics, _ *State) []promtext.Sample { return generations(m) }},
 	{promtext.Metric{Name: "cdigen_generation_duration_seconds", Type: promtext.TypeHistogram,
 		Help: "How long generations took, from the first look at the host to the published spec."},

@@ -112,6 +112,45 @@ func TestProcfs(t *testing.T) {
 	await(t, events, "changed")
 }
 
+// An entry of the kernel's own proc file system that is removed and made again with the same
+// name is another one, and one that stays is the same. ext4 has one for each file system.
+func TestProcIdentity(t *testing.T) {
+	dir := t.TempDir()
+	image, at := filepath.Join(dir, "image"), filepath.Join(dir, "mount")
+	must(t, os.WriteFile(image, nil, 0o600), os.Truncate(image, 8<<20), os.Mkdir(at, 0o755))
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			hosttest.SkipWithout(t, "ext4 file system in a file", fmt.Errorf("%v: %w: %s", args, err, out))
+		}
+	}
+	run("mkfs.ext4", "-q", "-F", image)
+	device, err := exec.Command("losetup", "--find", "--show", image).Output()
+	if err != nil {
+		hosttest.SkipWithout(t, "loop device", err)
+	}
+	loop := strings.TrimSpace(string(device))
+	t.Cleanup(func() {
+		_ = unix.Unmount(at, unix.MNT_DETACH)
+		run("losetup", "--detach", loop)
+	})
+	entry := filepath.Join("/proc/fs/ext4", filepath.Base(loop))
+	run("mount", loop, at)
+	first := openProcEntry(entry)
+	defer unix.Close(first.file) //nolint:errcheck // of a test
+	for range 3 {
+		if now := procIdentity(entry); now == (identity{}) || now != first.is {
+			t.Errorf("an entry that stays was %+v and is %+v", first.is, now)
+		}
+	}
+	run("umount", at)
+	expect(t, "an entry that went", procIdentity(entry), identity{})
+	run("mount", loop, at)
+	if procIdentity(entry) == first.is {
+		t.Errorf("an entry that was made again is taken for the first: %+v", first.is)
+	}
+}
+
 // BenchmarkProcfs is what an idle watcher does each second.
 func BenchmarkProcfs(b *testing.B) {
 	dir := b.TempDir()

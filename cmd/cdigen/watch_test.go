@@ -651,6 +651,8 @@ func TestWatchIdles(t *testing.T) {
 // An idle watcher makes few system calls, whatever the number of MIG devices.
 func TestWatchMakesFewSystemCalls(t *testing.T) {
 	r := newRig(t, "h100x8-mig7")
+	// Mounts of other tests are not to be seen.
+	r.wrap = []string{"unshare", "--mount", "--propagation", "private"}
 	r.start()
 	trace := filepath.Join(r.dir, "trace")
 	strace := exec.Command("strace", "--follow-forks", "--quiet=all", "--output", trace, "--attach", strconv.Itoa(r.cmd.Process.Pid))

@@ -52,9 +52,15 @@ type machine struct {
 // newMachine makes a machine that has not booted yet: an overlay on a Debian root.
 func newMachine(t *testing.T, suite string) *machine {
 	t.Helper()
+	return newMachineOn(t, suite, systemdRoot)
+}
+
+// newMachineOn does so for a root of another kind.
+func newMachineOn(t *testing.T, suite string, root func(suite string) (string, error)) *machine {
+	t.Helper()
 	requireNamespace(t)
 	requireCommands(t, "debootstrap", "systemd-nspawn", "nsenter", "pgrep")
-	base, err := systemdRoot(suite)
+	base, err := root(suite)
 	if err != nil {
 		missing(t, "no Debian root file system: "+err.Error())
 	}
