@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -331,7 +332,10 @@ const readable = 0o555
 // keepReadable gives a directory back the permissions that it had when it was seen first.
 func (g *Generator) keepReadable(dir string) error {
 	switch info, err := os.Stat(dir); {
-	case err != nil: // it is made with them
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // it is made with them
+	case err != nil:
+		return err
 	case info.Mode()&readable == readable:
 		g.readable = true
 	case g.readable && trust.Path(dir, trust.Self()) == nil:

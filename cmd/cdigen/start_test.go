@@ -76,3 +76,43 @@ func TestSlowPackagesAreNotLinked(t *testing.T) {
 		}
 	}
 }
+
+// Of the commands only the one that is called is made. It is the same as among all of them.
+func TestOnlyTheCommandThatIsCalledIsMade(t *testing.T) {
+	names := func(args ...string) (list []string) {
+		for _, c := range newRoot(args...).Commands() {
+			list = append(list, c.Name())
+		}
+		return list
+	}
+	everything := names()
+	for _, c := range []struct {
+		args, want []string
+	}{
+		{[]string{"status", "--history"}, []string{"status", "version"}},
+		{[]string{"--version"}, []string{"version"}},
+		{[]string{"version"}, []string{"version"}},
+		{[]string{"completion", "bash"}, []string{"completion", "version"}},
+		{[]string{"__complete", "list", "--"}, []string{"list", "version"}},
+		{[]string{"__complete", "list"}, everything},
+		{[]string{"help", "list"}, everything},
+		{[]string{"--no-color", "list"}, everything},
+		{[]string{"lst"}, everything},
+	} {
+		if diff := cmp.Diff(c.want, names(c.args...)); diff != "" {
+			t.Errorf("%v:\n%s", c.args, diff)
+		}
+	}
+	for _, c := range newRoot().Commands() {
+		if c.Name() == "completion" {
+			continue
+		}
+		alone, _, err := newRoot(c.Name()).Find([]string{c.Name()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.Long+c.UsageString(), alone.Long+alone.UsageString()); diff != "" {
+			t.Errorf("%s:\n%s", c.Name(), diff)
+		}
+	}
+}

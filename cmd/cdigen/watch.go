@@ -134,26 +134,10 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	defer unlock()
 
-	procfs := &watch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
-	mounts := &watch.Mounts{}
-	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
-	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
 	hangup := newHangup()
-	l := &watch.Loop{
-		Options:  f.loop(),
-		Generate: generator.Generate,
-		Apply:    generator.Apply,
-		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
-		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
-		Await:    procfs.Await,
-		Log:      slog.Default(),
-	}
-	if specs.Settings, err = f.settingsFile(generator); err != nil {
+	l, err := f.watcher(generator, hangup)
+	if err != nil {
 		return err
-	}
-	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
-	if f.KernelLog != "" {
-		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
 	metrics := watch.NewMetrics(l, version, generator.Output)
 	history := watch.History{Path: instanceFile(runtimeDir, generator.Output, historyFile)}
@@ -179,6 +163,32 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	return result(l.State(), generator)
+}
+
+// watcher makes the loop and its sources.
+func (f *watchFlags) watcher(generator *watch.Generator, hangup *hangup) (*watch.Loop, error) {
+	procfs := &watch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
+	mounts := &watch.Mounts{}
+	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
+	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
+	l := &watch.Loop{
+		Options:  f.loop(),
+		Generate: generator.Generate,
+		Apply:    generator.Apply,
+		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
+		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
+		Await:    procfs.Await,
+		Log:      slog.Default(),
+	}
+	var err error
+	if specs.Settings, err = f.settingsFile(generator); err != nil {
+		return nil, err
+	}
+	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
+	if f.KernelLog != "" {
+		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
+	}
+	return l, nil
 }
 
 // result returns the exit status of --once for what was found.
