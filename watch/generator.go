@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -387,10 +388,11 @@ const readable = 0o555
 
 // keepReadable gives a directory back the permissions that it had when it was seen first.
 func (g *Generator) keepReadable(dir string) error {
-	info, err := os.Stat(dir)
-	switch {
+	switch info, err := os.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // it is made with them
 	case err != nil:
-		return nil //nolint:nilerr // it is made with them, or publishing reports the error
+		return err
 	case info.Mode()&readable == readable:
 		g.readable = true
 	case g.readable && trust.Path(dir, trust.Self()) == nil:

@@ -144,26 +144,10 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	defer unlock()
 
-	procfs := &watch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
-	mounts := &watch.Mounts{}
-	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
-	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
 	hangup := newHangup()
-	l := &watch.Loop{
-		Options:  f.loop(),
-		Generate: generator.Generate,
-		Apply:    generator.Apply,
-		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
-		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
-		Await:    procfs.Await,
-		Log:      slog.Default(),
-	}
-	if specs.Settings, err = f.settingsFile(generator); err != nil {
+	l, err := f.watcher(generator, hangup)
+	if err != nil {
 		return err
-	}
-	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
-	if f.KernelLog != "" {
-		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
 	metrics := record(l, runtimeDir, generator.Output)
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
@@ -195,6 +179,32 @@ func record(l *watch.Loop, runtimeDir, output string) *watch.Metrics {
 		debug.FreeOSMemory()
 	}
 	return metrics
+}
+
+// watcher makes the loop and its sources.
+func (f *watchFlags) watcher(generator *watch.Generator, hangup *hangup) (*watch.Loop, error) {
+	procfs := &watch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
+	mounts := &watch.Mounts{}
+	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
+	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
+	l := &watch.Loop{
+		Options:  f.loop(),
+		Generate: generator.Generate,
+		Apply:    generator.Apply,
+		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
+		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
+		Await:    procfs.Await,
+		Log:      slog.Default(),
+	}
+	var err error
+	if specs.Settings, err = f.settingsFile(generator); err != nil {
+		return nil, err
+	}
+	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
+	if f.KernelLog != "" {
+		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
+	}
+	return l, nil
 }
 
 // result returns the exit status of --once for what was found.
