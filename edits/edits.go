@@ -147,6 +147,9 @@ const nodeMode fs.FileMode = 0o666
 // they inject, and some of the majors change from boot to boot.
 func deviceNode(n discover.Node) *specs.DeviceNode {
 	mode := nodeMode
+	if n.Capability != "" && n.Want != nil {
+		mode = fs.FileMode(n.Want.Mode).Perm() // a right that the driver gives to root alone
+	}
 	d := &specs.DeviceNode{Path: n.Path, FileMode: &mode}
 	if n.HostPath != n.Path {
 		d.HostPath = n.HostPath

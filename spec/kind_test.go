@@ -2,9 +2,13 @@ package spec_test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+
+	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
@@ -64,6 +68,20 @@ func TestManagementHasLostGPUsAndThoseWithoutMIGInstances(t *testing.T) {
 		}
 		if all := nodes(s.Devices[0].ContainerEdits); !strings.Contains(all+" ", node+" ") {
 			t.Errorf("%s: no %s: %s", host, node, all)
+		}
+	}
+}
+
+func TestNodesOfRightsKeepTheDriversMode(t *testing.T) {
+	arch, inv := kindHost(t, "everything")
+	s, _, err := spec.New(inv, kindOptions(arch, spec.FindKind("mig-caps")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]fs.FileMode{"config": 0o400, "monitor": 0o444} {
+		i := slices.IndexFunc(s.Devices, func(d specs.Device) bool { return d.Name == name })
+		if got := *s.Devices[i].ContainerEdits.DeviceNodes[0].FileMode; got != want {
+			t.Errorf("%s has mode %#o, want %#o", name, got, want)
 		}
 	}
 }
