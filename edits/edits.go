@@ -148,7 +148,7 @@ const nodeMode fs.FileMode = 0o666
 func deviceNode(n discover.Node) *specs.DeviceNode {
 	mode := nodeMode
 	if n.Capability != "" && n.Want != nil {
-		mode = fs.FileMode(n.Want.Mode).Perm() // a right that the driver gives to root alone
+		mode = n.Want.Mode.Perm() // a right that the driver gives to root alone
 	}
 	d := &specs.DeviceNode{Path: n.Path, FileMode: &mode}
 	if n.HostPath != n.Path {
