@@ -21,7 +21,7 @@ import (
 type libraries struct {
 	searchPath []string
 	// located is told where NVML is before the libraries themselves are looked for.
-	located func(ctx context.Context, nvml string)
+	located func(ctx context.Context, host Host, inv *Inventory, nvml string)
 	// refused is called for each NVML library that is there but is not trusted.
 	refused func()
 }
@@ -104,7 +104,7 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	}
 	set := newLibrarySet(version)
 	dirs := m.dirs(host, inv)
-	m.locateNVML(ctx, host, dirs, version)
+	m.locateNVML(ctx, host, dirs, inv)
 	m.scan(ctx, host, dirs, set, inv)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -158,10 +158,11 @@ func (inv *Inventory) LibrariesMissing(host Host) Finding {
 // locateNVML looks for NVML alone, so that it can be asked while the rest is
 // looked for. It is the file that scan takes too, the first that is trusted: the probe
 // runs its code with the rights of this process.
-func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, version string) {
+func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, inv *Inventory) {
 	if m.located == nil {
 		return
 	}
+	version := inv.Driver.Version
 	// A file that is called by its SONAME counts where there is none of the version.
 	for _, base := range []string{"libnvidia-ml.so." + version, "libnvidia-ml.so.1"} {
 		for _, dir := range dirs {
@@ -171,7 +172,7 @@ func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, ver
 				continue
 			}
 			if host.Driver.trusted(name) {
-				m.located(ctx, host.Driver.HostPath(real))
+				m.located(ctx, host, inv, host.Driver.HostPath(real))
 				return
 			}
 			m.refused()

@@ -37,6 +37,7 @@ type Config struct {
 	Arch                                   string
 	NVMLProbe                              string
 	NVMLTimeout                            time.Duration
+	NVML                                   string
 	NoNVML                                 bool
 	MPSDirectory                           string
 	Captured                               string
@@ -83,7 +84,7 @@ type Config struct {
 // Default returns the defaults.
 func Default() Config {
 	return Config{
-		DriverRoot: "/", ProcRoot: "/proc", SysRoot: "/sys", Arch: runtime.GOARCH, NVMLTimeout: 10 * time.Second,
+		DriverRoot: "/", ProcRoot: "/proc", SysRoot: "/sys", Arch: runtime.GOARCH, NVML: NVMLAuto, NVMLTimeout: 10 * time.Second,
 		Output: DefaultOutput, LockTimeout: 10 * time.Second, Vendor: "nvidia.com", Class: "gpu",
 		Names: []string{"index", "uuid"}, SpecDirs: slices.Clone(cdi.DefaultSpecDirs),
 		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen),

@@ -171,7 +171,8 @@ func (c *Config) Target() (*Target, error) {
 			return nil, c.Problem("dev-nodes", err)
 		}
 	}
-	if !c.NoNVML {
+	if when := c.whenNVML(); when != NVMLNever {
+		t.Discover.ProbeIfNeeded = when == NVMLAuto
 		probe, timeout := c.NVMLProbe, c.NVMLTimeout
 		if probe == "" {
 			probe = discover.FindProbe()
@@ -179,6 +180,17 @@ func (c *Config) Target() (*Target, error) {
 		t.Discover.Probe = func(library string) discover.ProbeFunc { return discover.CommandProbe(probe, library, timeout) }
 	}
 	return t, nil
+}
+
+// whenNVML returns when NVML is asked. Commands that describe a host ask it in any case.
+func (c *Config) whenNVML() string {
+	switch {
+	case c.NoNVML && c.Sources[noNVMLOption].Kind >= c.Sources[nvmlOption].Kind:
+		return NVMLNever
+	case c.NVML == NVMLAuto && slices.Contains([]string{"info", "info files", "capture", "doctor"}, c.Command):
+		return NVMLAlways
+	}
+	return c.NVML
 }
 
 // captured opens a captured host. Flags of where to look on this machine are an error;
@@ -198,8 +210,11 @@ func (c *Config) captured() (*Target, error) {
 		return nil, c.Problem(capturedOption, err)
 	}
 	t := &Target{Host: captured.Host(), Arch: captured.Arch, Discover: captured.Options()}
-	if c.NoNVML {
+	switch c.whenNVML() {
+	case NVMLNever:
 		t.Discover.Probe = nil
+	case NVMLAuto:
+		t.Discover.ProbeIfNeeded = true
 	}
 	return t, nil
 }
