@@ -70,9 +70,13 @@ func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
 // useNodes gives the parts of the inventory their nodes, and tells of those that are
 // missing or wrong.
 func (inv *Inventory) useNodes() {
-	needed := map[string]bool{}
+	needed, usable := map[string]bool{}, map[string]*Node{}
 	for i := range inv.Nodes {
-		if n := &inv.Nodes[i]; n.Kind == ControlNode {
+		n := &inv.Nodes[i]
+		if n.Usable() {
+			usable[n.Path] = n
+		}
+		if n.Kind == ControlNode {
 			needed[n.Path] = true
 			if n.Usable() {
 				inv.ControlNodes = append(inv.ControlNodes, *n)
@@ -85,15 +89,16 @@ func (inv *Inventory) useNodes() {
 			continue
 		}
 		needed["/"+gpuNode(g.Minor)] = true
-		if n := inv.node(gpuNode(g.Minor)); n != nil && n.Usable() {
-			g.Node = n
+		if n := usable["/"+gpuNode(g.Minor)]; n != nil {
+			node := *n
+			g.Node = &node
 		}
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
 			var list []Node
 			for _, minor := range d.minors {
 				needed["/"+capabilityNode(minor)] = true
-				if n := inv.node(capabilityNode(minor)); n != nil && n.Usable() {
+				if n := usable["/"+capabilityNode(minor)]; n != nil {
 					list = append(list, *n)
 				}
 			}
@@ -110,16 +115,6 @@ func (inv *Inventory) useNodes() {
 	if !inv.Loaded(ModuleModeset) {
 		inv.find(ModesetNotLoaded, Note, ModuleModeset, "the kernel module is not loaded: Vulkan and displays need it")
 	}
-}
-
-// node returns a copy of the node of a name; nil where it is not expected.
-func (inv *Inventory) node(name string) *Node {
-	for _, n := range inv.Nodes {
-		if n.Path == "/"+name {
-			return &n
-		}
-	}
-	return nil
 }
 
 // nodeList collects nodes.
