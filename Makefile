@@ -22,11 +22,14 @@ COVER_MIN ?= 85
 # for .git; a repository of another owner makes git describe fail.
 VERSION ?= $(shell { test -e .git && git describe --tags --always --dirty 2>/dev/null; } || echo devel)
 
+# The date of everything that is packaged.
+SOURCE_DATE_EPOCH ?= $(shell { test -e .git && git log -1 --format=%ct 2>/dev/null; } || stat -c %Y CHANGELOG.md)
+
 LDFLAGS =
 
 # The version comes from -ldflags, so the go command need not ask git as well
 # (it refuses to build in a checkout that belongs to another user).
-BUILD = $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) $(LDFLAGS)' -o $@
+BUILD = $(GO) build -trimpath -buildvcs=false $(TAGS) -ldflags '-s -w -X main.version=$(VERSION) $(LDFLAGS)' -o $@
 
 # The go command's own flags, and no warnings about what NVML has deprecated:
 # go-nvml wraps all of it.
@@ -41,51 +44,76 @@ NVIDIA_CDI_HOOK := build/tools/nvidia-cdi-hook
 RUNC_VERSION := v1.5.2
 RUNC := build/tools/runc-$(RUNC_VERSION)
 
-BINARIES := bin/cdigen bin/cdigen-nvml bin/cdigen-hook
+NFPM_VERSION := v2.45.2
+NFPM := build/tools/nfpm-$(NFPM_VERSION)
+CYCLONEDX_VERSION := v1.10.0
+CYCLONEDX := build/tools/cyclonedx-gomod-$(CYCLONEDX_VERSION)
+
+ACTIONLINT_VERSION := v1.7.12
+ACTIONLINT := build/tools/actionlint-$(ACTIONLINT_VERSION)
+GOVULNCHECK_VERSION := v1.9.0
+
+# For another architecture: GOARCH=arm64 CC=aarch64-linux-gnu-gcc BIN=…
+BIN ?= bin
+MANUAL ?= build/manual
+BINARIES := $(BIN)/cdigen $(BIN)/cdigen-nvml $(BIN)/cdigen-hook
 
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
-build: $(BINARIES) ## Build the three binaries into bin/
+build: binaries manual ## Build the three programs into bin/ and the manual into build/manual
+
+.PHONY: binaries
+binaries: $(BINARIES)
 
 # The go command knows better than make what is out of date.
 .PHONY: $(BINARIES)
-bin/cdigen bin/cdigen-hook: export CGO_ENABLED = 0
-bin/cdigen-nvml: export CGO_ENABLED = 1
+$(BIN)/cdigen $(BIN)/cdigen-hook: export CGO_ENABLED = 0
+$(BIN)/cdigen-nvml: export CGO_ENABLED = 1
+# It has no use for the C library's resolver and users.
+$(BIN)/cdigen-nvml: TAGS = -tags netgo,osusergo
 # Functions of NVML that the installed library lacks must not matter until they
 # are called, which no distribution's default of -z now may change.
-bin/cdigen-nvml: LDFLAGS = -extldflags=-Wl,-z,lazy
-$(BINARIES): bin/%:
-	@mkdir -p bin
+$(BIN)/cdigen-nvml: LDFLAGS = "-extldflags=-Wl,-z,lazy $(OLD_GLIBC)"
+# The first versions of glibc's symbols (cmd/cdigen-nvml/glibc_linux.c), some of which
+# were in these libraries before 2.34. musl has no versions.
+OLD_GLIBC = $(if $(findstring musl,$(shell $(CC) -dumpmachine)),,-Wl,--no-as-needed -l:libdl.so.2 -l:libpthread.so.0 \
+  $(shell sed -n 's/^FIRST.\([a-z_]*\),.*/-Wl,--wrap=\1/p' cmd/cdigen-nvml/glibc_linux.c) -Wl,--wrap=__libc_start_main)
+$(BINARIES): $(BIN)/%:
+	@mkdir -p $(BIN)
 	$(BUILD) ./cmd/$*
 
 .PHONY: manual
-manual: bin/cdigen ## Write the manual pages and shell completions into build/manual
-	@rm -rf build/manual && mkdir -p build/manual
-	$(GO) run -tags man -ldflags '-X main.version=$(VERSION)' ./cmd/cdigen build/manual
-	bin/cdigen completion bash >build/manual/cdigen.bash
-	bin/cdigen completion zsh >build/manual/_cdigen
-	bin/cdigen completion fish >build/manual/cdigen.fish
+manual: $(BIN)/cdigen ## Write the manual pages and shell completions into build/manual
+	@rm -rf $(MANUAL) && mkdir -p $(MANUAL)
+	$(GO) run -tags man -ldflags '-X main.version=$(VERSION)' ./cmd/cdigen $(MANUAL)
+	$(BIN)/cdigen completion bash >$(MANUAL)/cdigen.bash
+	$(BIN)/cdigen completion zsh >$(MANUAL)/_cdigen
+	$(BIN)/cdigen completion fish >$(MANUAL)/cdigen.fish
 
-.PHONY: packages
-packages:
+.PHONY: test-packages
+test-packages:
 	@internal/e2e/packages.sh
 
 # Not cached: the tests run programs and read files that go test cannot see.
 .PHONY: test
-test: packages ## Run all tests (as root: with real container runtimes)
+test: test-packages ## Run all tests (as root: with real container runtimes)
 	$(GO) test -count=1 -timeout=20m $(TESTFLAGS) ./...
 
 # The engines of a run: names of docs/engines.md or their beginnings, separated by commas.
 ENGINE ?= all
 
 .PHONY: e2e
-e2e: packages ## Run every container engine (ENGINE=podman,docker-28: these) and write docs/engines.md
+e2e: test-packages ## Run every container engine (ENGINE=podman,docker-28: these) and write docs/engines.md
 	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Selection|Engines|CRIOLibrary|Kubernetes)$$' ./internal/e2e || status=$$?; \
 	internal/e2e/table.sh '$(ENGINE)'; \
 	exit $$status
+
+.PHONY: e2e-packages
+e2e-packages: test-packages ## Install, upgrade and remove the packages on every distribution that can be had
+	CDIGEN_E2E_PACKAGES=all $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run 'Package|Probe' ./internal/e2e
 
 .PHONY: demo
 demo: build ## Show the GPUs, the device names and the spec of this or a simulated host
@@ -114,7 +142,7 @@ gpu-check-files: build $(RUNC)
 	! test -d $(RUNC)-licenses || install -m 0644 -D -t '$(GPU_CHECK)/licenses/runc' $(RUNC)-licenses/*
 
 .PHONY: bench
-bench: build $(NVIDIA_CTK) $(NVIDIA_CDI_HOOK) packages ## Measure generations and container starts, against nvidia-ctk
+bench: build $(NVIDIA_CTK) $(NVIDIA_CDI_HOOK) test-packages ## Measure generations and container starts, against nvidia-ctk
 	$(GO) test -run '^$$' -bench . -benchmem ./discover/... ./edits/... ./spec/... ./watch ./internal/ldcache ./internal/hook ./cmd/cdigen-hook
 	$(GO) test -run '^$$' -bench . -benchtime 500x ./cmd/cdigen
 	$(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK)
@@ -130,18 +158,23 @@ bench: build $(NVIDIA_CTK) $(NVIDIA_CDI_HOOK) packages ## Measure generations an
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	@GO='$(GO)' internal/fuzz/fuzz.sh $(FUZZTIME)
 
-SCRIPTS = .ci/run $(wildcard internal/*/*.sh) internal/gpucheck/gpu-check
+SCRIPTS = .ci/run $(wildcard internal/*/*.sh packaging/*.sh packaging/scripts/deb.* packaging/scripts/apk.*) internal/gpucheck/gpu-check
 
 SERVICE_SCRIPTS = packaging/openrc/cdigen.in $(wildcard packaging/runit/*.in packaging/runit/log/*.in) packaging/s6/run.in
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## Check the format, go vet, golangci-lint, shellcheck
+lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the format, go vet, golangci-lint, shellcheck, workflows
 	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...) internal/e2e/cri); \
 	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:" $$unformatted >&2; exit 1; fi
 	$(GO) vet ./... && $(GO) vet -tags man ./cmd/cdigen && $(GO) -C internal/e2e/cri vet .
 	$(GOLANGCI_LINT) run
 	$(GOLANGCI_LINT) run --build-tags man ./cmd/cdigen
+	$(ACTIONLINT)
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS) && shellcheck -s sh $(SERVICE_SCRIPTS); else [ "$${CI:-}" != true ] && echo "no shellcheck: scripts are not checked"; fi
+
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities in what the programs call
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./cmd/...
 
 .PHONY: cover
 cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) percent
@@ -161,7 +194,7 @@ docs: ## Write the tables of the documentation from those in the code, and what 
 	$(GO) test -count=1 -run 'TestDocumentation|TestReadme|TestDoctor.*(Page|Healthy)' ./cmd/cdigen -update
 
 .PHONY: driver-roots
-driver-roots: ## Unpack Debian's NVIDIA driver packages (535, 550) into ~/.cache/cdigen
+driver-roots: ## Unpack Debian's NVIDIA driver packages (390 to 555) into ~/.cache/cdigen
 	@internal/driverroots/unpack.sh
 
 # Where unpack.sh puts them.
@@ -169,7 +202,7 @@ DRIVER_ROOTS = $(or $(CDIGEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdige
 
 .PHONY: parity
 parity: build driver-roots $(NVIDIA_CTK) ## Compare with nvidia-ctk on real driver packages
-	$(GO) run ./internal/parity -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) $(DRIVER_ROOTS)/535 $(DRIVER_ROOTS)/550
+	$(GO) run ./internal/parity -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) $(addprefix $(DRIVER_ROOTS)/,390 470 535 550 555)
 
 # systemd and udev read /usr/local/lib too.
 unitdir      = $(DESTDIR)$(PREFIX)/lib/systemd/system
@@ -187,8 +220,13 @@ sharedir     = $(DESTDIR)$(PREFIX)/share/cdigen
 SETTINGS := cdigen.env k8s-device-plugin.env
 UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path
 
+# Under sudo there may be no Go: then what was built before is installed.
 .PHONY: install
-install: build manual ## Install programs, manual, systemd units, udev rules below DESTDIR/PREFIX, settings in DESTDIR/etc
+install: $(if $(shell command -v '$(GO)'),build) install-files ## Install programs, manual, systemd units, udev rules below DESTDIR/PREFIX, settings in DESTDIR/etc
+
+.PHONY: install-files
+install-files:
+	@test -e $(MANUAL)/cdigen.1 && test -e $(BIN)/cdigen-nvml || { echo "make install: nothing is built: run make first, as a user who has Go" >&2; exit 1; }
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(unitdir)' '$(presetdir)' '$(udevrulesdir)' '$(settingsdir)' \
 	  '$(mandir)' '$(bashdir)' '$(zshdir)' '$(fishdir)'
 	install -m 0755 $(BINARIES) '$(DESTDIR)$(PREFIX)/bin'
@@ -201,10 +239,10 @@ install: build manual ## Install programs, manual, systemd units, udev rules bel
 	install -m 0644 packaging/udev/71-cdigen.rules '$(udevrulesdir)'
 	install -m 0644 -D -t '$(sharedir)/prometheus' packaging/prometheus/cdigen.rules.yml
 	install -m 0644 -D -t '$(sharedir)/grafana' packaging/grafana/cdigen.json
-	install -m 0644 build/manual/*.1 '$(mandir)'
-	install -m 0644 build/manual/cdigen.bash '$(bashdir)/cdigen'
-	install -m 0644 build/manual/_cdigen '$(zshdir)'
-	install -m 0644 build/manual/cdigen.fish '$(fishdir)'
+	install -m 0644 $(MANUAL)/*.1 packaging/man/*.1 '$(mandir)'
+	install -m 0644 $(MANUAL)/cdigen.bash '$(bashdir)/cdigen'
+	install -m 0644 $(MANUAL)/_cdigen '$(zshdir)'
+	install -m 0644 $(MANUAL)/cdigen.fish '$(fishdir)'
 	@# Settings that somebody has changed stay.
 	for file in $(SETTINGS); do \
 	  test -e '$(settingsdir)'/$$file || install -m 0644 packaging/$$file '$(settingsdir)'; \
@@ -235,6 +273,30 @@ uninstall: ## Remove what install put there, but for settings that were changed
 	done
 	! test -d '$(settingsdir)' || rmdir --ignore-fail-on-non-empty '$(settingsdir)'
 
+# What make packages makes, and where.
+PACKAGES ?= build/packages
+ARCHS ?= amd64 arm64
+FORMATS ?= deb rpm archlinux apk
+
+.PHONY: packages
+packages: $(NFPM) $(CYCLONEDX) ## Make packages (deb, rpm, apk, Arch), tarballs, SBOMs and checksums in build/packages
+	@export VERSION='$(VERSION)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' PACKAGES='$(PACKAGES)' ARCHS='$(ARCHS)' FORMATS='$(FORMATS)' \
+	  NFPM='$(NFPM)' CYCLONEDX='$(CYCLONEDX)'; packaging/packages.sh
+
+REPOSITORY ?= build/repository
+# A name or fingerprint that gpg knows.
+SIGN_KEY ?=
+
+.PHONY: repository
+repository: ## Make signed repositories (apt, dnf) of the packages in build/repository; SIGN_KEY=…
+	@PACKAGES='$(PACKAGES)' REPOSITORY='$(REPOSITORY)' SIGN_KEY='$(SIGN_KEY)' packaging/repository.sh
+
+.PHONY: release
+release: ## Publish the packages, and the repository if there is one, as a release of VERSION with GitHub's gh
+	@! test -d '$(REPOSITORY)' || tar -C '$(REPOSITORY)/..' -czf '$(PACKAGES)/cdigen-repository.tar.gz' '$(notdir $(REPOSITORY))'
+	awk -v version='$(VERSION:v%=%)' '/^## / { shown = index($$2, version) == 2 } shown && !/^## /' CHANGELOG.md >build/release-notes
+	gh release create '$(VERSION)' --verify-tag --notes-file build/release-notes '$(PACKAGES)'/*
+
 .PHONY: check
 check: ## Do everything that CI does
 	.ci/run
@@ -252,6 +314,22 @@ $(NVIDIA_CTK):
 	@mkdir -p $(@D)/tmp
 	GOBIN='$(CURDIR)/$(@D)/tmp' $(GO) install github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-ctk@$(NVIDIA_CTK_VERSION)
 	mv $(@D)/tmp/nvidia-ctk $@
+
+$(NFPM):
+	@mkdir -p $(@D)/tmp
+	GOBIN='$(CURDIR)/$(@D)/tmp' $(GO) install -trimpath github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	mv $(@D)/tmp/nfpm $@
+
+$(ACTIONLINT):
+	@mkdir -p $(@D)/tmp
+	GOBIN='$(CURDIR)/$(@D)/tmp' $(GO) install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
+	mv $(@D)/tmp/actionlint $@
+
+# Its hash is in the SBOMs: it must be the same everywhere.
+$(CYCLONEDX):
+	@mkdir -p $(@D)/tmp
+	GOBIN='$(CURDIR)/$(@D)/tmp' CGO_ENABLED=0 $(GO) install -trimpath github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
+	mv $(@D)/tmp/cyclonedx-gomod $@
 
 # Static, for machines of any distribution; without libseccomp, which would have to be
 # linked too.

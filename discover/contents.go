@@ -1,6 +1,8 @@
 package discover
 
 import (
+	"cmp"
+	"path"
 	"slices"
 	"strings"
 )
@@ -49,7 +51,9 @@ var LibraryTable = []LibraryEntry{
 	{"libcudadebugger", "", "", []Capability{Compute}, nil, "libcuda, for cuda-gdb and compute-sanitizer"},
 	{"libnvidia-ptxjitcompiler", "", "", []Capability{Compute}, nil, "libcuda, to compile PTX"},
 	{"libnvidia-nvvm", "", "", []Capability{Compute}, nil, "libcuda, to compile NVVM IR and link at run time"},
+	{"libnvidia-nvvm", "4.*", "", []Capability{Compute}, nil, "libcuda up to r510, to compile NVVM IR"},
 	{"libnvidia-nvvm70", "*", "", []Capability{Compute}, nil, "libcuda, for NVVM IR of LLVM 7"},
+	{"libnvidia-tileiras", "", "", []Capability{Compute}, nil, "libcuda, to compile Tile IR"},
 	{"libnvidia-compiler", "", "", []Capability{Compute}, nil, "OpenCL up to r510"},
 	{"libnvidia-fatbinaryloader", "", "", []Capability{Compute}, nil, "libcuda up to r450"},
 	{"libnvidia-opencl", "", "", []Capability{Compute}, nil, "OpenCL's loader, by nvidia.icd"},
@@ -92,6 +96,7 @@ var LibraryTable = []LibraryEntry{
 // LeftOut are libraries of the driver's version that no container gets, by stem,
 // with the reason.
 var LeftOut = map[string]string{
+	"libglx":                   "a module of the X server up to r390, in place of the server's own",
 	"libglxserver_nvidia":      "a module of the X server, among the files",
 	"libnvidia-gtk2":           "only nvidia-settings needs it, which is not injected",
 	"libnvidia-gtk3":           "only nvidia-settings needs it, which is not injected",
@@ -138,6 +143,8 @@ var FileTable = []FileEntry{
 	{Config, "OpenCL/vendors/nvidia*.icd", []string{"/etc/OpenCL/vendors/"}, []Capability{Compute}, "OpenCL's loader"},
 	{Config, "nvidia/*.bin", []string{"/usr/share/nvidia/"}, []Capability{Graphics}, "OptiX, for its denoiser"},
 	{Config, "nvidia/nvidia-application-profiles-%v-*", []string{"/usr/share/nvidia/"}, []Capability{Graphics}, "OpenGL and Vulkan, for settings of known programs"},
+	{Config, "nvidia/files.d/*.json", []string{"/usr/share/nvidia/files.d/"}, []Capability{Utility}, "libnvidia-sandboxutils"},
+	{Config, "nvidia/rim/%v/*.swidtag", []string{"/usr/share/nvidia/rim/%v/"}, []Capability{Utility}, "programs that attest a GPU in confidential computing"},
 	{Config, "X11/xorg.conf.d/*nvidia*.conf", []string{"/usr/share/X11/xorg.conf.d/"}, []Capability{Display}, "the X server"},
 	{Plugin, "drivers/nvidia_drv.so", []string{"/usr/lib/xorg/modules/drivers/", "/usr/lib64/xorg/modules/drivers/"}, []Capability{Display}, "the X server, as its driver"},
 	{Plugin, "extensions/libglxserver_nvidia.so", []string{"/usr/lib/xorg/modules/extensions/", "/usr/lib64/xorg/modules/extensions/"}, []Capability{Display}, "the X server, for GLX"},
@@ -174,6 +181,12 @@ var LeftOutFiles = []struct {
 	{Binary, "nvidia-settings", "it needs GTK, and its settings belong to the host"},
 	{Binary, "nvidia-sleep.sh", "it is for the host's suspension"},
 	{Binary, "nvidia-uninstall", "it is for installing the driver on the host"},
+	{Binary, "nvswitch-audit", "it looks at NVSwitches, which are the host's to manage"},
+	{Config, "nvidia/*.cfg", "it configures a service of the host"},
+	{Config, "nvidia/*.conf", "it configures the host: its kernel modules, X server or licence"},
+	{Config, "nvidia/*.ids", "it is for installing the driver on the host"},
+	{Config, "nvidia/nvidia-powerd/*", "it is for nvidia-powerd, a service of the host"},
+	{Config, "nvidia/nvswitch/*", "it is for the fabric manager of the host"},
 	{Config, "nvidia/nvidia-application-profiles-key-documentation", "programs look for the name with the driver's version"},
 	{Config, "nvidia/nvidia-application-profiles-rc", "programs look for the name with the driver's version"},
 }
@@ -192,16 +205,21 @@ var ownPlaces = []struct {
 	{Config, "vulkansc/icd.d/*nvidia*"},
 	{Config, "OpenCL/vendors/*nvidia*"},
 	{Config, "nvidia/*"},
+	{Config, "nvidia/files.d/*"},
+	{Config, "nvidia/nvidia-powerd/*"},
+	{Config, "nvidia/nvswitch/*"},
+	{Config, "nvidia/rim/%v/*"},
 	{Config, "X11/xorg.conf.d/*nvidia*"},
 	{Plugin, "wine/*"},
 	{Firmware, "nvidia/%v/*"},
 	{Binary, "nvidia-*"},
+	{Binary, "nvswitch-audit"},
 }
 
 // otherPrograms are patterns of programs that are called as if they were the driver's.
 var otherPrograms = []string{"nvidia-ctk", "nvidia-cdi-*", "nvidia-container-*", "nvidia-docker*", "nvidia-device-plugin", "nvidia-mig-*"}
 
-// libraryEntry is the row of the table that a file name belongs to, or nil.
+// libraryEntry returns the row of the table that a file name belongs to, or nil.
 func libraryEntry(name, version string) *LibraryEntry {
 	stem, rest, ok := strings.Cut(name, ".so.")
 	if !ok {
@@ -209,16 +227,14 @@ func libraryEntry(name, version string) *LibraryEntry {
 	}
 	for i := range LibraryTable {
 		e := &LibraryTable[i]
-		switch {
-		case e.Stem != stem:
-		case e.Version == "" && rest == version, e.Version == "*", e.Version == "1*" && strings.HasPrefix(rest, "1"):
+		if ok, _ := path.Match(cmp.Or(e.Version, version), rest); ok && e.Stem == stem {
 			return e
 		}
 	}
 	return nil
 }
 
-// stemEntry is the row of libraries of the driver's version that have a stem, or nil.
+// stemEntry returns the row of libraries of the driver's version that have a stem, or nil.
 func stemEntry(stem string) *LibraryEntry {
 	at := slices.IndexFunc(LibraryTable, func(e LibraryEntry) bool { return e.Stem == stem && e.Version == "" })
 	if at < 0 {
@@ -227,7 +243,7 @@ func stemEntry(stem string) *LibraryEntry {
 	return &LibraryTable[at]
 }
 
-// Wanted says whether something that serves some capabilities goes in when others
+// Wanted reports whether something that serves some capabilities goes in when others
 // are asked for. Nothing asked for means all; what the table does not know, and so
 // has no capability, goes in always.
 func Wanted(serves, asked []Capability) bool {

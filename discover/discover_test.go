@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
@@ -30,7 +31,7 @@ func findings(inv *discover.Inventory, id discover.ID, text string) (list []disc
 
 // discovered discovers a host and passes over the companion files it lacks, as
 // every simulated host does, and over the platform libraries of EGL that are left out.
-func discovered(t *testing.T, host discover.Host, probe func(string) discover.ProbeFunc) *discover.Inventory {
+func discovered(t *testing.T, host discover.Host, probe discover.ProbeFunc) *discover.Inventory {
 	t.Helper()
 	inv := hosttest.Discover(t, host, probe)
 	inv.Findings = slices.DeleteFunc(inv.Findings, func(f discover.Finding) bool {
@@ -48,17 +49,15 @@ func wantFinding(t *testing.T, inv *discover.Inventory, id discover.ID, severity
 }
 
 // changed is a probe whose report was changed.
-func changed(t *testing.T, probe func(string) discover.ProbeFunc, change func(*discover.NVMLReport) error) func(string) discover.ProbeFunc {
+func changed(t *testing.T, probe discover.ProbeFunc, change func(*discover.NVMLReport) error) discover.ProbeFunc {
 	t.Helper()
-	return func(library string) discover.ProbeFunc {
-		return func(ctx context.Context) (*discover.NVMLReport, error) {
-			r, err := probe(library)(ctx)
-			if err != nil {
-				t.Errorf("report: %v", err)
-				return nil, err
-			}
-			return r, change(r)
+	return func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+		r, err := probe(ctx, library)
+		if err != nil {
+			t.Errorf("report: %v", err)
+			return nil, err
 		}
+		return r, change(r)
 	}
 }
 
@@ -311,14 +310,30 @@ func TestLibraryOfAnotherArchitectureIsLeftOut(t *testing.T) {
 	wantFinding(t, inv, discover.LibraryOtherArch, discover.Warning, "a library for arm64, not amd64")
 }
 
+func TestLibraryWithAVersionOfItsOwnGivesWayToTheDrivers(t *testing.T) {
+	d, dir := hosttest.Load(t, "h100x8"), t.TempDir() // driver 550
+	hosttest.Open(t, d, dir)
+	old := "usr/lib/x86_64-linux-gnu/libnvidia-nvvm.so.4.0.0" // of a driver up to r510
+	if err := os.WriteFile(filepath.Join(dir, old), elfstub.SharedObject("amd64", "libnvidia-nvvm.so.4"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	inv := discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	wantFinding(t, inv, discover.FileLeftOut, discover.Note, "/"+old)
+	for _, l := range inv.Libraries {
+		if l.SONAME == "libnvidia-nvvm.so.4" && (l.Name != "libnvidia-nvvm.so."+d.Driver.Version || l.Shadowed) {
+			t.Errorf("libnvidia-nvvm.so.4 is %+v", l)
+		}
+	}
+}
+
 func TestDeviceThatIsNoCharacterDeviceIsNotTaken(t *testing.T) {
 	d := hosttest.Load(t, "missing-node")
 	dir := t.TempDir()
-	host := hosttest.Open(t, d, dir)
+	hosttest.Open(t, d, dir)
 	if err := os.WriteFile(filepath.Join(dir, "dev/nvidia1"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	inv := discovered(t, host, hosttest.Probe(d))
+	inv := discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
 	wantFinding(t, inv, discover.NodeNotADevice, discover.Broken, "/dev/nvidia1: is a regular file and not a device node")
 }
 
@@ -339,11 +354,9 @@ func TestEndedContextEndsTheRun(t *testing.T) {
 	d := hosttest.Load(t, "demo")
 	host := hosttest.Open(t, d, t.TempDir())
 	ctx, cancel := context.WithCancel(context.Background())
-	probe := func(string) discover.ProbeFunc {
-		return func(ctx context.Context) (*discover.NVMLReport, error) {
-			cancel()
-			return nil, ctx.Err()
-		}
+	probe := func(ctx context.Context, _ string) (*discover.NVMLReport, error) {
+		cancel()
+		return nil, ctx.Err()
 	}
 	if _, err := discover.Run(ctx, host, discover.Modules(discover.Options{Probe: probe})); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v; want %v", err, context.Canceled)
@@ -482,11 +495,9 @@ func TestNVMLIsAskedIfNeeded(t *testing.T) {
 			host = hosttest.Reopen(t, d, dir)
 		}
 		var asked atomic.Int64
-		probe := func(string) discover.ProbeFunc {
-			return func(ctx context.Context) (*discover.NVMLReport, error) {
-				asked.Add(1)
-				return hosttest.Probe(d)("")(ctx)
-			}
+		probe := func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+			asked.Add(1)
+			return hosttest.Probe(d)(ctx, library)
 		}
 		inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{Probe: probe, ProbeIfNeeded: true}))
 		if err != nil {

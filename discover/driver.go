@@ -1,7 +1,6 @@
 package discover
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -23,18 +22,14 @@ func (m driver) Discover(_ context.Context, host Host, inv *Inventory) error {
 	data, err := host.Proc.ReadFile(versionFile)
 	loaded := !errors.Is(err, fs.ErrNotExist)
 	if err == nil {
-		inv.Driver.Version, inv.Driver.Flavor, err = ParseVersion(data)
+		inv.Driver.Version, inv.Driver.Flavor, err = parseVersion(data)
 	}
 	if !loaded {
 		inv.find(DriverNotLoaded, Broken, host.Proc.HostPath(versionFile), "does not exist: the NVIDIA kernel module is not loaded")
 	} else if err != nil {
 		inv.find(DriverUnreadable, Broken, host.Proc.HostPath(versionFile), "%v: the driver's version is not known", cause(err))
 	}
-	data, err = host.Proc.ReadFile("devices")
-	var majors map[string]uint32
-	if err == nil {
-		majors, err = ParseDevices(data)
-	}
+	majors, err := parsed(host.Proc, "devices", parseDevices)
 	inv.Modules = []KernelModule{
 		{ModuleNVIDIA, loaded, true, "all GPUs"},
 		{ModuleUVM, has(majors, ModuleUVM), false, "CUDA"},
@@ -93,14 +88,14 @@ var (
 	driverVersion = lazyregexp.New(`(?:^|\s)(\d+\.\d+(?:\.\d+)?)(?:\s|$)`)
 )
 
-// ParseVersion reads /proc/driver/nvidia/version. Its first line is one of
+// parseVersion reads /proc/driver/nvidia/version. Its first line is one of
 //
 //	NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023
 //	NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  555.42.06  Release Build  (builder@host)  Thu Jul 11 2024
 //	NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  (builder@host)  Thu Aug  8 2024
 //
 // The version is the first number of two or three parts after "Kernel Module".
-func ParseVersion(data []byte) (version string, flavor Flavor, err error) {
+func parseVersion(data []byte) (version string, flavor Flavor, err error) {
 	for line := range bytes.Lines(data) {
 		rest, ok := bytes.CutPrefix(line, []byte("NVRM version:"))
 		if !ok {
@@ -123,16 +118,14 @@ func ParseVersion(data []byte) (version string, flavor Flavor, err error) {
 	return "", "", errors.New(`no line "NVRM version: … Kernel Module … <version>"`)
 }
 
-// ParseDevices reads the character devices of the NVIDIA driver from
+// parseDevices reads the character devices of the NVIDIA driver from
 // /proc/devices, by name. Drivers up to r535 have one "nvidia-frontend" for what
 // later ones call "nvidia"; it is returned under the later name.
-func ParseDevices(data []byte) (map[string]uint32, error) {
+func parseDevices(data []byte) (map[string]uint32, error) {
 	majors := map[string]uint32{}
 	character, seen := false, false
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if strings.HasSuffix(line, ":") {
+	for line := range strings.Lines(string(data)) {
+		if line = strings.TrimSpace(line); strings.HasSuffix(line, ":") {
 			character = line == "Character devices:"
 			seen = seen || character
 			continue
@@ -149,9 +142,6 @@ func ParseDevices(data []byte) (map[string]uint32, error) {
 			name = "nvidia"
 		}
 		majors[name] = uint32(major)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, err
 	}
 	if !seen {
 		return nil, errors.New(`no section "Character devices:"`)

@@ -19,13 +19,13 @@ var versionSamples = []struct {
 
 func TestVersionIsReadInAllItsShapes(t *testing.T) {
 	for _, s := range versionSamples {
-		version, flavor, err := ParseVersion([]byte(s.data))
+		version, flavor, err := parseVersion([]byte(s.data))
 		if version != s.version || flavor != s.flavor || err != nil {
 			t.Errorf("%q: %q, %q, %v; want %q, %q", s.data, version, flavor, err, s.version, s.flavor)
 		}
 	}
 	for _, bad := range []string{"", "\n", "GCC version: gcc 12.2.0", "NVRM version: something else 535.1.2", "NVRM version: NVIDIA UNIX x86_64 Kernel Module", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  five"} {
-		if version, _, err := ParseVersion([]byte(bad)); err == nil {
+		if version, _, err := parseVersion([]byte(bad)); err == nil {
 			t.Errorf("%q: version %q; want an error", bad, version)
 		}
 	}
@@ -36,7 +36,7 @@ func FuzzParseVersion(f *testing.F) {
 		f.Add([]byte(s.data))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		version, flavor, err := ParseVersion(data)
+		version, flavor, err := parseVersion(data)
 		if err == nil && (!driverVersion().MatchString(version) || len(version) > 32 || flavor == "") {
 			t.Errorf("accepted as %q, %q", version, flavor)
 		}
@@ -63,18 +63,18 @@ Block devices:
 const devicesR535 = "Character devices:\n  1 mem\n195 nvidia-frontend\n234 nvidia-nvlink\n235 nvidia-caps\n511 nvidia-uvm\n\nBlock devices:\n259 blkext\n"
 
 func TestMajorsAreThoseOfCharacterDevices(t *testing.T) {
-	got, err := ParseDevices([]byte(devicesR550))
+	got, err := parseDevices([]byte(devicesR550))
 	want := map[string]uint32{"nvidia": 195, "nvidia-modeset": 195, "nvidiactl": 195, "nvidia-nvlink": 236, "nvidia-caps": 237, "nvidia-caps-imex-channels": 498, "nvidia-uvm": 510}
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("r550: %v, %v; want %v", got, err, want)
 	}
-	got, err = ParseDevices([]byte(devicesR535))
+	got, err = parseDevices([]byte(devicesR535))
 	want = map[string]uint32{"nvidia": 195, "nvidia-nvlink": 234, "nvidia-caps": 235, "nvidia-uvm": 511}
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("r535, where nvidia is called nvidia-frontend: %v, %v; want %v", got, err, want)
 	}
 	for _, bad := range []string{"", "Block devices:\n8 sd\n", "Character devices:\nx nvidia\n"} {
-		if got, err := ParseDevices([]byte(bad)); err == nil {
+		if got, err := parseDevices([]byte(bad)); err == nil {
 			t.Errorf("%q: %v; want an error", bad, got)
 		}
 	}
@@ -84,7 +84,7 @@ func FuzzParseDevices(f *testing.F) {
 	f.Add([]byte(devicesR550))
 	f.Add([]byte(devicesR535))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		majors, err := ParseDevices(data)
+		majors, err := parseDevices(data)
 		if err == nil && len(majors) > len(data) {
 			t.Errorf("%d majors of %d bytes", len(majors), len(data))
 		}

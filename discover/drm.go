@@ -50,7 +50,7 @@ func (m drm) Discover(_ context.Context, host Host, inv *Inventory) error {
 	return nil
 }
 
-// byPath is the name by PCI address that udev has given a DRM node; empty when
+// byPath returns the name by PCI address that udev has given a DRM node; empty when
 // there is none or it leads elsewhere.
 func byPath(dev Tree, pci, node string) string {
 	kind := "-card"

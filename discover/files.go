@@ -29,13 +29,14 @@ type foundFile struct {
 	tree Tree
 	name string // by which it was found
 	real string // with all links resolved
+	// below is the name below the directories of its kind.
+	below string
 }
 
 func (f foundFile) hostPath() string { return f.tree.HostPath(f.real) }
 
 // fileSet is what was found, and which names.
 type fileSet struct {
-	files
 	host   Host
 	inv    *Inventory
 	places map[FileKind][]place
@@ -48,15 +49,15 @@ func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	if inv.Driver.Version == "" || len(inv.GPUs) == 0 {
 		return nil
 	}
-	set := &fileSet{files: m, host: host, inv: inv, places: m.places(host, inv), taken: map[string]bool{}}
+	set := &fileSet{host: host, inv: inv, places: places(host, inv), taken: map[string]bool{}}
 	for i := range FileTable {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if e := &FileTable[i]; e.Kind == Directory {
-			m.directory(host, e, inv)
-		} else {
+		if e := &FileTable[i]; e.Kind != Directory {
 			set.row(e)
+		} else if m.mpsDirectory != "" {
+			set.directory(e, clean(m.mpsDirectory))
 		}
 	}
 	set.leftOut()
@@ -89,15 +90,12 @@ func (s *fileSet) row(e *FileEntry) {
 // directory adds the directory of CUDA's multi-process service, which containers have
 // under its own name. No process's environment is asked for it: what a process says of
 // itself is everybody's to write.
-func (m files) directory(host Host, e *FileEntry, inv *Inventory) {
-	if m.mpsDirectory == "" {
-		return
-	}
-	name, tree := clean(m.mpsDirectory), host.Driver
+func (s *fileSet) directory(e *FileEntry, name string) {
+	tree := s.host.Driver
 	info, err := tree.Stat(name)
-	if err != nil && host.Root.fsys != nil {
+	if err != nil && s.host.Root.fsys != nil {
 		// The service runs on the host, whose driver may be below another root.
-		tree = host.Root
+		tree = s.host.Root
 		info, err = tree.Stat(name)
 	}
 	switch {
@@ -109,14 +107,14 @@ func (m files) directory(host Host, e *FileEntry, inv *Inventory) {
 	}
 	real, resolveErr := tree.Resolve(name)
 	if err = cmp.Or(err, resolveErr); err != nil {
-		inv.find(MPSDirectoryUnusable, Warning, tree.HostPath(name), "%v: containers do not reach CUDA's multi-process service", cause(err))
+		s.inv.find(MPSDirectoryUnusable, Warning, tree.HostPath(name), "%v: containers do not reach CUDA's multi-process service", cause(err))
 		return
 	}
-	inv.Files = append(inv.Files, File{Kind: e.Kind, HostPath: tree.HostPath(real), Targets: []string{"/" + name}, Capabilities: e.Capabilities})
+	s.inv.Files = append(s.inv.Files, File{Kind: e.Kind, HostPath: tree.HostPath(real), Targets: []string{"/" + name}, Capabilities: e.Capabilities})
 }
 
-// places are the directories that each kind is looked for in, in order.
-func (m files) places(host Host, inv *Inventory) map[FileKind][]place {
+// places returns the directories that each kind is looked for in, in order.
+func places(host Host, inv *Inventory) map[FileKind][]place {
 	dirs := map[FileKind][]string{
 		// The driver root itself is for GKE, which has vulkan/icd.d there; the
 		// last one for NixOS.
@@ -149,22 +147,19 @@ func (m files) places(host Host, inv *Inventory) map[FileKind][]place {
 	// A daemon has its socket in the root that it runs in: that of a driver container, or
 	// the host's.
 	places[Socket] = append(places[Socket], place{host.root(), "run"})
-	places[Firmware] = m.firmwarePlaces(host)
+	places[Firmware] = firmwarePlaces(host)
 	return places
 }
 
-// firmwarePlaces are where the kernel looks for firmware, in its order
+// firmwarePlaces returns where the kernel looks for firmware, in its order
 // (Documentation/driver-api/firmware). Its parameter is a path of the host, whatever the
 // driver root; there and in /lib/firmware of a driver container is the driver's own.
-func (m files) firmwarePlaces(host Host) (places []place) {
-	if custom, err := host.Sys.ReadFile("module/firmware_class/parameters/path"); err == nil {
-		if dir := strings.TrimSpace(string(custom)); dir != "" {
-			places = append(places, place{host.root(), dir})
-		}
+func firmwarePlaces(host Host) (places []place) {
+	if dir := host.Sys.line("module/firmware_class/parameters/path"); dir != "" {
+		places = append(places, place{host.root(), dir})
 	}
 	dirs := []string{"lib/firmware/updates", "lib/firmware"}
-	if release, err := host.Proc.ReadFile("sys/kernel/osrelease"); err == nil {
-		r := strings.TrimSpace(string(release))
+	if r := host.Proc.line("sys/kernel/osrelease"); r != "" {
 		dirs = []string{"lib/firmware/updates/" + r, "lib/firmware/updates", "lib/firmware/" + r, "lib/firmware"}
 	}
 	for _, tree := range []Tree{host.Driver, host.root()} {
@@ -175,7 +170,7 @@ func (m files) firmwarePlaces(host Host) (places []place) {
 	return places
 }
 
-// ownPrefix is the directory that the driver has to itself: that above the directory
+// ownPrefix returns the directory that the driver has to itself: that above the directory
 // lib or lib64 with CUDA's library, such as /usr/local/nvidia; empty where libraries are
 // among the system's.
 func ownPrefix(inv *Inventory) string {
@@ -197,21 +192,14 @@ func ownPrefix(inv *Inventory) string {
 func (s *fileSet) find(e *FileEntry, name string) (found []foundFile, reported bool) {
 	for _, p := range s.places[e.Kind] {
 		for _, c := range s.candidates(e.Kind, p, name) {
-			key := string(e.Kind) + path.Join(path.Dir(name), path.Base(c))
-			real, err := p.tree.Resolve(c)
-			if err != nil || s.taken[key] {
-				continue
-			}
-			info, err := p.tree.Stat(real)
-			if err != nil || !fits(e.Kind, info.Mode()) {
-				continue
-			}
-			if !s.allowed(p.tree, e.Kind, c, s.inv) {
+			switch {
+			case s.taken[string(e.Kind)+c.below]:
+			case s.allowed(p.tree, e.Kind, c.name):
+				s.taken[string(e.Kind)+c.below] = true
+				found = append(found, c)
+			default:
 				reported = true
-				continue
 			}
-			s.taken[key] = true
-			found = append(found, foundFile{p.tree, c, real})
 		}
 		if len(found) > 0 && !strings.Contains(name, "*") {
 			break
@@ -220,24 +208,33 @@ func (s *fileSet) find(e *FileEntry, name string) (found []foundFile, reported b
 	return found, reported
 }
 
-// candidates are the names in a place that a row's name stands for.
-func (s *fileSet) candidates(kind FileKind, p place, name string) (list []string) {
-	if !strings.Contains(name, "*") {
-		list = append(list, path.Join(p.dir, name))
-		if kind == Plugin {
-			// Where the modules stand in a directory of the driver's, it has no
-			// sub-directories drivers and extensions.
-			list = append(list, path.Join(p.dir, path.Base(name)))
+// candidates returns the files in a place that a row's name stands for and that are not
+// taken.
+func (s *fileSet) candidates(kind FileKind, p place, name string) (list []foundFile) {
+	var names []string
+	in := path.Join(p.dir, path.Dir(name))
+	switch {
+	case strings.Contains(name, "*"):
+		// A directory that cannot be read has none.
+		names, _ = p.tree.names(in, func(n string) bool { return matches(path.Base(name), n) })
+		for i := range names {
+			names[i] = path.Join(in, names[i])
 		}
-		return list
-	}
-	pattern, in := path.Base(name), path.Join(p.dir, path.Dir(name))
-	names, err := p.tree.names(in, func(n string) bool { ok, _ := path.Match(pattern, n); return ok })
-	if err != nil {
-		return nil
+	case kind == Plugin:
+		// Where the modules stand in a directory of the driver's, it has no
+		// sub-directories drivers and extensions.
+		names = []string{path.Join(p.dir, name), path.Join(p.dir, path.Base(name))}
+	default:
+		names = []string{path.Join(p.dir, name)}
 	}
 	for _, n := range names {
-		list = append(list, path.Join(in, n))
+		real, err := p.tree.Resolve(n)
+		if err != nil {
+			continue
+		}
+		if info, err := p.tree.Stat(real); err == nil && fits(kind, info.Mode()) {
+			list = append(list, foundFile{p.tree, n, real, path.Join(path.Dir(name), path.Base(n))})
+		}
 	}
 	return list
 }
@@ -248,14 +245,10 @@ func (s *fileSet) leftOut() {
 		name := strings.ReplaceAll(own.name, "%v", s.inv.Driver.Version)
 		for _, p := range s.places[own.kind] {
 			for _, c := range s.candidates(own.kind, p, name) {
-				key := string(own.kind) + path.Join(path.Dir(name), path.Base(c))
-				info, err := p.tree.Stat(c)
-				if s.taken[key] || err != nil || !fits(own.kind, info.Mode()) {
-					continue
-				}
-				if why := s.reason(own.kind, path.Join(path.Dir(name), path.Base(c))); why != "" {
+				key := string(own.kind) + c.below
+				if why := s.reason(own.kind, c.below); why != "" && !s.taken[key] {
 					s.taken[key] = true
-					s.inv.find(FileLeftOut, Note, p.tree.HostPath(c), "%s: it is left out", why)
+					s.inv.find(FileLeftOut, Note, p.tree.HostPath(c.name), "%s: it is left out", why)
 				}
 			}
 		}
@@ -264,11 +257,11 @@ func (s *fileSet) leftOut() {
 
 // reason returns why a file of the driver is left out; empty: it is not the driver's.
 func (s *fileSet) reason(kind FileKind, name string) string {
-	if kind == Binary && slices.ContainsFunc(otherPrograms, func(p string) bool { ok, _ := path.Match(p, name); return ok }) {
+	if kind == Binary && slices.ContainsFunc(otherPrograms, func(p string) bool { return matches(p, name) }) {
 		return ""
 	}
 	for _, e := range LeftOutFiles {
-		if ok, _ := path.Match(strings.ReplaceAll(e.Name, "%v", s.inv.Driver.Version), name); ok && e.Kind == kind {
+		if e.Kind == kind && matches(strings.ReplaceAll(e.Name, "%v", s.inv.Driver.Version), name) {
 			return e.Reason
 		}
 	}
@@ -279,7 +272,7 @@ func (s *fileSet) reason(kind FileKind, name string) string {
 }
 
 // allowed reports whether containers may be given a file; else there is a finding.
-func (m files) allowed(tree Tree, kind FileKind, name string, inv *Inventory) bool {
+func (s *fileSet) allowed(tree Tree, kind FileKind, name string) bool {
 	if !kind.writable() {
 		return tree.trusted(name)
 	}
@@ -294,14 +287,14 @@ func (m files) allowed(tree Tree, kind FileKind, name string, inv *Inventory) bo
 		if dir, err := tree.Resolve(path.Dir(name)); err == nil {
 			subject = tree.HostPath(path.Join(dir, path.Base(name)))
 		}
-		if !slices.ContainsFunc(inv.Findings, func(f Finding) bool { return f.ID == FileWritable && f.Subject == subject }) {
-			inv.find(FileWritable, Warning, subject, "%v: it is left out, since containers could write to it", cause(err))
+		if !slices.ContainsFunc(s.inv.Findings, func(f Finding) bool { return f.ID == FileWritable && f.Subject == subject }) {
+			s.inv.find(FileWritable, Warning, subject, "%v: it is left out, since containers could write to it", cause(err))
 		}
 	}
 	return err == nil
 }
 
-// fits says whether a file is of the type its kind has to be.
+// fits reports whether a file is of the type its kind has to be.
 func fits(kind FileKind, mode fs.FileMode) bool {
 	switch kind {
 	case Directory:

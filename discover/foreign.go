@@ -11,8 +11,7 @@ type ForeignEntry struct {
 	Name string
 	// What the files are.
 	What string
-	// Packages that own files of these names, as the contents of Debian 12 and 13,
-	// Fedora 42 and Arch Linux have them.
+	// Packages that own files of these names.
 	Packages string
 }
 
@@ -28,11 +27,8 @@ type ForeignEntry struct {
 // source packages nvidia-graphics-drivers*, Fedora's nvidia-driver and xorg-x11-drv-nvidia,
 // Arch's nvidia-utils) and that need the host's kernel module.
 //
-// Evidence: `dpkg -c` of Debian's libglx-mesa0 22.3.6, libgl1, libglx0, libegl1, libgles1,
-// libgles2, libopengl0 and libglvnd0 1.6.0, ocl-icd-libopencl1 2.3.1, libvdpau1 1.5 and
-// libnvidia-egl-wayland1 1.1.10; mesa-vulkan-drivers has names of its own only
-// (VkLayer_MESA_*.json, *_icd.x86_64.json); the file lists of the other distributions'
-// packages. testdata/debian-files.txt has Debian's for a test.
+// testdata/other-packages.txt has who owns which name, as evidence and for a test; of Vulkan's
+// packages (mesa-vulkan-drivers, validation layers) all have names of their own.
 var ForeignTable = []ForeignEntry{
 	{"libGLX_indirect.so.*", "GLVND's vendor library for indirect rendering", "Debian: libglx-mesa0; Arch: mesa; openSUSE: Mesa-libGL1"},
 	{"libGLdispatch.so.*", "GLVND", "Debian: libglvnd0; Fedora: libglvnd; Arch: libglvnd"},
@@ -62,11 +58,17 @@ func Foreign(name string) *ForeignEntry {
 		return nil
 	}
 	for i := range ForeignTable {
-		if ok, _ := path.Match(ForeignTable[i].Name, path.Base(name)); ok {
+		if matches(ForeignTable[i].Name, path.Base(name)) {
 			return &ForeignTable[i]
 		}
 	}
 	return nil
+}
+
+// matches reports whether a name matches a pattern of this package's tables.
+func matches(pattern, name string) bool {
+	ok, _ := path.Match(pattern, name)
+	return ok
 }
 
 // foreign returns why a file of one of some names is left out; empty: it is not.

@@ -1,7 +1,6 @@
 package discover
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
 // gpus reads the GPUs that the kernel module drives, and those on the bus that it does not.
@@ -48,8 +49,8 @@ func (m gpus) read(host Host, inv *Inventory) {
 		gpu.NUMANode = numaNode(host, gpu.PCI)
 		data, err := host.Proc.ReadFile(name)
 		if err == nil {
-			var info Information
-			info, err = ParseInformation(data)
+			var info information
+			info, err = parseInformation(data)
 			gpu.UUID, gpu.Minor, gpu.Model, gpu.Excluded = info.UUID, info.Minor, info.Model, info.Excluded
 		}
 		if err != nil {
@@ -68,11 +69,8 @@ func sysfsAddress(sys Tree, procfs string) string {
 	if _, err := sys.Lstat(path.Join(pciDevices, procfs)); !errors.Is(err, fs.ErrNotExist) {
 		return procfs
 	}
-	entries, err := sys.ReadDir(pciDevices)
-	if err != nil {
-		return procfs
-	}
 	var long []string
+	entries, _ := sys.ReadDir(pciDevices)
 	for _, e := range entries {
 		if _, err := parsePCI(e.Name()); err == nil && shortPCI(e.Name()) == procfs {
 			long = append(long, e.Name())
@@ -93,17 +91,12 @@ func shortPCI(address string) string {
 // isVirtualFunction reports whether a PCI device is a part of another one (SR-IOV) that
 // virtual machines get.
 func isVirtualFunction(sys Tree, address string) bool {
-	_, err := sys.Lstat(path.Join(pciDevices, address, "physfn"))
-	return err == nil
+	return exists(sys, path.Join(pciDevices, address, "physfn"))
 }
 
 // numaNode reads the NUMA node of a PCI device.
 func numaNode(host Host, pci string) int {
-	data, err := host.Sys.ReadFile(path.Join(pciDevices, pci, "numa_node"))
-	if err != nil {
-		return -1
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	n, err := strconv.Atoi(host.Sys.line(path.Join(pciDevices, pci, "numa_node")))
 	if err != nil {
 		return -1
 	}
@@ -185,30 +178,25 @@ func readPCI(host Host, inv *Inventory) {
 	inv.PCIDevices = len(entries)
 	for _, e := range entries {
 		device := path.Join(pciDevices, e.Name())
-		vendor, _ := host.Sys.ReadFile(path.Join(device, "vendor"))
 		// 10de is NVIDIA; class 03 is a display controller, which GPUs without a
 		// display output are too (pci.ids).
-		if string(bytes.TrimSpace(vendor)) != "0x10de" {
-			continue
-		}
-		if class, _ := host.Sys.ReadFile(path.Join(device, "class")); !bytes.HasPrefix(class, []byte("0x03")) || isVirtualFunction(host.Sys, e.Name()) {
+		if host.Sys.line(path.Join(device, "vendor")) != "0x10de" || !strings.HasPrefix(host.Sys.line(path.Join(device, "class")), "0x03") || isVirtualFunction(host.Sys, e.Name()) {
 			continue
 		}
 		g := PCIGPU{PCI: e.Name()}
 		if bound, err := host.Sys.Resolve(path.Join(device, "driver")); err == nil {
 			g.Driver = path.Base(bound)
 		}
-		override, _ := host.Sys.ReadFile(device + "/driver_override")
-		if g.ReservedFor = strings.TrimSpace(string(override)); g.ReservedFor == "(null)" || g.ReservedFor == "nvidia" {
+		if g.ReservedFor = host.Sys.line(path.Join(device, "driver_override")); g.ReservedFor == "(null)" || g.ReservedFor == "nvidia" {
 			g.ReservedFor = ""
 		}
 		inv.PCI = append(inv.PCI, g)
 	}
 }
 
-// Information is what /proc/driver/nvidia/gpus/<address>/information says of a
+// information is what /proc/driver/nvidia/gpus/<address>/information says of a
 // GPU. A line that the driver leaves out leaves its field at the zero value.
-type Information struct {
+type information struct {
 	Model    string
 	UUID     string
 	Minor    int // -1 when there is no line
@@ -216,21 +204,10 @@ type Information struct {
 	Excluded bool
 }
 
-// isGPUUUID accepts "GPU-" and a UUID in the usual form of 36 characters.
-func isGPUUUID(s string) bool {
-	rest, ok := strings.CutPrefix(s, "GPU-")
-	if !ok || len(rest) != 36 {
-		return false
-	}
-	for i, part := range strings.Split(rest, "-") {
-		if i > 4 || len(part) != []int{8, 4, 4, 4, 12}[i] || !isHex(part) {
-			return false
-		}
-	}
-	return true
-}
+// gpuUUID is a GPU's UUID as the driver writes it.
+var gpuUUID = lazyregexp.New(`^GPU-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
-// ParseInformation reads lines of a key, a colon and a value with spaces and
+// parseInformation reads lines of a key, a colon and a value with spaces and
 // tabs around them:
 //
 //	Model: 		 NVIDIA H100 80GB HBM3
@@ -241,30 +218,23 @@ func isGPUUUID(s string) bool {
 //
 // "Blacklisted" is the older name of "GPU Excluded". A UUID with question marks,
 // which a driver writes before it has started the GPU, is as good as none.
-func ParseInformation(data []byte) (Information, error) {
-	info := Information{Minor: -1}
+func parseInformation(data []byte) (information, error) {
+	info := information{Minor: -1}
 	known := false
-	for line := range strings.Lines(string(data)) {
-		key, value, ok := strings.Cut(line, ":")
-		if !ok {
-			continue
-		}
-		value = strings.TrimSpace(value)
-		switch strings.TrimSpace(key) {
+	for key, value := range keyValues(data) {
+		switch key {
 		case "Model":
 			info.Model = value
 		case "GPU UUID":
-			if isGPUUUID(value) {
-				info.UUID = value
-			}
+			info.UUID = gpuUUID().FindString(value)
 		case "Bus Location":
 			info.Bus = value
 		case "Device Minor":
-			minor, err := strconv.ParseUint(value, 10, 20) // MINORBITS of Linux
+			minor, err := parseMinor(value)
 			if err != nil {
 				return info, fmt.Errorf("device minor: %w", err)
 			}
-			info.Minor = int(minor)
+			info.Minor = minor
 		case "GPU Excluded", "Blacklisted":
 			info.Excluded = value == "Yes"
 		default:
@@ -278,17 +248,23 @@ func ParseInformation(data []byte) (Information, error) {
 	return info, nil
 }
 
-// parsePCI turns an address "0000:3b:00.0" into a number that sorts as the bus
+// parseMinor reads a minor number, which has up to MINORBITS of Linux.
+func parseMinor(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 20)
+	return int(n), err
+}
+
+// parsePCI returns a number for an address "0000:3b:00.0" that sorts as the bus
 // does.
 func parsePCI(address string) (uint64, error) {
-	if !isPCIBusID(address) || strings.ToLower(address) != address {
+	if !pciBusID().MatchString(address) || strings.ToLower(address) != address {
 		return 0, fmt.Errorf("%q is not a PCI address", address)
 	}
 	return strconv.ParseUint(strings.NewReplacer(":", "", ".", "").Replace(address), 16, 64)
 }
 
-// sysfsPCI turns NVML's form of an address, "00000000:3B:00.0", into that of
-// sysfs, "0000:3b:00.0".
+// sysfsPCI returns the form of an address in sysfs, "0000:3b:00.0", for that of NVML,
+// "00000000:3B:00.0".
 func sysfsPCI(nvml string) string {
 	s := strings.ToLower(nvml)
 	for len(s) > len("0000:00:00.0") && s[0] == '0' {

@@ -8,25 +8,25 @@ import (
 // the driver has not started yet.
 var informationSamples = []struct {
 	data string
-	want Information
+	want information
 }{
 	{"Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 10\nGPU UUID: \t GPU-9221d5d1-0c5e-4a4f-8a4e-3f0d1c8f0b1a\nVideo BIOS: \t 96.00.99.00.01\nBus Type: \t PCIe\nDMA Size: \t 52 bits\nDMA Mask: \t 0xfffffffffffff\nBus Location: \t 0000:62:00.0\nDevice Minor: \t 5\nGPU Firmware: \t 535.129.03\nGPU Excluded:\t No\n",
-		Information{"NVIDIA H100 80GB HBM3", "GPU-9221d5d1-0c5e-4a4f-8a4e-3f0d1c8f0b1a", 5, "0000:62:00.0", false}},
+		information{"NVIDIA H100 80GB HBM3", "GPU-9221d5d1-0c5e-4a4f-8a4e-3f0d1c8f0b1a", 5, "0000:62:00.0", false}},
 	{"Model: \t\t Tesla T4\nIRQ:   \t\t 63\nGPU UUID: \t GPU-31a3ef40-7d2a-11ee-b962-0242ac120002\nBus Type: \t PCIe\nBus Location: \t 0000:00:1e.0\nDevice Minor: \t 0\nBlacklisted:\t Yes\n",
-		Information{"Tesla T4", "GPU-31a3ef40-7d2a-11ee-b962-0242ac120002", 0, "0000:00:1e.0", true}},
+		information{"Tesla T4", "GPU-31a3ef40-7d2a-11ee-b962-0242ac120002", 0, "0000:00:1e.0", true}},
 	{"Model: \t\t Unknown\nGPU UUID: \t GPU-????????-????-????-????-????????????\nVideo BIOS: \t ??.??.??.??.??\nBus Location: \t 0000:01:00.0\n",
-		Information{"Unknown", "", -1, "0000:01:00.0", false}},
+		information{"Unknown", "", -1, "0000:01:00.0", false}},
 }
 
 func TestInformationToleratesAbsentLines(t *testing.T) {
 	for _, s := range informationSamples {
-		got, err := ParseInformation([]byte(s.data))
+		got, err := parseInformation([]byte(s.data))
 		if got != s.want || err != nil {
 			t.Errorf("%q:\n got %+v, %v\nwant %+v", s.data, got, err, s.want)
 		}
 	}
 	for _, bad := range []string{"", "nothing here", "Device Minor: \t five\n", "Device Minor: -1\n", "Device Minor: 99999999999\n"} {
-		if got, err := ParseInformation([]byte(bad)); err == nil {
+		if got, err := parseInformation([]byte(bad)); err == nil {
 			t.Errorf("%q: %+v; want an error", bad, got)
 		}
 	}
@@ -37,8 +37,8 @@ func FuzzParseInformation(f *testing.F) {
 		f.Add([]byte(s.data))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		info, err := ParseInformation(data)
-		if err == nil && (info.Minor < -1 || info.UUID != "" && !isGPUUUID(info.UUID)) {
+		info, err := parseInformation(data)
+		if err == nil && (info.Minor < -1 || info.UUID != "" && !gpuUUID().MatchString(info.UUID)) {
 			t.Errorf("accepted %+v", info)
 		}
 	})

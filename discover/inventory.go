@@ -1,8 +1,8 @@
 package discover
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -19,7 +19,7 @@ type Inventory struct {
 	// gets: /dev/nvidiactl, /dev/nvidia-uvm and so on. Only existing nodes.
 	ControlNodes []Node `json:"controlNodes"`
 	// Nodes are all device nodes that the driver should have by what it says in procfs,
-	// whether they exist or not, in order of kind. Each is compared once, by [Node.State].
+	// whether they exist or not, in order of kind. Each is compared once, by [Node.Finding].
 	Nodes []Node `json:"nodes"`
 	// Modules are the kernel modules that device nodes need, in the order in which they
 	// are to be loaded.
@@ -34,8 +34,6 @@ type Inventory struct {
 	// Files are the other files of the driver, in the order of [FileTable].
 	Files    []File    `json:"files"`
 	Findings []Finding `json:"findings"`
-
-	caps once // what modules have read of the directories of capabilities
 }
 
 // Driver describes the kernel module and the user-space driver that goes with it.
@@ -146,20 +144,14 @@ func (g *GPU) Unusable() string {
 	}
 }
 
-// Name is what findings call the GPU: its index, UUID and PCI address as far as
+// Name returns what findings call the GPU: its index, UUID and PCI address as far as
 // they are known.
 func (g *GPU) Name() string {
-	var b strings.Builder
-	b.WriteString("GPU")
+	name := "GPU"
 	if g.Index >= 0 {
-		fmt.Fprintf(&b, " %d", g.Index)
+		name += " " + strconv.Itoa(g.Index)
 	}
-	fmt.Fprintf(&b, " (%s", g.PCI)
-	if g.UUID != "" {
-		b.WriteString(", " + g.UUID)
-	}
-	b.WriteString(")")
-	return b.String()
+	return name + " (" + strings.Trim(g.PCI+", "+g.UUID, ", ") + ")"
 }
 
 // MIGDevice is a compute instance of a GPU instance: what the MIG user guide
@@ -210,7 +202,7 @@ type Library struct {
 	HostPath string `json:"hostPath"`
 }
 
-// Bits32 says whether the library is for 32-bit programs.
+// Bits32 reports whether the library is for 32-bit programs.
 func (l *Library) Bits32() bool { return slices.Contains(l.Capabilities, Compat32) }
 
 // File is a file of the driver that is no library.

@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
 	"syscall"
 
-	"github.com/cdigen/cdigen/internal/elfname"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
@@ -20,13 +18,10 @@ import (
 // libraries finds the user-space driver that goes with the loaded kernel module.
 type libraries struct {
 	searchPath []string
-	// located is told where NVML is before the libraries themselves are looked for.
-	located func(ctx context.Context, host Host, inv *Inventory, nvml string)
-	// refused is called for each NVML library that is there but is not trusted.
-	refused func()
+	nvml       *nvml // is started as soon as its library is found
 }
 
-// Triplet is the multiarch name of an architecture, by which Debian and its
+// Triplet returns the multiarch name of an architecture, by which Debian and its
 // descendants name a directory of libraries; empty for one they do not have.
 func Triplet(arch string) string {
 	switch arch {
@@ -40,7 +35,7 @@ func Triplet(arch string) string {
 	return ""
 }
 
-// libraryDirs are the directories searched besides those of ld.so.cache, for a driver version.
+// libraryDirs returns the directories searched besides those of ld.so.cache, for a driver version.
 func libraryDirs(arch, version string) []string {
 	triplet := Triplet(arch)
 	return []string{
@@ -87,7 +82,7 @@ var subdirs = []string{"", "vdpau", "tls", "nvidia"}
 // from the library's own version ("libnvidia-egl-wayland.so.1.1.13").
 var driverFile = lazyregexp.New(`^(?:libcuda|libcudadebugger|libnvcuvid|libnvoptix|libnvidia-[a-z0-9-]+|lib[A-Za-z0-9_]+_nvidia)\.so(?:\.(?:(\d{3,}\.\d{2,}(?:\.\d+)?)|[0-9.]+))?$`)
 
-// DriverLibrary says whether a file is a library of the driver by its name, and of which
+// DriverLibrary reports whether a file is a library of the driver by its name, and of which
 // driver version; that is empty for names without one, as "libcuda.so.1".
 func DriverLibrary(name string) (version string, ok bool) {
 	m := driverFile().FindStringSubmatch(name)
@@ -102,18 +97,17 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	if version == "" {
 		return nil // the driver module has told why
 	}
-	set := newLibrarySet(version)
 	dirs := m.dirs(host, inv)
 	m.locateNVML(ctx, host, dirs, inv)
-	m.scan(ctx, host, dirs, set, inv)
+	set := newLibrarySet(host.Driver, version)
+	set.scanAll(ctx, dirs, inv)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	set.unversioned(host.Driver, inv)
+	set.unversioned(inv)
 	inv.Findings = append(inv.Findings, set.left...)
-	for _, dir := range set.order {
-		o := set.others[dir]
-		inv.find(LibraryOtherVersion, Note, host.Driver.HostPath(dir),
+	for _, o := range set.others {
+		inv.find(LibraryOtherVersion, Note, host.Driver.HostPath(o.dir),
 			"%d libraries of driver version %s are left out: the loaded kernel module is %s", o.files, strings.Join(o.versions, ", "), version)
 		for _, v := range o.versions {
 			if !slices.Contains(inv.Driver.OtherVersions, v) {
@@ -121,9 +115,10 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 			}
 		}
 	}
-	if set.find("libcuda.so."+version) == nil && set.find("libcuda.so.1") == nil {
+	cuda := func(name string) bool { return name == "libcuda.so."+version || name == "libcuda.so.1" }
+	if !slices.ContainsFunc(set.files, func(f libraryFile) bool { return cuda(path.Base(f.path)) }) {
 		f := inv.LibrariesMissing(host)
-		if set.refused["libcuda.so."+version] || set.refused["libcuda.so.1"] {
+		if slices.ContainsFunc(set.refused, cuda) {
 			f.ID, f.Message = LibraryUntrusted, "is not trusted, as others than root can change it: no CUDA program starts"
 		}
 		inv.Findings = append(inv.Findings, f)
@@ -133,9 +128,14 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 	}
 	m.read(host, host.Arch, set, inv)
 	if host.Arch == "amd64" {
-		set := newLibrarySet(version)
-		m.scan(ctx, host, m.dirs32(host), set, inv)
-		set.unversioned(host.Driver, &Inventory{}) // the same findings as before
+		set := newLibrarySet(host.Driver, version)
+		set.scanAll(ctx, dirs32(host.Driver), inv)
+		set.unversioned(&Inventory{}) // the same findings as before
+		for _, f := range set.left {
+			if !slices.Contains(inv.Findings, f) { // a directory of both
+				inv.Findings = append(inv.Findings, f)
+			}
+		}
 		m.read(host, "386", set, inv)
 	}
 	inv.sharedNames(host)
@@ -159,9 +159,6 @@ func (inv *Inventory) LibrariesMissing(host Host) Finding {
 // looked for. It is the file that scan takes too, the first that is trusted: the probe
 // runs its code with the rights of this process.
 func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, inv *Inventory) {
-	if m.located == nil {
-		return
-	}
 	version := inv.Driver.Version
 	// A file that is called by its SONAME counts where there is none of the version.
 	for _, base := range []string{"libnvidia-ml.so." + version, "libnvidia-ml.so.1"} {
@@ -172,24 +169,24 @@ func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, inv
 				continue
 			}
 			if host.Driver.trusted(name) {
-				m.located(ctx, host, inv, host.Driver.HostPath(real))
+				m.nvml.start(ctx, host, inv, host.Driver.HostPath(real))
 				return
 			}
-			m.refused()
+			m.nvml.refused = true
 		}
 	}
 }
 
-// scan gathers the set's files from directories.
-func (m libraries) scan(ctx context.Context, host Host, dirs []string, set *librarySet, inv *Inventory) {
+// scanAll gathers the set's files from directories.
+func (s *librarySet) scanAll(ctx context.Context, dirs []string, inv *Inventory) {
 	for _, dir := range dirs {
 		for _, sub := range subdirs {
 			if ctx.Err() != nil {
 				return
 			}
-			err := set.scan(host.Driver, path.Join(dir, sub))
+			err := s.scan(path.Join(dir, sub))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-				inv.find(LibraryPathUnreadable, Warning, host.Driver.HostPath(path.Join(dir, sub)), "%v", cause(err))
+				inv.find(LibraryPathUnreadable, Warning, s.root.HostPath(path.Join(dir, sub)), "%v", cause(err))
 			}
 		}
 	}
@@ -197,25 +194,34 @@ func (m libraries) scan(ctx context.Context, host Host, dirs []string, set *libr
 
 // read looks into the files of a set.
 func (m libraries) read(host Host, arch string, set *librarySet, inv *Inventory) {
+	bits32 := arch == "386"
 	for _, f := range set.files {
-		lib, found, err := readLibrary(host, f, set.version)
+		name := path.Base(f.path)
+		lib := Library{Name: name, Path: f.path, HostPath: host.Driver.HostPath(f.path)}
+		if e := cmp.Or(libraryEntry(name, set.version), stemEntry(unversionedStem(name))); e != nil {
+			lib.Dir, lib.Names, lib.Capabilities = e.Dir, e.Names, e.Capabilities
+		}
+		if bits32 {
+			lib.Capabilities = append(slices.Clone(lib.Capabilities), Compat32)
+		}
+		info, err := host.Driver.ELF(f.path)
+		lib.SONAME = info.SONAME
 		switch {
-		case err == nil && found == arch && lib.SONAME == f.name && inv.provides(lib.SONAME, arch == "386"):
-			// A file called by its SONAME beside one called by its version.
-		case err == nil && found == arch && foreign(lib.SONAME) != "":
-			inv.find(FileLeftOut, Note, lib.HostPath, "%s, by its SONAME %s: it is left out", foreign(lib.SONAME), lib.SONAME)
-		case err == nil && found == arch:
-			if arch == "386" {
-				lib.Capabilities = append(slices.Clone(lib.Capabilities), Compat32)
-			}
-			inv.Libraries = append(inv.Libraries, lib)
 		case err != nil:
-			inv.find(LibraryUnreadable, Warning, host.Driver.HostPath(f.path), "%v: it is left out", cause(err))
-		case arch == "386" || found == "386":
+			inv.find(LibraryUnreadable, Warning, lib.HostPath, "%v: it is left out", cause(err))
+		case info.Arch != arch && (bits32 || info.Arch == "386"):
 			// What is one system's directory of 32-bit libraries, /usr/lib, is
 			// another's for all.
+		case info.Arch != arch:
+			inv.find(LibraryOtherArch, Warning, lib.HostPath, "is a library for %s, not %s: it is left out", info.Arch, arch)
+		case lib.SONAME == name && inv.provides(name, bits32):
+			// A file called by its SONAME beside one called by its version.
+		case !f.ofDriver && set.seen[stem(name)+".so."+set.version]:
+			inv.find(FileLeftOut, Note, lib.HostPath, "the loaded driver has %s of its own version: it is left out", stem(name))
+		case foreign(lib.SONAME) != "":
+			inv.find(FileLeftOut, Note, lib.HostPath, "%s, by its SONAME %s: it is left out", foreign(lib.SONAME), lib.SONAME)
 		default:
-			inv.find(LibraryOtherArch, Warning, host.Driver.HostPath(f.path), "is a library for %s, not %s: it is left out", found, arch)
+			inv.Libraries = append(inv.Libraries, lib)
 		}
 	}
 }
@@ -248,7 +254,7 @@ func (inv *Inventory) sharedNames(host Host) {
 	}
 }
 
-// stem is a library's name up to ".so".
+// stem returns a library's name up to ".so".
 func stem(name string) string {
 	stem, _, _ := strings.Cut(name, ".so")
 	return stem
@@ -259,34 +265,32 @@ func (inv *Inventory) provides(soname string, bits32 bool) bool {
 	return slices.ContainsFunc(inv.Libraries, func(l Library) bool { return l.SONAME == soname && l.Bits32() == bits32 })
 }
 
-// dirs32 are the real directories of 32-bit libraries.
-func (m libraries) dirs32(host Host) []string {
-	var list []string
+// dirs32 returns the real directories of 32-bit libraries.
+func dirs32(root Tree) []string {
 	triplet := Triplet("386")
-	for _, dir := range []string{
-		"usr/lib/" + triplet + "/nvidia/current", // Debian's alternatives
-		"usr/lib/" + triplet,                     // Debian and Ubuntu
-		"usr/lib32",                              // Arch, NVIDIA's installer
-		"usr/lib",                                // Fedora, SUSE
-		"run/opengl-driver-32/lib",               // NixOS
-	} {
-		if real, err := host.Driver.Resolve(dir); err == nil && !slices.Contains(list, real) && host.Driver.trusted(dir) {
+	return addDirs(root, nil,
+		"usr/lib/"+triplet+"/nvidia/current", // Debian's alternatives
+		"usr/lib/"+triplet,                   // Debian and Ubuntu
+		"usr/lib32",                          // Arch, NVIDIA's installer
+		"usr/lib",                            // Fedora, SUSE
+		"run/opengl-driver-32/lib",           // NixOS
+	)
+}
+
+// addDirs adds the real directories of those that exist and are trusted to a list, each once.
+func addDirs(root Tree, list []string, dirs ...string) []string {
+	for _, dir := range dirs {
+		if real, err := root.Resolve(dir); err == nil && !slices.Contains(list, real) && root.trusted(dir) {
 			list = append(list, real)
 		}
 	}
 	return list
 }
 
-// dirs lists the real directories to search, each once and the likeliest first:
+// dirs returns the real directories to search, each once and the likeliest first:
 // the caller's, those where the loader finds the driver, the usual ones.
 func (m libraries) dirs(host Host, inv *Inventory) []string {
 	var list []string
-	add := func(dir string) {
-		real, err := host.Driver.Resolve(dir)
-		if err == nil && !slices.Contains(list, real) && host.Driver.trusted(dir) {
-			list = append(list, real)
-		}
-	}
 	for _, dir := range m.searchPath {
 		info, err := host.Driver.Stat(dir)
 		if err == nil && !info.IsDir() {
@@ -299,7 +303,7 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 			inv.find(LibraryPathInvalid, Warning, host.Driver.HostPath(dir), "%v: no library is searched there", cause(err))
 			continue
 		}
-		add(dir)
+		list = addDirs(host.Driver, list, dir)
 	}
 	cached, err := m.cached(host)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -313,11 +317,11 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 	}
 	for _, name := range entries {
 		if real, err := host.Driver.Resolve(name); err == nil && host.Driver.trusted(name) {
-			add(path.Dir(real))
+			list = addDirs(host.Driver, list, path.Dir(real))
 		}
 	}
 	for _, name := range entries {
-		add(path.Dir(name))
+		list = addDirs(host.Driver, list, path.Dir(name))
 	}
 	return list
 }
@@ -355,79 +359,78 @@ func (m libraries) cached(host Host) ([]string, error) {
 
 // librarySet gathers the files of one driver version.
 type librarySet struct {
+	root    Tree
 	version string
 	files   []libraryFile
-	seen    map[string]bool
-	order   []string // directories with files of other versions
-	others  map[string]*otherVersion
-	refused map[string]bool // names of files that are not trusted
-	left    []Finding       // of files that no container gets
+	seen    map[string]bool // real paths, and the file names of those in files
+	others  []otherVersion
+	refused []string  // names of files that are not trusted
+	left    []Finding // of files that no container gets
 	// candidates may be libraries of the version whose names do not tell it.
 	candidates []unversionedFile
 }
 
-func newLibrarySet(version string) *librarySet {
-	return &librarySet{version: version, seen: map[string]bool{}, others: map[string]*otherVersion{}, refused: map[string]bool{}}
+func newLibrarySet(root Tree, version string) *librarySet {
+	return &librarySet{root: root, version: version, seen: map[string]bool{}}
 }
 
 type libraryFile struct {
-	name     string // real file name
 	path     string // real path in the driver root
 	ofDriver bool   // it is of the driver's version, by its name or otherwise
 }
 
-func (s *librarySet) find(name string) *libraryFile {
-	for i := range s.files {
-		if s.files[i].name == name {
-			return &s.files[i]
-		}
-	}
-	return nil
-}
-
+// otherVersion is what a directory has of other driver versions.
 type otherVersion struct {
+	dir      string
 	files    int
 	versions []string
 }
 
-func (s *librarySet) scan(root Tree, dir string) error {
+// add adds a file by its name in a directory and its real path, and reports whether it did.
+// One file is taken once, where it is met first.
+func (s *librarySet) add(name, real string, ofDriver bool) bool {
+	base := path.Base(real)
+	if s.seen[real] || s.seen[base] {
+		return false
+	}
+	if !s.root.trusted(name) {
+		s.refused = append(s.refused, base)
+		return false
+	}
+	s.seen[real], s.seen[base] = true, true
+	s.files = append(s.files, libraryFile{"/" + real, ofDriver})
+	return true
+}
+
+func (s *librarySet) scan(dir string) error {
 	suffix := ".so." + s.version
-	names, err := root.names(dir, func(name string) bool { return mayBeNVIDIA(name) || strings.HasSuffix(name, suffix) })
+	// A loader of other drivers too is the driver's own only among the driver's files.
+	private := strings.Contains(path.Base(dir), "nvidia") || strings.Contains(dir, "/nvidia/")
+	names, err := s.root.names(dir, func(name string) bool {
+		return mayBeNVIDIA(name) || strings.HasSuffix(name, suffix) || private && foreign(name) != ""
+	})
 	if err != nil {
 		return err
 	}
-	// A loader of other drivers too is the driver's own only among the driver's files.
-	private := strings.Contains(path.Base(dir), "nvidia") || strings.Contains(dir, "/nvidia/")
-	for _, name := range names {
-		versioned := strings.HasPrefix(name, "lib") && strings.HasSuffix(name, suffix)
-		if why := leftOut(name, versioned || private); why != "" {
-			s.leaveOut(root, path.Join(dir, name), why)
+	for _, base := range names {
+		name := path.Join(dir, base)
+		versioned := strings.HasPrefix(base, "lib") && strings.HasSuffix(base, suffix)
+		if why := leftOut(base, versioned || private); why != "" {
+			s.leaveOut(name, why)
 			continue
 		}
-		if !versioned && libraryEntry(name, s.version) == nil {
-			if version := s.otherVersion(root, dir, name); version != "" {
+		if !versioned && libraryEntry(base, s.version) == nil {
+			if version := s.otherVersion(name); version != "" {
 				s.other(dir, version)
 			} else {
-				s.unversionedCandidate(root, dir, name)
+				s.unversionedCandidate(name)
 			}
 			continue
 		}
-		real, err := root.Resolve(path.Join(dir, name))
-		if err != nil {
-			continue // a link to nowhere
+		// A link may lead nowhere, or out of the set, to another version's file.
+		if real, err := s.root.Resolve(name); err == nil && (!versioned || strings.HasSuffix(real, suffix)) {
+			s.add(name, real, versioned)
 		}
-		base := path.Base(real)
-		// Links that lead out of the set, to another version's file, are not
-		// the set's; and one file is taken once, where it is met first.
-		if versioned && !strings.HasSuffix(base, suffix) || s.seen[real] || s.seen[base+"\x00"] {
-			continue
-		}
-		if !root.trusted(path.Join(dir, name)) {
-			s.refused[base] = true
-			continue
-		}
-		s.seen[real], s.seen[base+"\x00"] = true, true
-		s.files = append(s.files, libraryFile{name: base, path: "/" + real, ofDriver: versioned})
 	}
 	return nil
 }
@@ -446,59 +449,41 @@ func leftOut(name string, own bool) string {
 }
 
 // leaveOut keeps a file for a finding, under its real name.
-func (s *librarySet) leaveOut(root Tree, name, why string) {
-	real, err := root.Resolve(name)
+func (s *librarySet) leaveOut(name, why string) {
+	real, err := s.root.Resolve(name)
 	if err == nil && !s.seen[real] {
 		s.seen[real] = true
-		s.left = append(s.left, Finding{FileLeftOut, Note, root.HostPath(real), why + ": it is left out"})
+		s.left = append(s.left, Finding{FileLeftOut, Note, s.root.HostPath(real), why + ": it is left out"})
 	}
 }
 
-// mayBeNVIDIA is a quick first look at a name, of which there are thousands.
+// mayBeNVIDIA reports whether a name is worth a closer look; there are thousands.
 func mayBeNVIDIA(name string) bool {
 	return strings.HasPrefix(name, "lib") && (strings.Contains(name, "nv") || strings.HasPrefix(name, "libcuda") || strings.HasPrefix(name, "libOpenCL"))
 }
 
-// otherVersion is the driver version that ends a library's name, and empty for
-// links and what is no library of the driver.
-func (s *librarySet) otherVersion(root Tree, dir, name string) string {
-	version, _ := DriverLibrary(name)
+// otherVersion returns the driver version that ends a library's name; empty for links and
+// files that are not a library of the driver.
+func (s *librarySet) otherVersion(name string) string {
+	version, _ := DriverLibrary(path.Base(name))
 	if version == "" {
 		return ""
 	}
-	if info, err := root.Lstat(path.Join(dir, name)); err != nil || !info.Mode().IsRegular() || root.check(path.Join(dir, name)) != nil {
+	if info, err := s.root.Lstat(name); err != nil || !info.Mode().IsRegular() || s.root.check(name) != nil {
 		return ""
 	}
 	return version
 }
 
 func (s *librarySet) other(dir, version string) {
-	o := s.others[dir]
-	if o == nil {
-		o = &otherVersion{}
-		s.others[dir], s.order = o, append(s.order, dir)
+	at := slices.IndexFunc(s.others, func(o otherVersion) bool { return o.dir == dir })
+	if at < 0 {
+		at = len(s.others)
+		s.others = append(s.others, otherVersion{dir: dir})
 	}
+	o := &s.others[at]
 	o.files++
 	if !slices.Contains(o.versions, version) {
 		o.versions = append(o.versions, version)
 	}
-}
-
-func readLibrary(host Host, f libraryFile, version string) (lib Library, arch string, err error) {
-	lib = Library{Name: f.name, Path: f.path, HostPath: host.Driver.HostPath(f.path)}
-	if e := cmp.Or(libraryEntry(f.name, version), stemEntry(unversionedStem(f.name))); e != nil {
-		lib.Dir, lib.Names, lib.Capabilities = e.Dir, e.Names, e.Capabilities
-	}
-	file, err := host.Driver.Open(f.path)
-	if err != nil {
-		return lib, "", err
-	}
-	defer file.Close()
-	reader, ok := file.(io.ReaderAt)
-	if !ok {
-		return lib, "", fmt.Errorf("read %s: no random access", f.path)
-	}
-	info, err := elfname.Read(reader)
-	lib.SONAME = info.SONAME
-	return lib, info.Arch, err
 }

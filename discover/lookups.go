@@ -1,13 +1,20 @@
 package discover
 
-import "path"
+import (
+	"iter"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
 
 // Lookups are the places of a host that a discovery looked at, whether something
 // was there or not: a change of any of them may change the next discovery, and
-// a change of nothing else below these trees does. They are for a watcher, and
-// are not safe for concurrent use.
+// a change of nothing else below these trees does. They are for a watcher and for a
+// capture, and are not safe for concurrent use.
 type Lookups struct {
-	names map[string]map[string]bool     // by directory
+	names map[string]map[string]bool     // by directory and name; true: the file was opened
 	scans map[string][]func(string) bool // by directory
 }
 
@@ -20,12 +27,19 @@ func NewLookups() *Lookups {
 // what is looked up in them. The proc and sys file systems give no notice of
 // changes, so they are not recorded.
 func (h Host) Record(l *Lookups) Host {
-	h.Driver.lookups, h.Dev.lookups, h.Root.lookups = l, l, l
+	h.Driver, h.Dev, h.Root = h.Driver.Record(l), h.Dev.Record(l), h.Root.Record(l)
 	return h
 }
 
-// name records that a name was looked up in a directory of a tree.
-func (l *Lookups) name(t Tree, dir, name string) {
+// Record returns the tree with a record of what is looked up in it; nil: without one.
+func (t Tree) Record(l *Lookups) Tree {
+	// What is already known of links would not be looked up.
+	t.lookups, t.links = l, map[string]string{".": "."}
+	return t
+}
+
+// name records that a name was looked up in a directory of a tree, or also opened.
+func (l *Lookups) name(t Tree, dir, name string, opened bool) {
 	if l == nil {
 		return
 	}
@@ -33,7 +47,7 @@ func (l *Lookups) name(t Tree, dir, name string) {
 	if l.names[dir] == nil {
 		l.names[dir] = map[string]bool{}
 	}
-	l.names[dir][name] = true
+	l.names[dir][name] = opened || l.names[dir][name]
 }
 
 // scan records that a directory was searched for the names that keep accepts.
@@ -53,51 +67,63 @@ func (l *Lookups) AddNames(dir string, keep func(name string) bool) {
 	l.AddFile(dir)
 }
 
-// AddFile records a file of the host and the way to it.
-func (l *Lookups) AddFile(file string) {
-	for at := path.Clean(file); at != "/" && at != "."; at = path.Dir(at) {
-		l.name(Tree{Path: "/"}, path.Dir(at), path.Base(at))
+// AddFile records a file of the host and the way to it, by symbolic links too.
+func (l *Lookups) AddFile(file string) { l.addFile(path.Clean(file), 0) }
+
+func (l *Lookups) addFile(file string, links int) {
+	at, linked := "/", links > maxLinks
+	for part := range strings.SplitSeq(strings.Trim(file, "/"), "/") {
+		l.name(Tree{Path: "/"}, at, part, false)
+		next := path.Join(at, part)
+		if target, err := os.Readlink(next); err == nil && !linked {
+			if !path.IsAbs(target) {
+				target = path.Join(at, target)
+			}
+			linked = true // the rest of the way is that of the target
+			l.addFile(path.Join(target, strings.TrimPrefix(file, next)), links+1)
+		}
+		at = next
 	}
 }
 
-// Directories are the absolute paths of all directories in which something was
+// Directories returns the absolute paths of all directories in which something was
 // looked up, in no order. Some may not exist.
 func (l *Lookups) Directories() []string {
-	seen := make(map[string]bool, len(l.names)+len(l.scans))
-	list := make([]string, 0, len(l.names)+len(l.scans))
+	all := map[string]bool{}
 	for dir := range l.names {
-		seen[dir] = true
-		list = append(list, dir)
+		all[dir] = true
 	}
 	for dir := range l.scans {
-		if !seen[dir] {
-			list = append(list, dir)
+		all[dir] = true
+	}
+	return slices.Collect(maps.Keys(all))
+}
+
+// All returns the paths of all names that were looked up, and whether each was opened.
+func (l *Lookups) All() iter.Seq2[string, bool] {
+	return func(yield func(string, bool) bool) {
+		for dir, names := range l.names {
+			for name, opened := range names {
+				if !yield(path.Join(dir, name), opened) {
+					return
+				}
+			}
 		}
 	}
-	return list
 }
 
 // Names returns the names that were looked up in a directory, in no order, and whether
 // it was also searched for others.
 func (l *Lookups) Names(dir string) (names []string, searched bool) {
-	for name := range l.names[dir] {
-		names = append(names, name)
-	}
-	return names, l.scans[dir] != nil
+	return slices.Collect(maps.Keys(l.names[dir])), l.scans[dir] != nil
 }
 
-// Has says whether a path, absolute on the host, was looked up.
+// Has reports whether a path, absolute on the host, was looked up.
 func (l *Lookups) Has(file string) bool {
 	dir, name := path.Dir(file), path.Base(file)
-	if l.names[dir][name] {
-		return true
-	}
-	for _, keep := range l.scans[dir] {
-		if keep(name) {
-			return true
-		}
-	}
+	_, looked := l.names[dir][name]
 	// The directory itself: it was removed, or its permissions have changed.
-	_, looked := l.names[file]
-	return looked || l.scans[file] != nil
+	_, inside := l.names[file]
+	return looked || inside || l.scans[file] != nil ||
+		slices.ContainsFunc(l.scans[dir], func(keep func(string) bool) bool { return keep(name) })
 }

@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"slices"
 	"strings"
-
-	"github.com/cdigen/cdigen/internal/elfname"
 )
 
 // MaxManifest bounds what is read of a manifest. The driver's have some hundred bytes.
@@ -21,14 +18,13 @@ const MaxManifest = 256 << 10
 // names a path leads nowhere unless the container has that path too, so that it becomes one
 // more mount; or a finding says that containers do not have it.
 func (s *fileSet) manifest(file foundFile, mounted File) {
-	read := manifestReader(file.name)
-	if read == nil {
+	if ext := path.Ext(file.name); ext != ".json" && ext != ".icd" {
 		return
 	}
 	data, err := file.tree.readFile(file.real, MaxManifest)
 	var paths []string
 	if err == nil {
-		paths, err = read(data)
+		paths, err = ManifestLibraries(file.name, data)
 	}
 	if err != nil {
 		s.inv.find(ManifestUnreadable, Warning, file.hostPath(), "%v: programs may not find the driver by it", cause(err))
@@ -95,16 +91,7 @@ func (s *fileSet) usable(tree Tree, name, real string, capabilities []Capability
 	if err := tree.check(name); err != nil {
 		return err
 	}
-	f, err := tree.Open(real)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	reader, ok := f.(io.ReaderAt)
-	if !ok {
-		return errors.New("no random access")
-	}
-	info, err := elfname.Read(reader)
+	info, err := tree.ELF(real)
 	want := s.host.Arch
 	if slices.Contains(capabilities, Compat32) {
 		want = "386"
@@ -118,22 +105,13 @@ func (s *fileSet) usable(tree Tree, name, real string, capabilities []Capability
 // ManifestLibraries returns the libraries that a manifest of EGL, Vulkan or OpenCL names: what
 // it is shows in its name, and other files name none.
 func ManifestLibraries(name string, data []byte) ([]string, error) {
-	read := manifestReader(name)
-	if read == nil {
-		return nil, nil
-	}
-	return read(data)
-}
-
-// manifestReader returns how the libraries in a manifest are read; nil: the file is none.
-func manifestReader(name string) func(data []byte) ([]string, error) {
 	switch path.Ext(name) {
 	case ".json":
-		return jsonLibraries
+		return jsonLibraries(data)
 	case ".icd":
-		return icdLibraries
+		return icdLibraries(data)
 	}
-	return nil
+	return nil, nil
 }
 
 // icdLibraries reads a manifest of OpenCL: the library in one line (cl_khr_icd). A relative

@@ -27,7 +27,7 @@ func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
 		if g.Excluded || g.Lost || g.Minor < 0 {
 			continue
 		}
-		instances, err := instancesOf(host.Proc, &inv.caps, g.Minor)
+		instances, err := instancesOf(host.Proc, g.Minor)
 		if err != nil {
 			inv.find(MIGUnreadable, Warning, g.Name(), "its MIG instances cannot be read: %v", err)
 			continue
@@ -52,17 +52,16 @@ func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
 // instancesOf lists the instances below capabilities/gpu<minor>/mig, the GPU
 // instances (ci -1) included. The directory is there for every GPU, in MIG mode
 // or not, since drivers know MIG.
-func instancesOf(proc Tree, caps *once, minor int) ([]instance, error) {
+func instancesOf(proc Tree, minor int) ([]instance, error) {
 	dir := fmt.Sprintf("driver/nvidia/capabilities/gpu%d/mig", minor)
 	var list []instance
-	read := func(dir string) ([]fs.DirEntry, error) { return caps.ReadDir(proc, dir) }
-	gis, err := numbered(read, dir, "gi")
+	gis, err := numbered(proc, dir, "gi")
 	if err != nil {
 		return nil, err
 	}
 	for _, gi := range gis {
 		list = append(list, instance{minor, gi, -1})
-		cis, err := numbered(read, fmt.Sprintf("%s/gi%d", dir, gi), "ci")
+		cis, err := numbered(proc, fmt.Sprintf("%s/gi%d", dir, gi), "ci")
 		if err != nil {
 			return nil, err
 		}
@@ -74,17 +73,16 @@ func instancesOf(proc Tree, caps *once, minor int) ([]instance, error) {
 }
 
 // numbered lists the numbers N of the entries <prefix>N of a directory, in order.
-func numbered(read func(string) ([]fs.DirEntry, error), dir, prefix string) ([]int, error) {
-	entries, err := read(dir)
+func numbered(tree Tree, dir, prefix string) ([]int, error) {
+	entries, err := tree.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	var list []int
 	for _, e := range entries {
 		if number, ok := strings.CutPrefix(e.Name(), prefix); ok {
-			n, err := strconv.ParseUint(number, 10, 20) // MINORBITS of Linux
-			if err == nil && strconv.FormatUint(n, 10) == number {
-				list = append(list, int(n))
+			if n, ok := plainNumber(number); ok {
+				list = append(list, n)
 			}
 		}
 	}
@@ -127,12 +125,9 @@ const migMinorsFile = "driver/nvidia-caps/mig-minors"
 
 // minors reads the driver's table of all capabilities there can be.
 func (m mig) minors(host Host, inv *Inventory) map[instance]int {
-	data, err := inv.caps.ReadFile(host.Proc, migMinorsFile)
-	table := map[instance]int{}
-	if err == nil {
-		table, err = parseMIGMinors(data)
-	}
+	table, err := parsed(host.Proc, migMinorsFile, parseMIGMinors)
 	if err != nil {
+		table = map[instance]int{}
 		inv.find(MIGMinorsUnreadable, Note, host.Proc.HostPath(migMinorsFile), "%v: capabilities are read one by one", cause(err))
 	}
 	return table
@@ -143,14 +138,9 @@ func (m mig) minors(host Host, inv *Inventory) map[instance]int {
 func (m mig) capabilities(host Host, inv *Inventory, g *GPU, d MIGDevice, table map[instance]int) []int {
 	var minors []int
 	for _, i := range []instance{{g.Minor, d.GPUInstance, -1}, {g.Minor, d.GPUInstance, d.ComputeInstance}} {
-		access := capabilityPath(i)
-		minor := -1
-		data, err := inv.caps.ReadFile(host.Proc, access)
-		if err == nil {
-			var c capability
-			c, err = parseCapability(data)
-			minor = c.minor
-		}
+		access := path.Join(driverCapabilities, capabilityName(i))
+		p, err := parsed(host.Proc, access, parseCapability)
+		minor := p.minor
 		listed, ok := table[i]
 		switch {
 		case err != nil && !ok:
@@ -168,15 +158,15 @@ func (m mig) capabilities(host Host, inv *Inventory, g *GPU, d MIGDevice, table 
 	return minors
 }
 
-func capabilityPath(i instance) string {
-	dir := fmt.Sprintf("driver/nvidia/capabilities/gpu%d/mig/gi%d", i.gpu, i.gi)
-	if i.ci >= 0 {
-		dir = path.Join(dir, fmt.Sprintf("ci%d", i.ci))
+// capabilityName returns the name of an instance's capability below the directory capabilities.
+func capabilityName(i instance) string {
+	if i.ci < 0 {
+		return fmt.Sprintf("gpu%d/mig/gi%d/access", i.gpu, i.gi)
 	}
-	return path.Join(dir, "access")
+	return fmt.Sprintf("gpu%d/mig/gi%d/ci%d/access", i.gpu, i.gi, i.ci)
 }
 
-// formulaMinor is how drivers have numbered capabilities so far, with room for 15
+// formulaMinor returns the number of a capability as drivers have numbered capabilities so far, with room for 15
 // GPU instances of 8 compute instances on a GPU.
 func formulaMinor(i instance) int { return 3 + 135*i.gpu + 9*i.gi + i.ci + 1 }
 
@@ -187,12 +177,9 @@ func parseMIGMinors(data []byte) (map[instance]int, error) {
 	table := map[instance]int{}
 	for line := range strings.Lines(string(data)) {
 		name, minor, _ := strings.Cut(strings.TrimRight(line, "\n"), " ")
-		number, err := strconv.ParseUint(minor, 10, 20) // MINORBITS of Linux
-		if err != nil {
-			continue
-		}
-		if i, ok := parseInstance(name); ok {
-			table[i] = int(number)
+		number, err := parseMinor(minor)
+		if i, ok := parseInstance(name); ok && err == nil {
+			table[i] = number
 		}
 	}
 	if len(table) == 0 {

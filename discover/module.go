@@ -2,6 +2,7 @@ package discover
 
 import (
 	"context"
+	"io/fs"
 )
 
 // Module reads one part of a host. Discover fills that part of the inventory and
@@ -16,10 +17,9 @@ type Options struct {
 	// LibrarySearchPath has further directories of the driver root that are
 	// searched for libraries, before all others.
 	LibrarySearchPath []string
-	// Probe makes the function that asks NVML, given the path of
-	// libnvidia-ml.so.1 in the driver root. Nil: NVML is not asked, MIG devices
-	// have no UUID and a lost GPU goes unnoticed.
-	Probe func(library string) ProbeFunc
+	// Probe asks NVML. Nil: NVML is not asked, MIG devices have no UUID and a lost GPU
+	// goes unnoticed.
+	Probe ProbeFunc
 	// ProbeIfNeeded: NVML is asked only where it may know more than procfs about
 	// which GPUs and MIG devices there are. Else the CUDA version stays unknown, and
 	// a lost GPU goes unnoticed.
@@ -31,7 +31,7 @@ type Options struct {
 	Nodes        NodeOptions
 }
 
-// Modules is the list of all modules in the order they run: a module may read
+// Modules returns all modules in the order they run: a module may read
 // what those before it have found.
 func Modules(o Options) []Module {
 	probe := &nvml{probe: o.Probe, ifNeeded: o.ProbeIfNeeded}
@@ -39,7 +39,7 @@ func Modules(o Options) []Module {
 		driver{},
 		gpus{}, // they decide whether NVML is asked
 		// The probe takes longest, so it starts as soon as its library is found.
-		libraries{searchPath: o.LibrarySearchPath, located: probe.start, refused: probe.refuse},
+		libraries{o.LibrarySearchPath, probe},
 		files{mpsDirectory: o.MPSDirectory},
 		probe,
 		mig{},
@@ -50,14 +50,14 @@ func Modules(o Options) []Module {
 	}
 }
 
-// NodeModules is the list of those modules that device nodes need: neither the user-space
+// NodeModules returns the modules that device nodes need: neither the user-space
 // driver is looked at nor NVML asked.
 func NodeModules(o NodeOptions) []Module { return []Module{driver{}, gpus{}, nodes{o}} }
 
 // Run discovers a host. The error is the context's; all else is a finding.
 func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {
 	inv := &Inventory{}
-	defer func() { inv.caps = once{} }() // an inventory is kept longer
+	host.Proc.files, host.Proc.dirs = memory[[]byte]{}, memory[[]fs.DirEntry]{} // each is read once
 	for _, m := range modules {
 		if err := ctx.Err(); err != nil {
 			return inv, err

@@ -38,18 +38,6 @@ type Node struct {
 // Attr is what matters of a device node.
 type Attr = devnode.Attr
 
-// NodeState is how a node compares with what it should be.
-type NodeState = devnode.State
-
-// The states of a node.
-const (
-	NodeStateOK          = devnode.OK
-	NodeStateMissing     = devnode.Missing
-	NodeStateNotADevice  = devnode.NotADevice
-	NodeStateWrongDevice = devnode.WrongDevice
-	NodeStateWrongMode   = devnode.WrongMode
-)
-
 // NodeKind is what a device node is for.
 type NodeKind string
 
@@ -75,14 +63,14 @@ const (
 	OtherNode NodeKind = "other"
 )
 
-// State compares the node with what it should be.
-func (n *Node) State() NodeState { return devnode.Compare(n.Want, n.Have) }
+// state compares the node with what it should be.
+func (n *Node) state() devnode.State { return devnode.Compare(n.Want, n.Have) }
 
 // Usable reports whether containers can be given the node: it is a device node with the
 // driver's numbers.
 func (n *Node) Usable() bool {
-	state := n.State()
-	return state == NodeStateOK || state == NodeStateWrongMode
+	state := n.state()
+	return state == devnode.OK || state == devnode.WrongMode
 }
 
 // Finding returns what is wrong with the node, or with the kernel module behind it; false
@@ -96,14 +84,14 @@ func (n *Node) Finding() (Finding, bool) {
 		f.ID, f.Message = NodeWithheld, "does not exist in this container, which was given other GPUs"
 		return f, true
 	}
-	switch n.State() {
-	case NodeStateMissing:
+	switch n.state() {
+	case devnode.Missing:
 		f.ID, f.Message = NodeMissing, "does not exist"
-	case NodeStateNotADevice:
+	case devnode.NotADevice:
 		f.ID, f.Message = NodeNotADevice, "is "+n.Have.Other+" and not a device node"
-	case NodeStateWrongDevice:
+	case devnode.WrongDevice:
 		f.ID, f.Message = NodeWrong, fmt.Sprintf("is %d:%d, the driver has %d:%d", n.Have.Major, n.Have.Minor, n.Want.Major, n.Want.Minor)
-	case NodeStateWrongMode:
+	case devnode.WrongMode:
 		return Finding{NodeMode, Warning, n.HostPath, fmt.Sprintf("has mode %04o of %d:%d, the driver has %04o of %d:%d", n.Have.Mode, n.Have.UID, n.Have.GID, n.Want.Mode, n.Want.UID, n.Want.GID)}, true
 	default:
 		return f, false
@@ -163,12 +151,17 @@ func nodeDevice(name string) (device string, minor int) {
 		if !numbered || !ok {
 			continue
 		}
-		number, err := strconv.ParseUint(digits, 10, 20) // MINORBITS of Linux
-		if err == nil && strconv.FormatUint(number, 10) == digits {
-			return n.device, int(number)
+		if number, ok := plainNumber(digits); ok {
+			return n.device, number
 		}
 	}
 	return "", -1
+}
+
+// plainNumber reads a minor number that has no zeros before it.
+func plainNumber(digits string) (int, bool) {
+	n, err := parseMinor(digits)
+	return n, err == nil && strconv.Itoa(n) == digits
 }
 
 // controlNode is a node that all GPUs share.
@@ -189,10 +182,10 @@ var controlNodes = []controlNode{
 
 const modesetNode = "dev/nvidia-modeset"
 
-// gpuNode is the device node of a GPU.
+// gpuNode returns the device node of a GPU.
 func gpuNode(minor int) string { return fmt.Sprintf("dev/nvidia%d", minor) }
 
-// capabilityNode is the device node of a capability.
+// capabilityNode returns the device node of a capability.
 func capabilityNode(minor int) string {
 	return fmt.Sprintf("dev/%s/nvidia-cap%d", capabilityNodes, minor)
 }
@@ -236,9 +229,9 @@ func cause(err error) error {
 	return err
 }
 
-// MaxIMEXChannel is the last channel there can be: a channel's number is the minor
+// maxIMEXChannel is the last channel there can be: a channel's number is the minor
 // number of its node, which has 20 bits.
-const MaxIMEXChannel = 1<<20 - 1
+const maxIMEXChannel = 1<<20 - 1
 
 // ParseIMEXChannels reads numbers of channels and ranges of them, "0" and "2-5". They
 // come back sorted, each once.
@@ -252,7 +245,7 @@ func ParseIMEXChannels(list []string) ([]int, error) {
 		from, err1 := strconv.ParseUint(first, 10, 20)
 		to, err2 := strconv.ParseUint(last, 10, 20)
 		if err1 != nil || err2 != nil || from > to {
-			return nil, fmt.Errorf("%q is not a channel from 0 to %d, such as 3, nor a range of channels, such as 2-5", item, MaxIMEXChannel)
+			return nil, fmt.Errorf("%q is not a channel from 0 to %d, such as 3, nor a range of channels, such as 2-5", item, maxIMEXChannel)
 		}
 		for n := from; n <= to; n++ {
 			channels = append(channels, int(n))

@@ -38,8 +38,8 @@ func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
 	if !inv.Loaded(ModuleNVIDIA) {
 		return nil
 	}
-	l := &nodeList{host: host, inv: inv, options: m.options, pci: map[int]string{}}
-	p, err := readParams(host.Proc)
+	l := &nodeList{host: host, inv: inv, options: m.options, pci: map[int]string{}, rights: map[int]bool{}}
+	p, err := readParams(host.Proc, paramsFile)
 	if err != nil {
 		// Who may open GPUs is not to be guessed.
 		inv.find(NodesUnknown, Note, host.Proc.HostPath(paramsFile), "%v: mode and owner of device nodes are not known", cause(err))
@@ -67,20 +67,24 @@ func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
 	return nil
 }
 
-// useNodes gives the parts of the inventory their nodes, and tells of those that are
+// useNodes gives the parts of the inventory their nodes, and reports those that are
 // missing or wrong.
 func (inv *Inventory) useNodes() {
-	needed, usable := map[string]bool{}, map[string]*Node{}
+	needed, all := map[string]bool{}, map[string][]Node{}
 	for i := range inv.Nodes {
-		n := &inv.Nodes[i]
-		if n.Usable() {
-			usable[n.Path] = n
+		all[inv.Nodes[i].Path] = inv.Nodes[i : i+1]
+	}
+	// use returns the node of a name if it can be used.
+	use := func(name string) (usable []Node) {
+		needed[name] = true
+		if n := all[name]; len(n) > 0 && n[0].Usable() {
+			usable = n
 		}
-		if n.Kind == ControlNode {
-			needed[n.Path] = true
-			if n.Usable() {
-				inv.ControlNodes = append(inv.ControlNodes, *n)
-			}
+		return usable
+	}
+	for i := range inv.Nodes {
+		if n := &inv.Nodes[i]; n.Kind == ControlNode {
+			inv.ControlNodes = append(inv.ControlNodes, use(n.Path)...)
 		}
 	}
 	for i := range inv.GPUs {
@@ -88,19 +92,14 @@ func (inv *Inventory) useNodes() {
 		if g.Excluded || g.Lost || g.Minor < 0 {
 			continue
 		}
-		needed["/"+gpuNode(g.Minor)] = true
-		if n := usable["/"+gpuNode(g.Minor)]; n != nil {
-			node := *n
-			g.Node = &node
+		for _, n := range use("/" + gpuNode(g.Minor)) {
+			g.Node = &n
 		}
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
 			var list []Node
 			for _, minor := range d.minors {
-				needed["/"+capabilityNode(minor)] = true
-				if n := usable["/"+capabilityNode(minor)]; n != nil {
-					list = append(list, *n)
-				}
+				list = append(list, use("/"+capabilityNode(minor))...)
 			}
 			if len(list) == 2 {
 				d.Nodes = list
@@ -123,6 +122,7 @@ type nodeList struct {
 	inv       *Inventory
 	options   NodeOptions
 	pci       map[int]string // addresses of the GPUs, by minor number
+	rights    map[int]bool   // minor numbers of the capabilities that were added
 	unmanaged bool
 	guessed   bool // mode and owner are
 
@@ -130,11 +130,10 @@ type nodeList struct {
 }
 
 // add adds a node.
-func (l *nodeList) add(name string, kind NodeKind, p permissions, format string, args ...any) *Node {
+func (l *nodeList) add(name string, kind NodeKind, p params, purpose string) *Node {
 	device, minor := nodeDevice(name)
 	n := Node{
-		Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: kind, Purpose: fmt.Sprintf(format, args...),
-		Unmanaged: l.unmanaged || !p.modify,
+		Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: kind, Purpose: purpose, Unmanaged: l.unmanaged || !p.modify,
 	}
 	n.look(l.host.Dev)
 	major, known := l.inv.Driver.Majors[device]
@@ -158,20 +157,19 @@ func (l *nodeList) add(name string, kind NodeKind, p permissions, format string,
 	return &l.nodes[len(l.nodes)-1]
 }
 
-func (l *nodeList) control(p params) {
+func (l *nodeList) control(driver params) {
 	for _, c := range controlNodes {
-		switch device, _ := nodeDevice(c.name); {
-		case c.name == modesetNode && !l.inv.Loaded(ModuleModeset):
-			// Hosts for computing alone do without.
-			if l.options.Possible {
-				l.add(c.name, PossibleNode, p.permissions, "%s", c.purpose)
-			} else if n := l.add(c.name, ControlNode, p.permissions, "%s", c.purpose); n.Have == nil {
-				l.nodes = l.nodes[:len(l.nodes)-1]
-			}
-		case device == ModuleUVM:
-			l.add(c.name, ControlNode, defaultPermissions, "%s", c.purpose)
-		default:
-			l.add(c.name, ControlNode, p.permissions, "%s", c.purpose)
+		kind, p := ControlNode, driver
+		if device, _ := nodeDevice(c.name); device == ModuleUVM {
+			p = defaultParams
+		}
+		// Hosts for computing alone do without.
+		absent := c.name == modesetNode && !l.inv.Loaded(ModuleModeset)
+		if absent && l.options.Possible {
+			kind = PossibleNode
+		}
+		if n := l.add(c.name, kind, p, c.purpose); absent && kind == ControlNode && n.Have == nil {
+			l.nodes = l.nodes[:len(l.nodes)-1]
 		}
 	}
 }
@@ -186,7 +184,7 @@ func (l *nodeList) gpus(p params) {
 			}
 		default:
 			l.pci[g.Minor] = g.PCI
-			l.add(gpuNode(g.Minor), GPUNode, p.permissions, "GPU %s", g.PCI)
+			l.add(gpuNode(g.Minor), GPUNode, p, "GPU "+g.PCI)
 		}
 	}
 }
@@ -197,42 +195,30 @@ const (
 	nvlinkCapabilities = "driver/nvidia-nvlink/capabilities"
 )
 
-// capabilities are those that exist, and all there can be.
+// capabilities adds those that exist, and all there can be.
 func (l *nodeList) capabilities() {
 	first := len(l.nodes)
-	seen := map[int]bool{}
-	add := func(name string, kind NodeKind, c capability) {
-		if !seen[c.minor] {
-			seen[c.minor] = true
-			if _, ok := instanceOf(name); ok && kind == CapabilityNode {
-				kind = MIGNode
-			}
-			l.add(capabilityNode(c.minor), kind, c.permissions, "%s", l.purpose(name))
-		}
-	}
 	for _, dir := range []string{driverCapabilities, nvlinkCapabilities} {
-		l.walk(dir, func(name string, data []byte) {
-			c, err := parseCapability(data)
-			if err != nil {
-				l.unreadable(name, err)
-				return
-			}
-			add(strings.TrimPrefix(name, dir+"/"), CapabilityNode, c)
-		})
+		l.walk(dir, dir)
 	}
 	// The mode that the driver gives all instances (os.c, OS_RUGO).
-	open := permissions{mode: 0o444, modify: true}
+	open := params{mode: 0o444, modify: true}
 	for i := range l.inv.GPUs {
 		for _, d := range l.inv.GPUs[i].MIGDevices {
 			for n, minor := range d.minors { // of a capability that cannot be read
-				add(strings.TrimPrefix(capabilityPath(instance{l.inv.GPUs[i].Minor, d.GPUInstance, []int{-1, d.ComputeInstance}[n]}), driverCapabilities+"/"), CapabilityNode, capability{minor, open})
+				open.minor = minor
+				l.capability(capabilityName(instance{l.inv.GPUs[i].Minor, d.GPUInstance, []int{-1, d.ComputeInstance}[n]}), CapabilityNode, open)
 			}
 		}
 	}
 	if l.options.Possible {
-		for i, minor := range l.possible() {
-			if l.pci[i.gpu] != "" {
-				add(strings.TrimPrefix(capabilityPath(i), driverCapabilities+"/"), PossibleNode, capability{minor, open})
+		table, err := parsed(l.host.Proc, migMinorsFile, parseMIGMinors)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a driver older than MIG has none
+			l.unreadable(migMinorsFile, err)
+		}
+		for i, minor := range table {
+			if open.minor = minor; l.pci[i.gpu] != "" {
+				l.capability(capabilityName(i), PossibleNode, open)
 			}
 		}
 	}
@@ -243,51 +229,52 @@ func (l *nodeList) capabilities() {
 	})
 }
 
-// possible returns the driver's table of all MIG instances there can be.
-func (l *nodeList) possible() map[instance]int {
-	data, err := l.inv.caps.ReadFile(l.host.Proc, migMinorsFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the driver is older than MIG
+// capability adds the node of a capability once. The name is that below the directory
+// capabilities.
+func (l *nodeList) capability(name string, kind NodeKind, p params) {
+	if l.rights[p.minor] {
+		return
 	}
-	var table map[instance]int
-	if err == nil {
-		table, err = parseMIGMinors(data)
+	l.rights[p.minor] = true
+	if _, ok := instanceOf(name); ok && kind == CapabilityNode {
+		kind = MIGNode
 	}
-	if err != nil {
-		l.unreadable(migMinorsFile, err)
-	}
-	return table
+	l.add(capabilityNode(p.minor), kind, p, l.purpose(name))
 }
 
-// unreadable tells of a file of the driver that cannot be read, or makes no sense.
+// unreadable reports a file of the driver that cannot be read, or makes no sense.
 func (l *nodeList) unreadable(name string, err error) {
 	l.inv.find(DriverFileUnreadable, Note, l.host.Proc.HostPath(name), "%v", cause(err))
 }
 
-// walk goes through the files below a directory of procfs.
-func (l *nodeList) walk(dir string, file func(name string, data []byte)) {
-	entries, err := l.inv.caps.ReadDir(l.host.Proc, dir)
+// entries lists a directory of procfs that need not exist.
+func (l *nodeList) entries(dir string) []fs.DirEntry {
+	entries, err := l.host.Proc.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.unreadable(dir, err)
 	}
-	for _, entry := range entries {
+	return entries
+}
+
+// walk adds the capabilities below a directory of procfs; all are below root.
+func (l *nodeList) walk(root, dir string) {
+	for _, entry := range l.entries(dir) {
 		name := path.Join(dir, entry.Name())
 		if entry.IsDir() {
-			l.walk(name, file)
+			l.walk(root, name)
 			continue
 		}
-		data, err := l.inv.caps.ReadFile(l.host.Proc, name)
+		p, err := parsed(l.host.Proc, name, parseCapability)
 		switch {
 		case err == nil:
-			file(name, data)
-		case errors.Is(err, fs.ErrNotExist): // an instance that was removed meanwhile
-		default:
+			l.capability(strings.TrimPrefix(name, root+"/"), CapabilityNode, p)
+		case !errors.Is(err, fs.ErrNotExist): // as an instance that was removed meanwhile
 			l.unreadable(name, err)
 		}
 	}
 }
 
-// purpose says what a capability is for, by its name below the directory capabilities.
+// purpose returns what a capability is for, by its name below the directory capabilities.
 func (l *nodeList) purpose(name string) string {
 	switch name {
 	case "mig/config":
@@ -310,53 +297,45 @@ func (l *nodeList) purpose(name string) string {
 	return fmt.Sprintf("GPU %s, GPU instance %d, compute instance %d", gpu, i.gi, i.ci)
 }
 
-// instanceOf is the instance that a capability is for, by its name below the directory
+// instanceOf returns the instance that a capability is for, by its name below the directory
 // capabilities: "gpu0/mig/gi1/access".
 func instanceOf(name string) (instance, bool) {
 	return parseInstance(strings.Replace(name, "/mig/", "/", 1))
 }
 
-// switches are the NVSwitches of this host. The driver has a number for them, and the
+// switches adds the NVSwitches of this host. The driver has a number for them, and the
 // directories in procfs, on hosts without any too.
 func (l *nodeList) switches() {
-	const dir = "driver/nvidia-nvswitch/devices"
-	entries, err := l.host.Proc.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		l.unreadable(dir, err)
-	}
+	entries := l.entries("driver/nvidia-nvswitch/devices")
 	if len(entries) == 0 {
 		return
 	}
-	p := l.permissionsFile("driver/nvidia-nvswitch/permissions")
+	p := l.permissions("driver/nvidia-nvswitch/permissions")
 	l.add("dev/nvidia-nvswitchctl", SwitchNode, p, "all NVSwitches")
 	for i := range entries {
 		// The driver numbers them as it finds them (nvswitch_find_minor).
-		l.add(fmt.Sprintf("dev/nvidia-nvswitch%d", i), SwitchNode, p, "NVSwitch %d", i)
+		l.add(fmt.Sprintf("dev/nvidia-nvswitch%d", i), SwitchNode, p, fmt.Sprintf("NVSwitch %d", i))
 	}
-	l.add("dev/nvidia-nvlink", SwitchNode, l.permissionsFile("driver/nvidia-nvlink/permissions"), "NVLink")
+	l.add("dev/nvidia-nvlink", SwitchNode, l.permissions("driver/nvidia-nvlink/permissions"), "NVLink")
 }
 
-// permissionsFile reads a file that has the mode of nodes and nothing else.
-func (l *nodeList) permissionsFile(name string) permissions {
-	p := defaultPermissions
-	data, err := l.host.Proc.ReadFile(name)
-	if err == nil {
-		err = p.parse(data)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// permissions reads a file that has the mode of nodes and nothing else.
+func (l *nodeList) permissions(name string) params {
+	p, err := readParams(l.host.Proc, name)
+	if err != nil {
 		l.unreadable(name, err)
 	}
 	return p
 }
 
-// imex are the channels that have a node or are wanted.
+// imex adds the channels that have a node or are wanted.
 func (l *nodeList) imex(p params) {
 	channels := slices.Clone(l.options.IMEXChannels)
 	if p.imexChannel0 {
 		channels = append(channels, 0)
 	}
 	if _, ok := l.inv.Driver.Majors[imexNodes]; ok {
-		present, err := numbered(l.host.Dev.ReadDir, "dev/"+imexNodes, "channel")
+		present, err := numbered(l.host.Dev, "dev/"+imexNodes, "channel")
 		if err != nil {
 			l.inv.find(DriverFileUnreadable, Note, l.host.Dev.HostPath("dev/"+imexNodes), "%v: IMEX channels are not known", cause(err))
 		}
@@ -366,7 +345,7 @@ func (l *nodeList) imex(p params) {
 	for _, n := range slices.Compact(channels) {
 		name := fmt.Sprintf("dev/%s/channel%d", imexNodes, n)
 		if p.imexChannels < 0 || n < p.imexChannels {
-			l.add(name, IMEXNode, p.permissions, "IMEX channel %d", n)
+			l.add(name, IMEXNode, p, fmt.Sprintf("IMEX channel %d", n))
 		} else if slices.Contains(l.options.IMEXChannels, n) {
 			l.nodes = append(l.nodes, Node{
 				Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: IMEXNode,
@@ -410,32 +389,4 @@ func (l *nodeList) present() {
 			l.nodes = append(l.nodes, n)
 		}
 	}
-}
-
-// once reads files and directories, each once.
-type once struct {
-	files map[string]func() ([]byte, error)
-	dirs  map[string]func() ([]fs.DirEntry, error)
-}
-
-// ReadFile is that of the tree.
-func (o *once) ReadFile(tree Tree, name string) ([]byte, error) {
-	return remembered(&o.files, name, tree.ReadFile)
-}
-
-// ReadDir is that of the tree.
-func (o *once) ReadDir(tree Tree, name string) ([]fs.DirEntry, error) {
-	return remembered(&o.dirs, name, tree.ReadDir)
-}
-
-func remembered[T any](memory *map[string]func() (T, error), name string, read func(string) (T, error)) (T, error) {
-	if known, ok := (*memory)[name]; ok {
-		return known()
-	}
-	if *memory == nil {
-		*memory = map[string]func() (T, error){}
-	}
-	result, err := read(name)
-	(*memory)[name] = func() (T, error) { return result, err }
-	return result, err
 }

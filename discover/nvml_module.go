@@ -11,7 +11,7 @@ import (
 
 // nvml asks NVML what procfs does not have, and compares the rest.
 type nvml struct {
-	probe    func(library string) ProbeFunc
+	probe    ProbeFunc
 	ifNeeded bool
 	answer   chan probeAnswer // nil until the probe was started
 	// unneeded: there is a library, and nothing to ask it.
@@ -35,13 +35,10 @@ func (m *nvml) start(ctx context.Context, host Host, inv *Inventory, library str
 	}
 	m.answer = make(chan probeAnswer, 1)
 	go func() {
-		report, err := m.probe(library)(ctx)
+		report, err := m.probe(ctx, library)
 		m.answer <- probeAnswer{report, err}
 	}()
 }
-
-// refuse says that there is a library which must not be loaded.
-func (m *nvml) refuse() { m.refused = true }
 
 func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	switch {

@@ -21,7 +21,7 @@ func needsNVML(host Host, inv *Inventory) bool {
 			return true
 		}
 		// The driver is right if the table is not.
-		if instances, err := instancesOf(host.Proc, &inv.caps, g.Minor); err != nil || len(instances) > 0 {
+		if instances, err := instancesOf(host.Proc, g.Minor); err != nil || len(instances) > 0 {
 			return true
 		}
 	}

@@ -22,7 +22,7 @@ ExcludedGpus: ""
 `
 
 func TestParamsAreThoseOfDeviceNodes(t *testing.T) {
-	usual := params{permissions: permissions{0o666, 0, 0, true}, imexChannels: -1}
+	usual := params{mode: 0o666, modify: true, minor: -1, imexChannels: -1}
 	with := func(change func(p *params)) params {
 		p := usual
 		change(&p)
@@ -32,7 +32,7 @@ func TestParamsAreThoseOfDeviceNodes(t *testing.T) {
 		data string
 		want params
 	}{
-		"all that matters is read": {paramsSample, params{permissions{0o660, 0, 44, true}, 2048, true}},
+		"all that matters is read": {paramsSample, params{mode: 0o660, gid: 44, modify: true, minor: -1, imexChannels: 2048, imexChannel0: true}},
 		"an old driver without IMEX has the defaults": {
 			"ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n", usual,
 		},
@@ -107,7 +107,7 @@ func FuzzParseIMEXChannels(f *testing.F) {
 			return
 		}
 		for i, n := range channels {
-			if n < 0 || n > MaxIMEXChannel || i > 0 && channels[i-1] >= n {
+			if n < 0 || n > maxIMEXChannel || i > 0 && channels[i-1] >= n {
 				t.Errorf("%q: %d at place %d", list, n, i)
 			}
 		}

@@ -55,16 +55,12 @@ func (inv *Inventory) unsupported(subject, message string) {
 
 // tegra returns the name of the machine's Tegra chip; empty: it has none.
 func tegra(proc Tree) string {
-	data, err := proc.ReadFile(compatibleFile)
-	if err != nil {
-		return ""
+	for name := range strings.SplitSeq(proc.line(compatibleFile), "\x00") {
+		if name = strings.TrimSpace(name); tegraChip().MatchString(name) {
+			return name
+		}
 	}
-	names := strings.Split(strings.TrimSpace(string(data)), "\x00")
-	at := slices.IndexFunc(names, func(name string) bool { return tegraChip().MatchString(strings.TrimSpace(name)) })
-	if at < 0 {
-		return ""
-	}
-	return strings.TrimSpace(names[at])
+	return ""
 }
 
 // hasOwnCUDA reports whether there is a CUDA library of the loaded kernel module, as for a
@@ -73,11 +69,6 @@ func (inv *Inventory) hasOwnCUDA() bool {
 	return inv.Driver.Version != "" && slices.ContainsFunc(inv.Libraries, func(l Library) bool {
 		return l.Name == "libcuda.so."+inv.Driver.Version
 	})
-}
-
-func exists(tree Tree, name string) bool {
-	_, err := tree.Lstat(name)
-	return err == nil
 }
 
 // NoGPU returns why a machine has no GPU for containers, if it has none that a driver could

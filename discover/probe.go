@@ -8,18 +8,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// ProbeFunc asks NVML. A report can come with an error: it is then what was
-// learnt before the error.
-type ProbeFunc func(ctx context.Context) (*NVMLReport, error)
+// ProbeFunc asks NVML, given the path of libnvidia-ml.so.1 in the driver root. A report can
+// come with an error: it is then what was learnt before the error.
+type ProbeFunc func(ctx context.Context, library string) (*NVMLReport, error)
 
 // ProbeErrorKind tells the ways apart in which a probe can fail.
 type ProbeErrorKind string
@@ -53,7 +57,27 @@ const maxReport = 1 << 20
 // again to be gone after that.
 const grace = time.Second
 
-// CommandProbe is the probe that runs the program cdigen-nvml at path, or fails
+// FindProbe returns the path of cdigen-nvml as it is installed: in the directory of
+// the running program, in libexec/cdigen beside that directory, or in PATH. It is
+// empty when there is none.
+func FindProbe() string {
+	const name = "cdigen-nvml"
+	if self, err := os.Executable(); err == nil {
+		dir := filepath.Dir(self)
+		for _, path := range []string{filepath.Join(dir, name), filepath.Join(dir, "../libexec/cdigen", name)} {
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+				return path
+			}
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// CommandProbe returns the probe that runs the program cdigen-nvml at path, or fails
 // when path is empty. The program is given the library to load, or chooses itself
 // when library is empty, and the time limit; should it not keep that, it is
 // killed. A program stuck in the kernel, which no signal ends, is left behind.
@@ -62,8 +86,8 @@ const grace = time.Second
 // A program that others than root, or the user, could exchange is not run. A probe that
 // failed gives a [*ProbeError]; when ctx ends first, its error is
 // given as it is.
-func CommandProbe(path, library string, timeout time.Duration) ProbeFunc {
-	return func(ctx context.Context) (*NVMLReport, error) {
+func CommandProbe(path string, timeout time.Duration) ProbeFunc {
+	return func(ctx context.Context, library string) (*NVMLReport, error) {
 		if path == "" {
 			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH"}
 		}
@@ -145,18 +169,13 @@ func probeError(ctx context.Context, path string, err error, report *NVMLReport,
 		}
 		return &ProbeError{ProbeCrashed, crash}
 	}
-	kind := ProbeFailed
-	switch exit.ExitCode() {
-	case NVMLExitNoLibrary:
-		kind = ProbeNoLibrary
-	case NVMLExitNoDriver:
-		kind = ProbeNoDriver
-	case NVMLExitVersionMismatch:
-		kind = ProbeVersionMismatch
-	case NVMLExitTimeout:
-		kind = ProbeTimeout
-	}
+	kind := cmp.Or(probeExits[exit.ExitCode()], ProbeFailed)
 	return &ProbeError{kind, cmp.Or(message, err.Error())}
+}
+
+// probeExits are the kinds of failures by the exit status of the probe.
+var probeExits = map[int]ProbeErrorKind{
+	NVMLExitNoLibrary: ProbeNoLibrary, NVMLExitNoDriver: ProbeNoDriver, NVMLExitVersionMismatch: ProbeVersionMismatch, NVMLExitTimeout: ProbeTimeout,
 }
 
 func lastLine(b []byte) string {
@@ -208,12 +227,7 @@ func ParseNVMLReport(data []byte) (*NVMLReport, error) {
 const maxText = 1024
 
 func tooLong(texts ...string) bool {
-	for _, t := range texts {
-		if len(t) > maxText {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(texts, func(t string) bool { return len(t) > maxText })
 }
 
 func (r *NVMLReport) check() error {
@@ -228,7 +242,7 @@ func (r *NVMLReport) check() error {
 			return fmt.Errorf("GPU index %d is below 0 or there twice", g.Index)
 		case g.UUID != "" && !isNVMLUUID(g.UUID, "GPU-"):
 			return fmt.Errorf("GPU %d has the UUID %.100q", g.Index, g.UUID)
-		case g.PCIBusID != "" && !isPCIBusID(g.PCIBusID):
+		case g.PCIBusID != "" && !pciBusID().MatchString(g.PCIBusID):
 			return fmt.Errorf("GPU %d has the PCI bus id %.100q", g.Index, g.PCIBusID)
 		case g.Minor != nil && (*g.Minor < 0 || *g.Minor >= 1<<20): // MINORBITS of the kernel is 20
 			return fmt.Errorf("GPU %d has the minor number %d", g.Index, *g.Minor)
@@ -262,22 +276,15 @@ func checkMIGDevices(devices []NVMLMIGDevice) error {
 	return nil
 }
 
-// isNVMLUUID accepts what fits NVML's buffer of 96 bytes, the longer MIG names of
-// drivers before R470 included: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>".
+var (
+	// nvmlUUID is what fits NVML's buffer of 96 bytes, the longer MIG names of drivers before
+	// R470 included: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>".
+	nvmlUUID = lazyregexp.New(`^(?:GPU|MIG)-[0-9a-zA-Z/-]{1,91}$`)
+	// pciBusID is "00000000:3B:00.0", or the older form with 4 digits of domain.
+	pciBusID = lazyregexp.New(`^[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$`)
+)
+
+// isNVMLUUID reports whether a text is the UUID of a GPU or a MIG device, by its prefix.
 func isNVMLUUID(s, prefix string) bool {
-	rest, ok := strings.CutPrefix(s, prefix)
-	return ok && rest != "" && len(s) < 96 && only(rest, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-/")
+	return strings.HasPrefix(s, prefix) && nvmlUUID().MatchString(s)
 }
-
-// isPCIBusID accepts "00000000:3B:00.0" and the older form with 4 digits of domain.
-func isPCIBusID(s string) bool {
-	domain, rest, _ := strings.Cut(s, ":")
-	return len(domain) >= 4 && len(domain) <= 8 && isHex(domain) && len(rest) == len("3B:00.0") &&
-		isHex(rest[:2]) && rest[2] == ':' && isHex(rest[3:5]) && rest[5] == '.' && rest[6] >= '0' && rest[6] <= '7'
-}
-
-func isHex(s string) bool {
-	return only(s, "0123456789abcdefABCDEF")
-}
-
-func only(s, chars string) bool { return strings.Trim(s, chars) == "" }

@@ -55,7 +55,7 @@ func TestProbeGetsLibraryAndTimeoutAndNoEnvironment(t *testing.T) {
 		t.Fatal("the test itself has no environment")
 	}
 	path := script(t, `printf '{"gpus":[{"index":0,"name":"%s"}]}' "$* env=$(cat /proc/$$/environ)"`)
-	report, err := discover.CommandProbe(path, "/usr/lib/libnvidia-ml.so.1", 1500*time.Millisecond)(t.Context())
+	report, err := discover.CommandProbe(path, 1500*time.Millisecond)(t.Context(), "/usr/lib/libnvidia-ml.so.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestProbeFailuresAreToldApart(t *testing.T) {
 			if name == "endless output" {
 				timeout = time.Millisecond
 			}
-			_, err := discover.CommandProbe(test.path, "", timeout)(t.Context())
+			_, err := discover.CommandProbe(test.path, timeout)(t.Context(), "")
 			if kind := kindOf(t, err); kind != test.kind {
 				t.Errorf("kind %q, want %q", kind, test.kind)
 			}
@@ -109,7 +109,7 @@ func TestProbeFailuresAreToldApart(t *testing.T) {
 func TestProbeThatFailsKeepsWhatItLearnt(t *testing.T) {
 	t.Parallel()
 	path := script(t, `echo '{"gpus":[{"index":0}],"error":"nvmlDeviceGetName of GPU 1 did not return"}'; exit 13`)
-	report, err := discover.CommandProbe(path, "", time.Minute)(t.Context())
+	report, err := discover.CommandProbe(path, time.Minute)(t.Context(), "")
 	if kind := kindOf(t, err); kind != discover.ProbeTimeout {
 		t.Errorf("kind %q, want %q", kind, discover.ProbeTimeout)
 	}
@@ -128,7 +128,7 @@ func TestProbeThatIgnoresItsTimeLimitIsKilled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			report, err := discover.CommandProbe(script(t, commands), "", time.Millisecond)(t.Context())
+			report, err := discover.CommandProbe(script(t, commands), time.Millisecond)(t.Context(), "")
 			if kind := kindOf(t, err); kind != discover.ProbeTimeout {
 				t.Errorf("kind %q, want %q", kind, discover.ProbeTimeout)
 			}
@@ -143,7 +143,7 @@ func TestProbeEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := discover.CommandProbe(script(t, "exec sleep 600"), "", time.Hour)(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := discover.CommandProbe(script(t, "exec sleep 600"), time.Hour)(ctx, ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want %v", err, context.Canceled)
 	}
 }

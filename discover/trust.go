@@ -3,12 +3,12 @@ package discover
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
@@ -72,7 +72,7 @@ func (t Tree) refuse(name string, err error) {
 	}
 }
 
-// inside is the name of a file of the tree by its path on the host.
+// inside returns the name of a file of the tree by its path on the host.
 func (t Tree) inside(hostPath string) string {
 	return clean(strings.TrimPrefix(hostPath, path.Clean(t.Path)))
 }
@@ -82,7 +82,7 @@ func (t Tree) inside(hostPath string) string {
 // modules before it have left out.
 type trusts struct{}
 
-func (m trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
+func (trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
 	inv.Libraries = slices.DeleteFunc(inv.Libraries, func(l Library) bool { return !host.Driver.trusted(l.Path) })
 	inv.Files = slices.DeleteFunc(inv.Files, func(f File) bool {
 		// Those that containers write to were checked by a stricter rule.
@@ -103,33 +103,26 @@ func (m trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
 			}
 		}
 	}
-	rules := []*trustRule{host.Driver.rule}
-	for _, rule := range []*trustRule{host.Dev.rule, host.Root.rule} {
-		if !slices.Contains(rules, rule) {
-			rules = append(rules, rule)
+	rules := []*trustRule{host.Driver.rule, host.Dev.rule, host.Root.rule}
+	for i, rule := range rules {
+		if rule != nil && !slices.Contains(rules[:i], rule) {
+			rule.report(inv)
 		}
-	}
-	for _, rule := range rules {
-		m.report(rule, inv)
 	}
 	return nil
 }
 
 // report makes a finding of each component that was refused.
-func (m trusts) report(rule *trustRule, inv *Inventory) {
-	if rule == nil {
-		return
-	}
-	for _, r := range rule.refused {
-		shown := r.paths[:min(len(r.paths), 3)]
-		list := strings.Join(shown, ", ")
-		if len(shown) < len(r.paths) {
+func (t *trustRule) report(inv *Inventory) {
+	for _, r := range t.refused {
+		list, are := strings.Join(r.paths[:min(len(r.paths), 3)], ", "), "are"
+		if len(r.paths) > 3 {
 			list += ", …"
 		}
-		number := fmt.Sprintf("%d paths are", len(r.paths))
 		if len(r.paths) == 1 {
-			number = "1 path is"
+			are = "is"
 		}
-		inv.find(Untrusted, Warning, r.component, "%s: %s left out (%s), since others than root decide what is there", r.reason, number, list)
+		inv.find(Untrusted, Warning, r.component, "%s: %s %s left out (%s), since others than root decide what is there",
+			r.reason, printable.Count(len(r.paths), "path"), are, list)
 	}
 }

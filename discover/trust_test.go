@@ -3,7 +3,6 @@ package discover
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,16 +49,16 @@ func TestOneFindingForAllThatLeadsThroughADirectory(t *testing.T) {
 // The record of what is looked at for a capture has the same rule.
 func TestTheRuleStaysWithTheTree(t *testing.T) {
 	dir := t.TempDir()
-	file := filepath.Join(dir, "f")
-	if err := errors.Join(os.WriteFile(file, nil, 0o644), os.Chmod(file, 0o666)); err != nil {
+	file := filepath.Join(dir, "dev/f")
+	if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o644), os.Chmod(file, 0o666)); err != nil {
 		t.Fatal(err)
 	}
 	tree, err := DirTree(dir).WithNodes([]byte("dev/nvidia0 195 0 0666 12345 12345\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, tree := range []Tree{DirTree(dir), tree, tree.Wrap(func(f fs.FS) fs.FS { return f })} {
-		if err := tree.check("f"); err == nil || !strings.Contains(err.Error(), "can be written by everyone") {
+	for _, tree := range []Tree{DirTree(dir), tree, tree.Record(NewLookups())} {
+		if err := tree.check("dev/f"); err == nil || !strings.Contains(err.Error(), "can be written by everyone") {
 			t.Error(err)
 		}
 	}

@@ -15,13 +15,13 @@ import (
 // of distributions have libGLX_nvidia.so.0 as the file itself, and a container that was
 // given the driver by bind mounts has no other names.
 type unversionedFile struct {
-	dir, name, real string
+	name, real string
 }
 
 // sonameFile matches a file name that has no version but that of the interface.
 var sonameFile = lazyregexp.New(`^(lib[A-Za-z0-9_-]+)\.so\.\d{1,2}$`)
 
-// unversionedStem is the stem of such a name; empty: it is none, or not the driver's.
+// unversionedStem returns the stem of such a name; empty: it is another name, or not the driver's.
 func unversionedStem(name string) string {
 	m := sonameFile().FindStringSubmatch(name)
 	if version, ok := DriverLibrary(name); m == nil || !ok || version != "" || strings.HasPrefix(name, "libnvidia-container") {
@@ -31,40 +31,36 @@ func unversionedStem(name string) string {
 }
 
 // unversionedCandidate keeps a file for [librarySet.unversioned].
-func (s *librarySet) unversionedCandidate(root Tree, dir, name string) {
-	if unversionedStem(name) == "" {
+func (s *librarySet) unversionedCandidate(name string) {
+	if unversionedStem(path.Base(name)) == "" {
 		return
 	}
-	real, err := root.Resolve(path.Join(dir, name))
-	if err != nil || s.seen[real] {
-		return
-	}
-	base := path.Base(real)
+	real, err := s.root.Resolve(name)
 	// A link may lead to a file of the driver's version in a directory that is not searched.
-	if unversionedStem(base) == "" && !strings.HasSuffix(base, ".so."+s.version) {
+	if err != nil || s.seen[real] || unversionedStem(path.Base(real)) == "" && !strings.HasSuffix(real, ".so."+s.version) {
 		return
 	}
-	if info, err := root.Stat(real); err != nil || !info.Mode().IsRegular() {
-		return
+	c := unversionedFile{name, real}
+	if info, err := s.root.Stat(real); err == nil && info.Mode().IsRegular() && !slices.Contains(s.candidates, c) {
+		s.candidates = append(s.candidates, c)
 	}
-	s.candidates = append(s.candidates, unversionedFile{dir, path.Join(dir, name), real})
 }
 
 // unversioned adds the candidates that go with the loaded kernel module. Those of one
 // directory are of one version as a rule, which the names of their neighbours tell, or what
 // CUDA's and NVML's files say of themselves. Where nothing tells the version, they are taken:
 // a library that is not of the kernel module's version does not run, and there is no other.
-func (s *librarySet) unversioned(root Tree, inv *Inventory) {
+func (s *librarySet) unversioned(inv *Inventory) {
 	for len(s.candidates) > 0 {
-		dir := s.candidates[0].dir
-		var group []unversionedFile
-		for _, c := range s.candidates {
-			if c.dir == dir {
-				group = append(group, c)
-			}
+		// Those of a directory follow each other.
+		dir := path.Dir(s.candidates[0].name)
+		end := slices.IndexFunc(s.candidates, func(c unversionedFile) bool { return path.Dir(c.name) != dir })
+		if end < 0 {
+			end = len(s.candidates)
 		}
-		s.candidates = slices.DeleteFunc(s.candidates, func(c unversionedFile) bool { return c.dir == dir })
-		version := s.versionOf(root, dir, group)
+		group := s.candidates[:end]
+		s.candidates = s.candidates[end:]
+		version := s.versionOf(dir, group)
 		if version != "" && version != s.version {
 			for range group {
 				s.other(dir, version)
@@ -74,8 +70,8 @@ func (s *librarySet) unversioned(root Tree, inv *Inventory) {
 		if version == "" && slices.ContainsFunc(s.files, func(f libraryFile) bool { return f.ofDriver }) {
 			version = s.version // it is the driver's, so its other directories have the same
 		}
-		if taken := s.takeUnversioned(root, group, version != ""); version == "" && taken > 0 {
-			inv.find(LibraryVersionUnknown, Note, root.HostPath(dir),
+		if taken := s.takeUnversioned(group, version != ""); version == "" && taken > 0 {
+			inv.find(LibraryVersionUnknown, Note, s.root.HostPath(dir),
 				"nothing tells the version of %d libraries: they are taken for those of driver %s", taken, s.version)
 		}
 	}
@@ -83,30 +79,23 @@ func (s *librarySet) unversioned(root Tree, inv *Inventory) {
 
 // takeUnversioned adds the files of a group that are trusted, and returns how many there are.
 // Of those that no table has, the version must be known.
-func (s *librarySet) takeUnversioned(root Tree, group []unversionedFile, known bool) (taken int) {
+func (s *librarySet) takeUnversioned(group []unversionedFile, known bool) (taken int) {
 	for _, c := range group {
-		base := path.Base(c.real)
-		if s.seen[c.real] || s.seen[base+"\x00"] || !known && stemEntry(unversionedStem(base)) == nil && !strings.HasSuffix(base, ".so."+s.version) {
-			continue
+		known := known || stemEntry(unversionedStem(path.Base(c.real))) != nil || strings.HasSuffix(c.real, ".so."+s.version)
+		if known && s.add(c.name, c.real, true) {
+			taken++
 		}
-		if !root.trusted(c.name) {
-			s.refused[base] = true
-			continue
-		}
-		s.seen[c.real], s.seen[base+"\x00"] = true, true
-		s.files = append(s.files, libraryFile{name: base, path: "/" + c.real, ofDriver: true})
-		taken++
 	}
 	return taken
 }
 
-// versionOf is the driver version of the candidates of a directory; empty: not known.
-func (s *librarySet) versionOf(root Tree, dir string, group []unversionedFile) string {
-	names, _ := root.names(dir, mayBeNVIDIA)
+// versionOf returns the driver version of the candidates of a directory; empty: not known.
+func (s *librarySet) versionOf(dir string, group []unversionedFile) string {
+	names, _ := s.root.names(dir, mayBeNVIDIA)
 	var versions []string
 	for _, name := range names {
 		if v, _ := DriverLibrary(name); v != "" && !slices.Contains(versions, v) {
-			if _, err := root.Resolve(path.Join(dir, name)); err == nil {
+			if _, err := s.root.Resolve(path.Join(dir, name)); err == nil {
 				versions = append(versions, v)
 			}
 		}
@@ -116,10 +105,10 @@ func (s *librarySet) versionOf(root Tree, dir string, group []unversionedFile) s
 	}
 	for _, stem := range []string{"libcuda", "libnvidia-ml"} {
 		for _, c := range group {
-			if unversionedStem(path.Base(c.real)) != stem || root.check(c.name) != nil {
+			if unversionedStem(path.Base(c.real)) != stem || s.root.check(c.name) != nil {
 				continue
 			}
-			if v := contentVersion(root, c.real, s.version); v != "" {
+			if v := contentVersion(s.root, c.real, s.version); v != "" {
 				return v
 			}
 		}

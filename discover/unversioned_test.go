@@ -1,6 +1,7 @@
 package discover_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,7 +64,10 @@ func TestLibrariesCalledByTheirSONAMEsAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	var asked string
-	inv := discovered(t, host, func(library string) discover.ProbeFunc { asked = library; return hosttest.Probe(d)(library) })
+	inv := discovered(t, host, func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+		asked = library
+		return hosttest.Probe(d)(ctx, library)
+	})
 	for _, want := range append(sonames, "libcuda.so.1") {
 		if !slices.Contains(libraryNames(inv), want) {
 			t.Errorf("%s is not found", want)

@@ -3,6 +3,7 @@ package discover
 import (
 	"path"
 	"slices"
+	"strings"
 )
 
 // ContainerFiles are files that container engines and service managers make in a container.
@@ -12,17 +13,22 @@ var ContainerFiles = []string{".dockerenv", "run/.containerenv", "run/systemd/co
 // that are looked at, and not in one that has those of the host somewhere else.
 func (h Host) inContainer() bool {
 	root := h.root()
-	return path.Clean(h.Dev.Path) == path.Clean(root.Path) && slices.ContainsFunc(ContainerFiles, func(name string) bool {
-		_, err := root.Lstat(name)
-		return err == nil
-	})
+	if path.Clean(h.Dev.Path) != path.Clean(root.Path) {
+		return false
+	}
+	if slices.ContainsFunc(ContainerFiles, func(name string) bool { return exists(root, name) }) {
+		return true
+	}
+	// The first process of a container has a variable by systemd's interface for containers.
+	// LXC has nothing else where systemd does not make the file of it. Root can read it alone.
+	environ, _ := h.Proc.ReadFile("1/environ")
+	return slices.ContainsFunc(strings.Split(string(environ), "\x00"), func(v string) bool { return len(v) > len("container=") && strings.HasPrefix(v, "container=") })
 }
 
 // withhold marks the GPUs that this container was not given: those without a node, where
 // others have theirs. In procfs a container sees all GPUs of the host.
 func (inv *Inventory) withhold() {
-	given := func(n *Node) bool { return n.Kind == GPUNode && n.Usable() }
-	if !slices.ContainsFunc(inv.Nodes, func(n Node) bool { return given(&n) }) {
+	if !slices.ContainsFunc(inv.Nodes, func(n Node) bool { return n.Kind == GPUNode && n.Usable() }) {
 		return
 	}
 	withheld := map[string]bool{}

@@ -20,6 +20,7 @@ func TestGPUThatAContainerWasNotGivenIsNotBroken(t *testing.T) {
 		"a container of podman":           {"run/.containerenv", []string{"nvidia1", "nvidia2"}, 2, 0},
 		"a container of Docker":           {".dockerenv", []string{"nvidia0"}, 1, 0},
 		"a container of LXC with systemd": {"run/systemd/container", []string{"nvidia1"}, 1, 0},
+		"a container of LXC without it":   {"proc/1/environ", []string{"nvidia1"}, 1, 0},
 		"a container with all":            {"run/.containerenv", nil, 0, 0},
 		"a container without any":         {"run/.containerenv", []string{"nvidia0", "nvidia1", "nvidia2", "nvidia3", "nvidia4", "nvidia5", "nvidia6", "nvidia7"}, 0, 8},
 	} {
@@ -30,7 +31,7 @@ func TestGPUThatAContainerWasNotGivenIsNotBroken(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.mark != "" {
-				put(t, dir, c.mark, 0o644)
+				writeIn(t, dir, c.mark, "PATH=/bin\x00container=lxc\x00HOME=/\x00")
 			}
 			// NVML knows the GPUs with a node only, and numbers those.
 			probe := changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error {

@@ -81,7 +81,7 @@ func (t Tree) checkOwners(kind FileKind, name string) error {
 	return nil
 }
 
-// daemon is the account of the driver's daemon whose socket is in a directory of that name.
+// daemon returns the account of the driver's daemon whose socket is in a directory of that name.
 func (t Tree) daemon(directory string) (caller trust.Caller, ok bool) {
 	const passwd = "etc/passwd"
 	accounts := daemonAccounts[directory]
@@ -131,7 +131,7 @@ var engineNames = []string{
 
 // engineSocket reports whether a socket is one of a container engine by its name.
 func engineSocket(name string) bool {
-	return slices.ContainsFunc(engineNames, func(p string) bool { ok, _ := path.Match(p, path.Base(name)); return ok })
+	return slices.ContainsFunc(engineNames, func(p string) bool { return matches(p, path.Base(name)) })
 }
 
 // rulesHost returns why who writes to a path rules the host; empty when that is not so.
@@ -161,7 +161,7 @@ func rulesHost(file string) string {
 func overlap(pattern, file string) bool {
 	parts, names := strings.Split(pattern, "/"), strings.Split(file, "/")
 	for i := range min(len(parts), len(names)) {
-		if ok, _ := path.Match(parts[i], names[i]); !ok {
+		if !matches(parts[i], names[i]) {
 			return false
 		}
 	}
@@ -173,10 +173,10 @@ func overlap(pattern, file string) bool {
 const maxEntries = 10000
 
 // withoutEngine returns an error for a directory with a socket of a container engine below
-// it. Nothing of this is recorded for a watcher, as entries come and go with the clients.
+// it. Other names are not recorded for a watcher, as they come and go with the clients.
 func (t Tree) withoutEngine(dir string) error {
 	entries := 0
-	return fs.WalkDir(t.fsys, dir, func(name string, e fs.DirEntry, err error) error {
+	return fs.WalkDir(t.fsys, dir, func(name string, _ fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			return nil // gone meanwhile, or not to be seen by the user of this process
 		}
@@ -186,7 +186,10 @@ func (t Tree) withoutEngine(dir string) error {
 		if entries++; entries > maxEntries {
 			return fmt.Errorf("a directory with more than %d files", maxEntries)
 		}
-		if e.Type()&fs.ModeSocket != 0 && engineSocket(name) {
+		if !engineSocket(name) {
+			return nil
+		}
+		if info, err := t.Lstat(name); err == nil && info.Mode()&fs.ModeSocket != 0 {
 			return fmt.Errorf("it contains %s, a socket of a container engine", t.HostPath(name))
 		}
 		return nil

@@ -12,6 +12,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
 func library(name, soname, dir string, names ...string) discover.Library {
@@ -249,59 +250,104 @@ func TestNodesHaveAModeNoNumbersAndAHostPathOnlyWhereItDiffers(t *testing.T) {
 	}
 }
 
-// Debian's packages are a sample: package and path, one a line.
-func debianFiles(t *testing.T) map[string]string {
+// otherPackage is who has a file of a name, or of names that a pattern stands for.
+type otherPackage struct{ distribution, name, file string }
+
+// libraryPath is a path in a container with one directory for those of all distributions.
+func libraryPath(file string) string {
+	for _, dir := range []string{"/usr/lib64/", "/usr/lib/x86_64-linux-gnu/", "/usr/lib/i386-linux-gnu/"} {
+		if name, ok := strings.CutPrefix(file, dir); ok {
+			return "/usr/lib/" + name
+		}
+	}
+	return file
+}
+
+// otherPackages are those of distributions that are not of the driver.
+func otherPackages(t *testing.T) (list []otherPackage) {
 	t.Helper()
-	data, err := os.ReadFile("../testdata/debian-files.txt")
+	data, err := os.ReadFile(hosttest.Path("other-packages.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]string{}
 	for line := range strings.Lines(string(data)) {
-		if name, file, ok := strings.Cut(strings.TrimSpace(line), " "); ok && !strings.HasPrefix(line, "#") {
-			files[file] = name
+		if fields := strings.Fields(line); !strings.HasPrefix(line, "#") && len(fields) == 3 {
+			list = append(list, otherPackage{fields[0], fields[1], libraryPath(fields[2])})
 		}
 	}
-	if files["/usr/lib/x86_64-linux-gnu/libGLX_indirect.so.0"] != "libglx-mesa0" {
-		t.Fatal("the list of Debian's files is not what it is taken for")
+	if owner(list, "/usr/lib64/libGLX_indirect.so.0") == nil || owner(list, "/usr/lib64/libcuda.so.1") != nil {
+		t.Fatal("the list of other packages is not what it is taken for")
 	}
-	return files
+	return list
+}
+
+// owner returns the package that has a file of a name, or nil.
+func owner(list []otherPackage, file string) *otherPackage {
+	for i := range list {
+		if ok, _ := path.Match(list[i].file, libraryPath(file)); ok {
+			return &list[i]
+		}
+	}
+	return nil
 }
 
 func TestNoMountIsWhereAnotherPackageHasAFile(t *testing.T) {
-	owned := debianFiles(t)
-	const version = "580.95.05"
-	inv := &discover.Inventory{}
+	others := otherPackages(t)
+	for _, p := range readDriverPackages(t) {
+		inv := p.discover(t)
+		for _, name := range Layouts {
+			e := Common(inv, Options{Layout: layout(t, name, "amd64", ""), VersionedNames: true})
+			if len(e.Mounts) < len(discover.LibraryTable) {
+				t.Fatalf("%s %s, %s: only %d mounts", p.distribution, p.version, name, len(e.Mounts))
+			}
+			for _, m := range e.Mounts {
+				if by := owner(others, m.ContainerPath); by != nil || discover.Foreign(m.ContainerPath) != nil {
+					t.Errorf("%s %s, layout %s: mounts at %s, which is of %+v", p.distribution, p.version, name, m.ContainerPath, by)
+				}
+			}
+		}
+	}
+	// The tables have names of older drivers too.
 	for _, e := range discover.LibraryTable {
-		for _, number := range []string{"0", "1", "2"} {
-			lib := library(e.Stem+".so."+version, e.Stem+".so."+number, e.Dir, e.Names...)
-			inv.Libraries = append(inv.Libraries, lib)
+		for _, name := range append([]string{e.Stem + ".so.0", e.Stem + ".so.1", e.Stem + ".so.2", e.Stem + ".so.4"}, e.Names...) {
+			if by := owner(others, path.Join("/usr/lib", e.Dir, name)); by != nil || discover.Foreign(name) != nil {
+				t.Errorf("%s is in the table, and of %+v", name, by)
+			}
 		}
 	}
 	for _, e := range discover.FileTable {
 		for _, target := range e.Targets {
-			// What stands for a file's own name is the driver's name for it.
-			name := strings.NewReplacer("%v", version, "*", "x").Replace(target)
-			if strings.HasSuffix(name, "/") {
-				name += strings.NewReplacer("%v", version, "*", "10").Replace(path.Base(e.Name))
+			if strings.HasSuffix(target, "/") {
+				target += path.Base(e.Name)
 			}
-			inv.Files = append(inv.Files, discover.File{Kind: e.Kind, HostPath: "/driver" + name, Targets: []string{name}})
-		}
-	}
-	for _, name := range Layouts {
-		e := Common(inv, Options{Layout: layout(t, name, "amd64", ""), VersionedNames: true})
-		if len(e.Mounts) < 2*len(discover.LibraryTable) {
-			t.Fatalf("%s: only %d mounts", name, len(e.Mounts))
-		}
-		for _, m := range e.Mounts {
-			if by, ok := owned[m.ContainerPath]; ok || discover.Foreign(m.ContainerPath) != nil {
-				t.Errorf("layout %s mounts at %s, which is of %s", name, m.ContainerPath, by)
+			for _, o := range others {
+				if ok, _ := path.Match(target, o.file); ok {
+					t.Errorf("%s is in the table, and of %+v", target, o)
+				}
 			}
 		}
 	}
-	for _, e := range discover.LibraryTable {
-		if row := discover.Foreign(e.Stem + ".so.1"); row != nil {
-			t.Errorf("%s is in the table, and in that of other packages (%s)", e.Stem, row.Name)
+}
+
+func TestNamesOfOtherPackagesAreTheirs(t *testing.T) {
+	others := otherPackages(t)
+	for _, row := range discover.ForeignTable {
+		owners := map[string][]string{}
+		for _, o := range others {
+			// A pattern of the list stands for a name.
+			name := strings.NewReplacer("*.so.*", ".so.1", ".so.*", ".so.1", "*", "").Replace(path.Base(o.file))
+			if ok, _ := path.Match(row.Name, name); ok {
+				owners[o.distribution] = append(owners[o.distribution], o.name)
+			}
+		}
+		if len(owners) == 0 {
+			t.Errorf("%s: no package of the list has such a file", row.Name)
+		}
+		for part := range strings.SplitSeq(row.Packages, "; ") {
+			distribution, names, ok := strings.Cut(part, ": ")
+			if found := owners[distribution]; ok && len(found) > 0 && !slices.ContainsFunc(strings.Split(names, ", "), func(n string) bool { return slices.Contains(found, n) }) {
+				t.Errorf("%s: of %s it is in %q, not in %s", row.Name, distribution, found, names)
+			}
 		}
 	}
 }

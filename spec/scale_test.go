@@ -48,7 +48,7 @@ func BenchmarkScale(b *testing.B) {
 }
 
 // generated makes a spec and looks at its neighbours, as generate does.
-func generated(b *testing.B, host discover.Host, probe func(string) discover.ProbeFunc, o spec.Options, dir string) {
+func generated(b *testing.B, host discover.Host, probe discover.ProbeFunc, o spec.Options, dir string) {
 	b.Helper()
 	s, _, err := spec.New(hosttest.Discover(b, host, probe), o)
 	if err != nil {

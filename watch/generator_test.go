@@ -82,7 +82,7 @@ func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r := &Result{data: data(c.result)}
+			r := &Result{data: data(c.result), Exists: g.exists()}
 			g.compare(r)
 			expect(t, "exists", r.Exists, c.exists)
 			expect(t, "replaces", r.Replaces, c.replaces)
@@ -91,7 +91,7 @@ func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
 	t.Run("a spec of before the start", func(t *testing.T) {
 		g := &Generator{Output: filepath.Join(t.TempDir(), "nvidia.yaml")}
 		write(t, g.Output, published)
-		r := &Result{data: []byte(other)}
+		r := &Result{data: []byte(other), Exists: g.exists()}
 		g.compare(r)
 		expect(t, "exists", r.Exists, true)
 		expect(t, "replaces", r.Replaces, false)
@@ -132,12 +132,10 @@ func TestGeneratorAsksNVMLAboutAGPUThatMayBeLost(t *testing.T) {
 			return spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: spec.NameStrategies[:1]}, nil
 		},
 		ProcRoot: filepath.Join(dir, "proc"), Output: filepath.Join(dir, "cdi/nvidia.yaml"), Format: spec.YAML,
-		Discover: discover.Options{ProbeIfNeeded: true, Probe: func(string) discover.ProbeFunc {
-			return func(ctx context.Context) (*discover.NVMLReport, error) {
-				r, err := hosttest.Probe(d)("")(ctx)
-				r.GPUs[1].Lost = lost
-				return r, err
-			}
+		Discover: discover.Options{ProbeIfNeeded: true, Probe: func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+			r, err := hosttest.Probe(d)(ctx, library)
+			r.GPUs[1].Lost = lost
+			return r, err
 		}},
 	}
 	for i, c := range []struct{ full, lost, probed, found bool }{

@@ -18,6 +18,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/ldcache"
+	"github.com/cdigen/cdigen/internal/memfs"
 	"github.com/cdigen/cdigen/internal/userfile"
 )
 
@@ -47,7 +48,7 @@ type Capture struct {
 	Root *Tree `json:"root,omitempty" yaml:"root,omitempty"`
 }
 
-// trees are the parts of the capture, that of the host's root last.
+// trees returns the parts of the capture, that of the host's root last.
 func (c *Capture) trees() []*Tree {
 	trees := []*Tree{&c.Driver, &c.Dev, &c.Proc, &c.Sys}
 	if c.Root != nil {
@@ -92,13 +93,10 @@ type Library struct {
 
 // Cache is an ld.so.cache: its format and its entries for the driver.
 type Cache struct {
-	// Layout is "new", "compat" or "old"; see [ldcache.Layout].
-	Layout string `json:"layout" yaml:"layout"`
+	Layout ldcache.Layout `json:"layout" yaml:"layout"`
 	// Entries are a name, the flags and a path, "libcuda.so.1 0x303 /usr/lib/libcuda.so.1".
 	Entries []string `json:"entries,omitempty" yaml:"entries,omitempty"`
 }
-
-var layouts = map[string]ldcache.Layout{"new": ldcache.New, "compat": ldcache.Compat, "old": ldcache.Old}
 
 // MarshalYAML returns a short file as one line.
 func (f File) MarshalYAML() (any, error) {
@@ -201,19 +199,17 @@ func (c *Capture) Host() discover.Host {
 func (c *Capture) Options() discover.Options {
 	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory}
 	if c.NVML != nil {
-		o.Probe = func(string) discover.ProbeFunc { return c.NVML.answer }
+		o.Probe = c.NVML.answer
 	}
 	return o
 }
 
 func (t *Tree) tree() discover.Tree {
-	files := memory{}
-	files.add(&memoryFile{path: ".", mode: fs.ModeDir | usualDirectory})
-	for _, name := range slices.Sorted(maps.Keys(t.Files)) {
-		f := t.Files[name]
-		if m, err := f.file(); err == nil { // else check has reported it
-			m.path = name
-			files.add(m)
+	files := memfs.FS{}
+	files.Add(".", memfs.File{Type: fs.ModeDir | usualDirectory})
+	for name, f := range t.Files {
+		if file, err := f.file(); err == nil { // else check has reported it
+			files.Add(name, file)
 		}
 	}
 	return discover.NewTree(t.Path, files)
@@ -238,76 +234,66 @@ const (
 )
 
 // file returns the recorded file.
-func (f *File) file() (*memoryFile, error) {
-	m := &memoryFile{mode: usualFile}
+func (f *File) file() (m memfs.File, err error) {
+	m.Type = usualFile
 	kinds := 0
-	is := func(kind bool) bool {
-		if kind {
+	for _, is := range []bool{f.Link != "", f.Node != "", f.Library != nil, f.Cache != nil, f.Lines != nil, f.Type != ""} {
+		if is {
 			kinds++
 		}
-		return kind
 	}
-	if is(f.Link != "") {
-		m.mode, m.data = fs.ModeSymlink|0o777, []byte(f.Link)
-	}
-	if is(f.Node != "") {
+	switch {
+	case kinds > 1:
+		return m, errors.New("use only one of lines, link, node, library, cache and type")
+	case f.Link != "":
+		m.Type, m.Data = fs.ModeSymlink|0o777, []byte(f.Link)
+	case f.Node != "":
 		major, minor, err := pair(f.Node, 12, 20) // MINORBITS of Linux is 20
 		if err != nil {
-			return nil, fmt.Errorf("node: %w", err)
+			return m, fmt.Errorf("node: %w", err)
 		}
 		uid, gid, err := pair(cmp.Or(f.Owner, "0:0"), 32, 32)
 		if err != nil {
-			return nil, fmt.Errorf("owner: %w", err)
+			return m, fmt.Errorf("owner: %w", err)
 		}
-		m.mode = fs.ModeDevice | fs.ModeCharDevice | usualNode
-		m.stat = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
-	}
-	if is(f.Library != nil) {
+		m.Type = fs.ModeDevice | fs.ModeCharDevice | usualNode
+		m.Stat = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
+	case f.Library != nil:
 		if discover.Triplet(f.Library.Arch) == "" {
-			return nil, fmt.Errorf("library: arch: %q is not an architecture of the driver", f.Library.Arch)
+			return m, fmt.Errorf("library: arch: %q is not an architecture of the driver", f.Library.Arch)
 		}
-		m.data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME)
-	}
-	if is(f.Cache != nil) {
+		m.Data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME)
+	case f.Cache != nil:
 		data, err := f.Cache.encode()
 		if err != nil {
-			return nil, fmt.Errorf("cache: %w", err)
+			return m, fmt.Errorf("cache: %w", err)
 		}
-		m.data = data
-	}
-	if is(f.Lines != nil) {
-		m.data = []byte(strings.Join(f.Lines, "\n") + "\n")
-	}
-	if is(f.Type != "") {
-		switch f.Type {
-		case "directory":
-			m.mode = fs.ModeDir | usualDirectory
-		case "socket":
-			m.mode = fs.ModeSocket | usualNode
-		default:
-			return nil, fmt.Errorf("type: %q is neither directory nor socket", f.Type)
-		}
-	}
-	if kinds > 1 {
-		return nil, errors.New("use only one of lines, link, node, library, cache and type")
+		m.Data = data
+	case f.Lines != nil:
+		m.Data = []byte(strings.Join(f.Lines, "\n") + "\n")
+	case f.Type == "directory":
+		m.Type = fs.ModeDir | usualDirectory
+	case f.Type == "socket":
+		m.Type = fs.ModeSocket | usualNode
+	case f.Type != "":
+		return m, fmt.Errorf("type: %q is neither directory nor socket", f.Type)
 	}
 	if f.Mode != "" {
 		mode, err := strconv.ParseUint(f.Mode, 8, 9)
 		if err != nil {
-			return nil, fmt.Errorf("mode: %w", err)
+			return m, fmt.Errorf("mode: %w", err)
 		}
-		m.mode = m.mode.Type() | fs.FileMode(mode)
+		m.Type = m.Type.Type() | fs.FileMode(mode)
 	}
 	return m, nil
 }
 
 func (c *Cache) encode() ([]byte, error) {
-	layout, ok := layouts[c.Layout]
-	if !ok {
+	if !slices.Contains([]ldcache.Layout{ldcache.New, ldcache.Compat, ldcache.Old}, c.Layout) {
 		return nil, fmt.Errorf("layout: %q is not new, compat or old", c.Layout)
 	}
 	cache := ldcache.Empty("")
-	cache.Layout = layout
+	cache.Layout = c.Layout
 	for _, e := range c.Entries {
 		parts := strings.SplitN(e, " ", 3)
 		if len(parts) != 3 {

@@ -199,6 +199,23 @@ func TestCaptureOfAHostWithItsOwnersNames(t *testing.T) {
 	}
 }
 
+func TestCaptureOfAContainerHasNoEnvironment(t *testing.T) {
+	d, dir := hosttest.Load(t, "two-gpus"), t.TempDir()
+	d.MissingNodes = []string{"nvidia1"}
+	hosttest.Open(t, d, dir)
+	file := filepath.Join(dir, "proc/1/environ")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("TOKEN=hunter2\x00container=lxc\x00PATH=/bin\x00"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	text, inv := record(t, hosttest.Reopen(t, d, dir), discover.Options{Probe: hosttest.Probe(d)}, redact.New(nil, redact.Identifiers{}))
+	if !strings.Contains(string(text), "1/environ: {lines: [container=lxc]}") || strings.Contains(string(text), "hunter2") {
+		t.Errorf("%s", text)
+	}
+	if !slices.ContainsFunc(inv.GPUs, func(g discover.GPU) bool { return g.Withheld }) || !strings.Contains(again(t, text), string(discover.NodeWithheld)) {
+		t.Error("it is not known as a container")
+	}
+}
+
 func TestCaptureOfAHostThatNobodyAsksNVMLOf(t *testing.T) {
 	d := hosttest.Load(t, "demo")
 	r := redact.New(nil, redact.Identifiers{})
@@ -229,8 +246,9 @@ func (c closed) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(c.FS, 
 
 func TestFileThatCannotBeReadIsNoted(t *testing.T) {
 	d := hosttest.Load(t, "two-gpus")
-	host := hosttest.Open(t, d, t.TempDir())
-	host.Proc = host.Proc.Wrap(func(f fs.FS) fs.FS { return closed{f, "driver/nvidia/params"} })
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	host.Proc = discover.NewTree("/proc", closed{os.DirFS(filepath.Join(dir, "proc")), "driver/nvidia/params"})
 	c, _, err := capture.Record(context.Background(), host, discover.Options{}, redact.New(nil, redact.Identifiers{}), "")
 	if err != nil || !slices.Equal(c.Unreadable, []string{"/proc/driver/nvidia/params: permission denied"}) {
 		t.Errorf("unreadable: %q, %v", c.Unreadable, err)

@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"cmp"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -12,23 +11,28 @@ import (
 	"sync"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/elfname"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
 
 // content describes what a capture has of the text of some files.
 type content struct {
 	// file matches the path of a file below /proc or /sys.
-	file string
+	file *regexp.Regexp
 	// line matches the part of a line that is kept, from its beginning. Other lines are
 	// dropped.
-	line string
-	// key matches the beginning of a line of the wrong form. It is kept with a question
-	// mark, so that the fault shows.
-	key string
+	line *regexp.Regexp
+	// key matches the beginning of a line of the wrong form, which is kept with a question
+	// mark, so that the fault shows; nil: such lines are dropped.
+	key *regexp.Regexp
 	// replace changes the kept part; nil: names.text.
 	replace func(n names, line string) string
 }
+
+// whole returns an expression that matches a text from its beginning to its end.
+func whole(expr string) *regexp.Regexp { return regexp.MustCompile(`^(?:` + expr + `)$`) }
+
+// begin returns an expression that matches the beginning of a text.
+func begin(expr string) *regexp.Regexp { return regexp.MustCompile(`^(?:` + expr + `)`) }
 
 const (
 	permissionKeys = `[ \t]*(?:ModifyDeviceFiles|DeviceFile(?:UID|GID|Mode|Modify|Minor)|ImexChannelCount|CreateImexChannel0):`
@@ -37,30 +41,33 @@ const (
 
 // contents is the table of all files whose text is recorded. Of other files a capture has
 // only the name.
-var contents = []content{
-	{file: `driver/nvidia/version`, line: `NVRM version:(?: +(?:NVIDIA|UNIX|Open|x86_64|aarch64|arm64))* +Kernel Module(?: for (?:x86_64|aarch64|arm64))? +\d{1,4}\.\d{1,4}(?:\.\d{1,4})?(?:\s|$)`, key: `NVRM version:`},
-	{file: `devices`, line: `(?:(?:Character|Block) devices:| *\d{1,4} nvidia` + deviceNames + `)$`},
-	{file: `driver/nvidia/params`, line: permissionKeys + `[ \t]*\d{1,10}[ \t]*$`, key: permissionKeys},
-	{file: `driver/nvidia[a-z-]*/(?:capabilities/.+|permissions)`, line: permissionKeys + `[ \t]*\d{1,10}[ \t]*$`, key: permissionKeys},
-	{
-		file: `driver/nvidia/gpus/[^/]+/information`,
-		line: `[ \t]*(?:Model:[ \t]*[!-~](?:[ -~]{0,94})|GPU UUID:[ \t]*GPU-(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[?-]{36})|` +
-			`Bus Location:[ \t]*` + pci + `|Device Minor:[ \t]*\d{1,7}|(?:GPU Excluded|Blacklisted):[ \t]*(?:Yes|No))[ \t]*$`,
-		key: `[ \t]*(?:Model|GPU UUID|Bus Location|Device Minor|GPU Excluded|Blacklisted):`,
-	},
-	{file: migMinors, line: `(?:config|monitor|gpu\d{1,4}/gi\d{1,4}/(?:ci\d{1,4}/)?access) \d{1,7}$`},
-	{file: `modules`, line: `nvidia[0-9a-z_]{0,32}_modeset(?: |$)`},
-	{file: `device-tree/compatible`, line: `(?:[^\x00]*\x00)*nvidia,tegra[0-9a-z]{0,8}(?:\x00|$)`, replace: lastName},
-	{file: `sys/kernel/osrelease`, line: `.+`, replace: names.release},
+var contents = sync.OnceValue(func() []content {
+	return []content{
+		{file: whole(`driver/nvidia/version`), line: begin(`NVRM version:(?: +(?:NVIDIA|UNIX|Open|x86_64|aarch64|arm64))* +Kernel Module(?: for (?:x86_64|aarch64|arm64))? +\d{1,4}\.\d{1,4}(?:\.\d{1,4})?(?:\s|$)`), key: begin(`NVRM version:`)},
+		{file: whole(`devices`), line: begin(`(?:(?:Character|Block) devices:| *\d{1,4} nvidia` + deviceNames + `)$`)},
+		{file: whole(`driver/nvidia/params`), line: begin(permissionKeys + `[ \t]*\d{1,10}[ \t]*$`), key: begin(permissionKeys)},
+		{file: whole(`driver/nvidia[a-z-]*/(?:capabilities/.+|permissions)`), line: begin(permissionKeys + `[ \t]*\d{1,10}[ \t]*$`), key: begin(permissionKeys)},
+		{
+			file: whole(`driver/nvidia/gpus/[^/]+/information`),
+			line: begin(`[ \t]*(?:Model:[ \t]*[!-~](?:[ -~]{0,94})|GPU UUID:[ \t]*GPU-(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[?-]{36})|` +
+				`Bus Location:[ \t]*` + pci + `|Device Minor:[ \t]*\d{1,7}|(?:GPU Excluded|Blacklisted):[ \t]*(?:Yes|No))[ \t]*$`),
+			key: begin(`[ \t]*(?:Model|GPU UUID|Bus Location|Device Minor|GPU Excluded|Blacklisted):`),
+		},
+		{file: whole(migMinors), line: begin(`(?:config|monitor|gpu\d{1,4}/gi\d{1,4}/(?:ci\d{1,4}/)?access) \d{1,7}$`)},
+		{file: whole(`1/environ`), line: begin(`(?:[^\x00]*\x00)*container=[a-z-]{1,32}(?:\x00|$)`), replace: lastName},
+		{file: whole(`modules`), line: begin(`nvidia[0-9a-z_]{0,32}_modeset(?: |$)`)},
+		{file: whole(`device-tree/compatible`), line: begin(`(?:[^\x00]*\x00)*nvidia,tegra[0-9a-z]{0,8}(?:\x00|$)`), replace: lastName},
+		{file: whole(`sys/kernel/osrelease`), line: begin(`.+`), replace: names.release},
 
-	{file: `(?:.*/)?(?:vendor|device|class)`, line: `0x[0-9a-f]{4,6}$`},
-	{file: `(?:.*/)?driver_override`, line: `(?:\(null\)|[0-9a-z_-]{1,32})$`},
-	{file: `(?:.*/)?numa_node`, line: `-?\d{1,5}$`},
-	{file: `(?:.*/)?power/(?:control|runtime_status)`, line: `(?:auto|on|active|suspended|suspending|resuming|error|unsupported)$`},
-	{file: `module/[^/]+/version`, line: `\d{1,4}(?:\.\d{1,4}){1,2}$`},
-	{file: `module/[^/]+/initstate`, line: `(?:live|coming|going)$`},
-	{file: `module/firmware_class/parameters/path`, line: `.+`, replace: names.path},
-}
+		{file: whole(`(?:.*/)?(?:vendor|device|class)`), line: begin(`0x[0-9a-f]{4,6}$`)},
+		{file: whole(`(?:.*/)?driver_override`), line: begin(`(?:\(null\)|[0-9a-z_-]{1,32})$`)},
+		{file: whole(`(?:.*/)?numa_node`), line: begin(`-?\d{1,5}$`)},
+		{file: whole(`(?:.*/)?power/(?:control|runtime_status)`), line: begin(`(?:auto|on|active|suspended|suspending|resuming|error|unsupported)$`)},
+		{file: whole(`module/[^/]+/version`), line: begin(`\d{1,4}(?:\.\d{1,4}){1,2}$`)},
+		{file: whole(`module/[^/]+/initstate`), line: begin(`(?:live|coming|going)$`)},
+		{file: whole(`module/firmware_class/parameters/path`), line: begin(`.+`), replace: names.path},
+	}
+})
 
 // lastName keeps the last of several names with zero bytes behind them.
 func lastName(_ names, line string) string {
@@ -68,34 +75,14 @@ func lastName(_ names, line string) string {
 	return line[strings.LastIndexByte(line, 0)+1:]
 }
 
-// form is a content with its expressions compiled.
-type form struct {
-	file, line, key *regexp.Regexp
-	replace         func(n names, line string) string
-}
-
-var forms = sync.OnceValue(func() (list []form) {
-	for _, c := range contents {
-		f := form{regexp.MustCompile(`^(?:` + c.file + `)$`), regexp.MustCompile(`^(?:` + c.line + `)`), regexp.MustCompile(`^(?:` + cmp.Or(c.key, never) + `)`), c.replace}
-		if f.replace == nil {
-			f.replace = func(n names, line string) string { return n.text(strings.TrimRight(line, " \t")) }
-		}
-		list = append(list, f)
-	}
-	return list
-})
-
-// never matches nothing.
-const never = `\z.`
-
 // maxText is the size limit of a file of procfs or sysfs, in bytes. The longest one, the
 // table of MIG's capabilities, has 110 KB.
 const maxText = 1 << 20
 
 // textFile records the lines of a file in procfs or sysfs that the table allows.
-func textFile(w *watched, n names, name string) (File, error) {
-	at := slices.IndexFunc(forms(), func(f form) bool { return f.file.MatchString(name) })
-	file, err := w.FS.Open(name)
+func textFile(r *recorder, n names, seen seenFile) (File, error) {
+	at := slices.IndexFunc(contents(), func(c content) bool { return c.file.MatchString(seen.name) })
+	file, err := r.quiet.Open(seen.name)
 	if err != nil {
 		return File{}, err
 	}
@@ -112,11 +99,11 @@ func textFile(w *watched, n names, name string) (File, error) {
 	}
 	var f File
 	lines := strings.Split(string(data), "\n")
-	if name == migMinors {
-		lines = w.present(lines)
+	if seen.name == migMinors {
+		lines = r.present(lines)
 	}
 	for _, line := range lines {
-		if line = forms()[at].keep(n, line); line != "" {
+		if line = contents()[at].keep(n, line); line != "" {
 			f.Lines = append(f.Lines, line)
 		}
 	}
@@ -124,12 +111,15 @@ func textFile(w *watched, n names, name string) (File, error) {
 }
 
 // keep returns the recorded part of a line; empty: none.
-func (f *form) keep(n names, line string) string {
-	if kept := f.line.FindString(line); kept != "" {
-		return f.replace(n, kept)
-	}
-	if key := f.key.FindString(line); key != "" {
-		return key + " ?"
+func (c *content) keep(n names, line string) string {
+	kept := c.line.FindString(line)
+	switch {
+	case kept != "" && c.replace != nil:
+		return c.replace(n, kept)
+	case kept != "":
+		return n.text(strings.TrimRight(kept, " \t"))
+	case c.key != nil && c.key.MatchString(line):
+		return c.key.FindString(line) + " ?"
 	}
 	return ""
 }
@@ -138,8 +128,8 @@ const migMinors = "driver/nvidia-caps/mig-minors"
 
 // present returns the lines of GPUs that are present: the driver has 135 lines for each
 // of 32 GPUs.
-func (w *watched) present(lines []string) []string {
-	list := append(w.names("driver/nvidia/capabilities", "gpu"), "gpu0")
+func (r *recorder) present(lines []string) []string {
+	list := append(r.names("driver/nvidia/capabilities", "gpu"), "gpu0")
 	return slices.DeleteFunc(lines, func(line string) bool {
 		gpu, _, of := strings.Cut(line, "/")
 		return of && !slices.ContainsFunc(list, func(dir string) bool { return path.Base(dir) == gpu })
@@ -148,11 +138,12 @@ func (w *watched) present(lines []string) []string {
 
 // driverFile records the names in a library, in the loader's cache or in a manifest. Of
 // other files a capture has only the name.
-func driverFile(w *watched, n names, name string) (File, error) {
-	if !w.seen[name] {
+func driverFile(r *recorder, n names, seen seenFile) (File, error) {
+	if !seen.opened {
 		return File{}, nil // the discovery did not look into it
 	}
-	file, err := w.FS.Open(name)
+	name := seen.name
+	file, err := r.quiet.Open(name)
 	if err != nil {
 		return File{}, err
 	}
@@ -163,11 +154,7 @@ func driverFile(w *watched, n names, name string) (File, error) {
 	if ext := path.Ext(name); ext == ".json" || ext == ".icd" {
 		return manifestFile(n, name, file)
 	}
-	reader, ok := file.(io.ReaderAt)
-	if !ok {
-		return File{}, nil
-	}
-	info, err := elfname.Read(reader)
+	info, err := r.quiet.ELF(name)
 	if err != nil || discover.Triplet(info.Arch) == "" {
 		// An empty file is not a library either.
 		return File{}, nil
@@ -192,16 +179,11 @@ func manifestFile(n names, name string, file fs.File) (File, error) {
 	if path.Ext(name) == ".icd" {
 		return File{Lines: libraries}, nil
 	}
-	type layer struct {
-		Library string `json:"library_path"`
-	}
-	var m struct {
-		Layers []layer `json:"layers"`
-	}
+	var layers []map[string]string
 	for _, l := range libraries {
-		m.Layers = append(m.Layers, layer{l})
+		layers = append(layers, map[string]string{"library_path": l})
 	}
-	line, err := json.Marshal(m)
+	line, err := json.Marshal(map[string]any{"layers": layers})
 	return File{Lines: []string{string(line)}}, err
 }
 
@@ -216,12 +198,7 @@ func cacheFile(n names, file fs.File) (File, error) {
 	if err != nil {
 		return File{}, nil //nolint:nilerr // an empty file is a damaged cache too
 	}
-	c := &Cache{}
-	for name, layout := range layouts {
-		if layout == cache.Layout {
-			c.Layout = name
-		}
-	}
+	c := &Cache{Layout: cache.Layout}
 	for _, e := range cache.Entries {
 		if e.HWCap == 0 && (strings.HasPrefix(e.Name, "libnvidia-") || strings.HasPrefix(e.Name, "libcuda.") || strings.HasPrefix(e.Name, "libGLX_nvidia")) {
 			c.Entries = append(c.Entries, n.entry(e))

@@ -46,26 +46,23 @@ const driverVersion = `\d{3}\.\d{2,4}(?:\.\d{1,4})?`
 const pci = `[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]`
 
 // standard matches the names of numbered files, and names with a version in them.
-var standard = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(?:` + strings.Join([]string{
-		`\.\.?`,
-		// Device nodes, what else has the name of a driver, and rights.
-		`nvidia(?:ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs|vgpu-vfio|smi))`,
-		`\d{1,4}:\d{1,7}`,
-		`fabric-mgmt|fabric-imex-mgmt|mig-minors|nvlink-minors|sys-minors|nouveau|vfio-pci|nvgrace_gpu_vfio_pci|pci-stub|xen-pciback|nvidia-vgpu-vfio`,
-		// Of the PCI bus: the links to its devices by udev, the names of ACPI.
-		pci, `pci[0-9a-f]{4,8}:[0-9a-f]{2}`, `pci-` + pci + `-(?:card|render)`, `[A-Z]{3,8}[0-9A-F]{0,4}:[0-9a-f]{2}`,
-		`(?:nvidia|cuda)[-_]` + driverVersion, `(?:nvidia-|cuda-)?\d{1,3}(?:\.\d{1,2})?`,
-		// Stand-ins.
-		`(?:lib)?(?:nvidia-)?redacted-[a-z]+-\d{8}(?:\.so(?:\.\d{1,4}){0,3})?`,
-		`redacted-name-\d{8}-` + nixPackage,
-	}, "|") + `)$`)
-})
-
-const nixPackage = `nvidia-(?:x11|open|settings|persistenced)(?:-\d{1,4}(?:\.\d{1,4}){1,3}){0,2}(?:-(?:bin|lib32|firmware|dev|persistenced|settings))?`
+var standard = lazyregexp.New(`^(?:` + strings.Join([]string{
+	`\.\.?`,
+	// Device nodes, what else has the name of a driver, and rights.
+	`nvidia(?:ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs|vgpu-vfio|smi))`,
+	`\d{1,4}:\d{1,7}`,
+	`environ|fabric-mgmt|fabric-imex-mgmt|mig-minors|nvlink-minors|sys-minors|nouveau|vfio-pci|nvgrace_gpu_vfio_pci|pci-stub|xen-pciback|nvidia-vgpu-vfio`,
+	// Of the PCI bus: the links to its devices by udev, the names of ACPI.
+	pci, `pci[0-9a-f]{4,8}:[0-9a-f]{2}`, `pci-` + pci + `-(?:card|render)`, `[A-Z]{3,8}[0-9A-F]{0,4}:[0-9a-f]{2}`,
+	`(?:nvidia|cuda)[-_]` + driverVersion, `(?:nvidia-|cuda-)?\d{1,3}(?:\.\d{1,2})?`,
+	// Stand-ins.
+	`(?:lib)?(?:nvidia-)?redacted-[a-z]+-\d{8}(?:\.so(?:\.\d{1,4}){0,3})?`,
+	`redacted-name-\d{8}-` + nixPackage,
+}, "|") + `)$`)
 
 var (
-	nixStore = lazyregexp.New(`^([0-9a-z]{32})(-` + nixPackage + `)$`)
+	nixPackage = `nvidia-(?:x11|open|settings|persistenced)(?:-\d{1,4}(?:\.\d{1,4}){1,3}){0,2}(?:-(?:bin|lib32|firmware|dev|persistenced|settings))?`
+	nixStore   = lazyregexp.New(`^([0-9a-z]{32})(-` + nixPackage + `)$`)
 	// alternative are Debian's links below /etc/alternatives.
 	alternative = lazyregexp.New(`^(?:nvidia|glx)--(.+?)(?:-(?:x86_64|aarch64|i386)-linux-gnu)?$`)
 	library     = lazyregexp.New(`^(lib.+?)(\.so(?:\.\d{1,4}){0,3})$`)

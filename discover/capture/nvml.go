@@ -91,7 +91,7 @@ func (n names) all(list []string) (texts []string) {
 	return texts
 }
 
-func (n *NVML) answer(context.Context) (report *discover.NVMLReport, err error) {
+func (n *NVML) answer(context.Context, string) (report *discover.NVMLReport, err error) {
 	if n.Report != nil {
 		if report, err = n.report(); err != nil {
 			return nil, err

@@ -161,16 +161,14 @@ func (m *inMemory) plant(t testing.TB, secret, name string) (discover.Host, disc
 	root := "/srv/" + name
 	return m.host(t, root), discover.Options{
 		LibrarySearchPath: []string{"/opt/" + name + "/lib", "/mnt/" + name}, MPSDirectory: "/tmp/" + name + "/mps",
-		Probe: func(string) discover.ProbeFunc {
-			return func(context.Context) (*discover.NVMLReport, error) {
-				r, err := discover.ParseNVMLReport(m.d.NVMLReport())
-				if err == nil {
-					r.NVMLVersion = secret
-					r.GPUs[1].MIGDevices = []discover.NVMLMIGDevice{{UUID: "MIG-" + secret, Profile: secret}}
-					r.Error = "open " + root + "/lib: permission denied"
-				}
-				return r, err
+		Probe: func(context.Context, string) (*discover.NVMLReport, error) {
+			r, err := discover.ParseNVMLReport(m.d.NVMLReport())
+			if err == nil {
+				r.NVMLVersion = secret
+				r.GPUs[1].MIGDevices = []discover.NVMLMIGDevice{{UUID: "MIG-" + secret, Profile: secret}}
+				r.Error = "open " + root + "/lib: permission denied"
 			}
+			return r, err
 		},
 	}
 }
@@ -230,12 +228,10 @@ func TestIdentifiersInFreeTextsAreNotInACapture(t *testing.T) {
 		m := load(t, "lost-gpu")
 		const information = "proc/driver/nvidia/gpus/0000:1b:00.0/information"
 		m.write(information, "Model: NVIDIA "+text+" X\nDevice Minor: 0\n")
-		probe := func(string) discover.ProbeFunc {
-			return func(context.Context) (*discover.NVMLReport, error) {
-				r, err := discover.ParseNVMLReport(m.d.NVMLReport())
-				r.GPUs[0].Name, r.GPUs[0].Errors, r.Error = text, []string{"nvmlX: " + text + ": failed"}, "("+text+")"
-				return r, errors.Join(err, errors.New("nvmlInit: "+text))
-			}
+		probe := func(context.Context, string) (*discover.NVMLReport, error) {
+			r, err := discover.ParseNVMLReport(m.d.NVMLReport())
+			r.GPUs[0].Name, r.GPUs[0].Errors, r.Error = text, []string{"nvmlX: " + text + ": failed"}, "("+text+")"
+			return r, errors.Join(err, errors.New("nvmlInit: "+text))
 		}
 		got, _ := record(t, m.host(t, "/"), discover.Options{Probe: probe}, redact.New([]byte("key"), redact.Identifiers{}))
 		if strings.Contains(string(got), text) || !strings.Contains(string(got), "Model: NVIDIA ") || !strings.Contains(string(got), ": failed") {
@@ -282,7 +278,7 @@ func TestOwnersOfFilesAreReplaced(t *testing.T) {
 	m := load(t, "two-gpus")
 	m.write("proc/driver/nvidia/gpus/0000:1b:00.0/information", "Model: NVIDIA of uniqueowner\nDevice Minor: 0\n")
 	host := m.host(t, "/")
-	host.Driver = host.Driver.Wrap(func(f fs.FS) fs.FS { return owned{f, 2000001} })
+	host.Driver = discover.NewTree("/", owned{m.files, 2000001})
 	text, _ := record(t, host, discover.Options{}, redact.New(nil, redact.Identifiers{}))
 	if !strings.Contains(string(text), "NVIDIA of redacted-user-") {
 		t.Errorf("the owner is in the capture:\n%s", grep(string(text), "model"))

@@ -177,7 +177,7 @@ func (c *Config) Target() (*Target, error) {
 		if probe == "" {
 			probe = discover.FindProbe()
 		}
-		t.Discover.Probe = func(library string) discover.ProbeFunc { return discover.CommandProbe(probe, library, timeout) }
+		t.Discover.Probe = discover.CommandProbe(probe, timeout)
 	}
 	return t, nil
 }

@@ -13,20 +13,32 @@ import (
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
 
-// Version is the version of the driver in a root.
-func Version(root string) (string, error) {
-	libs, err := filepath.Glob(filepath.Join(root, "usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so.*.*"))
-	if err != nil || len(libs) != 1 {
-		return "", fmt.Errorf("%s is no driver root: it has %d files libcuda.so.<version>", root, len(libs))
+// Root is a driver root.
+type Root struct {
+	Dir     string
+	Version string // of the driver
+	Arch    string // of the driver, by its Go name
+	// Libraries is the directory, below Dir, that the driver's alternatives are in.
+	Libraries string
+}
+
+// Open looks at a driver root.
+func Open(dir string) (Root, error) {
+	for arch, triplet := range map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"} {
+		libs, err := filepath.Glob(filepath.Join(dir, "usr/lib", triplet, "nvidia/*/libcuda.so.*.*"))
+		if err == nil && len(libs) == 1 {
+			private, err := filepath.Rel(dir, filepath.Dir(libs[0]))
+			return Root{dir, strings.TrimPrefix(filepath.Base(libs[0]), "libcuda.so."), arch, private}, err
+		}
 	}
-	return strings.TrimPrefix(filepath.Base(libs[0]), "libcuda.so."), nil
+	return Root{}, fmt.Errorf("%s is not a driver root: it has not one file libcuda.so.<version>", dir)
 }
 
 // WithFakeNVML makes a host with simulated GPUs in work/host, and in work/driver a
 // copy of the driver root whose NVML is the fake: the real one finds no GPU. Files
 // are linked rather than copied, so work has to be on the root's file system.
-func WithFakeNVML(work, root, description string) (host, driver string, err error) {
-	version, err := Version(root)
+func WithFakeNVML(work, dir, description string) (host, driver string, err error) {
+	root, err := Open(dir)
 	if err != nil {
 		return "", "", err
 	}
@@ -38,24 +50,20 @@ func WithFakeNVML(work, root, description string) (host, driver string, err erro
 	if err != nil {
 		return "", "", err
 	}
-	d.Driver.Version = version
+	d.Driver.Version = root.Version
 	host, driver = filepath.Join(work, "host"), filepath.Join(work, "driver")
 	if err := d.Build(host, simhost.Options{NVMLLibrary: fake}); err != nil {
 		return "", "", err
 	}
-	if out, err := exec.Command("cp", "-al", root, driver).CombinedOutput(); err != nil {
-		return "", "", fmt.Errorf("copy %s: %w: %s", root, err, out)
+	if out, err := exec.Command("cp", "-al", root.Dir, driver).CombinedOutput(); err != nil {
+		return "", "", fmt.Errorf("copy %s: %w: %s", root.Dir, err, out)
 	}
 	configs, err := filepath.Glob(filepath.Join(host, "usr/lib/*/fake-nvml.conf"))
 	if err != nil || len(configs) != 1 {
 		return "", "", fmt.Errorf("the simulated host has %d configurations of NVML (%w)", len(configs), err)
 	}
-	dirs, err := filepath.Glob(filepath.Join(driver, "usr/lib/x86_64-linux-gnu/nvidia/current"))
-	if err != nil || len(dirs) != 1 {
-		return "", "", fmt.Errorf("%s has no libraries for amd64 (%w)", root, err)
-	}
-	for to, from := range map[string]string{"libnvidia-ml.so." + version: fake, "fake-nvml.conf": configs[0]} {
-		to = filepath.Join(dirs[0], to)
+	for to, from := range map[string]string{"libnvidia-ml.so." + root.Version: fake, "fake-nvml.conf": configs[0]} {
+		to = filepath.Join(driver, root.Libraries, to)
 		data, err := os.ReadFile(from)
 		if err != nil {
 			return "", "", err

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes two driver roots from Debian's own packages: 535 (bookworm) and 550
-# (trixie). Each is a small Debian with the whole NVIDIA user-space driver, the
+# Makes driver roots from Debian's own packages, one of each series of the driver that
+# Debian has. Each is a small Debian with the whole NVIDIA user-space driver, the
 # alternatives links that the packages' maintainer scripts make, and a real
 # ld.so.cache. Nothing is installed here and apt's own state is not touched.
 #
@@ -15,29 +15,34 @@ shopt -s inherit_errexit
 cache=${CDIGEN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cdigen}/driver-roots
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
-# What a root is made of, by section of the archive: from main the programs that
-# the maintainer scripts run, and a part of the driver that is free software.
-main=(
-	libc6 libc-bin dash coreutils grep libpcre2-8-0 dpkg libmd0 libselinux1
-	libnvidia-egl-wayland1
+# A root each: its name, the suite that has the driver, the one that the rest is from, what
+# the names of the driver's packages have in them, and its architecture. Programs are always
+# of amd64, which the maintainer scripts run.
+roots=(
+	"390 bullseye bookworm legacy-390xx amd64"
+	"470 bookworm bookworm tesla-470 amd64"
+	"535 bookworm bookworm - amd64"
+	"535-arm64 bookworm bookworm - arm64"
+	"550 trixie trixie - amd64"
+	"550-arm64 trixie trixie - arm64"
+	"555 experimental trixie - amd64"
 )
-non_free=(
-	libcuda1 libcuda1:i386 libcudadebugger1 libegl-nvidia0 libgl1-nvidia-glvnd-glx
-	libgles-nvidia1 libgles-nvidia2 libglx-nvidia0 libnvcuvid1 libnvidia-allocator1
-	libnvidia-api1 libnvidia-cfg1 libnvidia-eglcore libnvidia-encode1 libnvidia-fbc1
-	libnvidia-glcore libnvidia-glvkspirv libnvidia-ml1 libnvidia-ml1:i386 libnvidia-ngx1
-	libnvidia-nvvm4 libnvidia-opticalflow1 libnvidia-pkcs11-openssl3
-	libnvidia-ptxjitcompiler1 libnvidia-ptxjitcompiler1:i386 libnvidia-rtcore libnvoptix1
-	nvidia-alternative nvidia-cuda-mps nvidia-driver-bin nvidia-driver-libs
-	nvidia-egl-common nvidia-egl-icd nvidia-libopencl1 nvidia-opencl-common
-	nvidia-opencl-icd nvidia-powerd nvidia-smi nvidia-vdpau-driver nvidia-vulkan-common
-	nvidia-vulkan-icd xserver-xorg-video-nvidia
-)
+
+# What a root is made of beside the driver: from main the programs that the maintainer
+# scripts run, and of the root's architecture the loader and a part of the driver that is
+# free software.
+programs=(libc6 dash coreutils grep libpcre2-8-0 dpkg libmd0 libselinux1)
+main=(libc6 libc-bin libnvidia-egl-wayland1)
 contrib=(
 	glx-alternative-nvidia libnvidia-egl-gbm1 nvidia-modprobe nvidia-persistenced
-	nvidia-settings nvidia-xconfig
+	nvidia-settings
 )
-non_free_firmware=(firmware-nvidia-gsp)
+contrib_amd64=(nvidia-xconfig)
+# Of the driver's packages, those that have no part of the driver for programs: what is for
+# the kernel, and what tells which driver a GPU needs.
+not_driver='-kernel-|-detect$|-legacy-check$'
+# The ones of them that are unpacked for i386 too.
+driver_32='cuda1$|-ml1$|ptxjitcompiler1$|-gpucomp$|-fatbinaryloader$'
 
 say() { echo "driver-roots: $*" >&2; }
 die() {
@@ -57,10 +62,9 @@ apt_get() {
 # last_error prints why apt-get failed, in one line.
 last_error() { grep -m1 '^E:' "$work/log" || tail -n1 "$work/log"; }
 
-# read_index SECTION brings the section's index.
+# read_index SECTION SUITE ARCH brings the section's index.
 read_index() {
-	local section=$1 state=$work/apt/$1 arch=amd64 try
-	[ "$section" != non-free ] || arch=amd64,i386
+	local section=$1 suite=$2 arch=amd64,${3/amd64/i386} state=$work/apt/$1 try
 	mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
 	echo "deb [arch=$arch signed-by=$keyring] $mirror $suite $section" >"$state/sources.list"
 	# The cache may lie where the user _apt may not go, hence Sandbox.
@@ -69,7 +73,7 @@ read_index() {
 		#clear APT::Update;
 		#clear DPkg::Post-Invoke;
 		APT::Architecture "amd64";
-		APT::Architectures { "amd64"; "i386"; };
+		APT::Architectures { "amd64"; "i386"; "arm64"; };
 		APT::Sandbox::User "root";
 		Acquire::Languages "none";
 		Acquire::Retries "3";
@@ -89,11 +93,41 @@ read_index() {
 	return 1
 }
 
-# download SECTION PACKAGE... brings the section's packages.
+# download SECTION SUITE ARCH PACKAGE... brings the section's packages.
 download() {
-	local section=$1
-	shift
-	read_index "$section" && (cd "$work/debs" && apt_get "$section" download "$@")
+	local section=$1 suite=$2 arch=$3
+	shift 3
+	read_index "$section" "$suite" "$arch" && (cd "$work/debs" && apt_get "$section" download "$@")
+}
+
+# driver_packages SECTION ARCH SOURCE lists the packages of the driver that a section has.
+driver_packages() {
+	apt-cache -c "$work/apt/$1/apt.conf" dumpavail |
+		awk -v source="$3" -v arch="$2" -v not_driver="$not_driver" -v driver_32="$driver_32" '
+			function flush() {
+				if (from == source && name !~ not_driver && (is == arch || arch == "amd64" && is == "i386" && name ~ driver_32))
+					print name ":" is
+				name = from = is = ""
+			}
+			$1 == "Package:" { name = $2 }
+			$1 == "Source:" { from = $2 }
+			$1 == "Architecture:" { is = $2 }
+			NF == 0 { flush() }
+			END { flush() }'
+}
+
+# download_driver SECTION SUITE FLAVOUR ARCH brings the driver's packages of a section, with
+# those that a flavour shares with the suite's own driver.
+download_driver() {
+	local section=$1 suite=$2 flavour=$3 arch=$4 packages
+	read_index "$section" "$suite" "$arch" || return 1
+	if [ -z "$flavour" ]; then
+		mapfile -t packages < <(driver_packages "$section" "$arch" nvidia-graphics-drivers)
+	else
+		mapfile -t packages < <(driver_packages "$section" "$arch" "nvidia-graphics-drivers-$flavour")
+		packages+=("nvidia-"{egl,opencl,vulkan}"-common:$arch" "nvidia-libopencl1:$arch")
+	fi
+	(cd "$work/debs" && apt_get "$section" download "${packages[@]}")
 }
 
 # in_root ROOT COMMAND... runs a command of the root in the root.
@@ -135,78 +169,101 @@ configure() {
 	rm "$root/tmp/postinst"
 }
 
-# has_all STAMP PACKAGE... tells whether the stamp names all packages.
-has_all() {
-	local stamp=$1 package
-	shift
-	for package; do
-		[[ $package == *:* ]] || package=$package:amd64
-		grep -q -e "^$package " -e "^${package%:*}:all " "$stamp" 2>/dev/null || return 1
-	done
+# make_cache ROOT ARCH runs the root's own ldconfig.
+make_cache() {
+	local root=$1
+	if [ "$2" = amd64 ]; then
+		# From libc6:i386, which a host with 32-bit libraries has.
+		printf '%s\n' /usr/local/lib/i386-linux-gnu /lib/i386-linux-gnu /usr/lib/i386-linux-gnu \
+			/usr/local/lib/i686-linux-gnu /lib/i686-linux-gnu /usr/lib/i686-linux-gnu \
+			>"$root/etc/ld.so.conf.d/i386-linux-gnu.conf"
+		in_root "$root" /sbin/ldconfig
+	else
+		cp "$qemu" "$root/tmp/qemu"
+		in_root "$root" /tmp/qemu /sbin/ldconfig
+		rm "$root/tmp/qemu"
+	fi
 }
 
-# make_root NAME SUITE [PACKAGE...] makes the root NAME, the series of the driver,
-# unless it is there. PACKAGE is what only this series has in non-free.
-make_root() {
-	local name=$1 suite=$2 made=$cache/$1 root=$work/root version failed=''
-	shift 2
-	local required=("${main[@]}" "${non_free[@]}" "$@")
-	local wanted=("${required[@]}" "${contrib[@]}" "${non_free_firmware[@]}")
+# get_qemu brings the program that runs others of arm64.
+get_qemu() {
+	[ ! -x "$qemu" ] || return 0
+	work=$cache/.work-qemu
+	rm -rf "$work"
+	mkdir -p "$work/debs"
+	say "downloading qemu-user-static"
+	download main bookworm amd64 qemu-user-static || die "cannot get qemu-user-static: $(last_error)"
+	dpkg-deb --fsys-tarfile "$work"/debs/*.deb | tar -x -C "$work" ./usr/bin/qemu-aarch64-static
+	mv "$work/usr/bin/qemu-aarch64-static" "$qemu"
+	rm -rf "$work"
+}
 
-	if has_all "$made/driver-root" "${wanted[@]}"; then
+# is_made WITHOUT reports whether the root is there as it would be made now, without what
+# cannot be had.
+is_made() { cmp -s <(sed '/^$/,$d' "$made/driver-root" 2>/dev/null) <(printf '%s\n' "$recipe" "without:$1"); }
+
+# make_root NAME SUITE BASE FLAVOUR ARCH makes the root NAME, unless it is there.
+make_root() {
+	local name=$1 suite=$2 base=$3 flavour=${4#-} arch=$5 made=$cache/$1 work=$cache/.work-$1 version failed='' without=''
+	local root=$work/root alternative=nvidia${flavour:+-$flavour}-alternative triplet=aarch64-linux-gnu
+	local contrib=("${contrib[@]}")
+	if [ "$arch" = amd64 ]; then
+		contrib+=("${contrib_amd64[@]}")
+		triplet=x86_64-linux-gnu
+	fi
+	local recipe="$* ${programs[*]} ${main[*]} ${contrib[*]} $not_driver $driver_32"
+
+	if is_made ''; then
 		echo "$made"
 		return
 	fi
 
 	rm -rf "$work"
 	mkdir -p "$work/debs"
-	say "$name: downloading ${#wanted[@]} packages of $suite"
-	wanted=("${required[@]}")
-	if download contrib "${contrib[@]}"; then
-		wanted+=("${contrib[@]}")
-	else
-		say "$name: goes without contrib of $suite: $(last_error)"
+	say "$name: downloading the driver of $suite for $arch"
+	if ! download contrib "$base" "$arch" "${contrib[@]/%/:$arch}"; then
+		say "$name: goes without contrib of $base: $(last_error)"
+		without+=' contrib'
 	fi
-	if download non-free-firmware "${non_free_firmware[@]}"; then
-		wanted+=("${non_free_firmware[@]}")
-	else
+	if [ "${name%%-*}" -ge 535 ] && ! download_driver non-free-firmware "$suite" '' "$arch"; then
 		say "$name: goes without non-free-firmware of $suite: $(last_error)"
+		without+=' non-free-firmware'
 	fi
 	# A root made without what cannot be had today either stays.
-	if has_all "$made/driver-root" "${wanted[@]}"; then
+	if is_made "$without"; then
+		rm -rf "$work"
 		echo "$made"
 		return
 	fi
-	if ! download main "${main[@]}"; then
-		failed="cannot get main of $suite: $(last_error)"
-	elif ! download non-free "${non_free[@]}" "$@"; then
+	if ! download main "$base" "$arch" "${programs[@]/%/:amd64}" "${main[@]/%/:$arch}"; then
+		failed="cannot get main of $base: $(last_error)"
+	elif ! download_driver non-free "$suite" "$flavour" "$arch"; then
 		failed="cannot get non-free of $suite: $(last_error)"
 	fi
 	if [ -n "$failed" ]; then
-		has_all "$made/driver-root" "${required[@]}" || die "$name: $failed"
-		say "$name: not made anew: $failed"
+		[ -e "$made/driver-root" ] || die "$name: $failed"
+		say "$name: not made again: $failed"
+		rm -rf "$work"
 		echo "$made"
 		return
 	fi
 
 	unpack "$root"
-	version=$(sed -n 's/^libcuda1:amd64 //p' "$work/packages")
-	[[ $version == "$name".* ]] || die "$name: $suite has version $version of the driver by now"
+	version=$(sed -n "s/^lib[^ ]*cuda1:$arch //p" "$work/packages")
+	[[ $version == "${name%%-*}".* ]] || die "$name: $suite has version $version of the driver by now"
 
-	# nvidia-alternative makes the links to the driver in use; that done, the
+	# The driver's own package makes the links to the driver in use; that done, the
 	# other one makes those to NVIDIA as the vendor of OpenGL and X modules.
-	configure nvidia-alternative register-nvidia-alternative "$root"
+	configure "$alternative" "register-$alternative" "$root"
 	configure glx-alternative-nvidia register-glx-alternative-nvidia--pong "$root"
-	in_root "$root" /usr/bin/test -e /usr/lib/x86_64-linux-gnu/libcuda.so.1 ||
+	in_root "$root" /usr/bin/test -e "/usr/lib/$triplet/libcuda.so.1" ||
 		die "$name: the packages' scripts made no link to libcuda.so.1"
+	make_cache "$root" "$arch" || die "$name: ldconfig fails"
 
-	# From libc6:i386, which a host with 32-bit libraries has.
-	printf '%s\n' /usr/local/lib/i386-linux-gnu /lib/i386-linux-gnu /usr/lib/i386-linux-gnu \
-		/usr/local/lib/i686-linux-gnu /lib/i686-linux-gnu /usr/lib/i686-linux-gnu \
-		>"$root/etc/ld.so.conf.d/i386-linux-gnu.conf"
-	in_root "$root" /sbin/ldconfig || die "$name: ldconfig fails"
-
-	sort -o "$root/driver-root" "$work/packages"
+	{
+		printf '%s\n' "$recipe" "without:$without" ''
+		sort "$work/packages"
+	} >"$root/driver-root"
 	rm -rf "$made"
 	mv "$root" "$made"
 	rm -rf "$work"
@@ -230,8 +287,16 @@ umask 022
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9
-work=$cache/.work
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf "$cache"/.work-*' EXIT
+qemu=$cache/qemu-aarch64-static
+get_qemu
 
-make_root 535 bookworm
-make_root 550 trixie libnvidia-gpucomp libnvidia-gpucomp:i386
+# Two at a time: one downloads while the other unpacks.
+status=0
+for root in "${roots[@]}"; do
+	[ "$(jobs -rp | wc -l)" -lt 2 ] || wait -n || status=1
+	read -ra arguments <<<"$root"
+	make_root "${arguments[@]}" &
+done
+while [ -n "$(jobs -rp)" ]; do wait -n || status=1; done
+exit "$status"

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -32,6 +33,11 @@ var (
 		return debootstrap(debianSuite, "-opengl", "libx11-6,libxext6,libdrm2,libgbm1,libwayland-client0,libwayland-server0,libssl3,libgl1,libegl1")
 	})
 )
+
+var ubuntuSuites = []string{"xenial", "noble"}
+
+// ubuntuKeys is a Debian that has the keys of Ubuntu's archive.
+func ubuntuKeys() (string, error) { return debootstrap("trixie", "-ubuntu-keys", "ubuntu-keyring") }
 
 // systemdRoot is a Debian that can boot, with systemd-nspawn for containers in it.
 func systemdRoot(suite string) (string, error) {
@@ -63,6 +69,13 @@ func debootstrapArch(suite, arch, suffix, packages string) (root string, err err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(fresh)) }()
 	args := []string{"--variant=minbase"}
+	if slices.Contains(ubuntuSuites, suite) {
+		keys, err := ubuntuKeys()
+		if err != nil {
+			return "", err
+		}
+		args = append(args, "--components=main,universe", "--keyring="+filepath.Join(keys, "usr/share/keyrings/ubuntu-archive-keyring.gpg"))
+	}
 	if arch == "386" {
 		args = append(args, "--arch=i386")
 	}

@@ -3,7 +3,9 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -13,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/driverroots"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
@@ -27,11 +30,11 @@ func driverRoot(t testing.TB, series string) (root, version string) {
 		t.Fatal(err)
 	}
 	root = filepath.Join(cache, "driver-roots", series)
-	version, err = driverroots.Version(root)
+	r, err := driverroots.Open(root)
 	if err != nil {
 		missing(t, "no driver packages of series "+series+": run make driver-roots")
 	}
-	return root, version
+	return root, r.Version
 }
 
 // publishDriver publishes the spec of a simulated host with a real user-space
@@ -91,7 +94,8 @@ func loadAll(dir, loader string, names []string) string {
 			load = path.Join(dir, name)
 		}
 		b.WriteString(loader + ` /usr/bin/perl -MDynaLoader -e 'DynaLoader::dl_load_file(shift) or print DynaLoader::dl_error(), "\n"' ` + load + "\n")
-		b.WriteString(loader + " --list " + path.Join(dir, name) + " | grep 'not found' | sed 's|^|" + name + ": |'\n")
+		// As ldd does it: --list ends at the first library that is missing.
+		b.WriteString("LD_TRACE_LOADED_OBJECTS=1 " + loader + " " + path.Join(dir, name) + " | grep 'not found' | sed 's|^|" + name + ": |'\n")
 	}
 	b.WriteString("[ \"$sum\" = \"$(sha256sum < /etc/ld.so.cache)\" ] || echo ld.so.cache was changed\necho \"$sum\"\n")
 	return b.String()
@@ -105,7 +109,7 @@ const (
 )
 
 func TestRealDriverLoads(t *testing.T) {
-	for _, series := range []string{"535", "550"} {
+	for _, series := range []string{"390", "470", "535", "550", "555"} {
 		for _, c := range []struct {
 			name, layout, dir, loader string
 			stale                     bool
@@ -114,6 +118,9 @@ func TestRealDriverLoads(t *testing.T) {
 			{"Fedora's directories", "fedora", "/usr/lib64", fedoraLoader, false},
 			{"both, with a stale ld.so.cache", "auto", "/usr/lib/x86_64-linux-gnu", debianLoader, true},
 		} {
+			if series != "535" && series != "550" && c.name != "Debian's directories" {
+				continue // what they show is the same with each series
+			}
 			t.Run(series+" in "+c.name, func(t *testing.T) {
 				p := rootful(t, "crun")
 				root, version := driverRoot(t, series)
@@ -124,10 +131,17 @@ func TestRealDriverLoads(t *testing.T) {
 				}
 				s := publishDriver(t, root, version, "--library-layout", c.layout)
 				names := libraries(s, c.dir)
-				for _, must := range []string{"libcuda.so.1", "libGLX_nvidia.so.0", "vdpau/libvdpau_nvidia.so.1", "gbm/nvidia-drm_gbm.so", "libnvidia-glcore.so." + version} {
+				for _, must := range []string{"libcuda.so.1", "libGLX_nvidia.so.0", "vdpau/libvdpau_nvidia.so.1", "gbm/nvidia-drm_gbm.so", "libnvidia-nvvm.so.4", "libnvidia-glcore.so." + version} {
+					if series == "390" && (strings.HasPrefix(must, "gbm/") || must == "libnvidia-nvvm.so.4") {
+						continue // it has none
+					}
 					if !slices.Contains(names, must) {
 						t.Fatalf("%s is not in the spec: %q", must, names)
 					}
+				}
+				if series == "470" {
+					// It needs EGL's library for Wayland, which images have from its own package.
+					names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, "libnvidia-vulkan-producer.so") })
 				}
 				script := loadAll(c.dir, c.loader, names)
 				cache, err := os.ReadFile(filepath.Join(image, "etc/ld.so.cache"))
@@ -151,6 +165,58 @@ func TestRealDriverLoads(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// No container can run programs of arm64 here, so that the loader of arm64 is run by qemu on
+// a tree with what the spec mounts.
+func TestRealDriverOfArm64IsComplete(t *testing.T) {
+	requireNamespace(t)
+	const dir, loader = "/usr/lib/aarch64-linux-gnu", "/usr/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1"
+	for _, series := range []string{"535", "550"} {
+		t.Run(series, func(t *testing.T) {
+			root, version := driverRoot(t, series+"-arm64")
+			s := publishDriver(t, root, version, "--arch", "arm64", "--library-layout", "debian")
+			image, err := os.MkdirTemp(filepath.Dir(root), "image-") //nolint:usetesting // files are linked, so it is on the root's file system
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll(image) })
+			link := func(file, name string) {
+				t.Helper()
+				if err := errors.Join(os.MkdirAll(filepath.Join(image, path.Dir(name)), 0o755), os.Link(file, filepath.Join(image, name))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			link(filepath.Join(filepath.Dir(root), "qemu-aarch64-static"), "qemu")
+			for _, name := range []string{"ld-linux-aarch64.so.1", "libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1"} {
+				link(filepath.Join(root, dir, name), path.Join(dir, name))
+			}
+			names := libraries(s, dir)
+			for _, must := range []string{"libcuda.so.1", "libGLX_nvidia.so.0", "vdpau/libvdpau_nvidia.so.1", "gbm/nvidia-drm_gbm.so", "libnvidia-nvvm.so.4"} {
+				if !slices.Contains(names, must) {
+					t.Errorf("%s is not in the spec: %q", must, names)
+				}
+			}
+			for _, m := range s.ContainerEdits.Mounts {
+				if slices.Contains(names, strings.TrimPrefix(m.ContainerPath, dir+"/")) {
+					link(m.HostPath, m.ContainerPath)
+				}
+			}
+			for _, name := range names {
+				// As ldd does it: --list ends at the first library that is missing.
+				out, err := exec.Command("chroot", image, "/qemu", "-E", "LD_TRACE_LOADED_OBJECTS=1", loader, "--inhibit-cache", "--library-path", dir, path.Join(dir, name)).CombinedOutput()
+				if err != nil || !strings.Contains(string(out), "libc.so.6 => "+dir) {
+					t.Errorf("%s: %v: %s", name, err, out)
+				}
+				for line := range strings.Lines(string(out)) {
+					needed, missing := strings.CutSuffix(strings.TrimSpace(line), " => not found")
+					if _, ofDriver := discover.DriverLibrary(needed); missing && ofDriver {
+						t.Errorf("%s needs %s, which is not there", name, needed)
+					}
+				}
+			}
+		})
 	}
 }
 

@@ -10,6 +10,9 @@ needed=(
 	debootstrap:debootstrap strace:strace setpriv:util-linux
 	systemd-nspawn:systemd-container nsenter:util-linux pgrep:procps
 	busybox:busybox-static musl-gcc:musl-tools lxc-execute:lxc shellcheck:shellcheck
+	# For make packages and make repository.
+	aarch64-linux-gnu-gcc:crossbuild-essential-arm64
+	apt-ftparchive:apt-utils createrepo_c:createrepo-c gpg:gpg rpmsign:rpm
 )
 
 cannot() {

@@ -64,22 +64,20 @@ func Reopen(t testing.TB, d *simhost.Description, dir string) discover.Host {
 }
 
 // Probe answers as cdigen-nvml would on the host.
-func Probe(d *simhost.Description) func(string) discover.ProbeFunc {
-	return func(string) discover.ProbeFunc {
-		return func(context.Context) (*discover.NVMLReport, error) {
-			switch {
-			case len(d.NVML.Fail) > 0:
-				return nil, &discover.ProbeError{Kind: discover.ProbeVersionMismatch, Message: "nvmlInit: driver/library version mismatch"}
-			case len(d.NVML.Hang) > 0:
-				return nil, &discover.ProbeError{Kind: discover.ProbeTimeout, Message: d.NVML.Hang[0].Call + " did not return within 10s"}
-			}
-			return discover.ParseNVMLReport(d.NVMLReport())
+func Probe(d *simhost.Description) discover.ProbeFunc {
+	return func(context.Context, string) (*discover.NVMLReport, error) {
+		switch {
+		case len(d.NVML.Fail) > 0:
+			return nil, &discover.ProbeError{Kind: discover.ProbeVersionMismatch, Message: "nvmlInit: driver/library version mismatch"}
+		case len(d.NVML.Hang) > 0:
+			return nil, &discover.ProbeError{Kind: discover.ProbeTimeout, Message: d.NVML.Hang[0].Call + " did not return within 10s"}
 		}
+		return discover.ParseNVMLReport(d.NVMLReport())
 	}
 }
 
 // Discover reads a host with all modules.
-func Discover(t testing.TB, host discover.Host, probe func(string) discover.ProbeFunc) *discover.Inventory {
+func Discover(t testing.TB, host discover.Host, probe discover.ProbeFunc) *discover.Inventory {
 	t.Helper()
 	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{Probe: probe}))
 	if err != nil {

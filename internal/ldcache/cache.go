@@ -34,20 +34,20 @@ type Cache struct {
 
 // Empty returns a cache without libraries, as ldconfig writes it since glibc 2.33.
 func Empty(generator string) *Cache {
-	return &Cache{Generator: generator, order: binary.NativeEndian, merged: true}
+	return &Cache{Layout: New, Generator: generator, order: binary.NativeEndian, merged: true}
 }
 
 // Layout of the formats in a file.
-type Layout int
+type Layout string
 
 // The layouts. A cache that does not exist yet is [New].
 const (
 	// New is the new format alone, what ldconfig writes since glibc 2.32.
-	New Layout = iota
+	New Layout = "new"
 	// Compat is the old format with the new one behind it.
-	Compat
+	Compat Layout = "compat"
 	// Old is the old format alone.
-	Old
+	Old Layout = "old"
 )
 
 const (

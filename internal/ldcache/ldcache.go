@@ -80,13 +80,13 @@ func layoutOf(data []byte) (layout Layout, start int, err error) {
 	case bytes.HasPrefix(data, []byte(newMagic)):
 		return New, 0, nil
 	case !bytes.HasPrefix(data, []byte(oldMagic)):
-		return 0, 0, errors.New("not an ld.so.cache: unknown magic")
+		return "", 0, errors.New("not an ld.so.cache: unknown magic")
 	case len(data) < oldHeader:
-		return 0, 0, errCutOff
+		return "", 0, errCutOff
 	}
 	count := binary.NativeEndian.Uint32(data[12:])
 	if uint64(count) > uint64(len(data)-oldHeader)/oldEntry {
-		return 0, 0, tooMany(count)
+		return "", 0, tooMany(count)
 	}
 	end := oldHeader + int(count)*oldEntry
 	// The new format, if present, is at the next multiple of 8.

@@ -33,10 +33,10 @@ func main() {
 	flag.Parse()
 	known, err := readKnown(*doc)
 	unlisted := 0
-	for _, root := range flag.Args() {
+	for _, dir := range flag.Args() {
 		var n int
 		if err == nil {
-			n, err = compare(root, *host, *cdigen, *peer, known)
+			n, err = compare(dir, *host, *cdigen, *peer, known)
 			unlisted += n
 		}
 	}
@@ -65,37 +65,44 @@ func readKnown(doc string) (map[string]string, error) {
 	return known, nil
 }
 
-func compare(root, description, cdigen, peer string, known map[string]string) (unlisted int, err error) {
-	version, err := driverroots.Version(root)
+func compare(dir, description, cdigen, peer string, known map[string]string) (unlisted int, err error) {
+	root, err := driverroots.Open(dir)
 	if err != nil {
 		return 0, err
 	}
 	// Beside the root, so that its files can be linked instead of copied.
-	work, err := os.MkdirTemp(filepath.Dir(root), "parity-")
+	work, err := os.MkdirTemp(filepath.Dir(dir), "parity-")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = os.RemoveAll(work) }()
-	host, driver, err := driverroots.WithFakeNVML(work, root, description)
+	host, driver, err := driverroots.WithFakeNVML(work, dir, description)
 	if err != nil {
 		return 0, err
 	}
-	ours, err := names(work, "cdigen.yaml", cdigen, "generate", "--driver-root", driver, "--dev-root", host,
+	ours, err := names(work, "cdigen.yaml", cdigen, "generate", "--arch", root.Arch, "--driver-root", driver, "--dev-root", host,
 		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"), "--output")
 	if err != nil {
 		return 0, err
+	}
+	// nvidia-ctk does not follow links that lead over /etc/alternatives of another root, and
+	// looks at the names that the newest series has.
+	for _, dir := range []string{filepath.Dir(root.Libraries), "usr/lib/nvidia"} {
+		if err := os.Symlink(filepath.Base(root.Libraries), filepath.Join(driver, dir, "current")); err != nil && !os.IsExist(err) {
+			return 0, err
+		}
 	}
 	theirs, err := names(work, "nvidia-ctk.yaml", peer, "--quiet", "cdi", "generate", "--mode", "nvml",
 		"--driver-root", driver, "--dev-root", host, "--output")
 	if err != nil {
 		return 0, err
 	}
-	fmt.Printf("%s (driver %s): nvidia-ctk has %d file names, cdigen %d\n", root, version, len(theirs), len(ours))
+	fmt.Printf("%s (driver %s): nvidia-ctk has %d file names, cdigen %d\n", dir, root.Version, len(theirs), len(ours))
 	for _, name := range theirs {
 		if slices.Contains(ours, name) {
 			continue
 		}
-		reason := reasonFor(name, version, known)
+		reason := reasonFor(name, root.Version, known)
 		if reason == "" {
 			unlisted++
 			reason = "NOT LISTED"

@@ -60,9 +60,9 @@ func Collect(root string, getenv func(string) string) Identifiers {
 	return ids
 }
 
-// IsPerson reports whether an account belongs to a person. Their numbers begin at 1000, or
+// isPerson reports whether an account belongs to a person. Their numbers begin at 1000, or
 // at 65537 for directory services; systemd's and nobody are after 60000 (login.defs(5)).
-func IsPerson(uid uint64) bool { return uid >= 1000 && uid < 60000 || uid > 65536 }
+func isPerson(uid uint64) bool { return uid >= 1000 && uid < 60000 || uid > 65536 }
 
 // people returns the names of people's accounts in passwd(5).
 func people(passwd string) (list []string) {
@@ -71,7 +71,7 @@ func people(passwd string) (list []string) {
 		if len(fields) < 3 {
 			continue
 		}
-		if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil && IsPerson(uid) {
+		if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil && isPerson(uid) {
 			list = append(list, fields[0])
 		}
 	}
@@ -83,7 +83,7 @@ func people(passwd string) (list []string) {
 func Owners(ctx context.Context, uids []uint32) Identifiers {
 	args := []string{"passwd"}
 	for _, uid := range uids {
-		if IsPerson(uint64(uid)) {
+		if isPerson(uint64(uid)) {
 			args = append(args, strconv.FormatUint(uint64(uid), 10))
 		}
 	}
@@ -129,13 +129,7 @@ var (
 
 // common are names of machines and accounts that are also names of files of every system
 // or driver, and so identify nobody.
-var common = sync.OnceValue(func() map[string]bool {
-	set := map[string]bool{}
-	for _, word := range strings.Fields(commonWords) {
-		set[word] = true
-	}
-	return set
-})
+var common = sync.OnceValue(func() []string { return strings.Fields(commonWords) })
 
 const commonWords = `
 	aarch64 access active admin alternatives amd64 arm64 auto bin boot builder buildhost bus by-path cache capabilities card centos char
@@ -153,7 +147,9 @@ var numbered = lazyregexp.New(`^(?:nvidia|gpu|gi|ci|card|renderD|controlD|channe
 
 // Common reports whether a name identifies nobody, because most systems have accounts,
 // directories or files of that name.
-func Common(name string) bool { return common()[strings.ToLower(name)] || numbered().MatchString(name) }
+func Common(name string) bool {
+	return slices.Contains(common(), strings.ToLower(name)) || numbered().MatchString(name)
+}
 
 // telling reports whether a name can identify a machine or person.
 func telling(name string) bool {

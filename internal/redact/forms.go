@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
 const (
@@ -18,70 +16,42 @@ const (
 	label = `["']?[ \t]*[:=#][ \t]*["']?`
 )
 
-var wordReplaced = lazyregexp.New(`^redacted-(?:host|user|serial|word|name|id)-\d{8}$`)
+// wordReplaced matches what [named] returns.
+const wordReplaced = `redacted-(?:host|user|serial|word|name|id)-\d{8}`
 
 // forms are the rules for identifiers with a known form, longer texts first.
-var forms = sync.OnceValue(func() []rule {
-	return []rule{
-		{ // of a text that was redacted before
-			form: regexp.MustCompile(strings.Trim(wordReplaced().String(), "^$")), replaced: wordReplaced(),
-		},
-		{
-			form: regexp.MustCompile(`[A-Za-z][0-9A-Za-z+.-]*://[^\s"'<>|,;(){}\[\]]*[^\s"'<>|,;(){}\[\].:!?]`), accept: foreign,
-			replacement: (*Redactor).url, replaced: regexp.MustCompile(`://redacted-host-\d{8}$`),
-		},
-		{ // Amazon's and Oracle's names of resources, iSCSI's and NVMe's of hosts
-			form:        regexp.MustCompile(`(?i)(?:arn:aws|ocid1\.|[in]qn\.\d{4}-\d{2}\.)[^\s"',;(){}\[\]]*[^\s"',;(){}\[\].:]`),
-			replacement: named("id"), replaced: wordReplaced(),
-		},
-		{form: regexp.MustCompile(uuid), replacement: (*Redactor).uuid, replaced: regexp.MustCompile(`^0{8}-\d{4}-\d{4}-\d{4}-\d{12}$`)},
-		{ // UUIDs without dashes, machine-id(5), GUIDs, WWNs, MAC addresses, IDs of containers
-			form: regexp.MustCompile(`(?:0[Xx])?[0-9A-Fa-f]{12,}`), accept: isHexadecimal,
-			replacement: (*Redactor).hexadecimal, replaced: regexp.MustCompile(`^(?:0[Xx])?(?:02\d{10}|02\d{14}|0{8}\d{24,})$`),
-		},
-		{
-			form:   regexp.MustCompile(`(?:::|[0-9A-Fa-f]{1,4}::?)(?:[0-9A-Fa-f]{1,4}::?){0,6}[0-9A-Fa-f]{1,4}|[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,6}::`),
-			accept: ipv6, replacement: (*Redactor).ipv6, replaced: regexp.MustCompile(`^2001:db8(?::\d{4}){6}$`),
-		},
-		{ // Ethernet has 6 bytes, InfiniBand 8 and 20; in groups of 4 as sysfs and Cisco have them
-			form:        regexp.MustCompile(`[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5,19}|[0-9A-Fa-f]{4}(?:(?:\.[0-9A-Fa-f]{4}){2}|(?::[0-9A-Fa-f]{4}){3})`),
-			accept:      func(s string, from, to int) bool { return s[from+2] == ':' || s[from+2] == '-' || alone(s, from, to) },
-			replacement: (*Redactor).hardware, replaced: regexp.MustCompile(`^02[0-9:.-]+$`),
-		},
-		{form: regexp.MustCompile(`\d{1,3}(?:\.\d{1,3}){3}`), accept: ipv4, replacement: (*Redactor).ipv4, replaced: regexp.MustCompile(`^0\.`)},
-		{
-			form:        regexp.MustCompile(`(?i)(?:serial(?:[ _-]?(?:number|no\.?))?|pdi|(?:^|[^0-9a-z])s/?n|(?:asset|service)[ _-]?tag)` + label + `([0-9a-z-]*[0-9][0-9a-z-]*)`),
-			replacement: named("serial"), replaced: wordReplaced(),
-		},
-		{
-			form:   regexp.MustCompile(`(?i)(?:(?:host|node|pod|cluster|user)[ _-]?name|(?:container|instance)[ _-]?(?:name|id))` + label + `([0-9a-z][0-9a-z._-]*)`),
-			accept: uncommon, replacement: named("name"), replaced: wordReplaced(),
-		},
-		{ // also in the driver's version, which names who built the kernel module
-			form:        regexp.MustCompile(`[0-9A-Za-z][0-9A-Za-z._+-]*@[0-9A-Za-z][0-9A-Za-z._-]*`),
-			replacement: func(*Redactor, string) string { return account }, replaced: regexp.MustCompile(`^` + account + `$`),
-		},
-		{
-			form:   regexp.MustCompile(`[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?(?:\.[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?)+`),
-			accept: domain, replacement: named("host"), replaced: wordReplaced(),
-		},
-		{form: regexp.MustCompile(`ip-\d{1,3}(?:-\d{1,3}){3}`), accept: word, replacement: named("host"), replaced: wordReplaced()},
-		{
-			form:   regexp.MustCompile(`(?:^|[^0-9A-Za-z])(?:homes?|Users)\d*/([0-9A-Za-z_][^\s/:"'<>|,;(){}\[\]]*)`),
-			accept: uncommon, replacement: named("user"), replaced: wordReplaced(),
-		},
-		{
-			form:   regexp.MustCompile(`(?:i|vol|eni|vpc|subnet|sg|ami|snap|igw|nat|rtb|lt)-(?:[0-9a-f]{17}|[0-9a-f]{8})`),
-			accept: word, replacement: named("id"), replaced: wordReplaced(),
-		},
-		{
-			form:   regexp.MustCompile(`(?:projects|instances|subscriptions|resourceGroups|virtualMachines|organizations|tenants)/([0-9A-Za-z][0-9A-Za-z._-]*)`),
-			accept: uncommon, replacement: named("id"), replaced: wordReplaced(),
-		},
-		{ // a serial number of NVIDIA's boards without its label
-			form: regexp.MustCompile(`\d{13}`), accept: word, replacement: (*Redactor).number, replaced: regexp.MustCompile(`^9999`),
-		},
+var forms = sync.OnceValue(func() (rules []rule) {
+	for _, f := range []struct {
+		form        string
+		accept      func(s string, from, to int) bool
+		replacement func(r *Redactor, found string) string
+		replaced    string
+	}{
+		{wordReplaced, nil, nil, wordReplaced}, // of a text that was redacted before
+		{`[A-Za-z][0-9A-Za-z+.-]*://[^\s"'<>|,;(){}\[\]]*[^\s"'<>|,;(){}\[\].:!?]`, foreign, (*Redactor).url, `[^:]*://redacted-host-\d{8}`},
+		// Amazon's and Oracle's names of resources, iSCSI's and NVMe's of hosts.
+		{`(?i)(?:arn:aws|ocid1\.|[in]qn\.\d{4}-\d{2}\.)[^\s"',;(){}\[\]]*[^\s"',;(){}\[\].:]`, nil, named("id"), wordReplaced},
+		{uuid, nil, (*Redactor).uuid, `0{8}-\d{4}-\d{4}-\d{4}-\d{12}`},
+		// UUIDs without dashes, machine-id(5), GUIDs, WWNs, MAC addresses, IDs of containers.
+		{`(?:0[Xx])?[0-9A-Fa-f]{12,}`, isHexadecimal, (*Redactor).hexadecimal, `(?:0[Xx])?(?:02\d{10}|02\d{14}|0{8}\d{24,})`},
+		{`(?:::|[0-9A-Fa-f]{1,4}::?)(?:[0-9A-Fa-f]{1,4}::?){0,6}[0-9A-Fa-f]{1,4}|[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,6}::`, ipv6, (*Redactor).ipv6, `2001:db8(?::\d{4}){6}`},
+		// Ethernet has 6 bytes, InfiniBand 8 and 20; in groups of 4 as sysfs and Cisco have them.
+		{`[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5,19}|[0-9A-Fa-f]{4}(?:(?:\.[0-9A-Fa-f]{4}){2}|(?::[0-9A-Fa-f]{4}){3})`, separated, (*Redactor).hardware, `02[0-9:.-]+`},
+		{`\d{1,3}(?:\.\d{1,3}){3}`, ipv4, (*Redactor).ipv4, `0\..*`},
+		{`(?i)(?:serial(?:[ _-]?(?:number|no\.?))?|pdi|(?:^|[^0-9a-z])s/?n|(?:asset|service)[ _-]?tag)` + label + `([0-9a-z-]*[0-9][0-9a-z-]*)`, nil, named("serial"), wordReplaced},
+		{`(?i)(?:(?:host|node|pod|cluster|user)[ _-]?name|(?:container|instance)[ _-]?(?:name|id))` + label + `([0-9a-z][0-9a-z._-]*)`, uncommon, named("name"), wordReplaced},
+		// Also in the driver's version, which names who built the kernel module.
+		{`[0-9A-Za-z][0-9A-Za-z._+-]*@[0-9A-Za-z][0-9A-Za-z._-]*`, nil, func(*Redactor, string) string { return account }, account},
+		{`[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?(?:\.[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?)+`, domain, named("host"), wordReplaced},
+		{`ip-\d{1,3}(?:-\d{1,3}){3}`, word, named("host"), wordReplaced},
+		{`(?:^|[^0-9A-Za-z])(?:homes?|Users)\d*/([0-9A-Za-z_][^\s/:"'<>|,;(){}\[\]]*)`, uncommon, named("user"), wordReplaced},
+		{`(?:i|vol|eni|vpc|subnet|sg|ami|snap|igw|nat|rtb|lt)-(?:[0-9a-f]{17}|[0-9a-f]{8})`, word, named("id"), wordReplaced},
+		{`(?:projects|instances|subscriptions|resourceGroups|virtualMachines|organizations|tenants)/([0-9A-Za-z][0-9A-Za-z._-]*)`, uncommon, named("id"), wordReplaced},
+		{`\d{13}`, word, (*Redactor).number, `9999.*`}, // a serial number of NVIDIA's boards without its label
+	} {
+		rules = append(rules, rule{regexp.MustCompile(f.form), f.accept, f.replacement, regexp.MustCompile(`^(?:` + f.replaced + `)$`)})
 	}
+	return rules
 })
 
 func alphanumeric(c byte) bool {
@@ -97,6 +67,12 @@ func word(s string, from, to int) bool {
 func alone(s string, from, to int) bool {
 	joins := func(c byte) bool { return c == '.' || c == ':' }
 	return word(s, from, to) && (from < 2 || !joins(s[from-1]) || !alphanumeric(s[from-2])) && (to+1 >= len(s) || !joins(s[to]) || !alphanumeric(s[to+1]))
+}
+
+// separated reports whether colons or dashes separate the bytes of an address; one of groups
+// has to stand alone.
+func separated(s string, from, to int) bool {
+	return s[from+2] == ':' || s[from+2] == '-' || alone(s, from, to)
 }
 
 func uncommon(s string, from, to int) bool { return !Common(s[from:to]) }

@@ -55,7 +55,7 @@ func (r *Redactor) Know(ids Identifiers) {
 		for _, text := range kind.list {
 			r.rules = append(r.rules, rule{
 				form: regexp.MustCompile(`(?i)` + regexp.QuoteMeta(text)), accept: word,
-				replacement: named(kind.name), replaced: wordReplaced(),
+				replacement: named(kind.name), replaced: forms()[0].replaced,
 			})
 		}
 	}

@@ -124,7 +124,7 @@ func (d dirFS) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(d
 // wrongType returns the error of a file that does not have the wanted type: that of open(2)
 // for directories and links.
 func wrongType(path string, mode, wanted uint32) error {
-	err := ErrNotRegular
+	var err error
 	switch kind := mode & unix.S_IFMT; {
 	case wanted == unix.S_IFDIR:
 		err = unix.ENOTDIR
@@ -132,12 +132,9 @@ func wrongType(path string, mode, wanted uint32) error {
 		err = unix.EISDIR
 	case kind == unix.S_IFLNK:
 		err = unix.ELOOP
-	case kind == unix.S_IFIFO:
-		err = fmt.Errorf("%w but a FIFO", ErrNotRegular)
-	case kind == unix.S_IFSOCK:
-		err = fmt.Errorf("%w but a socket", ErrNotRegular)
-	case kind == unix.S_IFCHR, kind == unix.S_IFBLK:
-		err = fmt.Errorf("%w but a device", ErrNotRegular)
+	default:
+		is := map[uint32]string{unix.S_IFIFO: "FIFO", unix.S_IFSOCK: "socket", unix.S_IFCHR: "device", unix.S_IFBLK: "device"}
+		err = fmt.Errorf("%w but a %s", ErrNotRegular, is[kind])
 	}
 	return &fs.PathError{Op: "open", Path: path, Err: err}
 }

@@ -32,6 +32,7 @@ var driverLibraries = []library{
 	{stem: "libnvidia-ml", soname: "libnvidia-ml.so.1", links: []string{"libnvidia-ml.so"}, minimal: true},
 	{stem: "libnvidia-cfg", soname: "libnvidia-cfg.so.1"},
 	{stem: "libnvidia-ptxjitcompiler", soname: "libnvidia-ptxjitcompiler.so.1", minimal: true},
+	{stem: "libnvidia-nvvm", version: "4.0.0", soname: "libnvidia-nvvm.so.4", from: 470, to: 510},
 	{stem: "libnvidia-nvvm", soname: "libnvidia-nvvm.so.4", from: 515},
 	{stem: "libnvidia-compiler", soname: "libnvidia-compiler.so.%v", to: 510},
 	{stem: "libnvidia-opencl", soname: "libnvidia-opencl.so.1"},

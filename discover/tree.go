@@ -1,0 +1,275 @@
+package discover
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/cdigen/cdigen/internal/elfname"
+	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/internal/trust"
+)
+
+// Tree is a directory tree that stands for the root of a file system: symbolic
+// links are followed inside it, absolute ones too, as a process chrooted into
+// the tree would see them.
+//
+// Names given to its methods are slash-separated and relative to the tree; a
+// leading slash changes nothing.
+type Tree struct {
+	// Path of the tree's root on the host, the prefix of every path that goes
+	// into a spec. It is never opened.
+	Path  string
+	fsys  fs.FS
+	links map[string]string // names already looked at: name to real name, "" for one that does not exist
+	// lookups has what was looked up; nil where nobody wants to know.
+	lookups *Lookups
+	// rule says which names are trusted; nil: all.
+	rule *trustRule
+	// files and dirs remember what was read; nil: nothing is remembered.
+	files memory[[]byte]
+	dirs  memory[[]fs.DirEntry]
+}
+
+// NewTree returns the tree of a file system, which should be an [fs.ReadLinkFS]:
+// without that its symbolic links cannot be followed.
+func NewTree(hostPath string, fsys fs.FS) Tree {
+	return Tree{Path: hostPath, fsys: fsys, links: map[string]string{".": "."}}
+}
+
+// DirTree returns the tree below a directory of this machine. It opens regular files and
+// directories only, and its names are checked by the rule of package trust.
+func DirTree(dir string) Tree {
+	t := NewTree(dir, regular.FS(dir))
+	t.rule = &trustRule{tree: trust.Local(dir, trust.Self())}
+	return t
+}
+
+// HostPath returns the path of a name for programs outside the tree.
+func (t Tree) HostPath(name string) string { return path.Join(t.Path, name) }
+
+// maxLinks is how many symbolic links are followed for one name; Linux stops at
+// the same number (path_resolution(7)).
+const maxLinks = 40
+
+// Resolve follows every symbolic link in a name, the last component's included,
+// and returns the real name, relative to the tree and without a leading slash.
+// The error is an [fs.PathError]; it is [fs.ErrNotExist] when a component does
+// not exist, and ".." at the root stays there.
+func (t Tree) Resolve(name string) (string, error) {
+	return t.resolve(name, true, new(int))
+}
+
+func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
+	real := "."
+	rest := strings.Split(clean(name), "/")
+	for i, part := range rest {
+		if part == "." {
+			continue
+		}
+		next := path.Join(real, part)
+		if i == len(rest)-1 && !last {
+			t.lookups.name(t, real, part, false)
+			return next, nil
+		}
+		if known, ok := t.links[next]; ok && known != "" {
+			real = known
+			continue
+		} else if ok {
+			return "", &fs.PathError{Op: "readlink", Path: next, Err: syscall.ENOENT}
+		}
+		t.lookups.name(t, real, part, false)
+		target, err := fs.ReadLink(t.fsys, next)
+		switch {
+		case errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrInvalid):
+			real, t.links[next] = next, next // not a symbolic link
+			continue
+		case err != nil:
+			if errors.Is(err, fs.ErrNotExist) {
+				t.links[next] = ""
+			}
+			return "", err
+		}
+		if *followed++; *followed > maxLinks {
+			return "", &fs.PathError{Op: "resolve", Path: name, Err: syscall.ELOOP}
+		}
+		if !path.IsAbs(target) {
+			target = path.Join(real, target)
+		}
+		if real, err = t.resolve(target, true, followed); err != nil {
+			return "", err
+		}
+		t.links[next] = real
+	}
+	return real, nil
+}
+
+// clean makes a name relative to the root, with no way out of it.
+func clean(name string) string {
+	if name = path.Clean("/" + name)[1:]; name == "" {
+		return "."
+	}
+	return name
+}
+
+// Open opens a file, following links inside the tree.
+func (t Tree) Open(name string) (fs.File, error) {
+	real, err := t.Resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	t.lookups.name(t, path.Dir(real), path.Base(real), true)
+	return t.fsys.Open(real)
+}
+
+// maxFile bounds what ReadFile takes in. The largest file read is ld.so.cache,
+// some hundred KiB on a full desktop.
+const maxFile = 32 << 20
+
+// ReadFile reads a whole file of at most 32 MiB; a longer one is an error.
+func (t Tree) ReadFile(name string) ([]byte, error) {
+	return t.files.read(name, func(name string) ([]byte, error) { return t.readFile(name, maxFile) })
+}
+
+// memory has the results of reading files or directories, by name.
+type memory[T any] map[string]result[T]
+
+type result[T any] struct {
+	value T
+	err   error
+}
+
+// read returns what is remembered of a name, or reads it.
+func (m memory[T]) read(name string, read func(name string) (T, error)) (T, error) {
+	r, ok := m[name]
+	if !ok {
+		if r.value, r.err = read(name); m != nil {
+			m[name] = r
+		}
+	}
+	return r.value, r.err
+}
+
+// line returns the text in a file of one line; empty if there is none.
+func (t Tree) line(name string) string {
+	data, _ := t.ReadFile(name)
+	return string(bytes.TrimSpace(data))
+}
+
+// parsed returns what a file says.
+func parsed[T any](t Tree, name string, parse func(data []byte) (T, error)) (value T, err error) {
+	data, err := t.ReadFile(name)
+	if err != nil {
+		return value, err
+	}
+	return parse(data)
+}
+
+// readFile is like ReadFile with another limit.
+func (t Tree) readFile(name string, limit int64) ([]byte, error) {
+	f, err := t.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return regular.Read(f, name, limit)
+}
+
+// ELF returns the names in a library.
+func (t Tree) ELF(name string) (elfname.Info, error) {
+	f, err := t.Open(name)
+	if err != nil {
+		return elfname.Info{}, err
+	}
+	defer f.Close()
+	reader, ok := f.(io.ReaderAt)
+	if !ok {
+		return elfname.Info{}, fmt.Errorf("read %s: no random access", name)
+	}
+	return elfname.Read(reader)
+}
+
+// ReadDir lists a directory in order of name.
+func (t Tree) ReadDir(name string) ([]fs.DirEntry, error) { return t.dirs.read(name, t.readDir) }
+
+func (t Tree) readDir(name string) ([]fs.DirEntry, error) {
+	real, err := t.Resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	t.lookups.scan(t, real, func(string) bool { return true })
+	entries, err := fs.ReadDir(t.fsys, real)
+	for _, e := range entries {
+		t.lookups.name(t, real, e.Name(), false) // that it exists may be all that matters
+	}
+	return entries, err
+}
+
+// names lists the names in a directory that keep says yes to, in order. A
+// directory of libraries has thousands, of which a few matter, so that it pays to
+// ask the system for nothing but names.
+func (t Tree) names(dir string, keep func(string) bool) ([]string, error) {
+	real, err := t.Resolve(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := t.fsys.Open(real)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	t.lookups.scan(t, real, keep)
+	var all []string
+	if d, ok := f.(interface {
+		Readdirnames(n int) ([]string, error)
+	}); ok {
+		all, err = d.Readdirnames(-1)
+	} else {
+		entries, e := fs.ReadDir(t.fsys, real)
+		for _, e := range entries {
+			all = append(all, e.Name())
+		}
+		err = e
+	}
+	all = slices.DeleteFunc(all, func(name string) bool { return !keep(name) })
+	slices.Sort(all)
+	return all, err
+}
+
+// Lstat describes a file; links are followed on the way to it but not at it.
+func (t Tree) Lstat(name string) (fs.FileInfo, error) {
+	real, err := t.resolve(name, false, new(int))
+	if err != nil {
+		return nil, err
+	}
+	return fs.Lstat(t.fsys, real)
+}
+
+// ReadLink returns the target of a symbolic link as it is written.
+func (t Tree) ReadLink(name string) (string, error) {
+	real, err := t.resolve(name, false, new(int))
+	if err != nil {
+		return "", err
+	}
+	return fs.ReadLink(t.fsys, real)
+}
+
+// Stat describes a file with all links followed inside the tree.
+func (t Tree) Stat(name string) (fs.FileInfo, error) {
+	real, err := t.Resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	return fs.Lstat(t.fsys, real)
+}
+
+func exists(tree Tree, name string) bool {
+	_, err := tree.Lstat(name)
+	return err == nil
+}
