@@ -127,7 +127,11 @@ func TestGeneratorAsksNVMLAboutAGPUThatMayBeLost(t *testing.T) {
 	hosttest.Open(t, d, dir)
 	lost := false
 	g := &Generator{
-		Host: func() (discover.Host, error) { return hosttest.Reopen(t, d, dir), nil },
+		Host: func() (discover.Host, error) {
+			host := hosttest.Reopen(t, d, dir)
+			host.Proc = discover.NewTree(filepath.Join(dir, "proc"), os.DirFS(filepath.Join(dir, "proc")))
+			return host, nil
+		},
 		Spec: func() (spec.Options, error) {
 			return spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: spec.NameStrategies[:1]}, nil
 		},
