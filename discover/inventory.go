@@ -32,8 +32,12 @@ type Inventory struct {
 	// file name. All belong to one driver version.
 	Libraries []Library `json:"libraries"`
 	// Files are the other files of the driver, in the order of [FileTable].
-	Files    []File    `json:"files"`
-	Findings []Finding `json:"findings"`
+	Files []File `json:"files"`
+	// HostNodes are the usable nodes of the host, whatever they are for, and StorageFiles
+	// what GPUDirect Storage needs beside its own. Only with [NodeOptions.Host].
+	HostNodes    []Node    `json:"-"`
+	StorageFiles []File    `json:"-"`
+	Findings     []Finding `json:"findings"`
 }
 
 // Driver describes the kernel module and the user-space driver that goes with it.

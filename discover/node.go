@@ -20,6 +20,9 @@ type Node struct {
 	Kind     NodeKind `json:"kind"`
 	// Purpose in a few words for people: "GPU 0000:3b:00.0".
 	Purpose string `json:"purpose,omitempty"`
+	// Capability that the node stands for by its name in procfs, "mig/config"; empty for
+	// those of MIG instances and for other nodes.
+	Capability string `json:"-"`
 	// Want is how the node should be; nil where the driver says nothing of it. Have is
 	// what there is; nil where nothing is.
 	Want *Attr `json:"want,omitempty"`
@@ -59,6 +62,9 @@ const (
 	DRMNode NodeKind = "drm"
 	// PossibleNode is of what does not exist yet; see [NodeOptions].
 	PossibleNode NodeKind = "possible"
+	// StorageNode is one of GPUDirect Storage (nvidia-fs), CopyNode that of GDRCopy.
+	StorageNode NodeKind = "gds"
+	CopyNode    NodeKind = "gdrcopy"
 	// OtherNode is present, and stands for nothing that the driver has now.
 	OtherNode NodeKind = "other"
 )

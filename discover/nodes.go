@@ -24,6 +24,8 @@ type NodeOptions struct {
 	Possible bool
 	// Present adds the driver's other nodes that exist, with kind [OtherNode].
 	Present bool
+	// Host fills [Inventory.HostNodes] and [Inventory.StorageFiles].
+	Host bool
 }
 
 // nodes compares the device nodes that a host should have, by what its driver says in
@@ -54,10 +56,16 @@ func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
 		l.switches()
 		l.imex(p)
 	}
+	if m.options.Host {
+		l.beside()
+	}
 	if m.options.Present {
 		l.present()
 	}
 	inv.Nodes = l.nodes
+	if m.options.Host {
+		inv.useHost(host)
+	}
 	if host.inContainer() {
 		inv.withhold()
 	}
@@ -239,7 +247,10 @@ func (l *nodeList) capability(name string, kind NodeKind, p params) {
 	if _, ok := instanceOf(name); ok && kind == CapabilityNode {
 		kind = MIGNode
 	}
-	l.add(capabilityNode(p.minor), kind, p, l.purpose(name))
+	n := l.add(capabilityNode(p.minor), kind, p, l.purpose(name))
+	if kind == CapabilityNode {
+		n.Capability = name
+	}
 }
 
 // unreadable reports a file of the driver that cannot be read, or makes no sense.
@@ -351,6 +362,59 @@ func (l *nodeList) imex(p params) {
 				Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: IMEXNode,
 				Problem: fmt.Sprintf("the driver has %d channels (parameter NVreg_ImexChannelCount)", p.imexChannels),
 			})
+		}
+	}
+}
+
+// besideNode is a node of another driver of NVIDIA's, by a pattern of its name below dev.
+type besideNode struct {
+	pattern string
+	kind    NodeKind
+	purpose string
+}
+
+var besideNodes = []besideNode{
+	{"nvidia-fs*", StorageNode, "GPUDirect Storage"},
+	{"gdrdrv", CopyNode, "GDRCopy"},
+}
+
+// beside adds the nodes that NVIDIA's other drivers have. Their numbers are not known.
+func (l *nodeList) beside() {
+	row := func(name string) int {
+		return slices.IndexFunc(besideNodes, func(b besideNode) bool { ok, _ := path.Match(b.pattern, name); return ok })
+	}
+	names, err := l.host.Dev.names("dev", func(name string) bool { return row(name) >= 0 })
+	if err != nil {
+		l.inv.find(DriverFileUnreadable, Note, l.host.Dev.HostPath("dev"), "%v: its device nodes are not known", cause(err))
+	}
+	for _, name := range names {
+		b := besideNodes[row(name)]
+		n := Node{Path: "/dev/" + name, HostPath: l.host.Dev.HostPath("dev/" + name), Kind: b.kind, Purpose: b.purpose}
+		n.look(l.host.Dev)
+		l.nodes = append(l.nodes, n)
+	}
+}
+
+// useHost gives the inventory what it has of the host beside GPUs.
+func (inv *Inventory) useHost(host Host) {
+	storage := false
+	for i := range inv.Nodes {
+		if n := &inv.Nodes[i]; n.Usable() && host.Dev.trusted(n.Path) {
+			inv.HostNodes = append(inv.HostNodes, *n)
+			storage = storage || n.Kind == StorageNode
+		}
+	}
+	if !storage {
+		return
+	}
+	// cuFile asks udev for the devices of file systems.
+	for _, p := range []place{{host.Driver, "etc/cufile.json"}, {host.root(), "run/udev"}} {
+		real, err := p.tree.Resolve(p.dir)
+		if err != nil || !p.tree.trusted(p.dir) {
+			continue
+		}
+		if _, err := p.tree.Stat(real); err == nil {
+			inv.StorageFiles = append(inv.StorageFiles, File{HostPath: p.tree.HostPath(real), Targets: []string{"/" + p.dir}})
 		}
 	}
 }

@@ -26,14 +26,29 @@ type Options struct {
 // wants says whether something that serves a capability goes in.
 func (o *Options) wants(c ...discover.Capability) bool { return discover.Wanted(c, o.Capabilities) }
 
+// visibleDevices is in all specs. Images of CUDA set it to "all", and where NVIDIA's own
+// runtime hook is installed too it would inject everything a second time.
+const visibleDevices = "NVIDIA_VISIBLE_DEVICES=void"
+
+// Nodes are the edits for nodes.
+func Nodes(nodes []discover.Node) specs.ContainerEdits {
+	return specs.ContainerEdits{DeviceNodes: deviceNodes(nodes)}
+}
+
+// Host are the edits every container gets that is given no GPU: files of the host,
+// read-only.
+func Host(files []discover.File) specs.ContainerEdits {
+	e := specs.ContainerEdits{Env: []string{visibleDevices}}
+	for _, f := range files {
+		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: f.HostPath, ContainerPath: f.Targets[0], Options: mountOptions})
+	}
+	return e
+}
+
 // Common are the edits every container gets, whichever device it asks for: the
 // control nodes and the user-space driver.
 func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
-	e := specs.ContainerEdits{
-		// Images of CUDA set this to "all", and where NVIDIA's own runtime hook
-		// is installed too it would inject everything a second time.
-		Env: []string{"NVIDIA_VISIBLE_DEVICES=void"},
-	}
+	e := specs.ContainerEdits{Env: []string{visibleDevices}}
 	for _, n := range inv.ControlNodes {
 		if o.wants(ControlNodeCapabilities(n.Path)...) {
 			e.DeviceNodes = append(e.DeviceNodes, deviceNode(n))
@@ -75,7 +90,7 @@ func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
 	if o.wants(DRMCapabilities...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}
-	return specs.ContainerEdits{DeviceNodes: deviceNodes(nodes)}
+	return Nodes(nodes)
 }
 
 // drm are the DRM nodes of a GPU. Their names by PCI address are nodes too, unless
@@ -96,7 +111,7 @@ func MIGDevice(g *discover.GPU, d *discover.MIGDevice, o Options) specs.Containe
 	if d.Graphics && o.wants(DRMCapabilities...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}
-	return specs.ContainerEdits{DeviceNodes: deviceNodes(nodes)}
+	return Nodes(nodes)
 }
 
 // Union are the device nodes of several edits, each once.

@@ -10,9 +10,10 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// WantsCUDA reports whether containers are to have CUDA's library, by the capabilities.
+// WantsCUDA reports whether containers are to have CUDA's library, by the kind and the
+// capabilities.
 func (o *Options) WantsCUDA() bool {
-	return discover.Wanted([]discover.Capability{discover.Compute, discover.Video}, o.Edits.Capabilities)
+	return (o.Of == nil || o.Of.OfGPUs()) && discover.Wanted([]discover.Capability{discover.Compute, discover.Video}, o.Edits.Capabilities)
 }
 
 // HasCUDA reports whether a spec gives all containers CUDA's library.

@@ -25,12 +25,14 @@ import (
 // AllDevices is the name of the device that has all others in it.
 const AllDevices = "all"
 
-// ErrNoDevices is returned when a host has nothing to name in a spec; CDI knows
-// no spec without devices.
+// ErrNoDevices is returned when a host has nothing to name in a spec; CDI knows no
+// spec without devices.
 var ErrNoDevices = errors.New("no usable GPU or MIG device")
 
 // Options are the choices that shape a spec.
 type Options struct {
+	// Of is what the spec describes; nil: GPUs and MIG devices.
+	Of *Kind
 	// Vendor and Class make the kind, "nvidia.com/gpu".
 	Vendor, Class string
 	// Names are the strategies; each device is entered under a name of each.
@@ -93,7 +95,15 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	}
 	// Older versions have no hostPath of nodes.
 	o.Edits.WithoutAliases = !atLeast(o.MaxVersion, "0.5.0")
-	known := devicesOf(inv, o.Names, o.Edits)
+	if o.Of == nil {
+		o.Of = &Kinds[0]
+	}
+	var known []device
+	if o.Of.OfGPUs() {
+		known = devicesOf(inv, o.Names, o.Edits)
+	} else {
+		known = o.Of.hostDevices(inv)
+	}
 	usable := slices.DeleteFunc(slices.Clone(known), func(d device) bool { return d.why != "" })
 	devices, findings, err := selectDevices(known, usable, o.Devices)
 	if err != nil {
@@ -103,7 +113,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	if len(devices) == 0 {
 		return nil, findings, ErrNoDevices
 	}
-	s := &specs.Spec{Kind: o.Vendor + "/" + o.Class, ContainerEdits: edits.Common(inv, o.Edits)}
+	s := &specs.Spec{Kind: o.Vendor + "/" + o.Class, ContainerEdits: o.Of.common(inv, o.Edits)}
 	if o.Own != nil {
 		s.ContainerEdits = edits.Merge(s.ContainerEdits, o.Own.ContainerEdits)
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,6 +44,9 @@ type Generator struct {
 	// Output is the absolute path of the spec, Format its format.
 	Output string
 	Format spec.Format
+	// Others are the specs of other kinds, which are published and withdrawn together with
+	// that at Output, in its directory.
+	Others []Other
 	// SpecDirs are the directories that engines read.
 	SpecDirs []string
 	// CheckHook returns why the program of a hook cannot be used.
@@ -59,8 +64,16 @@ type Generator struct {
 	// readable: all users could read the spec's directory.
 	readable bool
 
-	mu  sync.Mutex
-	sum [sha256.Size]byte // of what is published or about to be
+	mu   sync.Mutex
+	sums map[string][sha256.Size]byte // of what is published or about to be, by path
+}
+
+// Other is the spec of another kind.
+type Other struct {
+	// Output is its absolute path.
+	Output string
+	// Spec returns its options as [Generator.Spec] does.
+	Spec func() (spec.Options, error)
 }
 
 // probeKey identifies what NVML's answer depends on.
@@ -103,7 +116,8 @@ type Result struct {
 	LosesCUDA bool
 
 	data     []byte
-	unknown  bool // what is to be known of a sleeping GPU
+	others   [][]byte // in the order of the generator's; nil: the host has nothing of the kind
+	unknown  bool     // what is to be known of a sleeping GPU
 	snapshot check.Snapshot
 }
 
@@ -208,6 +222,9 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	if err := g.encode(r, options); err != nil {
 		return r, err
 	}
+	if err := g.encodeOthers(r); err != nil {
+		return r, err
+	}
 	r.snapshot.Host, r.snapshot.Kind = host, options.Vendor+"/"+options.Class
 	g.judge(r)
 	g.compare(r)
@@ -232,7 +249,7 @@ func (g *Generator) hostPlaces(host discover.Host, l *discover.Lookups) {
 	l.AddFile(host.Driver.Path)
 	dev := filepath.Join(host.Dev.Path, "dev")
 	g.dev.Store(dev)
-	l.AddNames(dev, func(name string) bool { return strings.HasPrefix(name, "nvidia") })
+	l.AddNames(dev, func(name string) bool { return strings.HasPrefix(name, "nvidia") || name == "gdrdrv" })
 	for _, dir := range []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"} {
 		l.Add(filepath.Join(dev, dir))
 	}
@@ -249,6 +266,27 @@ func (g *Generator) encode(r *Result, options spec.Options) (err error) {
 	}
 	r.data, err = spec.Encode(r.Spec, g.Format)
 	return err
+}
+
+// encodeOthers makes the specs of the other kinds.
+func (g *Generator) encodeOthers(r *Result) error {
+	for _, other := range g.Others {
+		options, err := other.Spec()
+		if err != nil {
+			return err
+		}
+		s, left, err := spec.New(r.Inventory, options)
+		r.snapshot.Left = append(r.snapshot.Left, left...)
+		var data []byte
+		if err == nil {
+			data, err = spec.Encode(s, g.Format)
+		}
+		if err != nil && !errors.Is(err, spec.ErrNoDevices) {
+			return err
+		}
+		r.others = append(r.others, data)
+	}
+	return nil
 }
 
 // exists reports whether a regular file is at the place of the spec.
@@ -270,7 +308,7 @@ func (g *Generator) judge(r *Result) {
 // compare compares the result with what is in place.
 func (g *Generator) compare(r *Result) {
 	g.mu.Lock()
-	sum := g.sum
+	sum := g.sums[g.Output]
 	g.mu.Unlock()
 	asPublished := g.OwnChange(g.Output) || !r.Exists && sum == sha256.Sum256(nil)
 	r.Replaces = asPublished && sum != sha256.Sum256(r.data)
@@ -311,23 +349,43 @@ func (g *Generator) remember(r *Result, full bool, asleep []string) discover.Pro
 	}
 }
 
-// Apply publishes the spec of a result, or removes the published one if the host has no device.
-// If others have taken away the permission to read its directory, they are given back.
+// Apply publishes the specs of a result, or removes those of which the host has no device.
+// The outcome is that of the first that changes something. If others have taken away the
+// permission to read their directory, it is given back.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
-	g.mu.Lock()
-	g.sum = sha256.Sum256(r.data)
-	g.mu.Unlock()
-	var outcome spec.Outcome
-	var err error
-	if r.Spec == nil {
-		outcome, err = spec.Remove(ctx, g.Output, g.Publish)
-	} else if err = g.keepReadable(filepath.Dir(g.Output)); err == nil {
-		outcome, err = spec.Publish(ctx, g.Output, r.data, g.Publish)
+	outcome, err := g.put(ctx, g.Output, r.data)
+	for i, other := range g.Others {
+		if err != nil {
+			return outcome, fmt.Errorf("%s: %w", other.Output, err)
+		}
+		var changed spec.Outcome
+		if changed, err = g.put(ctx, other.Output, r.others[i]); !wrote(outcome) && wrote(changed) {
+			outcome = changed
+		}
 	}
-	if outcome == spec.Published || outcome == spec.Removed {
+	if wrote(outcome) {
 		g.judge(r)
 	}
 	return outcome, err
+}
+
+func wrote(o spec.Outcome) bool { return o == spec.Published || o == spec.Removed }
+
+// put publishes a spec, or removes it if there is none.
+func (g *Generator) put(ctx context.Context, path string, data []byte) (spec.Outcome, error) {
+	g.mu.Lock()
+	if g.sums == nil {
+		g.sums = map[string][sha256.Size]byte{}
+	}
+	g.sums[path] = sha256.Sum256(data)
+	g.mu.Unlock()
+	if data == nil {
+		return spec.Remove(ctx, path, g.Publish)
+	}
+	if err := g.keepReadable(filepath.Dir(path)); err != nil {
+		return "", err
+	}
+	return spec.Publish(ctx, path, data, g.Publish)
 }
 
 // readable are the permissions that engines of other users need for a directory of specs.
@@ -335,10 +393,11 @@ const readable = 0o555
 
 // keepReadable gives a directory back the permissions that it had when it was seen first.
 func (g *Generator) keepReadable(dir string) error {
-	info, err := os.Stat(dir)
-	switch {
+	switch info, err := os.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // it is made with them
 	case err != nil:
-		return nil //nolint:nilerr // it is made with them, or publishing reports the error
+		return err
 	case info.Mode()&readable == readable:
 		g.readable = true
 	case g.readable && trust.Path(dir, trust.Self()) == nil:
@@ -357,7 +416,7 @@ func (g *Generator) NamesOnly(dir string) bool {
 // OwnChange reports whether a path that has changed is as Apply left it: a temporary
 // file of a publication, or the spec as it was published last.
 func (g *Generator) OwnChange(path string) bool {
-	if path != g.Output {
+	if path != g.Output && !slices.ContainsFunc(g.Others, func(o Other) bool { return o.Output == path }) {
 		return filepath.Dir(path) == filepath.Dir(g.Output) && spec.IsTemporary(path)
 	}
 	var s unix.Stat_t
@@ -367,5 +426,5 @@ func (g *Generator) OwnChange(path string) bool {
 	data, err := regular.ReadFile(path, spec.MaxSize)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return err == nil && sha256.Sum256(data) == g.sum
+	return err == nil && sha256.Sum256(data) == g.sums[path]
 }

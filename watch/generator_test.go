@@ -24,7 +24,7 @@ func TestOwnChangesAreThoseThatPublishMakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.sum = sha256.Sum256([]byte("published"))
+	g.sums = map[string][sha256.Size]byte{g.Output: sha256.Sum256([]byte("published"))}
 	for path, want := range map[string]bool{
 		temporary: true, output: true,
 		filepath.Join(dir, ".nvidia.yaml.cdigen-old"):        true,
@@ -75,7 +75,7 @@ func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
 				}
 				return []byte(s)
 			}
-			g.sum = sha256.Sum256(data(c.published))
+			g.sums = map[string][sha256.Size]byte{g.Output: sha256.Sum256(data(c.published))}
 			if c.inPlace != "" {
 				write(t, g.Output, c.inPlace)
 				if err := os.Chmod(g.Output, 0o644); err != nil { //nolint:gosec // as specs are

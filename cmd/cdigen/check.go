@@ -30,11 +30,11 @@ func newCheck() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			other := ""
 			if len(args) == 0 {
-				args, other = []string{o.Output}, config.OtherProfile(o.Output, published)
+				other = config.OtherProfile(o.Output, published)
 			} else if err := exist(args); err != nil {
 				return err
 			}
-			all, commands, err := o.check(cmd, args)
+			all, commands, err := o.checkKinds(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -63,6 +63,41 @@ func exist(files []string) error {
 	return nil
 }
 
+// checkKinds looks at spec files: without names at that of each kind that the host has.
+// Those that are named are compared with the host by the first kind.
+func (o *options) checkKinds(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
+	for i, kind := range o.EachKind() {
+		one, files := *o, names
+		one.Config = kind
+		switch _, err := os.Lstat(kind.Output); {
+		case len(names) > 0 && i > 0:
+			return all, commands, nil
+		case len(names) == 0 && i > 0 && errors.Is(err, fs.ErrNotExist):
+			p, err := present(cmd, &kind)
+			if err != nil {
+				return nil, nil, err
+			}
+			if p.spec == nil {
+				continue
+			}
+			files = []string{kind.Output}
+		case len(names) == 0:
+			files = []string{kind.Output}
+		}
+		list, fixes, err := one.check(cmd, files)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, f := range list { // the directories and the settings are everyone's
+			if !slices.ContainsFunc(all, func(a fileFindings) bool { return a.File == f.File }) {
+				all = append(all, f)
+			}
+		}
+		commands = slices.Compact(slices.Concat(commands, fixes))
+	}
+	return all, commands, nil
+}
+
 // check looks at spec files. It returns the commands as well that fix what is wrong.
 func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
 	s, err := newSnapshot(&o.Config, spec.ReadDirectories(nil))
@@ -75,6 +110,9 @@ func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings,
 	s.Engines = runtimes.Detect(cmd.Context(), runtimes.Local())
 	s.Command = func(args ...string) string {
 		if args[0] == "generate" {
+			if name := o.Kinds[0]; name != spec.GPUKind {
+				args = append(slices.Clone(args), "--kind", name)
+			}
 			return check.Command(strings.Join(args, " "), s.Profile)
 		}
 		return check.Command(strings.Join(args, " "), "")

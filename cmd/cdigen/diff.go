@@ -43,6 +43,7 @@ func newDiff() *cobra.Command {
 // specsToCompare returns the specs that arguments name: by default the published one, and
 // what would be published now.
 func (o *options) specsToCompare(cmd *cobra.Command, args []string) (older, newer *specs.Spec, err error) {
+	o.Config = o.EachKind()[0]
 	file := o.Output
 	if len(args) > 0 {
 		file = args[0]

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ func newGenerate() *cobra.Command {
 type generation struct {
 	options
 	dryRun bool
+	// later: other specs are on standard output already.
+	later bool
 }
 
 func (g *generation) run(cmd *cobra.Command) error {
@@ -49,13 +52,17 @@ func (g *generation) run(cmd *cobra.Command) error {
 	case g.dryRun && g.Output == "-":
 		return usageError(errors.New("--dry-run requires an --output file"))
 	}
-	p, err := present(cmd, &g.Config)
-	if p == nil {
+	kinds := g.EachKind()
+	list, err := presentKinds(cmd, &g.Config, kinds)
+	if list == nil {
 		return err
 	}
-	findings := slices.Concat(p.inv.Findings, p.left)
-	if p.spec != nil && g.Output != "-" {
-		findings = append(findings, spec.ReadDirectories(g.SpecDirs).Beside(g.Output, p.spec)...)
+	findings := slices.Clone(list[0].inv.Findings)
+	for i, p := range list {
+		findings = append(findings, p.left...)
+		if p.spec != nil && g.Output != "-" {
+			findings = append(findings, spec.ReadDirectories(g.SpecDirs).Beside(kinds[i].Output, p.spec)...)
+		}
 	}
 	if err := writeReport(os.Stderr, g.Report, findings, g.Captured == ""); err != nil {
 		return err
@@ -63,10 +70,34 @@ func (g *generation) run(cmd *cobra.Command) error {
 	if n := serious(findings); g.Strict && n > 0 {
 		return &exitError{exitStrict, fmt.Errorf("%d findings and --strict: nothing published", n)}
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case p.spec == nil:
+	}
+	var failed error
+	wrote := false
+	for i, p := range list {
+		one := *g
+		one.Config, one.later = kinds[i], wrote
+		_, missing := os.Lstat(one.Output)
+		err := one.write(cmd, p)
+		if absent := (*exitError)(nil); errors.As(err, &absent) && absent.status == exitNoDevices && len(list) > 1 && !p.options.Of.OfGPUs() {
+			// What the host does not have was not asked for.
+			if err = nil; missing == nil {
+				slog.Info(absent.Error())
+				if g.dryRun {
+					err = errDryRun
+				}
+			}
+		}
+		wrote = wrote || p.spec != nil
+		failed = cmp.Or(failed, err)
+	}
+	return failed
+}
+
+// write publishes the spec of a kind, or withdraws it.
+func (g *generation) write(cmd *cobra.Command, p *presence) error {
+	if p.spec == nil {
 		return g.withdraw(cmd, p.why)
 	}
 	noCUDA := p.options.WantsCUDA() && !spec.HasCUDA(p.spec)
@@ -88,6 +119,9 @@ func (g *generation) publish(cmd *cobra.Command, p *presence) error {
 	if g.Output == "-" {
 		if err := spec.Validate(data); err != nil {
 			return err
+		}
+		if g.later && g.OutputFormat() == spec.YAML {
+			data = append([]byte("---\n"), data...)
 		}
 		_, err := cmd.OutOrStdout().Write(data)
 		return err

@@ -32,24 +32,57 @@ type presence struct {
 	why  error
 }
 
-// present looks at the host. If only the spec cannot be made, it returns what the host has
-// with the error.
-func present(cmd *cobra.Command, c *config.Config) (p *presence, err error) {
-	p = &presence{}
-	if p.target, err = c.Target(); err != nil {
-		return nil, usageError(err)
-	}
-	if p.options, err = c.Spec(p.target.Arch); err != nil {
-		return nil, usageError(err)
-	}
-	if p.inv, err = inventory(cmd, p.target); err != nil {
+// present looks at the host for a spec of one kind. If only the spec cannot be made, it
+// returns what the host has with the error.
+func present(cmd *cobra.Command, c *config.Config) (*presence, error) {
+	list, err := presentKinds(cmd, c, []config.Config{*c})
+	if list == nil {
 		return nil, err
 	}
-	p.spec, p.left, err = spec.New(p.inv, p.options)
-	if errors.Is(err, spec.ErrNoDevices) {
-		p.spec, p.why, err = nil, noDevices(p.inv), nil
+	return list[0], err
+}
+
+// presentKinds looks at the host once, for a spec of each kind. If only a spec cannot be
+// made, it returns what the host has with the error.
+func presentKinds(cmd *cobra.Command, c *config.Config, kinds []config.Config) (list []*presence, err error) {
+	target, err := c.Target()
+	if err != nil {
+		return nil, usageError(err)
 	}
-	return p, c.OfSpec(err)
+	for i := range kinds {
+		p := &presence{target: target}
+		if p.options, err = kinds[i].Spec(target.Arch); err != nil {
+			return nil, usageError(err)
+		}
+		list = append(list, p)
+	}
+	inv, err := inventory(cmd, target)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for i, p := range list {
+		p.inv = inv
+		p.spec, p.left, err = spec.New(inv, p.options)
+		if errors.Is(err, spec.ErrNoDevices) {
+			p.spec, p.why, err = nil, nothing(p), nil
+		}
+		if err != nil {
+			errs = append(errs, kinds[i].OfSpec(err))
+		}
+	}
+	if len(errs) > 0 {
+		return list, errs[0]
+	}
+	return list, nil
+}
+
+// nothing is the error about a host that has nothing of a kind.
+func nothing(p *presence) error {
+	if of := p.options.Of; of != nil && !of.OfGPUs() {
+		return fmt.Errorf("the host has nothing of the kind %s", of.Name)
+	}
+	return noDevices(p.inv)
 }
 
 // presentDespite is like present, and leaves out settings that turn out to be of no use. It
@@ -75,7 +108,7 @@ func newSnapshot(c *config.Config, directories *spec.Directories) (*check.Snapsh
 	}
 	in := directories.In(c.SpecDirs)
 	return &check.Snapshot{
-		Target:      check.Target{Spec: output, Kind: c.Kind(), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
+		Target:      check.Target{Spec: output, Kind: c.Kind(), Of: spec.FindKind(c.Kinds[0]), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
 		Directories: in, Published: in.File(output),
 	}, nil
 }

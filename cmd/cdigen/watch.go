@@ -60,9 +60,18 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		return nil, usageError(err)
 	}
 	c := f.Config // each look opens the host again
-	output, err := filepath.Abs(c.Output)
+	kinds := f.EachKind()
+	output, err := filepath.Abs(kinds[0].Output)
 	if err != nil {
 		return nil, err
+	}
+	var others []watch.Other
+	for i := 1; i < len(kinds); i++ {
+		path, err := filepath.Abs(kinds[i].Output)
+		if err != nil {
+			return nil, err
+		}
+		others = append(others, watch.Other{Output: path, Spec: func() (spec.Options, error) { return kinds[i].Spec(c.Arch) }})
 	}
 	dirs, err := absolute(c.SpecDirs...)
 	if err != nil {
@@ -87,8 +96,9 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		ProcRoot: first.Roots.Proc,
 		SysRoot:  first.Roots.Sys,
 		Discover: first.Discover,
-		Spec:     func() (spec.Options, error) { return c.Spec(c.Arch) },
+		Spec:     func() (spec.Options, error) { return kinds[0].Spec(c.Arch) },
 		Output:   output,
+		Others:   others,
 		Format:   f.OutputFormat(),
 		SpecDirs: dirs,
 		Publish:  f.PublishOptions(),
@@ -134,26 +144,10 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	defer unlock()
 
-	procfs := &watch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
-	mounts := &watch.Mounts{}
-	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
-	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
 	hangup := newHangup()
-	l := &watch.Loop{
-		Options:  f.loop(),
-		Generate: generator.Generate,
-		Apply:    generator.Apply,
-		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
-		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
-		Await:    procfs.Await,
-		Log:      slog.Default(),
-	}
-	if specs.Settings, err = f.settingsFile(generator); err != nil {
+	l, err := f.watcher(generator, hangup)
+	if err != nil {
 		return err
-	}
-	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
-	if f.KernelLog != "" {
-		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
 	metrics := record(l, runtimeDir, generator.Output)
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
@@ -185,6 +179,32 @@ func record(l *watch.Loop, runtimeDir, output string) *watch.Metrics {
 		debug.FreeOSMemory()
 	}
 	return metrics
+}
+
+// watcher makes the loop and its sources.
+func (f *watchFlags) watcher(generator *watch.Generator, hangup *hangup) (*watch.Loop, error) {
+	procfs := &watch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
+	mounts := &watch.Mounts{}
+	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
+	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
+	l := &watch.Loop{
+		Options:  f.loop(),
+		Generate: generator.Generate,
+		Apply:    generator.Apply,
+		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
+		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
+		Await:    procfs.Await,
+		Log:      slog.Default(),
+	}
+	var err error
+	if specs.Settings, err = f.settingsFile(generator); err != nil {
+		return nil, err
+	}
+	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
+	if f.KernelLog != "" {
+		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
+	}
+	return l, nil
 }
 
 // result returns the exit status of --once for what was found.

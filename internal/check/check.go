@@ -25,6 +25,8 @@ import (
 type Target struct {
 	// Spec is the path that it is published as, Kind the kind of its devices.
 	Spec, Kind string
+	// Of is what it describes; nil: GPUs and MIG devices.
+	Of *spec.Kind
 	// Profile that it is made with, and the unit of the watcher that is to keep it.
 	Profile, Unit string
 	// SpecDirs are the directories that engines read by default, by rising priority.

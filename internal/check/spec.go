@@ -108,7 +108,11 @@ func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
 // compare compares a spec with the one that would be published now.
 func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding {
 	if s.Now == nil {
-		return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "the host has no usable GPU now")}
+		devices := "usable GPU"
+		if s.Of != nil && !s.Of.OfGPUs() {
+			devices = s.Of.Name
+		}
+		return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "the host has no %s now", devices)}
 	}
 	differences := spec.Diff(content, s.Now)
 	switch missing := lacking(differences); {

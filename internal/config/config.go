@@ -19,6 +19,7 @@ import (
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/spec"
 )
 
 // DefaultOutput is where engines and administrators look for the spec.
@@ -46,6 +47,7 @@ type Config struct {
 	Profile        string
 	Output, Format string
 	LockTimeout    time.Duration
+	Kinds          []string
 	Vendor, Class  string
 	Names, Devices []string
 	NoAll          bool
@@ -85,7 +87,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		DriverRoot: "/", ProcRoot: "/proc", SysRoot: "/sys", Arch: runtime.GOARCH, NVML: NVMLAuto, NVMLTimeout: 10 * time.Second,
-		Output: DefaultOutput, LockTimeout: 10 * time.Second, Vendor: "nvidia.com", Class: "gpu",
+		Output: DefaultOutput, LockTimeout: 10 * time.Second, Kinds: []string{spec.GPUKind}, Vendor: "nvidia.com", Class: "gpu",
 		Names: []string{"index", "uuid"}, SpecDirs: slices.Clone(cdi.DefaultSpecDirs),
 		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen),
 		Poll: time.Second, Debounce: 100 * time.Millisecond, Grace: 30 * time.Second, OnDriverLoss: "withdraw",

@@ -17,6 +17,34 @@ import (
 // Kind returns the kind of the devices, "nvidia.com/gpu".
 func (c *Config) Kind() string { return c.Vendor + "/" + c.Class }
 
+// autoKinds stands for the kinds that are published where the host has them.
+const autoKinds = "auto"
+
+// EachKind returns the configuration of each kind's spec, that of GPUs first. Output is the
+// file of GPUs, or of the one kind if that is the only one and the file was given.
+func (c *Config) EachKind() (list []Config) {
+	for i := range spec.Kinds {
+		kind := &spec.Kinds[i]
+		auto := kind.Auto && slices.Contains(c.Kinds, autoKinds)
+		if !auto && !slices.Contains(c.Kinds, kind.Name) {
+			continue
+		}
+		one := *c
+		one.Kinds = []string{kind.Name}
+		if !kind.OfGPUs() {
+			one.Vendor, one.Class = kind.Prefix+c.Vendor, kind.Class
+			// These are about GPUs.
+			one.Names, one.Devices, one.NoAll, one.Edits = nil, nil, false, ""
+		}
+		alone := len(c.Kinds) == 1 && c.Kinds[0] != autoKinds
+		if exact := alone && c.Sources["output"].Kind > FromProfile; c.Output != "-" && !exact {
+			one.Output = kind.File(c.Output)
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
 // OutputFormat returns the format asked for, or that of the output's name.
 func (c *Config) OutputFormat() spec.Format {
 	switch {
@@ -48,8 +76,12 @@ func (c *Config) Spec(arch string) (spec.Options, error) {
 	if err != nil {
 		return spec.Options{}, err
 	}
+	var of *spec.Kind
+	if len(c.Kinds) == 1 {
+		of = spec.FindKind(c.Kinds[0])
+	}
 	return spec.Options{
-		Vendor: c.Vendor, Class: c.Class, Names: typed[spec.NameStrategy](c.Names), NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
+		Of: of, Vendor: c.Vendor, Class: c.Class, Names: typed[spec.NameStrategy](c.Names), NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
 		Edits: edits.Options{Layout: layout, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks},
 		Own:   own,
 	}, nil
@@ -162,6 +194,7 @@ func (c *Config) Target() (*Target, error) {
 		Host: discover.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
 		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory},
 	}
+	t.Discover.Nodes = c.nodes()
 	if c.DevNodes != "" {
 		table, err := readTrusted(c.DevNodes, c.repeats())
 		if err == nil {
@@ -171,7 +204,8 @@ func (c *Config) Target() (*Target, error) {
 			return nil, c.Problem("dev-nodes", err)
 		}
 	}
-	if when := c.whenNVML(); when != NVMLNever {
+	gpus := slices.Contains(c.Kinds, spec.GPUKind) || slices.Contains(c.Kinds, autoKinds)
+	if when := c.whenNVML(); gpus && when != NVMLNever {
 		t.Discover.ProbeIfNeeded = when == NVMLAuto
 		probe, timeout := c.NVMLProbe, c.NVMLTimeout
 		if probe == "" {
@@ -193,6 +227,14 @@ func (c *Config) whenNVML() string {
 	return c.NVML
 }
 
+// nodes returns which device nodes the kinds need.
+func (c *Config) nodes() discover.NodeOptions {
+	return discover.NodeOptions{
+		Host:    len(c.Kinds) != 1 || c.Kinds[0] != spec.GPUKind,
+		Present: slices.Contains(c.Kinds, spec.ManagementKind),
+	}
+}
+
 // captured opens a captured host. Flags of where to look on this machine are an error;
 // environment variables may be set for other commands.
 func (c *Config) captured() (*Target, error) {
@@ -210,6 +252,7 @@ func (c *Config) captured() (*Target, error) {
 		return nil, c.Problem(capturedOption, err)
 	}
 	t := &Target{Host: captured.Host(), Arch: captured.Arch, Discover: captured.Options()}
+	t.Discover.Nodes = c.nodes()
 	switch c.whenNVML() {
 	case NVMLNever:
 		t.Discover.Probe = nil

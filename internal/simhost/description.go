@@ -55,6 +55,9 @@ type Description struct {
 	// NVSwitches is how many NVSwitch bridges are on the PCI bus: devices of
 	// NVIDIA's that are no GPUs.
 	NVSwitches int `json:"nvSwitches,omitempty"`
+	// BesideNodes are those of NVIDIA's other drivers by their path below /dev:
+	// "nvidia-fs0", "gdrdrv".
+	BesideNodes []string `json:"besideNodes,omitempty"`
 	// MissingNodes are device nodes that are not there though they should be,
 	// by their path below /dev: "nvidia1".
 	MissingNodes []string `json:"missingNodes,omitempty"`

@@ -29,6 +29,9 @@ const (
 	ctlMinor     = 255
 )
 
+// besideMajor is a number that none of the driver's has.
+const besideMajor = 499
+
 // nodes are the device nodes that the host has, in order of path.
 func (d *Description) nodes() []node {
 	return slices.DeleteFunc(d.allNodes(), func(n node) bool {
@@ -94,6 +97,9 @@ func (d *Description) allNodes() []node {
 			addNVIDIA("nvidia-caps-imex-channels/channel0", d.major("nvidia-caps-imex-channels"), 0)
 		}
 	}
+	for i, name := range d.BesideNodes {
+		add(name, besideMajor, i, 0o666)
+	}
 	if d.nvidiaLoaded() && d.NVSwitches > 0 {
 		add("nvidia-nvlink", d.major("nvidia-nvlink"), 0, 0o666)
 		add("nvidia-nvswitchctl", d.major("nvidia-nvswitch"), 255, 0o666)
@@ -106,6 +112,10 @@ func (d *Description) allNodes() []node {
 
 func (d *Description) writeDev(t *tree) {
 	t.mkdir("dev")
+	if slices.Contains(d.BesideNodes, "nvidia-fs") {
+		t.write("etc/cufile.json", "{}\n")
+		t.mkdir("run/udev")
+	}
 	list := d.nodes()
 	d.linkDRM(t, ".")
 	if root := d.driverRoot(); root != "." {
