@@ -7,9 +7,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
@@ -452,5 +454,65 @@ func TestGPUsOnTheBusThatTheDriverDoesNotHave(t *testing.T) {
 	}
 	if inv := discovered(t, host, nil); len(inv.GPUs) != 1 {
 		t.Errorf("a virtual function is a GPU: %+v", inv.GPUs)
+	}
+}
+
+func TestNVMLIsAskedIfNeeded(t *testing.T) {
+	const pci = "sys/bus/pci/devices/0000:43:00.0/"
+	remove := func(name string) func(dir string) error {
+		return func(dir string) error { return os.RemoveAll(filepath.Join(dir, name)) }
+	}
+	write := func(name, content string) func(dir string) error {
+		return func(dir string) error { return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644) }
+	}
+	for _, c := range []struct {
+		name, host string
+		change     func(dir string) error
+		want       int
+	}{
+		{"no GPU has MIG mode", "missing-node", nil, 0},
+		{"a laptop", "fedora", nil, 0},
+		{"a GPU is excluded", "excluded-gpu", nil, 0},
+		{"a GPU has MIG mode", "two-gpus", nil, 1},
+		{"MIG devices", "a100-mixed-mig", nil, 1},
+		{"graphics in MIG devices", "gfx-mig", nil, 1},
+		{"an unknown device ID", "missing-node", write(pci+"device", "0xfff0\n"), 1},
+		{"no device ID", "missing-node", remove(pci + "device"), 1},
+		{"a GPU of procfs is not on the bus", "missing-node", remove("sys/bus/pci/devices/0000:43:00.0"), 1},
+		{"a GPU of procfs is not bound to the driver", "missing-node", remove(pci + "driver"), 1},
+		{"a GPU of the bus is not in procfs", "missing-node", remove("proc/driver/nvidia/gpus/0000:43:00.0"), 1},
+		{"procfs has no UUID yet", "missing-node", write("proc/driver/nvidia/gpus/0000:43:00.0/information", "Device Minor: 1\nGPU UUID: GPU-????????\n"), 1},
+		{"no sysfs", "missing-node", remove("sys"), 1},
+		{"no GPU", "no-gpu", nil, 0},
+	} {
+		d := hosttest.Load(t, c.host)
+		dir := t.TempDir()
+		host := hosttest.Open(t, d, dir)
+		if c.change != nil {
+			if err := c.change(dir); err != nil {
+				t.Fatal(err)
+			}
+			host = hosttest.Reopen(t, d, dir)
+		}
+		var asked atomic.Int64
+		probe := func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+			asked.Add(1)
+			return hosttest.Probe(d)(ctx, library)
+		}
+		inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{Probe: probe, ProbeIfNeeded: true}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := int(asked.Load()); n != c.want {
+			t.Errorf("%s: NVML was asked %d times; want %d", c.name, n, c.want)
+		}
+		if c.want > 0 {
+			continue
+		}
+		// Nothing but the CUDA version is missing, and it is not guessed.
+		without := discovered(t, hosttest.Reopen(t, d, dir), nil)
+		if !reflect.DeepEqual(without.GPUs, inv.GPUs) || inv.Driver.CUDAVersion != "" {
+			t.Errorf("%s: CUDA %q, GPUs %+v; want none, and %+v", c.name, inv.Driver.CUDAVersion, inv.GPUs, without.GPUs)
+		}
 	}
 }

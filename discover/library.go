@@ -98,7 +98,7 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 		return nil // the driver module has told why
 	}
 	dirs := m.dirs(host, inv)
-	m.locateNVML(ctx, host, dirs, version)
+	m.locateNVML(ctx, host, dirs, inv)
 	set := newLibrarySet(host.Driver, version)
 	set.scanAll(ctx, dirs, inv)
 	if err := ctx.Err(); err != nil {
@@ -158,7 +158,8 @@ func (inv *Inventory) LibrariesMissing(host Host) Finding {
 // locateNVML looks for NVML alone, so that it can be asked while the rest is
 // looked for. It is the file that scan takes too, the first that is trusted: the probe
 // runs its code with the rights of this process.
-func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, version string) {
+func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, inv *Inventory) {
+	version := inv.Driver.Version
 	// A file that is called by its SONAME counts where there is none of the version.
 	for _, base := range []string{"libnvidia-ml.so." + version, "libnvidia-ml.so.1"} {
 		for _, dir := range dirs {
@@ -168,7 +169,7 @@ func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, ver
 				continue
 			}
 			if host.Driver.trusted(name) {
-				m.nvml.start(ctx, host.Driver.HostPath(real))
+				m.nvml.start(ctx, host, inv, host.Driver.HostPath(real))
 				return
 			}
 			m.nvml.refused = true

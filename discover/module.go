@@ -20,6 +20,10 @@ type Options struct {
 	// Probe asks NVML. Nil: NVML is not asked, MIG devices have no UUID and a lost GPU
 	// goes unnoticed.
 	Probe ProbeFunc
+	// ProbeIfNeeded: NVML is asked only where it may know more than procfs about
+	// which GPUs and MIG devices there are. Else the CUDA version stays unknown, and
+	// a lost GPU goes unnoticed.
+	ProbeIfNeeded bool
 	// MPSDirectory is where the host's CUDA multi-process service has its pipes,
 	// an absolute path in the driver root that containers are given to write to.
 	// Empty: they are no clients of that service.
@@ -30,12 +34,12 @@ type Options struct {
 // Modules returns all modules in the order they run: a module may read
 // what those before it have found.
 func Modules(o Options) []Module {
-	probe := &nvml{probe: o.Probe}
+	probe := &nvml{probe: o.Probe, ifNeeded: o.ProbeIfNeeded}
 	return []Module{
 		driver{},
+		gpus{}, // they decide whether NVML is asked
 		// The probe takes longest, so it starts as soon as its library is found.
 		libraries{o.LibrarySearchPath, probe},
-		gpus{},
 		files{mpsDirectory: o.MPSDirectory},
 		probe,
 		mig{},

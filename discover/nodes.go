@@ -78,12 +78,15 @@ func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
 // useNodes gives the parts of the inventory their nodes, and reports those that are
 // missing or wrong.
 func (inv *Inventory) useNodes() {
-	needed := map[string]bool{}
+	needed, all := map[string]bool{}, map[string][]Node{}
+	for i := range inv.Nodes {
+		all[inv.Nodes[i].Path] = inv.Nodes[i : i+1]
+	}
 	// use returns the node of a name if it can be used.
 	use := func(name string) (usable []Node) {
 		needed[name] = true
-		if at := slices.IndexFunc(inv.Nodes, func(n Node) bool { return n.Path == name }); at >= 0 && inv.Nodes[at].Usable() {
-			usable = inv.Nodes[at : at+1]
+		if n := all[name]; len(n) > 0 && n[0].Usable() {
+			usable = n
 		}
 		return usable
 	}

@@ -11,8 +11,11 @@ import (
 
 // nvml asks NVML what procfs does not have, and compares the rest.
 type nvml struct {
-	probe  ProbeFunc
-	answer chan probeAnswer // nil until the probe was started
+	probe    ProbeFunc
+	ifNeeded bool
+	answer   chan probeAnswer // nil until the probe was started
+	// unneeded: there is a library, and nothing to ask it.
+	unneeded bool
 	// refused: there is a library that is not trusted.
 	refused bool
 }
@@ -22,9 +25,12 @@ type probeAnswer struct {
 	err    error
 }
 
-// start asks NVML in the background.
-func (m *nvml) start(ctx context.Context, library string) {
+// start asks NVML in the background, where there is something to ask.
+func (m *nvml) start(ctx context.Context, host Host, inv *Inventory, library string) {
 	if m.probe == nil || m.answer != nil {
+		return
+	}
+	if m.unneeded = m.ifNeeded && !needsNVML(host, inv); m.unneeded {
 		return
 	}
 	m.answer = make(chan probeAnswer, 1)
@@ -36,7 +42,7 @@ func (m *nvml) start(ctx context.Context, library string) {
 
 func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	switch {
-	case m.probe == nil || inv.Driver.Version == "":
+	case m.probe == nil || m.unneeded || inv.Driver.Version == "":
 		return nil
 	case m.answer == nil && m.refused:
 		inv.find(NVMLUntrusted, Warning, "libnvidia-ml.so.1", "is not trusted, so NVML is not asked: %s", withoutNVML)

@@ -27,7 +27,7 @@ type Tree struct {
 	// into a spec. It is never opened.
 	Path  string
 	fsys  fs.FS
-	links map[string]string // directories already looked at: name to real name, "" for one that does not exist
+	links map[string]string // names already looked at: name to real name, "" for one that does not exist
 	// lookups has what was looked up; nil where nobody wants to know.
 	lookups *Lookups
 	// rule says which names are trusted; nil: all.
@@ -88,15 +88,10 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 		target, err := fs.ReadLink(t.fsys, next)
 		switch {
 		case errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrInvalid):
-			// Not a symbolic link. Only directories are remembered: what comes
-			// after them has to be looked up again and again.
-			real = next
-			if i < len(rest)-1 {
-				t.links[next] = next
-			}
+			real, t.links[next] = next, next // not a symbolic link
 			continue
 		case err != nil:
-			if i < len(rest)-1 && errors.Is(err, fs.ErrNotExist) {
+			if errors.Is(err, fs.ErrNotExist) {
 				t.links[next] = ""
 			}
 			return "", err
@@ -110,9 +105,7 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 		if real, err = t.resolve(target, true, followed); err != nil {
 			return "", err
 		}
-		if i < len(rest)-1 {
-			t.links[next] = real
-		}
+		t.links[next] = real
 	}
 	return real, nil
 }

@@ -307,6 +307,9 @@ const (
 func Encode(s *specs.Spec, f Format) ([]byte, error) {
 	switch f {
 	case YAML:
+		if text, ok := yamlOf(s); ok {
+			return []byte(text), nil
+		}
 		var b bytes.Buffer
 		e := yaml.NewEncoder(&b)
 		e.SetIndent(2)

@@ -35,7 +35,8 @@ type Generator struct {
 	ProcRoot, SysRoot string
 	// Discover are the options of the modules. Its Probe is asked only when the
 	// driver's part of procfs or the NVML library has changed since it last
-	// answered in full.
+	// answered in full. ProbeIfNeeded applies as long as nothing points to a failing GPU:
+	// not when all is looked at, and not until NVML has answered in full after that.
 	Discover discover.Options
 	// Spec returns the options of the spec; it is called for each generation, since
 	// files that it reads may have changed.
@@ -58,6 +59,8 @@ type Generator struct {
 	dev    atomic.Value           // string, the directory of the device nodes
 	key    probeKey
 	report *discover.NVMLReport
+	// degraded: the last generation was.
+	degraded bool
 	// readable: all users could read the spec's directory.
 	readable bool
 
@@ -203,6 +206,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	discovery := g.Discover
 	if discovery.Probe != nil {
 		discovery.Probe = g.remember(r, full, asleep)
+		discovery.ProbeIfNeeded = discovery.ProbeIfNeeded && !full && !g.degraded
 	}
 	if r.Inventory, err = discover.Run(ctx, host, discover.Modules(discovery)); err != nil {
 		return r, err
@@ -214,6 +218,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	r.Degraded = r.Degraded || slices.ContainsFunc(r.Inventory.GPUs, func(gpu discover.GPU) bool {
 		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0 || gpu.UUID == "" && !gpu.Excluded
 	})
+	g.degraded = r.Degraded
 	if err := g.encode(r, options); err != nil {
 		return r, err
 	}

@@ -1,12 +1,14 @@
 package watch
 
 import (
+	"context"
 	"crypto/sha256"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -113,5 +115,48 @@ func TestPathsOfTheUsersEditsAreLookedAt(t *testing.T) {
 	r, err := g.Generate(t.Context(), false)
 	if err != nil || !r.Lookups.Has("/nowhere/models") || !r.Lookups.Has("/nowhere") {
 		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+// Where no GPU has MIG mode, the kernel's log and what follows from it are the only reasons
+// to ask NVML.
+func TestGeneratorAsksNVMLAboutAGPUThatMayBeLost(t *testing.T) {
+	d := hosttest.Load(t, "missing-node")
+	d.MissingNodes = nil
+	dir := t.TempDir()
+	hosttest.Open(t, d, dir)
+	lost := false
+	g := &Generator{
+		Host: func() (discover.Host, error) {
+			host := hosttest.Reopen(t, d, dir)
+			host.Proc = discover.NewTree(filepath.Join(dir, "proc"), os.DirFS(filepath.Join(dir, "proc")))
+			return host, nil
+		},
+		Spec: func() (spec.Options, error) {
+			return spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: spec.NameStrategies[:1]}, nil
+		},
+		ProcRoot: filepath.Join(dir, "proc"), Output: filepath.Join(dir, "cdi/nvidia.yaml"), Format: spec.YAML,
+		Discover: discover.Options{ProbeIfNeeded: true, Probe: func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+			r, err := hosttest.Probe(d)(ctx, library)
+			r.GPUs[1].Lost = lost
+			return r, err
+		}},
+	}
+	for i, c := range []struct{ full, lost, probed, found bool }{
+		{false, false, false, false},
+		{false, true, false, false}, // nothing says so
+		{true, true, true, true},
+		{false, true, true, true}, // it stays lost
+		{false, false, true, false},
+		{false, false, false, false},
+	} {
+		lost = c.lost
+		r, err := g.Generate(t.Context(), c.full)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Probed != c.probed || r.Inventory.GPUs[1].Lost != c.found {
+			t.Errorf("generation %d: asked %v, lost %v; want %v, %v", i, r.Probed, r.Inventory.GPUs[1].Lost, c.probed, c.found)
+		}
 	}
 }

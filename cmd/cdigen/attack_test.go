@@ -51,7 +51,7 @@ func newTarget(t testing.TB, p programs) *target {
 	a := &target{t: t, p: p, dir: filepath.Join(dir, "h")}
 	d := hosttest.Load(t, "fedora")
 	a.must(os.Chmod(dir, 0o755), d.Build(a.dir, simhost.Options{NVMLLibrary: p.nvml}))
-	a.args = append(hosttest.Flags(d.DriverRoot(a.dir), a.dir), "--nvml-probe", p.probe, "--dev-nodes", filepath.Join(a.dir, simhost.NodeTable), "--library-layout", "fedora")
+	a.args = append(hosttest.Flags(d.DriverRoot(a.dir), a.dir), "--nvml", "always", "--nvml-probe", p.probe, "--dev-nodes", filepath.Join(a.dir, simhost.NodeTable), "--library-layout", "fedora")
 	a.home = filepath.Join(a.dir, "home/user")
 	a.must(os.MkdirAll(a.home, 0o755), os.Chown(a.home, attacker, attacker), os.MkdirAll(filepath.Join(a.dir, "root"), 0o700),
 		os.MkdirAll(filepath.Join(a.dir, "tmp"), 0o755), os.Chmod(filepath.Join(a.dir, "tmp"), os.ModeSticky|0o777))

@@ -78,7 +78,7 @@ var driverTable = []Entry{
 	{discover.Untrusted, "Files of the driver are left out, as others than root can change them.", "Give the path to root: [security.md](security.md) has the rule.", false, nil},
 	{discover.NVMLUntrusted, "NVML or its probe is not trusted, as others than root can change it: MIG devices have no UUID, and a lost GPU goes unnoticed.", "Give the path to root.", false, nil},
 	{discover.NVMLLibraryMissing, "NVML is not found: nvidia-smi does not work in containers, and MIG devices have no UUID.", "Install the package of the driver that has libnvidia-ml.so.1.", false, nil},
-	{discover.NVMLProbeMissing, "cdigen-nvml is not installed: MIG devices have no UUID, and a lost GPU goes unnoticed.", "Install it beside cdigen, name it with `--nvml-probe`, or use `--no-nvml`.", false, nil},
+	{discover.NVMLProbeMissing, "cdigen-nvml is not installed: MIG devices have no UUID, and a lost GPU goes unnoticed.", "Install it beside cdigen, name it with `--nvml-probe`, or use `--nvml never`.", false, nil},
 	{discover.NVMLVersionMismatch, "NVML and the loaded kernel module are of different versions.", "Load the kernel module of the installed driver, or reboot.", false, fixMismatch},
 	{discover.NVMLTimeout, "NVML does not answer: MIG devices have no UUID, and a lost GPU goes unnoticed.", "The driver hangs, often because of a GPU that is failing: see the kernel log.", false, nil},
 	{discover.NVMLFailed, "NVML cannot be asked: MIG devices have no UUID, and a lost GPU goes unnoticed.", "The message has NVML's own error.", false, nil},

@@ -38,6 +38,7 @@ type Config struct {
 	Arch                                   string
 	NVMLProbe                              string
 	NVMLTimeout                            time.Duration
+	NVML                                   string
 	NoNVML                                 bool
 	MPSDirectory                           string
 	Captured                               string
@@ -85,7 +86,7 @@ type Config struct {
 // Default returns the defaults.
 func Default() Config {
 	return Config{
-		DriverRoot: "/", ProcRoot: "/proc", SysRoot: "/sys", Arch: runtime.GOARCH, NVMLTimeout: 10 * time.Second,
+		DriverRoot: "/", ProcRoot: "/proc", SysRoot: "/sys", Arch: runtime.GOARCH, NVML: NVMLAuto, NVMLTimeout: 10 * time.Second,
 		Output: DefaultOutput, LockTimeout: 10 * time.Second, Kinds: []string{spec.GPUKind}, Vendor: "nvidia.com", Class: "gpu",
 		Names: []string{"index", "uuid"}, SpecDirs: slices.Clone(cdi.DefaultSpecDirs),
 		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen),

@@ -45,6 +45,15 @@ const (
 	profileOption  = "profile"
 	settingsOption = "settings"
 	capturedOption = "captured"
+	nvmlOption     = "nvml"
+	noNVMLOption   = "no-nvml"
+)
+
+// The values of the option nvml.
+const (
+	NVMLAuto   = "auto"
+	NVMLAlways = "always"
+	NVMLNever  = "never"
 )
 
 func (o *Option) isOf(command string) bool {

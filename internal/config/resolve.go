@@ -204,7 +204,9 @@ func (c *Config) Target() (*Target, error) {
 			return nil, c.Problem("dev-nodes", err)
 		}
 	}
-	if !c.NoNVML && (slices.Contains(c.Kinds, spec.GPUKind) || slices.Contains(c.Kinds, autoKinds)) {
+	gpus := slices.Contains(c.Kinds, spec.GPUKind) || slices.Contains(c.Kinds, autoKinds)
+	if when := c.whenNVML(); gpus && when != NVMLNever {
+		t.Discover.ProbeIfNeeded = when == NVMLAuto
 		probe, timeout := c.NVMLProbe, c.NVMLTimeout
 		if probe == "" {
 			probe = discover.FindProbe()
@@ -212,6 +214,17 @@ func (c *Config) Target() (*Target, error) {
 		t.Discover.Probe = discover.CommandProbe(probe, timeout)
 	}
 	return t, nil
+}
+
+// whenNVML returns when NVML is asked. Commands that describe a host ask it in any case.
+func (c *Config) whenNVML() string {
+	switch {
+	case c.NoNVML && c.Sources[noNVMLOption].Kind >= c.Sources[nvmlOption].Kind:
+		return NVMLNever
+	case c.NVML == NVMLAuto && slices.Contains([]string{"info", "info files", "capture", "doctor"}, c.Command):
+		return NVMLAlways
+	}
+	return c.NVML
 }
 
 // nodes returns which device nodes the kinds need.
@@ -240,8 +253,11 @@ func (c *Config) captured() (*Target, error) {
 	}
 	t := &Target{Host: captured.Host(), Arch: captured.Arch, Discover: captured.Options()}
 	t.Discover.Nodes = c.nodes()
-	if c.NoNVML {
+	switch c.whenNVML() {
+	case NVMLNever:
 		t.Discover.Probe = nil
+	case NVMLAuto:
+		t.Discover.ProbeIfNeeded = true
 	}
 	return t, nil
 }

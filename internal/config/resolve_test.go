@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,10 +11,10 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// load makes the configuration of a command with flags.
-func load(t *testing.T, command string, flags map[string]string) *Config {
+// load makes the configuration of generate with flags.
+func load(t *testing.T, flags map[string]string) *Config {
 	t.Helper()
-	c, problems := Load(command, Layers{Flags: flags})
+	c, problems := Load("generate", Layers{Flags: flags})
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -27,7 +28,7 @@ func TestTheFormatIsThatOfTheOutputUnlessGiven(t *testing.T) {
 	}{
 		{"a.yaml", "", spec.YAML}, {"a.json", "", spec.JSON}, {"-", "", spec.YAML}, {"a.json", "yaml", spec.YAML}, {"-", "json", spec.JSON},
 	} {
-		if got := load(t, "generate", map[string]string{"output": c.output, "format": c.format}).OutputFormat(); got != c.want {
+		if got := load(t, map[string]string{"output": c.output, "format": c.format}).OutputFormat(); got != c.want {
 			t.Errorf("%+v: got %s", c, got)
 		}
 	}
@@ -39,7 +40,7 @@ func TestTheOptionsOfASpec(t *testing.T) {
 	if err := os.WriteFile(edits, []byte("containerEdits: {env: [A=1]}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := load(t, "generate", map[string]string{
+	c := load(t, map[string]string{
 		"vendor": "a.org", "class": "x", "device-name-strategy": "pci", "no-all": "true", "device": "0, 1", "max-cdi-version": "0.6.0",
 		"capabilities": "compute,video", "library-layout": "fedora", "versioned-names": "true", "edits": edits, "hooks": "none",
 	})
@@ -56,7 +57,7 @@ func TestTheOptionsOfASpec(t *testing.T) {
 	if o.Own == nil || !slices.Equal(o.Own.ContainerEdits.Env, []string{"A=1"}) {
 		t.Errorf("got %+v", o.Own)
 	}
-	if got := load(t, "generate", map[string]string{"capabilities": "compute,all"}).WantedCapabilities(); got != nil {
+	if got := load(t, map[string]string{"capabilities": "compute,all"}).WantedCapabilities(); got != nil {
 		t.Errorf("got %v", got)
 	}
 }
@@ -72,7 +73,7 @@ func TestOptionsOfASpecThatCannotBe(t *testing.T) {
 		{map[string]string{"hooks": "ldcache", "hook-path": "hook"}, `--hook-path "hook": want an absolute path: container engines start it from any directory`},
 		{map[string]string{"hooks": "ldcache", "hook-path": "/etc"}, `--hook-path "/etc": /etc is not a regular file`},
 	} {
-		if _, err := load(t, "generate", c.flags).Spec("amd64"); err == nil || err.Error() != c.want {
+		if _, err := load(t, c.flags).Spec("amd64"); err == nil || err.Error() != c.want {
 			t.Errorf("%v: got %v", c.flags, err)
 		}
 	}
@@ -90,23 +91,49 @@ func TestACapturedHostIsLookedAtAlone(t *testing.T) {
 		{map[string]string{"captured": file, "driver-root": "/"}, "--captured and --driver-root: use one of them: a captured host is complete"},
 		{map[string]string{"captured": "/none"}, `--captured "/none": open /none: no such file or directory`},
 	} {
-		if _, err := load(t, "generate", c.flags).Target(); err == nil || err.Error() != c.want {
+		if _, err := load(t, c.flags).Target(); err == nil || err.Error() != c.want {
 			t.Errorf("%v: got %v", c.flags, err)
 		}
 	}
-	if _, err := load(t, "generate", map[string]string{"captured": file}).Target(); err == nil {
+	if _, err := load(t, map[string]string{"captured": file}).Target(); err == nil {
 		t.Error("what is not a capture was taken for one")
 	}
 }
 
-func TestNVMLIsAskedUnlessItIsOff(t *testing.T) {
-	for off, want := range map[string]bool{"false": true, "true": false} {
-		target, err := load(t, "capture", map[string]string{"no-nvml": off, "driver-root": t.TempDir()}).Target()
-		if err != nil {
-			t.Fatal(err)
+func TestWhenNVMLIsAsked(t *testing.T) {
+	for _, c := range []struct {
+		command          string
+		flags, variables map[string]string
+		want             string
+	}{
+		{"generate", nil, nil, "if needed"},
+		{"watch", nil, nil, "if needed"},
+		{"info", nil, nil, "always"},
+		{"capture", nil, nil, "always"},
+		{"doctor", nil, nil, "always"},
+		{"info", map[string]string{"nvml": "never"}, nil, "never"},
+		{"generate", map[string]string{"nvml": "always"}, nil, "always"},
+		{"generate", map[string]string{"no-nvml": "true"}, nil, "never"},
+		{"capture", map[string]string{"no-nvml": "false"}, nil, "always"},
+		{"generate", map[string]string{"nvml": "always"}, map[string]string{"CDIGEN_NO_NVML": "true"}, "always"},
+		{"generate", map[string]string{"no-nvml": "true"}, map[string]string{"CDIGEN_NVML": "always"}, "never"},
+	} {
+		l := Layers{Flags: map[string]string{"driver-root": t.TempDir()}, Environment: c.variables}
+		maps.Copy(l.Flags, c.flags)
+		settings, problems := Load(c.command, l)
+		target, err := settings.Target()
+		if err != nil || len(problems) > 0 {
+			t.Fatal(err, problems)
 		}
-		if asked := target.Discover.Probe != nil; asked != want {
-			t.Errorf("--no-nvml=%s: asked %v", off, asked)
+		got := "always"
+		switch {
+		case target.Discover.Probe == nil:
+			got = "never"
+		case target.Discover.ProbeIfNeeded:
+			got = "if needed"
+		}
+		if got != c.want {
+			t.Errorf("%s %v %v: NVML is asked %s; want %s", c.command, c.flags, c.variables, got, c.want)
 		}
 	}
 }

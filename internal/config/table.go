@@ -46,8 +46,10 @@ var table = sync.OnceValue(func() []Option {
 			Usage: "`path` of cdigen-nvml (default: beside cdigen, then in PATH)"},
 		{Name: "nvml-timeout", commands: hostCommands, least: 1, field: func(c *Config) any { return &c.NVMLTimeout },
 			Usage: "time limit of the NVML probe"},
-		{Name: "no-nvml", commands: hostCommands, field: func(c *Config) any { return &c.NoNVML },
-			Usage: "do not ask NVML: MIG devices have no UUID, and lost GPUs are not noticed"},
+		{Name: nvmlOption, commands: hostCommands, Values: []string{NVMLAuto, NVMLAlways, NVMLNever}, field: func(c *Config) any { return &c.NVML },
+			Usage: "`when` to ask NVML: auto (if a GPU may have MIG devices, or procfs and the PCI bus disagree; info, capture and doctor: always), always or never (MIG devices have no UUID)"},
+		{Name: noNVMLOption, commands: hostCommands, field: func(c *Config) any { return &c.NoNVML },
+			Usage: "the same as --nvml never"},
 		{Name: capturedOption, commands: "generate,diff,info,info files", field: func(c *Config) any { return &c.Captured },
 			Usage: "`file` of cdigen capture from another host, to look at instead of this one"},
 

@@ -240,9 +240,10 @@ func (t *Tree) walk(name string, exclusive bool) error {
 		return err
 	}
 	kind := last.mode & unix.S_IFMT
-	who := t.caller.others(last.mode, last.gid)
-	if last.owned && who != "" && (kind == unix.S_IFREG || exclusive && kind == unix.S_IFDIR) {
-		return t.untrusted(at, last, "can be written by "+who)
+	if last.owned && (kind == unix.S_IFREG || exclusive && kind == unix.S_IFDIR) {
+		if who := t.caller.others(last.mode, last.gid); who != "" {
+			return t.untrusted(at, last, "can be written by "+who)
+		}
 	}
 	return nil
 }

@@ -1,0 +1,4 @@
+package spec
+
+// YAMLOf is for tests of what needs the YAML library.
+var YAMLOf = yamlOf
