@@ -36,8 +36,11 @@ var (
 
 var ubuntuSuites = []string{"xenial", "noble"}
 
-// ubuntuKeys is a Debian that has the keys of Ubuntu's archive.
-func ubuntuKeys() (string, error) { return debootstrap("trixie", "-ubuntu-keys", "ubuntu-keyring") }
+// ubuntuTools is a Debian with the keys of Ubuntu's archive and a debootstrap that knows its
+// releases.
+func ubuntuTools() (string, error) {
+	return debootstrap("trixie", "-ubuntu-tools", "ubuntu-keyring,debootstrap")
+}
 
 // systemdRoot is a Debian that can boot, with systemd-nspawn for containers in it.
 func systemdRoot(suite string) (string, error) {
@@ -68,13 +71,15 @@ func debootstrapArch(suite, arch, suffix, packages string) (root string, err err
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(fresh)) }()
-	args := []string{"--variant=minbase"}
+	program, args := "debootstrap", []string{"--variant=minbase"}
 	if slices.Contains(ubuntuSuites, suite) {
-		keys, err := ubuntuKeys()
+		tools, err := ubuntuTools()
 		if err != nil {
 			return "", err
 		}
-		args = append(args, "--components=main,universe", "--keyring="+filepath.Join(keys, "usr/share/keyrings/ubuntu-archive-keyring.gpg"))
+		tools = filepath.Join(tools, "usr")
+		program, args = "env", append([]string{"DEBOOTSTRAP_DIR=" + tools + "/share/debootstrap", tools + "/sbin/debootstrap"}, append(args,
+			"--components=main,universe", "--keyring="+tools+"/share/keyrings/ubuntu-archive-keyring.gpg")...)
 	}
 	if arch == "386" {
 		args = append(args, "--arch=i386")
@@ -82,7 +87,7 @@ func debootstrapArch(suite, arch, suffix, packages string) (root string, err err
 	if packages != "" {
 		args = append(args, "--include="+packages)
 	}
-	if out, err := exec.Command("debootstrap", append(args, suite, fresh)...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(program, append(args, suite, fresh)...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("debootstrap: %w\n%s", err, lastBytes(out, 500))
 	}
 	if err := os.Chmod(fresh, 0o755); err != nil {
