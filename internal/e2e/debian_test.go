@@ -36,10 +36,19 @@ var (
 
 var ubuntuSuites = []string{"xenial", "noble"}
 
-// ubuntuTools is a Debian with the keys of Ubuntu's archive and a debootstrap that knows its
-// releases.
-func ubuntuTools() (string, error) {
-	return debootstrap("trixie", "-ubuntu-tools", "ubuntu-keyring,debootstrap")
+// ubuntuOptions are those of debootstrap for a release of Ubuntu, which the scripts of Debian
+// 12 may not know, and a copy of the scripts that does. The keys are in a package of Debian
+// 13.
+func ubuntuOptions(suite string) (options []string, scripts string, err error) {
+	keys, err := debootstrap("trixie", "-ubuntu-keys", "ubuntu-keyring")
+	if err != nil {
+		return nil, "", err
+	}
+	if scripts, err = os.MkdirTemp("", "debootstrap-"); err != nil {
+		return nil, "", err
+	}
+	err = command(".", "sh", "-c", `cp -R /usr/share/debootstrap/. "$0" && ln -sf gutsy "$0/scripts/$1"`, scripts, suite)
+	return []string{"--components=main,universe", "--keyring=" + filepath.Join(keys, "usr/share/keyrings/ubuntu-archive-keyring.gpg")}, scripts, err
 }
 
 // systemdRoot is a Debian that can boot, with systemd-nspawn for containers in it.
@@ -71,15 +80,16 @@ func debootstrapArch(suite, arch, suffix, packages string) (root string, err err
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(fresh)) }()
-	program, args := "debootstrap", []string{"--variant=minbase"}
+	args := []string{"--variant=minbase"}
+	cmd := exec.Command("debootstrap")
 	if slices.Contains(ubuntuSuites, suite) {
-		tools, err := ubuntuTools()
+		options, scripts, err := ubuntuOptions(suite)
 		if err != nil {
 			return "", err
 		}
-		tools = filepath.Join(tools, "usr")
-		program, args = "env", append([]string{"DEBOOTSTRAP_DIR=" + tools + "/share/debootstrap", tools + "/sbin/debootstrap"}, append(args,
-			"--components=main,universe", "--keyring="+tools+"/share/keyrings/ubuntu-archive-keyring.gpg")...)
+		defer func() { _ = os.RemoveAll(scripts) }()
+		args = append(args, options...)
+		cmd.Env = append(os.Environ(), "DEBOOTSTRAP_DIR="+scripts)
 	}
 	if arch == "386" {
 		args = append(args, "--arch=i386")
@@ -87,7 +97,8 @@ func debootstrapArch(suite, arch, suffix, packages string) (root string, err err
 	if packages != "" {
 		args = append(args, "--include="+packages)
 	}
-	if out, err := exec.Command(program, append(args, suite, fresh)...).CombinedOutput(); err != nil {
+	cmd.Args = append(append(cmd.Args, args...), suite, fresh)
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("debootstrap: %w\n%s", err, lastBytes(out, 500))
 	}
 	if err := os.Chmod(fresh, 0o755); err != nil {
