@@ -3,8 +3,10 @@ package discover
 import (
 	"iter"
 	"maps"
+	"os"
 	"path"
 	"slices"
+	"strings"
 )
 
 // Lookups are the places of a host that a discovery looked at, whether something
@@ -65,10 +67,22 @@ func (l *Lookups) AddNames(dir string, keep func(name string) bool) {
 	l.AddFile(dir)
 }
 
-// AddFile records a file of the host and the way to it.
-func (l *Lookups) AddFile(file string) {
-	for at := path.Clean(file); at != "/" && at != "."; at = path.Dir(at) {
-		l.name(Tree{Path: "/"}, path.Dir(at), path.Base(at), false)
+// AddFile records a file of the host and the way to it, by symbolic links too.
+func (l *Lookups) AddFile(file string) { l.addFile(path.Clean(file), 0) }
+
+func (l *Lookups) addFile(file string, links int) {
+	at, linked := "/", links > maxLinks
+	for part := range strings.SplitSeq(strings.Trim(file, "/"), "/") {
+		l.name(Tree{Path: "/"}, at, part, false)
+		next := path.Join(at, part)
+		if target, err := os.Readlink(next); err == nil && !linked {
+			if !path.IsAbs(target) {
+				target = path.Join(at, target)
+			}
+			linked = true // the rest of the way is that of the target
+			l.addFile(path.Join(target, strings.TrimPrefix(file, next)), links+1)
+		}
+		at = next
 	}
 }
 

@@ -19,7 +19,8 @@ const (
 // driverState is what the results so far say of the driver.
 type driverState struct {
 	kind driverKind
-	// since is when an incomplete driver was first seen.
+	// since is when an incomplete driver was last seen to change, or a package manager to be
+	// at work on it.
 	since time.Time
 }
 
@@ -45,12 +46,21 @@ type situation struct {
 	exists, wasComplete, replaces bool
 	// losesCUDA: CUDA works with the spec in place, and the new one is without its library.
 	losesCUDA bool
+	// losesFiles: the new spec has fewer files of the driver.
+	losesFiles bool
+	// installing: a package manager is at work.
+	installing bool
+	// changed: the result differs from that of the generation before.
+	changed bool
 
 	driver  driverState
 	publish budget
 	// late: the loop is not ready yet although its time for that is over.
 	late bool
 }
+
+// installerPoll is the time between two looks while a package manager is at work.
+const installerPoll = 5 * time.Second
 
 // decision is what to do with a result.
 type decision struct {
@@ -63,18 +73,24 @@ type decision struct {
 
 // decide returns what the loop does with a result. It depends on its arguments alone.
 //
-// A spec of a complete driver is not replaced by one of an incomplete driver before the
-// grace time is over, and not by one without CUDA's library while CUDA works with it. A change of a spec is limited, while one that was removed or
-// changed by others is always restored, and one without devices always withdrawn: only
-// root can cause either, and containers fail until it is done.
+// A spec of a complete driver is not replaced by one of an incomplete driver, or with fewer
+// files, while a package manager is at work; not by one of an incomplete driver before that
+// has not changed for the grace time; and not by one without CUDA's library while CUDA works
+// with it. A change of a spec is limited, while one that was removed or changed by others is
+// always restored, and one without devices always withdrawn: only root can cause either, and
+// containers fail until it is done.
 func decide(o *Options, s *situation, now time.Time) decision {
-	if s.driver.kind == lostDriver && !s.devices {
+	if s.driver.kind == lostDriver && !s.devices && s.exists {
 		return decision{action: hold, driver: s.driver}
 	}
 	driver := driverState{kind: settledDriver}
-	if s.exists && s.wasComplete && !s.complete {
+	if s.exists && s.wasComplete && (!s.complete || s.installing && s.losesFiles) {
 		driver = driverState{incompleteDriver, now}
-		if s.driver.kind == incompleteDriver {
+		if s.installing {
+			again := now.Add(installerPoll)
+			return decision{hold, driver, &again}
+		}
+		if s.driver.kind == incompleteDriver && !s.changed {
 			driver = s.driver
 		}
 		// With Once no later generation would give the spec up.

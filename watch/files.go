@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // Files watches, with inotify, the directories in which the last generation looked
 // for something. A directory that does not exist yet is waited for in the nearest
 // one above it that does. Names that no generation has looked up are passed over,
 // so that a package manager at work elsewhere in /usr/bin goes unnoticed. Directories
-// that other users can write to are polled instead; see [minSharedPoll].
+// that other users can write to are polled instead, and all of them while inotify is not to
+// be had; see [minSharedPoll].
 type Files struct {
 	// Ignore reports whether a change of a path is of our own making; nil: none is.
 	Ignore func(path string) bool
@@ -30,13 +30,13 @@ type Files struct {
 	NamesOnly func(dir string) bool
 
 	mu      sync.Mutex
-	inotify *inotify
+	inotify *inotify // nil: it is not to be had, and everything is polled
+	failed  error    // why inotify was given up
 	lookups *discover.Lookups
 	watches map[int]*watched
-	shared  shared
+	polled  polled
 	emit    func(Event)
-	// lost reports whether the kernel has dropped events since the last poll.
-	lost bool
+	done    <-chan struct{}
 	// passed are the paths passed over since the last Update: if the generation that
 	// ended with it has looked them up, they count after all.
 	passed map[string]bool
@@ -64,38 +64,35 @@ const (
 // Name is "files".
 func (*Files) Name() string { return "files" }
 
-// Run watches until ctx ends.
+// Run watches until ctx ends, or inotify fails; after that everything is polled.
 func (s *Files) Run(ctx context.Context, emit func(Event)) error {
 	i, err := newInotify()
-	if err != nil {
-		return err
-	}
 	s.mu.Lock()
-	s.inotify, s.emit, s.watches, s.passed = i, emit, map[int]*watched{}, map[string]bool{}
-	s.shared, s.lost = shared{}, false
-	lookups := s.lookups
+	s.inotify, s.failed, s.emit, s.done = i, err, emit, ctx.Done()
+	s.watches, s.passed = map[int]*watched{}, map[string]bool{}
+	if s.lookups != nil {
+		s.update()
+	}
+	failed := s.failed
 	s.mu.Unlock()
-	end := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.inotify = nil
-		_ = i.close()
+	if failed != nil {
+		return failed
 	}
-	defer end()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(ctx, end)()
-	if lookups != nil {
-		if err := s.Update(lookups); err != nil {
-			return err
-		}
-		emit(Event{Source: s.Name(), Detail: "watching"})
+	emit(Event{Source: s.Name(), Detail: "watching", Listening: true})
+	defer context.AfterFunc(ctx, func() { _ = i.close() })()
+	err = s.read(ctx, i)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inotify != nil {
+		s.fail(err)
 	}
-	var polling sync.WaitGroup
-	defer polling.Wait()
-	defer cancel()
-	polling.Go(func() { poll(ctx, s.poll) })
-	return s.read(ctx, i)
+	return s.failed
+}
+
+// fail gives inotify up, which ends Run.
+func (s *Files) fail(err error) {
+	_ = s.inotify.close()
+	s.inotify, s.failed = nil, err
 }
 
 // read reads events until ctx ends.
@@ -118,20 +115,16 @@ func (s *Files) read(ctx context.Context, i *inotify) error {
 	return nil
 }
 
-// poll looks at what has no events: directories that other users can write to, and events
-// that were lost. It reports whether there was a change.
-func (s *Files) poll() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	changed := s.shared.changed()
-	for _, path := range changed {
-		s.changed([]string{path})
-	}
-	lost := s.lost
-	if s.lost = false; lost {
-		s.emit(Event{Source: s.Name(), Detail: "events were lost", Full: true})
-	}
-	return lost || len(changed) > 0
+// poll makes a poll due of what has no events: directories that other users can write to, all
+// of them without inotify, and events that were lost.
+func (s *Files) poll() {
+	s.polled.schedule(&s.mu, s.done, func(path string) {
+		if path == "" {
+			s.emit(Event{Source: s.Name(), Detail: "events were lost", Full: true})
+		} else {
+			s.changed([]string{path})
+		}
+	})
 }
 
 // see handles events.
@@ -143,7 +136,8 @@ func (s *Files) see(notices []notice) {
 			return
 		}
 		if n.mask&unix.IN_Q_OVERFLOW != 0 {
-			s.lost = true // reported by the next poll, which a flood cannot hasten
+			s.polled.lost = true // reported by the next poll, which a flood cannot hasten
+			s.poll()
 			continue
 		}
 		w := s.watches[n.wd]
@@ -181,16 +175,32 @@ func (s *Files) changed(paths []string) {
 	}
 }
 
-// Update is called after each generation with what it has looked up. The error is that
-// some directory cannot be watched, as a rule because there are too few inotify watches.
-func (s *Files) Update(l *discover.Lookups) error {
+// Update is called after each generation with what it has looked up.
+func (s *Files) Update(l *discover.Lookups) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lookups = l
-	if s.inotify == nil {
-		return nil // Run calls it again
+	if s.lookups = l; s.emit != nil {
+		s.update()
 	}
-	fresh, err := s.watch(l)
+}
+
+// update watches what was looked up, or polls it.
+func (s *Files) update() {
+	l := s.lookups
+	dirs := existing(l.Directories())
+	private, others := partition(dirs)
+	fresh := false
+	if s.inotify != nil {
+		var err error
+		if fresh, err = s.watch(private); err != nil {
+			s.fail(err)
+		}
+	}
+	if s.inotify == nil {
+		others = dirs
+	}
+	fresh = s.polled.set(l, others) || fresh
+	s.poll()
 	switch {
 	case fresh:
 		// Something may have changed there before the watch was set.
@@ -205,17 +215,14 @@ func (s *Files) Update(l *discover.Lookups) error {
 		}
 	}
 	clear(s.passed)
-	return err
 }
 
-// watch watches the directories of the lookups and no others. All watches are set
-// again, since a path may lead to another directory by now: a mount has no event.
-// Fresh reports whether one was not watched before.
-func (s *Files) watch(l *discover.Lookups) (fresh bool, err error) {
-	private, others := s.directories(l)
-	fresh = s.shared.set(l, others)
+// watch watches these directories and no others. All watches are set again, since a path
+// may lead to another directory by now. Fresh reports whether one was not watched before.
+// After an error some may not be watched, as a rule because there are too few inotify watches.
+func (s *Files) watch(dirs []string) (fresh bool, err error) {
 	now := map[int]*watched{}
-	for _, dir := range private {
+	for _, dir := range dirs {
 		events := contentEvents
 		if s.NamesOnly != nil && s.NamesOnly(dir) {
 			events = nameEvents
@@ -228,8 +235,7 @@ func (s *Files) watch(l *discover.Lookups) (fresh bool, err error) {
 		case errors.Is(e, fs.ErrPermission):
 			continue
 		case e != nil:
-			err = fmt.Errorf("watch %s: %w", dir, e)
-			continue
+			return fresh, fmt.Errorf("watch %s: %w", dir, e)
 		}
 		if now[wd] == nil {
 			now[wd] = &watched{}
@@ -252,24 +258,18 @@ func (s *Files) watch(l *discover.Lookups) (fresh bool, err error) {
 	return fresh, err
 }
 
-// directories returns the directories to watch, and those to poll since others than root
-// and the user can create files in them or put others in their place.
-func (s *Files) directories(l *discover.Lookups) (private, others []string) {
-	tree := trust.Local("/", trust.Self())
-	seen := map[string]bool{}
-	for _, dir := range l.Directories() {
-		if dir = nearest(dir); dir == "" || seen[dir] {
-			continue
-		}
-		seen[dir] = true
-		var untrusted *trust.Error
-		if errors.As(tree.CheckExclusive(dir), &untrusted) {
-			others = append(others, dir)
-		} else {
-			private = append(private, dir)
+// existing returns the directories themselves or the nearest ones above them that exist, in
+// order.
+func existing(dirs []string) (list []string) {
+	seen := map[string]bool{"": true}
+	for _, dir := range dirs {
+		if dir = nearest(dir); !seen[dir] {
+			seen[dir] = true
+			list = append(list, dir)
 		}
 	}
-	return private, others
+	slices.Sort(list)
+	return list
 }
 
 // nearest returns the directory itself or the nearest one above it that exists; empty:

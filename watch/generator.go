@@ -1,10 +1,10 @@
 package watch
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,11 +13,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -26,8 +28,9 @@ import (
 type Generator struct {
 	// Host opens the host; it is called for each generation.
 	Host func() (discover.Host, error)
-	// ProcRoot is the proc file system, for the fingerprint.
-	ProcRoot string
+	// ProcRoot and SysRoot are the proc and sys file systems, for the fingerprint and to know
+	// which GPUs are asleep.
+	ProcRoot, SysRoot string
 	// Discover are the options of the modules. Its Probe is asked only when the
 	// driver's part of procfs or the NVML library has changed since it last
 	// answered in full.
@@ -46,9 +49,12 @@ type Generator struct {
 	Directories, Files []string
 	Publish            spec.PublishOptions
 
-	dev    atomic.Value // string, the directory of the device nodes
+	known  map[string]information // of GPUs
+	dev    atomic.Value           // string, the directory of the device nodes
 	key    probeKey
 	report *discover.NVMLReport
+	// readable: all users could read the spec's directory.
+	readable bool
 
 	mu  sync.Mutex
 	sum [sha256.Size]byte // of what is published or about to be
@@ -75,11 +81,16 @@ type Result struct {
 	Probed    bool
 	ProbeTook time.Duration
 	// Degraded reports whether NVML is to be asked again later though no event may
-	// come: it failed, a GPU is lost, or one in MIG mode has no instance, and nothing
-	// else would show that MIG mode was switched off.
+	// come: it failed, a GPU is lost or has no UUID yet, or one in MIG mode has no instance,
+	// and nothing else would show that MIG mode was switched off.
 	Degraded bool
-	// Exists reports whether a file is at the place of the spec.
+	// Waits are the PCI addresses of sleeping GPUs: NVML is to be asked when all of them are
+	// awake.
+	Waits []string
+	// Exists reports whether there is a spec, or another regular file in its place.
 	Exists bool
+	// Installing reports whether a package manager is at work in the driver root.
+	Installing bool
 	// Replaces reports whether the result differs from what the generator published
 	// last, and that is in place as it was published. It is false if others have
 	// changed or removed the spec.
@@ -89,6 +100,7 @@ type Result struct {
 	LosesCUDA bool
 
 	data     []byte
+	unknown  bool // what is to be known of a sleeping GPU
 	snapshot check.Snapshot
 }
 
@@ -128,6 +140,14 @@ func (r *Result) Missing() string {
 // Complete reports whether nothing is missing.
 func (r *Result) Complete() bool { return r.Missing() == "" }
 
+// files returns the number of the driver's files.
+func (r *Result) files() int { return len(r.Inventory.Libraries) + len(r.Inventory.Files) }
+
+// differs reports whether another result leads to another spec or lacks other things.
+func (r *Result) differs(other *Result) bool {
+	return other == nil || !bytes.Equal(r.data, other.data) || r.Missing() != other.Missing()
+}
+
 // NoGPU reports whether the host clearly has no GPU for containers, and none that waits
 // for its driver: no driver is loaded, and no GPU is on the PCI bus; or that the GPU is
 // not supported.
@@ -145,12 +165,19 @@ func (r *Result) NoGPU() bool {
 // the places that were looked at until then.
 func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	r := &Result{Lookups: discover.NewLookups()}
+	r.Exists = g.exists()
 	g.fixedPlaces(r.Lookups)
 	host, err := g.Host()
 	if err != nil {
 		return r, err
 	}
+	r.Installing = packageManagerAt(host.Driver)
 	host = host.Record(r.Lookups)
+	if g.known == nil {
+		g.known = map[string]information{}
+	}
+	asleep := sleepers(g.ProcRoot, g.SysRoot)
+	host.Proc = discover.NewTree(host.Proc.Path, quiet{regular.FS(host.Proc.Path), host.Proc.Path, asleep, g.known, &r.unknown})
 	g.hostPlaces(host, r.Lookups)
 	options, err := g.Spec()
 	if err != nil {
@@ -161,13 +188,17 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	}
 	discovery := g.Discover
 	if discovery.Probe != nil {
-		discovery.Probe = g.remember(r, full)
+		discovery.Probe = g.remember(r, full, asleep)
 	}
 	if r.Inventory, err = discover.Run(ctx, host, discover.Modules(discovery)); err != nil {
 		return r, err
 	}
+	if r.unknown {
+		r.Waits = asleep
+		return r, errAsleep
+	}
 	r.Degraded = r.Degraded || slices.ContainsFunc(r.Inventory.GPUs, func(gpu discover.GPU) bool {
-		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0
+		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0 || gpu.UUID == "" && !gpu.Excluded
 	})
 	if err := g.encode(r, options); err != nil {
 		return r, err
@@ -215,6 +246,12 @@ func (g *Generator) encode(r *Result, options spec.Options) (err error) {
 	return err
 }
 
+// exists reports whether a regular file is at the place of the spec.
+func (g *Generator) exists() bool {
+	info, err := os.Lstat(g.Output)
+	return err == nil && info.Mode().IsRegular()
+}
+
 // judge finds what is wrong with the host and the spec in place.
 func (g *Generator) judge(r *Result) {
 	s := &r.snapshot
@@ -227,20 +264,23 @@ func (g *Generator) judge(r *Result) {
 
 // compare compares the result with what is in place.
 func (g *Generator) compare(r *Result) {
-	_, err := os.Lstat(g.Output)
-	r.Exists = err == nil
 	g.mu.Lock()
 	sum := g.sum
 	g.mu.Unlock()
-	asPublished := g.OwnChange(g.Output) || errors.Is(err, fs.ErrNotExist) && sum == sha256.Sum256(nil)
+	asPublished := g.OwnChange(g.Output) || !r.Exists && sum == sha256.Sum256(nil)
 	r.Replaces = asPublished && sum != sha256.Sum256(r.data)
 }
 
-// remember returns the probe with a memory of its last complete answer.
-func (g *Generator) remember(r *Result, full bool) discover.ProbeFunc {
+// remember returns the probe with a memory of its last complete answer, which stands while a
+// GPU is asleep.
+func (g *Generator) remember(r *Result, full bool, asleep []string) discover.ProbeFunc {
 	return func(ctx context.Context, library string) (*discover.NVMLReport, error) {
 		key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
 		if !full && g.report != nil && g.key == key {
+			return g.report, nil
+		}
+		if r.Waits = asleep; asleep != nil {
+			r.unknown = r.unknown || g.report == nil
 			return g.report, nil
 		}
 		g.report = nil
@@ -267,6 +307,7 @@ func (g *Generator) remember(r *Result, full bool) discover.ProbeFunc {
 }
 
 // Apply publishes the spec of a result, or removes the published one if the host has no device.
+// If others have taken away the permission to read its directory, they are given back.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
 	g.mu.Lock()
 	g.sum = sha256.Sum256(r.data)
@@ -275,13 +316,30 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 	var err error
 	if r.Spec == nil {
 		outcome, err = spec.Remove(ctx, g.Output, g.Publish)
-	} else {
+	} else if err = g.keepReadable(filepath.Dir(g.Output)); err == nil {
 		outcome, err = spec.Publish(ctx, g.Output, r.data, g.Publish)
 	}
 	if outcome == spec.Published || outcome == spec.Removed {
 		g.judge(r)
 	}
 	return outcome, err
+}
+
+// readable are the permissions that engines of other users need for a directory of specs.
+const readable = 0o555
+
+// keepReadable gives a directory back the permissions that it had when it was seen first.
+func (g *Generator) keepReadable(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return nil //nolint:nilerr // it is made with them, or publishing reports the error
+	case info.Mode()&readable == readable:
+		g.readable = true
+	case g.readable && trust.Path(dir, trust.Self()) == nil:
+		return os.Chmod(dir, info.Mode()|readable)
+	}
+	return nil
 }
 
 // NamesOnly reports whether only the names in a directory matter, as in those of device
@@ -297,8 +355,8 @@ func (g *Generator) OwnChange(path string) bool {
 	if path != g.Output {
 		return filepath.Dir(path) == filepath.Dir(g.Output) && spec.IsTemporary(path)
 	}
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode() != 0o644 {
+	var s unix.Stat_t
+	if unix.Lstat(path, &s) != nil || s.Mode != unix.S_IFREG|0o644 || s.Uid != uint32(os.Geteuid()) { //nolint:gosec // not negative
 		return false
 	}
 	data, err := regular.ReadFile(path, spec.MaxSize)

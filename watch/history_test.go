@@ -28,12 +28,12 @@ func TestHistoryKeepsTheLastPublications(t *testing.T) {
 	var want []Generation
 	for i := range maxHistory + 20 {
 		result := string(spec.Published)
-		switch {
-		case i%10 == 3:
+		switch i % 10 {
+		case 3:
 			result = string(spec.Removed)
-		case i%10 == 4:
+		case 4:
 			result = Held
-		case i%10 == 5:
+		case 5:
 			result = string(spec.Unchanged)
 		}
 		g := generation(i, result)

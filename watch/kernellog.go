@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,11 @@ type KernelLog struct {
 // Name is "kernel-log".
 func (KernelLog) Name() string { return "kernel-log" }
 
+// standIn asks NVML, as no other place shows that a GPU was lost.
+func (s KernelLog) standIn() (every time.Duration, e Event) {
+	return 10 * time.Minute, Event{Source: s.Name(), Full: true}
+}
+
 // xid are the lines "NVRM: Xid (PCI:0000:3b:00): 79, …" after which a GPU may be
 // unusable or usable again: 79 is fallen off the bus, 95 and 48 uncontained memory
 // errors, 119 and 120 a GSP that does not answer, 154 a recovery action that is
@@ -37,7 +43,7 @@ func (s KernelLog) Run(ctx context.Context, emit func(Event)) error {
 	defer f.Close()
 	_, _ = f.Seek(0, io.SeekEnd) // a pipe has no end to seek
 	defer context.AfterFunc(ctx, func() { _ = f.Close() })()
-	emit(Event{Source: s.Name(), Detail: "listening"})
+	emit(Event{Source: s.Name(), Detail: "listening", Listening: true})
 	// A read returns one record (dev-kmsg).
 	buffer := make([]byte, 8<<10)
 	for {

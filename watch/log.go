@@ -15,13 +15,12 @@ import (
 type reporter struct {
 	log      *slog.Logger
 	failure  string                    // of the last generation; empty: none
-	unwatch  string                    // why some places are not watched; empty: all are
 	limited  bool                      // publications have been delayed since the limit was last untouched
 	findings map[discover.Finding]bool // that are serious
 }
 
 // failed logs an error once, and once that it is over.
-func (r *reporter) failed(trigger string, err error) {
+func (r *reporter) failed(trigger string, result *Result, err error) {
 	message := ""
 	if err != nil {
 		message = err.Error()
@@ -29,28 +28,22 @@ func (r *reporter) failed(trigger string, err error) {
 	switch {
 	case message == r.failure:
 	case err != nil:
-		r.log.Error("generation failed; the last spec stays, another attempt follows", "trigger", trigger, "error", message)
+		what := "generation failed and is tried again; there is no spec"
+		if result != nil && result.Exists {
+			what = "generation failed and is tried again; the last spec stays"
+		}
+		r.log.Error(what, "trigger", trigger, "error", message)
 	default:
 		r.log.Info("recovered", "from", r.failure)
 	}
 	r.failure = message
 }
 
-// watched logs once that some places cannot be watched.
-func (r *reporter) watched(err error) {
-	message := ""
-	if err != nil {
-		message = err.Error()
-	}
-	if message != "" && message != r.unwatch {
-		r.log.Error("some places cannot be watched", "error", message)
-	}
-	r.unwatch = message
-}
-
 // decided logs a decision that leaves the last spec in place though the result differs.
 func (r *reporter) decided(result *Result, before driverState, d *decision, o *Options, now time.Time) {
 	switch {
+	case d.action == hold && d.driver.kind != before.kind && result.Installing:
+		r.log.Warn("a package manager is at work; the last spec stays for now", "missing", result.Missing())
 	case d.action == hold && d.driver.kind != before.kind && d.driver.kind == incompleteDriver:
 		r.log.Warn("the driver is incomplete; the last spec stays for now", "missing", result.Missing(), "grace", o.Grace)
 	case d.action == hold && d.driver.kind != before.kind:

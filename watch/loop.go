@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,8 +73,11 @@ type Loop struct {
 	Sources  []Source
 	// Update is called after each generation with the places that it looked at; nil: it
 	// is not.
-	Update func(l *discover.Lookups) error
-	Log    *slog.Logger
+	Update func(l *discover.Lookups)
+	// Await is called after each generation with the sleeping GPUs that another one has to
+	// wait for; nil: it is not.
+	Await func(gpus []string)
+	Log   *slog.Logger
 	// Changed is called with the new state after each generation, and when the loop
 	// becomes ready; nil: it is not.
 	Changed func(State)
@@ -96,11 +100,12 @@ type Loop struct {
 	driver   driverState
 	publish  budget // of publications
 	last     *Result
+	seen     *Result // the last one that was decided on
 	report   reporter
-	ready    bool
-	readyBy  time.Time
+	settled  bool // see State
+	settleBy time.Time
 	updated  bool // Update was called
-	settled  bool // the last generation was applied
+	applied  bool // the last generation was
 }
 
 // generation is one that is running.
@@ -117,7 +122,7 @@ type phase struct {
 	err     error
 }
 
-// Run watches until ctx ends, or with Once until the loop is ready. It returns nil
+// Run watches until ctx ends, or with Once until the loop has settled. It returns nil
 // but for an error of the last generation with Once.
 func (l *Loop) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -139,7 +144,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	for {
 		now := time.Now()
 		l.advance(ctx, now)
-		if l.Once && l.ready && l.running == nil {
+		if l.Once && l.settled && l.running == nil {
 			if l.report.failure != "" {
 				return errors.New(l.report.failure)
 			}
@@ -170,7 +175,7 @@ func (l *Loop) prepare(now time.Time) {
 	l.report = reporter{log: l.Log}
 	l.schedule = newSchedule(l.Options)
 	l.schedule.set(triggerStart, now)
-	l.readyBy = now.Add(l.ReadyTimeout)
+	l.settleBy = now.Add(l.ReadyTimeout)
 	l.set(func(s *State) {
 		s.Started, s.Condition = now, Starting
 		for _, source := range l.Sources {
@@ -187,12 +192,12 @@ func (l *Loop) advance(ctx context.Context, now time.Time) {
 		}
 	}
 	if l.running == nil && l.late(now) {
-		l.becomeReady(now)
+		l.settle(now)
 	}
 }
 
-// late reports whether the time in which the loop has to become ready is over.
-func (l *Loop) late(now time.Time) bool { return !l.ready && !now.Before(l.readyBy) }
+// late reports whether the time in which the loop has to settle is over.
+func (l *Loop) late(now time.Time) bool { return !l.settled && !now.Before(l.settleBy) }
 
 // idle returns how long nothing but an event or the end of a phase matters.
 func (l *Loop) idle(now time.Time) time.Duration {
@@ -201,8 +206,8 @@ func (l *Loop) idle(now time.Time) time.Duration {
 		if at, ok := l.schedule.next(); ok {
 			next = earlier(next, at)
 		}
-		if !l.ready {
-			next = earlier(next, l.readyBy)
+		if !l.settled {
+			next = earlier(next, l.settleBy)
 		}
 	}
 	return next.Sub(now)
@@ -259,6 +264,7 @@ func (l *Loop) Hangs() (since time.Time, hangs bool) {
 func (l *Loop) set(change func(*State)) {
 	l.mu.Lock()
 	change(&l.state)
+	l.state.Ready = l.state.Settled && l.state.Condition == Current
 	l.mu.Unlock()
 }
 
@@ -293,6 +299,13 @@ func (l *Loop) proceed(ctx context.Context, p phase, now time.Time) {
 		return
 	}
 	l.update(p)
+	if errors.Is(p.err, errAsleep) {
+		if l.State().Condition != Asleep {
+			l.Log.Info("waiting for a GPU that is asleep", "gpus", p.result.Waits)
+		}
+		l.end(phase{result: p.result}, Waiting, now)
+		return
+	}
 	if p.err != nil {
 		l.end(p, Failed, now)
 		return
@@ -313,11 +326,14 @@ func (l *Loop) proceed(ctx context.Context, p phase, now time.Time) {
 
 // update passes on what to watch. The places of a failed generation are not all.
 func (l *Loop) update(p phase) {
+	if l.Await != nil && p.result != nil {
+		l.Await(p.result.Waits)
+	}
 	if l.Update == nil || p.result == nil || p.err != nil && l.updated {
 		return
 	}
 	l.updated = true
-	l.report.watched(l.Update(p.result.Lookups))
+	l.Update(p.result.Lookups)
 }
 
 // decide decides on a result.
@@ -325,8 +341,10 @@ func (l *Loop) decide(r *Result, now time.Time) *decision {
 	d := decide(&l.Options, &situation{
 		devices: r.Spec != nil, complete: r.Complete(), noGPU: r.NoGPU(),
 		exists: r.Exists, wasComplete: l.last == nil || l.last.Complete(), replaces: r.Replaces, losesCUDA: r.LosesCUDA,
+		installing: r.Installing, losesFiles: l.last != nil && r.files() < l.last.files(), changed: r.differs(l.seen),
 		driver: l.driver, publish: l.publish, late: l.late(now),
 	}, now)
+	l.seen = r
 	l.report.decided(r, l.driver, &d, &l.Options, now)
 	l.driver = d.driver
 	return &d
@@ -348,14 +366,16 @@ func (l *Loop) end(p phase, how string, now time.Time) {
 		l.schedule.succeed()
 	}
 	switch {
+	case how == Held && g.decision.again != nil && p.result.Installing:
+		l.schedule.set(triggerInstaller, *g.decision.again)
 	case how == Held && g.decision.again != nil:
 		l.schedule.set(triggerGrace, *g.decision.again)
 	case how == Delayed:
 		l.schedule.set(triggerLimit, *g.decision.again)
 	}
-	l.report.failed(g.trigger.Source, p.err)
-	if l.settled = how != Failed && how != Held && how != Delayed; l.settled {
-		done.Changes = l.applied(g, p, now)
+	l.report.failed(g.trigger.Source, p.result, p.err)
+	if l.applied = p.err == nil && !slices.Contains([]string{Held, Delayed, Waiting}, how); l.applied {
+		done.Changes = l.note(g, p, now)
 	}
 	if g.decision != nil {
 		l.set(func(s *State) { s.Findings = p.result.Findings })
@@ -364,13 +384,13 @@ func (l *Loop) end(p phase, how string, now time.Time) {
 		}
 	}
 	l.record(p.result, done)
-	if how != Failed && !l.ready && (p.result.Complete() || p.result.NoGPU()) {
-		l.becomeReady(now)
+	if how != Failed && how != Waiting && !l.settled && (p.result.Complete() || p.result.NoGPU()) {
+		l.settle(now)
 	}
 }
 
-// applied notes what is in place now, and returns how it differs from what was.
-func (l *Loop) applied(g *generation, p phase, now time.Time) []string {
+// note notes what is in place now, and returns how it differs from what was.
+func (l *Loop) note(g *generation, p phase, now time.Time) []string {
 	var before *discover.Inventory
 	if l.last != nil {
 		before = l.last.Inventory
@@ -394,6 +414,7 @@ func (l *Loop) record(r *Result, g Generation) {
 		}
 		s.LastGeneration = &g
 		s.Error = l.report.failure
+		s.InPlace = r != nil && r.Exists
 		switch g.Result {
 		case Failed:
 			s.Condition = Failing
@@ -404,10 +425,13 @@ func (l *Loop) record(r *Result, g Generation) {
 		case Delayed:
 			s.Condition = Limited
 			return
+		case Waiting:
+			s.Condition = Asleep
+			return
 		case string(spec.Published), string(spec.Unchanged):
-			s.Condition = Current
+			s.Condition, s.InPlace = Current, true
 		default:
-			s.Condition = NoDevices
+			s.Condition, s.InPlace = NoDevices, false
 		}
 		if g.Result == string(spec.Published) || g.Result == string(spec.Removed) || s.LastChange == nil {
 			s.LastChange = &g
@@ -422,20 +446,20 @@ func (l *Loop) record(r *Result, g Generation) {
 	}
 }
 
-// becomeReady marks, once, that the spec can be relied on or that there is no point in
-// waiting longer.
-func (l *Loop) becomeReady(now time.Time) {
+// settle marks, once, that the first spec is in place or that there is no point in waiting
+// longer.
+func (l *Loop) settle(now time.Time) {
 	last := l.State().LastGeneration
-	if l.Once && !l.settled && (last == nil || last.Trigger != triggerDeadline) {
+	if l.Once && !l.applied && (last == nil || last.Trigger != triggerDeadline) {
 		// One more generation, whose result is applied whatever is missing.
 		l.schedule.set(triggerDeadline, now)
 		return
 	}
 	if l.late(now) && (l.last == nil || !l.last.Complete()) {
-		l.Log.Warn("ready, although the driver is incomplete", "waited", l.ReadyTimeout)
+		l.Log.Warn("the driver is still incomplete and not waited for", "waited", l.ReadyTimeout)
 	}
-	l.ready = true
-	l.set(func(s *State) { s.Ready = true })
+	l.settled = true
+	l.set(func(s *State) { s.Settled = true })
 	if l.Changed != nil {
 		l.Changed(l.State())
 	}

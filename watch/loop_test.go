@@ -460,40 +460,75 @@ func TestLoopPublishesAnIncompleteHost(t *testing.T) {
 	})
 }
 
-func TestLoopIsReady(t *testing.T) {
+// The loop settles once, and is ready when a spec that is true of the host is in place.
+func TestLoopSettles(t *testing.T) {
 	for name, c := range map[string]struct {
 		inv    *discover.Inventory
 		exists bool
 		err    error
 		after  time.Duration
+		ready  bool
 	}{
-		"complete driver":        {inv: complete(0)},
+		"complete driver":        {inv: complete(0), ready: true},
 		"no GPU":                 {inv: noDriver},
 		"no GPU but an old spec": {inv: noDriver, exists: true},
-		"driver incomplete":      {inv: incomplete(), after: 30 * time.Second},
+		"driver incomplete":      {inv: incomplete(), after: 30 * time.Second, ready: true},
 		"GPU without driver":     {inv: &discover.Inventory{Findings: []discover.Finding{{ID: discover.GPUUnbound, Severity: discover.Warning}}}, after: 30 * time.Second},
 		"not supported":          {inv: &discover.Inventory{Platform: discover.Tegra, Driver: discover.Driver{Version: "580.00"}}},
 		"failing":                {inv: complete(0), err: errors.New("no"), after: 30 * time.Second},
+		"asleep":                 {inv: complete(0), err: errAsleep, after: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &machine{inv: c.inv, err: c.err, exists: c.exists}
-			var ready time.Time
+			var settled time.Time
 			change := func(l *Loop) {
 				l.Changed = func(s State) {
-					if s.Ready && ready.IsZero() {
-						ready = time.Now()
+					if s.Settled && settled.IsZero() {
+						settled = time.Now()
 					}
 				}
 			}
-			bubble(t, m, change, func(t *testing.T, _ *Loop, _ *hosttest.Log) {
+			bubble(t, m, change, func(t *testing.T, l *Loop, _ *hosttest.Log) {
 				pass(2 * time.Minute)
-				if ready.IsZero() {
-					t.Fatal("never ready")
+				if settled.IsZero() {
+					t.Fatal("never settled")
 				}
-				expect(t, "ready after", ready.Sub(m.began), c.after)
+				expect(t, "settled after", settled.Sub(m.began), c.after)
+				expect(t, "ready", l.State().Ready, c.ready)
 			})
 		})
 	}
+}
+
+// A spec that cannot be written, or was withdrawn, is not ready; nor is one that stays though
+// the host has changed.
+func TestLoopIsReadyWhileTheSpecIsTrue(t *testing.T) {
+	m := &machine{inv: complete(0)}
+	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
+		for _, c := range []struct {
+			name           string
+			change         func()
+			ready, inPlace bool
+			condition      Condition
+		}{
+			{"at first", func() {}, true, true, Current},
+			{"incomplete", func() { m.inv = incomplete() }, false, true, Holding},
+			{"complete again", func() { m.inv = complete(0) }, true, true, Current},
+			{"removed, and cannot be written", func() { m.exists, m.applyErr = false, errors.New("read-only file system") }, false, false, Failing},
+			{"written again", func() { m.applyErr = nil }, true, true, Current},
+			{"a look fails", func() { m.err = errors.New("too many open files") }, false, true, Failing},
+			{"a look works", func() { m.err = nil }, true, true, Current},
+			{"withdrawn", func() { m.inv, m.exists = noDriver, false }, false, false, NoDevices},
+		} {
+			m.become(c.change)
+			l.box.put(Event{Source: "test"})
+			pass(time.Second)
+			s := l.State()
+			expect(t, c.name+": ready", s.Ready, c.ready)
+			expect(t, c.name+": in place", s.InPlace, c.inPlace)
+			expect(t, c.name+": condition", s.Condition, c.condition)
+		}
+	})
 }
 
 func TestLoopOnce(t *testing.T) {
@@ -577,6 +612,7 @@ func TestLoopLogsFindingsOnce(t *testing.T) {
 type flaky struct {
 	fails int
 	runs  int
+	every time.Duration
 }
 
 func (*flaky) Name() string { return "flaky" }
@@ -586,26 +622,38 @@ func (s *flaky) Run(ctx context.Context, emit func(Event)) error {
 	if s.runs <= s.fails {
 		return errors.New("no such socket")
 	}
-	emit(Event{Source: s.Name()})
+	emit(Event{Source: s.Name(), Listening: true})
 	<-ctx.Done()
 	return nil
 }
 
-// A source that failed is run again, and since it may have missed something,
-// everything is looked at when it works.
+func (s *flaky) standIn() (every time.Duration, e Event) { return s.every, Event{Source: s.Name()} }
+
+// A source that failed is run again, and since it may have missed something, everything is
+// looked at when it works. Meanwhile there is a look every so often.
 func TestLoopRestartsSources(t *testing.T) {
-	m := &machine{inv: complete(0)}
-	s := &flaky{fails: 10}
-	bubble(t, m, func(l *Loop) { l.Sources = []Source{s} }, func(t *testing.T, _ *Loop, logged *hosttest.Log) {
-		pass(time.Minute)
-		expect(t, "looks while it fails", len(m.times()), 1)
-		pass(15 * time.Minute)
-		expect(t, "runs", s.runs, 11)
-		expect(t, "looks", len(m.times()), 2)
-		expect(t, "full", m.last().full, true)
-		expect(t, "times it was logged", strings.Count(logged.String(), "no such socket"), 1)
-		expect(t, "recovery", strings.Count(logged.String(), "source works again"), 1)
-	})
+	for _, c := range []struct {
+		every       time.Duration
+		least, most int // looks in six minutes
+	}{{standInLook, 18, 36}, {10 * time.Minute, 0, 0}} {
+		m := &machine{inv: complete(0)}
+		s := &flaky{fails: 100, every: c.every}
+		bubble(t, m, func(l *Loop) { l.Sources = []Source{s} }, func(t *testing.T, l *Loop, logged *hosttest.Log) {
+			pass(6 * time.Minute)
+			if n := len(m.times()) - 1; n < c.least || n > c.most {
+				t.Errorf("%d looks while it fails", n)
+			}
+			expect(t, "full", m.last().full, false)
+			expect(t, "state while it fails", l.State().Sources[0], SourceState{Name: "flaky", Error: "no such socket"})
+			expect(t, "ready while it fails", l.State().Ready, true)
+			pass(20 * time.Minute)
+			expect(t, "runs", s.runs, 101)
+			expect(t, "full", m.last().full, true)
+			expect(t, "state", l.State().Sources[0], SourceState{Name: "flaky", Up: true})
+			expect(t, "times it was logged", strings.Count(logged.String(), "no such socket"), 1)
+			expect(t, "recovery", strings.Count(logged.String(), "source works again"), 1)
+		})
+	}
 }
 
 func TestLoopEndsAtOnce(t *testing.T) {

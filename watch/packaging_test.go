@@ -125,7 +125,7 @@ func TestDashboardFollowsGrafanasSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var d dashboard.Dashboard
+	var d dashboard.Dashboard //nolint:staticcheck // every Grafana reads this one, its successor only Grafana 12
 	// Without an error it returns an empty list of errors.
 	if err := d.UnmarshalJSONStrict(data); err != nil && err.Error() != "" {
 		t.Error(err)
@@ -134,7 +134,7 @@ func TestDashboardFollowsGrafanasSchema(t *testing.T) {
 		t.Error(err)
 	}
 	// What the schema does not know is lost here.
-	d = dashboard.Dashboard{}
+	d = dashboard.Dashboard{} //nolint:staticcheck // as above
 	if err := json.Unmarshal(data, &d); err != nil {
 		t.Fatal(err)
 	}

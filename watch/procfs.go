@@ -4,44 +4,65 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Procfs polls what the driver shows in procfs, which has no events: MIG instances, GPUs,
-// the driver's version, device numbers.
+// the driver's version, device numbers. It looks at names and inodes and reads only
+// /proc/devices, so that it wakes no GPU.
 type Procfs struct {
 	// Root is the proc file system, usually /proc.
 	Root string
+	// Sys is the sys file system, usually /sys.
+	Sys string
 	// Every is the time between two polls.
 	Every time.Duration
+
+	waits atomic.Pointer[[]string]
 }
 
 // Name is "procfs".
-func (Procfs) Name() string { return "procfs" }
+func (*Procfs) Name() string { return "procfs" }
+
+// Await makes it an event that none of these GPUs, by their PCI addresses, is asleep any more.
+func (s *Procfs) Await(gpus []string) { s.waits.Store(&gpus) }
+
+// awake reports whether the GPUs that are waited for are.
+func (s *Procfs) awake() bool {
+	gpus := s.waits.Load()
+	return gpus != nil && len(*gpus) > 0 && !slices.ContainsFunc(*gpus, func(gpu string) bool { return asleep(s.Sys, gpu) })
+}
 
 // Run polls until ctx ends.
-func (s Procfs) Run(ctx context.Context, emit func(Event)) error {
+func (s *Procfs) Run(ctx context.Context, emit func(Event)) error {
 	ticker := time.NewTicker(s.Every)
 	defer ticker.Stop()
-	var r procReader
-	last := r.fingerprint(s.Root)
+	tree := newProcTree(s.Root)
+	defer func() { tree.close() }()
 	// Something may have changed between the first generation and now.
-	emit(Event{Source: s.Name(), Detail: "watching"})
+	emit(Event{Source: s.Name(), Detail: "watching", Listening: true})
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		if now := r.fingerprint(s.Root); now != last {
-			last = now
+		if s.awake() {
+			s.Await(nil)
+			emit(Event{Source: s.Name(), Detail: "the GPU is awake", Full: true})
+		}
+		if tree.changed() {
+			tree.close()
+			tree = newProcTree(s.Root)
 			emit(Event{Source: s.Name(), Detail: "the driver's files changed"})
 		}
 	}
@@ -50,119 +71,149 @@ func (s Procfs) Run(ctx context.Context, emit func(Event)) error {
 // Fingerprint is a checksum of what procfs shows of the driver.
 type Fingerprint [sha256.Size]byte
 
-// ProcFingerprint reads procfs once.
+// ProcFingerprint returns that of a proc file system.
 func ProcFingerprint(root string) Fingerprint {
-	var r procReader
-	return r.fingerprint(root)
-}
-
-// procReader reads the driver's part of procfs with few system calls and almost no
-// allocations, since it runs every second. It reads names and small
-// files only and never opens a device, so that it wakes no GPU.
-type procReader struct {
-	text   []byte
-	data   []byte // of one file
-	buffer [16 << 10]byte
-}
-
-func (r *procReader) fingerprint(root string) Fingerprint {
-	r.text = r.text[:0]
-	r.file(filepath.Join(root, "driver/nvidia/version"), nil)
-	r.file(filepath.Join(root, "devices"), nvidiaLines)
-	for _, pci := range r.names(filepath.Join(root, "driver/nvidia/gpus")) {
-		r.file(filepath.Join(root, "driver/nvidia/gpus", pci, "information"), stableLines)
+	tree := newProcTree(root)
+	defer tree.close()
+	hash := sha256.New()
+	for _, list := range [][]procEntry{tree.often, tree.seldom} {
+		for _, e := range list {
+			fmt.Fprintf(hash, "%s %v\n", e.path, e.is)
+		}
 	}
-	// gpu<M>/mig/gi<G>/ci<C>
-	capabilities := filepath.Join(root, "driver/nvidia/capabilities")
-	for _, gpu := range r.names(capabilities) {
+	hash.Write(tree.numbers)
+	return Fingerprint(hash.Sum(nil))
+}
+
+// procTree is what procfs shows of the driver at one time.
+type procTree struct {
+	often, seldom []procEntry // the second are looked at in turn
+	next          int         // of seldom
+	devices       *os.File    // nil: there is no such file
+	numbers       []byte      // lines of it
+	buffer        [16 << 10]byte
+}
+
+// procEntry is a file or a directory. Its identity tells one that was removed and made
+// again from the first: the number of links is that of subdirectories, the time of change
+// that at which the kernel made the inode. The kernel may forget an inode that is in use no
+// more and make it again, so it is kept open.
+type procEntry struct {
+	path string
+	is   identity
+	file int // O_PATH; -1: not open
+}
+
+// A poll looks at so many entries, at fewSeldom at least of those that are seldom looked at,
+// in turn: with what the runtime needs to wake and sleep that is below 30 system calls.
+const (
+	pollEntries = 14
+	fewSeldom   = 4
+)
+
+func procIdentity(path string) identity {
+	var s unix.Stat_t
+	if unix.Stat(path, &s) != nil {
+		return identity{}
+	}
+	return identity{mode: s.Mode, dev: uint64(s.Dev), ino: s.Ino, links: uint64(s.Nlink), ctime: s.Ctim} //nolint:unconvert // 32 bits wide on some architectures
+}
+
+func newProcTree(root string) *procTree {
+	t := &procTree{}
+	if f, err := os.Open(filepath.Join(root, "devices")); err == nil {
+		t.devices = f
+		t.numbers = t.readNumbers()
+	}
+	t.often = append(t.often, openProcEntry(filepath.Join(root, "driver/nvidia/version")))
+	for _, pci := range t.list(&t.often, root, "driver/nvidia/gpus") {
+		t.seldom = append(t.seldom, openProcEntry(filepath.Join(root, "driver/nvidia/gpus", pci, "information")))
+	}
+	const capabilities = "driver/nvidia/capabilities"
+	for _, gpu := range t.list(&t.seldom, root, capabilities) {
 		if !strings.HasPrefix(gpu, "gpu") {
 			continue
 		}
 		mig := filepath.Join(capabilities, gpu, "mig")
-		for _, gi := range r.names(mig) {
-			if strings.HasPrefix(gi, "gi") {
-				r.subdirectories(filepath.Join(mig, gi))
+		for _, gi := range t.list(&t.often, root, mig) {
+			if !strings.HasPrefix(gi, "gi") {
+				continue
+			}
+			for _, ci := range t.list(&t.seldom, root, filepath.Join(mig, gi)) {
+				if strings.HasPrefix(ci, "ci") {
+					t.seldom = append(t.seldom, openProcEntry(filepath.Join(root, mig, gi, ci)))
+				}
 			}
 		}
 	}
-	return sha256.Sum256(r.text)
+	return t
 }
 
-// stableLines drops what changes without the GPU changing, such as the number of the interrupt.
-func stableLines(line []byte) bool { return !bytes.HasPrefix(line, []byte("IRQ:")) }
-
-func nvidiaLines(line []byte) bool { return bytes.Contains(line, []byte("nvidia")) }
-
-// file adds the lines of a file that keep accepts; nil: all.
-func (r *procReader) file(name string, keep func([]byte) bool) {
-	r.text = append(append(r.text, name...), 0)
-	fd, err := open(name, 0)
+func openProcEntry(path string) procEntry {
+	file, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return
+		file = -1
 	}
-	defer unix.Close(fd) //nolint:errcheck // only read
-	r.data = r.data[:0]
-	for len(r.data) < 1<<20 {
-		n, err := unix.Read(fd, r.buffer[:])
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if n <= 0 {
-			break
-		}
-		r.data = append(r.data, r.buffer[:n]...)
-	}
-	for line := range bytes.Lines(r.data) {
-		if keep == nil || keep(line) {
-			r.text = append(r.text, line...)
-		}
-	}
+	return procEntry{path, procIdentity(path), file}
 }
 
-// names adds the names in a directory and returns them in order.
-func (r *procReader) names(dir string) []string {
-	r.text = append(append(r.text, dir...), 0)
-	fd, err := open(dir, unix.O_DIRECTORY)
-	if err != nil {
-		return nil
-	}
-	defer unix.Close(fd) //nolint:errcheck // only read
-	var names []string
-	for {
-		// Until nothing is left: a signal can cut a read short.
-		n, err := unix.ReadDirent(fd, r.buffer[:])
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if n <= 0 {
-			break
-		}
-		_, _, names = unix.ParseDirent(r.buffer[:n], -1, names)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		r.text = append(append(r.text, name...), 0)
+// list adds a directory to a list of entries, and returns the names in it, in order.
+func (t *procTree) list(entries *[]procEntry, root, dir string) (names []string) {
+	dir = filepath.Join(root, dir)
+	*entries = append(*entries, openProcEntry(dir))
+	list, _ := os.ReadDir(dir)
+	for _, e := range list {
+		names = append(names, e.Name())
 	}
 	return names
 }
 
-// subdirectories adds their number, which the directory's number of links shows with one
-// system call instead of four, or their names on a file system that does not count links.
-func (r *procReader) subdirectories(dir string) {
-	var st unix.Stat_t
-	if unix.Stat(dir, &st) != nil || st.Nlink < 2 {
-		r.names(dir)
-		return
+// changed reports whether something has changed since the tree was made, or, of what is
+// seldom looked at, whether that shows in this poll.
+func (t *procTree) changed() bool {
+	for i := range t.often {
+		if procIdentity(t.often[i].path) != t.often[i].is {
+			return true
+		}
 	}
-	r.text = append(append(r.text, dir...), 0)
-	r.text = binary.AppendUvarint(r.text, uint64(st.Nlink)) //nolint:unconvert // 32 bits wide on some architectures
+	for range min(max(pollEntries-len(t.often), fewSeldom), len(t.seldom)) {
+		e := &t.seldom[t.next]
+		if t.next = (t.next + 1) % len(t.seldom); procIdentity(e.path) != e.is {
+			return true
+		}
+	}
+	return !bytes.Equal(t.readNumbers(), t.numbers)
 }
 
-func open(name string, flags int) (int, error) {
-	for {
-		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|flags, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return fd, err
+// readNumbers returns the driver's lines of /proc/devices.
+func (t *procTree) readNumbers() (lines []byte) {
+	n := 0
+	for n < len(t.buffer) {
+		more, err := unix.Pread(int(t.devices.Fd()), t.buffer[n:], int64(n))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil
+		}
+		// The kernel returns whole lines, as many as there are in a page.
+		if n += more; more < os.Getpagesize()/2 {
+			break
+		}
+	}
+	for line := range bytes.Lines(t.buffer[:n]) {
+		if bytes.Contains(line, []byte("nvidia")) {
+			lines = append(lines, line...)
+		}
+	}
+	return lines
+}
+
+func (t *procTree) close() {
+	_ = t.devices.Close()
+	for _, list := range [][]procEntry{t.often, t.seldom} {
+		for _, e := range list {
+			_ = unix.Close(e.file)
 		}
 	}
 }

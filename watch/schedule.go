@@ -14,13 +14,15 @@ const (
 	triggerRetry = "retry"
 	// triggerLimit: the limit allows the publication that was delayed.
 	triggerLimit = "limit"
+	// triggerInstaller: the package manager that was at work may have ended.
+	triggerInstaller = "installer"
 	// triggerGrace: the driver has been incomplete for the grace time.
 	triggerGrace = "grace"
 )
 
 // timerTriggers are the triggers that have a timer, the first of which counts when
 // several are due.
-var timerTriggers = []string{triggerStart, triggerDeadline, triggerRetry, triggerLimit, triggerGrace}
+var timerTriggers = []string{triggerStart, triggerDeadline, triggerRetry, triggerLimit, triggerInstaller, triggerGrace}
 
 // schedule holds what generations are due for, and when. It reads no clock.
 type schedule struct {

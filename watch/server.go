@@ -18,7 +18,7 @@ import (
 	"github.com/cdigen/cdigen/internal/promtext"
 )
 
-// Health answers /healthz (the loop runs) and /readyz (the spec can be relied on) with
+// Health answers /healthz (the loop runs) and /readyz (a true spec is in place) with
 // 200 or 503 and a line of text, and /metrics in the text format of Prometheus.
 func Health(l *Loop, m *Metrics) func(path string) httpget.Answer {
 	return func(path string) httpget.Answer {

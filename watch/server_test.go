@@ -59,7 +59,7 @@ func TestHealth(t *testing.T) {
 		l.box.put(Event{Source: "test"})
 		pass(time.Second / 2)
 		answers("/healthz", httpget.OK, "ok")
-		answers("/readyz", httpget.OK, "failing")
+		answers("/readyz", httpget.ServiceUnavailable, "failing")
 		has("cdigen_spec_current 0", `cdigen_generations_total{result="failed",trigger="test"} 1`, "cdigen_healthy 1")
 
 		m.become(func() { m.err, m.takes = nil, time.Hour })

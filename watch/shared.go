@@ -1,19 +1,22 @@
 package watch
 
 import (
-	"context"
+	"errors"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // Shared directories are those in which, or on the way to which, other users than root
 // and that of the watcher can create or rename files. With inotify each of their files
 // would wake the watcher, at any rate they like. So these directories are polled: only
-// the names that were looked up, and less often while there is a change at each poll.
+// the names that were looked up, and less often while there is a change at each poll. So are
+// all directories while there is no inotify to be had.
 const (
 	minSharedPoll = 2 * time.Second
 	maxSharedPoll = 32 * time.Second
@@ -26,6 +29,7 @@ const (
 type identity struct {
 	mode, uid, gid uint32
 	dev, ino, rdev uint64
+	links          uint64
 	size           int64
 	mtime, ctime   unix.Timespec
 }
@@ -54,17 +58,45 @@ func identityOf(path string, contents, follow bool) identity {
 	return id
 }
 
-// shared are the polled paths.
-type shared struct {
+// partition divides directories into those to watch and those to poll since others than root
+// and the user can create files in them or put others in their place.
+func partition(dirs []string) (private, others []string) {
+	tree := trust.Local("/", trust.Self())
+	for _, dir := range dirs {
+		var untrusted *trust.Error
+		if errors.As(tree.CheckExclusive(dir), &untrusted) {
+			others = append(others, dir)
+		} else {
+			private = append(private, dir)
+		}
+	}
+	return private, others
+}
+
+// directoryAt returns the identity of the directory that a path leads to; the zero value: it
+// leads to none.
+func directoryAt(path string) identity {
+	if is := identityOf(path, false, true); is.mode&unix.S_IFMT == unix.S_IFDIR {
+		return is
+	}
+	return identity{}
+}
+
+// polled are the paths that are polled.
+type polled struct {
 	seen     map[string]identity
 	contents map[string]bool // directories whose contents count
+
+	lost     bool        // events were lost since the last poll
+	timer    *time.Timer // nil: no poll is due
+	interval time.Duration
 }
 
 // set replaces the polled directories. A path that was polled before keeps its identity of
 // that time, so that a change since then is still noticed. Fresh reports whether one
 // was not.
-func (p *shared) set(l *discover.Lookups, dirs []string) (fresh bool) {
-	next := shared{seen: map[string]identity{}, contents: map[string]bool{}}
+func (p *polled) set(l *discover.Lookups, dirs []string) (fresh bool) {
+	next := polled{seen: map[string]identity{}, contents: map[string]bool{}}
 	for _, dir := range dirs {
 		names, searched := l.Names(dir)
 		if len(names) > maxSharedNames {
@@ -85,12 +117,12 @@ func (p *shared) set(l *discover.Lookups, dirs []string) (fresh bool) {
 			fresh = true
 		}
 	}
-	*p = next
+	p.seen, p.contents = next.seen, next.contents
 	return fresh
 }
 
 // changed returns the paths that have changed since the last call or since they were set.
-func (p *shared) changed() (paths []string) {
+func (p *polled) changed() (paths []string) {
 	for path, before := range p.seen {
 		if now := identityOf(path, p.contents[path], false); now != before {
 			p.seen[path] = now
@@ -100,27 +132,35 @@ func (p *shared) changed() (paths []string) {
 	return paths
 }
 
-// sharedBackoff returns the time to the next poll: twice the last one after a change, half
-// of it without one.
-func sharedBackoff(last time.Duration, changed bool) time.Duration {
-	if changed {
-		return min(2*last, maxSharedPoll)
+// schedule makes a poll due, unless there is nothing to look at. It calls handle, with the lock
+// held, for each path that has changed and with an empty path if events were lost, and makes
+// the next one due until done is closed: after twice the time if there was a change, and after
+// half of it if not.
+func (p *polled) schedule(lock sync.Locker, done <-chan struct{}, handle func(path string)) {
+	if p.timer != nil || len(p.seen) == 0 && !p.lost {
+		return
 	}
-	return max(last/2, minSharedPoll)
-}
-
-// poll calls look, which reports whether there was a change, until ctx ends.
-func poll(ctx context.Context, look func() bool) {
-	interval := minSharedPoll
-	timer := time.NewTimer(interval)
-	defer timer.Stop()
-	for {
+	p.interval = min(max(p.interval, minSharedPoll), maxSharedPoll)
+	p.timer = time.AfterFunc(p.interval, func() {
+		lock.Lock()
+		defer lock.Unlock()
+		p.timer = nil
 		select {
-		case <-ctx.Done():
+		case <-done:
 			return
-		case <-timer.C:
+		default:
 		}
-		interval = sharedBackoff(interval, look())
-		timer.Reset(interval)
-	}
+		paths := p.changed()
+		if p.lost {
+			paths = append(paths, "")
+		}
+		p.lost = false
+		for _, path := range paths {
+			handle(path)
+		}
+		if p.interval /= 2; len(paths) > 0 {
+			p.interval *= 4
+		}
+		p.schedule(lock, done, handle)
+	})
 }

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -177,26 +176,33 @@ func TestAnotherUserCausesFewGenerations(t *testing.T) {
 // none, they come as often as before.
 func TestSharedPollsBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		start := time.Now()
-		var times []time.Duration
-		var flips atomic.Bool
-		flips.Store(true)
-		go poll(ctx, func() bool {
-			times = append(times, time.Since(start))
-			return flips.Load()
+		p := polled{lost: true, seen: map[string]identity{"/nonexistent": {}}}
+		var lock sync.Mutex
+		flips, polls := true, 0
+		done := make(chan struct{})
+		lock.Lock()
+		p.schedule(&lock, done, func(string) {
+			polls++
+			p.lost = flips
 		})
+		lock.Unlock()
 		const flipping = time.Hour
 		pass(flipping)
-		if most := int(flipping/maxSharedPoll) + 5; len(times) > most {
-			t.Errorf("%d polls in an hour of changes, want %d or fewer", len(times), most)
+		lock.Lock()
+		if most := int(flipping/maxSharedPoll) + 5; polls < most-10 || polls > most {
+			t.Errorf("%d polls in an hour of changes, want %d or fewer", polls, most)
 		}
-		flips.Store(false)
+		flips = false
+		lock.Unlock()
 		pass(time.Hour)
-		n := len(times)
-		expect(t, "time between polls after an hour of rest", times[n-1]-times[n-2], minSharedPoll)
-		cancel()
-		synctest.Wait()
+		lock.Lock()
+		expect(t, "time between polls after an hour of rest", p.interval, minSharedPoll)
+		close(done)
+		lock.Unlock()
+		pass(time.Hour)
+		lock.Lock()
+		defer lock.Unlock()
+		expect(t, "a poll is due after the end", p.timer != nil, false)
 	})
 }
 
@@ -220,7 +226,7 @@ func TestSharedNoticesChanges(t *testing.T) {
 	// Times of change are too coarse to tell apart changes that follow each other at once.
 	long := time.Now().Add(-time.Hour)
 	do(os.Symlink("a", path("link")), os.Mkdir(path("directory"), 0o755), os.Mkdir(path("searched"), 0o755), os.Chtimes(path("searched"), long, long))
-	var p shared
+	var p polled
 	expect(t, "fresh", p.set(l, []string{dir, path("searched")}), true)
 	expect(t, "fresh again", p.set(l, []string{dir, path("searched")}), false)
 	for _, c := range []struct {
@@ -277,7 +283,7 @@ func TestFilesWatchesPrivateDirectoriesOnly(t *testing.T) {
 	for _, name := range []string{"lib/libcuda.so.1", "x", "tmp/nvidia-mps", "tmp/own/x", "tmp/missing/x", "open/below/x"} {
 		l.AddFile(filepath.Join(root, name))
 	}
-	private, others := (&Files{}).directories(l)
+	private, others := partition(existing(l.Directories()))
 	for _, want := range []string{root, filepath.Join(dir, "own")} {
 		if !slices.Contains(private, want) {
 			t.Errorf("%s is not watched", want)
@@ -296,9 +302,7 @@ func TestFilesPollsSharedDirectories(t *testing.T) {
 	l := discover.NewLookups()
 	l.AddFile(filepath.Join(dir, "wanted"))
 	s := &Files{}
-	if err := s.Update(l); err != nil {
-		t.Fatal(err)
-	}
+	s.Update(l)
 	events := listen(t, s)
 	await(t, events, "watching")
 	write(t, filepath.Join(dir, "wanted"), "")

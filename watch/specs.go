@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -14,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // Specs watches, with fsnotify, the directories of specs and that of the settings file,
 // where every write counts. A directory that does not exist is left to [Files], which sees
-// it come. Directories that other users can write to are polled; see [minSharedPoll].
+// it come. Directories that other users can write to are polled, and all of them while
+// inotify is not to be had; see [minSharedPoll].
 type Specs struct {
 	// Output is the absolute path of the published spec, Dirs are those of the other
 	// directories that engines read.
@@ -34,70 +35,84 @@ type Specs struct {
 	SettingsChanged func()
 
 	mu      sync.Mutex
-	watcher *fsnotify.Watcher // nil: Run is not running
+	watcher *fsnotify.Watcher // nil: inotify is not to be had
 	watched map[string]identity
-	shared  shared
+	watches int           // those that could be set; fsnotify forgets what was removed
+	stale   chan struct{} // other directories are to be watched
+	polled  polled
 	emit    func(Event)
-}
-
-// directoryAt returns the identity of the directory that a path leads to; the zero value: it
-// leads to none.
-func directoryAt(path string) identity {
-	if is := identityOf(path, false, true); is.mode&unix.S_IFMT == unix.S_IFDIR {
-		return is
-	}
-	return identity{}
+	done    <-chan struct{}
 }
 
 // Name is "specs".
 func (*Specs) Name() string { return "specs" }
 
-// Run watches until ctx ends.
+// Run watches until ctx ends, or inotify fails; after that everything is polled.
 func (s *Specs) Run(ctx context.Context, emit func(Event)) error {
+	s.mu.Lock()
+	s.emit, s.done, s.stale = emit, ctx.Done(), make(chan struct{}, 1)
+	s.mu.Unlock()
+	for detail := "watching"; ctx.Err() == nil; detail = "new directories" {
+		err := s.open()
+		s.Update()
+		if err != nil {
+			return err
+		}
+		// Something may have changed there before the watch was set.
+		emit(Event{Source: s.Name(), Detail: detail, Listening: true})
+		s.settingsChanged()
+		err = s.read(ctx)
+		s.mu.Lock()
+		_ = s.watcher.Close()
+		s.watcher = nil
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open watches the directories that exist.
+func (s *Specs) open() error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("%w; see fs.inotify.max_user_instances", err)
 	}
-	s.mu.Lock()
-	s.watcher, s.watched, s.shared, s.emit = w, map[string]identity{}, shared{}, emit
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.watcher = nil
-		_ = w.Close()
-	}()
-	if err := s.Update(); err != nil {
-		return err
+	private, _, _ := s.directories()
+	for dir := range private {
+		switch err := w.Add(dir); {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR):
+			delete(private, dir) // it was there a moment ago
+		case errors.Is(err, fs.ErrPermission):
+		case err != nil:
+			_ = w.Close()
+			return fmt.Errorf("watch %s: %w; see fs.inotify.max_user_watches", dir, err)
+		}
 	}
-	emit(Event{Source: s.Name(), Detail: "watching"})
-	var polling sync.WaitGroup
-	defer polling.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	polling.Go(func() { poll(ctx, s.poll) })
-	return s.read(ctx, w)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watcher, s.watched, s.watches = w, private, len(w.WatchList())
+	return nil
 }
 
-// read gathers events for a while, since each write is one, and handles each path once.
-func (s *Specs) read(ctx context.Context, w *fsnotify.Watcher) error {
+// read gathers events for a while, since each write is one, and handles each path once. It
+// ends when other directories are to be watched.
+func (s *Specs) read(ctx context.Context) error {
 	paths := map[string]bool{}
 	var gathered <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case e, ok := <-w.Events:
-			if !ok {
-				return nil
-			}
+		case <-s.stale:
+			return nil
+		case e := <-s.watcher.Events:
 			if paths[e.Name] = true; gathered == nil {
 				gathered = time.After(minGather)
 			}
-		case err, ok := <-w.Errors:
+		case err := <-s.watcher.Errors:
 			switch {
-			case !ok:
-				return nil
 			case errors.Is(err, unix.EINVAL):
 				continue // a directory was moved, and removed before its watch was
 			case !errors.Is(err, fsnotify.ErrEventOverflow):
@@ -134,77 +149,33 @@ func (s *Specs) settingsChanged() {
 
 func (s *Specs) specDirs() []string { return append([]string{filepath.Dir(s.Output)}, s.Dirs...) }
 
-// poll looks at what has no events: directories that other users can write to, and mounts
-// over a watched directory. It reports whether there was a change.
-func (s *Specs) poll() bool {
-	s.mu.Lock()
-	paths := s.shared.changed()
-	for dir, was := range s.watched {
-		if directoryAt(dir) != was {
-			paths = append(paths, dir)
-		}
-	}
-	s.mu.Unlock()
-	for _, path := range paths {
-		s.changed(path)
-	}
-	return len(paths) > 0
-}
-
 // Update is called after each generation, since a path may lead to another directory by
-// now. The error is that some directory cannot be watched, as a rule because there are too
-// few inotify watches.
-func (s *Specs) Update() error {
+// now.
+func (s *Specs) Update() {
 	s.mu.Lock()
-	if s.watcher == nil {
-		s.mu.Unlock()
-		return nil // Run calls it
+	defer s.mu.Unlock()
+	if s.emit == nil {
+		return // Run calls it
 	}
-	fresh, err := s.watch()
-	s.mu.Unlock()
-	if fresh {
-		// Something may have changed there before the watch was set.
-		s.emit(Event{Source: s.Name(), Detail: "new directories"})
-		s.settingsChanged()
-	}
-	return err
-}
-
-// watch watches the directories that exist and no others. Fresh reports whether one was not
-// watched before.
-func (s *Specs) watch() (fresh bool, err error) {
 	private, lookups, others := s.directories()
-	fresh = s.shared.set(lookups, others)
-	// fsnotify knows one path for a directory, and forgets those that were removed.
-	list := s.watcher.WatchList()
-	for dir, was := range s.watched {
-		if private[dir] != was || !slices.Contains(list, dir) {
-			_ = s.watcher.Remove(dir)
-			delete(s.watched, dir)
-		}
-	}
-	for dir, is := range private {
-		if _, ok := s.watched[dir]; ok {
-			continue
-		}
-		switch e := s.watcher.Add(dir); {
-		case errors.Is(e, fs.ErrNotExist) || errors.Is(e, unix.ENOTDIR):
-			fresh = true // it was there a moment ago
-		case errors.Is(e, fs.ErrPermission):
-		case e != nil:
-			err = fmt.Errorf("watch %s: %w; see fs.inotify.max_user_watches", dir, e)
+	if s.watcher == nil {
+		others = slices.AppendSeq(others, maps.Keys(private))
+	} else if !maps.Equal(private, s.watched) || len(s.watcher.WatchList()) != s.watches {
+		select {
+		case s.stale <- struct{}{}:
 		default:
-			fresh = true
-			s.watched[dir] = is
 		}
 	}
-	return fresh, err
+	if s.polled.set(lookups, others) {
+		s.emit(Event{Source: s.Name(), Detail: "new directories"})
+	}
+	s.polled.schedule(&s.mu, s.done, s.changed)
 }
 
 // directories returns the directories to watch, each by one path, and those to poll with the
 // names that count in them.
 func (s *Specs) directories() (private map[string]identity, lookups *discover.Lookups, others []string) {
-	private, lookups = map[string]identity{}, discover.NewLookups()
+	lookups = discover.NewLookups()
 	dirs := s.specDirs()
 	for _, dir := range dirs {
 		lookups.Add(dir)
@@ -214,20 +185,17 @@ func (s *Specs) directories() (private map[string]identity, lookups *discover.Lo
 		dirs = append(dirs, filepath.Dir(s.Settings))
 		lookups.AddFile(s.Settings)
 	}
-	tree := trust.Local("/", trust.Self())
 	seen := map[identity]bool{{}: true}
-	for _, dir := range dirs {
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool {
 		is := directoryAt(dir)
-		if seen[is] {
-			continue
-		}
+		known := seen[is]
 		seen[is] = true
-		var untrusted *trust.Error
-		if errors.As(tree.CheckExclusive(dir), &untrusted) {
-			others = append(others, dir)
-		} else {
-			private[dir] = is
-		}
+		return known
+	})
+	watch, others := partition(dirs)
+	private = map[string]identity{}
+	for _, dir := range watch {
+		private[dir] = directoryAt(dir)
 	}
 	return private, lookups, others
 }

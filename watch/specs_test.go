@@ -99,23 +99,24 @@ func TestSpecsFollowsPaths(t *testing.T) {
 		drain(events)
 		must(t, c.change())
 		await(t, events, cdi)
-		must(t, s.Update())
+		s.Update()
 		await(t, events, "new directories")
-		must(t, s.Update()) // changes nothing
+		s.Update() // changes nothing
 		write(t, output, c.name)
 		await(t, events, output)
 	}
 	// A directory that comes when it is looked at the next time.
 	must(t, os.Remove(cdi))
-	must(t, s.Update())
+	s.Update()
 	drain(events)
 	write(t, output, "")
-	must(t, s.Update())
+	s.Update()
 	await(t, events, "new directories")
 }
 
-// A mount over a directory of specs has no event, and fsnotify has none for its end.
-func TestSpecsNoticesMounts(t *testing.T) {
+// A mount over a directory of specs is an event of [Mounts], after which the directory that
+// shows is watched; and so is its end.
+func TestSpecsFollowsMounts(t *testing.T) {
 	dir := t.TempDir()
 	output := filepath.Join(dir, "nvidia.yaml")
 	s := &Specs{Output: output}
@@ -126,13 +127,17 @@ func TestSpecsNoticesMounts(t *testing.T) {
 		hosttest.SkipWithout(t, "mount", err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	await(t, events, dir)
-	must(t, os.Chmod(dir, 0o755), s.Update()) //nolint:gosec // as it was
+	must(t, os.Chmod(dir, 0o755)) //nolint:gosec // as it was
+	s.Update()
+	await(t, events, "new directories")
 	write(t, output, "")
 	await(t, events, output)
 	drain(events)
 	must(t, unix.Unmount(dir, unix.MNT_DETACH))
-	await(t, events, dir)
+	s.Update()
+	await(t, events, "new directories")
+	write(t, output, "")
+	await(t, events, output)
 }
 
 // Two paths of one directory have one watch, by the path of the output.
@@ -190,7 +195,7 @@ func TestSpecsSettings(t *testing.T) {
 	await(t, events, "watching")
 	called("the start")
 	write(t, file, "A=1\n")
-	must(t, s.Update()) // Files has seen the directory
+	s.Update() // Files has seen the directory
 	called("the directory came")
 	drain(events)
 	write(t, file, "A=2\n")

@@ -17,12 +17,14 @@ const (
 	Current Condition = "current"
 	// NoDevices: the host has no usable GPU and no spec is published.
 	NoDevices Condition = "no-devices"
-	// Holding: the driver is incomplete, and the last good spec stays.
+	// Holding: the driver is incomplete or being replaced, and the last good spec stays.
 	Holding Condition = "holding"
 	// Limited: there were too many publications in a row, and the last spec stays until
 	// another is allowed.
 	Limited Condition = "limited"
-	// Failing: the last generation failed; the spec is that of an earlier one.
+	// Asleep: a GPU has to be awake before anything is known of it.
+	Asleep Condition = "asleep"
+	// Failing: the last generation failed; a spec that is in place is that of an earlier one.
 	Failing Condition = "failing"
 )
 
@@ -30,6 +32,7 @@ const (
 const (
 	Held    = "held"
 	Delayed = "delayed"
+	Waiting = "waiting"
 	Failed  = "failed"
 )
 
@@ -40,7 +43,7 @@ type Generation struct {
 	Trigger string `json:"trigger"`
 	// Detail is what the source saw.
 	Detail string `json:"detail,omitempty"`
-	// Result is published, unchanged, removed, absent, held, delayed or failed.
+	// Result is published, unchanged, removed, absent, held, delayed, waiting or failed.
 	Result string `json:"result"`
 	// Changes in words.
 	Changes []string `json:"changes,omitempty"`
@@ -56,7 +59,13 @@ type Generation struct {
 type State struct {
 	Started   time.Time `json:"started"`
 	Condition Condition `json:"condition"`
-	Ready     bool      `json:"ready"`
+	// Settled: the first spec of a complete driver was published, or there is no point in
+	// waiting longer for one.
+	Settled bool `json:"settled"`
+	// Ready: it is settled, and a spec that is true of the host is in place.
+	Ready bool `json:"ready"`
+	// InPlace reports whether there was a spec after the last generation.
+	InPlace bool `json:"inPlace"`
 	// Error of the last generation.
 	Error  string `json:"error,omitempty"`
 	Driver string `json:"driver,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,10 @@ type Uevents struct{}
 
 // Name is "uevent".
 func (Uevents) Name() string { return "uevent" }
+
+func (s Uevents) standIn() (every time.Duration, e Event) {
+	return standInLook, Event{Source: s.Name()}
+}
 
 // kernelGroup is the multicast group of the kernel; udev's own is 2.
 const kernelGroup = 1
@@ -45,7 +50,7 @@ func (s Uevents) Run(ctx context.Context, emit func(Event)) error {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { _ = f.Close() })()
-	emit(Event{Source: s.Name(), Detail: "listening"})
+	emit(Event{Source: s.Name(), Detail: "listening", Listening: true})
 	buffer := make([]byte, 64<<10)
 	for {
 		var n int

@@ -56,7 +56,8 @@ type made struct {
 
 const versionFlag = "version"
 
-// chosen returns the commands to make for the arguments, and whether these are all.
+// chosen returns the commands to make for the arguments, and whether these are all that the
+// arguments may mean.
 func chosen(args []string) (list []made, all bool) {
 	const (
 		publish = "Publish the spec:"
@@ -70,11 +71,16 @@ func chosen(args []string) (list []made, all bool) {
 		{repair, "doctor", newDoctor}, {repair, "runtime", newRuntime}, {repair, "system", newSystem},
 		{other, "inject", newInject}, {other, "transform", newTransform},
 	}
-	if len(args) == 0 {
-		return list, true
+	if len(args) > 2 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
+		args = args[1:] // a shell completes what is behind the command
 	}
-	if args[0] == "--"+versionFlag || args[0] == versionFlag {
+	switch {
+	case len(args) == 0:
+		return list, true
+	case args[0] == "--"+versionFlag || args[0] == versionFlag:
 		return nil, false
+	case args[0] == "completion":
+		return nil, true // its scripts ask for the commands later
 	}
 	if i := slices.IndexFunc(list, func(m made) bool { return m.name == args[0] }); i >= 0 {
 		return list[i : i+1], false

@@ -19,8 +19,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(tests{m}, map[string]func(){"cdigen": main})
+	testscript.Main(tests{m}, otherNames)
 }
+
+// otherNames are what the test program does under other names than its own.
+var otherNames = map[string]func(){"cdigen": main}
 
 // TestScripts runs the scripts in testdata/script, each a page of the manual.
 // They have four commands more than testscript's own: host NAME builds the

@@ -130,6 +130,11 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 	if running {
 		line("watcher", "process %d since %s", s.PID, moment(s.Started))
 		line("state", "%s", describe(&s.State))
+		for _, source := range s.Sources {
+			if !source.Up {
+				line("down", "%s: %s", source.Name, source.Error)
+			}
+		}
 	} else {
 		line("watcher", "none is running")
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -84,6 +85,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 			return t.Host, nil
 		},
 		ProcRoot: first.Roots.Proc,
+		SysRoot:  first.Roots.Sys,
 		Discover: first.Discover,
 		Spec:     func() (spec.Options, error) { return c.Spec(c.Arch) },
 		Output:   output,
@@ -112,8 +114,10 @@ func absolute(paths ...string) ([]string, error) {
 }
 
 func (f *watchFlags) run(cmd *cobra.Command) error {
-	// Generations are rare: a small heap between them matters more than speed.
+	// Generations are rare: a small heap between them matters more than speed, and so does
+	// that an idle watcher wakes one thread and not several.
 	debug.SetGCPercent(50)
+	runtime.GOMAXPROCS(1)
 	generator, err := f.generator()
 	if err != nil {
 		return err
@@ -130,6 +134,8 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	defer unlock()
 
+	procfs := &watch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
+	mounts := &watch.Mounts{}
 	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
 	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
 	hangup := newHangup()
@@ -137,8 +143,9 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
-		Sources:  []watch.Source{watch.Uevents{}, watch.Procfs{Root: generator.ProcRoot, Every: f.Poll}, files, specs, hangup},
-		Update:   func(l *discover.Lookups) error { return errors.Join(files.Update(l), specs.Update()) },
+		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
+		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
+		Await:    procfs.Await,
 		Log:      slog.Default(),
 	}
 	if specs.Settings, err = f.settingsFile(generator); err != nil {
@@ -148,15 +155,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if f.KernelLog != "" {
 		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
 	}
-	metrics := watch.NewMetrics(l, version, generator.Output)
-	history := watch.History{Path: instanceFile(runtimeDir, generator.Output, historyFile)}
-	l.Generated = func(g watch.Generation) {
-		metrics.Generated(g)
-		if err := history.Add(g); err != nil {
-			slog.Warn("the history of publications cannot be written", "error", err)
-		}
-		debug.FreeOSMemory()
-	}
+	metrics := record(l, runtimeDir, generator.Output)
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
 	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
 		l.WatchdogEvery, l.Watchdog = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
@@ -172,6 +171,20 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	return result(l.State(), generator)
+}
+
+// record makes the loop keep metrics, which it returns, and the history.
+func record(l *watch.Loop, runtimeDir, output string) *watch.Metrics {
+	metrics := watch.NewMetrics(l, version, output)
+	history := watch.History{Path: instanceFile(runtimeDir, output, historyFile)}
+	l.Generated = func(g watch.Generation) {
+		metrics.Generated(g)
+		if err := history.Add(g); err != nil {
+			slog.Warn("the history of publications cannot be written", "error", err)
+		}
+		debug.FreeOSMemory()
+	}
+	return metrics
 }
 
 // result returns the exit status of --once for what was found.
@@ -269,9 +282,8 @@ func serve(ctx context.Context, listener net.Listener, get func(path string) htt
 // hangup is the source of SIGHUP.
 type hangup struct {
 	signals chan os.Signal
-	// since is the time of a signal that no generation has followed yet, in
-	// nanoseconds; 0: none.
-	since atomic.Int64
+	// since is the time of a signal that no generation has followed yet; nil: none.
+	since atomic.Pointer[time.Time]
 }
 
 func newHangup() *hangup {
@@ -290,7 +302,8 @@ func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
 		case <-ctx.Done():
 			return nil
 		case <-h.signals:
-			h.since.Store(time.Now().UnixNano())
+			at := time.Now()
+			h.since.Store(&at)
 			var now unix.Timespec
 			if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
 				notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
@@ -304,8 +317,8 @@ func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
 func notifyState(s watch.State, h *hangup) {
 	text := "STATUS=" + describe(&s)
 	since := h.since.Load()
-	over := since != 0 && s.LastGeneration != nil && s.LastGeneration.At.UnixNano() >= since && h.since.CompareAndSwap(since, 0)
-	if s.Ready && (since == 0 || over) {
+	over := since != nil && s.LastGeneration != nil && !s.LastGeneration.At.Before(*since) && h.since.CompareAndSwap(since, nil)
+	if s.Settled && (since == nil || over) {
 		text += "\n" + daemon.SdNotifyReady
 	}
 	notify(text)
@@ -320,10 +333,16 @@ func notify(text string) {
 
 // describe returns a state in one line.
 func describe(s *watch.State) string {
-	if s.ChangedSettings != "" {
-		return describeSpec(s) + "; restart to apply the changes of " + s.ChangedSettings
+	parts := []string{describeSpec(s)}
+	for _, source := range s.Sources {
+		if !source.Up {
+			parts = append(parts, "the source "+source.Name+" is down")
+		}
 	}
-	return describeSpec(s)
+	if s.ChangedSettings != "" {
+		parts = append(parts, "restart to apply the changes of "+s.ChangedSettings)
+	}
+	return strings.Join(parts, "; ")
 }
 
 func describeSpec(s *watch.State) string {
@@ -333,10 +352,15 @@ func describeSpec(s *watch.State) string {
 	case watch.NoDevices:
 		return "no usable GPU, no spec"
 	case watch.Holding:
-		return "the driver is incomplete; the last good spec stays"
+		return "the driver is incomplete or being replaced; the last good spec stays"
 	case watch.Limited:
 		return "too many publications in a row; the last spec stays until the limit allows another"
+	case watch.Asleep:
+		return "waiting until a GPU that is asleep is awake"
 	case watch.Failing:
+		if !s.InPlace {
+			return "failing, there is no spec: " + oneLine(s.Error)
+		}
 		return "failing, the last spec stays: " + oneLine(s.Error)
 	case watch.Current:
 	}

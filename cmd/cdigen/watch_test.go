@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,6 +35,7 @@ type rig struct {
 	host      string // the simulated host
 	live      *simhost.Description
 	args      []string
+	wrap      []string // a program that runs cdigen in its own process
 	env       []string
 	kmsg      *os.File
 	cmd       *exec.Cmd
@@ -80,7 +82,8 @@ func (r *rig) start(args ...string) {
 	all := append([]string{
 		"watch", "--output", r.spec(), "--runtime-dir", filepath.Join(r.dir, "run"), "--kernel-log", filepath.Join(r.dir, "kmsg"),
 	}, append(r.args, args...)...)
-	r.cmd = exec.Command(r.programs.cdigen, all...)
+	all = slices.Concat(r.wrap, []string{r.programs.cdigen}, all)
+	r.cmd = exec.Command(all[0], all[1:]...)
 	r.cmd.Env = append(os.Environ(), r.env...)
 	r.cmd.Stderr = r.log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
@@ -104,7 +107,7 @@ func (r *rig) start(args ...string) {
 			r.t.Logf("log of cdigen watch:\n%s", r.log)
 		}
 	})
-	r.until("the first spec", func() bool { return r.status() != nil && r.status().Ready })
+	r.until("the first spec", func() bool { return r.status() != nil && r.status().Settled })
 	// The sources have said that they listen, and that has been acted upon.
 	r.settle()
 }
@@ -425,6 +428,93 @@ func TestWatchRepairsTheSpec(t *testing.T) {
 	}
 }
 
+// Whatever others do to the spec's directory, a spec is in place again.
+func TestWatchFollowsTheSpecDirectory(t *testing.T) {
+	r := newRig(t, "h100x8")
+	r.start()
+	dir := filepath.Dir(r.spec())
+	t.Cleanup(func() { _ = exec.Command("umount", "-l", dir, dir+".layer").Run() })
+	for _, harm := range hosttest.HarmToSpecs {
+		since := time.Now()
+		if out, err := exec.Command("sh", "-ec", harm.Script, "sh", dir).CombinedOutput(); err != nil {
+			if strings.HasSuffix(harm.Name, "mounted") {
+				hosttest.SkipWithout(t, "mount", fmt.Errorf("%w: %s", err, out))
+			}
+			t.Fatalf("%s: %v\n%s", harm.Name, err, out)
+		}
+		r.follows(harm.Name, since)
+		r.until("mode and owner after: "+harm.Name, func() bool {
+			out, err := exec.Command("stat", "--dereference", "--format=%a %u", dir, r.spec()).Output()
+			return err == nil && string(out) == "755 0\n644 0\n"
+		})
+		r.settle()
+	}
+}
+
+// Mounts over the driver root are noticed though nothing else happens.
+func TestWatchFollowsMounts(t *testing.T) {
+	r := newRig(t, "driver-container")
+	root := r.live.DriverRoot(r.host)
+	copied := filepath.Join(r.dir, "copy")
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	mount := func(from string) {
+		t.Helper()
+		if err := unix.Mount(from, root, "", unix.MS_BIND, ""); err != nil {
+			hosttest.SkipWithout(t, "mount", err)
+		}
+	}
+	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+	run("cp", "-a", root, copied)
+	run("find", copied, "-name", "libnvoptix*", "-delete")
+	// The driver's files are in a mount that comes and goes over an empty directory.
+	run("mv", root, root+".full")
+	run("mkdir", root)
+	mount(root + ".full")
+	r.start("--grace", "2s")
+	r.follows("start", time.Now())
+	for _, c := range []struct {
+		name string
+		from string // empty: unmounted
+	}{{"unmounted", ""}, {"mounted last", root + ".full"}, {"another root", copied}, {"the first root again", root + ".full"}} {
+		since := time.Now()
+		if err := unix.Unmount(root, 0); err != nil && c.name != "mounted last" {
+			t.Fatal(err)
+		}
+		if c.from != "" {
+			mount(c.from)
+		}
+		if c.from != "" {
+			r.follows(c.name, since)
+		} else {
+			r.until("hold after: "+c.name, func() bool { return r.status().Condition == watch.Holding && !r.status().Ready })
+			r.until("a spec without the files that are gone", func() bool { return len(r.missingPaths()) == 0 })
+		}
+		r.settle()
+	}
+}
+
+// missingPaths are the paths of the host that the spec has and that do not exist.
+func (r *rig) missingPaths() (missing []string) {
+	r.t.Helper()
+	data, err := os.ReadFile(r.spec())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if _, path, ok := strings.Cut(line, "hostPath: "); ok {
+			if _, err := os.Lstat(strings.TrimSpace(path)); err != nil {
+				missing = append(missing, path)
+			}
+		}
+	}
+	return missing
+}
+
 // A driver container has the driver's root, and its nodes, come and go as a whole.
 // A file that has the same devices cannot be repaired, but is told of, and so is
 // that it is gone.
@@ -556,6 +646,42 @@ func TestWatchIdles(t *testing.T) {
 	} else {
 		t.Logf("it holds %d KiB", size)
 	}
+}
+
+// An idle watcher makes few system calls, whatever the number of MIG devices.
+func TestWatchMakesFewSystemCalls(t *testing.T) {
+	r := newRig(t, "h100x8-mig7")
+	// Mounts of other tests are not to be seen.
+	r.wrap = []string{"unshare", "--mount", "--propagation", "private"}
+	r.start()
+	trace := filepath.Join(r.dir, "trace")
+	strace := exec.Command("strace", "--follow-forks", "--quiet=all", "--output", trace, "--attach", strconv.Itoa(r.cmd.Process.Pid))
+	if err := strace.Start(); err != nil {
+		hosttest.SkipWithout(t, "strace", err)
+	}
+	// What is before the first and after the last poll does not count.
+	var text string
+	const poll = `/proc/driver/nvidia/version"`
+	r.until("15 polls", func() bool {
+		data, _ := os.ReadFile(trace)
+		text = string(data)
+		return strings.Count(text, poll) > 15
+	})
+	polls := strings.Count(text, poll) - 1
+	calls := 0
+	for line := range strings.Lines(text[strings.Index(text, poll):strings.LastIndex(text, poll)]) {
+		// A thread of Go's runtime sleeps for 20 µs and looks on while another works, which takes
+		// much longer under strace.
+		if !strings.Contains(line, "nanosleep") && !strings.Contains(line, " resumed>") {
+			calls++
+		}
+	}
+	_ = strace.Process.Signal(unix.SIGINT)
+	_ = strace.Wait()
+	if calls > 30*polls {
+		t.Errorf("%d system calls in %d polls", calls, polls)
+	}
+	t.Logf("%.1f system calls a poll", float64(calls)/float64(polls))
 }
 
 // What a watcher costs while nothing happens: processor time for each poll, of

@@ -233,10 +233,15 @@ func (r *Replacement) exchange(emptyDir bool) error {
 		r.made = true
 		return aside.rename(newName(r.name), d, r.name, unix.RENAME_NOREPLACE)
 	case withoutLinks(err):
+		r.kept = oldName(r.name)
+		if unix.Renameat2(aside.fd(), newName(r.name), d.fd(), r.name, unix.RENAME_EXCHANGE) == nil {
+			return aside.rename(newName(r.name), aside, r.kept, 0)
+		}
+		// Not every file system can do that, and not a file that is a mount.
 		if err := d.copy(r.name); err != nil {
+			r.kept = ""
 			return err
 		}
-		r.kept = oldName(r.name)
 	default:
 		return &os.LinkError{Op: "link", Old: d.shown(r.name), New: aside.shown(oldName(r.name)), Err: err}
 	}
@@ -244,7 +249,8 @@ func (r *Replacement) exchange(emptyDir bool) error {
 }
 
 // withoutLinks reports whether an error of link(2) says that the file cannot have two
-// names, where a copy does as well. EXDEV is that of a file that is a mount itself.
+// names. EXDEV is that of a file that is a mount itself, EPERM also that of a file of
+// another user where fs.protected_hardlinks is set.
 func withoutLinks(err error) bool {
 	return slices.ContainsFunc([]error{unix.EPERM, unix.EMLINK, unix.EOPNOTSUPP, unix.ENOSYS, unix.EXDEV}, func(e error) bool { return errors.Is(err, e) })
 }

@@ -53,8 +53,8 @@ eval "$2"
 test -s /etc/cdi/nvidia.yaml || { echo no spec when it is ready; exit 1; }
 within "cdigen status -o json | grep -q '\"ready\": true'"
 cdigen status --history | grep -q published || { echo no history; exit 1; }
-eval "$3"
-within "cdigen status | grep -q '^last look.* signal,'"
+reload=$3 # other events may have come just before it
+within '$reload && sleep 0.5 && cdigen status | grep -q "^last look.* signal,"'
 first=$(pid)
 kill -9 $first
 within '[ -n "$(pid)" ] && [ "$(pid)" != "$first" ]'

@@ -338,6 +338,7 @@ func testSystemd(t *testing.T, suite string) {
 	t.Run("units", m.testUnits)
 	t.Run("boot", m.testBoot)
 	t.Run("watching", m.testWatching)
+	t.Run("harm", m.testHarm)
 	t.Run("profile", m.testProfile)
 	t.Run("doctor", m.testDoctor)
 	t.Run("restart", m.testRestart)
@@ -443,6 +444,32 @@ func (m *machine) testWatching(t *testing.T) {
 		if out := m.run("journalctl", "--no-pager", "-u", "cdigen.service", "-o", "cat"); strings.Contains(out, "source="+source+" ") {
 			t.Errorf("the source %s does not work:\n%s", source, out)
 		}
+	}
+}
+
+// The hardening leaves the watcher the spec directory that others see, whatever becomes of
+// it, and shows it mounts that come and go.
+func (m *machine) testHarm(t *testing.T) {
+	defer m.in(t)()
+	restarts := m.number("cdigen.service", "NRestarts")
+	for _, harm := range hosttest.HarmToSpecs {
+		m.run("sh", "-ec", harm.Script, "sh", "/etc/cdi")
+		want := string(m.fresh())
+		m.until("the spec after: "+harm.Name, func() bool {
+			got, err := m.try("cat", "/etc/cdi/nvidia.yaml")
+			modes, _ := m.try("stat", "--dereference", "--format=%a %u", "/etc/cdi", "/etc/cdi/nvidia.yaml")
+			return err == nil && got+"\n" == want && modes == "755 0\n644 0"
+		})
+		m.settle()
+	}
+	// A driver root that is mounted last, and goes.
+	m.run("mount", "--bind", realRoot, simulatedRoot+"/usr")
+	m.until("the driver's files go", func() bool { return m.status().Condition == watch.Holding })
+	m.run("umount", simulatedRoot+"/usr")
+	m.until("the driver's files are back", func() bool { return m.status().Ready })
+	m.follows("mounts over the driver root")
+	if n := m.number("cdigen.service", "NRestarts"); n != restarts {
+		t.Errorf("the service was restarted %d times", n-restarts)
 	}
 }
 

@@ -4,12 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +72,7 @@ func TestClientsOfTheStandardLibraryAreAnswered(t *testing.T) {
 			continue
 		}
 		body, err := io.ReadAll(response.Body)
-		response.Body.Close()
+		_ = response.Body.Close()
 		if err != nil || response.StatusCode != want.status || string(body) != want.body || response.Header.Get("Content-Type") != want.contentType {
 			t.Errorf("%s %s: %d %q, %q, %v", want.method, want.path, response.StatusCode, body, response.Header.Get("Content-Type"), err)
 		}
@@ -151,7 +151,7 @@ func TestManyIdleConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response.Body.Close()
+	_ = response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		t.Errorf("status %d", response.StatusCode)
 	}
@@ -176,7 +176,7 @@ func FuzzServe(f *testing.F) {
 		}
 		defer response.Body.Close()
 		body, err := io.ReadAll(response.Body)
-		if err != nil || r.Method == "GET" && fmt.Sprint(len(body)) != response.Header.Get("Content-Length") {
+		if err != nil || r.Method == "GET" && strconv.Itoa(len(body)) != response.Header.Get("Content-Length") {
 			t.Errorf("%q, %v", body, err)
 		}
 	})

@@ -10,8 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/rivo/uniseg"
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/printable"
@@ -26,6 +25,7 @@ type Table struct {
 	width  int
 	header []string
 	rows   [][]string
+	colors []map[int]Color // of the cells of each row
 }
 
 // New returns a table as wide as its cells, or as the terminal w. Without a header there
@@ -40,13 +40,14 @@ func (t *Table) Row(cells ...string) {
 	for i, cell := range cells {
 		row[i] = printable.Line(cell)
 	}
-	t.rows = append(t.rows, row)
+	t.rows, t.colors = append(t.rows, row), append(t.colors, map[int]Color{})
 }
 
 // Paint colors a cell of the last row if colors are wanted.
 func (t *Table) Paint(column int, c Color, wanted bool) {
-	row := t.rows[len(t.rows)-1]
-	row[column] = c.Paint(row[column], wanted)
+	if wanted {
+		t.colors[len(t.rows)-1][column] = c
+	}
 }
 
 // Len returns the number of rows.
@@ -74,9 +75,9 @@ func (t *Table) fit() (limits []int, fits bool) {
 			if i == len(limits) {
 				limits, words = append(limits, 0), append(words, 0)
 			}
-			limits[i] = max(limits[i], text.LongestLineLen(cell))
+			limits[i] = max(limits[i], uniseg.StringWidth(cell))
 			for _, word := range strings.Fields(cell) {
-				words[i] = max(words[i], text.StringWidthWithoutEscSequences(word))
+				words[i] = max(words[i], uniseg.StringWidth(word))
 			}
 		}
 	}
@@ -102,41 +103,48 @@ func (t *Table) fit() (limits []int, fits bool) {
 	return limits, true
 }
 
+// render returns the table with columns of these widths.
 func (t *Table) render(limits []int) string {
-	w := table.NewWriter()
-	style := table.StyleDefault
-	style.Options = table.OptionsNoBordersAndSeparators
-	style.Box.PaddingLeft, style.Box.PaddingRight = "", gap
-	style.Format.Header = text.FormatDefault
-	w.SetStyle(style)
-	w.SuppressTrailingSpaces()
-	configs := make([]table.ColumnConfig, 0, len(limits))
-	for i, n := range limits {
-		configs = append(configs, table.ColumnConfig{Number: i + 1, Align: text.AlignLeft, AlignHeader: text.AlignLeft, WidthMax: max(n, 1), WidthMaxEnforcer: text.WrapSoft})
-	}
-	w.SetColumnConfigs(configs)
+	var b strings.Builder
 	if len(t.header) > 0 {
-		w.AppendHeader(row(t.header))
+		writeRow(&b, limits, t.header, nil)
 	}
-	for _, cells := range t.rows {
-		w.AppendRow(row(cells))
+	for i, cells := range t.rows {
+		writeRow(&b, limits, cells, t.colors[i])
 	}
-	return w.Render() + "\n"
+	return b.String()
 }
 
-func row(cells []string) table.Row {
-	r := make(table.Row, 0, len(cells))
-	for _, c := range cells {
-		r = append(r, c)
+// writeRow writes the lines of a row, without spaces at their ends.
+func writeRow(b *strings.Builder, limits []int, cells []string, colors map[int]Color) {
+	lines, height := make([][]string, len(cells)), 1
+	for i, cell := range cells {
+		if uniseg.StringWidth(cell) > limits[i] {
+			cell = Wrap(cell, limits[i])
+		}
+		lines[i] = strings.Split(cell, "\n")
+		height = max(height, len(lines[i]))
 	}
-	return r
+	for n := range height {
+		spaces := 0 // before the next text
+		for i := range lines {
+			width := 0
+			if n < len(lines[i]) && lines[i][n] != "" {
+				text := lines[i][n]
+				b.WriteString(strings.Repeat(" ", spaces) + colors[i].Paint(text, colors[i] != ""))
+				spaces, width = 0, uniseg.StringWidth(text)
+			}
+			spaces += limits[i] - width + len(gap)
+		}
+		b.WriteString("\n")
+	}
 }
 
 // blocks returns the table with a line for each cell, after its heading.
 func (t *Table) blocks() string {
 	label := 0
 	for _, h := range t.header {
-		label = max(label, text.StringWidthWithoutEscSequences(h))
+		label = max(label, uniseg.StringWidth(h))
 	}
 	var b strings.Builder
 	for i, cells := range t.rows {
@@ -145,9 +153,9 @@ func (t *Table) blocks() string {
 		}
 		for j, cell := range cells {
 			if len(t.header) > 0 {
-				b.WriteString(text.Pad(t.header[j], label, ' ') + gap)
+				b.WriteString(t.header[j] + strings.Repeat(" ", label-uniseg.StringWidth(t.header[j])) + gap)
 			}
-			b.WriteString(cell + "\n")
+			b.WriteString(t.colors[i][j].Paint(cell, t.colors[i][j] != "") + "\n")
 		}
 	}
 	return b.String()
@@ -162,7 +170,7 @@ func Wrap(s string, width int) string {
 	var b strings.Builder
 	at := 0
 	for i, word := range strings.Fields(s) {
-		n := text.StringWidthWithoutEscSequences(word)
+		n := uniseg.StringWidth(word)
 		switch {
 		case i == 0:
 		case at+1+n > width:

@@ -92,6 +92,25 @@ STATE
 	}
 }
 
+// A column is as wide as its texts look: CJK takes two columns, a combined character one, and
+// each line of a cell that is wrapped has its color.
+func TestTableKnowsTheWidthOfTexts(t *testing.T) {
+	var b strings.Builder
+	table := New(&b, "A", "B")
+	table.Row("日本", "1")
+	table.Row("e\u0301", "2")
+	table.Row("one two", "3")
+	table.Paint(0, Red, true)
+	table.width = 7
+	if err := table.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := "A     B\n日本  1\ne\u0301     2\n\x1b[31mone\x1b[0m   3\n\x1b[31mtwo\x1b[0m\n"
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestTableWithoutRowsIsEmpty(t *testing.T) {
 	for _, header := range [][]string{nil, {"A", "B"}} {
 		var b strings.Builder
