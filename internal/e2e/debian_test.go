@@ -36,8 +36,20 @@ var (
 
 var ubuntuSuites = []string{"xenial", "noble"}
 
-// ubuntuKeys is a Debian that has the keys of Ubuntu's archive.
-func ubuntuKeys() (string, error) { return debootstrap("trixie", "-ubuntu-keys", "ubuntu-keyring") }
+// ubuntuOptions are those of debootstrap for a release of Ubuntu, which the scripts of Debian
+// 12 may not know, and a copy of the scripts that does. The keys are in a package of Debian
+// 13.
+func ubuntuOptions(suite string) (options []string, scripts string, err error) {
+	keys, err := debootstrap("trixie", "-ubuntu-keys", "ubuntu-keyring")
+	if err != nil {
+		return nil, "", err
+	}
+	if scripts, err = os.MkdirTemp("", "debootstrap-"); err != nil {
+		return nil, "", err
+	}
+	err = command(".", "sh", "-c", `cp -R /usr/share/debootstrap/. "$0" && ln -sf gutsy "$0/scripts/$1"`, scripts, suite)
+	return []string{"--components=main,universe", "--keyring=" + filepath.Join(keys, "usr/share/keyrings/ubuntu-archive-keyring.gpg")}, scripts, err
+}
 
 // systemdRoot is a Debian that can boot, with systemd-nspawn for containers in it.
 func systemdRoot(suite string) (string, error) {
@@ -69,12 +81,15 @@ func debootstrapArch(suite, arch, suffix, packages string) (root string, err err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(fresh)) }()
 	args := []string{"--variant=minbase"}
+	cmd := exec.Command("debootstrap")
 	if slices.Contains(ubuntuSuites, suite) {
-		keys, err := ubuntuKeys()
+		options, scripts, err := ubuntuOptions(suite)
 		if err != nil {
 			return "", err
 		}
-		args = append(args, "--components=main,universe", "--keyring="+filepath.Join(keys, "usr/share/keyrings/ubuntu-archive-keyring.gpg"))
+		defer func() { _ = os.RemoveAll(scripts) }()
+		args = append(args, options...)
+		cmd.Env = append(os.Environ(), "DEBOOTSTRAP_DIR="+scripts)
 	}
 	if arch == "386" {
 		args = append(args, "--arch=i386")
@@ -82,7 +97,8 @@ func debootstrapArch(suite, arch, suffix, packages string) (root string, err err
 	if packages != "" {
 		args = append(args, "--include="+packages)
 	}
-	if out, err := exec.Command("debootstrap", append(args, suite, fresh)...).CombinedOutput(); err != nil {
+	cmd.Args = append(append(cmd.Args, args...), suite, fresh)
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("debootstrap: %w\n%s", err, lastBytes(out, 500))
 	}
 	if err := os.Chmod(fresh, 0o755); err != nil {
