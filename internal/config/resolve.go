@@ -11,6 +11,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/discover/capture"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/hook"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -216,12 +217,14 @@ func (c *Config) Target() (*Target, error) {
 	return t, nil
 }
 
-// whenNVML returns when NVML is asked. Commands that describe a host ask it in any case.
+// whenNVML returns when NVML is asked. Commands that describe a host ask it in any case, and
+// so do specs with the hook step that needs the driver's CUDA version.
 func (c *Config) whenNVML() string {
 	switch {
 	case c.NoNVML && c.Sources[noNVMLOption].Kind >= c.Sources[nvmlOption].Kind:
 		return NVMLNever
-	case c.NVML == NVMLAuto && slices.Contains([]string{"info", "info files", "capture", "doctor"}, c.Command):
+	case c.NVML == NVMLAuto && slices.Contains([]string{"info", "info files", "capture", "doctor"}, c.Command),
+		c.NVML == NVMLAuto && slices.Contains(c.Hooks, string(hook.CUDACompat)):
 		return NVMLAlways
 	}
 	return c.NVML

@@ -113,6 +113,8 @@ func TestWhenNVMLIsAsked(t *testing.T) {
 		{"doctor", nil, nil, "always"},
 		{"info", map[string]string{"nvml": "never"}, nil, "never"},
 		{"generate", map[string]string{"nvml": "always"}, nil, "always"},
+		{"generate", map[string]string{"hooks": "cuda-compat,ldcache"}, nil, "always"},
+		{"generate", map[string]string{"hooks": "ldcache"}, nil, "if needed"},
 		{"generate", map[string]string{"no-nvml": "true"}, nil, "never"},
 		{"capture", map[string]string{"no-nvml": "false"}, nil, "always"},
 		{"generate", map[string]string{"nvml": "always"}, map[string]string{"CDIGEN_NO_NVML": "true"}, "always"},
