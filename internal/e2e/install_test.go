@@ -75,7 +75,11 @@ var signedRepository = sync.OnceValues(func() (string, error) {
 
 // packageRoot is a Debian that can boot, with an engine, manual pages and completions.
 func packageRoot(suite string) (string, error) {
-	return debootstrap(suite, "-installed", "systemd,systemd-sysv,dbus,udev,procps,podman,crun,netavark,man-db,bash-completion")
+	packages := "systemd,systemd-sysv,dbus,udev,procps,podman,crun,netavark,man-db,bash-completion"
+	if suite == "noble" {
+		packages += ",libglib2.0-0t64" // debootstrap does not find it by its old name
+	}
+	return debootstrap(suite, "-installed", packages)
 }
 
 // The packages as users get them, installed, upgraded and removed. All but the first take
