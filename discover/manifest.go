@@ -61,19 +61,37 @@ func (s *fileSet) named(file foundFile, mounted File, named string) error {
 		tree = s.host.Root
 		real, err = tree.Resolve(name)
 	}
-	if err != nil {
+	var hostPath string
+	switch lib := s.library(path.Base(name), mounted.Capabilities); {
+	case err == nil:
+		if err := s.usable(tree, name, real, mounted.Capabilities); err != nil {
+			return err
+		}
+		hostPath = tree.HostPath(real)
+	case path.IsAbs(named) && lib != nil: // a manifest made for another distribution
+		hostPath = lib.HostPath
+	default:
 		return err
 	}
-	if err := s.usable(tree, name, real, mounted.Capabilities); err != nil {
-		return err
-	}
-	f := File{Kind: Named, HostPath: tree.HostPath(real), Targets: targets, Capabilities: mounted.Capabilities}
+	f := File{Kind: Named, HostPath: hostPath, Targets: targets, Capabilities: mounted.Capabilities}
 	if !slices.ContainsFunc(s.inv.Files, func(other File) bool {
 		return other.Kind == Named && other.HostPath == f.HostPath && slices.Equal(other.Targets, f.Targets) && slices.Equal(other.Capabilities, f.Capabilities)
 	}) {
 		s.inv.Files = append(s.inv.Files, f)
 	}
 	return nil
+}
+
+// library returns the library of the driver that programs load by a name; nil: there is none.
+func (s *fileSet) library(name string, capabilities []Capability) *Library {
+	bits32 := slices.Contains(capabilities, Compat32)
+	i := slices.IndexFunc(s.inv.Libraries, func(l Library) bool {
+		return l.Bits32() == bits32 && (l.SONAME == name || l.Name == name)
+	})
+	if i < 0 {
+		return nil
+	}
+	return &s.inv.Libraries[i]
 }
 
 // usable returns why containers are not given a library that a manifest names.
