@@ -88,6 +88,7 @@ package() {
 		  deb: {urgency: medium, distributions: [unstable]}
 		  changes: [{note: "Version $VERSION; the changes are in changelog.gz."}]
 	EOF
+	find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} + # of directories nfpm takes the time
 	for format in ${FORMATS:?}; do
 		for name in cdigen cdigen-nvml; do
 			[ "$format $name" = "apk cdigen-nvml" ] || (

@@ -10,7 +10,7 @@ buildGoModule {
   inherit version;
   src = lib.cleanSource ../..;
   # Of what `go mod vendor` writes; a test compares it.
-  vendorHash = "sha256-eV9tUA6K08GL8hJMfC4pVx/n99C3AeLE+SWb0FYOnNs=";
+  vendorHash = "sha256-An6A5qHnsoOIB3d6oOOZ6fBzfMi2Z0HNSRdhMHAL59M=";
 
   buildPhase = ''
     runHook preBuild
