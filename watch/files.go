@@ -30,7 +30,7 @@ type Files struct {
 	NamesOnly func(dir string) bool
 
 	mu      sync.Mutex
-	inotify *inotify // nil: it is not to be had, and everything is polled
+	inotify *inotify // nil: it is not available, and everything is polled
 	failed  error    // why inotify was given up
 	lookups *discover.Lookups
 	watches map[int]*watched

@@ -20,7 +20,7 @@ import (
 // Specs watches, with fsnotify, the directories of specs and that of the settings file,
 // where every write counts. A directory that does not exist is left to [Files], which sees
 // it come. Directories that other users can write to are polled, and all of them while
-// inotify is not to be had; see [minSharedPoll].
+// inotify is not available; see [minSharedPoll].
 type Specs struct {
 	// Output is the absolute path of the published spec, Dirs are those of the other
 	// directories that engines read.
@@ -35,7 +35,7 @@ type Specs struct {
 	SettingsChanged func()
 
 	mu      sync.Mutex
-	watcher *fsnotify.Watcher // nil: inotify is not to be had
+	watcher *fsnotify.Watcher // nil: inotify is not available
 	watched map[string]identity
 	watches int           // those that could be set; fsnotify forgets what was removed
 	stale   chan struct{} // other directories are to be watched
