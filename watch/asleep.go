@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -57,14 +58,12 @@ func (q quiet) Open(name string) (fs.File, error) {
 		return q.ReadLinkFS.Open(name)
 	}
 	is := procIdentity(filepath.Join(q.root, name))
-	for _, sleeper := range q.sleepers {
-		if sleeper == path.Base(gpu) {
-			if q.known[name].is != is {
-				*q.missing = true
-				return nil, errAsleep
-			}
-			return text{bytes.NewReader(q.known[name].text)}, nil
+	if slices.Contains(q.sleepers, path.Base(gpu)) {
+		if q.known[name].is != is {
+			*q.missing = true
+			return nil, errAsleep
 		}
+		return text{bytes.NewReader(q.known[name].text)}, nil
 	}
 	data, err := fs.ReadFile(q.ReadLinkFS, name)
 	if err != nil {

@@ -67,11 +67,12 @@ func exist(files []string) error {
 // Those that are named are compared with the host by the first kind.
 func (o *options) checkKinds(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
 	for i, kind := range o.EachKind() {
+		if len(names) > 0 && i > 0 {
+			break
+		}
 		one, files := *o, names
 		one.Config = kind
 		switch _, err := os.Lstat(kind.Output); {
-		case len(names) > 0 && i > 0:
-			return all, commands, nil
 		case len(names) == 0 && i > 0 && errors.Is(err, fs.ErrNotExist):
 			p, err := present(cmd, &kind)
 			if err != nil {
@@ -93,9 +94,12 @@ func (o *options) checkKinds(cmd *cobra.Command, names []string) (all []fileFind
 				all = append(all, f)
 			}
 		}
-		commands = slices.Compact(slices.Concat(commands, fixes))
+		commands = append(commands, fixes...)
 	}
-	return all, commands, nil
+	// Nodes first: without them a GPU is left out.
+	slices.Sort(commands)
+	slices.Reverse(commands)
+	return all, slices.Compact(commands), nil
 }
 
 // check looks at spec files. It returns the commands as well that fix what is wrong.
@@ -152,9 +156,6 @@ func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings,
 	if wrong := check.Settings(s); len(wrong) > 0 {
 		all = append(all, fileFindings{s.Settings, wrong})
 	}
-	// Nodes first: without them a GPU is left out.
-	slices.Sort(commands)
-	slices.Reverse(commands)
 	return all, commands, nil
 }
 
