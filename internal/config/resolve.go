@@ -59,7 +59,7 @@ func (c *Config) OutputFormat() spec.Format {
 
 // PublishOptions returns how a spec is published.
 func (c *Config) PublishOptions() spec.PublishOptions {
-	return spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: c.LockTimeout}
+	return spec.PublishOptions{LockTimeout: c.LockTimeout}
 }
 
 // Spec returns the options of a spec for the libraries of an architecture. It reads the
