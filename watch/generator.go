@@ -126,12 +126,12 @@ type Result struct {
 // while a driver is being loaded, unloaded or replaced. Empty: nothing is missing.
 func (r *Result) Missing() string {
 	inv := r.Inventory
-	if inv == nil || inv.Driver.Version == "" {
+	if inv == nil || inv.Driver.Version == "" && inv.Platform == "" {
 		return "the driver is not loaded"
 	}
 	var missing []string
 	for _, path := range []string{"/dev/nvidiactl", "/dev/nvidia-uvm"} {
-		if !slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == path }) {
+		if inv.Platform == "" && !slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == path }) {
 			missing = append(missing, path)
 		}
 	}
@@ -166,8 +166,8 @@ func (r *Result) differs(other *Result) bool {
 }
 
 // NoGPU reports whether the host clearly has no GPU for containers, and none that waits
-// for its driver: no driver is loaded, and no GPU is on the PCI bus; or that the GPU is
-// not supported.
+// for its driver: no driver is loaded, and no GPU is on the PCI bus; or that a Tegra
+// system or WSL has no files for it.
 func (r *Result) NoGPU() bool {
 	if r.Spec != nil || r.Inventory.Platform != "" {
 		return r.Spec == nil
@@ -216,7 +216,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 		return r, errAsleep
 	}
 	r.Degraded = r.Degraded || slices.ContainsFunc(r.Inventory.GPUs, func(gpu discover.GPU) bool {
-		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0 || gpu.UUID == "" && !gpu.Excluded
+		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0 || gpu.UUID == "" && !gpu.Excluded && r.Inventory.Platform == ""
 	})
 	g.degraded = r.Degraded
 	if err := g.encode(r, options); err != nil {
