@@ -171,9 +171,12 @@ lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the format, go vet, golangci-lint,
 	$(ACTIONLINT)
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS) && shellcheck -s sh $(SERVICE_SCRIPTS); else [ "$${CI:-}" != true ] && echo "no shellcheck: scripts are not checked"; fi
 
+# Where the vulnerability database is (docs/testing.md has another way to it).
+VULNDB ?= https://vuln.go.dev
+
 .PHONY: vulncheck
 vulncheck: ## Look for known vulnerabilities in what the programs call
-	$(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./cmd/...
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) -db '$(VULNDB)' ./cmd/...
 
 .PHONY: cover
 cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) percent
@@ -294,6 +297,7 @@ repository: ## Make signed repositories (apt, dnf) of the packages in build/repo
 release: ## Publish the packages, and the repository if there is one, as a release of VERSION with GitHub's gh
 	@! test -d '$(REPOSITORY)' || tar -C '$(REPOSITORY)/..' -czf '$(PACKAGES)/cdigen-repository.tar.gz' '$(notdir $(REPOSITORY))'
 	awk -v version='$(VERSION:v%=%)' '/^## / { shown = index($$2, version) == 2 } shown && !/^## /' CHANGELOG.md >build/release-notes
+	@grep -q . build/release-notes || { echo 'make release: CHANGELOG.md has no section for $(VERSION:v%=%)' >&2; exit 1; }
 	gh release create '$(VERSION)' --verify-tag --notes-file build/release-notes '$(PACKAGES)'/*
 
 .PHONY: check
