@@ -43,6 +43,17 @@ func (t *yamlText) fields(v reflect.Value, indent int, item bool) {
 	t.partial = t.partial || t.Len() == start
 }
 
+// hasFields reports whether a struct has a field that would be written.
+func hasFields(s any) bool {
+	v := reflect.ValueOf(s).Elem()
+	for i := range v.NumField() {
+		if !isEmpty(v.Field(i)) {
+			return true
+		}
+	}
+	return false
+}
+
 func isEmpty(v reflect.Value) bool { return v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0 }
 
 // value writes what comes after the colon of a key, to the end of the line or further lines.

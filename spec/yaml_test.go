@@ -49,6 +49,7 @@ func TestYAMLOfEveryHostIsThatOfTheLibrary(t *testing.T) {
 	}
 }
 
+// FuzzYAML compares specs of any texts with what the libraries make of them.
 func FuzzYAML(f *testing.F) {
 	for _, s := range []string{
 		"0", "0:1", "0:61", "7:7:7", "0123", "1_000", "0x1f", "1e3", "1.5", "1.5.0", "12:30:45", "2026-01-02", "-1", "+1", ".5", "~", "null", "Null", "y", "On",
@@ -88,5 +89,6 @@ func FuzzYAML(f *testing.F) {
 			s.ContainerEdits.Mounts = []*specs.Mount{{}, nil}
 		}
 		sameAsLibrary(t, s)
+		validatedAsByTheLibrary(t, s)
 	})
 }
