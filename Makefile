@@ -218,7 +218,7 @@ settingsdir  = $(DESTDIR)$(SYSCONFDIR)/cdigen
 sharedir     = $(DESTDIR)$(PREFIX)/share/cdigen
 # Of cdigen.service and cdigen-refresh.service, and of cdigen@k8s-device-plugin.service.
 SETTINGS := cdigen.env k8s-device-plugin.env
-UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path
+UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path cdigen-inject.service cdigen-inject.path
 
 # Under sudo there may be no Go: then what was built before is installed.
 .PHONY: install
