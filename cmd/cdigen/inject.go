@@ -49,9 +49,10 @@ const (
 	formatNspawn = "nspawn"
 	formatDocker = "docker-args"
 	formatPodman = "podman-args"
+	formatEnroot = "enroot"
 )
 
-var injectFormats = []string{string(inject.OCI), string(inject.NspawnBundle), formatLXC, inject.FormatProxmox, formatNspawn, formatDocker, formatPodman}
+var injectFormats = []string{string(inject.OCI), string(inject.NspawnBundle), formatLXC, inject.FormatProxmox, formatNspawn, formatDocker, formatPodman, formatEnroot}
 
 func newInject() *cobra.Command {
 	var f injectFlags
@@ -81,6 +82,8 @@ func newInject() *cobra.Command {
 				return f.editFile(cmd, f.file, names)
 			case f.format == formatLXC:
 				return f.printLXC(cmd, names)
+			case f.format == formatEnroot:
+				return f.enroot(cmd, names)
 			}
 			return f.printOptions(cmd, names)
 		},
@@ -143,7 +146,7 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return errors.New("--dry-run cannot be combined with --print")
 	case f.rootfs != "" && !isDirectory(f.rootfs):
 		return fmt.Errorf("--rootfs %s: no such directory", f.rootfs)
-	case len(names) == 0 && !f.remove && f.file == "" && !changed("bundle"):
+	case len(names) == 0 && !f.remove && f.file == "" && !changed("bundle") && !f.isEnrootHook():
 		return errors.New("name the devices to inject, such as 0 or all: see cdigen list")
 	}
 	if f.rootfs != "" {

@@ -151,6 +151,8 @@ func printed(t *testing.T, c *Contents, host string) map[string]string {
 	}
 	lines, notes, err := LXC(c, CgroupV2, OpenRootfs("", nil, nil))
 	tell("lxc", strings.Join(lines, "\n")+"\n", notes, err)
+	mounts, environ, notes, err := Enroot(c)
+	tell("enroot", strings.Join(append(environ, mounts...), "\n")+"\n", notes, err)
 	for name, format := range map[string]func(*Contents) ([][]string, []string, error){"nspawn": Nspawn, "docker-args": Docker, "podman-args": Podman} {
 		args, notes, err := format(c)
 		text, _ := Words(args)

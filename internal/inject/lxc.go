@@ -90,13 +90,9 @@ func LXC(c *Contents, cgroup Cgroup, root *Rootfs) (lines, notes []string, err e
 	return lines, notes, nil
 }
 
-// lxcMount returns a line as in fstab(5). The path in the container is relative to its root.
+// lxcMount returns the line of a mount. The path in the container is relative to its root.
 func lxcMount(source, destination, kind string, options ...string) string {
-	escape := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace
-	if source == "" {
-		source = kind
-	}
-	return fmt.Sprintf("lxc.mount.entry = %s %s %s %s 0 0", escape(source), escape(strings.TrimLeft(destination, "/")), kind, escape(strings.Join(options, ",")))
+	return "lxc.mount.entry = " + fstab(source, strings.TrimLeft(destination, "/"), kind, options...)
 }
 
 // groups returns descriptions of groups, for runtimes that cannot add a process to them.
