@@ -174,6 +174,10 @@ func record(l *watch.Loop, runtimeDir, output string) *watch.Metrics {
 		if err := history.Add(g); err != nil {
 			slog.Warn("the history of publications cannot be written", "error", err)
 		}
+		// cdigen-inject.path waits for this: device numbers change without the spec, too.
+		if err := os.WriteFile(filepath.Join(runtimeDir, "generated"), nil, 0o644); err != nil {
+			slog.Warn("a generation cannot be announced to cdigen-inject.path", "error", err)
+		}
 		debug.FreeOSMemory()
 	}
 	return metrics
