@@ -378,6 +378,12 @@ var besideNodes = []besideNode{
 	{"gdrdrv", CopyNode, "GDRCopy"},
 }
 
+// IsBesideNode reports whether a name below dev is that of a node of another driver of
+// NVIDIA's than that of GPUs.
+func IsBesideNode(name string) bool {
+	return slices.ContainsFunc(besideNodes, func(b besideNode) bool { ok, _ := path.Match(b.pattern, name); return ok })
+}
+
 // beside adds the nodes that NVIDIA's other drivers have. Their numbers are not known.
 func (l *nodeList) beside() {
 	row := func(name string) int {

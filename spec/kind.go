@@ -61,6 +61,19 @@ func FindKind(name string) *Kind {
 	return nil
 }
 
+// KindOf returns the kind that has devices of a CDI kind, "nvidia.com/gds", whichever the
+// vendor is; nil: none has.
+func KindOf(cdiKind string) (found *Kind) {
+	vendor, class, _ := strings.Cut(cdiKind, "/")
+	for i := range Kinds {
+		k := &Kinds[i]
+		if k.Class == class && strings.HasPrefix(vendor, k.Prefix) && (found == nil || k.Prefix != "") {
+			found = k
+		}
+	}
+	return found
+}
+
 // KindNames returns the names of all kinds.
 func KindNames() (names []string) {
 	for i := range Kinds {

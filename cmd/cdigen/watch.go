@@ -69,7 +69,9 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		if err != nil {
 			return nil, err
 		}
-		others = append(others, watch.Other{Output: path, Spec: func() (spec.Options, error) { return kinds[i].Spec(c.Arch) }})
+		others = append(others, watch.Other{
+			Output: path, Kind: kinds[i].Kind(), Unnamed: kinds[i].Unnamed, Spec: func() (spec.Options, error) { return kinds[i].Spec(c.Arch) },
+		})
 	}
 	dirs, err := absolute(c.SpecDirs...)
 	if err != nil {

@@ -61,7 +61,7 @@ var table = sync.OnceValue(func() []Option {
 			Usage: "yaml or json (default: by the name of the output, else yaml)"},
 		{Name: "lock-timeout", commands: publishCommands + ",transform", field: func(c *Config) any { return &c.LockTimeout },
 			Usage: "how long to wait for another cdigen that is publishing; 0: without a limit"},
-		{Name: "kind", commands: publishCommands + ",check,diff", Values: append(spec.KindNames(), autoKinds), field: func(c *Config) any { return &c.Kinds },
+		{Name: "kind", commands: contentCommands + ",status", Values: append(spec.KindNames(), autoKinds), field: func(c *Config) any { return &c.Kinds },
 			Usage: "`kinds` of devices, each in a file of its own: " + strings.Join(spec.KindNames(), ", ") + "; or auto: gpu and whatever hardware the host has of nvswitch, imex-channel, gds and gdrcopy"},
 		{Name: "vendor", commands: contentCommands, check: parser.ValidateVendorName, field: func(c *Config) any { return &c.Vendor },
 			Usage: "vendor of the devices' kind"},
