@@ -126,6 +126,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	// that an idle watcher wakes one thread and not several.
 	debug.SetGCPercent(50)
 	runtime.GOMAXPROCS(1)
+	watch.SlackenTimers()
 	generator, err := f.generator()
 	if err != nil {
 		return err
