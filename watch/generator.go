@@ -365,7 +365,9 @@ func (g *Generator) remember(r *Result, full bool, asleep []string) discover.Pro
 		g.report = nil
 		r.Probed = true
 		began := time.Now()
-		report, err := g.Discover.Probe(ctx, library)
+		var report *discover.NVMLReport
+		var err error
+		withUsualSlack(func() { report, err = g.Discover.Probe(ctx, library) })
 		r.ProbeTook = time.Since(began)
 		if r.Degraded = err != nil; r.Degraded {
 			return report, err
