@@ -307,7 +307,7 @@ func Encode(s *specs.Spec, f Format) (data []byte, err error) {
 	switch f {
 	case YAML:
 		if text, ok := yamlOf(s); ok {
-			return []byte(text), invalid(validate(s))
+			return text, invalid(validate(s))
 		}
 		var b bytes.Buffer
 		e := yaml.NewEncoder(&b)

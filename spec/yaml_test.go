@@ -24,7 +24,7 @@ func sameAsLibrary(t *testing.T, s *specs.Spec) bool {
 		t.Skip(err)
 	}
 	got, ok := spec.YAMLOf(s)
-	if diff := cmp.Diff(want.String(), got); ok && diff != "" {
+	if diff := cmp.Diff(want.String(), string(got)); ok && diff != "" {
 		t.Error(diff)
 	}
 	return ok
