@@ -32,6 +32,7 @@ type injectFlags struct {
 	stateDir     string
 	remove       bool
 	all          bool // --refresh
+	pid          int
 	dryRun       bool
 	print        bool
 
@@ -50,9 +51,10 @@ const (
 	formatDocker = "docker-args"
 	formatPodman = "podman-args"
 	formatEnroot = "enroot"
+	formatHook   = "lxc-hook"
 )
 
-var injectFormats = []string{string(inject.OCI), string(inject.NspawnBundle), formatLXC, inject.FormatProxmox, formatNspawn, formatDocker, formatPodman, formatEnroot}
+var injectFormats = []string{string(inject.OCI), string(inject.NspawnBundle), formatLXC, inject.FormatProxmox, formatNspawn, formatDocker, formatPodman, formatEnroot, formatHook}
 
 func newInject() *cobra.Command {
 	var f injectFlags
@@ -76,6 +78,10 @@ func newInject() *cobra.Command {
 			switch {
 			case f.all:
 				return f.refreshAll(cmd)
+			case f.pid != 0:
+				return f.live(names)
+			case f.format == formatHook:
+				return f.lxcHook()
 			case f.bundled():
 				return f.editFile(cmd, filepath.Join(f.bundle, "config.json"), names)
 			case f.file != "":
@@ -102,6 +108,7 @@ func (f *injectFlags) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&f.userOwned, "user-owned", "", "`user` who owns the bundle or the --file, as USER or USER:GROUP by name or number: read and write with the rights of that user and group (root only; default group: the user's own)")
 	flags.BoolVar(&f.remove, "remove", false, "take each DEVICE out of the file again, or all devices if none is named")
 	flags.BoolVar(&f.all, "refresh", false, "inject again into all files that have devices, as the specs and device numbers now are")
+	flags.IntVar(&f.pid, "pid", 0, "mount the devices in the running container of this `process`, until it ends")
 	flags.StringVar(&f.stateDir, "state-dir", "", "`directory` with a record of each file that has devices (default: /var/lib/cdigen, for users other than root $XDG_STATE_HOME/cdigen)")
 	addDryRun(flags, &f.dryRun)
 	flags.BoolVar(&f.print, "print", false, "print the edited file and change nothing")
@@ -134,6 +141,14 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return errors.New("--refresh is for all files as they are: it cannot be combined with devices, --file, --bundle, --format, --user-owned, --remove and --print")
 	case f.all:
 		return nil
+	case f.pid != 0 && (f.remove || f.dryRun || f.print || changed("format") || changed("file") || changed("bundle") || f.userOwned != ""):
+		return errors.New("--pid is for a running container: it can be combined with devices and --spec-dir only")
+	case f.pid != 0 && (f.pid < 0 || os.Geteuid() != 0):
+		return errors.New("--pid requires a process and root")
+	case f.format == formatHook && len(names) > 0:
+		return errors.New("--format lxc-hook takes the devices from NVIDIA_VISIBLE_DEVICES")
+	case f.format == formatHook && os.Getenv(lxcRoot) == "":
+		return errors.New("--format lxc-hook is for mount hooks of LXC, which have a variable " + lxcRoot)
 	case f.format == inject.FormatProxmox && !file:
 		return errors.New("--format proxmox requires --file, such as /etc/pve/lxc/101.conf")
 	case f.remove && lxc && !file:
@@ -146,7 +161,7 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return errors.New("--dry-run cannot be combined with --print")
 	case f.rootfs != "" && !isDirectory(f.rootfs):
 		return fmt.Errorf("--rootfs %s: no such directory", f.rootfs)
-	case len(names) == 0 && !f.remove && f.file == "" && !changed("bundle") && !f.isEnrootHook():
+	case len(names) == 0 && !f.remove && f.file == "" && !changed("bundle") && !f.isEnrootHook() && f.format != formatHook:
 		return errors.New("name the devices to inject, such as 0 or all: see cdigen list")
 	}
 	if f.rootfs != "" {
