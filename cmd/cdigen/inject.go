@@ -52,9 +52,10 @@ const (
 	formatPodman = "podman-args"
 	formatEnroot = "enroot"
 	formatHook   = "lxc-hook"
+	formatIncus  = "incus"
 )
 
-var injectFormats = []string{string(inject.OCI), string(inject.NspawnBundle), formatLXC, inject.FormatProxmox, formatNspawn, formatDocker, formatPodman, formatEnroot, formatHook}
+var injectFormats = []string{string(inject.OCI), string(inject.NspawnBundle), formatLXC, inject.FormatProxmox, formatIncus, formatNspawn, formatDocker, formatPodman, formatEnroot, formatHook}
 
 func newInject() *cobra.Command {
 	var f injectFlags
@@ -86,7 +87,7 @@ func newInject() *cobra.Command {
 				return f.editFile(cmd, filepath.Join(f.bundle, "config.json"), names)
 			case f.file != "":
 				return f.editFile(cmd, f.file, names)
-			case f.format == formatLXC:
+			case f.format == formatLXC || f.format == formatIncus:
 				return f.printLXC(cmd, names)
 			case f.format == formatEnroot:
 				return f.enroot(cmd, names)
@@ -131,7 +132,7 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return fmt.Errorf("--bundle is for --format oci and oci-nspawn, not for %s", f.format)
 	}
 	for _, name := range []string{"file", "cgroup", "rootfs"} {
-		if changed(name) && !lxc {
+		if changed(name) && !lxc && (name != "rootfs" || f.format != formatIncus) {
 			return fmt.Errorf("--%s is for --format lxc and proxmox, not for %s", name, f.format)
 		}
 	}
@@ -224,7 +225,7 @@ func (f *injectFlags) lxcLines(contents *inject.Contents, root string, do func(f
 	return lines, notes, err
 }
 
-// printLXC prints the lines for the configuration of an LXC container.
+// printLXC prints the lines for the configuration of an LXC container, or a profile of Incus.
 func (f *injectFlags) printLXC(cmd *cobra.Command, names []string) error {
 	source, err := f.source(names, names)
 	if err != nil {
@@ -234,12 +235,21 @@ func (f *injectFlags) printLXC(cmd *cobra.Command, names []string) error {
 	if err != nil {
 		return err
 	}
-	lines, notes, err := f.lxcLines(contents, f.rootfs, func(read func() error) error { return read() })
+	here := func(read func() error) error { return read() }
+	var text []byte
+	var notes []string
+	if f.format == formatIncus {
+		text, notes, err = inject.Incus(contents, inject.OpenRootfs(f.rootfs, nil, here))
+	} else {
+		var lines []string
+		lines, notes, err = f.lxcLines(contents, f.rootfs, here)
+		text = []byte((&inject.Block{}).With(names, lines))
+	}
 	if err != nil {
 		return err
 	}
 	f.warn(notes)
-	_, err = io.WriteString(cmd.OutOrStdout(), (&inject.Block{}).With(names, lines))
+	_, err = cmd.OutOrStdout().Write(text)
 	return err
 }
 
