@@ -26,11 +26,12 @@ const autoKinds = "auto"
 func (c *Config) EachKind() (list []Config) {
 	for i := range spec.Kinds {
 		kind := &spec.Kinds[i]
-		auto := kind.Auto && slices.Contains(c.Kinds, autoKinds)
-		if !auto && !slices.Contains(c.Kinds, kind.Name) {
+		auto, named := kind.Auto && slices.Contains(c.Kinds, autoKinds), slices.Contains(c.Kinds, kind.Name)
+		if !auto && !named {
 			continue
 		}
 		one := *c
+		one.Unnamed = !named && !kind.OfGPUs()
 		one.Kinds = []string{kind.Name}
 		if !kind.OfGPUs() {
 			one.Vendor, one.Class = kind.Prefix+c.Vendor, kind.Class
@@ -59,7 +60,11 @@ func (c *Config) OutputFormat() spec.Format {
 
 // PublishOptions returns how a spec is published.
 func (c *Config) PublishOptions() spec.PublishOptions {
-	return spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: c.LockTimeout}
+	o := spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: c.LockTimeout}
+	if c.Unnamed {
+		o.Kind = c.Kind()
+	}
+	return o
 }
 
 // Spec returns the options of a spec for the libraries of an architecture. It reads the
