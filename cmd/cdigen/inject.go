@@ -32,6 +32,7 @@ type injectFlags struct {
 	stateDir     string
 	remove       bool
 	all          bool // --refresh
+	pid          int
 	dryRun       bool
 	print        bool
 
@@ -50,9 +51,11 @@ const (
 	formatDocker = "docker-args"
 	formatPodman = "podman-args"
 	formatEnroot = "enroot"
+	formatHook   = "lxc-hook"
+	formatIncus  = "incus"
 )
 
-var injectFormats = []string{string(inject.OCI), string(inject.NspawnBundle), formatLXC, inject.FormatProxmox, formatNspawn, formatDocker, formatPodman, formatEnroot}
+var injectFormats = []string{string(inject.OCI), string(inject.NspawnBundle), formatLXC, inject.FormatProxmox, formatIncus, formatNspawn, formatDocker, formatPodman, formatEnroot, formatHook}
 
 func newInject() *cobra.Command {
 	var f injectFlags
@@ -76,11 +79,15 @@ func newInject() *cobra.Command {
 			switch {
 			case f.all:
 				return f.refreshAll(cmd)
+			case f.pid != 0:
+				return f.live(names)
+			case f.format == formatHook:
+				return f.lxcHook()
 			case f.bundled():
 				return f.editFile(cmd, filepath.Join(f.bundle, "config.json"), names)
 			case f.file != "":
 				return f.editFile(cmd, f.file, names)
-			case f.format == formatLXC:
+			case f.format == formatLXC || f.format == formatIncus:
 				return f.printLXC(cmd, names)
 			case f.format == formatEnroot:
 				return f.enroot(cmd, names)
@@ -102,6 +109,7 @@ func (f *injectFlags) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&f.userOwned, "user-owned", "", "`user` who owns the bundle or the --file, as USER or USER:GROUP by name or number: read and write with the rights of that user and group (root only; default group: the user's own)")
 	flags.BoolVar(&f.remove, "remove", false, "take each DEVICE out of the file again, or all devices if none is named")
 	flags.BoolVar(&f.all, "refresh", false, "inject again into all files that have devices, as the specs and device numbers now are")
+	flags.IntVar(&f.pid, "pid", 0, "mount the devices in the running container of this `process`, until it ends")
 	flags.StringVar(&f.stateDir, "state-dir", "", "`directory` with a record of each file that has devices (default: /var/lib/cdigen, for users other than root $XDG_STATE_HOME/cdigen)")
 	addDryRun(flags, &f.dryRun)
 	flags.BoolVar(&f.print, "print", false, "print the edited file and change nothing")
@@ -124,7 +132,7 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return fmt.Errorf("--bundle is for --format oci and oci-nspawn, not for %s", f.format)
 	}
 	for _, name := range []string{"file", "cgroup", "rootfs"} {
-		if changed(name) && !lxc {
+		if changed(name) && !lxc && (name != "rootfs" || f.format != formatIncus) {
 			return fmt.Errorf("--%s is for --format lxc and proxmox, not for %s", name, f.format)
 		}
 	}
@@ -134,6 +142,14 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return errors.New("--refresh is for all files as they are: it cannot be combined with devices, --file, --bundle, --format, --user-owned, --remove and --print")
 	case f.all:
 		return nil
+	case f.pid != 0 && (f.remove || f.dryRun || f.print || changed("format") || changed("file") || changed("bundle") || f.userOwned != ""):
+		return errors.New("--pid is for a running container: it can be combined with devices and --spec-dir only")
+	case f.pid != 0 && (f.pid < 0 || os.Geteuid() != 0):
+		return errors.New("--pid requires a process and root")
+	case f.format == formatHook && len(names) > 0:
+		return errors.New("--format lxc-hook takes the devices from NVIDIA_VISIBLE_DEVICES")
+	case f.format == formatHook && os.Getenv(lxcRoot) == "":
+		return errors.New("--format lxc-hook is for mount hooks of LXC, which have a variable " + lxcRoot)
 	case f.format == inject.FormatProxmox && !file:
 		return errors.New("--format proxmox requires --file, such as /etc/pve/lxc/101.conf")
 	case f.remove && lxc && !file:
@@ -146,7 +162,7 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return errors.New("--dry-run cannot be combined with --print")
 	case f.rootfs != "" && !isDirectory(f.rootfs):
 		return fmt.Errorf("--rootfs %s: no such directory", f.rootfs)
-	case len(names) == 0 && !f.remove && f.file == "" && !changed("bundle") && !f.isEnrootHook():
+	case len(names) == 0 && !f.remove && f.file == "" && !changed("bundle") && !f.isEnrootHook() && f.format != formatHook:
 		return errors.New("name the devices to inject, such as 0 or all: see cdigen list")
 	}
 	if f.rootfs != "" {
@@ -209,7 +225,7 @@ func (f *injectFlags) lxcLines(contents *inject.Contents, root string, do func(f
 	return lines, notes, err
 }
 
-// printLXC prints the lines for the configuration of an LXC container.
+// printLXC prints the lines for the configuration of an LXC container, or a profile of Incus.
 func (f *injectFlags) printLXC(cmd *cobra.Command, names []string) error {
 	source, err := f.source(names, names)
 	if err != nil {
@@ -219,12 +235,21 @@ func (f *injectFlags) printLXC(cmd *cobra.Command, names []string) error {
 	if err != nil {
 		return err
 	}
-	lines, notes, err := f.lxcLines(contents, f.rootfs, func(read func() error) error { return read() })
+	here := func(read func() error) error { return read() }
+	var text []byte
+	var notes []string
+	if f.format == formatIncus {
+		text, notes, err = inject.Incus(contents, inject.OpenRootfs(f.rootfs, nil, here))
+	} else {
+		var lines []string
+		lines, notes, err = f.lxcLines(contents, f.rootfs, here)
+		text = []byte((&inject.Block{}).With(names, lines))
+	}
 	if err != nil {
 		return err
 	}
 	f.warn(notes)
-	_, err = io.WriteString(cmd.OutOrStdout(), (&inject.Block{}).With(names, lines))
+	_, err = cmd.OutOrStdout().Write(text)
 	return err
 }
 

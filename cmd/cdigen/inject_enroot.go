@@ -61,32 +61,39 @@ func (f *injectFlags) enroot(cmd *cobra.Command, names []string) error {
 	return err
 }
 
-// enrootDevices returns the devices that a container asks for: of all those that this process
-// may open.
+// enrootDevices returns the devices that a container asks for.
 func (f *injectFlags) enrootDevices() (names []string, err error) {
-	const variable = "NVIDIA_VISIBLE_DEVICES"
-	value, ok := os.LookupEnv(variable)
+	value, ok := os.LookupEnv(visibleDevices)
 	if !ok {
 		data, err := regular.ReadFile(os.Getenv(enrootEnviron), limits.MaxBytes)
 		if err != nil {
 			return nil, err
 		}
 		for line := range bytes.Lines(data) {
-			if v, ok := strings.CutPrefix(string(line), variable+"="); ok {
+			if v, ok := strings.CutPrefix(string(line), visibleDevices+"="); ok {
 				value = strings.TrimSpace(v)
 			}
 		}
 	}
+	return f.visible(value)
+}
+
+// visibleDevices is the variable that asks for devices.
+const visibleDevices = "NVIDIA_VISIBLE_DEVICES"
+
+// visible returns the devices that a value of the variable asks for: of all those that this
+// process may open.
+func (f *injectFlags) visible(value string) (names []string, err error) {
 	source, err := f.source(nil, nil)
 	if err != nil {
 		return nil, err
 	}
 	names, err = inject.VisibleDevices(value, shortKind, func() []string { return source.Usable(shortKind, unix.Access) })
 	if err != nil {
-		return nil, fmt.Errorf("%s=%q: %w", variable, value, err)
+		return nil, fmt.Errorf("%s=%q: %w", visibleDevices, value, err)
 	}
 	if len(names) == 0 {
-		slog.Info("no devices", "NVIDIA_VISIBLE_DEVICES", value)
+		slog.Info("no devices", visibleDevices, value)
 	}
 	return names, nil
 }

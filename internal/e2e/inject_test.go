@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -278,6 +279,58 @@ func (c *lxcContainer) sees(t *testing.T, want string, options []string) {
 		}
 		check(t, os.Remove(filepath.Join(c.root, "out")))
 	}
+}
+
+// LXC runs the hook when it makes a container.
+func TestLXCHookMountsDevices(t *testing.T) {
+	requireNamespace(t)
+	requireCommands(t, "lxc-start", "lxc-execute")
+	root := image(t, requireDebian(t))
+	othersNode(t, root)
+	check(t, os.WriteFile(filepath.Join(root, "sight"), []byte(sight), 0o755))
+	publish(t)
+	bin, err := build()
+	check(t, err)
+	c := newLXC(t, root)
+	config := `lxc.net.0.type = empty
+lxc.mount.auto = proc:mixed sys:ro
+lxc.environment = PATH=` + bin + `:/usr/sbin:/usr/bin:/sbin:/bin
+lxc.rootfs.path = dir:` + root + `
+lxc.hook.mount = ` + filepath.Join(repository(), "packaging/lxc/nvidia") + "\n"
+	// A hook sets no device filter and no variables of the container.
+	want := strings.Replace(unfiltered(seen), "=void", "=0", 1)
+	check(t, os.WriteFile(c.config, []byte(config+"lxc.environment = NVIDIA_VISIBLE_DEVICES=0\n"), 0o644))
+	c.sees(t, want, nil)
+	check(t, os.WriteFile(c.config, []byte(config), 0o644))
+	c.sees(t, unfiltered(unseen), nil)
+}
+
+// A container that runs gets devices in its mount namespace and its cgroup.
+func TestRunningContainerHasInjectedDevices(t *testing.T) {
+	requireNamespace(t)
+	if _, err := os.Stat("/sys/fs/cgroup/devices"); err != nil {
+		t.Skip("devices are filtered by programs here (cgroup v2): ", err)
+	}
+	dir := bundle(t, "sleep 1000")
+	publish(t)
+	runc := func(args ...string) *exec.Cmd {
+		return exec.Command("runc", append([]string{"--root", dir + "/state"}, args...)...)
+	}
+	check(t, runc("run", "--detach", "--bundle", dir, "cdigen-e2e-live").Run())
+	t.Cleanup(func() { check(t, runc("delete", "--force", "cdigen-e2e-live").Run()) })
+	out, err := runc("state", "cdigen-e2e-live").Output()
+	check(t, err)
+	var state struct{ Pid int }
+	check(t, json.Unmarshal(out, &state))
+	look := func(want string) {
+		t.Helper()
+		sees(t, want, runc("exec", "cdigen-e2e-live", "sh", "-c", sight))
+	}
+	look(unseen)
+	inject(t, "--pid", strconv.Itoa(state.Pid), "0")
+	look(strings.Replace(seen, "=void", "=", 1)) // processes get no variables
+	inject(t, "--pid", strconv.Itoa(state.Pid), "0")
+	look(strings.Replace(seen, "=void", "=", 1))
 }
 
 func TestPodmanHasInjectedDevicesWithoutCDI(t *testing.T) {
