@@ -85,8 +85,9 @@ func (inv *Inventory) giveNodes(nodes []Node) {
 			inv.ControlNodes = append(inv.ControlNodes, n)
 		}
 	}
-	if len(regular) == 0 && len(inv.ControlNodes) > 0 { // before JetPack 5
-		regular, inv.ControlNodes = inv.ControlNodes[:1:1], inv.ControlNodes[1:]
+	if at := slices.IndexFunc(inv.ControlNodes, func(n Node) bool { return strings.HasPrefix(n.Path, "/dev/nv") }); len(regular) == 0 && at >= 0 {
+		regular = []Node{inv.ControlNodes[at]} // before JetPack 5
+		inv.ControlNodes = slices.Delete(inv.ControlNodes, at, at+1)
 	}
 	for _, n := range regular {
 		switch n.Kind = GPUNode; {
