@@ -171,9 +171,12 @@ lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the format, go vet, golangci-lint,
 	$(ACTIONLINT)
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS) && shellcheck -s sh $(SERVICE_SCRIPTS); else [ "$${CI:-}" != true ] && echo "no shellcheck: scripts are not checked"; fi
 
+# Where the vulnerability database is (docs/testing.md has another way to it).
+VULNDB ?= https://vuln.go.dev
+
 .PHONY: vulncheck
 vulncheck: ## Look for known vulnerabilities in what the programs call
-	$(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./cmd/...
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) -db '$(VULNDB)' ./cmd/...
 
 .PHONY: cover
 cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) percent
@@ -217,7 +220,7 @@ settingsdir  = $(DESTDIR)$(SYSCONFDIR)/cdigen
 sharedir     = $(DESTDIR)$(PREFIX)/share/cdigen
 # Of cdigen.service and cdigen-refresh.service, and of cdigen@k8s-device-plugin.service.
 SETTINGS := cdigen.env k8s-device-plugin.env
-UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path
+UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path cdigen-inject.service cdigen-inject.path
 
 # Under sudo there may be no Go: then what was built before is installed.
 .PHONY: install
@@ -238,6 +241,8 @@ install-files:
 	install -m 0644 packaging/udev/71-cdigen.rules '$(udevrulesdir)'
 	install -m 0644 -D -t '$(sharedir)/prometheus' packaging/prometheus/cdigen.rules.yml
 	install -m 0644 -D -t '$(sharedir)/grafana' packaging/grafana/cdigen.json
+	install -m 0755 -D -t '$(sharedir)/enroot' packaging/enroot/98-cdigen.sh
+	install -m 0755 -D -t '$(sharedir)/lxc' packaging/lxc/nvidia
 	install -m 0644 $(MANUAL)/*.1 packaging/man/*.1 '$(mandir)'
 	install -m 0644 $(MANUAL)/cdigen.bash '$(bashdir)/cdigen'
 	install -m 0644 $(MANUAL)/_cdigen '$(zshdir)'
@@ -294,6 +299,7 @@ repository: ## Make signed repositories (apt, dnf) of the packages in build/repo
 release: ## Publish the packages, and the repository if there is one, as a release of VERSION with GitHub's gh
 	@! test -d '$(REPOSITORY)' || tar -C '$(REPOSITORY)/..' -czf '$(PACKAGES)/cdigen-repository.tar.gz' '$(notdir $(REPOSITORY))'
 	awk -v version='$(VERSION:v%=%)' '/^## / { shown = index($$2, version) == 2 } shown && !/^## /' CHANGELOG.md >build/release-notes
+	@grep -q . build/release-notes || { echo 'make release: CHANGELOG.md has no section for $(VERSION:v%=%)' >&2; exit 1; }
 	gh release create '$(VERSION)' --verify-tag --notes-file build/release-notes '$(PACKAGES)'/*
 
 .PHONY: check

@@ -21,8 +21,12 @@ import (
 	"github.com/cdigen/cdigen/internal/limits"
 )
 
-// AllDevices is the name of the device that has all others in it.
-const AllDevices = "all"
+// AllDevices is the name of the device that has all others in it, NoDevice of one that has no
+// GPU: its containers are given the driver alone, as with NVIDIA_VISIBLE_DEVICES=none.
+const (
+	AllDevices = "all"
+	NoDevice   = "none"
+)
 
 // ErrNoDevices is returned when a host has nothing to name in a spec; CDI knows no
 // spec without devices.
@@ -39,7 +43,8 @@ type Options struct {
 	// NoAll leaves out the device [AllDevices].
 	NoAll bool
 	// Devices limits the spec to some devices, by any name any strategy gives
-	// them; naming a GPU in MIG mode means all its MIG devices. Empty: all.
+	// them; naming a GPU in MIG mode means all its MIG devices. Empty: all, without
+	// [NoDevice].
 	Devices []string
 	// MaxVersion of CDI that the spec may need, "0.5.0". What needs a later one
 	// is left out and told in a finding. Empty: the CDI library's newest.
@@ -108,6 +113,10 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	if err != nil {
 		return nil, nil, err
 	}
+	if slices.Contains(o.Devices, NoDevice) && inv.Driver.Version != "" {
+		// CDI knows no device without edits.
+		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: edits.Host(nil)})
+	}
 	findings = append(findings, o.Own.findings(known, usable, devices)...)
 	if len(devices) == 0 {
 		return nil, findings, ErrNoDevices
@@ -153,9 +162,11 @@ func specDevices(devices []device, o Options) (list []specs.Device, findings []d
 		for _, name := range names {
 			list = append(list, specs.Device{Name: name, ContainerEdits: d.edits})
 		}
-		all = append(all, d.edits)
+		if d.subject != NoDevice {
+			all = append(all, d.edits)
+		}
 	}
-	if o.NoAll {
+	if o.NoAll || all == nil {
 		return list, findings
 	}
 	union := edits.Union(all)
@@ -216,6 +227,7 @@ func selectDevices(known, list []device, wanted []string) ([]device, []discover.
 	if len(wanted) == 0 || slices.Contains(wanted, AllDevices) {
 		return list, nil, nil
 	}
+	wanted = slices.DeleteFunc(slices.Clone(wanted), func(w string) bool { return w == NoDevice })
 	var findings []discover.Finding
 	var unknown []string
 	for _, w := range wanted {
