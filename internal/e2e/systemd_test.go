@@ -420,6 +420,9 @@ func (m *machine) testBoot(t *testing.T) {
 	if got := m.show("cdigen.service", "StatusText"); got != "8 GPUs, 17 devices, driver 550.54.15" {
 		t.Errorf("status %q", got)
 	}
+	if slack := m.run("cat", "/proc/"+m.show("cdigen.service", "MainPID")+"/timerslack_ns"); slack != "1000000" {
+		t.Errorf("a timer slack of %s ns", slack)
+	}
 	m.follows("boot")
 	if s := m.status(); s.Probes == 0 || s.GPUs != 8 || slices.ContainsFunc(s.Devices, func(d string) bool { return d == "" }) {
 		t.Errorf("status %+v", s)
