@@ -117,6 +117,7 @@ type Result struct {
 
 	data     []byte
 	others   [][]byte // in the order of the generator's; nil: the host has nothing of the kind
+	kinds    []string // changes of their files in words
 	unknown  bool     // what is to be known of a sleeping GPU
 	snapshot check.Snapshot
 }
@@ -182,7 +183,7 @@ func (r *Result) NoGPU() bool {
 // the places that were looked at until then.
 func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	r := &Result{Lookups: discover.NewLookups()}
-	r.Exists = g.exists()
+	r.Exists = exists(g.Output)
 	g.fixedPlaces(r.Lookups)
 	host, err := g.Host()
 	if err != nil {
@@ -289,9 +290,9 @@ func (g *Generator) encodeOthers(r *Result) error {
 	return nil
 }
 
-// exists reports whether a regular file is at the place of the spec.
-func (g *Generator) exists() bool {
-	info, err := os.Lstat(g.Output)
+// exists reports whether a regular file is at the place of a spec.
+func exists(path string) bool {
+	info, err := os.Lstat(path)
 	return err == nil && info.Mode().IsRegular()
 }
 
@@ -356,12 +357,12 @@ func (g *Generator) remember(r *Result, full bool, asleep []string) discover.Pro
 // permission to read their directory, it is given back.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
 	outcome, err := g.put(ctx, g.Output, r.data)
-	for i, other := range g.Others {
+	for i := range g.Others {
 		if err != nil {
-			return outcome, fmt.Errorf("%s: %w", other.Output, err)
+			return outcome, err
 		}
 		var changed spec.Outcome
-		if changed, err = g.put(ctx, other.Output, r.others[i]); !wrote(outcome) && wrote(changed) {
+		if changed, err = g.putOther(ctx, r, i); !wrote(outcome) && wrote(changed) {
 			outcome = changed
 		}
 	}
@@ -369,6 +370,33 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 		g.judge(r)
 	}
 	return outcome, err
+}
+
+// Restore publishes the specs of the other kinds that are missing, while the spec at Output is
+// held and so are they: a kind that comes does not wait for the driver.
+func (g *Generator) Restore(ctx context.Context, r *Result) error {
+	for i := range g.Others {
+		if r.others[i] == nil || exists(g.Others[i].Output) {
+			continue
+		}
+		if _, err := g.putOther(ctx, r, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putOther publishes or removes the spec of another kind.
+func (g *Generator) putOther(ctx context.Context, r *Result, i int) (spec.Outcome, error) {
+	path := g.Others[i].Output
+	outcome, err := g.put(ctx, path, r.others[i])
+	if err != nil {
+		return outcome, fmt.Errorf("%s: %w", path, err)
+	}
+	if wrote(outcome) {
+		r.kinds = append(r.kinds, filepath.Base(path)+": "+string(outcome))
+	}
+	return outcome, nil
 }
 
 func wrote(o spec.Outcome) bool { return o == spec.Published || o == spec.Removed }

@@ -68,7 +68,11 @@ func (r *reporter) applied(trigger Event, outcome spec.Outcome, before, result *
 		if what == "" {
 			what = "none of the host; the spec file differed"
 		}
-		r.log.Info("published", append(attrs, "changes", what, "devices", len(result.Spec.Devices))...)
+		devices := 0 // only another kind has some
+		if result.Spec != nil {
+			devices = len(result.Spec.Devices)
+		}
+		r.log.Info("published", append(attrs, "changes", what, "devices", devices)...)
 	case spec.Removed:
 		r.log.Warn("withdrawn", append(attrs, "changes", what, "missing", result.Missing())...)
 	case spec.Unchanged, spec.Absent:

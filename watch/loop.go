@@ -70,7 +70,9 @@ type Loop struct {
 	// them from one goroutine at a time.
 	Generate func(ctx context.Context, full bool) (*Result, error)
 	Apply    func(ctx context.Context, r *Result) (spec.Outcome, error)
-	Sources  []Source
+	// Restore is called in place of Apply while the last spec is held; nil: it is not.
+	Restore func(ctx context.Context, r *Result) error
+	Sources []Source
 	// Update is called after each generation with the places that it looked at; nil: it
 	// is not.
 	Update func(l *discover.Lookups)
@@ -291,9 +293,12 @@ func (l *Loop) generate(ctx context.Context, trigger Event, now time.Time) {
 func (l *Loop) proceed(ctx context.Context, p phase, now time.Time) {
 	g := l.running
 	if g.decision != nil {
-		if p.err != nil {
+		switch {
+		case p.err != nil:
 			l.end(p, Failed, now)
-		} else {
+		case g.decision.action == hold:
+			l.end(p, Held, now)
+		default:
 			l.end(p, string(p.outcome), now)
 		}
 		return
@@ -313,7 +318,11 @@ func (l *Loop) proceed(ctx context.Context, p phase, now time.Time) {
 	g.decision = l.decide(p.result, now)
 	switch g.decision.action {
 	case hold:
-		l.end(p, Held, now)
+		if l.Restore == nil {
+			l.end(p, Held, now)
+			return
+		}
+		go func() { l.phases <- phase{result: p.result, err: l.Restore(ctx, p.result)} }()
 	case wait:
 		l.end(p, Delayed, now)
 	case publish, withdraw:
@@ -395,7 +404,7 @@ func (l *Loop) note(g *generation, p phase, now time.Time) []string {
 	if l.last != nil {
 		before = l.last.Inventory
 	}
-	changes := Changes(before, p.result.Inventory)
+	changes := append(Changes(before, p.result.Inventory), p.result.kinds...)
 	l.report.applied(g.trigger, p.outcome, l.last, p.result, changes)
 	l.last = p.result
 	if p.outcome == spec.Published && p.result.Replaces {
@@ -428,10 +437,10 @@ func (l *Loop) record(r *Result, g Generation) {
 		case Waiting:
 			s.Condition = Asleep
 			return
-		case string(spec.Published), string(spec.Unchanged):
-			s.Condition, s.InPlace = Current, true
-		default:
-			s.Condition, s.InPlace = NoDevices, false
+		}
+		// The outcome may be that of another kind.
+		if s.Condition, s.InPlace = Current, r.Spec != nil; !s.InPlace {
+			s.Condition = NoDevices
 		}
 		if g.Result == string(spec.Published) || g.Result == string(spec.Removed) || s.LastChange == nil {
 			s.LastChange = &g
