@@ -404,7 +404,7 @@ func (l *Loop) note(g *generation, p phase, now time.Time) []string {
 	if l.last != nil {
 		before = l.last.Inventory
 	}
-	changes := append(Changes(before, p.result.Inventory), p.result.kinds...)
+	changes := Changes(before, p.result.Inventory)
 	l.report.applied(g.trigger, p.outcome, l.last, p.result, changes)
 	l.last = p.result
 	if p.outcome == spec.Published && p.result.Replaces {
@@ -438,9 +438,9 @@ func (l *Loop) record(r *Result, g Generation) {
 			s.Condition = Asleep
 			return
 		}
-		// The outcome may be that of another kind.
-		if s.Condition, s.InPlace = Current, r.Spec != nil; !s.InPlace {
-			s.Condition = NoDevices
+		s.Condition, s.InPlace = NoDevices, false
+		if len(r.specs()) > 0 {
+			s.Condition, s.InPlace = Current, true
 		}
 		if g.Result == string(spec.Published) || g.Result == string(spec.Removed) || s.LastChange == nil {
 			s.LastChange = &g

@@ -232,7 +232,7 @@ func (t *procTree) readNumbers() (lines []byte) {
 		}
 	}
 	for line := range bytes.Lines(t.buffer[:n]) {
-		if bytes.Contains(line, []byte("nvidia")) {
+		if bytes.Contains(line, []byte("nvidia")) || bytes.Contains(line, []byte("gdrdrv")) {
 			lines = append(lines, line...)
 		}
 	}

@@ -201,7 +201,9 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 		s.snapshot.Unwanted = s.guess && len(others) > 0
 		for _, other := range used {
 			if other != s {
-				s.snapshot.Others = append(s.snapshot.Others, other.snapshot.Spec)
+				for _, file := range other.snapshot.Specs() {
+					s.snapshot.Others = append(s.snapshot.Others, file.Path)
+				}
 			}
 		}
 		if err := s.look(cmd); err != nil {
@@ -225,7 +227,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 func device(snapshots []*check.Snapshot, name string) (check.Report, bool) {
 	s := snapshots[0]
 	for _, other := range snapshots {
-		if qualified, _ := snapshots[0].Qualified(name); strings.HasPrefix(qualified, other.Kind+"=") {
+		if qualified, _ := snapshots[0].Qualified(name); other.Makes(qualified) {
 			s = other
 		}
 	}
@@ -242,7 +244,7 @@ func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err
 		_, ok := f.layers.Given(option)
 		return ok
 	}
-	if !slices.ContainsFunc([]string{"profile", "output", "vendor", "class"}, given) {
+	if !slices.ContainsFunc([]string{"profile", "output", "kind", "vendor", "class"}, given) {
 		names = append(names, config.ProfileNames()...)
 	}
 	directories := spec.ReadDirectories(nil)
@@ -321,7 +323,8 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	}
 	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
 	if err == nil {
-		p.Watcher = &check.Watcher{Current: status.Condition == watch.Current && !changedSince(p.Spec, status.LastGeneration), Error: status.Error}
+		changed := slices.ContainsFunc(p.Specs(), func(f *spec.File) bool { return changedSince(f.Path, status.LastGeneration) })
+		p.Watcher = &check.Watcher{Current: status.Condition == watch.Current && !changed, Error: status.Error}
 	}
 	return s, nil
 }
@@ -341,7 +344,7 @@ func (s *subject) look(cmd *cobra.Command) error {
 	if slices.ContainsFunc(s.snapshot.Inventory.GPUs, func(g discover.GPU) bool { return g.Lost }) {
 		s.NVML = config.NVMLAlways // for the commands that are shown: they may not ask otherwise
 	}
-	s.snapshot.Look(*sources(), s.snapshot.Published)
+	s.snapshot.Look(*sources(), s.snapshot.Specs()...)
 	s.snapshot.LookAtSystem(cmd.Context(), *sources())
 	return nil
 }

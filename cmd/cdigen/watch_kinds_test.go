@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,106 @@ import (
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
+
+// kindDevices returns the names of the devices in the published spec of a kind; nil: there
+// is none.
+func (r *rig) kindDevices(name string) (names []string) {
+	s, err := spec.Read(spec.FindKind(name).File(r.spec()))
+	if err != nil {
+		return nil
+	}
+	for _, d := range s.Devices {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+func (r *rig) untilDevices(kind string, want ...string) {
+	r.t.Helper()
+	r.until(kind+" has the devices "+strings.Join(want, ", "), func() bool { return slices.Equal(r.kindDevices(kind), want) })
+}
+
+func TestWatchKeepsTheSpecsOfAllKinds(t *testing.T) {
+	r := newRig(t, "everything")
+	r.start("--spec-dir", filepath.Dir(r.spec()))
+	for _, kind := range []string{"nvswitch", "gds", "gdrcopy"} {
+		r.untilDevices(kind, "all")
+	}
+	r.untilDevices("imex-channel", "0", "all")
+	published := func(kind string) func(s watch.SpecState) bool {
+		return func(s watch.SpecState) bool { return s.Kind == "nvidia.com/"+kind }
+	}
+	if s := r.status(); !s.Ready || !slices.ContainsFunc(s.Specs, published("gpu")) || !slices.ContainsFunc(s.Specs, published("gds")) {
+		t.Errorf("ready %v, %v", s.Ready, s.Specs)
+	}
+
+	// A channel comes, and a driver's node goes and comes back.
+	channels := filepath.Join(r.host, "dev/nvidia-caps-imex-channels")
+	var first unix.Stat_t
+	if err := unix.Stat(filepath.Join(channels, "channel0"), &first); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mknod(filepath.Join(channels, "channel1"), unix.S_IFCHR|0o666, int(first.Rdev)+1); err != nil { //nolint:gosec // a small number
+		t.Fatal(err)
+	}
+	r.untilDevices("imex-channel", "0", "1", "all")
+	node, aside := filepath.Join(r.host, "dev/gdrdrv"), filepath.Join(r.dir, "gdrdrv")
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(node, aside)
+	r.untilDevices("gdrcopy")
+	r.settle()
+	if s := r.status(); s.Condition != watch.Current || !s.Ready || slices.ContainsFunc(s.Specs, published("gdrcopy")) || len(s.Devices) == 0 {
+		t.Errorf("without GDRCopy: %s, ready %v, %v", s.Condition, s.Ready, s.Specs)
+	}
+	move(aside, node)
+	r.untilDevices("gdrcopy", "all")
+
+	// What others do to a file is undone, and a spec of theirs has precedence where nobody has
+	// asked for ours.
+	file := spec.FindKind("gds").File(r.spec())
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	r.untilDevices("gds", "all")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(filepath.Dir(file), "others.yaml")
+	if err := os.WriteFile(other, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.untilDevices("gds")
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	r.untilDevices("gds", "all")
+}
+
+// A host whose GPUs are gone has devices of other kinds still.
+func TestWatchKeepsOtherKindsWithoutGPUs(t *testing.T) {
+	r := newRig(t, "everything")
+	r.start("--spec-dir", filepath.Dir(r.spec()), "--grace", "10ms")
+	r.untilDevices("gds", "all")
+	for _, name := range []string{"nvidia0", "nvidia1"} {
+		if err := os.Remove(filepath.Join(r.host, "dev", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.untilDevices("gpu")
+	r.settle()
+	if s := r.status(); s.Condition != watch.Current || len(s.Devices) > 0 || s.GPUs > 0 {
+		t.Errorf("%s with %v and %d GPUs", s.Condition, s.Devices, s.GPUs)
+	}
+	if got := r.kindDevices("gds"); got == nil {
+		t.Error("the spec of GPUDirect Storage is withdrawn too")
+	}
+}
 
 // kind returns the published spec of a kind; nil: there is none.
 func (r *rig) kind(name string) []byte {
@@ -24,83 +125,29 @@ func (r *rig) kind(name string) []byte {
 	return data
 }
 
-// hasKind waits until a node is in the spec of a kind; empty: until there is no such spec.
-func (r *rig) hasKind(name, node string) {
-	r.t.Helper()
-	r.until("kind "+name+" with: "+node, func() bool {
-		data := r.kind(name)
-		if node == "" {
-			return data == nil
-		}
-		return bytes.Contains(data, []byte("/dev/"+node+"\n"))
-	})
-}
-
-// without returns a host that has no devices but GPUs.
-func without(d *simhost.Description) { d.NVSwitches, d.BesideNodes, d.Driver.Parameters = 0, nil, nil }
-
-// Devices of other kinds come and go while the GPUs stay, and the spec of the GPUs is as it was.
-func TestWatchFollowsKinds(t *testing.T) {
-	r := newRig(t, "everything")
-	load(r, r.change(without))
-	r.start("--kind", "auto")
-	good := r.read()
-	for _, c := range []struct {
-		kind, node string
-		has        func(d *simhost.Description)
-	}{
-		{"gds", "nvidia-fs0", func(d *simhost.Description) { d.BesideNodes = []string{"nvidia-fs", "nvidia-fs0"} }},
-		{"gdrcopy", "gdrdrv", func(d *simhost.Description) { d.BesideNodes = []string{"gdrdrv"} }},
-		{"nvswitch", "nvidia-nvswitch1", func(d *simhost.Description) { d.NVSwitches = 2 }},
-		{"imex-channel", "nvidia-caps-imex-channels/channel0", func(d *simhost.Description) { d.Driver.Parameters = map[string]uint32{"CreateImexChannel0": 1} }},
-	} {
-		r.hasKind(c.kind, "")
-		load(r, r.change(c.has))
-		r.hasKind(c.kind, c.node)
-		must(t, os.Remove(spec.FindKind(c.kind).File(r.spec())))
-		r.hasKind(c.kind, c.node)
-		r.settle()
-		load(r, r.change(without))
-		r.hasKind(c.kind, "")
-		r.settle()
-		if s := r.status(); s.Condition != watch.Current || !s.Ready || !s.InPlace {
-			t.Errorf("%s went: condition %s, ready %v, in place %v", c.kind, s.Condition, s.Ready, s.InPlace)
-		}
-		file := filepath.Base(spec.FindKind(c.kind).File(r.spec()))
-		for _, change := range []string{": published", ": removed"} {
-			if !strings.Contains(r.log.String(), file+change) {
-				t.Errorf("no line says %s", file+change)
-			}
-		}
-	}
-	if !bytes.Equal(r.read(), good) {
-		t.Error("the spec of the GPUs has changed")
-	}
-}
-
 // While the spec of an incomplete driver is held, so are those of other kinds, but a kind that
 // comes is published.
 func TestWatchHoldsKinds(t *testing.T) {
 	r := newRig(t, "everything")
-	r.become(r.change(func(d *simhost.Description) { d.BesideNodes = []string{"nvidia-fs", "nvidia-fs0"} }))
 	lock := filepath.Join(r.host, "var/lib/dpkg/lock")
 	must(t, os.MkdirAll(filepath.Dir(lock), 0o755), os.WriteFile(lock, nil, 0o640)) //nolint:gosec // as dpkg's
-	r.start("--kind", "auto", "--grace", "1s")
+	dev := func(name string) string { return filepath.Join(r.host, "dev", name) }
+	move := func(from, to string) { t.Helper(); must(t, os.Rename(dev(from), dev(to))) }
+	move("gdrdrv", "away.gdrdrv")
+	r.start("--spec-dir", filepath.Dir(r.spec()), "--grace", "1s")
 	good, switches := r.read(), r.kind("nvswitch")
 	f, err := os.OpenFile(lock, os.O_RDWR, 0)
 	must(t, err)
 	defer f.Close()
 	must(t, unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
 
-	dev := func(name string) string { return filepath.Join(r.host, "dev", name) }
-	move := func(from, to string) { t.Helper(); must(t, os.Rename(dev(from), dev(to))) }
 	move("nvidia-uvm", "uvm.away")
 	r.until("hold", func() bool { return r.status().Condition == watch.Holding })
-	for _, name := range []string{"nvidia-fs", "nvidia-fs0", "nvidia-nvswitch1"} {
+	for _, name := range []string{"nvidia-fs", "nvidia-fs0", "nvidia-fs1", "nvidia-nvswitch1"} {
 		move(name, "away."+name)
 	}
-	must(t, unix.Mknod(dev("gdrdrv"), unix.S_IFCHR|0o666, 0))
-	r.hasKind("gdrcopy", "gdrdrv")
+	move("away.gdrdrv", "gdrdrv")
+	r.untilDevices("gdrcopy", "all")
 	r.settle()
 	if s := r.status(); s.Condition != watch.Holding {
 		t.Errorf("condition %s", s.Condition)
@@ -110,28 +157,26 @@ func TestWatchHoldsKinds(t *testing.T) {
 	}
 	move("uvm.away", "nvidia-uvm")
 	r.until("release", func() bool { return r.status().Condition == watch.Current })
-	r.hasKind("gds", "")
-	r.hasKind("nvswitch", "nvidia-nvswitch0")
-	if bytes.Equal(r.kind("nvswitch"), switches) {
-		t.Error("a node that is gone is still in a spec")
-	}
+	r.untilDevices("gds")
+	r.until("a spec without the node that is gone", func() bool { return r.kind("nvswitch") != nil && !bytes.Equal(r.kind("nvswitch"), switches) })
 	// All go with the driver.
 	unload(r, r.change(func(d *simhost.Description) { d.Driver.KernelModule, d.Driver.Parameters = "none", nil }))
 	must(t, f.Close())
 	r.until("the spec is withdrawn", func() bool { s := r.status(); return s.Condition == watch.NoDevices && !s.Ready && !s.InPlace })
-	r.hasKind("gpu", "")
-	r.hasKind("gdrcopy", "")
-	r.hasKind("nvswitch", "")
+	r.untilDevices("gpu")
+	r.untilDevices("gdrcopy")
+	r.untilDevices("nvswitch")
+	r.untilDevices("imex-channel")
 }
 
 // A machine that has NVSwitches and no GPUs, as that of a fabric manager, has its spec too.
 func TestWatchPublishesKindsWithoutGPUs(t *testing.T) {
 	r := newRig(t, "everything")
 	r.become(r.change(func(d *simhost.Description) { d.GPUs = nil }))
-	r.start("--kind", "auto", "--ready-timeout", "1s")
-	r.hasKind("nvswitch", "nvidia-nvswitch1")
-	r.hasKind("gpu", "")
-	if s := r.status(); s.Condition != watch.NoDevices || s.Ready {
+	r.start("--spec-dir", filepath.Dir(r.spec()), "--ready-timeout", "1s")
+	r.untilDevices("nvswitch", "all")
+	r.untilDevices("gpu")
+	if s := r.status(); s.Condition != watch.Current || !s.Ready || len(s.Devices) > 0 {
 		t.Errorf("condition %s, ready %v", s.Condition, s.Ready)
 	}
 }
