@@ -126,9 +126,9 @@ func everyNode(inv *discover.Inventory) map[string][]discover.Node {
 }
 
 // hostDevices returns the devices of a kind that is not that of GPUs, in order of name.
-func (k *Kind) hostDevices(inv *discover.Inventory) (list []device) {
+func (k *Kind) hostDevices(inv *discover.Inventory, o edits.Options) (list []device) {
 	for name, nodes := range k.nodes(inv) {
-		d := device{subject: k.Name + " " + name, edits: edits.Nodes(nodes)}
+		d := device{subject: k.Name + " " + name, edits: edits.Nodes(nodes, o)}
 		if name != AllDevices {
 			d.names = []string{name}
 		}
