@@ -113,6 +113,11 @@ func nodePaths(inv *discover.Inventory) (list []string) {
 	for _, n := range inv.ControlNodes {
 		list = append(list, n.HostPath)
 	}
+	for _, n := range inv.HostNodes {
+		if n.Kind != discover.ControlNode && n.Kind != discover.GPUNode && n.Kind != discover.MIGNode {
+			list = append(list, n.HostPath)
+		}
+	}
 	return list
 }
 

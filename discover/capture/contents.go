@@ -37,7 +37,7 @@ func begin(expr string) *regexp.Regexp { return regexp.MustCompile(`^(?:` + expr
 
 const (
 	permissionKeys = `[ \t]*(?:ModifyDeviceFiles|DeviceFile(?:UID|GID|Mode|Modify|Minor)|ImexChannelCount|CreateImexChannel0):`
-	deviceNames    = `(?:-frontend|ctl|-modeset|-uvm|-nvlink|-nvswitch|-caps|-caps-imex-channels|-vgpu-vfio)?`
+	deviceNames    = `(?:-frontend|ctl|-modeset|-uvm|-nvlink|-nvswitch|-caps|-caps-imex-channels|-vgpu-vfio|-fs)?`
 )
 
 // contents is the table of all files whose text is recorded. Of other files a capture has
@@ -45,7 +45,7 @@ const (
 var contents = sync.OnceValue(func() []content {
 	return []content{
 		{file: whole(`driver/nvidia/version`), line: begin(`NVRM version:(?: +(?:NVIDIA|UNIX|Open|x86_64|aarch64|arm64))* +Kernel Module(?: for (?:x86_64|aarch64|arm64))? +\d{1,4}\.\d{1,4}(?:\.\d{1,4})?(?:\s|$)`), key: begin(`NVRM version:`)},
-		{file: whole(`devices`), line: begin(`(?:(?:Character|Block) devices:| *\d{1,4} nvidia` + deviceNames + `)$`)},
+		{file: whole(`devices`), line: begin(`(?:(?:Character|Block) devices:| *\d{1,4} (?:gdrdrv|nvidia` + deviceNames + `))$`)},
 		{file: whole(`driver/nvidia/params`), line: begin(permissionKeys + `[ \t]*\d{1,10}[ \t]*$`), key: begin(permissionKeys)},
 		{file: whole(`driver/nvidia[a-z-]*/(?:capabilities/.+|permissions)`), line: begin(permissionKeys + `[ \t]*\d{1,10}[ \t]*$`), key: begin(permissionKeys)},
 		{

@@ -49,10 +49,14 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 	driver.files = slices.DeleteFunc(driver.files, func(f seenFile) bool { return otherStore(inv, f.name) })
 	sys.files = slices.DeleteFunc(sys.files, func(f seenFile) bool { return othersDevice(sys.quiet, f.name) })
 	redactor.Know(redact.Owners(ctx, owners(trees)))
-	n := newNames(redactor, append([]string{driver.Path, dev.Path, proc.Path, sys.Path, o.MPSDirectory}, o.LibrarySearchPath...)...)
+	given := slices.Concat([]string{driver.Path, dev.Path, proc.Path, sys.Path, o.MPSDirectory}, o.LibrarySearchPath, o.ConfigSearchPath)
+	n := newNames(redactor, given...)
 	c := &Capture{Format: format, Cdigen: n.text(version), Arch: host.Arch, MPSDirectory: n.path(o.MPSDirectory)}
 	for _, dir := range o.LibrarySearchPath {
 		c.LibrarySearchPath = append(c.LibrarySearchPath, n.path(dir))
+	}
+	for _, dir := range o.ConfigSearchPath {
+		c.ConfigSearchPath = append(c.ConfigSearchPath, n.path(dir))
 	}
 	if asked {
 		if c.NVML, err = answer.record(n); err != nil {
@@ -123,7 +127,7 @@ func (r *recorder) addProc() {
 
 // addNodes adds the driver's device nodes and the links to them.
 func (r *recorder) addNodes() {
-	for _, name := range append(r.names("dev", "nvidia"), "dev/dri") {
+	for _, name := range slices.Concat(r.names("dev", "nvidia"), r.names("dev", "gdrdrv"), []string{"dev/dri"}) {
 		r.walk(name)
 	}
 	for _, name := range r.names("dev/char", "") {

@@ -73,6 +73,8 @@ func nodes(s *Snapshot) (list []discover.Finding) {
 		case n.Kind == discover.ControlNode && f.Severity == discover.Note:
 			f.Severity = discover.Warning
 		case n.Kind == discover.GPUNode || n.Kind == discover.MIGNode || n.Kind == discover.ControlNode:
+		case n.Kind == discover.StorageNode || n.Kind == discover.CopyNode:
+			f.Severity = discover.Warning
 		case f.ID == discover.NodeMissing:
 			continue // made when it is needed
 		default:
