@@ -244,3 +244,21 @@ func (inv *Inventory) Usable() (n int) {
 	}
 	return n
 }
+
+// UsableGPUs returns the usable GPUs of some kind, or if there is none of them all usable ones.
+func (inv *Inventory) UsableGPUs(of func(g *GPU) bool) (list []*GPU) {
+	var all []*GPU
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		if !g.Usable() {
+			continue
+		}
+		if all = append(all, g); of(g) {
+			list = append(list, g)
+		}
+	}
+	if list == nil {
+		return all
+	}
+	return list
+}

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,6 +83,50 @@ func parseConstraint(word string) (c constraint, err error) {
 		return c, fmt.Errorf("%.40q: %q is not a version, such as 12.4", word, c.value)
 	}
 	return c, nil
+}
+
+// imageRequirements returns the variables of a process by which images require something of
+// the host; none where NVIDIA_DISABLE_REQUIRE turns that off.
+func imageRequirements(environ string) map[string]string {
+	f, err := os.Open(environ)
+	if err != nil {
+		return nil // another user's process
+	}
+	defer f.Close()
+	data, _ := io.ReadAll(io.LimitReader(f, 1<<20))
+	found := map[string]string{}
+	for variable := range strings.SplitSeq(string(data), "\x00") {
+		name, value, _ := strings.Cut(variable, "=")
+		off, _ := strconv.ParseBool(value)
+		switch {
+		case name == "NVIDIA_DISABLE_REQUIRE" && off:
+			return nil
+		case strings.HasPrefix(name, "NVIDIA_REQUIRE_"):
+			found[name] = value
+		}
+	}
+	return found
+}
+
+// required compares the host with what the user requires, and a container's GPUs with what its
+// image does.
+func required(s *Snapshot) (list []discover.Finding) {
+	given := func(g *discover.GPU) bool {
+		return s.Container != nil && slices.ContainsFunc(s.Container.Nodes, func(n discover.Node) bool { return n.Path == g.Node.Path })
+	}
+	gpus := s.Inventory.UsableGPUs(given)
+	if unmet := s.Required.Unmet(s.Inventory, gpus, false); unmet != "" {
+		list = append(list, found(RequirementUnmet, discover.Broken, "this host", "%s", unmet))
+	}
+	if s.Container == nil {
+		return list
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Container.Require)) {
+		if unmet := imageRequirement(s.Container.Require[name]).Unmet(s.Inventory, gpus, true); unmet != "" {
+			list = append(list, found(RequirementUnmet, discover.Warning, name, "%s", unmet))
+		}
+	}
+	return list
 }
 
 // parseVersion returns the numbers of a version, "550.54.15".

@@ -1,6 +1,8 @@
 package check
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -86,4 +88,31 @@ func FuzzRequirement(f *testing.F) {
 			t.Errorf("%q requires nothing", text)
 		}
 	})
+}
+
+func TestAContainersImageRequiresSomething(t *testing.T) {
+	environ := func(variables ...string) string {
+		file := filepath.Join(t.TempDir(), "environ")
+		if err := os.WriteFile(file, []byte(strings.Join(variables, "\x00")+"\x00"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	inv, _ := h100()
+	node := discover.Node{Path: "/dev/nvidia1"}
+	inv.GPUs = []discover.GPU{{Node: &discover.Node{Path: "/dev/nvidia0"}, ComputeCapability: "7.5"}, {Node: &node, ComputeCapability: "9.0"}}
+	s := &Snapshot{Inventory: inv, Container: &Container{Nodes: []discover.Node{node}}}
+	s.Container.Require = imageRequirements(environ("PATH=/bin", "NVIDIA_REQUIRE_CUDA=cuda>=12.8", "NVIDIA_REQUIRE_ARCH=arch>=8.0"))
+	list := required(s)
+	if len(list) != 1 || list[0].Subject != "NVIDIA_REQUIRE_CUDA" || list[0].Message != "cuda>=12.8 is required, and cuda is 12.4" || list[0].Severity != discover.Warning {
+		t.Errorf("%+v", list)
+	}
+	for _, file := range []string{environ("NVIDIA_REQUIRE_CUDA=cuda>=12.8", "NVIDIA_DISABLE_REQUIRE=true"), "/no/such/file"} {
+		if got := imageRequirements(file); len(got) > 0 {
+			t.Errorf("%s: %v", file, got)
+		}
+	}
+	if got := imageRequirements(environ("NVIDIA_REQUIRE_CUDA=cuda>=12.8", "NVIDIA_DISABLE_REQUIRE=0")); len(got) != 1 {
+		t.Error(got)
+	}
 }
