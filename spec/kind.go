@@ -168,9 +168,9 @@ func everyNode(inv *discover.Inventory) map[string][]discover.Node {
 }
 
 // hostDevices returns the devices of a kind that is not that of GPUs, in order of name.
-func (k *Kind) hostDevices(inv *discover.Inventory) (list []device) {
+func (k *Kind) hostDevices(inv *discover.Inventory, o edits.Options) (list []device) {
 	for name, nodes := range k.nodes(inv) {
-		d := device{subject: k.Name + " " + name, edits: edits.Nodes(nodes)}
+		d := device{subject: k.Name + " " + name, edits: edits.Nodes(nodes, o)}
 		if name != AllDevices {
 			d.names = []string{name}
 		}
@@ -188,7 +188,7 @@ func (k *Kind) HostDevices(inv *discover.Inventory) (names []string) {
 	if k.OfGPUs() {
 		return nil
 	}
-	list := k.hostDevices(inv)
+	list := k.hostDevices(inv, edits.Options{})
 	for _, d := range list {
 		names = append(names, d.names...)
 	}
