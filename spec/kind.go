@@ -2,10 +2,12 @@ package spec
 
 import (
 	"cmp"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"tags.cncf.io/container-device-interface/pkg/parser"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
@@ -23,6 +25,9 @@ type Kind struct {
 	Auto bool
 	// Devices and Content for the documentation.
 	Devices, Content string
+	// Capabilities that containers are given GPUs for; empty: those of the options, or the
+	// kind is not one of GPUs.
+	Capabilities []discover.Capability
 
 	// nodes returns the devices by their names; nil: they are the GPUs. The name
 	// [AllDevices] is of one that is in no other.
@@ -51,6 +56,33 @@ var Kinds = []Kind{
 		Devices: "`config`, `monitor`, `all`", Content: "the nodes in `/dev/nvidia-caps` for the right to configure and to monitor MIG"},
 	{Name: ManagementKind, Prefix: "management.", Class: "gpu", driver: true, nodes: everyNode,
 		Devices: "`all`", Content: "every node of NVIDIA's drivers, those of lost GPUs too; the driver without what only graphics needs"},
+	capabilityKind("compute", "CUDA and OpenCL"),
+	capabilityKind("graphics", "OpenGL, EGL and Vulkan"),
+	capabilityKind("video", "the video codec SDK"),
+	capabilityKind("display", "an X server in the container", discover.Graphics), // its modules are linked with OpenGL's
+	capabilityKind("utility", "`nvidia-smi` and NVML"),
+}
+
+// capabilityKind returns the kind of the devices of [GPUKind] with what a capability, and
+// what goes with it, needs of the driver. Utility always goes along, as it does by default
+// in NVIDIA's runtime and images (NVIDIA_DRIVER_CAPABILITIES=compute,utility): programs of
+// all sorts ask NVML which GPUs there are.
+func capabilityKind(c discover.Capability, purpose string, with ...discover.Capability) Kind {
+	name := GPUKind + "-" + string(c)
+	list := append([]discover.Capability{c}, with...)
+	if c != discover.Utility {
+		list = append(list, discover.Utility)
+	}
+	return Kind{Name: name, Class: name, Capabilities: list,
+		Devices: "as of `gpu`", Content: "their nodes and the driver for " + purpose + " (" + joined(list, ", ") + ")"}
+}
+
+func joined(list []discover.Capability, separator string) string {
+	var words []string
+	for _, c := range list {
+		words = append(words, string(c))
+	}
+	return strings.Join(words, separator)
 }
 
 // FindKind returns the kind of a name; nil: there is none.
@@ -59,6 +91,65 @@ func FindKind(name string) *Kind {
 		return &Kinds[i]
 	}
 	return nil
+}
+
+// AutoKinds stands for the kinds that are published where the host has them.
+const AutoKinds = "auto"
+
+// ParseKinds returns the kinds of a list, each once and in the order of the table. An
+// element is [AutoKinds], the name of a kind, or defines a kind of GPUs with what some
+// capabilities need of the driver: "gpu-render=graphics+display".
+func ParseKinds(list []string) (kinds []*Kind, err error) {
+	for i := range Kinds {
+		if k := &Kinds[i]; slices.Contains(list, k.Name) || k.Auto && slices.Contains(list, AutoKinds) {
+			kinds = append(kinds, k)
+		}
+	}
+	for _, text := range list {
+		if text == AutoKinds || FindKind(text) != nil {
+			continue
+		}
+		k, err := defineKind(text)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(kinds, func(other *Kind) bool { return other.Name == k.Name }) {
+			return nil, fmt.Errorf("the kind %s is defined twice", k.Name)
+		}
+		kinds = append(kinds, k)
+	}
+	return kinds, nil
+}
+
+// defineKind returns the kind that a text NAME=CAPABILITY+CAPABILITY defines.
+func defineKind(text string) (*Kind, error) {
+	name, list, ok := strings.Cut(text, "=")
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("unknown kind %q: use %s, %s, or define one by its capabilities, such as gpu-render=graphics+display", text, AutoKinds, strings.Join(KindNames(), ", "))
+	case name == AutoKinds || FindKind(name) != nil:
+		return nil, fmt.Errorf("%s=%s: %s has a meaning already: choose another name", name, list, name)
+	}
+	if err := parser.ValidateClassName(name); err != nil {
+		return nil, fmt.Errorf("kind %q: its name is the class of its devices: %w", text, err)
+	}
+	k := &Kind{Name: name, Class: name}
+	for word := range strings.SplitSeq(list, "+") {
+		c := discover.Capability(strings.TrimSpace(word))
+		if !slices.Contains(discover.Capabilities, c) {
+			return nil, fmt.Errorf("kind %s: unknown capability %q: use one or more of %s, with + between them", name, c, joined(discover.Capabilities, ", "))
+		}
+		k.Capabilities = append(k.Capabilities, c)
+	}
+	return k, nil
+}
+
+// Text returns the kind as [ParseKinds] reads it.
+func (k *Kind) Text() string {
+	if FindKind(k.Name) != nil {
+		return k.Name
+	}
+	return k.Name + "=" + joined(k.Capabilities, "+")
 }
 
 // KindNames returns the names of all kinds.

@@ -111,7 +111,7 @@ type Result struct {
 	// last, and that is in place as it was published. It is false if others have
 	// changed or removed the spec.
 	Replaces bool
-	// LosesCUDA reports whether CUDA works with the spec in place, and the new one is without
+	// LosesCUDA reports whether CUDA works with a spec in place, and the new one is without
 	// its library although containers are to have it.
 	LosesCUDA bool
 
@@ -228,7 +228,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	r.snapshot.Host, r.snapshot.Kind = host, options.Vendor+"/"+options.Class
 	g.judge(r)
 	g.compare(r)
-	r.LosesCUDA = r.Spec != nil && options.WantsCUDA() && !spec.HasCUDA(r.Spec) && spec.GivesCUDA(g.Output, r.Inventory.Driver.Version)
+	r.LosesCUDA = r.LosesCUDA || r.losesCUDA(r.Spec, &options, g.Output)
 	return r, nil
 }
 
@@ -279,6 +279,7 @@ func (g *Generator) encodeOthers(r *Result) error {
 		r.snapshot.Left = append(r.snapshot.Left, left...)
 		var data []byte
 		if err == nil {
+			r.LosesCUDA = r.LosesCUDA || r.losesCUDA(s, &options, other.Output)
 			data, err = spec.Encode(s, g.Format)
 		}
 		if err != nil && !errors.Is(err, spec.ErrNoDevices) {
@@ -287,6 +288,12 @@ func (g *Generator) encodeOthers(r *Result) error {
 		r.others = append(r.others, data)
 	}
 	return nil
+}
+
+// losesCUDA reports whether a spec is without CUDA's library although containers are to have
+// it, and CUDA works with the one in its place.
+func (r *Result) losesCUDA(s *specs.Spec, o *spec.Options, output string) bool {
+	return s != nil && o.WantsCUDA() && !spec.HasCUDA(s) && spec.GivesCUDA(output, r.Inventory.Driver.Version)
 }
 
 // exists reports whether a regular file is at the place of the spec.

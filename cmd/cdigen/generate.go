@@ -59,7 +59,11 @@ func (g *generation) run(cmd *cobra.Command) error {
 	}
 	findings := slices.Clone(list[0].inv.Findings)
 	for i, p := range list {
-		findings = append(findings, p.left...)
+		for _, f := range p.left { // which several kinds of GPUs may have in common
+			if !slices.Contains(findings, f) {
+				findings = append(findings, f)
+			}
+		}
 		if p.spec != nil && g.Output != "-" {
 			findings = append(findings, spec.ReadDirectories(g.SpecDirs).Beside(kinds[i].Output, p.spec)...)
 		}

@@ -108,7 +108,7 @@ func newSnapshot(c *config.Config, directories *spec.Directories) (*check.Snapsh
 	}
 	in := directories.In(c.SpecDirs)
 	return &check.Snapshot{
-		Target:      check.Target{Spec: output, Kind: c.Kind(), Of: spec.FindKind(c.Kinds[0]), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
+		Target:      check.Target{Spec: output, Kind: c.Kind(), Of: c.Of(), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
 		Directories: in, Published: in.File(output),
 	}, nil
 }

@@ -18,32 +18,53 @@ import (
 // Kind returns the kind of the devices, "nvidia.com/gpu".
 func (c *Config) Kind() string { return c.Vendor + "/" + c.Class }
 
-// autoKinds stands for the kinds that are published where the host has them.
-const autoKinds = "auto"
+// kinds returns the kinds, which the option has checked.
+func (c *Config) kinds() []*spec.Kind {
+	kinds, _ := spec.ParseKinds(c.Kinds)
+	return kinds
+}
+
+// Of returns the kind, if it is one.
+func (c *Config) Of() *spec.Kind {
+	if kinds := c.kinds(); len(kinds) == 1 {
+		return kinds[0]
+	}
+	return nil
+}
 
 // EachKind returns the configuration of each kind's spec, that of GPUs first. Output is the
 // file of GPUs, or of the one kind if that is the only one and the file was given.
 func (c *Config) EachKind() (list []Config) {
-	for i := range spec.Kinds {
-		kind := &spec.Kinds[i]
-		auto := kind.Auto && slices.Contains(c.Kinds, autoKinds)
-		if !auto && !slices.Contains(c.Kinds, kind.Name) {
-			continue
-		}
+	for _, kind := range c.kinds() {
 		one := *c
-		one.Kinds = []string{kind.Name}
-		if !kind.OfGPUs() {
+		one.Kinds = []string{kind.Text()}
+		switch {
+		case len(kind.Capabilities) > 0:
+			one.Class, one.Capabilities = kind.Class, Words(kind.Capabilities)
+		case !kind.OfGPUs():
 			one.Vendor, one.Class = kind.Prefix+c.Vendor, kind.Class
 			// These are about GPUs.
 			one.Names, one.Devices, one.NoAll, one.Edits = nil, nil, false, ""
 		}
-		alone := len(c.Kinds) == 1 && c.Kinds[0] != autoKinds
+		alone := len(c.Kinds) == 1 && c.Kinds[0] != spec.AutoKinds
 		if exact := alone && c.Sources["output"].Kind > FromProfile; c.Output != "-" && !exact {
 			one.Output = kind.File(c.Output)
 		}
 		list = append(list, one)
 	}
 	return list
+}
+
+// checkKinds returns an error if the specs of two kinds would have the same devices.
+func (c *Config) checkKinds() error {
+	of := map[string]string{}
+	for _, one := range c.EachKind() {
+		if other := of[one.Kind()]; other != "" {
+			return c.Problem("class", fmt.Errorf("the kinds %s and %s would both have the devices %s", other, one.Kinds[0], one.Kind()))
+		}
+		of[one.Kind()] = one.Kinds[0]
+	}
+	return nil
 }
 
 // OutputFormat returns the format asked for, or that of the output's name.
@@ -77,12 +98,8 @@ func (c *Config) Spec(arch string) (spec.Options, error) {
 	if err != nil {
 		return spec.Options{}, err
 	}
-	var of *spec.Kind
-	if len(c.Kinds) == 1 {
-		of = spec.FindKind(c.Kinds[0])
-	}
 	return spec.Options{
-		Of: of, Vendor: c.Vendor, Class: c.Class, Names: typed[spec.NameStrategy](c.Names), NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
+		Of: c.Of(), Vendor: c.Vendor, Class: c.Class, Names: typed[spec.NameStrategy](c.Names), NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
 		Edits: edits.Options{Layout: layout, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks},
 		Own:   own,
 	}, nil
@@ -184,6 +201,9 @@ type Target struct {
 
 // Target opens the host.
 func (c *Config) Target() (*Target, error) {
+	if err := c.checkKinds(); err != nil {
+		return nil, err
+	}
 	if c.Captured != "" {
 		return c.captured()
 	}
@@ -205,7 +225,7 @@ func (c *Config) Target() (*Target, error) {
 			return nil, c.Problem("dev-nodes", err)
 		}
 	}
-	gpus := slices.Contains(c.Kinds, spec.GPUKind) || slices.Contains(c.Kinds, autoKinds)
+	gpus := slices.ContainsFunc(c.kinds(), (*spec.Kind).OfGPUs)
 	if when := c.whenNVML(); gpus && when != NVMLNever {
 		t.Discover.ProbeIfNeeded = when == NVMLAuto
 		probe, timeout := c.NVMLProbe, c.NVMLTimeout
@@ -232,9 +252,10 @@ func (c *Config) whenNVML() string {
 
 // nodes returns which device nodes the kinds need.
 func (c *Config) nodes() discover.NodeOptions {
+	kinds := c.kinds()
 	return discover.NodeOptions{
-		Host:    len(c.Kinds) != 1 || c.Kinds[0] != spec.GPUKind,
-		Present: slices.Contains(c.Kinds, spec.ManagementKind),
+		Host:    slices.ContainsFunc(kinds, func(k *spec.Kind) bool { return !k.OfGPUs() }),
+		Present: slices.Contains(kinds, spec.FindKind(spec.ManagementKind)),
 	}
 }
 

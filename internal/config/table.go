@@ -61,8 +61,8 @@ var table = sync.OnceValue(func() []Option {
 			Usage: "yaml or json (default: by the name of the output, else yaml)"},
 		{Name: "lock-timeout", commands: publishCommands + ",transform", field: func(c *Config) any { return &c.LockTimeout },
 			Usage: "how long to wait for another cdigen that is publishing; 0: without a limit"},
-		{Name: "kind", commands: publishCommands + ",check,diff", Values: append(spec.KindNames(), autoKinds), field: func(c *Config) any { return &c.Kinds },
-			Usage: "`kinds` of devices, each in a file of its own: " + strings.Join(spec.KindNames(), ", ") + "; or auto: gpu and whatever hardware the host has of nvswitch, imex-channel, gds and gdrcopy"},
+		{Name: "kind", commands: publishCommands + ",check,diff", Values: append(spec.KindNames(), spec.AutoKinds), checkAll: checkKinds, field: func(c *Config) any { return &c.Kinds },
+			Usage: "`kinds` of devices, each in a file of its own: " + strings.Join(spec.KindNames(), ", ") + "; NAME=CAPABILITY+CAPABILITY for GPUs with what these need; or auto: gpu and whatever hardware the host has of nvswitch, imex-channel, gds and gdrcopy"},
 		{Name: "vendor", commands: contentCommands, check: parser.ValidateVendorName, field: func(c *Config) any { return &c.Vendor },
 			Usage: "vendor of the devices' kind"},
 		{Name: "class", commands: contentCommands, check: parser.ValidateClassName, field: func(c *Config) any { return &c.Class },
@@ -129,6 +129,11 @@ var table = sync.OnceValue(func() []Option {
 			Usage: "`format` of the log on standard error: text or json"},
 	}
 })
+
+func checkKinds(list []string) error {
+	_, err := spec.ParseKinds(list)
+	return err
+}
 
 func checkMPSDirectory(dir string) error {
 	if !filepath.IsAbs(dir) {
