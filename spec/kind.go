@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"tags.cncf.io/container-device-interface/pkg/parser"
@@ -29,11 +30,16 @@ type Kind struct {
 	// kind is not one of GPUs.
 	Capabilities []discover.Capability
 
+	// look asks a discovery for what the kind needs; nil: for the nodes of NVIDIA's drivers,
+	// or nothing if it is one of GPUs.
+	look func(o *discover.Options)
 	// nodes returns the devices by their names; nil: they are the GPUs. The name
 	// [AllDevices] is of one that is in no other.
 	nodes func(inv *discover.Inventory) map[string][]discover.Node
 	// driver: containers are given the user-space driver too, but not for graphics.
 	driver bool
+	// files are those of the host that containers are given; nil: none.
+	files func(inv *discover.Inventory) []discover.File
 }
 
 // The kinds with a meaning of their own in other packages.
@@ -50,11 +56,26 @@ var Kinds = []Kind{
 	{Name: "imex-channel", Class: "imex-channel", Auto: true, nodes: imexChannels,
 		Devices: "the number of each channel, `all`", Content: "`/dev/nvidia-caps-imex-channels/channel*`"},
 	{Name: "gds", Class: "gds", Auto: true, nodes: ofKind(discover.StorageNode),
+		files:   func(inv *discover.Inventory) []discover.File { return inv.StorageFiles },
 		Devices: "`all`", Content: "`/dev/nvidia-fs*`; `/etc/cufile.json` and `/run/udev`, read-only"},
 	{Name: "gdrcopy", Class: "gdrcopy", Auto: true, nodes: ofKind(discover.CopyNode), Devices: "`all`", Content: "`/dev/gdrdrv`"},
+	{Name: "mofed", Class: "mofed", Auto: true, nodes: networkCards,
+		look:    func(o *discover.Options) { o.NICs = true },
+		files:   func(inv *discover.Inventory) []discover.File { return inv.NICFiles },
+		Devices: "RDMA name and PCI address of each network card, `all`",
+		Content: "`/dev/infiniband/uverbs*`, `umad*` and `issm*` of the card, `/dev/infiniband/rdma_cm`; with `--mofed-libraries` the host's libraries"},
+	{Name: "pgpu", Class: "pgpu", Auto: true, nodes: passedGPUs,
+		look: func(o *discover.Options) {
+			if o.Passthrough == nil {
+				o.Passthrough = &discover.Passthrough{}
+			}
+		},
+		Devices: "index and PCI address of each GPU that is bound to `vfio-pci`, `all`",
+		Content: "`/dev/vfio/GROUP`, or with `--vfio iommufd` `/dev/vfio/devices/vfio*`; nothing of the driver"},
 	{Name: "mig-caps", Class: "mig-caps", nodes: migCapabilities,
 		Devices: "`config`, `monitor`, `all`", Content: "the nodes in `/dev/nvidia-caps` for the right to configure and to monitor MIG"},
 	{Name: ManagementKind, Prefix: "management.", Class: "gpu", driver: true, nodes: everyNode,
+		look:    func(o *discover.Options) { o.Nodes.Host, o.Nodes.Present = true, true },
 		Devices: "`all`", Content: "every node of NVIDIA's drivers, those of lost GPUs too; the driver without what only graphics needs"},
 	capabilityKind("compute", "CUDA and OpenCL"),
 	capabilityKind("graphics", "OpenGL, EGL and Vulkan"),
@@ -174,6 +195,16 @@ func (k *Kind) File(gpus string) string {
 // options of a spec apply that are about names and contents.
 func (k *Kind) OfGPUs() bool { return k.nodes == nil }
 
+// Look asks a discovery for what the kind needs beside GPUs.
+func (k *Kind) Look(o *discover.Options) {
+	switch {
+	case k.look != nil:
+		k.look(o)
+	case !k.OfGPUs():
+		o.Nodes.Host = true
+	}
+}
+
 func ofKind(kind discover.NodeKind) func(inv *discover.Inventory) map[string][]discover.Node {
 	return func(inv *discover.Inventory) map[string][]discover.Node {
 		return named(inv, func(n *discover.Node) string {
@@ -216,10 +247,34 @@ func everyNode(inv *discover.Inventory) map[string][]discover.Node {
 	return named(inv, func(*discover.Node) string { return AllDevices })
 }
 
+func networkCards(inv *discover.Inventory) map[string][]discover.Node {
+	list := map[string][]discover.Node{}
+	for _, nic := range inv.NICs {
+		for _, name := range []string{nic.Name, nic.PCI} {
+			// The kernel takes names of RDMA devices that CDI does not know.
+			if parser.ValidateDeviceName(name) == nil {
+				list[name] = append(list[name], nic.Nodes...)
+			}
+		}
+	}
+	return list
+}
+
+func passedGPUs(inv *discover.Inventory) map[string][]discover.Node {
+	list := map[string][]discover.Node{}
+	for _, g := range inv.Passed {
+		if g.Nodes != nil {
+			list[strconv.Itoa(g.Index)], list[g.PCI] = g.Nodes, g.Nodes
+		}
+	}
+	return list
+}
+
 // hostDevices returns the devices of a kind that is not that of GPUs, in order of name.
 func (k *Kind) hostDevices(inv *discover.Inventory) (list []device) {
 	for name, nodes := range k.nodes(inv) {
-		d := device{subject: k.Name + " " + name, edits: edits.Nodes(nodes)}
+		// Network cards may share one.
+		d := device{subject: k.Name + " " + name, edits: edits.Union([]specs.ContainerEdits{edits.Nodes(nodes)})}
 		if name != AllDevices {
 			d.names = []string{name}
 		}
@@ -241,8 +296,8 @@ func (k *Kind) common(inv *discover.Inventory, o edits.Options) specs.ContainerE
 		e := edits.Common(inv, o)
 		e.DeviceNodes = nil // its device has all
 		return e
-	case k.Name == "gds":
-		return edits.Host(inv.StorageFiles)
+	case k.files != nil:
+		return edits.Host(k.files(inv), o)
 	}
-	return edits.Host(nil)
+	return edits.Host(nil, o)
 }

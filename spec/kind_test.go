@@ -19,7 +19,10 @@ import (
 func kindHost(t *testing.T, name string) (arch string, inv *discover.Inventory) {
 	t.Helper()
 	d := hosttest.Load(t, name)
-	o := discover.Options{Nodes: discover.NodeOptions{Host: true, Present: true}}
+	var o discover.Options
+	for i := range spec.Kinds {
+		spec.Kinds[i].Look(&o)
+	}
 	inv, err := discover.Run(t.Context(), hosttest.Open(t, d, t.TempDir()), discover.Modules(o))
 	if err != nil {
 		t.Fatal(err)

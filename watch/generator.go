@@ -115,6 +115,7 @@ type Result struct {
 	// its library although containers are to have it.
 	LosesCUDA bool
 
+	options  spec.Options
 	data     []byte
 	others   [][]byte // in the order of the generator's; nil: the host has nothing of the kind
 	unknown  bool     // what is to be known of a sleeping GPU
@@ -123,9 +124,13 @@ type Result struct {
 
 // Missing returns what CUDA programs need and the host lacks at this moment, in words: a
 // loaded driver, GPUs with their nodes, the control nodes, libcuda. Some of it is missing
-// while a driver is being loaded, unloaded or replaced. Empty: nothing is missing.
+// while a driver is being loaded, unloaded or replaced. Empty: nothing is missing, or the
+// spec is not one of GPUs.
 func (r *Result) Missing() string {
 	inv := r.Inventory
+	if r.options.Of != nil && !r.options.Of.OfGPUs() {
+		return "" // whatever it needs is a part of it
+	}
 	if inv == nil || inv.Driver.Version == "" {
 		return "the driver is not loaded"
 	}
@@ -250,13 +255,21 @@ func (g *Generator) hostPlaces(host discover.Host, l *discover.Lookups) {
 	dev := filepath.Join(host.Dev.Path, "dev")
 	g.dev.Store(dev)
 	l.AddNames(dev, func(name string) bool { return strings.HasPrefix(name, "nvidia") || name == "gdrdrv" })
-	for _, dir := range []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"} {
+	dirs := []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"}
+	if g.Discover.NICs {
+		dirs = append(dirs, "infiniband")
+	}
+	if g.Discover.Passthrough != nil {
+		dirs = append(dirs, "vfio", "vfio/devices")
+	}
+	for _, dir := range dirs {
 		l.Add(filepath.Join(dev, dir))
 	}
 }
 
 // encode makes the spec of the inventory.
 func (g *Generator) encode(r *Result, options spec.Options) (err error) {
+	r.options = options
 	r.Spec, r.snapshot.Left, err = spec.New(r.Inventory, options)
 	if errors.Is(err, spec.ErrNoDevices) {
 		return nil

@@ -62,6 +62,9 @@ type Config struct {
 	HookPath       string
 	HookFlavor     string
 	StrictHook     bool
+	MOFEDLibraries bool
+	VFIO           string
+	VFIOShared     bool
 
 	// What generate does with what it finds.
 	KeepOnEmpty, Strict bool
@@ -89,7 +92,7 @@ func Default() Config {
 		DriverRoot: "/", ProcRoot: "/proc", SysRoot: "/sys", Arch: runtime.GOARCH, NVML: NVMLAuto, NVMLTimeout: 10 * time.Second,
 		Output: DefaultOutput, LockTimeout: 10 * time.Second, Kinds: []string{spec.GPUKind}, Vendor: "nvidia.com", Class: "gpu",
 		Names: []string{"index", "uuid"}, SpecDirs: slices.Clone(cdi.DefaultSpecDirs),
-		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen),
+		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen), VFIO: VFIOGroup,
 		Poll: time.Second, Debounce: 100 * time.Millisecond, Grace: 30 * time.Second, OnDriverLoss: "withdraw",
 		ReadyTimeout: 30 * time.Second, KernelLog: "/dev/kmsg",
 		LogLevel: "info", LogFormat: "text",

@@ -14,6 +14,7 @@ import (
 // Commands that have an option.
 const (
 	publishCommands = "generate,watch"
+	kindCommands    = publishCommands + ",check,diff"
 	contentCommands = publishCommands + ",check,diff,doctor"
 	hostCommands    = contentCommands + ",info,info files,capture"
 	rootCommands    = hostCommands + ",system"
@@ -56,6 +57,12 @@ const (
 	NVMLAuto   = "auto"
 	NVMLAlways = "always"
 	NVMLNever  = "never"
+)
+
+// The values of the option vfio.
+const (
+	VFIOGroup   = "group"
+	VFIOIOMMUFD = "iommufd"
 )
 
 func (o *Option) isOf(command string) bool {

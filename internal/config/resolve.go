@@ -215,7 +215,7 @@ func (c *Config) Target() (*Target, error) {
 		Host: discover.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
 		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory},
 	}
-	t.Discover.Nodes = c.nodes()
+	c.look(&t.Discover)
 	if c.DevNodes != "" {
 		table, err := readTrusted(c.DevNodes, c.repeats())
 		if err == nil {
@@ -250,12 +250,17 @@ func (c *Config) whenNVML() string {
 	return c.NVML
 }
 
-// nodes returns which device nodes the kinds need.
-func (c *Config) nodes() discover.NodeOptions {
-	kinds := c.kinds()
-	return discover.NodeOptions{
-		Host:    slices.ContainsFunc(kinds, func(k *spec.Kind) bool { return !k.OfGPUs() }),
-		Present: slices.Contains(kinds, spec.FindKind(spec.ManagementKind)),
+// look asks for what the kinds need.
+func (c *Config) look(o *discover.Options) {
+	gpus := false
+	for _, kind := range c.kinds() {
+		kind.Look(o)
+		gpus = gpus || kind.OfGPUs()
+	}
+	o.WithoutDriver = !gpus && !o.Nodes.Host
+	o.NICLibraries = c.MOFEDLibraries
+	if o.Passthrough != nil {
+		o.Passthrough.IOMMUFD, o.Passthrough.Shared = c.VFIO == VFIOIOMMUFD, c.VFIOShared
 	}
 }
 
@@ -276,7 +281,7 @@ func (c *Config) captured() (*Target, error) {
 		return nil, c.Problem(capturedOption, err)
 	}
 	t := &Target{Host: captured.Host(), Arch: captured.Arch, Discover: captured.Options()}
-	t.Discover.Nodes = c.nodes()
+	c.look(&t.Discover)
 	switch c.whenNVML() {
 	case NVMLNever:
 		t.Discover.Probe = nil

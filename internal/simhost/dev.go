@@ -100,6 +100,9 @@ func (d *Description) allNodes() []node {
 	for i, name := range d.BesideNodes {
 		add(name, besideMajor, i, 0o666)
 	}
+	for _, o := range d.otherDevices() {
+		add(o.node, o.major, o.minor, o.mode)
+	}
 	if d.nvidiaLoaded() && d.NVSwitches > 0 {
 		add("nvidia-nvlink", d.major("nvidia-nvlink"), 0, 0o666)
 		add("nvidia-nvswitchctl", d.major("nvidia-nvswitch"), 255, 0o666)
