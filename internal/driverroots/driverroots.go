@@ -3,6 +3,7 @@
 package driverroots
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -51,6 +52,9 @@ func WithFakeNVML(work, dir, description string) (host, driver string, err error
 		return "", "", err
 	}
 	d.Driver.Version = root.Version
+	if root.Version < "560" { // which has brought channels of IMEX
+		delete(d.Driver.Parameters, "CreateImexChannel0")
+	}
 	host, driver = filepath.Join(work, "host"), filepath.Join(work, "driver")
 	if err := d.Build(host, simhost.Options{NVMLLibrary: fake}); err != nil {
 		return "", "", err
@@ -77,4 +81,21 @@ func WithFakeNVML(work, dir, description string) (host, driver string, err error
 		}
 	}
 	return host, driver, nil
+}
+
+// Simulated makes a host whose own driver has a fake NVML in work/host, and returns the version
+// and architecture of the driver.
+func Simulated(work, description string) (host, version, arch string, err error) {
+	fake, err := fakenvml.Build()
+	if err != nil {
+		return "", "", "", err
+	}
+	d, err := simhost.Load(description)
+	if err != nil {
+		return "", "", "", err
+	}
+	// Programs that load it call its functions, which a simulated library lacks.
+	d.Driver.WithoutLibraries = append(d.Driver.WithoutLibraries, "libnvidia-sandboxutils")
+	host = filepath.Join(work, "host")
+	return host, d.Driver.Version, cmp.Or(d.Arch, "amd64"), d.Build(host, simhost.Options{NVMLLibrary: fake})
 }
