@@ -168,7 +168,7 @@ func compare(m mode, dir, cdigen, peer string, known []difference) (unlisted int
 				continue
 			}
 			reason := reasonFor(known, m.name, more, name, p.version)
-			if reason == "" && !(more && m.root) {
+			if reason == "" && (!more || !m.root) {
 				unlisted++
 				reason = "NOT LISTED"
 			}
