@@ -14,7 +14,7 @@ DESTDIR  ?=
 FUZZTIME ?= 10s
 # Extra flags for `make test`, for instance TESTFLAGS='-v -run MIG'.
 TESTFLAGS ?=
-# How many runs of each program `make bench` measures.
+# How many runs of each program `make bench-pairs` measures.
 BENCHRUNS ?= 21
 COVER_MIN ?= 85
 
@@ -142,17 +142,16 @@ gpu-check-files: build $(RUNC)
 	! test -d $(RUNC)-licenses || install -m 0644 -D -t '$(GPU_CHECK)/licenses/runc' $(RUNC)-licenses/*
 
 .PHONY: bench
-bench: build $(NVIDIA_CTK) $(NVIDIA_CDI_HOOK) test-packages ## Measure generations and container starts, against nvidia-ctk
+bench: bench-pairs $(NVIDIA_CDI_HOOK) test-packages ## Measure generations and container starts, against nvidia-ctk
 	$(GO) test -run '^$$' -bench . -benchmem ./discover/... ./edits/... ./spec/... ./watch ./internal/ldcache ./internal/hook ./cmd/cdigen-hook
 	$(GO) test -run '^$$' -bench . -benchtime 500x ./cmd/cdigen
-	$(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK)
-	@if [ -d '$(DRIVER_ROOTS)/550' ]; then \
-	  for n in 0 2000; do \
-	    $(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) \
-	      -host testdata/hosts/h100x8.yaml -driver-root '$(DRIVER_ROOTS)/550' -system-libraries $$n; \
-	  done; \
-	  NVIDIA_CTK='$(CURDIR)/$(NVIDIA_CTK)' NVIDIA_CDI_HOOK='$(CURDIR)/$(NVIDIA_CDI_HOOK)' $(GO) test -run '^$$' -bench . ./internal/e2e; \
-	else echo "make bench: no real driver: run make driver-roots for the rest"; fi
+	NVIDIA_CTK='$(CURDIR)/$(NVIDIA_CTK)' NVIDIA_CDI_HOOK='$(CURDIR)/$(NVIDIA_CDI_HOOK)' $(GO) test -run '^$$' -bench . ./internal/e2e
+
+.PHONY: bench-pairs
+bench-pairs: build driver-roots $(NVIDIA_CTK) ## Compare times with nvidia-ctk, for docs/performance.md (as root; two minutes after the build)
+	$(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -driver-root '$(DRIVER_ROOTS)/550' \
+	  -nvidia-ctk $(NVIDIA_CTK) -nvidia-ctk-version $(NVIDIA_CTK_VERSION)
+	$(GO) -C internal/bench/plot run . '$(CURDIR)/docs/performance.json' '$(CURDIR)/docs/performance.svg'
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
@@ -164,17 +163,20 @@ SERVICE_SCRIPTS = packaging/openrc/cdigen.in $(wildcard packaging/runit/*.in pac
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the format, go vet, golangci-lint, shellcheck, workflows
-	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...) internal/e2e/cri); \
+	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...) internal/e2e/cri internal/bench/plot); \
 	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:" $$unformatted >&2; exit 1; fi
-	$(GO) vet ./... && $(GO) vet -tags man ./cmd/cdigen && $(GO) -C internal/e2e/cri vet .
+	$(GO) vet ./... && $(GO) vet -tags man ./cmd/cdigen && $(GO) -C internal/e2e/cri vet . && $(GO) -C internal/bench/plot vet .
 	$(GOLANGCI_LINT) run
 	$(GOLANGCI_LINT) run --build-tags man ./cmd/cdigen
 	$(ACTIONLINT)
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS) && shellcheck -s sh $(SERVICE_SCRIPTS); else [ "$${CI:-}" != true ] && echo "no shellcheck: scripts are not checked"; fi
 
+# Where the vulnerability database is (docs/testing.md has another way to it).
+VULNDB ?= https://vuln.go.dev
+
 .PHONY: vulncheck
 vulncheck: ## Look for known vulnerabilities in what the programs call
-	$(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./cmd/...
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) -db '$(VULNDB)' ./cmd/...
 
 .PHONY: cover
 cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) percent
@@ -295,6 +297,7 @@ repository: ## Make signed repositories (apt, dnf) of the packages in build/repo
 release: ## Publish the packages, and the repository if there is one, as a release of VERSION with GitHub's gh
 	@! test -d '$(REPOSITORY)' || tar -C '$(REPOSITORY)/..' -czf '$(PACKAGES)/cdigen-repository.tar.gz' '$(notdir $(REPOSITORY))'
 	awk -v version='$(VERSION:v%=%)' '/^## / { shown = index($$2, version) == 2 } shown && !/^## /' CHANGELOG.md >build/release-notes
+	@grep -q . build/release-notes || { echo 'make release: CHANGELOG.md has no section for $(VERSION:v%=%)' >&2; exit 1; }
 	gh release create '$(VERSION)' --verify-tag --notes-file build/release-notes '$(PACKAGES)'/*
 
 .PHONY: check

@@ -37,6 +37,13 @@ type PublishOptions struct {
 	// LockTimeout is how long another writer is waited for; 0 is until the
 	// context ends.
 	LockTimeout time.Duration
+	// Kind that the devices of a file must be of for [Remove] to take it away; empty: any.
+	Kind string
+}
+
+// Leaves reports whether [Remove] leaves the file at a path, which is another program's.
+func (o *PublishOptions) Leaves(path string) bool {
+	return o.Kind != "" && Foreign(ReadDirectories(nil).File(path), o.Kind)
 }
 
 // fileMode of a published spec: rootless engines read it too.
@@ -75,6 +82,9 @@ func Publish(ctx context.Context, path string, data []byte, o PublishOptions) (O
 func Remove(ctx context.Context, path string, o PublishOptions) (Outcome, error) {
 	if err := checkPath(path); err != nil {
 		return "", err
+	}
+	if o.Leaves(path) {
+		return Absent, nil
 	}
 	return apply(ctx, change.Change{Path: path, Options: change.Options{Fresh: true}}, o.LockTimeout)
 }

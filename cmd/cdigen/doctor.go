@@ -343,7 +343,7 @@ func (s *subject) look(cmd *cobra.Command) error {
 	if slices.ContainsFunc(s.snapshot.Inventory.GPUs, func(g discover.GPU) bool { return g.Lost }) {
 		s.NVML = config.NVMLAlways // for the commands that are shown: they may not ask otherwise
 	}
-	s.snapshot.Look(*sources(), s.snapshot.Published)
+	s.snapshot.Look(*sources(), s.snapshot.Specs()...)
 	s.snapshot.LookAtSystem(cmd.Context(), *sources())
 	return nil
 }

@@ -105,7 +105,7 @@ func (o *options) statusOfFile(cmd *cobra.Command, path string) (*watch.Status, 
 	if err := look(cmd, &service, snapshot); err != nil {
 		return nil, err
 	}
-	snapshot.Look(check.Sources{Hook: config.CheckHook}, snapshot.Published)
+	snapshot.Look(check.Sources{Hook: config.CheckHook}, snapshot.Specs()...)
 	inv := snapshot.Inventory
 	s := &watch.Status{Spec: path, State: watch.State{Driver: inv.Driver.Version, GPUs: inv.Usable(), Findings: check.Health(snapshot)}}
 	for i := range file.Devices {

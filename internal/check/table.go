@@ -153,6 +153,7 @@ var specTable = []Entry{
 	{spec.Hidden, "A file in a directory of higher priority hides the spec's devices; it may be stale.", "Engines prefer /var/run/cdi to /etc/cdi.", true, fixSetAside},
 	{spec.Hides, "The spec hides devices of a file in a directory of lower priority.", "Engines prefer /var/run/cdi to /etc/cdi.", true, nil},
 	{spec.NameLeftOut, "Names that begin with a digit are left out of the spec.", "They need CDI 0.5.0; see `--max-cdi-version`.", true, nil},
+	{spec.KindTaken, "A spec has the devices already, or is in the place of theirs: cdigen publishes none.", "Another program has made it. `--kind NAME` names the kind to be published.", true, nil},
 	{spec.Untrusted, "Other users can choose what containers are given, up to root's rights on the host.", "They can change a directory that engines read, a spec in it, or what leads there. Look at what is there before you run the commands.", false, fixExposed},
 	{spec.EditsUntrusted, "Others than root can change a path that the edits of the administrator name: it is left out.", "Give the path to root, or take it out of `--edits`.", false, nil},
 	{spec.EditsPathUnusable, "A path that the edits of the administrator name does not exist, or is of another kind: it is left out.", "No container would start with it. Make what is missing, or take it out of the file of `--edits`.", true, fixEdits},

@@ -48,6 +48,9 @@ type Config struct {
 	Output, Format string
 	LockTimeout    time.Duration
 	Kinds          []string
+	// Unnamed: the one kind is published where the host has it, without having been named;
+	// see [Config.EachKind].
+	Unnamed        bool
 	Vendor, Class  string
 	Names, Devices []string
 	NoAll          bool

@@ -37,6 +37,7 @@ func (c *Config) Of() *spec.Kind {
 func (c *Config) EachKind() (list []Config) {
 	for _, kind := range c.kinds() {
 		one := *c
+		one.Unnamed = !kind.OfGPUs() && !slices.Contains(c.Kinds, kind.Name)
 		one.Kinds = []string{kind.Text()}
 		switch {
 		case len(kind.Capabilities) > 0:
@@ -80,7 +81,11 @@ func (c *Config) OutputFormat() spec.Format {
 
 // PublishOptions returns how a spec is published.
 func (c *Config) PublishOptions() spec.PublishOptions {
-	return spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: c.LockTimeout}
+	o := spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: c.LockTimeout}
+	if c.Unnamed {
+		o.Kind = c.Kind()
+	}
+	return o
 }
 
 // Spec returns the options of a spec for the libraries of an architecture. It reads the

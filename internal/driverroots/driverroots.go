@@ -3,7 +3,6 @@
 package driverroots
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,16 +37,12 @@ func Open(dir string) (Root, error) {
 // WithFakeNVML makes a host with simulated GPUs in work/host, and in work/driver a
 // copy of the driver root whose NVML is the fake: the real one finds no GPU. Files
 // are linked rather than copied, so work has to be on the root's file system.
-func WithFakeNVML(work, dir, description string) (host, driver string, err error) {
+func WithFakeNVML(work, dir string, d *simhost.Description) (host, driver string, err error) {
 	root, err := Open(dir)
 	if err != nil {
 		return "", "", err
 	}
 	fake, err := fakenvml.Build()
-	if err != nil {
-		return "", "", err
-	}
-	d, err := simhost.Load(description)
 	if err != nil {
 		return "", "", err
 	}
@@ -83,19 +78,14 @@ func WithFakeNVML(work, dir, description string) (host, driver string, err error
 	return host, driver, nil
 }
 
-// Simulated makes a host whose own driver has a fake NVML in work/host, and returns the version
-// and architecture of the driver.
-func Simulated(work, description string) (host, version, arch string, err error) {
+// Simulated makes a host whose own driver has a fake NVML, in work/host.
+func Simulated(work string, d *simhost.Description) (host string, err error) {
 	fake, err := fakenvml.Build()
 	if err != nil {
-		return "", "", "", err
-	}
-	d, err := simhost.Load(description)
-	if err != nil {
-		return "", "", "", err
+		return "", err
 	}
 	// Programs that load it call its functions, which a simulated library lacks.
 	d.Driver.WithoutLibraries = append(d.Driver.WithoutLibraries, "libnvidia-sandboxutils")
 	host = filepath.Join(work, "host")
-	return host, d.Driver.Version, cmp.Or(d.Arch, "amd64"), d.Build(host, simhost.Options{NVMLLibrary: fake})
+	return host, d.Build(host, simhost.Options{NVMLLibrary: fake})
 }

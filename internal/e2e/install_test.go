@@ -400,6 +400,26 @@ func testOtherPackages(t *testing.T) {
 			m.write("/srv/nix/"+file, string(text))
 			m.run("nix-instantiate", "--parse", "/srv/nix/"+file)
 		}
+		// Without nixpkgs, of which these are the functions that the flake and the package call.
+		m.write("/srv/nix/eval.nix", `let
+			lib = {
+				genAttrs = names: f: builtins.listToAttrs (map (name: { inherit name; value = f name; }) names);
+				cleanSource = source: source;
+				licenses.asl20 = "Apache-2.0";
+			};
+			nixpkgs = {
+				inherit lib;
+				legacyPackages = lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (system: {
+					callPackage = file: args: import file ({ inherit lib; buildGoModule = package: package; } // args);
+				});
+			};
+			self = (import ./flake.nix).outputs { inherit self nixpkgs; };
+			package = self.packages.aarch64-linux.default;
+		in "${package.meta.mainProgram} ${package.version} ${package.buildPhase} ${package.installPhase} ${package.vendorHash}"
+		`)
+		if out := m.run("nix-instantiate", "--eval", "--strict", "/srv/nix/eval.nix"); !strings.Contains(out, "cdigen devel") || !strings.Contains(out, "VERSION=devel") {
+			t.Errorf("the flake's package is %s", out)
+		}
 	})
 }
 

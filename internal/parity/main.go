@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -23,6 +24,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/internal/driverroots"
+	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 func main() {
@@ -117,10 +119,13 @@ func prepare(m mode, dir string) (p place, err error) {
 	if p.work, err = os.MkdirTemp(beside, "parity-"); err != nil {
 		return p, err
 	}
-	description := filepath.Join("testdata/hosts", m.host+".yaml")
+	d, err := simhost.Load(filepath.Join("testdata/hosts", m.host+".yaml"))
+	if err != nil {
+		return p, err
+	}
 	if dir == "" {
-		p.host, p.version, p.arch, err = driverroots.Simulated(p.work, description)
-		p.driver = p.host
+		p.host, err = driverroots.Simulated(p.work, d)
+		p.driver, p.version, p.arch = p.host, d.Driver.Version, cmp.Or(d.Arch, "amd64")
 		return p, err
 	}
 	root, err := driverroots.Open(dir)
@@ -128,7 +133,7 @@ func prepare(m mode, dir string) (p place, err error) {
 		return p, err
 	}
 	p.version, p.arch = root.Version, root.Arch
-	if p.host, p.driver, err = driverroots.WithFakeNVML(p.work, dir, description); err != nil {
+	if p.host, p.driver, err = driverroots.WithFakeNVML(p.work, dir, d); err != nil {
 		return p, err
 	}
 	// nvidia-ctk does not follow links that lead over /etc/alternatives of another root, and

@@ -173,7 +173,9 @@ type GPUInstance struct {
 
 // NVML lists calls that go wrong.
 type NVML struct {
-	Fail []Failure `json:"fail,omitempty"`
+	// StartMilliseconds is what initialising NVML takes longer than it has to.
+	StartMilliseconds int       `json:"startMilliseconds,omitempty"`
+	Fail              []Failure `json:"fail,omitempty"`
 	// Hang are calls that do not come back; their Status has no meaning.
 	Hang []Failure `json:"hang,omitempty"`
 }

@@ -55,6 +55,9 @@ func (d *Description) fakeNVML() string {
 			line("fail * gpu=%d status=%d", g.index, statusLost)
 		}
 	}
+	if d.NVML.StartMilliseconds > 0 {
+		line("delay nvmlInit_v2 ms=%d", d.NVML.StartMilliseconds)
+	}
 	if status := d.initStatus(); status != 0 {
 		line("fail nvmlInit_v2 status=%d", status)
 	}
