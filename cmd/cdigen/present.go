@@ -262,5 +262,10 @@ func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.De
 	case len(devices) == 0:
 		return nil, fmt.Errorf("no CDI device %q: there is no spec: run cdigen generate", name)
 	}
-	return nil, fmt.Errorf("no CDI device %q: cdigen list prints those there are", name)
+	kind, _, _ := strings.Cut(name, "=")
+	of := spec.KindOf(kind)
+	if of == nil || slices.ContainsFunc(devices, func(d spec.Defined) bool { return strings.HasPrefix(d.Name, kind+"=") }) {
+		return nil, fmt.Errorf("no CDI device %q: cdigen list prints those there are", name)
+	}
+	return nil, fmt.Errorf("no CDI device %q: there is no spec of that kind: run cdigen generate --kind %s", name, of.Name)
 }

@@ -108,12 +108,20 @@ func (s *Snapshot) each() []*Snapshot {
 	return list
 }
 
-// Specs returns the files of all specs that are asked for.
+// Specs returns the files of all specs that are asked for, but for those of other programs.
 func (s *Snapshot) Specs() (files []*spec.File) {
 	for _, one := range s.each() {
-		files = append(files, one.Published)
+		if !one.LeftAlone() {
+			files = append(files, one.Published)
+		}
 	}
 	return files
+}
+
+// Makes reports whether a device is of the kind of one of the specs, by its qualified name.
+func (s *Snapshot) Makes(device string) bool {
+	kind, _, _ := strings.Cut(device, "=")
+	return slices.ContainsFunc(s.each(), func(one *Snapshot) bool { return one.Kind == kind })
 }
 
 // Against returns the snapshot to compare a spec file with: that of the devices in it, or else
@@ -241,7 +249,7 @@ func serious(s *Snapshot) (list []discover.Finding) {
 // Summary describes healthy machines in one line.
 func Summary(snapshots ...*Snapshot) string {
 	inv := snapshots[0].Inventory
-	parts := []string{"All is well: driver " + inv.Driver.Version, printable.Count(inv.Usable(), "GPU")}
+	parts := []string{"All is well: " + inv.DriverName(), printable.Count(inv.Usable(), "GPU")}
 	var able []string
 	for _, s := range snapshots {
 		for _, one := range s.each() {

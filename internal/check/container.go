@@ -182,7 +182,7 @@ func nodesIn(root int, dir string) (list []discover.Node, err error) {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
 	for _, name := range names {
-		if dir == "/dev" && !strings.HasPrefix(name, "nvidia") {
+		if dir == "/dev" && !strings.HasPrefix(name, "nvidia") && !discover.IsBesideNode(name) {
 			continue
 		}
 		var s unix.Stat_t
@@ -222,10 +222,24 @@ func InContainer(s *Snapshot) []discover.Finding {
 	if list := s.discovered(discover.DriverNotLoaded); list != nil {
 		return list
 	}
-	if len(c.Nodes) == 0 && len(c.Mounts) == 0 {
+	switch {
+	case len(c.Nodes) == 0 && len(c.Mounts) == 0:
 		return []discover.Finding{found(ContainerNoGPU, discover.Broken, c.Root, "has no NVIDIA device node")}
+	case len(c.Mounts) == 0 && !slices.ContainsFunc(c.Nodes, ofGPU):
+		return discover.Sorted(containerNodes(c)) // it was given devices of other kinds
 	}
 	return discover.Sorted(slices.Concat(containerNodes(c), containerLibraries(s), incomplete(s)))
+}
+
+// ofGPU reports whether a node is of a GPU or of all, and not one of NVSwitches, IMEX channels,
+// GPUDirect Storage and such.
+func ofGPU(n discover.Node) bool {
+	switch dir, name := path.Split(n.Path); dir {
+	case "/dev/":
+		return strings.HasPrefix(name, "nvidia-uvm") || slices.Contains([]string{"nvidia", "nvidiactl", "nvidia-modeset"}, strings.TrimRight(name, "0123456789"))
+	default:
+		return dir == "/dev/dri/"
+	}
 }
 
 // containerNodes finds nodes that have other numbers than the host's, or that the host

@@ -28,8 +28,8 @@ func driver(s *Snapshot) (list []discover.Finding, unusable bool) {
 	if len(s.discovered(discover.DriverNotLoaded, discover.DriverUnreadable)) > 0 {
 		return s.discovered(discover.DriverNotLoaded, discover.DriverUnreadable, discover.GPUOtherDriver), true
 	}
-	if hasCUDA(s.Inventory) {
-		return nil, false
+	if list = s.discovered(discover.PlatformFilesMissing); len(list) > 0 || hasCUDA(s.Inventory) {
+		return list, len(list) > 0
 	}
 	switch below := s.Host.Driver.Path; {
 	case s.System.DriverRootMissing:
@@ -73,6 +73,8 @@ func nodes(s *Snapshot) (list []discover.Finding) {
 		case n.Kind == discover.ControlNode && f.Severity == discover.Note:
 			f.Severity = discover.Warning
 		case n.Kind == discover.GPUNode || n.Kind == discover.MIGNode || n.Kind == discover.ControlNode:
+		case n.Kind == discover.StorageNode || n.Kind == discover.CopyNode:
+			f.Severity = discover.Warning
 		case f.ID == discover.NodeMissing:
 			continue // made when it is needed
 		default:

@@ -14,7 +14,6 @@ import (
 // Commands that have an option.
 const (
 	publishCommands = "generate,watch"
-	kindCommands    = publishCommands + ",check,diff"
 	contentCommands = publishCommands + ",check,diff,doctor"
 	hostCommands    = contentCommands + ",info,info files,capture"
 	rootCommands    = hostCommands + ",system"
@@ -48,6 +47,8 @@ const (
 	profileOption  = "profile"
 	settingsOption = "settings"
 	capturedOption = "captured"
+	kindOption     = "kind"
+	modeOption     = "mode"
 	nvmlOption     = "nvml"
 	noNVMLOption   = "no-nvml"
 )

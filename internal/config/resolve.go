@@ -81,7 +81,7 @@ func (c *Config) OutputFormat() spec.Format {
 
 // PublishOptions returns how a spec is published.
 func (c *Config) PublishOptions() spec.PublishOptions {
-	o := spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: c.LockTimeout}
+	o := spec.PublishOptions{LockTimeout: c.LockTimeout}
 	if c.Unnamed {
 		o.Kind = c.Kind()
 	}
@@ -218,7 +218,7 @@ func (c *Config) Target() (*Target, error) {
 	}
 	t := &Target{
 		Host: discover.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
-		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory},
+		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, ConfigSearchPath: c.ConfigSearchPath, MPSDirectory: c.MPSDirectory},
 	}
 	c.look(&t.Discover)
 	if c.DevNodes != "" {
@@ -272,7 +272,7 @@ func (c *Config) look(o *discover.Options) {
 // captured opens a captured host. Flags of where to look on this machine are an error;
 // environment variables may be set for other commands.
 func (c *Config) captured() (*Target, error) {
-	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "mps-directory", "arch", "nvml-probe", "nvml-timeout"} {
+	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "config-search-path", "mps-directory", "arch", "nvml-probe", "nvml-timeout"} {
 		if c.Sources[name].Kind == FromFlag {
 			return nil, fmt.Errorf("--captured and --%s: use one of them: a captured host is complete", name)
 		}

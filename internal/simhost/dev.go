@@ -29,7 +29,7 @@ const (
 	ctlMinor     = 255
 )
 
-// besideMajor is a number that none of the driver's has.
+// besideMajor is the number of drivers that are not NVIDIA's for PCI devices.
 const besideMajor = 499
 
 // nodes are the device nodes that the host has, in order of path.
@@ -98,7 +98,14 @@ func (d *Description) allNodes() []node {
 		}
 	}
 	for i, name := range d.BesideNodes {
-		add(name, besideMajor, i, 0o666)
+		major := besideMajor
+		switch {
+		case strings.HasPrefix(name, "nvidia-fs"):
+			major = d.major("nvidia-fs")
+		case name == "gdrdrv":
+			major = d.major(name)
+		}
+		add(name, major, i, 0o666)
 	}
 	for _, o := range d.otherDevices() {
 		add(o.node, o.major, o.minor, o.mode)
