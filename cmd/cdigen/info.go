@@ -254,8 +254,11 @@ func newInfoFiles() *cobra.Command {
 // all, since none was.
 func (o *options) givenPaths(inv *discover.Inventory) (map[string]bool, error) {
 	names, err := qualified(o.Devices)
-	if err != nil || names == nil {
+	switch {
+	case err != nil:
 		return nil, usageError(err)
+	case names == nil:
+		return nil, nil //nolint:nilnil // no devices are no error
 	}
 	o.Kinds = append(slices.Clone(o.Kinds), spec.KindNames()...)
 	given := map[string]bool{}
