@@ -220,7 +220,7 @@ settingsdir  = $(DESTDIR)$(SYSCONFDIR)/cdigen
 sharedir     = $(DESTDIR)$(PREFIX)/share/cdigen
 # Of cdigen.service and cdigen-refresh.service, and of cdigen@k8s-device-plugin.service.
 SETTINGS := cdigen.env k8s-device-plugin.env
-UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path
+UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path cdigen-inject.service cdigen-inject.path
 
 # Under sudo there may be no Go: then what was built before is installed.
 .PHONY: install
@@ -241,6 +241,8 @@ install-files:
 	install -m 0644 packaging/udev/71-cdigen.rules '$(udevrulesdir)'
 	install -m 0644 -D -t '$(sharedir)/prometheus' packaging/prometheus/cdigen.rules.yml
 	install -m 0644 -D -t '$(sharedir)/grafana' packaging/grafana/cdigen.json
+	install -m 0755 -D -t '$(sharedir)/enroot' packaging/enroot/98-cdigen.sh
+	install -m 0755 -D -t '$(sharedir)/lxc' packaging/lxc/nvidia
 	install -m 0644 $(MANUAL)/*.1 packaging/man/*.1 '$(mandir)'
 	install -m 0644 $(MANUAL)/cdigen.bash '$(bashdir)/cdigen'
 	install -m 0644 $(MANUAL)/_cdigen '$(zshdir)'

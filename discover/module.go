@@ -48,7 +48,7 @@ func Modules(o Options) []Module {
 		mig{},
 		nodes{o.Nodes},
 		drm{},
-		platform{},
+		platform{probe},
 		trusts{}, // the last: it checks what the others have found
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/regular"
@@ -424,11 +424,11 @@ func sharedDevices(a, b *specs.Spec) (shared []string) {
 	return shared
 }
 
-var digits = regexp.MustCompile(`\d+`)
+var digits = lazyregexp.New(`\d+`)
 
 // naturalOrder returns a text whose order puts "gpu=2" before "gpu=10" and both before UUIDs.
 func naturalOrder(name string) string {
-	return digits.ReplaceAllStringFunc(name, func(number string) string { return fmt.Sprintf("%020s", number) })
+	return digits().ReplaceAllStringFunc(name, func(number string) string { return fmt.Sprintf("%020s", number) })
 }
 
 // settle says which of the devices of one name, by rising priority, engines use.

@@ -130,12 +130,12 @@ type Result struct {
 // while a driver is being loaded, unloaded or replaced. Empty: nothing is missing.
 func (r *Result) Missing() string {
 	inv := r.Inventory
-	if inv == nil || inv.Driver.Version == "" {
+	if inv == nil || inv.Driver.Version == "" && inv.Platform == "" {
 		return "the driver is not loaded"
 	}
 	var missing []string
 	for _, path := range []string{"/dev/nvidiactl", "/dev/nvidia-uvm"} {
-		if !slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == path }) {
+		if inv.Platform == "" && !slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == path }) {
 			missing = append(missing, path)
 		}
 	}
@@ -170,8 +170,8 @@ func (r *Result) differs(other *Result) bool {
 }
 
 // NoGPU reports whether the host clearly has no GPU for containers, and none that waits
-// for its driver: no driver is loaded, and no GPU is on the PCI bus; or that the GPU is
-// not supported.
+// for its driver: no driver is loaded, and no GPU is on the PCI bus; or that a Tegra
+// system or WSL has no files for it.
 func (r *Result) NoGPU() bool {
 	if r.Spec != nil || r.Inventory.Platform != "" {
 		return r.Spec == nil
@@ -220,7 +220,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 		return r, errAsleep
 	}
 	r.Degraded = r.Degraded || slices.ContainsFunc(r.Inventory.GPUs, func(gpu discover.GPU) bool {
-		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0 || gpu.UUID == "" && !gpu.Excluded
+		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0 || gpu.UUID == "" && !gpu.Excluded && r.Inventory.Platform == ""
 	})
 	g.degraded = r.Degraded
 	r.snapshot.Host, r.snapshot.Kind = host, options.Vendor+"/"+options.Class
@@ -365,7 +365,9 @@ func (g *Generator) remember(r *Result, full bool, asleep []string) discover.Pro
 		g.report = nil
 		r.Probed = true
 		began := time.Now()
-		report, err := g.Discover.Probe(ctx, library)
+		var report *discover.NVMLReport
+		var err error
+		withUsualSlack(func() { report, err = g.Discover.Probe(ctx, library) })
 		r.ProbeTook = time.Since(began)
 		if r.Degraded = err != nil; r.Degraded {
 			return report, err

@@ -122,6 +122,16 @@ type SourceState struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Down returns the names of the sources that are down.
+func (s *State) Down() (names []string) {
+	for _, source := range s.Sources {
+		if !source.Up {
+			names = append(names, source.Name)
+		}
+	}
+	return names
+}
+
 func (s *State) describe(r *Result) {
 	s.Driver, s.GPUs, s.gpus = r.Inventory.Driver.Version, 0, r.Inventory.GPUs
 	for i := range s.gpus {

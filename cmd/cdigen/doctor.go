@@ -29,7 +29,6 @@ import (
 type doctorFlags struct {
 	options
 	ignore   []string
-	logged   map[string]bool // settings files whose warnings were logged
 	verbose  bool
 	fix, yes bool
 }
@@ -39,7 +38,6 @@ func (f *doctorFlags) add(cmd *cobra.Command) {
 	f.addFormats(cmd.Flags(), "text", "json")
 	cmd.Flags().StringSliceVar(&f.ignore, "ignore", nil, "`findings` to leave out, by the ID in brackets")
 	f.late = true // each spec has the settings of its own service
-	f.logged = map[string]bool{}
 }
 
 func newDoctor() *cobra.Command {
@@ -174,7 +172,7 @@ func writeBlocks(w io.Writer, width int, blocks []check.Block, color bool) {
 // subject is a spec that doctor may look at.
 type subject struct {
 	config.Config
-	logged   map[string]bool
+	warnings *warnings
 	snapshot *check.Snapshot
 	guess    bool // it is not in use, but nothing else is
 }
@@ -308,7 +306,7 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	if layers.Settings, err = layers.ReadSettings(f.Command); err != nil {
 		return nil, err
 	}
-	s := &subject{logged: f.logged}
+	s := &subject{warnings: f.warnings}
 	s.Config, _ = config.Load(f.Command, layers)
 	if s.snapshot, err = newSnapshot(&s.Config, directories); err != nil {
 		return nil, err
@@ -339,7 +337,7 @@ func changedSince(file string, g *watch.Generation) bool {
 
 // look finds out what the spec should be.
 func (s *subject) look(cmd *cobra.Command) error {
-	warnOfSettings(&s.Config, s.logged)
+	s.warnings.ofSettings(&s.Config)
 	if err := look(cmd, &s.Config, s.snapshot); err != nil {
 		return err
 	}

@@ -129,9 +129,6 @@ func (g *generation) publish(cmd *cobra.Command, p *presence) error {
 		return err
 	}
 	if g.Output == "-" {
-		if err := spec.Validate(data); err != nil {
-			return err
-		}
 		if g.later && g.OutputFormat() == spec.YAML {
 			data = append([]byte("---\n"), data...)
 		}

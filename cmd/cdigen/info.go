@@ -67,19 +67,22 @@ func info(cmd *cobra.Command, o *options, write func(w io.Writer, inv *discover.
 }
 
 func writeInfo(w io.Writer, inv *discover.Inventory) error {
-	if inv.Driver.Version != "" {
-		cuda := ""
+	if inv.Driver.Version != "" || inv.Platform != "" {
+		name, cuda := inv.DriverName(), ""
+		if inv.Driver.Flavor != "" {
+			name += " (" + string(inv.Driver.Flavor) + " kernel module)"
+		}
 		if inv.Driver.CUDAVersion != "" {
 			cuda = ", CUDA " + inv.Driver.CUDAVersion
 		}
-		if _, err := fmt.Fprintf(w, "Driver %s (%s kernel module)%s, %d libraries\n\n", oneLine(inv.Driver.Version), inv.Driver.Flavor, oneLine(cuda), len(inv.Libraries)); err != nil {
+		if _, err := fmt.Fprintf(w, "D%s%s, %d libraries\n\n", oneLine(name[1:]), oneLine(cuda), len(inv.Libraries)); err != nil {
 			return err
 		}
 	}
 	t := table.New(w, "GPU", "MINOR", "UUID", "PCI ADDRESS", "NUMA", "MODEL", "STATE")
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
-		t.Row(number(g.Index, "-"), number(g.Minor, "-"), dash(g.UUID), g.PCI, number(g.NUMANode, "-"), dash(g.Model), state(g))
+		t.Row(number(g.Index, "-"), number(g.Minor, "-"), dash(g.UUID), dash(g.PCI), number(g.NUMANode, "-"), dash(g.Model), state(g))
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
 			t.Row(fmt.Sprintf("%d:%d", g.Index, d.Index), "", dash(d.UUID), "", "", "MIG "+dash(d.Profile), migState(d))
@@ -172,7 +175,7 @@ type injected struct {
 }
 
 // The kinds of files, which are flags of info files too.
-var fileKinds = []string{"libraries", "binaries", "ipcs", "firmware", "configs", "devices"}
+var fileKinds = []string{"libraries", "binaries", "ipcs", "firmware", "configs", "listed", "devices"}
 
 // injectedFiles are all files of the host that containers may get, kind by kind.
 func injectedFiles(inv *discover.Inventory) (list []injected) {
@@ -181,7 +184,7 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 	}
 	kinds := map[discover.FileKind]string{
 		discover.Config: "configs", discover.Plugin: "libraries", discover.Binary: "binaries", discover.Firmware: "firmware",
-		discover.Socket: "ipcs", discover.Directory: "ipcs",
+		discover.Socket: "ipcs", discover.Directory: "ipcs", discover.Listed: "listed",
 	}
 	for _, f := range inv.Files {
 		list = append(list, injected{kinds[f.Kind], f.HostPath, f.Capabilities})
@@ -198,7 +201,7 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 		if !g.Usable() {
 			continue
 		}
-		nodes = append(nodes, *g.Node)
+		nodes = append(append(nodes, *g.Node), g.Beside...)
 		for _, n := range g.DRM {
 			list = append(list, injected{"devices", n.Path, edits.DRMCapabilities})
 		}

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -151,6 +152,9 @@ func driverFile(r *recorder, n names, seen seenFile) (File, error) {
 	if path.Base(name) == "ld.so.cache" {
 		return cacheFile(n, file)
 	}
+	if slices.Contains(discover.CSVFiles, name) {
+		return listFile(n, file)
+	}
 	if ext := path.Ext(name); ext == ".json" || ext == ".icd" {
 		return manifestFile(n, name, file)
 	}
@@ -160,6 +164,29 @@ func driverFile(r *recorder, n names, seen seenFile) (File, error) {
 		return File{}, nil
 	}
 	return File{Library: &Library{Arch: info.Arch, SONAME: n.path(info.SONAME)}}, nil
+}
+
+// listFile records what a Tegra system lists for containers, at the same lines. A line that is
+// not understood becomes a question mark.
+func listFile(n names, file fs.File) (f File, err error) {
+	data, err := io.ReadAll(io.LimitReader(file, discover.MaxCSV+1))
+	if err != nil || len(data) > discover.MaxCSV {
+		return File{}, cmp.Or(err, errTooLong)
+	}
+	entries, bad := discover.ParseCSV(data)
+	at := func(line int) *string {
+		for len(f.Lines) < line {
+			f.Lines = append(f.Lines, "#")
+		}
+		return &f.Lines[line-1]
+	}
+	for _, e := range entries {
+		*at(e.Line) = e.Type + ", " + n.path(e.Path)
+	}
+	for _, b := range bad {
+		*at(b.Line) = "?"
+	}
+	return f, nil
 }
 
 // manifestFile records the libraries that a manifest names, in the form of a manifest. A

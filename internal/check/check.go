@@ -249,7 +249,7 @@ func serious(s *Snapshot) (list []discover.Finding) {
 // Summary describes healthy machines in one line.
 func Summary(snapshots ...*Snapshot) string {
 	inv := snapshots[0].Inventory
-	parts := []string{"All is well: driver " + inv.Driver.Version, printable.Count(inv.Usable(), "GPU")}
+	parts := []string{"All is well: " + inv.DriverName(), printable.Count(inv.Usable(), "GPU")}
 	var able []string
 	for _, s := range snapshots {
 		for _, one := range s.each() {

@@ -28,8 +28,8 @@ func driver(s *Snapshot) (list []discover.Finding, unusable bool) {
 	if len(s.discovered(discover.DriverNotLoaded, discover.DriverUnreadable)) > 0 {
 		return s.discovered(discover.DriverNotLoaded, discover.DriverUnreadable, discover.GPUOtherDriver), true
 	}
-	if hasCUDA(s.Inventory) {
-		return nil, false
+	if list = s.discovered(discover.PlatformFilesMissing); len(list) > 0 || hasCUDA(s.Inventory) {
+		return list, len(list) > 0
 	}
 	switch below := s.Host.Driver.Path; {
 	case s.System.DriverRootMissing:

@@ -40,8 +40,14 @@ var Groups = []struct {
 }
 
 var driverTable = []Entry{
-	{discover.PlatformUnsupported, "This machine's GPU is not supported: no spec can be made.",
-		"GPUs of Tegra systems (Jetson) and of Windows (WSL) need other files and nodes than those of NVIDIA's driver for PCI devices. Do not install that driver.", false, nil},
+	{discover.PlatformFilesMissing, "What the GPU of this Tegra system or WSL needs is not installed: no spec can be made.",
+		"On a Tegra system (Jetson) install the packages of JetPack that list what containers get, `nvidia-l4t-init` and `nvidia-container`. For WSL install NVIDIA's driver in Windows and " +
+			"restart WSL (`wsl --shutdown`). Do not install the driver for PCI devices on either.", false, nil},
+	{discover.ListUnreadable, "A list of what containers get on this Tegra system cannot be read: they do not get what it lists.", "See the message for the reason.", false, nil},
+	{discover.ListLineInvalid, "A line in a list of what containers get on this Tegra system is of no use: it is left out.",
+		"Each line is `dev`, `lib`, `sym` or `dir`, a comma and an absolute path, in which `*` stands for any characters of a name. Correct or remove the line, or update JetPack.", false, nil},
+	{discover.ListPathMissing, "A list of what containers get on this Tegra system has paths that the system does not have.",
+		"JetPack has one list for several systems, and lists packages that need not be installed. If a program misses one of the files, install its package.", false, nil},
 	{discover.DriverNotLoaded, "The NVIDIA kernel module is not loaded: no container can use a GPU.",
 		"The driver is not installed, its module was not loaded at boot, or another driver, usually nouveau, has the GPUs. `cdigen system create-device-nodes --load-kernel-modules` loads an installed module.", false, fixNotLoaded},
 	{discover.DriverUnreadable, "The version of the NVIDIA driver cannot be read: no spec can be made.",

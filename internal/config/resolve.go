@@ -57,7 +57,7 @@ func (c *Config) OutputFormat() spec.Format {
 
 // PublishOptions returns how a spec is published.
 func (c *Config) PublishOptions() spec.PublishOptions {
-	o := spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: c.LockTimeout}
+	o := spec.PublishOptions{LockTimeout: c.LockTimeout}
 	if c.Unnamed {
 		o.Kind = c.Kind()
 	}

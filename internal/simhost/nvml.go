@@ -73,6 +73,8 @@ func (d *Description) fakeNVML() string {
 // initStatus is what nvmlInit returns for reasons that are not NVML's own.
 func (d *Description) initStatus() int {
 	switch {
+	case d.WindowsGPU:
+		return 0
 	case !d.nvidiaLoaded():
 		return 9 // NVML_ERROR_DRIVER_NOT_LOADED
 	case d.kernelVersion() != d.Driver.Version:

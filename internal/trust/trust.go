@@ -216,7 +216,10 @@ func (t *Tree) walk(name string, exclusive bool) error {
 		case last.mode&unix.S_IFMT != unix.S_IFDIR:
 			return &fs.PathError{Op: "open", Path: path.Join(t.root, at), Err: syscall.ENOTDIR}
 		}
-		next := path.Join(at, part)
+		next := part
+		if at != "." {
+			next = at + "/" + part
+		}
 		e, err := t.look(next)
 		if err == nil {
 			err = t.step(at, last, next, e)

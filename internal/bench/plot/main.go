@@ -92,7 +92,7 @@ func (f *figures) draw() ([]byte, error) {
 	p.BackgroundColor = nil // that of the page
 	p.X.Min, p.X.Max, p.X.Scale = scaleBegins, scaleEnds, plot.LogScale{}
 	p.X.Tick.Marker = plot.ConstantTicks{{Value: 1, Label: "1 ms"}, {Value: 10, Label: "10 ms"}, {Value: 100, Label: "100 ms"}, {Value: 1000, Label: "1 s"}}
-	p.X.LineStyle.Color, p.X.Tick.LineStyle.Color = grey, grey
+	p.X.Color, p.X.Tick.Color = grey, grey
 	p.X.Tick.Label.Font.Size, p.Y.Tick.Label.Font.Size = textSize, textSize
 	lines := plotter.NewGrid()
 	lines.Horizontal.Color, lines.Vertical.Color = nil, grey

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -56,7 +57,7 @@ func (s *scenario) build(dir, description, root string) (host, driver string, na
 	}
 	for i := range d.GPUs {
 		if s.mig == 0 {
-			names = append(names, fmt.Sprint(i))
+			names = append(names, strconv.Itoa(i))
 			continue
 		}
 		d.GPUs[i].MIG = []simhost.GPUInstance{{Profile: "1g.10gb", Count: s.mig}}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,7 +96,7 @@ func (m *measurement) all(peer string) (f *bench.Figures, err error) {
 	defer m.stderr.Close()
 	f = &bench.Figures{Machine: machine(), Driver: root.Version, Peer: peer, Runs: m.runs}
 	for i := range scenarios {
-		c, err := m.scenario(&scenarios[i], filepath.Join(dir, fmt.Sprint(i)))
+		c, err := m.scenario(&scenarios[i], filepath.Join(dir, strconv.Itoa(i)))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", scenarios[i].name, err)
 		}
