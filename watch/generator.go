@@ -115,10 +115,11 @@ type Result struct {
 	// last, and that is in place as it was published. It is false if others have
 	// changed or removed the spec.
 	Replaces bool
-	// LosesCUDA reports whether CUDA works with the spec in place, and the new one is without
+	// LosesCUDA reports whether CUDA works with a spec in place, and the new one is without
 	// its library although containers are to have it.
 	LosesCUDA bool
 
+	options  spec.Options
 	data     []byte
 	others   [][]byte // in the order of the generator's; nil: there is none to publish
 	unknown  bool     // what is to be known of a sleeping GPU
@@ -127,9 +128,13 @@ type Result struct {
 
 // Missing returns what CUDA programs need and the host lacks at this moment, in words: a
 // loaded driver, GPUs with their nodes, the control nodes, libcuda. Some of it is missing
-// while a driver is being loaded, unloaded or replaced. Empty: nothing is missing.
+// while a driver is being loaded, unloaded or replaced. Empty: nothing is missing, or the
+// spec is not one of GPUs.
 func (r *Result) Missing() string {
 	inv := r.Inventory
+	if r.options.Of != nil && !r.options.Of.OfGPUs() {
+		return "" // whatever it needs is a part of it
+	}
 	if inv == nil || inv.Driver.Version == "" && inv.Platform == "" {
 		return "the driver is not loaded"
 	}
@@ -233,7 +238,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	}
 	g.judge(r, directories)
 	g.compare(r)
-	r.LosesCUDA = r.Spec != nil && options.WantsCUDA() && !spec.HasCUDA(r.Spec) && spec.GivesCUDA(g.Output, r.Inventory.Driver.Version)
+	r.LosesCUDA = r.LosesCUDA || r.losesCUDA(r.Spec, &options, g.Output)
 	return r, nil
 }
 
@@ -255,13 +260,21 @@ func (g *Generator) hostPlaces(host discover.Host, l *discover.Lookups) {
 	dev := filepath.Join(host.Dev.Path, "dev")
 	g.dev.Store(dev)
 	l.AddNames(dev, func(name string) bool { return strings.HasPrefix(name, "nvidia") || name == "gdrdrv" })
-	for _, dir := range []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"} {
+	dirs := []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"}
+	if g.Discover.NICs {
+		dirs = append(dirs, "infiniband")
+	}
+	if g.Discover.Passthrough != nil {
+		dirs = append(dirs, "vfio", "vfio/devices")
+	}
+	for _, dir := range dirs {
 		l.Add(filepath.Join(dev, dir))
 	}
 }
 
 // encode makes the spec of the inventory.
 func (g *Generator) encode(r *Result, options spec.Options) (err error) {
+	r.options = options
 	r.Spec, r.snapshot.Left, err = spec.New(r.Inventory, options)
 	if errors.Is(err, spec.ErrNoDevices) {
 		return nil
@@ -290,6 +303,7 @@ func (g *Generator) encodeOthers(r *Result, directories *spec.Directories) error
 		}
 		var data []byte
 		if err == nil {
+			r.LosesCUDA = r.LosesCUDA || r.losesCUDA(s, &options, other.Output)
 			data, err = spec.Encode(s, g.Format)
 		}
 		if err != nil && !errors.Is(err, spec.ErrNoDevices) {
@@ -311,6 +325,12 @@ func (r *Result) specs() (list []check.Wanted) {
 		}
 	}
 	return list
+}
+
+// losesCUDA reports whether a spec is without CUDA's library although containers are to have
+// it, and CUDA works with the one in its place.
+func (r *Result) losesCUDA(s *specs.Spec, o *spec.Options, output string) bool {
+	return s != nil && o.WantsCUDA() && !spec.HasCUDA(s) && spec.GivesCUDA(output, r.Inventory.Driver.Version)
 }
 
 // exists reports whether a regular file is at the place of the spec.

@@ -14,7 +14,8 @@ import (
 
 // Uevents listens to the kernel's own uevents (netlink(7),
 // NETLINK_KOBJECT_UEVENT): modules of the driver that are loaded or unloaded,
-// GPUs that are added, removed or change drivers, DRM nodes. It does not need udev. The
+// GPUs that are added, removed or change drivers, DRM nodes, network cards
+// with RDMA and what is bound to VFIO. It does not need udev. The
 // socket receives those of its network namespace, which has to be the host's.
 type Uevents struct{}
 
@@ -108,7 +109,7 @@ func (u uevent) concerns() string {
 		if !strings.HasPrefix(name, "nvidia") {
 			return ""
 		}
-	case "drm":
+	case "drm", "infiniband_verbs", "infiniband_mad", "vfio", "vfio-dev":
 	case "pci":
 		// A GPU or another device of NVIDIA, with any driver.
 		if !strings.HasPrefix(u["PCI_ID"], "10DE:") && u["DRIVER"] != "nvidia" {

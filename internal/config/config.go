@@ -67,6 +67,9 @@ type Config struct {
 	HookPath       string
 	HookFlavor     string
 	StrictHook     bool
+	MOFEDLibraries bool
+	VFIO           string
+	VFIOShared     bool
 
 	// What generate does with what it finds.
 	KeepOnEmpty, Strict bool
@@ -94,7 +97,7 @@ func Default() Config {
 		DriverRoot: "/", ProcRoot: "/proc", SysRoot: "/sys", Arch: runtime.GOARCH, NVML: NVMLAuto, NVMLTimeout: 10 * time.Second,
 		Output: DefaultOutput, LockTimeout: 10 * time.Second, Kinds: []string{spec.AutoKinds}, Vendor: "nvidia.com", Class: "gpu",
 		Names: []string{"index", "uuid"}, SpecDirs: slices.Clone(cdi.DefaultSpecDirs),
-		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen),
+		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen), VFIO: VFIOGroup,
 		Poll: time.Second, Debounce: 100 * time.Millisecond, Grace: 30 * time.Second, OnDriverLoss: "withdraw",
 		ReadyTimeout: 30 * time.Second, KernelLog: "/dev/kmsg",
 		LogLevel: "info", LogFormat: "text",
@@ -212,13 +215,13 @@ func Load(command string, l Layers) (c Config, problems []*Problem) {
 
 // useMode sets the kinds by the mode, if that is given.
 func (c *Config) useMode() *Problem {
-	mode, kind := c.Sources[modeOption], c.Sources[kindOption]
-	switch {
-	case c.Mode == "" || mode.Kind < kind.Kind:
-	case mode.Kind == kind.Kind:
-		return &Problem{modeOption, c.Mode, mode, errors.New("--kind is given too: use one of them")}
-	default:
-		c.Kinds, c.Sources[kindOption] = []string{spec.KindOfMode(c.Mode)}, mode
+	given := c.Mode
+	c.Mode = "" // the kinds stand for it
+	switch mode, kind := c.Sources[modeOption], c.Sources[kindOption]; {
+	case given != "" && mode.Kind == FromFlag && kind.Kind == FromFlag:
+		return &Problem{modeOption, given, mode, errors.New("--kind is given too: use one of them")}
+	case given != "" && mode.Kind > kind.Kind:
+		c.Kinds, c.Sources[kindOption] = []string{spec.KindOfMode(given)}, mode
 	}
 	return nil
 }

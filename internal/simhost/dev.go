@@ -29,6 +29,9 @@ const (
 	ctlMinor     = 255
 )
 
+// besideMajor is a number that none of the driver's has.
+const besideMajor = 480
+
 // nodes are the device nodes that the host has, in order of path.
 func (d *Description) nodes() []node {
 	return slices.DeleteFunc(d.allNodes(), func(n node) bool {
@@ -95,11 +98,14 @@ func (d *Description) allNodes() []node {
 		}
 	}
 	for i, name := range d.BesideNodes {
-		device := "nvidia-fs"
-		if name == "gdrdrv" {
-			device = name
+		major := d.major(strings.TrimRight(name, "0123456789"))
+		if major < 0 {
+			major = besideMajor
 		}
-		add(name, d.major(device), i, 0o666)
+		add(name, major, i, 0o666)
+	}
+	for _, o := range d.otherDevices() {
+		add(o.node, o.major, o.minor, o.mode)
 	}
 	if d.nvidiaLoaded() && d.NVSwitches > 0 {
 		add("nvidia-nvlink", d.major("nvidia-nvlink"), 0, 0o666)
