@@ -232,7 +232,9 @@ func Health(s *Snapshot) []discover.Finding {
 	list, unusable := driver(s)
 	if !unusable {
 		list = slices.Concat(list, gpus(s), nodes(s), serious(s))
-		for _, one := range s.each() {
+	}
+	for _, one := range s.each() {
+		if !unusable || !one.ofGPUs() {
 			list = append(list, published(one)...)
 		}
 	}

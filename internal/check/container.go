@@ -252,7 +252,7 @@ func nodesBelow(root string) (list []discover.Node, err error) {
 		return nil, &fs.PathError{Op: "open", Path: root, Err: err}
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
-	for _, dir := range []string{"/dev", "/dev/dri", "/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels"} {
+	for _, dir := range []string{"/dev", "/dev/dri", "/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels", "/dev/infiniband", "/dev/vfio", "/dev/vfio/devices"} {
 		nodes, err := nodesIn(fd, dir)
 		switch {
 		case dir != "/dev" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)):

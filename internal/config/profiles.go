@@ -22,10 +22,10 @@ var Profiles = map[string]Profile{
 	// (k8s-device-plugin, internal/cdi/cdi.go). A second file of that kind would be in
 	// conflict with it in its directory, and hidden by it in another, so this is the same
 	// one, which the watcher takes back. The plugin knows no GPU called all. Its
-	// other devices are gds=all, gdrcopy=all and imex-channel=NUMBER, in files named likewise.
+	// other devices are gds=all, gdrcopy=all, mofed=all and imex-channel=NUMBER, in files named likewise.
 	"k8s-device-plugin": {
 		Options: map[string]string{
-			"vendor": "k8s.device-plugin.nvidia.com", "class": "gpu", "no-all": "true", "kind": "gpu,imex-channel,gds,gdrcopy",
+			"vendor": "k8s.device-plugin.nvidia.com", "class": "gpu", "no-all": "true", "kind": "gpu,imex-channel,gds,gdrcopy,mofed",
 			"output": "/var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json",
 		},
 		Engines: []string{"containerd", "crio"},

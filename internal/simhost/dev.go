@@ -29,8 +29,8 @@ const (
 	ctlMinor     = 255
 )
 
-// besideMajor is the number of drivers that are not NVIDIA's for PCI devices.
-const besideMajor = 499
+// besideMajor is a number that none of the driver's has.
+const besideMajor = 480
 
 // nodes are the device nodes that the host has, in order of path.
 func (d *Description) nodes() []node {
@@ -98,12 +98,9 @@ func (d *Description) allNodes() []node {
 		}
 	}
 	for i, name := range d.BesideNodes {
-		major := besideMajor
-		switch {
-		case strings.HasPrefix(name, "nvidia-fs"):
-			major = d.major("nvidia-fs")
-		case name == "gdrdrv":
-			major = d.major(name)
+		major := d.major(strings.TrimRight(name, "0123456789"))
+		if major < 0 {
+			major = besideMajor
 		}
 		add(name, major, i, 0o666)
 	}
