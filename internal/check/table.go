@@ -108,6 +108,11 @@ var gpuTable = []Entry{
 	{discover.GPUIndexDiffers, "NVML numbers the GPUs in another order.", "The order of PCI addresses is used.", false, nil},
 	{discover.DRMMissing, "A GPU has no DRM nodes: some graphics programs do not find it.", "Load the kernel module nvidia-drm.", false, nil},
 	{discover.DRMUnreadable, "The DRM nodes of a GPU cannot be read.", "Look at the directory in sysfs.", false, nil},
+	{discover.GPUNotPassed, "A GPU that is set aside for virtual machines is not published: no virtual machine could open it.",
+		"All endpoints of its IOMMU group, such as its audio function, have to be bound to vfio-pci or to no driver: [kinds.md](kinds.md#gpus-for-virtual-machines).", false, nil},
+	{discover.NICUnreadable, "Network cards with RDMA are not known.", "Run cdigen as root, or look at the file system.", false, nil},
+	{discover.NICLibrariesMissing, "Containers with network cards do not get the host's libraries for them, though `--mofed-libraries` is given.",
+		"Install rdma-core (Debian: libibverbs1, ibverbs-providers, librdmacm1), or leave out the flag: most images for RDMA have the libraries.", false, nil},
 	{discover.DRMNodeMissing, "A DRM node of a GPU does not exist.", "udev makes these nodes.", false, nil},
 	{discover.MIGUnreadable, "The MIG instances of a GPU cannot be read: containers do not get them.", "Look at `/proc/driver/nvidia/capabilities`.", false, nil},
 	{discover.MIGNoInstances, "A GPU is in MIG mode and has no MIG device: containers can get nothing of it.", "Create instances with `nvidia-smi mig`, or end MIG mode with `nvidia-smi -mig 0`.", false, fixMIG},
@@ -197,6 +202,8 @@ var systemTable = []Entry{
 }
 
 var containerTable = []Entry{
+	{RequirementUnmet, "The host does not meet what a program or an image requires: it may not start or work.",
+		"Update the driver, use an image for the driver or the GPU, or put newer CUDA libraries of the image to use (`--hooks cuda-compat`). `NVIDIA_DISABLE_REQUIRE=1` turns the check of an image's variables off.", false, nil},
 	{ContainerNoGPU, "The container was given no GPU.", "It was started without a device of the spec.", false, fixNoGPU},
 	{ContainerNodeStale, "Device nodes of the container are other devices than the host's: the driver was loaded again since it started.", "Restart the container.", false, fixContainer},
 	{ContainerNodeGone, "The host no longer has device nodes of the container: a GPU or MIG device is gone.", "Make another container with a device that exists.", false, fixGone},

@@ -29,6 +29,9 @@ const (
 	ctlMinor     = 255
 )
 
+// besideMajor is the number of drivers that are not NVIDIA's for PCI devices.
+const besideMajor = 499
+
 // nodes are the device nodes that the host has, in order of path.
 func (d *Description) nodes() []node {
 	return slices.DeleteFunc(d.allNodes(), func(n node) bool {
@@ -95,11 +98,17 @@ func (d *Description) allNodes() []node {
 		}
 	}
 	for i, name := range d.BesideNodes {
-		device := "nvidia-fs"
-		if name == "gdrdrv" {
-			device = name
+		major := besideMajor
+		switch {
+		case strings.HasPrefix(name, "nvidia-fs"):
+			major = d.major("nvidia-fs")
+		case name == "gdrdrv":
+			major = d.major(name)
 		}
-		add(name, d.major(device), i, 0o666)
+		add(name, major, i, 0o666)
+	}
+	for _, o := range d.otherDevices() {
+		add(o.node, o.major, o.minor, o.mode)
 	}
 	if d.nvidiaLoaded() && d.NVSwitches > 0 {
 		add("nvidia-nvlink", d.major("nvidia-nvlink"), 0, 0o666)
