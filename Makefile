@@ -14,7 +14,7 @@ DESTDIR  ?=
 FUZZTIME ?= 10s
 # Extra flags for `make test`, for instance TESTFLAGS='-v -run MIG'.
 TESTFLAGS ?=
-# How many runs of each program `make bench` measures.
+# How many runs of each program `make bench-pairs` measures.
 BENCHRUNS ?= 21
 COVER_MIN ?= 85
 
@@ -143,17 +143,16 @@ gpu-check-files: build $(RUNC)
 	! test -d $(RUNC)-licenses || install -m 0644 -D -t '$(GPU_CHECK)/licenses/runc' $(RUNC)-licenses/*
 
 .PHONY: bench
-bench: build $(NVIDIA_CTK) $(NVIDIA_CDI_HOOK) test-packages ## Measure generations and container starts, against nvidia-ctk
+bench: bench-pairs $(NVIDIA_CDI_HOOK) test-packages ## Measure generations and container starts, against nvidia-ctk
 	$(GO) test -run '^$$' -bench . -benchmem ./discover/... ./edits/... ./spec/... ./watch ./internal/ldcache ./internal/hook ./cmd/cdigen-hook
 	$(GO) test -run '^$$' -bench . -benchtime 500x ./cmd/cdigen
-	$(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK)
-	@if [ -d '$(DRIVER_ROOTS)/550' ]; then \
-	  for n in 0 2000; do \
-	    $(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) \
-	      -host testdata/hosts/h100x8.yaml -driver-root '$(DRIVER_ROOTS)/550' -system-libraries $$n; \
-	  done; \
-	  NVIDIA_CTK='$(CURDIR)/$(NVIDIA_CTK)' NVIDIA_CDI_HOOK='$(CURDIR)/$(NVIDIA_CDI_HOOK)' $(GO) test -run '^$$' -bench . ./internal/e2e; \
-	else echo "make bench: no real driver: run make driver-roots for the rest"; fi
+	NVIDIA_CTK='$(CURDIR)/$(NVIDIA_CTK)' NVIDIA_CDI_HOOK='$(CURDIR)/$(NVIDIA_CDI_HOOK)' $(GO) test -run '^$$' -bench . ./internal/e2e
+
+.PHONY: bench-pairs
+bench-pairs: build driver-roots $(NVIDIA_CTK) ## Compare times with nvidia-ctk, for docs/performance.md (as root; two minutes after the build)
+	$(GO) run ./internal/bench/cmd/generatebench -runs $(BENCHRUNS) -cdigen bin/cdigen -driver-root '$(DRIVER_ROOTS)/550' \
+	  -nvidia-ctk $(NVIDIA_CTK) -nvidia-ctk-version $(NVIDIA_CTK_VERSION)
+	$(GO) -C internal/bench/plot run . '$(CURDIR)/docs/performance.json' '$(CURDIR)/docs/performance.svg'
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
@@ -162,7 +161,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 SCRIPTS = .ci/run $(wildcard internal/*/*.sh packaging/*.sh packaging/scripts/deb.* packaging/scripts/apk.*) internal/gpucheck/gpu-check
 
 # Modules of their own, so that what they import is not in cdigen's go.mod.
-MODULES = internal/e2e/cri packaging/helm packaging/image
+MODULES = internal/bench/plot internal/e2e/cri packaging/helm packaging/image
 
 SERVICE_SCRIPTS = packaging/openrc/cdigen.in $(wildcard packaging/runit/*.in packaging/runit/log/*.in) packaging/s6/run.in
 
@@ -226,7 +225,7 @@ settingsdir  = $(DESTDIR)$(SYSCONFDIR)/cdigen
 sharedir     = $(DESTDIR)$(PREFIX)/share/cdigen
 # Of cdigen.service and cdigen-refresh.service, and of cdigen@k8s-device-plugin.service.
 SETTINGS := cdigen.env k8s-device-plugin.env
-UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path
+UNITS := cdigen.service cdigen@.service cdigen-refresh.service cdigen-refresh.path cdigen-inject.service cdigen-inject.path
 
 # Under sudo there may be no Go: then what was built before is installed.
 .PHONY: install
@@ -247,6 +246,8 @@ install-files:
 	install -m 0644 packaging/udev/71-cdigen.rules '$(udevrulesdir)'
 	install -m 0644 -D -t '$(sharedir)/prometheus' packaging/prometheus/cdigen.rules.yml
 	install -m 0644 -D -t '$(sharedir)/grafana' packaging/grafana/cdigen.json
+	install -m 0755 -D -t '$(sharedir)/enroot' packaging/enroot/98-cdigen.sh
+	install -m 0755 -D -t '$(sharedir)/lxc' packaging/lxc/nvidia
 	install -m 0644 $(MANUAL)/*.1 packaging/man/*.1 '$(mandir)'
 	install -m 0644 $(MANUAL)/cdigen.bash '$(bashdir)/cdigen'
 	install -m 0644 $(MANUAL)/_cdigen '$(zshdir)'

@@ -113,6 +113,7 @@ const (
 	Binary    FileKind = "binary"    // in the directories of programs; mounted read-only as /usr/bin/<name>
 	Firmware  FileKind = "firmware"  // where the kernel looks for it; mounted read-only below /lib/firmware
 	Plugin    FileKind = "plugin"    // of the X server or Wine; mounted read-only where these look
+	Listed    FileKind = "listed"    // on a Tegra system or in WSL, a file or directory; mounted read-only under its own path
 	Named     FileKind = "named"     // a library that a manifest names by its path; mounted read-only under that path
 	Socket    FileKind = "socket"    // below /run; mounted writable
 	Directory FileKind = "directory" // the one that was asked for; mounted writable under its own name

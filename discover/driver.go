@@ -118,7 +118,11 @@ func parseVersion(data []byte) (version string, flavor Flavor, err error) {
 	return "", "", errors.New(`no line "NVRM version: … Kernel Module … <version>"`)
 }
 
-// parseDevices reads the character devices of the NVIDIA driver from
+// gdrDevice is the name of GDRCopy's character device; those of NVIDIA's other drivers begin with
+// nvidia.
+const gdrDevice = "gdrdrv"
+
+// parseDevices reads the character devices of NVIDIA's drivers from
 // /proc/devices, by name. Drivers up to r535 have one "nvidia-frontend" for what
 // later ones call "nvidia"; it is returned under the later name.
 func parseDevices(data []byte) (map[string]uint32, error) {
@@ -131,7 +135,7 @@ func parseDevices(data []byte) (map[string]uint32, error) {
 			continue
 		}
 		number, name, ok := strings.Cut(line, " ")
-		if name = strings.TrimSpace(name); !character || !ok || !strings.HasPrefix(name, "nvidia") {
+		if name = strings.TrimSpace(name); !character || !ok || !strings.HasPrefix(name, "nvidia") && name != gdrDevice {
 			continue
 		}
 		major, err := strconv.ParseUint(number, 10, 32)

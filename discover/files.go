@@ -16,6 +16,8 @@ import (
 type files struct {
 	// mpsDirectory is that of [Options]; empty: none is looked for.
 	mpsDirectory string
+	// configDirectories are further ones that files of the kind [Config] are looked for in.
+	configDirectories []string
 }
 
 // place is a directory that files of a kind are looked for in.
@@ -49,7 +51,11 @@ func (m files) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	if inv.Driver.Version == "" || len(inv.GPUs) == 0 {
 		return nil
 	}
-	set := &fileSet{host: host, inv: inv, places: places(host, inv), taken: map[string]bool{}}
+	places := places(host, inv)
+	for i, dir := range m.configDirectories {
+		places[Config] = slices.Insert(places[Config], i, place{host.Driver, clean(dir)})
+	}
+	set := &fileSet{host: host, inv: inv, places: places, taken: map[string]bool{}}
 	for i := range FileTable {
 		if err := ctx.Err(); err != nil {
 			return err

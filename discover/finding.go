@@ -74,7 +74,10 @@ const (
 	LibraryUntrusted     ID = "library-untrusted"
 	Untrusted            ID = "path-untrusted"
 
-	PlatformUnsupported ID = "platform-unsupported"
+	PlatformFilesMissing ID = "platform-files-missing"
+	ListUnreadable       ID = "list-unreadable"
+	ListLineInvalid      ID = "list-line-invalid"
+	ListPathMissing      ID = "list-path-missing"
 
 	PCIUnreadable   ID = "pci-unreadable"
 	GPUExcluded     ID = "gpu-excluded"

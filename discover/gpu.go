@@ -260,7 +260,7 @@ func parsePCI(address string) (uint64, error) {
 	if !pciBusID().MatchString(address) || strings.ToLower(address) != address {
 		return 0, fmt.Errorf("%q is not a PCI address", address)
 	}
-	return strconv.ParseUint(strings.NewReplacer(":", "", ".", "").Replace(address), 16, 64)
+	return strconv.ParseUint(strings.ReplaceAll(strings.ReplaceAll(address, ":", ""), ".", ""), 16, 64)
 }
 
 // sysfsPCI returns the form of an address in sysfs, "0000:3b:00.0", for that of NVML,

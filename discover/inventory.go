@@ -10,7 +10,8 @@ import (
 // The zero value is a host on which nothing was found yet.
 type Inventory struct {
 	Driver Driver `json:"driver"`
-	// Platform of a machine whose GPUs are not supported; empty: any other.
+	// Platform of a machine whose GPUs do not come by NVIDIA's driver for PCI devices;
+	// empty: any other.
 	Platform Platform `json:"platform,omitempty"`
 	// GPUs holds every GPU the kernel driver has, in order of PCI address,
 	// those that cannot be used included (see [GPU.Usable]).
@@ -79,7 +80,8 @@ type GPU struct {
 	// UUID as NVML prints it, "GPU-" and 36 characters. It is empty while the
 	// driver has not read it from the device yet.
 	UUID string `json:"uuid,omitempty"`
-	// PCI is the address in the form sysfs uses, "0000:3b:00.0", in lower case.
+	// PCI is the address in the form sysfs uses, "0000:3b:00.0", in lower case. Empty for
+	// that of a Tegra system that is not on the bus.
 	PCI   string `json:"pci"`
 	Model string `json:"model,omitempty"`
 	// NUMANode is the node of memory and processors that the GPU is next to, as
@@ -99,6 +101,8 @@ type GPU struct {
 	// DRM are the GPU's card and render nodes below /dev/dri, and their names by
 	// PCI address below /dev/dri/by-path.
 	DRM []Node `json:"drm,omitempty"`
+	// Beside are further nodes of the GPU of a Tegra system, as for its screen.
+	Beside []Node `json:"beside,omitempty"`
 }
 
 // GPUState is whether containers can be given a GPU or parts of it, and if not, why.
@@ -155,7 +159,10 @@ func (g *GPU) Name() string {
 	if g.Index >= 0 {
 		name += " " + strconv.Itoa(g.Index)
 	}
-	return name + " (" + strings.Trim(g.PCI+", "+g.UUID, ", ") + ")"
+	if known := strings.Trim(g.PCI+", "+g.UUID, ", "); known != "" {
+		name += " (" + known + ")"
+	}
+	return name
 }
 
 // MIGDevice is a compute instance of a GPU instance: what the MIG user guide

@@ -147,7 +147,7 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 
 // LibrariesMissing returns the finding of a kernel module whose libraries are not there.
 func (inv *Inventory) LibrariesMissing(host Host) Finding {
-	f := Finding{LibrariesMissing, Broken, "libcuda.so." + inv.Driver.Version, "not found below " + host.Driver.Path + ": no CUDA program starts"}
+	f := Finding{LibrariesMissing, Broken, "libcuda.so." + cmp.Or(inv.Driver.Version, "1"), "not found below " + host.Driver.Path + ": no CUDA program starts"}
 	if others := inv.Driver.OtherVersions; len(others) > 0 {
 		f.ID = DriverMismatch
 		f.Message = fmt.Sprintf("not found below %s, only libraries of driver %s: no CUDA program starts", host.Driver.Path, strings.Join(others, ", "))

@@ -17,6 +17,9 @@ type Options struct {
 	// LibrarySearchPath has further directories of the driver root that are
 	// searched for libraries, before all others.
 	LibrarySearchPath []string
+	// ConfigSearchPath has further directories of the driver root that are searched for
+	// configuration files, before all others.
+	ConfigSearchPath []string
 	// Probe asks NVML. Nil: NVML is not asked, MIG devices have no UUID and a lost GPU
 	// goes unnoticed.
 	Probe ProbeFunc
@@ -40,12 +43,12 @@ func Modules(o Options) []Module {
 		gpus{}, // they decide whether NVML is asked
 		// The probe takes longest, so it starts as soon as its library is found.
 		libraries{o.LibrarySearchPath, probe},
-		files{mpsDirectory: o.MPSDirectory},
+		files{mpsDirectory: o.MPSDirectory, configDirectories: o.ConfigSearchPath},
 		probe,
 		mig{},
 		nodes{o.Nodes},
 		drm{},
-		platform{},
+		platform{probe},
 		trusts{}, // the last: it checks what the others have found
 	}
 }

@@ -366,19 +366,28 @@ func (l *nodeList) imex(p params) {
 	}
 }
 
-// besideNode is a node of another driver of NVIDIA's, by a pattern of its name below dev.
+// besideNode is a node of another driver of NVIDIA's, by a pattern of its name below dev, and
+// the name of the driver's devices in /proc/devices.
 type besideNode struct {
 	pattern string
+	device  string
 	kind    NodeKind
 	purpose string
 }
 
 var besideNodes = []besideNode{
-	{"nvidia-fs*", StorageNode, "GPUDirect Storage"},
-	{"gdrdrv", CopyNode, "GDRCopy"},
+	{"nvidia-fs*", "nvidia-fs", StorageNode, "GPUDirect Storage"},
+	{"gdrdrv", gdrDevice, CopyNode, "GDRCopy"},
 }
 
-// beside adds the nodes that NVIDIA's other drivers have. Their numbers are not known.
+// IsBesideNode reports whether a name below dev is that of a node of another driver of
+// NVIDIA's than that of GPUs.
+func IsBesideNode(name string) bool {
+	return slices.ContainsFunc(besideNodes, func(b besideNode) bool { ok, _ := path.Match(b.pattern, name); return ok })
+}
+
+// beside adds the nodes that NVIDIA's other drivers have. One whose driver is not loaded stands
+// for nothing.
 func (l *nodeList) beside() {
 	row := func(name string) int {
 		return slices.IndexFunc(besideNodes, func(b besideNode) bool { ok, _ := path.Match(b.pattern, name); return ok })
@@ -391,6 +400,13 @@ func (l *nodeList) beside() {
 		b := besideNodes[row(name)]
 		n := Node{Path: "/dev/" + name, HostPath: l.host.Dev.HostPath("dev/" + name), Kind: b.kind, Purpose: b.purpose}
 		n.look(l.host.Dev)
+		major, loaded := l.inv.Driver.Majors[b.device]
+		if n.Have == nil || !loaded {
+			continue
+		}
+		want := *n.Have
+		want.Other, want.Major = "", major
+		n.Want = &want
 		l.nodes = append(l.nodes, n)
 	}
 }

@@ -1,5 +1,7 @@
 package discover
 
+import "fmt"
+
 // NVMLReport is what the probe cdigen-nvml prints on its standard output: one
 // JSON object. It is also printed, as far as it goes, when the probe fails.
 type NVMLReport struct {
@@ -10,6 +12,15 @@ type NVMLReport struct {
 	GPUs              []NVMLGPU `json:"gpus"`
 	// Error of the probe as a whole, empty when all GPUs were asked.
 	Error string `json:"error,omitempty"`
+}
+
+// cudaVersion returns the newest CUDA version that the driver supports, "12.4"; empty: it is
+// not known.
+func (r *NVMLReport) cudaVersion() string {
+	if r.CUDADriverVersion <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d", r.CUDADriverVersion/1000, r.CUDADriverVersion%1000/10)
 }
 
 // NVMLGPU is one GPU as NVML has it.

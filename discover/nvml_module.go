@@ -18,6 +18,7 @@ type nvml struct {
 	unneeded bool
 	// refused: there is a library that is not trusted.
 	refused bool
+	report  *NVMLReport // nil: there is none
 }
 
 type probeAnswer struct {
@@ -56,9 +57,10 @@ func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
 		return ctx.Err()
 	}
 	if a.err != nil {
-		m.findProbeError(inv, a.err)
+		id, why := probeFailure(a.err)
+		inv.find(id, Warning, "NVML", "%v: GPUs are taken from procfs", why)
 	}
-	if a.report != nil {
+	if m.report = a.report; a.report != nil {
 		m.merge(a.report, a.err == nil, inv)
 	}
 	return nil
@@ -71,22 +73,20 @@ var probeFindings = map[ProbeErrorKind]ID{
 	ProbeMissing: NVMLProbeMissing, ProbeVersionMismatch: NVMLVersionMismatch, ProbeTimeout: NVMLTimeout, ProbeUntrusted: NVMLUntrusted,
 }
 
-func (m *nvml) findProbeError(inv *Inventory, err error) {
-	id := NVMLFailed
+// probeFailure returns the finding's ID of a failed probe, and why it failed without saying
+// whose failure it is.
+func probeFailure(err error) (ID, error) {
 	var failed *ProbeError
-	if errors.As(err, &failed) {
-		id = cmp.Or(probeFindings[failed.Kind], id)
-		err = fmt.Errorf("%s: %s", failed.Kind, failed.Message) // the subject says whose
+	if !errors.As(err, &failed) {
+		return NVMLFailed, err
 	}
-	inv.find(id, Warning, "NVML", "%v: GPUs are taken from procfs", err)
+	return cmp.Or(probeFindings[failed.Kind], NVMLFailed), fmt.Errorf("%s: %s", failed.Kind, failed.Message)
 }
 
 // merge reconciles NVML with procfs. What a probe that broke off did not come to is not a
 // disagreement.
 func (m *nvml) merge(report *NVMLReport, whole bool, inv *Inventory) {
-	if v := report.CUDADriverVersion; v > 0 {
-		inv.Driver.CUDAVersion = fmt.Sprintf("%d.%d", v/1000, v%1000/10)
-	}
+	inv.Driver.CUDAVersion = report.cudaVersion()
 	if v := report.DriverVersion; v != "" && v != inv.Driver.Version {
 		inv.find(NVMLVersionMismatch, Warning, "driver version", "NVML says %s, procfs %s", v, inv.Driver.Version)
 	}

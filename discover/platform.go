@@ -3,27 +3,38 @@ package discover
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
-// Platform is a kind of machine whose GPUs come by other ways than NVIDIA's driver for PCI
-// devices, and are not supported.
+// Platform is a kind of machine whose GPUs do not come by NVIDIA's driver for PCI devices.
 type Platform string
 
 // The platforms.
 const (
-	// Tegra is a system on a chip, such as those of Jetson.
+	// Tegra is a system on a chip, such as those of Jetson. Its makers list what containers
+	// get.
 	Tegra Platform = "tegra"
-	// WSL is a virtual machine of Windows with parts of Windows' GPUs.
+	// WSL is a virtual machine of Windows with parts of Windows' driver.
 	WSL Platform = "wsl"
 )
 
-// platform recognises machines whose GPUs are not supported. On them all else that was found
-// means nothing: what lacks of a driver should not be installed.
-type platform struct{}
+// DriverName returns the driver in a few words: "driver 550.54.15", "driver of WSL 566.03"; of
+// a Tegra system the version need not be known.
+func (inv *Inventory) DriverName() string {
+	name := "driver "
+	if inv.Platform != "" {
+		name += map[Platform]string{Tegra: "of Tegra ", WSL: "of WSL "}[inv.Platform]
+	}
+	return strings.TrimSuffix(name+inv.Driver.Version, " ")
+}
+
+// platform finds the GPUs of such machines. What the modules before it have found there is of
+// another driver, or of none.
+type platform struct{ nvml *nvml }
 
 const (
 	// compatibleFile has the names of the board and of its chip (the devicetree
@@ -35,22 +46,33 @@ const (
 // tegraChip is such a name of a chip.
 var tegraChip = lazyregexp.New(`^nvidia,tegra[0-9a-z]*$`)
 
-func (m platform) Discover(_ context.Context, host Host, inv *Inventory) error {
+func (m platform) Discover(ctx context.Context, host Host, inv *Inventory) error {
 	switch chip := tegra(host.Proc); {
 	case chip != "" && !inv.hasOwnCUDA():
-		inv.Platform = Tegra
-		inv.unsupported(chip, "is a Tegra system (such as Jetson), whose GPU is not supported: use the container toolkit of NVIDIA's distribution for it")
+		inv.restart(Tegra)
+		m.tegra(ctx, host, inv, chip)
 	case len(inv.GPUs) == 0 && exists(host.Dev, dxgNode):
-		inv.Platform = WSL
-		inv.unsupported(host.Dev.HostPath(dxgNode), "is a GPU of Windows (WSL), which is not supported")
+		inv.restart(WSL)
+		m.wsl(ctx, host, inv)
+	default:
+		return nil
 	}
-	return nil
+	if len(inv.GPUs) > 0 && !inv.provides("libcuda.so.1", false) {
+		inv.Findings = append(inv.Findings, inv.LibrariesMissing(host))
+	}
+	inv.sharedNames(host)
+	slices.SortStableFunc(inv.Libraries, func(a, b Library) int { return strings.Compare(a.Path, b.Path) })
+	return ctx.Err()
 }
 
-// unsupported leaves nothing but the finding that the machine is not supported.
-func (inv *Inventory) unsupported(subject, message string) {
-	inv.GPUs, inv.ControlNodes, inv.Nodes, inv.Libraries, inv.Files = nil, nil, nil, nil, nil
-	inv.Findings = []Finding{{PlatformUnsupported, Broken, subject, message}}
+// restart leaves nothing of what was found by the rules of another driver.
+func (inv *Inventory) restart(p Platform) {
+	inv.Platform = p
+	inv.Libraries, inv.Files = nil, nil
+	inv.Findings = slices.DeleteFunc(inv.Findings, func(f Finding) bool { return f.ID != GPUExcluded && f.ID != GPULost })
+	if len(inv.GPUs) == 0 {
+		inv.ControlNodes, inv.Nodes = nil, nil
+	}
 }
 
 // tegra returns the name of the machine's Tegra chip; empty: it has none.
@@ -71,16 +93,65 @@ func (inv *Inventory) hasOwnCUDA() bool {
 	})
 }
 
+// report asks NVML for the GPUs, if the modules before have not, by the first library that
+// exists and is trusted. Nil: it has no answer.
+func (m platform) report(ctx context.Context, host Host, inv *Inventory, libraries ...string) *NVMLReport {
+	if m.nvml.report != nil || m.nvml.probe == nil {
+		return m.nvml.report
+	}
+	for _, name := range libraries {
+		real, err := host.Driver.Resolve(name)
+		if err != nil || !host.Driver.trusted(name) {
+			continue
+		}
+		report, err := m.nvml.probe(ctx, host.Driver.HostPath(real))
+		if err != nil && ctx.Err() == nil {
+			id, why := probeFailure(err)
+			inv.find(id, Note, "NVML", "%v: the GPU has no UUID here", why)
+		}
+		return report
+	}
+	return nil
+}
+
+// library returns a shared library by one of its names; false: it is not one that programs
+// can load, or is not trusted. Names beside its SONAME are those of the driver's libraries.
+func (inv *Inventory) library(host Host, name, real string) (Library, bool) {
+	base := path.Base(real)
+	lib := Library{Name: base, Path: "/" + real, HostPath: host.Driver.HostPath(real)}
+	if e := stemEntry(stem(base)); e != nil {
+		lib.Names = slices.Clone(e.Names)
+	}
+	info, err := host.Driver.ELF(real)
+	switch {
+	case err != nil:
+		inv.find(LibraryUnreadable, Warning, lib.HostPath, "%v: programs do not find it by its name", cause(err))
+	case info.Arch != host.Arch:
+		inv.find(LibraryOtherArch, Warning, lib.HostPath, "is a library for %s, not %s: programs do not find it by its name", info.Arch, host.Arch)
+	}
+	if lib.SONAME = info.SONAME; foreign(lib.SONAME) != "" {
+		return lib, false
+	}
+	return lib, err == nil && info.Arch == host.Arch && host.Driver.trusted(name)
+}
+
+// isLibrary reports whether a file is a shared library by its name.
+func isLibrary(name string) bool {
+	base := path.Base(name)
+	return strings.HasPrefix(base, "lib") && (strings.HasSuffix(base, ".so") || strings.Contains(base, ".so."))
+}
+
 // NoGPU returns why a machine has no GPU for containers, if it has none that a driver could
 // make usable; empty: it has one.
 func (inv *Inventory) NoGPU() string {
 	free := slices.ContainsFunc(inv.PCI, func(g PCIGPU) bool { return !g.Passthrough() })
 	unknown := slices.ContainsFunc(inv.Findings, func(f Finding) bool { return f.ID == PCIUnreadable })
+	unlisted := slices.IndexFunc(inv.Findings, func(f Finding) bool { return f.ID == PlatformFilesMissing })
 	switch loaded := inv.Driver.Version != ""; {
-	case inv.Platform != "":
-		f := inv.Findings[0]
+	case unlisted >= 0:
+		f := inv.Findings[unlisted]
 		return fmt.Sprintf("no NVIDIA GPU that cdigen can use: %s %s", f.Subject, f.Message)
-	case free || unknown || loaded && len(inv.GPUs) > 0:
+	case free || unknown || len(inv.GPUs) > 0:
 		return ""
 	case loaded:
 		return fmt.Sprintf("no NVIDIA GPU in this machine, though the driver %s is loaded", inv.Driver.Version)

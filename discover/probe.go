@@ -264,7 +264,7 @@ func (r *NVMLReport) check() error {
 		switch {
 		case g.Index < 0 || seen[g.Index]:
 			return fmt.Errorf("GPU index %d is below 0 or there twice", g.Index)
-		case g.UUID != "" && !isNVMLUUID(g.UUID, "GPU-"):
+		case g.UUID != "" && !isNVMLUUID(g.UUID, "GPU-") && !bareUUID().MatchString(g.UUID):
 			return fmt.Errorf("GPU %d has the UUID %.100q", g.Index, g.UUID)
 		case g.PCIBusID != "" && !pciBusID().MatchString(g.PCIBusID):
 			return fmt.Errorf("GPU %d has the PCI bus id %.100q", g.Index, g.PCIBusID)
@@ -304,6 +304,8 @@ var (
 	// nvmlUUID is what fits NVML's buffer of 96 bytes, the longer MIG names of drivers before
 	// R470 included: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>".
 	nvmlUUID = lazyregexp.New(`^(?:GPU|MIG)-[0-9a-zA-Z/-]{1,91}$`)
+	// bareUUID is that of the GPU of a Tegra system up to Orin.
+	bareUUID = lazyregexp.New(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	// pciBusID is "00000000:3B:00.0", or the older form with 4 digits of domain.
 	pciBusID = lazyregexp.New(`^[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$`)
 )

@@ -61,20 +61,25 @@ const maxLinks = 40
 // Resolve follows every symbolic link in a name, the last component's included,
 // and returns the real name, relative to the tree and without a leading slash.
 // The error is an [fs.PathError]; it is [fs.ErrNotExist] when a component does
-// not exist, and ".." at the root stays there.
+// not exist, and ".." at the root stays there. Package trust follows links on its
+// own: it has to look at each directory on the way, also those that the tree remembers
+// the way through.
 func (t Tree) Resolve(name string) (string, error) {
 	return t.resolve(name, true, new(int))
 }
 
 func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 	real := "."
-	rest := strings.Split(clean(name), "/")
-	for i, part := range rest {
-		if part == "." {
-			continue
+	name = clean(name)
+	for begin, end := 0, 0; end < len(name) && name != "."; begin = end + 1 {
+		if end = strings.IndexByte(name[begin:], '/') + begin; end < begin {
+			end = len(name)
 		}
-		next := path.Join(real, part)
-		if i == len(rest)-1 && !last {
+		part, next := name[begin:end], name[:end]
+		if before := name[:max(begin-1, 0)]; real != before && begin > 0 { // a link was followed
+			next = path.Join(real, part)
+		}
+		if end == len(name) && !last {
 			t.lookups.name(t, real, part, false)
 			return next, nil
 		}

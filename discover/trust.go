@@ -97,6 +97,7 @@ func (trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
 			g.Node = nil // the GPU cannot be used, as when there is no node
 		}
 		g.DRM = slices.DeleteFunc(g.DRM, untrusted)
+		g.Beside = slices.DeleteFunc(g.Beside, untrusted)
 		for j := range g.MIGDevices {
 			if d := &g.MIGDevices[j]; slices.ContainsFunc(d.Nodes, untrusted) {
 				d.Nodes = nil // one alone is of no use

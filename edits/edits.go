@@ -86,7 +86,7 @@ var DRMCapabilities = []discover.Capability{discover.Graphics, discover.Display,
 
 // GPU are the edits for one full GPU.
 func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
-	nodes := []discover.Node{*g.Node}
+	nodes := append([]discover.Node{*g.Node}, g.Beside...)
 	if o.wants(DRMCapabilities...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}

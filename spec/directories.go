@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/regular"
@@ -40,6 +40,8 @@ const (
 	EditsDeviceAbsent discover.ID = "edits-device-absent"
 	// DeviceAbsent: the spec is to have a device that is not usable.
 	DeviceAbsent discover.ID = "spec-device-absent"
+	// KindTaken: a spec that nobody has asked for is not published, since there is one already.
+	KindTaken discover.ID = "spec-kind-taken"
 	// NameLeftOut: the newest CDI version allowed does not have such names.
 	NameLeftOut discover.ID = "spec-name-left-out"
 )
@@ -377,6 +379,32 @@ func (d *Directories) Neighbours(path string, s *specs.Spec) (findings []discove
 	return findings
 }
 
+// Foreign reports whether a file has a spec of another kind of devices than one that would be
+// published in its place.
+func Foreign(f *File, kind string) bool {
+	s, err := f.Spec()
+	return err == nil && s.Kind != kind
+}
+
+// Taken returns why a spec is not published as path that nobody has asked for, only its kind
+// where a host has that: other devices are in that file, or another file of its directory has
+// the devices, and engines would take neither. Nil: it is published.
+func (d *Directories) Taken(path string, s *specs.Spec) *discover.Finding {
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	if Foreign(d.File(path), s.Kind) {
+		return &discover.Finding{ID: KindTaken, Severity: discover.Note, Subject: path, Message: "has no devices of the kind " + s.Kind + ", and stays as it is"}
+	}
+	for _, f := range d.Neighbours(path, s) {
+		if f.ID == Conflict {
+			f.ID, f.Severity, f.Message = KindTaken, discover.Note, "defines devices of the kind "+s.Kind+" already: there is no "+path+" beside it"
+			return &f
+		}
+	}
+	return nil
+}
+
 // Beside finds what may take effect in place of a spec that is or will be published as
 // path: other files with its devices, and what other users can change.
 func (d *Directories) Beside(path string, s *specs.Spec) []discover.Finding {
@@ -396,11 +424,11 @@ func sharedDevices(a, b *specs.Spec) (shared []string) {
 	return shared
 }
 
-var digits = regexp.MustCompile(`\d+`)
+var digits = lazyregexp.New(`\d+`)
 
 // naturalOrder returns a text whose order puts "gpu=2" before "gpu=10" and both before UUIDs.
 func naturalOrder(name string) string {
-	return digits.ReplaceAllStringFunc(name, func(number string) string { return fmt.Sprintf("%020s", number) })
+	return digits().ReplaceAllStringFunc(name, func(number string) string { return fmt.Sprintf("%020s", number) })
 }
 
 // settle says which of the devices of one name, by rising priority, engines use.

@@ -53,12 +53,54 @@ var Kinds = []Kind{
 		Devices: "`all`", Content: "every node of NVIDIA's drivers, those of lost GPUs too; the driver without what only graphics needs"},
 }
 
+// AutoKinds stands for the kinds that are published where the host has them.
+const AutoKinds = "auto"
+
+// modes are what nvidia-ctk calls kinds, as values of its --mode, in its order.
+var modes = []struct{ mode, kind string }{
+	{"auto", AutoKinds}, {"nvml", GPUKind}, {"csv", GPUKind}, {"wsl", GPUKind}, {"management", ManagementKind}, {"mig-caps", "mig-caps"}, {"imex", "imex-channel"},
+	{"nvswitch", "nvswitch"}, {"gds", "gds"}, {"gdrcopy", "gdrcopy"}, {"mofed", "mofed"}, {"vfio", "pgpu"},
+}
+
+// Modes returns the names of nvidia-ctk's modes that stand for a kind.
+func Modes() (names []string) {
+	for _, m := range modes {
+		if m.kind == AutoKinds || FindKind(m.kind) != nil {
+			names = append(names, m.mode)
+		}
+	}
+	return names
+}
+
+// KindOfMode returns the name of the kind that one of [Modes] stands for, or [AutoKinds].
+func KindOfMode(mode string) string {
+	for _, m := range modes {
+		if m.mode == mode {
+			return m.kind
+		}
+	}
+	return ""
+}
+
 // FindKind returns the kind of a name; nil: there is none.
 func FindKind(name string) *Kind {
 	if i := slices.IndexFunc(Kinds, func(k Kind) bool { return k.Name == name }); i >= 0 {
 		return &Kinds[i]
 	}
 	return nil
+}
+
+// KindOf returns the kind that has devices of a CDI kind, "nvidia.com/gds", whichever the
+// vendor is; nil: none has.
+func KindOf(cdiKind string) (found *Kind) {
+	vendor, class, _ := strings.Cut(cdiKind, "/")
+	for i := range Kinds {
+		k := &Kinds[i]
+		if k.Class == class && strings.HasPrefix(vendor, k.Prefix) && (found == nil || k.Prefix != "") {
+			found = k
+		}
+	}
+	return found
 }
 
 // KindNames returns the names of all kinds.
@@ -138,6 +180,22 @@ func (k *Kind) hostDevices(inv *discover.Inventory) (list []device) {
 		return cmp.Or(cmp.Compare(len(a.subject), len(b.subject)), cmp.Compare(a.subject, b.subject))
 	})
 	return list
+}
+
+// HostDevices returns the names of the devices of a kind that is not that of GPUs; nil: the host
+// has none.
+func (k *Kind) HostDevices(inv *discover.Inventory) (names []string) {
+	if k.OfGPUs() {
+		return nil
+	}
+	list := k.hostDevices(inv)
+	for _, d := range list {
+		names = append(names, d.names...)
+	}
+	if list != nil {
+		names = append(names, AllDevices)
+	}
+	return names
 }
 
 // common returns what all containers with a device of the kind get.

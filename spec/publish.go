@@ -31,21 +31,25 @@ const (
 
 // PublishOptions are the choices of [Publish] and [Remove].
 type PublishOptions struct {
-	// Validate is called with the path of the complete new file before it replaces
-	// anything. An error leaves the old file as it is.
-	Validate func(path string) error
 	// LockTimeout is how long another writer is waited for; 0 is until the
 	// context ends.
 	LockTimeout time.Duration
+	// Kind that the devices of a file must be of for [Remove] to take it away; empty: any.
+	Kind string
+}
+
+// Leaves reports whether [Remove] leaves the file at a path, which is another program's.
+func (o *PublishOptions) Leaves(path string) bool {
+	return o.Kind != "" && Foreign(ReadDirectories(nil).File(path), o.Kind)
 }
 
 // fileMode of a published spec: rootless engines read it too.
 const fileMode fs.FileMode = 0o644
 
-// Publish puts data at path, which ends in .yaml or .json since the CDI library
+// Publish puts data, which [Encode] has checked, at path, which ends in .yaml or .json since the CDI library
 // reads nothing else. A reader sees the old file or the new one, complete and with
 // mode 0644, whenever the machine or this process stops: the data goes to a
-// temporary file in the same directory, is synced, read back and validated there
+// temporary file in the same directory, is synced and read back there
 // and renamed over the old file, and the directory is synced. Engines that watch
 // the directory notice a rename within it; one from elsewhere they would miss.
 //
@@ -58,23 +62,16 @@ func Publish(ctx context.Context, path string, data []byte, o PublishOptions) (O
 	if err := checkPath(path); err != nil {
 		return "", err
 	}
-	return apply(ctx, change.Change{Path: path, New: data, Options: change.Options{
-		Mode: fileMode, Fresh: true, Check: func(temporary string) error {
-			if o.Validate == nil {
-				return nil
-			}
-			if err := o.Validate(temporary); err != nil {
-				return fmt.Errorf("the new spec is not valid: %w", err)
-			}
-			return nil
-		},
-	}}, o.LockTimeout)
+	return apply(ctx, change.Change{Path: path, New: data, Options: change.Options{Mode: fileMode, Fresh: true}}, o.LockTimeout)
 }
 
 // Remove takes a published spec away, under the same lock.
 func Remove(ctx context.Context, path string, o PublishOptions) (Outcome, error) {
 	if err := checkPath(path); err != nil {
 		return "", err
+	}
+	if o.Leaves(path) {
+		return Absent, nil
 	}
 	return apply(ctx, change.Change{Path: path, Options: change.Options{Fresh: true}}, o.LockTimeout)
 }
@@ -108,11 +105,6 @@ func apply(ctx context.Context, c change.Change, timeout time.Duration) (Outcome
 func Preview(path string, data []byte) (change.Plan, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
-	}
-	if data != nil {
-		if err := Validate(data); err != nil {
-			return nil, fmt.Errorf("publish %s: the new spec is not valid: %w", path, err)
-		}
 	}
 	old, err := regular.ReadFile(path, limits.MaxBytes)
 	switch {

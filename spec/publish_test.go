@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/rundir"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -127,26 +128,6 @@ func TestPublishTellsWhatIsInItsWay(t *testing.T) {
 	}
 }
 
-func TestSpecThatIsNotValidReplacesNothing(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "nvidia.yaml")
-	publish(t, path, "old")
-	invalid := errors.New("no devices")
-	o := spec.PublishOptions{Validate: func(temp string) error {
-		data, err := os.ReadFile(temp)
-		if err != nil || string(data) != "new" || filepath.Dir(temp) != filepath.Dir(path) {
-			t.Errorf("validated %s with %q, %v", temp, data, err)
-		}
-		if ext := filepath.Ext(temp); ext == ".yaml" || ext == ".json" {
-			t.Errorf("%s would be read by engines", temp)
-		}
-		return invalid
-	}}
-	if _, err := spec.Publish(context.Background(), path, []byte("new"), o); !errors.Is(err, invalid) {
-		t.Errorf("%v; want %v", err, invalid)
-	}
-	wantFile(t, path, "old")
-}
-
 func TestLinkIsReplacedAndNotFollowed(t *testing.T) {
 	dir := t.TempDir()
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere.yaml")
@@ -193,26 +174,21 @@ func TestLeftoversOfKilledWritersAreRemoved(t *testing.T) {
 func TestSecondWriterWaitsForTheFirst(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nvidia.yaml")
 	publish(t, path, "old")
-	writing, goOn, done := make(chan bool), make(chan bool), make(chan error)
-	go func() {
-		_, err := spec.Publish(context.Background(), path, []byte("first"), spec.PublishOptions{Validate: func(string) error {
-			close(writing)
-			<-goOn
-			return nil
-		}})
-		done <- err
-	}()
-	<-writing
-	_, err := spec.Publish(context.Background(), path, []byte("new"), spec.PublishOptions{LockTimeout: 50 * time.Millisecond})
+	unlock, err := change.Lock(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = spec.Publish(context.Background(), path, []byte("new"), spec.PublishOptions{LockTimeout: 50 * time.Millisecond})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "lock "+path+": locked by another process of cdigen") {
 		t.Errorf("%v; want an error that names the file", err)
 	}
+	done := make(chan error)
 	go func() {
 		_, err := spec.Publish(context.Background(), path, []byte("second"), noOptions)
 		done <- err
 	}()
-	close(goOn)
-	if err := errors.Join(<-done, <-done); err != nil {
+	unlock()
+	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	wantFile(t, path, "second")

@@ -2,17 +2,16 @@ package spec
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/mod/semver"
-	"golang.org/x/sys/unix"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	"tags.cncf.io/container-device-interface/pkg/parser"
 	specs "tags.cncf.io/container-device-interface/specs-go"
@@ -22,8 +21,12 @@ import (
 	"github.com/cdigen/cdigen/internal/limits"
 )
 
-// AllDevices is the name of the device that has all others in it.
-const AllDevices = "all"
+// AllDevices is the name of the device that has all others in it, NoDevice of one that has no
+// GPU: its containers are given the driver alone, as with NVIDIA_VISIBLE_DEVICES=none.
+const (
+	AllDevices = "all"
+	NoDevice   = "none"
+)
 
 // ErrNoDevices is returned when a host has nothing to name in a spec; CDI knows no
 // spec without devices.
@@ -40,7 +43,8 @@ type Options struct {
 	// NoAll leaves out the device [AllDevices].
 	NoAll bool
 	// Devices limits the spec to some devices, by any name any strategy gives
-	// them; naming a GPU in MIG mode means all its MIG devices. Empty: all.
+	// them; naming a GPU in MIG mode means all its MIG devices. Empty: all, without
+	// [NoDevice].
 	Devices []string
 	// MaxVersion of CDI that the spec may need, "0.5.0". What needs a later one
 	// is left out and told in a finding. Empty: the CDI library's newest.
@@ -109,6 +113,10 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	if err != nil {
 		return nil, nil, err
 	}
+	if slices.Contains(o.Devices, NoDevice) && inv.Driver.Version != "" {
+		// CDI knows no device without edits.
+		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: edits.Host(nil)})
+	}
 	findings = append(findings, o.Own.findings(known, usable, devices)...)
 	if len(devices) == 0 {
 		return nil, findings, ErrNoDevices
@@ -154,9 +162,11 @@ func specDevices(devices []device, o Options) (list []specs.Device, findings []d
 		for _, name := range names {
 			list = append(list, specs.Device{Name: name, ContainerEdits: d.edits})
 		}
-		all = append(all, d.edits)
+		if d.subject != NoDevice {
+			all = append(all, d.edits)
+		}
 	}
-	if o.NoAll {
+	if o.NoAll || all == nil {
 		return list, findings
 	}
 	union := edits.Union(all)
@@ -217,6 +227,7 @@ func selectDevices(known, list []device, wanted []string) ([]device, []discover.
 	if len(wanted) == 0 || slices.Contains(wanted, AllDevices) {
 		return list, nil, nil
 	}
+	wanted = slices.DeleteFunc(slices.Clone(wanted), func(w string) bool { return w == NoDevice })
 	var findings []discover.Finding
 	var unknown []string
 	for _, w := range wanted {
@@ -303,23 +314,37 @@ const (
 	JSON Format = "json"
 )
 
-// Encode writes a spec. The bytes depend on nothing but the spec.
-func Encode(s *specs.Spec, f Format) ([]byte, error) {
+// Encode checks a spec as engines do and writes it. The bytes depend on nothing but the spec.
+func Encode(s *specs.Spec, f Format) (data []byte, err error) {
 	switch f {
 	case YAML:
 		if text, ok := yamlOf(s); ok {
-			return []byte(text), nil
+			return text, invalid(validate(s))
 		}
 		var b bytes.Buffer
 		e := yaml.NewEncoder(&b)
 		e.SetIndent(2)
-		err := errors.Join(e.Encode(s), e.Close())
-		return b.Bytes(), err
+		err = errors.Join(e.Encode(s), e.Close())
+		data = b.Bytes()
 	case JSON:
-		data, err := json.MarshalIndent(s, "", "  ")
-		return append(data, '\n'), err
+		data, err = json.MarshalIndent(s, "", "  ")
+		data = append(data, '\n')
+	default:
+		err = fmt.Errorf("unknown format %q: use yaml or json", f)
 	}
-	return nil, fmt.Errorf("unknown format %q: use yaml or json", f)
+	if err != nil {
+		return nil, err
+	}
+	// There are texts that the library writes and does not read.
+	return data, invalid(Validate(data))
+}
+
+// invalid says of what a spec's error is.
+func invalid(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("the spec is not valid: %w", err)
 }
 
 // Parse reads the bytes of a spec, YAML or JSON, and checks them as engines do, with the
@@ -335,7 +360,7 @@ func Parse(data []byte) (*specs.Spec, Format, error) {
 	case err != nil:
 		return nil, "", short(err)
 	}
-	if err := Validate(data); err != nil {
+	if err := validate(s); err != nil {
 		return nil, "", err
 	}
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
@@ -344,26 +369,39 @@ func Parse(data []byte) (*specs.Spec, Format, error) {
 	return s, YAML, nil
 }
 
-// ValidateFile reads a spec's file as engines do, with the CDI library, and
-// returns the first thing it objects to.
-func ValidateFile(path string) error {
-	_, err := cdi.ReadSpec(path, 0)
-	return err
+// Validate checks the bytes of a spec as engines do, with the CDI library.
+func Validate(data []byte) error {
+	s, err := cdi.ParseSpec(data)
+	switch {
+	case err != nil:
+		return err
+	case s == nil:
+		return errors.New("there is no spec in it")
+	}
+	return validate(s)
 }
 
-// Validate checks the bytes of a spec as engines do, with the CDI library. The
-// library reads files only, so the bytes are shown to it as one in memory.
-func Validate(data []byte) error {
-	fd, err := unix.MemfdCreate("spec", unix.MFD_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("make a file in memory: %w", err)
+// validate checks a spec by the rules of the CDI library, which has them in one function for
+// files alone (ReadSpec). A test compares the two.
+func validate(s *specs.Spec) error {
+	vendor, class := parser.ParseQualifier(s.Kind)
+	err := cmp.Or(specs.ValidateVersion(s), parser.ValidateVendorName(vendor), parser.ValidateClassName(class), validateEdits(&s.ContainerEdits), duplicates(s.Devices))
+	if err == nil && len(s.Devices) == 0 {
+		err = errors.New("it has no devices")
 	}
-	f := os.NewFile(uintptr(fd), "spec")
-	defer f.Close()
-	if _, err := f.Write(data); err != nil {
-		return err
+	for i := range s.Devices {
+		d := &s.Devices[i]
+		switch {
+		case err != nil:
+			return err
+		case !hasFields(&d.ContainerEdits):
+			return fmt.Errorf("device %q has no edits", d.Name)
+		}
+		if err = cmp.Or(parser.ValidateDeviceName(d.Name), validateEdits(&d.ContainerEdits)); err != nil {
+			err = fmt.Errorf("device %q: %w", d.Name, err)
+		}
 	}
-	return ValidateFile(fmt.Sprintf("/proc/self/fd/%d", fd))
+	return err
 }
 
 // short is an error of the CDI library in one line of a length that can be read. It has

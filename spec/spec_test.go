@@ -191,14 +191,6 @@ func TestBytesDependOnTheSpecAlone(t *testing.T) {
 	}
 }
 
-func TestValidationIsThatOfTheCDILibrary(t *testing.T) {
-	for _, bad := range []string{"", "---\nnonsense", "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: []\n", "cdiVersion: 0.3.0\nkind: nvidia.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits: {env: [A=b]}\n"} {
-		if err := spec.Validate([]byte(bad)); err == nil {
-			t.Errorf("%q: no error", bad)
-		}
-	}
-}
-
 // A published spec is injected by the library engines use.
 func TestPublishedSpecIsInjected(t *testing.T) {
 	_, inv := simulated(t, "demo")
@@ -223,7 +215,7 @@ func TestPublishedSpecIsInjected(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if _, err := spec.Publish(context.Background(), filepath.Join(dir, "nvidia.yaml"), data, spec.PublishOptions{Validate: spec.ValidateFile}); err != nil {
+	if _, err := spec.Publish(context.Background(), filepath.Join(dir, "nvidia.yaml"), data, noOptions); err != nil {
 		t.Fatal(err)
 	}
 	cache, err := cdi.NewCache(cdi.WithSpecDirs(dir), cdi.WithAutoRefresh(false))
@@ -439,7 +431,7 @@ func BenchmarkGenerate(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := spec.Publish(context.Background(), output, data, spec.PublishOptions{Validate: spec.ValidateFile}); err != nil {
+		if _, err := spec.Publish(context.Background(), output, data, noOptions); err != nil {
 			b.Fatal(err)
 		}
 	}

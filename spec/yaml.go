@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"bytes"
 	"reflect"
 	"strconv"
 	"strings"
@@ -10,18 +11,22 @@ import (
 // event of some hundred bytes for each word until its end: in a process that has just started
 // it caused 30 % of all page faults of a generation.
 type yamlText struct {
-	strings.Builder
+	bytes.Buffer
 	// partial: there was something that is left to the library.
 	partial bool
 }
 
+// usualSize is more than the text for a host of 8 GPUs has.
+const usualSize = 64 << 10
+
 // yamlOf returns what the YAML library makes of a pointer to a struct, with an indent of 2.
 // It is false if the struct has anything but what specs usually have: structs, slices, numbers,
 // and texts that are one word.
-func yamlOf(s any) (text string, ok bool) {
+func yamlOf(s any) (text []byte, ok bool) {
 	var t yamlText
+	t.Grow(usualSize)
 	t.fields(reflect.ValueOf(s).Elem(), 0, false)
-	return t.String(), !t.partial
+	return t.Bytes(), !t.partial
 }
 
 // fields writes the fields of a struct, each from the start of a line. The first one of an
@@ -41,6 +46,17 @@ func (t *yamlText) fields(v reflect.Value, indent int, item bool) {
 		t.value(v.Field(i), indent+2)
 	}
 	t.partial = t.partial || t.Len() == start
+}
+
+// hasFields reports whether a struct has a field that would be written.
+func hasFields(s any) bool {
+	v := reflect.ValueOf(s).Elem()
+	for i := range v.NumField() {
+		if !isEmpty(v.Field(i)) {
+			return true
+		}
+	}
+	return false
 }
 
 func isEmpty(v reflect.Value) bool { return v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0 }

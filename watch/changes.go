@@ -65,7 +65,7 @@ func Changes(old, now *discover.Inventory) []string {
 }
 
 func summary(inv *discover.Inventory) []string {
-	if inv.Driver.Version == "" {
+	if inv.Driver.Version == "" && inv.Platform == "" {
 		return []string{"no driver"}
 	}
 	usable, mig := 0, 0
@@ -75,7 +75,7 @@ func summary(inv *discover.Inventory) []string {
 			mig += len(inv.GPUs[i].MIGDevices)
 		}
 	}
-	list := []string{"driver " + inv.Driver.Version, fmt.Sprintf("%d usable GPUs of %d", usable, len(inv.GPUs))}
+	list := []string{inv.DriverName(), fmt.Sprintf("%d usable GPUs of %d", usable, len(inv.GPUs))}
 	if mig > 0 {
 		list = append(list, fmt.Sprintf("%d MIG devices", mig))
 	}
@@ -112,6 +112,11 @@ func sameNode(a, b discover.Node) bool { return a.Path == b.Path && *a.Have == *
 func nodePaths(inv *discover.Inventory) (list []string) {
 	for _, n := range inv.ControlNodes {
 		list = append(list, n.HostPath)
+	}
+	for _, n := range inv.HostNodes {
+		if n.Kind != discover.ControlNode && n.Kind != discover.GPUNode && n.Kind != discover.MIGNode {
+			list = append(list, n.HostPath)
+		}
 	}
 	return list
 }

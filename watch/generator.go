@@ -74,6 +74,10 @@ type Other struct {
 	Output string
 	// Spec returns its options as [Generator.Spec] does.
 	Spec func() (spec.Options, error)
+	// Kind is that of the devices. Unnamed: nobody has asked for the spec, which gives way
+	// to those of other programs.
+	Kind    string
+	Unnamed bool
 }
 
 // probeKey identifies what NVML's answer depends on.
@@ -116,7 +120,7 @@ type Result struct {
 	LosesCUDA bool
 
 	data     []byte
-	others   [][]byte // in the order of the generator's; nil: the host has nothing of the kind
+	others   [][]byte // in the order of the generator's; nil: there is none to publish
 	unknown  bool     // what is to be known of a sleeping GPU
 	snapshot check.Snapshot
 }
@@ -126,12 +130,12 @@ type Result struct {
 // while a driver is being loaded, unloaded or replaced. Empty: nothing is missing.
 func (r *Result) Missing() string {
 	inv := r.Inventory
-	if inv == nil || inv.Driver.Version == "" {
+	if inv == nil || inv.Driver.Version == "" && inv.Platform == "" {
 		return "the driver is not loaded"
 	}
 	var missing []string
 	for _, path := range []string{"/dev/nvidiactl", "/dev/nvidia-uvm"} {
-		if !slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == path }) {
+		if inv.Platform == "" && !slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == path }) {
 			missing = append(missing, path)
 		}
 	}
@@ -162,12 +166,12 @@ func (r *Result) files() int { return len(r.Inventory.Libraries) + len(r.Invento
 
 // differs reports whether another result leads to another spec or lacks other things.
 func (r *Result) differs(other *Result) bool {
-	return other == nil || !bytes.Equal(r.data, other.data) || r.Missing() != other.Missing()
+	return other == nil || !bytes.Equal(r.data, other.data) || !slices.EqualFunc(r.others, other.others, bytes.Equal) || r.Missing() != other.Missing()
 }
 
 // NoGPU reports whether the host clearly has no GPU for containers, and none that waits
-// for its driver: no driver is loaded, and no GPU is on the PCI bus; or that the GPU is
-// not supported.
+// for its driver: no driver is loaded, and no GPU is on the PCI bus; or that a Tegra
+// system or WSL has no files for it.
 func (r *Result) NoGPU() bool {
 	if r.Spec != nil || r.Inventory.Platform != "" {
 		return r.Spec == nil
@@ -216,17 +220,18 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 		return r, errAsleep
 	}
 	r.Degraded = r.Degraded || slices.ContainsFunc(r.Inventory.GPUs, func(gpu discover.GPU) bool {
-		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0 || gpu.UUID == "" && !gpu.Excluded
+		return gpu.Lost || gpu.MIGEnabled && len(gpu.MIGDevices) == 0 || gpu.UUID == "" && !gpu.Excluded && r.Inventory.Platform == ""
 	})
 	g.degraded = r.Degraded
+	r.snapshot.Host, r.snapshot.Kind = host, options.Vendor+"/"+options.Class
 	if err := g.encode(r, options); err != nil {
 		return r, err
 	}
-	if err := g.encodeOthers(r); err != nil {
+	directories := spec.ReadDirectories(g.SpecDirs)
+	if err := g.encodeOthers(r, directories); err != nil {
 		return r, err
 	}
-	r.snapshot.Host, r.snapshot.Kind = host, options.Vendor+"/"+options.Class
-	g.judge(r)
+	g.judge(r, directories)
 	g.compare(r)
 	r.LosesCUDA = r.Spec != nil && options.WantsCUDA() && !spec.HasCUDA(r.Spec) && spec.GivesCUDA(g.Output, r.Inventory.Driver.Version)
 	return r, nil
@@ -269,7 +274,7 @@ func (g *Generator) encode(r *Result, options spec.Options) (err error) {
 }
 
 // encodeOthers makes the specs of the other kinds.
-func (g *Generator) encodeOthers(r *Result) error {
+func (g *Generator) encodeOthers(r *Result, directories *spec.Directories) error {
 	for _, other := range g.Others {
 		options, err := other.Spec()
 		if err != nil {
@@ -277,6 +282,12 @@ func (g *Generator) encodeOthers(r *Result) error {
 		}
 		s, left, err := spec.New(r.Inventory, options)
 		r.snapshot.Left = append(r.snapshot.Left, left...)
+		if err == nil && other.Unnamed {
+			if taken := directories.Taken(other.Output, s); taken != nil {
+				r.snapshot.Left = append(r.snapshot.Left, *taken)
+				s, err = nil, spec.ErrNoDevices
+			}
+		}
 		var data []byte
 		if err == nil {
 			data, err = spec.Encode(s, g.Format)
@@ -285,8 +296,21 @@ func (g *Generator) encodeOthers(r *Result) error {
 			return err
 		}
 		r.others = append(r.others, data)
+		r.snapshot.Beside = append(r.snapshot.Beside, check.Wanted{Spec: other.Output, Kind: other.Kind, Of: options.Of, Unnamed: other.Unnamed, Now: s})
 	}
 	return nil
+}
+
+// specs returns the specs of a result that have devices.
+func (r *Result) specs() (list []check.Wanted) {
+	first := r.snapshot.Wanted
+	first.Now = r.Spec
+	for _, w := range append([]check.Wanted{first}, r.snapshot.Beside...) {
+		if w.Now != nil {
+			list = append(list, w)
+		}
+	}
+	return list
 }
 
 // exists reports whether a regular file is at the place of the spec.
@@ -296,22 +320,34 @@ func (g *Generator) exists() bool {
 }
 
 // judge finds what is wrong with the host and the spec in place.
-func (g *Generator) judge(r *Result) {
+func (g *Generator) judge(r *Result, directories *spec.Directories) {
 	s := &r.snapshot
 	s.Spec, s.SpecDirs, s.Inventory, s.Now = g.Output, g.SpecDirs, r.Inventory, r.Spec
-	s.Directories = spec.ReadDirectories(g.SpecDirs)
+	s.Directories = directories
 	s.Published = s.Directories.File(g.Output)
-	s.Look(check.Sources{Hook: g.CheckHook}, s.Published)
+	for i := range s.Beside {
+		s.Beside[i].Published = s.Directories.File(s.Beside[i].Spec)
+	}
+	s.Look(check.Sources{Hook: g.CheckHook}, s.Specs()...)
 	r.Findings = discover.Sorted(slices.Concat(check.Health(s), s.Inventory.Findings, s.Left))
 }
 
 // compare compares the result with what is in place.
 func (g *Generator) compare(r *Result) {
+	r.Replaces = g.replaces(g.Output, r.data)
+	for i, other := range g.Others {
+		r.Replaces = r.Replaces || g.replaces(other.Output, r.others[i])
+	}
+}
+
+// replaces reports whether a file is as it was published last, and is to be another.
+func (g *Generator) replaces(path string, data []byte) bool {
 	g.mu.Lock()
-	sum := g.sums[g.Output]
+	sum, published := g.sums[path]
 	g.mu.Unlock()
-	asPublished := g.OwnChange(g.Output) || !r.Exists && sum == sha256.Sum256(nil)
-	r.Replaces = asPublished && sum != sha256.Sum256(r.data)
+	_, err := os.Lstat(path)
+	asPublished := g.OwnChange(path) || err != nil && published && sum == sha256.Sum256(nil)
+	return asPublished && sum != sha256.Sum256(data)
 }
 
 // remember returns the probe with a memory of its last complete answer, which stands while a
@@ -329,7 +365,9 @@ func (g *Generator) remember(r *Result, full bool, asleep []string) discover.Pro
 		g.report = nil
 		r.Probed = true
 		began := time.Now()
-		report, err := g.Discover.Probe(ctx, library)
+		var report *discover.NVMLReport
+		var err error
+		withUsualSlack(func() { report, err = g.Discover.Probe(ctx, library) })
 		r.ProbeTook = time.Since(began)
 		if r.Degraded = err != nil; r.Degraded {
 			return report, err
@@ -350,21 +388,28 @@ func (g *Generator) remember(r *Result, full bool, asleep []string) discover.Pro
 }
 
 // Apply publishes the specs of a result, or removes those of which the host has no device.
-// The outcome is that of the first that changes something. If others have taken away the
-// permission to read their directory, it is given back.
+// The outcome is that of the first of them; if it stays and others change, that of those. If
+// others have taken away the permission to read their directory, it is given back.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
-	outcome, err := g.put(ctx, g.Output, r.data)
+	outcome, err := g.put(ctx, g.Output, r.data, g.Publish)
 	for i, other := range g.Others {
 		if err != nil {
-			return outcome, fmt.Errorf("%s: %w", other.Output, err)
+			break
+		}
+		o := g.Publish
+		if other.Unnamed {
+			o.Kind = other.Kind
 		}
 		var changed spec.Outcome
-		if changed, err = g.put(ctx, other.Output, r.others[i]); !wrote(outcome) && wrote(changed) {
+		if changed, err = g.put(ctx, other.Output, r.others[i], o); !wrote(outcome) && wrote(changed) {
 			outcome = changed
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w", other.Output, err)
 		}
 	}
 	if wrote(outcome) {
-		g.judge(r)
+		g.judge(r, spec.ReadDirectories(g.SpecDirs))
 	}
 	return outcome, err
 }
@@ -372,7 +417,7 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 func wrote(o spec.Outcome) bool { return o == spec.Published || o == spec.Removed }
 
 // put publishes a spec, or removes it if there is none.
-func (g *Generator) put(ctx context.Context, path string, data []byte) (spec.Outcome, error) {
+func (g *Generator) put(ctx context.Context, path string, data []byte, o spec.PublishOptions) (spec.Outcome, error) {
 	g.mu.Lock()
 	if g.sums == nil {
 		g.sums = map[string][sha256.Size]byte{}
@@ -380,12 +425,12 @@ func (g *Generator) put(ctx context.Context, path string, data []byte) (spec.Out
 	g.sums[path] = sha256.Sum256(data)
 	g.mu.Unlock()
 	if data == nil {
-		return spec.Remove(ctx, path, g.Publish)
+		return spec.Remove(ctx, path, o)
 	}
 	if err := g.keepReadable(filepath.Dir(path)); err != nil {
 		return "", err
 	}
-	return spec.Publish(ctx, path, data, g.Publish)
+	return spec.Publish(ctx, path, data, o)
 }
 
 // readable are the permissions that engines of other users need for a directory of specs.

@@ -68,9 +68,17 @@ func (r *reporter) applied(trigger Event, outcome spec.Outcome, before, result *
 		if what == "" {
 			what = "none of the host; the spec file differed"
 		}
-		r.log.Info("published", append(attrs, "changes", what, "devices", len(result.Spec.Devices))...)
+		devices := 0
+		for _, w := range result.specs() {
+			devices += len(w.Now.Devices)
+		}
+		r.log.Info("published", append(attrs, "changes", what, "devices", devices)...)
 	case spec.Removed:
-		r.log.Warn("withdrawn", append(attrs, "changes", what, "missing", result.Missing())...)
+		attrs = append(attrs, "changes", what)
+		if missing := result.Missing(); missing != "" {
+			attrs = append(attrs, "missing", missing)
+		}
+		r.log.Warn("withdrawn", attrs...)
 	case spec.Unchanged, spec.Absent:
 		if before == nil {
 			r.log.Info(string(outcome), append(attrs, "changes", what)...)

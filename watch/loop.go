@@ -428,10 +428,10 @@ func (l *Loop) record(r *Result, g Generation) {
 		case Waiting:
 			s.Condition = Asleep
 			return
-		case string(spec.Published), string(spec.Unchanged):
+		}
+		s.Condition, s.InPlace = NoDevices, false
+		if len(r.specs()) > 0 {
 			s.Condition, s.InPlace = Current, true
-		default:
-			s.Condition, s.InPlace = NoDevices, false
 		}
 		if g.Result == string(spec.Published) || g.Result == string(spec.Removed) || s.LastChange == nil {
 			s.LastChange = &g

@@ -1,16 +1,15 @@
 package watch
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/mountinfo"
 )
 
 // Mounts notices that a file system is mounted, unmounted or mounted differently at a path
@@ -77,7 +76,7 @@ func (s *Mounts) Update(l *discover.Lookups) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lookups = l
-	s.seen, _ = readMounts(l.Has)
+	s.seen, _ = mountinfo.Lines(mountInfo, l.Has)
 }
 
 // look compares the mounts with those of the last look.
@@ -87,51 +86,22 @@ func (s *Mounts) look() error {
 	if s.lookups == nil || s.emit == nil {
 		return nil
 	}
-	now, err := readMounts(s.lookups.Has)
+	now, err := mountinfo.Lines(mountInfo, s.lookups.Has)
 	if err != nil || slices.Equal(now, s.seen) {
 		return err
 	}
 	detail := "other order"
 	for _, line := range now {
 		if !slices.Contains(s.seen, line) {
-			detail = "mounted " + mountPoint(line)
+			detail = "mounted " + mountinfo.Point(line)
 		}
 	}
 	for _, line := range s.seen {
 		if !slices.Contains(now, line) {
-			detail = "unmounted " + mountPoint(line)
+			detail = "unmounted " + mountinfo.Point(line)
 		}
 	}
 	s.seen = now
 	s.emit(Event{Source: s.Name(), Detail: detail})
 	return nil
-}
-
-// readMounts returns the lines of mountinfo whose mount points matter.
-func readMounts(matters func(path string) bool) (lines []string, err error) {
-	f, err := os.Open(mountInfo)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	scanner := bufio.NewScanner(f)
-	scanner.Buffer(nil, 1<<20) // options of an overlay can be long
-	for scanner.Scan() {
-		if matters(mountPoint(scanner.Text())) {
-			lines = append(lines, scanner.Text())
-		}
-	}
-	return lines, scanner.Err()
-}
-
-// mountEscapes are the characters that mountinfo has as numbers.
-var mountEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-
-// mountPoint returns the fifth field of a line.
-func mountPoint(line string) string {
-	for range 4 {
-		_, line, _ = strings.Cut(line, " ")
-	}
-	point, _, _ := strings.Cut(line, " ")
-	return mountEscapes.Replace(point)
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // Procfs polls what the driver shows in procfs, which has no events: MIG instances, GPUs,
-// the driver's version, device numbers. It looks at names and inodes and reads only
+// the driver's version, and at times device numbers. It looks at names and inodes and reads only
 // /proc/devices, so that it wakes no GPU.
 type Procfs struct {
 	// Root is the proc file system, usually /proc.
@@ -89,8 +89,9 @@ func ProcFingerprint(root string) Fingerprint {
 type procTree struct {
 	often, seldom []procEntry // the second are looked at in turn
 	next          int         // of seldom
-	devices       *os.File    // nil: there is no such file
-	numbers       []byte      // lines of it
+	polls         int
+	devices       *os.File // nil: there is no such file
+	numbers       []byte   // lines of it
 	buffer        [16 << 10]byte
 }
 
@@ -99,21 +100,33 @@ type procTree struct {
 // that at which the kernel made the inode. The kernel may forget an inode that is in use no
 // more and make it again, so it is kept open.
 type procEntry struct {
-	path string
+	dir  int    // a directory that is open, so that its path is not looked up each time; or AT_FDCWD
+	path string // below it
 	is   identity
 	file int // O_PATH; -1: not open
 }
 
 // A poll looks at so many entries, at fewSeldom at least of those that are seldom looked at,
-// in turn: with what the runtime needs to wake and sleep that is below 30 system calls.
+// in turn: with what the runtime needs to wake and sleep that is below 26 system calls.
 const (
 	pollEntries = 14
 	fewSeldom   = 4
 )
 
+// numbersEvery is how many polls there are to a look at the device numbers: the kernel takes longer
+// to write /proc/devices than for all else, and modules that come and go are uevents.
+const numbersEvery = 8
+
 func procIdentity(path string) identity {
+	e := procEntry{dir: unix.AT_FDCWD, path: path}
+	return e.now()
+}
+
+// now returns the entry's identity of this moment. Of an entry below a directory that was removed
+// it is that of nothing, even if another directory is at the same path by now.
+func (e *procEntry) now() identity {
 	var s unix.Stat_t
-	if unix.Stat(path, &s) != nil {
+	if unix.Fstatat(e.dir, e.path, &s, 0) != nil {
 		return identity{}
 	}
 	return identity{mode: s.Mode, dev: uint64(s.Dev), ino: s.Ino, links: uint64(s.Nlink), ctime: s.Ctim} //nolint:unconvert // 32 bits wide on some architectures
@@ -125,64 +138,81 @@ func newProcTree(root string) *procTree {
 		t.devices = f
 		t.numbers = t.readNumbers()
 	}
-	t.often = append(t.often, openProcEntry(filepath.Join(root, "driver/nvidia/version")))
-	for _, pci := range t.list(&t.often, root, "driver/nvidia/gpus") {
-		t.seldom = append(t.seldom, openProcEntry(filepath.Join(root, "driver/nvidia/gpus", pci, "information")))
+	nvidia := filepath.Join(root, "driver/nvidia")
+	t.often = append(t.often, openProcEntry(unix.AT_FDCWD, filepath.Join(nvidia, "version")))
+	gpus, names := listProcEntry(unix.AT_FDCWD, filepath.Join(nvidia, "gpus"))
+	t.often = append(t.often, gpus)
+	for _, pci := range names {
+		t.seldom = append(t.seldom, openProcEntry(gpus.file, pci+"/information"))
 	}
-	const capabilities = "driver/nvidia/capabilities"
-	for _, gpu := range t.list(&t.seldom, root, capabilities) {
-		if !strings.HasPrefix(gpu, "gpu") {
-			continue
-		}
-		mig := filepath.Join(capabilities, gpu, "mig")
-		for _, gi := range t.list(&t.often, root, mig) {
-			if !strings.HasPrefix(gi, "gi") {
-				continue
-			}
-			for _, ci := range t.list(&t.seldom, root, filepath.Join(mig, gi)) {
-				if strings.HasPrefix(ci, "ci") {
-					t.seldom = append(t.seldom, openProcEntry(filepath.Join(root, mig, gi, ci)))
-				}
-			}
+	capabilities, names := listProcEntry(unix.AT_FDCWD, filepath.Join(nvidia, "capabilities"))
+	t.seldom = append(t.seldom, capabilities)
+	for _, gpu := range names {
+		if strings.HasPrefix(gpu, "gpu") {
+			t.addInstances(capabilities.file, gpu+"/mig")
 		}
 	}
 	return t
 }
 
-func openProcEntry(path string) procEntry {
-	file, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+// addInstances adds the MIG instances of a GPU.
+func (t *procTree) addInstances(capabilities int, path string) {
+	mig, instances := listProcEntry(capabilities, path)
+	t.often = append(t.often, mig)
+	for _, gi := range instances {
+		if !strings.HasPrefix(gi, "gi") {
+			continue
+		}
+		entry, names := listProcEntry(capabilities, path+"/"+gi)
+		t.seldom = append(t.seldom, entry)
+		for _, ci := range names {
+			if strings.HasPrefix(ci, "ci") {
+				t.seldom = append(t.seldom, openProcEntry(capabilities, path+"/"+gi+"/"+ci))
+			}
+		}
+	}
+}
+
+func openProcEntry(dir int, path string) procEntry {
+	file, err := unix.Openat(dir, path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		file = -1
 	}
-	return procEntry{path, procIdentity(path), file}
+	e := procEntry{dir: dir, path: path, file: file}
+	e.is = e.now()
+	return e
 }
 
-// list adds a directory to a list of entries, and returns the names in it, in order.
-func (t *procTree) list(entries *[]procEntry, root, dir string) (names []string) {
-	dir = filepath.Join(root, dir)
-	*entries = append(*entries, openProcEntry(dir))
-	list, _ := os.ReadDir(dir)
-	for _, e := range list {
-		names = append(names, e.Name())
+// listProcEntry opens a directory, and returns the names in it, in order.
+func listProcEntry(dir int, path string) (e procEntry, names []string) {
+	e = openProcEntry(dir, path)
+	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return e, nil
 	}
-	return names
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	names, _ = f.Readdirnames(-1)
+	slices.Sort(names)
+	return e, names
 }
 
 // changed reports whether something has changed since the tree was made, or, of what is
 // seldom looked at, whether that shows in this poll.
 func (t *procTree) changed() bool {
 	for i := range t.often {
-		if procIdentity(t.often[i].path) != t.often[i].is {
+		if t.often[i].now() != t.often[i].is {
 			return true
 		}
 	}
 	for range min(max(pollEntries-len(t.often), fewSeldom), len(t.seldom)) {
 		e := &t.seldom[t.next]
-		if t.next = (t.next + 1) % len(t.seldom); procIdentity(e.path) != e.is {
+		if t.next = (t.next + 1) % len(t.seldom); e.now() != e.is {
 			return true
 		}
 	}
-	return !bytes.Equal(t.readNumbers(), t.numbers)
+	t.polls++
+	return t.polls%numbersEvery == 0 && !bytes.Equal(t.readNumbers(), t.numbers)
 }
 
 // readNumbers returns the driver's lines of /proc/devices.
@@ -202,7 +232,7 @@ func (t *procTree) readNumbers() (lines []byte) {
 		}
 	}
 	for line := range bytes.Lines(t.buffer[:n]) {
-		if bytes.Contains(line, []byte("nvidia")) {
+		if bytes.Contains(line, []byte("nvidia")) || bytes.Contains(line, []byte("gdrdrv")) {
 			lines = append(lines, line...)
 		}
 	}

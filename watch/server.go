@@ -19,7 +19,8 @@ import (
 )
 
 // Health answers /healthz (the loop runs) and /readyz (a true spec is in place) with
-// 200 or 503 and a line of text, and /metrics in the text format of Prometheus.
+// 200 or 503 and a line of text, and /metrics in the text format of Prometheus. A source
+// that is down has a stand-in, so /readyz only names it.
 func Health(l *Loop, m *Metrics) func(path string) httpget.Answer {
 	return func(path string) httpget.Answer {
 		switch path {
@@ -30,10 +31,14 @@ func Health(l *Loop, m *Metrics) func(path string) httpget.Answer {
 			return httpget.Text(httpget.OK, "ok")
 		case "/readyz":
 			s := l.State()
+			status, text := httpget.OK, string(s.Condition)
 			if !s.Ready {
-				return httpget.Text(httpget.ServiceUnavailable, string(s.Condition))
+				status = httpget.ServiceUnavailable
 			}
-			return httpget.Text(httpget.OK, string(s.Condition))
+			for _, name := range s.Down() {
+				text += "; the source " + name + " is down"
+			}
+			return httpget.Text(status, text)
 		case "/metrics":
 			return httpget.Answer{Status: httpget.OK, ContentType: promtext.ContentType, Body: m.text()}
 		}

@@ -15,6 +15,16 @@ import (
 	"github.com/cdigen/cdigen/internal/httpget"
 )
 
+// calm is a source, by its name, that sees nothing.
+type calm string
+
+func (s calm) Name() string { return string(s) }
+
+func (calm) Run(ctx context.Context, _ func(Event)) error {
+	<-ctx.Done()
+	return nil
+}
+
 // The answers follow the state: not ready while the driver is incomplete, not
 // healthy while a generation hangs.
 func TestHealth(t *testing.T) {
@@ -23,6 +33,7 @@ func TestHealth(t *testing.T) {
 	write(t, output, "")
 	var get func(path string) httpget.Answer
 	change := func(l *Loop) {
+		l.Sources = []Source{calm("files"), calm("uevent"), calm("mounts")}
 		metrics := NewMetrics(l, "1.2", output)
 		l.Generated = metrics.Generated
 		get = Health(l, metrics)
@@ -54,6 +65,13 @@ func TestHealth(t *testing.T) {
 		has("cdigen_ready 1", "cdigen_gpus 1", "cdigen_devices 1", "cdigen_events_total 1",
 			`cdigen_generations_total{result="published",trigger="start"} 1`, `cdigen_generations_total{result="published",trigger="test"} 1`,
 			`cdigen_generation_duration_seconds_count 2`)
+
+		l.setSource("files", errors.New("no inotify"))
+		l.setSource("uevent", errors.New("no netlink"))
+		answers("/readyz", httpget.OK, "current; the source files is down; the source uevent is down")
+		l.setSource("files", nil)
+		l.setSource("uevent", nil)
+		answers("/readyz", httpget.OK, "current")
 
 		m.become(func() { m.err = errors.New("broken") })
 		l.box.put(Event{Source: "test"})

@@ -136,7 +136,7 @@ func TestProcIdentity(t *testing.T) {
 	})
 	entry := filepath.Join("/proc/fs/ext4", filepath.Base(loop))
 	run("mount", loop, at)
-	first := openProcEntry(entry)
+	first := openProcEntry(unix.AT_FDCWD, entry)
 	defer unix.Close(first.file) //nolint:errcheck // of a test
 	for range 3 {
 		if now := procIdentity(entry); now == (identity{}) || now != first.is {

@@ -3,6 +3,8 @@ package watch
 import (
 	"time"
 
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
 	"github.com/cdigen/cdigen/discover"
 )
 
@@ -70,8 +72,11 @@ type State struct {
 	Error  string `json:"error,omitempty"`
 	Driver string `json:"driver,omitempty"`
 	// GPUs that are usable.
-	GPUs    int      `json:"gpus"`
+	GPUs int `json:"gpus"`
+	// Devices of the first spec.
 	Devices []string `json:"devices"`
+	// Specs are all that are in place.
+	Specs []SpecState `json:"specs"`
 	// Findings about the host, and about the spec in place.
 	Findings []discover.Finding `json:"findings"`
 	// Sources are those of the loop, in its order.
@@ -90,6 +95,23 @@ type State struct {
 	gpus []discover.GPU // for the metrics
 }
 
+// SpecState is a published spec.
+type SpecState struct {
+	Path string `json:"path"`
+	// Kind is that of the devices, "nvidia.com/gds".
+	Kind    string   `json:"kind"`
+	Devices []string `json:"devices"`
+}
+
+// SpecStateOf describes a spec.
+func SpecStateOf(path string, s *specs.Spec) SpecState {
+	state := SpecState{Path: path, Kind: s.Kind}
+	for i := range s.Devices {
+		state.Devices = append(state.Devices, s.Devices[i].Name)
+	}
+	return state
+}
+
 // SourceState is whether a source of events works.
 type SourceState struct {
 	Name string `json:"name"`
@@ -100,6 +122,16 @@ type SourceState struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Down returns the names of the sources that are down.
+func (s *State) Down() (names []string) {
+	for _, source := range s.Sources {
+		if !source.Up {
+			names = append(names, source.Name)
+		}
+	}
+	return names
+}
+
 func (s *State) describe(r *Result) {
 	s.Driver, s.GPUs, s.gpus = r.Inventory.Driver.Version, 0, r.Inventory.GPUs
 	for i := range s.gpus {
@@ -107,10 +139,11 @@ func (s *State) describe(r *Result) {
 			s.GPUs++
 		}
 	}
-	s.Devices = nil
+	s.Devices, s.Specs = nil, nil
+	for _, w := range r.specs() {
+		s.Specs = append(s.Specs, SpecStateOf(w.Spec, w.Now))
+	}
 	if r.Spec != nil {
-		for i := range r.Spec.Devices {
-			s.Devices = append(s.Devices, r.Spec.Devices[i].Name)
-		}
+		s.Devices = s.Specs[0].Devices
 	}
 }

@@ -89,7 +89,7 @@ func valueError(f *pflag.Flag, err error) error {
 
 // foreignFlags are those of nvidia-ctk whose names are not like ours.
 var foreignFlags = map[string]string{
-	"device-id": "device", "no-all-device": "no-all", "nvidia-cdi-hook-path": "hook-path", "nvidia-ctk-path": "hook-path", "config-search-path": "library-search-path",
+	"device-id": "device", "no-all-device": "no-all", "nvidia-cdi-hook-path": "hook-path", "nvidia-ctk-path": "hook-path",
 	"debug": "log-level", "quiet": "log-level", "root": "driver-root",
 }
 

@@ -34,7 +34,7 @@ func newCheck() *cobra.Command {
 			} else if err := exist(args); err != nil {
 				return err
 			}
-			all, commands, err := o.checkKinds(cmd, args)
+			all, commands, err := o.check(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -63,47 +63,12 @@ func exist(files []string) error {
 	return nil
 }
 
-// checkKinds looks at spec files: without names at that of each kind that the host has.
-// Those that are named are compared with the host by the first kind.
-func (o *options) checkKinds(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
-	for i, kind := range o.EachKind() {
-		if len(names) > 0 && i > 0 {
-			break
-		}
-		one, files := *o, names
-		one.Config = kind
-		switch _, err := os.Lstat(kind.Output); {
-		case len(names) == 0 && i > 0 && errors.Is(err, fs.ErrNotExist):
-			p, err := present(cmd, &kind)
-			if err != nil {
-				return nil, nil, err
-			}
-			if p.spec == nil {
-				continue
-			}
-			files = []string{kind.Output}
-		case len(names) == 0:
-			files = []string{kind.Output}
-		}
-		list, fixes, err := one.check(cmd, files)
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, f := range list { // the directories and the settings are everyone's
-			if !slices.ContainsFunc(all, func(a fileFindings) bool { return a.File == f.File }) {
-				all = append(all, f)
-			}
-		}
-		commands = append(commands, fixes...)
-	}
-	// Nodes first: without them a GPU is left out.
-	slices.Sort(commands)
-	slices.Reverse(commands)
-	return all, slices.Compact(commands), nil
-}
-
-// check looks at spec files. It returns the commands as well that fix what is wrong.
+// check looks at spec files: without names at that of each kind that the host has, or that
+// has a file. It returns the commands as well that fix what is wrong.
 func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
+	if len(names) > 0 {
+		o.Kinds = append(slices.Clone(o.Kinds), spec.KindNames()...) // a file may be of any of them
+	}
 	s, err := newSnapshot(&o.Config, spec.ReadDirectories(nil))
 	if err == nil {
 		err = look(cmd, &o.Config, s)
@@ -112,34 +77,20 @@ func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings,
 		return nil, nil, err
 	}
 	s.Engines = runtimes.Detect(cmd.Context(), runtimes.Local())
-	s.Command = func(args ...string) string {
-		if args[0] == "generate" {
-			if name := o.Kinds[0]; name != spec.GPUKind {
-				args = append(slices.Clone(args), "--kind", name)
-			}
-			return check.Command(strings.Join(args, " "), s.Profile)
-		}
-		return check.Command(strings.Join(args, " "), "")
-	}
-	var files []*spec.File
-	for _, name := range names {
-		path, err := filepath.Abs(name)
-		if err != nil {
-			return nil, nil, err
-		}
-		if unix.Access(path, unix.R_OK) == unix.EACCES {
-			return nil, nil, &fs.PathError{Op: "read", Path: name, Err: unix.EACCES} // which is not the spec's fault
-		}
-		files = append(files, s.Directories.File(path))
+	s.Command = o.fixCommand(s.Profile)
+	files, names, err := o.filesToCheck(s, names)
+	if err != nil {
+		return nil, nil, err
 	}
 	s.Look(check.Sources{Hook: config.CheckHook}, files...)
 	for i, file := range files {
-		list := check.OfFile(s, file)
+		one := s.Against(file)
+		list := check.OfFile(one, file)
 		all = append(all, fileFindings{names[i], notNull(list)})
-		if content, err := file.Spec(); err == nil && content.Kind != s.Kind {
+		if content, err := file.Spec(); err == nil && content.Kind != one.Kind {
 			continue // another program's
 		}
-		for _, r := range check.Reports(s, list) {
+		for _, r := range check.Reports(one, list) {
 			for _, command := range r.Fix.Commands {
 				if r.Fix.Safe && !slices.Contains(commands, command) {
 					commands = append(commands, command)
@@ -147,6 +98,9 @@ func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings,
 			}
 		}
 	}
+	// Nodes first: without them a GPU is left out.
+	slices.Sort(commands)
+	slices.Reverse(commands)
 	for _, finding := range s.Exposed {
 		all = append(all, fileFindings{finding.Subject, []discover.Finding{finding}})
 	}
@@ -157,6 +111,44 @@ func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings,
 		all = append(all, fileFindings{s.Settings, wrong})
 	}
 	return all, commands, nil
+}
+
+// fixCommand returns how commands are named that fix something: those about specs with the
+// profile and the kinds that were given.
+func (o *options) fixCommand(profile string) func(args ...string) string {
+	return func(args ...string) string {
+		if args[0] != "generate" {
+			return check.Command(strings.Join(args, " "), "")
+		}
+		if kinds, ok := o.layers.Flags["kind"]; ok {
+			args = append(slices.Clone(args), "--kind", kinds)
+		}
+		return check.Command(strings.Join(args, " "), profile)
+	}
+}
+
+// filesToCheck returns the files that are named, or else those of the specs that there are or
+// that the host is to have, with their names.
+func (o *options) filesToCheck(s *check.Snapshot, named []string) (files []*spec.File, names []string, err error) {
+	if len(named) == 0 {
+		kinds := o.EachKind()
+		for i, wanted := range append([]check.Wanted{s.Wanted}, s.Beside...) {
+			if i == 0 || wanted.Now != nil || wanted.Published.Mode != 0 && !wanted.LeftAlone() {
+				named = append(named, kinds[i].Output)
+			}
+		}
+	}
+	for _, name := range named {
+		path, err := filepath.Abs(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if unix.Access(path, unix.R_OK) == unix.EACCES {
+			return nil, nil, &fs.PathError{Op: "read", Path: name, Err: unix.EACCES} // which is not the spec's fault
+		}
+		files = append(files, s.Directories.File(path))
+	}
+	return files, named, nil
 }
 
 // findingsError returns the exit status for findings, with the commands that fix them.

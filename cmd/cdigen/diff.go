@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
@@ -22,13 +24,12 @@ func newDiff() *cobra.Command {
 		Short: "Show what is different between a spec and the host as it is now",
 		Args:  usageArgs(cobra.MaximumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			older, newer, err := o.specsToCompare(cmd, args)
+			changes, err := o.differences(cmd, args)
 			if err != nil {
 				return err
 			}
-			changes := spec.Diff(older, newer)
 			w := cmd.OutOrStdout()
-			err = o.print(w, notNull(changes), func() error { return writeChanges(w, changes, colored(cmd)) })
+			err = o.print(w, notNull(changes), func() error { return writeChanges(w, changes, append(args, o.EachKind()[0].Output)[0], colored(cmd)) })
 			if err == nil && len(changes) > 0 {
 				err = &exitError{exitStale, errors.New(printable.Count(len(changes), "difference"))}
 			}
@@ -40,39 +41,84 @@ func newDiff() *cobra.Command {
 	return cmd
 }
 
-// specsToCompare returns the specs that arguments name: by default the published one, and
-// what would be published now.
-func (o *options) specsToCompare(cmd *cobra.Command, args []string) (older, newer *specs.Spec, err error) {
-	o.Config = o.EachKind()[0]
-	file := o.Output
-	if len(args) > 0 {
-		file = args[0]
-	}
-	if older, err = readSpec(file, &o.Config); err != nil {
-		return nil, nil, err
-	}
-	if len(args) == 2 {
-		newer, err = readSpec(args[1], &o.Config)
-		return older, newer, err
-	}
-	p, err := present(cmd, &o.Config)
-	if err != nil {
-		return nil, nil, err
-	}
-	if p.why != nil {
-		return nil, nil, &exitError{exitNoDevices, fmt.Errorf("%w: generate would remove %s", p.why, file)}
-	}
-	return older, p.spec, nil
+// difference is one between a spec file and another, or the host.
+type difference struct {
+	// File is the older one.
+	File string `json:"file"`
+	spec.Change
 }
 
-// writeChanges prints a line for each change, those of a device below its name.
-// What several devices have alike is printed once, with all their names.
-func writeChanges(w io.Writer, changes []spec.Change, color bool) error {
+// differences returns those between the specs that arguments name: by default the published
+// ones, and what would be published now.
+func (o *options) differences(cmd *cobra.Command, args []string) (list []difference, err error) {
+	if len(args) == 2 {
+		older, err1 := readSpec(args[0], &o.Config)
+		newer, err2 := readSpec(args[1], &o.Config)
+		if err := cmp.Or(err1, err2); err != nil {
+			return nil, err
+		}
+		return between(args[0], older, newer), nil
+	}
+	if len(args) == 1 {
+		o.Kinds = append(slices.Clone(o.Kinds), spec.KindNames()...) // it may be of any of them
+	}
+	kinds, err := present(cmd, &o.Config)
+	if err != nil {
+		return nil, err
+	}
+	first, file := kinds[0], append(args, kinds[0].Output)[0]
+	older, err := readSpec(file, &first.Config)
+	if err != nil {
+		return nil, err
+	}
+	if len(args) == 1 {
+		first = kinds[max(0, slices.IndexFunc(kinds, func(p *presence) bool { return p.Kind() == older.Kind }))]
+		kinds = kinds[:1]
+	}
+	if first.why != nil {
+		return nil, &exitError{exitNoDevices, fmt.Errorf("%w: generate would remove %s", first.why, file)}
+	}
+	list = between(file, older, first.spec)
+	for _, p := range kinds[1:] {
+		_, missing := os.Lstat(p.Output)
+		publish := p.PublishOptions()
+		switch {
+		case p.spec == nil && (missing != nil || publish.Leaves(p.Output)):
+		case p.spec == nil:
+			list = append(list, difference{p.Output, spec.Change{Op: spec.OpRemoved, Kind: "spec", Name: p.Output}})
+		case missing != nil:
+			list = append(list, difference{p.Output, spec.Change{Op: spec.OpAdded, Kind: "spec", Name: p.Output}})
+		default:
+			older, err := readSpec(p.Output, &p.Config)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, between(p.Output, older, p.spec)...)
+		}
+	}
+	return list, nil
+}
+
+// between compares the spec of a file with another.
+func between(file string, older, newer *specs.Spec) (list []difference) {
+	for _, c := range spec.Diff(older, newer) {
+		list = append(list, difference{file, c})
+	}
+	return list
+}
+
+// writeChanges prints a line for each change, and the name of its file above those of another
+// file than the first. What several devices have alike is printed once, with all their names.
+func writeChanges(w io.Writer, changes []difference, file string, color bool) error {
 	signs := map[spec.Op]string{spec.OpAdded: "+", spec.OpRemoved: "-", spec.OpChanged: "~"}
 	colors := map[spec.Op]table.Color{spec.OpAdded: table.Green, spec.OpRemoved: table.Red, spec.OpChanged: table.Yellow}
 	var b strings.Builder
-	printed := map[spec.Change]bool{}
+	printed := map[difference]bool{}
 	for _, c := range changes {
+		if c.File != file && c.Kind != "spec" {
+			b.WriteString(oneLine(c.File) + ":\n")
+		}
+		file = c.File
 		alike := c
 		alike.Device = ""
 		if c.Device != "" && printed[alike] {
@@ -96,7 +142,7 @@ func writeChanges(w io.Writer, changes []spec.Change, color bool) error {
 }
 
 // devicesOf names the devices that have a change.
-func devicesOf(changes []spec.Change, alike spec.Change) string {
+func devicesOf(changes []difference, alike difference) string {
 	var names []string
 	for _, c := range changes {
 		name := c.Device

@@ -29,7 +29,6 @@ import (
 type doctorFlags struct {
 	options
 	ignore   []string
-	logged   map[string]bool // settings files whose warnings were logged
 	verbose  bool
 	fix, yes bool
 }
@@ -39,7 +38,6 @@ func (f *doctorFlags) add(cmd *cobra.Command) {
 	f.addFormats(cmd.Flags(), "text", "json")
 	cmd.Flags().StringSliceVar(&f.ignore, "ignore", nil, "`findings` to leave out, by the ID in brackets")
 	f.late = true // each spec has the settings of its own service
-	f.logged = map[string]bool{}
 }
 
 func newDoctor() *cobra.Command {
@@ -174,7 +172,7 @@ func writeBlocks(w io.Writer, width int, blocks []check.Block, color bool) {
 // subject is a spec that doctor may look at.
 type subject struct {
 	config.Config
-	logged   map[string]bool
+	warnings *warnings
 	snapshot *check.Snapshot
 	guess    bool // it is not in use, but nothing else is
 }
@@ -203,7 +201,9 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 		s.snapshot.Unwanted = s.guess && len(others) > 0
 		for _, other := range used {
 			if other != s {
-				s.snapshot.Others = append(s.snapshot.Others, other.snapshot.Spec)
+				for _, file := range other.snapshot.Specs() {
+					s.snapshot.Others = append(s.snapshot.Others, file.Path)
+				}
 			}
 		}
 		if err := s.look(cmd); err != nil {
@@ -227,7 +227,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 func device(snapshots []*check.Snapshot, name string) (check.Report, bool) {
 	s := snapshots[0]
 	for _, other := range snapshots {
-		if qualified, _ := snapshots[0].Qualified(name); strings.HasPrefix(qualified, other.Kind+"=") {
+		if qualified, _ := snapshots[0].Qualified(name); other.Makes(qualified) {
 			s = other
 		}
 	}
@@ -244,7 +244,7 @@ func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err
 		_, ok := f.layers.Given(option)
 		return ok
 	}
-	if !slices.ContainsFunc([]string{"profile", "output", "vendor", "class"}, given) {
+	if !slices.ContainsFunc([]string{"profile", "output", "kind", "vendor", "class"}, given) {
 		names = append(names, config.ProfileNames()...)
 	}
 	directories := spec.ReadDirectories(nil)
@@ -306,7 +306,7 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	if layers.Settings, err = layers.ReadSettings(f.Command); err != nil {
 		return nil, err
 	}
-	s := &subject{logged: f.logged}
+	s := &subject{warnings: f.warnings}
 	s.Config, _ = config.Load(f.Command, layers)
 	if s.snapshot, err = newSnapshot(&s.Config, directories); err != nil {
 		return nil, err
@@ -323,7 +323,8 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	}
 	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
 	if err == nil {
-		p.Watcher = &check.Watcher{Current: status.Condition == watch.Current && !changedSince(p.Spec, status.LastGeneration), Error: status.Error}
+		changed := slices.ContainsFunc(p.Specs(), func(f *spec.File) bool { return changedSince(f.Path, status.LastGeneration) })
+		p.Watcher = &check.Watcher{Current: status.Condition == watch.Current && !changed, Error: status.Error}
 	}
 	return s, nil
 }
@@ -336,14 +337,14 @@ func changedSince(file string, g *watch.Generation) bool {
 
 // look finds out what the spec should be.
 func (s *subject) look(cmd *cobra.Command) error {
-	warnOfSettings(&s.Config, s.logged)
+	s.warnings.ofSettings(&s.Config)
 	if err := look(cmd, &s.Config, s.snapshot); err != nil {
 		return err
 	}
 	if slices.ContainsFunc(s.snapshot.Inventory.GPUs, func(g discover.GPU) bool { return g.Lost }) {
 		s.NVML = config.NVMLAlways // for the commands that are shown: they may not ask otherwise
 	}
-	s.snapshot.Look(*sources(), s.snapshot.Published)
+	s.snapshot.Look(*sources(), s.snapshot.Specs()...)
 	s.snapshot.LookAtSystem(cmd.Context(), *sources())
 	return nil
 }

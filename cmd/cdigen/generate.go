@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/spec"
@@ -52,18 +53,11 @@ func (g *generation) run(cmd *cobra.Command) error {
 	case g.dryRun && g.Output == "-":
 		return usageError(errors.New("--dry-run requires an --output file"))
 	}
-	kinds := g.EachKind()
-	list, err := presentKinds(cmd, &g.Config, kinds)
+	list, err := present(cmd, &g.Config)
 	if list == nil {
 		return err
 	}
-	findings := slices.Clone(list[0].inv.Findings)
-	for i, p := range list {
-		findings = append(findings, p.left...)
-		if p.spec != nil && g.Output != "-" {
-			findings = append(findings, spec.ReadDirectories(g.SpecDirs).Beside(kinds[i].Output, p.spec)...)
-		}
-	}
+	findings := g.findings(list)
 	if err := writeReport(os.Stderr, g.Report, findings, g.Captured == ""); err != nil {
 		return err
 	}
@@ -75,24 +69,42 @@ func (g *generation) run(cmd *cobra.Command) error {
 	}
 	var failed error
 	wrote := false
-	for i, p := range list {
+	for _, p := range list {
 		one := *g
-		one.Config, one.later = kinds[i], wrote
+		one.Config, one.later = p.Config, wrote
 		_, missing := os.Lstat(one.Output)
+		unasked := len(list) > 1 && !p.options.Of.OfGPUs() // if the host does not have it
+		if unasked && p.spec == nil && missing != nil && !p.taken {
+			continue
+		}
 		err := one.write(cmd, p)
-		if absent := (*exitError)(nil); errors.As(err, &absent) && absent.status == exitNoDevices && len(list) > 1 && !p.options.Of.OfGPUs() {
-			// What the host does not have was not asked for.
-			if err = nil; missing == nil {
-				slog.Info(absent.Error())
-				if g.dryRun {
-					err = errDryRun
-				}
+		if absent := (*exitError)(nil); unasked && errors.As(err, &absent) && absent.status == exitNoDevices {
+			slog.Info(absent.Error())
+			if err = nil; g.dryRun && !one.leaves() {
+				err = errDryRun
 			}
 		}
 		wrote = wrote || p.spec != nil
 		failed = cmp.Or(failed, err)
 	}
 	return failed
+}
+
+// findings returns those about the host, the specs, and what is beside them.
+func (g *generation) findings(list []*presence) []discover.Finding {
+	findings := slices.Clone(list[0].inv.Findings)
+	for _, p := range list {
+		findings = append(findings, p.left...)
+		if p.spec == nil || g.Output == "-" {
+			continue
+		}
+		for _, f := range p.directories.Beside(p.Output, p.spec) {
+			if !slices.Contains(findings, f) {
+				findings = append(findings, f)
+			}
+		}
+	}
+	return findings
 }
 
 // write publishes the spec of a kind, or withdraws it.
@@ -117,9 +129,6 @@ func (g *generation) publish(cmd *cobra.Command, p *presence) error {
 		return err
 	}
 	if g.Output == "-" {
-		if err := spec.Validate(data); err != nil {
-			return err
-		}
 		if g.later && g.OutputFormat() == spec.YAML {
 			data = append([]byte("---\n"), data...)
 		}
@@ -180,12 +189,18 @@ func warnOfWatcher(ctx context.Context, c *config.Config) {
 	}
 }
 
+// leaves reports whether a spec stays of which the host has no device.
+func (g *generation) leaves() bool {
+	o := g.PublishOptions()
+	return g.KeepOnEmpty || o.Leaves(g.Output)
+}
+
 // withdraw deals with a host that has nothing to publish: a spec that stayed would
 // go on offering GPUs that are gone.
 func (g *generation) withdraw(cmd *cobra.Command, why error) error {
 	result := "nothing published"
 	switch {
-	case g.Output == "-" || g.KeepOnEmpty:
+	case g.Output == "-" || g.leaves():
 	case g.dryRun:
 		switch err := preview(cmd, g.Output, nil); {
 		case errors.Is(err, errDryRun):

@@ -11,11 +11,13 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/table"
+	"github.com/cdigen/cdigen/spec"
 )
 
 func newInfo() *cobra.Command {
@@ -27,7 +29,10 @@ func newInfo() *cobra.Command {
 			return info(cmd, &o, func(w io.Writer, inv *discover.Inventory) error {
 				switch o.shownAs {
 				case "json":
-					return writeJSON(w, inv)
+					return writeJSON(w, struct {
+						*discover.Inventory
+						Kinds []kindDevices `json:"kinds"`
+					}{inv, notNull(devicesOfKinds(inv))})
 				case "csv":
 					return writeInfoCSV(w, inv)
 				}
@@ -62,25 +67,58 @@ func info(cmd *cobra.Command, o *options, write func(w io.Writer, inv *discover.
 }
 
 func writeInfo(w io.Writer, inv *discover.Inventory) error {
-	if inv.Driver.Version != "" {
-		cuda := ""
+	if inv.Driver.Version != "" || inv.Platform != "" {
+		name, cuda := inv.DriverName(), ""
+		if inv.Driver.Flavor != "" {
+			name += " (" + string(inv.Driver.Flavor) + " kernel module)"
+		}
 		if inv.Driver.CUDAVersion != "" {
 			cuda = ", CUDA " + inv.Driver.CUDAVersion
 		}
-		if _, err := fmt.Fprintf(w, "Driver %s (%s kernel module)%s, %d libraries\n\n", oneLine(inv.Driver.Version), inv.Driver.Flavor, oneLine(cuda), len(inv.Libraries)); err != nil {
+		if _, err := fmt.Fprintf(w, "D%s%s, %d libraries\n\n", oneLine(name[1:]), oneLine(cuda), len(inv.Libraries)); err != nil {
 			return err
 		}
 	}
 	t := table.New(w, "GPU", "MINOR", "UUID", "PCI ADDRESS", "NUMA", "MODEL", "STATE")
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
-		t.Row(number(g.Index, "-"), number(g.Minor, "-"), dash(g.UUID), g.PCI, number(g.NUMANode, "-"), dash(g.Model), state(g))
+		t.Row(number(g.Index, "-"), number(g.Minor, "-"), dash(g.UUID), dash(g.PCI), number(g.NUMANode, "-"), dash(g.Model), state(g))
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
 			t.Row(fmt.Sprintf("%d:%d", g.Index, d.Index), "", dash(d.UUID), "", "", "MIG "+dash(d.Profile), migState(d))
 		}
 	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	kinds := devicesOfKinds(inv)
+	if kinds == nil {
+		return nil
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	t = table.New(w, "KIND", "DEVICES")
+	for _, k := range kinds {
+		t.Row(k.Kind, strings.Join(k.Devices, " "))
+	}
 	return t.Flush()
+}
+
+// kindDevices are the devices of a kind that the host has beside GPUs.
+type kindDevices struct {
+	Kind    string   `json:"kind"`
+	Devices []string `json:"devices"`
+}
+
+func devicesOfKinds(inv *discover.Inventory) (list []kindDevices) {
+	for i := range spec.Kinds {
+		k := &spec.Kinds[i]
+		if names := k.HostDevices(inv); names != nil && k.Name != spec.ManagementKind {
+			list = append(list, kindDevices{k.Name, names})
+		}
+	}
+	return list
 }
 
 func writeInfoCSV(w io.Writer, inv *discover.Inventory) error {
@@ -137,7 +175,7 @@ type injected struct {
 }
 
 // The kinds of files, which are flags of info files too.
-var fileKinds = []string{"libraries", "binaries", "ipcs", "firmware", "configs", "devices"}
+var fileKinds = []string{"libraries", "binaries", "ipcs", "firmware", "configs", "listed", "devices"}
 
 // injectedFiles are all files of the host that containers may get, kind by kind.
 func injectedFiles(inv *discover.Inventory) (list []injected) {
@@ -146,10 +184,13 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 	}
 	kinds := map[discover.FileKind]string{
 		discover.Config: "configs", discover.Plugin: "libraries", discover.Binary: "binaries", discover.Firmware: "firmware",
-		discover.Socket: "ipcs", discover.Directory: "ipcs",
+		discover.Socket: "ipcs", discover.Directory: "ipcs", discover.Listed: "listed",
 	}
 	for _, f := range inv.Files {
 		list = append(list, injected{kinds[f.Kind], f.HostPath, f.Capabilities})
+	}
+	for _, f := range inv.StorageFiles {
+		list = append(list, injected{"configs", f.HostPath, nil})
 	}
 	for _, n := range inv.ControlNodes {
 		list = append(list, injected{"devices", n.Path, edits.ControlNodeCapabilities(n.Path)})
@@ -160,7 +201,7 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 		if !g.Usable() {
 			continue
 		}
-		nodes = append(nodes, *g.Node)
+		nodes = append(append(nodes, *g.Node), g.Beside...)
 		for _, n := range g.DRM {
 			list = append(list, injected{"devices", n.Path, edits.DRMCapabilities})
 		}
@@ -168,8 +209,10 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 			nodes = append(nodes, d.Nodes...)
 		}
 	}
-	for _, n := range nodes {
-		list = append(list, injected{"devices", n.Path, nil})
+	for _, n := range slices.Concat(nodes, inv.HostNodes) {
+		if !slices.ContainsFunc(list, func(i injected) bool { return i.Path == n.Path }) {
+			list = append(list, injected{"devices", n.Path, nil})
+		}
 	}
 	slices.SortStableFunc(list, func(a, b injected) int {
 		if a.Kind != b.Kind {
@@ -177,8 +220,7 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 		}
 		return strings.Compare(a.Path, b.Path)
 	})
-	// A node of a GPU stands for each of its MIG devices.
-	return slices.CompactFunc(list, func(a, b injected) bool { return a.Kind == b.Kind && a.Path == b.Path })
+	return list
 }
 
 func newInfoFiles() *cobra.Command {
@@ -192,8 +234,12 @@ func newInfoFiles() *cobra.Command {
 			asked := o.WantedCapabilities()
 			every := !slices.ContainsFunc(fileKinds, func(kind string) bool { return *kinds[kind] })
 			return info(cmd, &o, func(w io.Writer, inv *discover.Inventory) error {
+				given, err := o.givenPaths(inv)
+				if err != nil {
+					return err
+				}
 				return o.writeInjected(w, slices.DeleteFunc(injectedFiles(inv), func(i injected) bool {
-					return !every && !*kinds[i.Kind] || compat32 && !slices.Contains(i.Capabilities, discover.Compat32) || !serves(i.Capabilities, asked)
+					return given != nil && !given[i.Path] || !every && !*kinds[i.Kind] || compat32 && !slices.Contains(i.Capabilities, discover.Compat32) || !serves(i.Capabilities, asked)
 				}))
 			})
 		},
@@ -205,6 +251,58 @@ func newInfoFiles() *cobra.Command {
 	o.add(cmd.Flags(), "info files")
 	o.addFormats(cmd.Flags(), "table", "json", "path")
 	return cmd
+}
+
+// givenPaths returns the paths that containers get with the devices that were asked for; nil:
+// all, since none was.
+func (o *options) givenPaths(inv *discover.Inventory) (map[string]bool, error) {
+	names, err := qualified(o.Devices)
+	if err != nil || names == nil {
+		return nil, usageError(err)
+	}
+	o.Kinds = append(slices.Clone(o.Kinds), spec.KindNames()...)
+	given := map[string]bool{}
+	for _, name := range names {
+		kind, device, _ := strings.Cut(name, "=")
+		found := false
+		for _, c := range o.EachKind() {
+			if c.Kind() != kind {
+				continue
+			}
+			options, err := c.Spec(o.Arch)
+			if err != nil {
+				return nil, err
+			}
+			options.Names, options.Devices = spec.NameStrategies, nil
+			s, _, err := spec.New(inv, options)
+			if err != nil && !errors.Is(err, spec.ErrNoDevices) {
+				return nil, err
+			}
+			found = found || err == nil && addPaths(given, s, device)
+		}
+		if !found {
+			return nil, fmt.Errorf("--device %s: the host has no such device", name)
+		}
+	}
+	return given, nil
+}
+
+// addPaths adds the paths of the host that a container gets with a device of a spec. It reports
+// whether there is such a device.
+func addPaths(paths map[string]bool, s *specs.Spec, device string) bool {
+	at := slices.IndexFunc(s.Devices, func(d specs.Device) bool { return d.Name == device })
+	if at < 0 {
+		return false
+	}
+	for _, e := range []specs.ContainerEdits{s.ContainerEdits, s.Devices[at].ContainerEdits} {
+		for _, m := range e.Mounts {
+			paths[m.HostPath] = true
+		}
+		for _, n := range e.DeviceNodes {
+			paths[n.Path] = true
+		}
+	}
+	return true
 }
 
 // serves reports whether a file goes in for what is asked for: one for 32-bit programs

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/internal/config"
 )
@@ -115,11 +116,27 @@ func setUp(cmd *cobra.Command) error {
 	if cmd.Hidden { // a shell completes
 		return nil
 	}
-	warnOfEnvironment()
-	if o != nil && !o.late {
-		warnOfSettings(&o.Config, map[string]bool{})
+	w := &warnings{hasFlag: hasFlag, logged: map[string]bool{}}
+	w.ofEnvironment()
+	if o == nil {
+		return nil
+	}
+	if o.warnings = w; !o.late {
+		w.ofSettings(&o.Config)
 	}
 	return nil
+}
+
+// hasFlag reports whether a variable belongs to a flag of any command.
+func hasFlag(variable string) bool {
+	var below func(cmd *cobra.Command) bool
+	below = func(cmd *cobra.Command) (found bool) {
+		visit := func(f *pflag.Flag) { found = found || hasVariable(f) && config.Variable(f.Name) == variable }
+		cmd.Flags().VisitAll(visit)
+		cmd.PersistentFlags().VisitAll(visit)
+		return found || slices.ContainsFunc(cmd.Commands(), below)
+	}
+	return below(newRoot())
 }
 
 // finish sets what all commands have in common.

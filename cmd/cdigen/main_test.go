@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("CDIGEN_NVML_PROBE", p.probe)
 			env.Setenv(noSettings, "")
 			env.Setenv("HOOK", p.hook)
+			env.Setenv("CDIGEN_STATE_DIR", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, ".tmp")) // for an ordinary user's locks
 			return nil
 		},
@@ -116,9 +117,11 @@ const noSettings = "CDIGEN_SETTINGS"
 type tests struct{ *testing.M }
 
 func (m tests) Run() int {
-	if err := os.Setenv(noSettings, ""); err != nil {
+	state, err := os.MkdirTemp("", "cdigen-state")
+	if err := errors.Join(err, os.Setenv(noSettings, ""), os.Setenv("CDIGEN_STATE_DIR", state)); err != nil {
 		panic(err)
 	}
+	defer os.RemoveAll(state)
 	status := m.M.Run()
 	if builtIn != "" {
 		_ = os.RemoveAll(builtIn)

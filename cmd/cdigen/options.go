@@ -34,7 +34,8 @@ func hasVariable(f *pflag.Flag) bool {
 // options are the configuration of a command, complete when the command runs.
 type options struct {
 	config.Config
-	layers config.Layers
+	layers   config.Layers
+	warnings *warnings // from when the command runs
 	// late is set for a command that reads settings of several services itself.
 	late bool
 	// tolerant is set for a command that reports invalid settings of the service itself.
@@ -175,20 +176,26 @@ func setLog(c *config.Config) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, o)))
 }
 
-// warnOfSettings logs each setting that has no effect, once.
-func warnOfSettings(c *config.Config, logged map[string]bool) {
+// warnings logs variables that have no effect.
+type warnings struct {
+	// hasFlag reports whether a variable belongs to a flag of any command.
+	hasFlag func(variable string) bool
+	logged  map[string]bool // settings files, each of which is logged once
+}
+
+func (w *warnings) ofSettings(c *config.Config) {
 	s := &c.Settings
-	if logged[s.Path] {
+	if w.logged[s.Path] {
 		return
 	}
-	logged[s.Path] = true
+	w.logged[s.Path] = true
 	if s.Unreadable {
 		slog.Warn("the service's settings cannot be read and are ignored: run this as root, or pass them as flags", "path", s.Path)
 	}
 	for _, w := range s.Warnings {
 		slog.Warn(w.Message, "path", s.Path, "line", w.Line)
 	}
-	for _, name := range config.Unknown(s.Variables, hasFlag) {
+	for _, name := range config.Unknown(s.Variables, w.hasFlag) {
 		if _, there := os.LookupEnv(name); !there {
 			slog.Warn(unknownVariable, "variable", name, "path", s.Path)
 		}
@@ -197,23 +204,11 @@ func warnOfSettings(c *config.Config, logged map[string]bool) {
 
 const unknownVariable = "unknown variable is ignored"
 
-// warnOfEnvironment logs environment variables that begin with CDIGEN_ but belong to no flag.
-func warnOfEnvironment() {
-	for _, name := range config.Unknown(environment(), hasFlag) {
+// ofEnvironment logs environment variables that begin with CDIGEN_ but belong to no flag.
+func (w *warnings) ofEnvironment() {
+	for _, name := range config.Unknown(environment(), w.hasFlag) {
 		slog.Warn(unknownVariable, "variable", name)
 	}
-}
-
-// hasFlag reports whether a variable belongs to a flag of any command.
-func hasFlag(variable string) bool {
-	var below func(cmd *cobra.Command) bool
-	below = func(cmd *cobra.Command) (found bool) {
-		visit := func(f *pflag.Flag) { found = found || hasVariable(f) && config.Variable(f.Name) == variable }
-		cmd.Flags().VisitAll(visit)
-		cmd.PersistentFlags().VisitAll(visit)
-		return found || slices.ContainsFunc(cmd.Commands(), below)
-	}
-	return below(newRoot())
 }
 
 // formatFlag is the flag of how a command prints.

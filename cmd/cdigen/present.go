@@ -20,38 +20,32 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// presence is what a host has now, and the spec that generate would publish of it.
+// presence is what a host has now of a kind, and the spec that generate would publish of it.
 type presence struct {
-	target  *config.Target
-	options spec.Options
-	inv     *discover.Inventory
+	config.Config // of the kind
+	target        *config.Target
+	options       spec.Options
+	inv           *discover.Inventory
+	directories   *spec.Directories
 	// left are the findings of what the spec had to do without.
 	left []discover.Finding
 	// spec is nil if generate would publish none, and why is the reason.
 	spec *specs.Spec
 	why  error
+	// taken: another program has a spec of it.
+	taken bool
 }
 
-// present looks at the host for a spec of one kind. If only the spec cannot be made, it
-// returns what the host has with the error.
-func present(cmd *cobra.Command, c *config.Config) (*presence, error) {
-	list, err := presentKinds(cmd, c, []config.Config{*c})
-	if list == nil {
-		return nil, err
-	}
-	return list[0], err
-}
-
-// presentKinds looks at the host once, for a spec of each kind. If only a spec cannot be
+// present looks at the host once, for a spec of each kind. If only a spec cannot be
 // made, it returns what the host has with the error.
-func presentKinds(cmd *cobra.Command, c *config.Config, kinds []config.Config) (list []*presence, err error) {
+func present(cmd *cobra.Command, c *config.Config) (list []*presence, err error) {
 	target, err := c.Target()
 	if err != nil {
 		return nil, usageError(err)
 	}
-	for i := range kinds {
-		p := &presence{target: target}
-		if p.options, err = kinds[i].Spec(target.Arch); err != nil {
+	for _, kind := range c.EachKind() {
+		p := &presence{Config: kind, target: target}
+		if p.options, err = p.Spec(target.Arch); err != nil {
 			return nil, usageError(err)
 		}
 		list = append(list, p)
@@ -61,20 +55,31 @@ func presentKinds(cmd *cobra.Command, c *config.Config, kinds []config.Config) (
 		return nil, err
 	}
 	var errs []error
-	for i, p := range list {
-		p.inv = inv
+	directories := spec.ReadDirectories(c.SpecDirs)
+	for _, p := range list {
+		p.inv, p.directories = inv, directories
 		p.spec, p.left, err = spec.New(inv, p.options)
-		if errors.Is(err, spec.ErrNoDevices) {
-			p.spec, p.why, err = nil, nothing(p), nil
-		}
-		if err != nil {
-			errs = append(errs, kinds[i].OfSpec(err))
+		switch {
+		case errors.Is(err, spec.ErrNoDevices):
+			p.spec, p.why = nil, nothing(p)
+		case err != nil:
+			errs = append(errs, p.OfSpec(err))
+		case p.Unnamed && p.Output != "-":
+			p.yield()
 		}
 	}
 	if len(errs) > 0 {
 		return list, errs[0]
 	}
 	return list, nil
+}
+
+// yield leaves out a spec that nobody has asked for where there is one already.
+func (p *presence) yield() {
+	if taken := p.directories.Taken(p.Output, p.spec); taken != nil {
+		p.left = append(p.left, *taken)
+		p.spec, p.taken, p.why = nil, true, fmt.Errorf("%s %s", taken.Subject, taken.Message)
+	}
 }
 
 // nothing is the error about a host that has nothing of a kind.
@@ -87,14 +92,14 @@ func nothing(p *presence) error {
 
 // presentDespite is like present, and leaves out settings that turn out to be of no use. It
 // returns all of the service's settings that are invalid.
-func presentDespite(cmd *cobra.Command, c *config.Config) (p *presence, invalid []*config.Problem, err error) {
+func presentDespite(cmd *cobra.Command, c *config.Config) (list []*presence, invalid []*config.Problem, err error) {
 	// The service reads them, whatever this command needs of them.
 	_, invalid = config.Load("watch", config.Layers{Settings: c.Settings})
 	for {
-		p, err = present(cmd, c)
+		list, err = present(cmd, c)
 		problem := (*config.Problem)(nil)
 		if !errors.As(err, &problem) || problem.Source.Kind != config.FromSettings {
-			return p, invalid, err
+			return list, invalid, err
 		}
 		invalid, *c = append(invalid, problem), c.Without(problem.Option)
 	}
@@ -102,25 +107,39 @@ func presentDespite(cmd *cobra.Command, c *config.Config) (p *presence, invalid 
 
 // newSnapshot returns a snapshot that has the spec directories, and nothing yet of the host.
 func newSnapshot(c *config.Config, directories *spec.Directories) (*check.Snapshot, error) {
-	output, err := filepath.Abs(c.Output)
-	if err != nil {
-		return nil, err
-	}
 	in := directories.In(c.SpecDirs)
-	return &check.Snapshot{
-		Target:      check.Target{Spec: output, Kind: c.Kind(), Of: spec.FindKind(c.Kinds[0]), Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path},
-		Directories: in, Published: in.File(output),
-	}, nil
+	s := &check.Snapshot{Target: check.Target{Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path}, Directories: in}
+	for i, kind := range c.EachKind() {
+		output, err := filepath.Abs(kind.Output)
+		if err != nil {
+			return nil, err
+		}
+		w := check.Wanted{Spec: output, Kind: kind.Kind(), Of: spec.FindKind(kind.Kinds[0]), Unnamed: kind.Unnamed, Published: in.File(output)}
+		if i == 0 {
+			s.Wanted = w
+		} else {
+			s.Beside = append(s.Beside, w)
+		}
+	}
+	return s, nil
 }
 
-// look adds to a snapshot what the host has, and the spec that generate would publish now.
+// look adds to a snapshot what the host has, and the specs that generate would publish now.
 func look(cmd *cobra.Command, c *config.Config, s *check.Snapshot) error {
-	now, invalid, err := presentDespite(cmd, c)
+	list, invalid, err := presentDespite(cmd, c)
 	if err != nil {
 		return err
 	}
-	s.Host, s.Inventory, s.Now, s.Left = now.target.Host, now.inv, now.spec, now.left
-	s.Invalid, s.Edits = invalid, c.Edits
+	now := list[0]
+	s.Host, s.Inventory, s.Invalid, s.Edits = now.target.Host, now.inv, invalid, c.Edits
+	for i, p := range list {
+		s.Left = append(s.Left, p.left...)
+		if i == 0 {
+			s.Now = p.spec
+		} else {
+			s.Beside[i-1].Now = p.spec
+		}
+	}
 	s.Older = func(version string) (lost int, err error) {
 		options := now.options
 		options.MaxVersion = version
@@ -243,5 +262,10 @@ func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.De
 	case len(devices) == 0:
 		return nil, fmt.Errorf("no CDI device %q: there is no spec: run cdigen generate", name)
 	}
-	return nil, fmt.Errorf("no CDI device %q: cdigen list prints those there are", name)
+	kind, _, _ := strings.Cut(name, "=")
+	of := spec.KindOf(kind)
+	if of == nil || slices.ContainsFunc(devices, func(d spec.Defined) bool { return strings.HasPrefix(d.Name, kind+"=") }) {
+		return nil, fmt.Errorf("no CDI device %q: cdigen list prints those there are", name)
+	}
+	return nil, fmt.Errorf("no CDI device %q: there is no spec of that kind: run cdigen generate --kind %s", name, of.Name)
 }

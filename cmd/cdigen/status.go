@@ -28,7 +28,7 @@ func newStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Show what the running watcher does, or the spec that is there",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := filepath.Abs(o.Output)
+			path, err := filepath.Abs(o.EachKind()[0].Output)
 			if err != nil {
 				return err
 			}
@@ -95,7 +95,7 @@ func (o *options) statusOfFile(cmd *cobra.Command, path string) (*watch.Status, 
 	if err != nil {
 		return nil, err
 	}
-	file, err := snapshot.Published.Spec()
+	_, err = snapshot.Published.Spec()
 	switch {
 	case errors.As(err, new(*fs.PathError)):
 		return nil, fmt.Errorf("the spec cannot be read: %w", err)
@@ -105,12 +105,16 @@ func (o *options) statusOfFile(cmd *cobra.Command, path string) (*watch.Status, 
 	if err := look(cmd, &service, snapshot); err != nil {
 		return nil, err
 	}
-	snapshot.Look(check.Sources{Hook: config.CheckHook}, snapshot.Published)
+	snapshot.Look(check.Sources{Hook: config.CheckHook}, snapshot.Specs()...)
 	inv := snapshot.Inventory
 	s := &watch.Status{Spec: path, State: watch.State{Driver: inv.Driver.Version, GPUs: inv.Usable(), Findings: check.Health(snapshot)}}
-	for i := range file.Devices {
-		s.Devices = append(s.Devices, file.Devices[i].Name)
+	for _, f := range snapshot.Specs() {
+		// Of a file that cannot be read there is a finding.
+		if content, err := f.Spec(); err == nil {
+			s.Specs = append(s.Specs, watch.SpecStateOf(f.Path, content))
+		}
 	}
+	s.Devices = s.Specs[0].Devices
 	s.LastChange = &watch.Generation{Trigger: "unknown", Result: "published", At: info.ModTime()}
 	return s, nil
 }
@@ -154,6 +158,11 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 	}
 	line("findings", "%d, and %s (--output-format json)", serious(s.Findings), printable.Count(len(s.Findings)-serious(s.Findings), "note"))
 	line("devices", "%s", dash(strings.Join(s.Devices, " ")))
+	for _, other := range s.Specs {
+		if other.Path != s.Spec {
+			line("beside", "%s: %s", other.Path, strings.Join(other.Devices, " "))
+		}
+	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return err
 	}

@@ -69,7 +69,9 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		if err != nil {
 			return nil, err
 		}
-		others = append(others, watch.Other{Output: path, Spec: func() (spec.Options, error) { return kinds[i].Spec(c.Arch) }})
+		others = append(others, watch.Other{
+			Output: path, Kind: kinds[i].Kind(), Unnamed: kinds[i].Unnamed, Spec: func() (spec.Options, error) { return kinds[i].Spec(c.Arch) },
+		})
 	}
 	dirs, err := absolute(c.SpecDirs...)
 	if err != nil {
@@ -126,6 +128,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	// that an idle watcher wakes one thread and not several.
 	debug.SetGCPercent(50)
 	runtime.GOMAXPROCS(1)
+	watch.SlackenTimers()
 	generator, err := f.generator()
 	if err != nil {
 		return err
@@ -173,6 +176,10 @@ func record(l *watch.Loop, runtimeDir, output string) *watch.Metrics {
 		metrics.Generated(g)
 		if err := history.Add(g); err != nil {
 			slog.Warn("the history of publications cannot be written", "error", err)
+		}
+		// cdigen-inject.path waits for this: device numbers change without the spec, too.
+		if err := os.WriteFile(filepath.Join(runtimeDir, "generated"), nil, 0o644); err != nil {
+			slog.Warn("a generation cannot be announced to cdigen-inject.path", "error", err)
 		}
 		debug.FreeOSMemory()
 	}
@@ -352,10 +359,8 @@ func notify(text string) {
 // describe returns a state in one line.
 func describe(s *watch.State) string {
 	parts := []string{describeSpec(s)}
-	for _, source := range s.Sources {
-		if !source.Up {
-			parts = append(parts, "the source "+source.Name+" is down")
-		}
+	for _, name := range s.Down() {
+		parts = append(parts, "the source "+name+" is down")
 	}
 	if s.ChangedSettings != "" {
 		parts = append(parts, "restart to apply the changes of "+s.ChangedSettings)

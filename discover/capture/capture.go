@@ -32,8 +32,9 @@ type Capture struct {
 	Cdigen string `json:"cdigen" yaml:"cdigen"`
 	// Arch of the driver by its Go name.
 	Arch string `json:"arch" yaml:"arch"`
-	// LibrarySearchPath and MPSDirectory are those of [discover.Options].
+	// LibrarySearchPath, ConfigSearchPath and MPSDirectory are those of [discover.Options].
 	LibrarySearchPath []string `json:"librarySearchPath,omitempty" yaml:"librarySearchPath,omitempty"`
+	ConfigSearchPath  []string `json:"configSearchPath,omitempty" yaml:"configSearchPath,omitempty"`
 	MPSDirectory      string   `json:"mpsPipeDirectory,omitempty" yaml:"mpsPipeDirectory,omitempty"`
 	// NVML is its answer; nil: it was not asked.
 	NVML *NVML `json:"nvml,omitempty" yaml:"nvml,omitempty"`
@@ -197,7 +198,7 @@ func (c *Capture) Host() discover.Host {
 
 // Options returns the options of the recorded discovery. NVML answers as it did then.
 func (c *Capture) Options() discover.Options {
-	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory}
+	o := discover.Options{LibrarySearchPath: c.LibrarySearchPath, ConfigSearchPath: c.ConfigSearchPath, MPSDirectory: c.MPSDirectory}
 	if c.NVML != nil {
 		o.Probe = c.NVML.answer
 	}

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -36,7 +37,7 @@ func begin(expr string) *regexp.Regexp { return regexp.MustCompile(`^(?:` + expr
 
 const (
 	permissionKeys = `[ \t]*(?:ModifyDeviceFiles|DeviceFile(?:UID|GID|Mode|Modify|Minor)|ImexChannelCount|CreateImexChannel0):`
-	deviceNames    = `(?:-frontend|ctl|-modeset|-uvm|-nvlink|-nvswitch|-caps|-caps-imex-channels|-vgpu-vfio)?`
+	deviceNames    = `(?:-frontend|ctl|-modeset|-uvm|-nvlink|-nvswitch|-caps|-caps-imex-channels|-vgpu-vfio|-fs)?`
 )
 
 // contents is the table of all files whose text is recorded. Of other files a capture has
@@ -44,7 +45,7 @@ const (
 var contents = sync.OnceValue(func() []content {
 	return []content{
 		{file: whole(`driver/nvidia/version`), line: begin(`NVRM version:(?: +(?:NVIDIA|UNIX|Open|x86_64|aarch64|arm64))* +Kernel Module(?: for (?:x86_64|aarch64|arm64))? +\d{1,4}\.\d{1,4}(?:\.\d{1,4})?(?:\s|$)`), key: begin(`NVRM version:`)},
-		{file: whole(`devices`), line: begin(`(?:(?:Character|Block) devices:| *\d{1,4} nvidia` + deviceNames + `)$`)},
+		{file: whole(`devices`), line: begin(`(?:(?:Character|Block) devices:| *\d{1,4} (?:gdrdrv|nvidia` + deviceNames + `))$`)},
 		{file: whole(`driver/nvidia/params`), line: begin(permissionKeys + `[ \t]*\d{1,10}[ \t]*$`), key: begin(permissionKeys)},
 		{file: whole(`driver/nvidia[a-z-]*/(?:capabilities/.+|permissions)`), line: begin(permissionKeys + `[ \t]*\d{1,10}[ \t]*$`), key: begin(permissionKeys)},
 		{
@@ -151,6 +152,9 @@ func driverFile(r *recorder, n names, seen seenFile) (File, error) {
 	if path.Base(name) == "ld.so.cache" {
 		return cacheFile(n, file)
 	}
+	if slices.Contains(discover.CSVFiles, name) {
+		return listFile(n, file)
+	}
 	if ext := path.Ext(name); ext == ".json" || ext == ".icd" {
 		return manifestFile(n, name, file)
 	}
@@ -160,6 +164,29 @@ func driverFile(r *recorder, n names, seen seenFile) (File, error) {
 		return File{}, nil
 	}
 	return File{Library: &Library{Arch: info.Arch, SONAME: n.path(info.SONAME)}}, nil
+}
+
+// listFile records what a Tegra system lists for containers, at the same lines. A line that is
+// not understood becomes a question mark.
+func listFile(n names, file fs.File) (f File, err error) {
+	data, err := io.ReadAll(io.LimitReader(file, discover.MaxCSV+1))
+	if err != nil || len(data) > discover.MaxCSV {
+		return File{}, cmp.Or(err, errTooLong)
+	}
+	entries, bad := discover.ParseCSV(data)
+	at := func(line int) *string {
+		for len(f.Lines) < line {
+			f.Lines = append(f.Lines, "#")
+		}
+		return &f.Lines[line-1]
+	}
+	for _, e := range entries {
+		*at(e.Line) = e.Type + ", " + n.path(e.Path)
+	}
+	for _, b := range bad {
+		*at(b.Line) = "?"
+	}
+	return f, nil
 }
 
 // manifestFile records the libraries that a manifest names, in the form of a manifest. A

@@ -52,11 +52,14 @@ var standard = lazyregexp.New(`^(?:` + strings.Join([]string{
 	`nvidia(?:ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs|vgpu-vfio|smi))`,
 	`\d{1,4}:\d{1,7}`,
 	`environ|fabric-mgmt|fabric-imex-mgmt|mig-minors|nvlink-minors|sys-minors|nouveau|vfio-pci|nvgrace_gpu_vfio_pci|pci-stub|xen-pciback|nvidia-vgpu-vfio`,
+	// Of Tegra systems and of WSL.
+	`host-files-for-container\.d|nvidia-container-runtime|(?:devices|drivers|l4t)\.csv|(?:card|renderD|nvidia)(?:\[0-9\])?\*|nv_tegra_release|ld\.so\.conf`,
+	`nv(?:host|gpu|map|sciipc)[a-z0-9-]{0,24}|igpu\d|host1x-fence|v4l2-nv(?:dec|enc)|tegra(?:-egl)?|gstreamer-1\.0|wsl|drivers|dxg|nv[a-z_]{1,16}\.inf_(?:amd64|arm64)_[0-9a-f]{16}`,
 	// Of the PCI bus: the links to its devices by udev, the names of ACPI.
 	pci, `pci[0-9a-f]{4,8}:[0-9a-f]{2}`, `pci-` + pci + `-(?:card|render)`, `[A-Z]{3,8}[0-9A-F]{0,4}:[0-9a-f]{2}`,
 	`(?:nvidia|cuda)[-_]` + driverVersion, `(?:nvidia-|cuda-)?\d{1,3}(?:\.\d{1,2})?`,
 	// Stand-ins.
-	`(?:lib)?(?:nvidia-)?redacted-[a-z]+-\d{8}(?:\.so(?:\.\d{1,4}){0,3})?`,
+	`(?:lib)?(?:nvidia-)?redacted-[a-z]+-\d{8}(?:\.so(?:\.\d{1,4}){0,3}|` + strings.ReplaceAll(strings.Join(kinds, "|"), ".", `\.`) + `)?`,
 	`redacted-name-\d{8}-` + nixPackage,
 }, "|") + `)$`)
 
@@ -66,7 +69,9 @@ var (
 	// alternative are Debian's links below /etc/alternatives.
 	alternative = lazyregexp.New(`^(?:nvidia|glx)--(.+?)(?:-(?:x86_64|aarch64|i386)-linux-gnu)?$`)
 	library     = lazyregexp.New(`^(lib.+?)(\.so(?:\.\d{1,4}){0,3})$`)
-	release     = lazyregexp.New(`^(\d{1,3}\.\d{1,4}(?:\.\d{1,4}){0,2})([-+._~][0-9A-Za-z.+_~-]*)?$`)
+	// ownLibrary are the many of Tegra systems, those that it replaces, and those of Windows.
+	ownLibrary = lazyregexp.New(`^lib(?:(?:gst)?nv[a-z0-9_]{1,32}|(?:cuda|nvidia-[a-z]{1,16})_loader|dxcore|d3d12(?:core)?|drm|v4l2|v4lconvert)$`)
+	release    = lazyregexp.New(`^(\d{1,3}\.\d{1,4}(?:\.\d{1,4}){0,2})([-+._~][0-9A-Za-z.+_~-]*)?$`)
 	// flavour is a part of what follows the version in a kernel's release.
 	flavour = lazyregexp.New(`^(?i:\d{0,6}|rc\d{1,2}|el\d{1,2}(?:uek)?|fc\d{1,2}|amzn\d{1,4}|arch\d|zen\d?|rt\d*|v\d|deb\d{1,2}u?\d*|bpo|wsl2|` +
 		`generic|default|preempt|lts|hwe|edge|lowlatency|realtime|virtual|cloud|aws|azure|gcp|gke|gkeop|ibm|kvm|oracle|oem|uek|intel|raspi|rpi|` +
@@ -122,7 +127,7 @@ func isStandard(name string) bool {
 	}
 	if m := library().FindStringSubmatch(name); m != nil {
 		_, ofDriver := discover.DriverLibrary(name)
-		return ofDriver || files[m[1]]
+		return ofDriver || files[m[1]] || ownLibrary().MatchString(m[1])
 	}
 	m := alternative().FindStringSubmatch(name)
 	return m != nil && isStandard(m[1])

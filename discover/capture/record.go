@@ -46,12 +46,17 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 	for _, r := range trees {
 		r.look()
 	}
+	driver.files = slices.DeleteFunc(driver.files, func(f seenFile) bool { return otherStore(inv, f.name) })
 	sys.files = slices.DeleteFunc(sys.files, func(f seenFile) bool { return othersDevice(sys.quiet, f.name) })
 	redactor.Know(redact.Owners(ctx, owners(trees)))
-	n := newNames(redactor, append([]string{driver.Path, dev.Path, proc.Path, sys.Path, o.MPSDirectory}, o.LibrarySearchPath...)...)
+	given := slices.Concat([]string{driver.Path, dev.Path, proc.Path, sys.Path, o.MPSDirectory}, o.LibrarySearchPath, o.ConfigSearchPath)
+	n := newNames(redactor, given...)
 	c := &Capture{Format: format, Cdigen: n.text(version), Arch: host.Arch, MPSDirectory: n.path(o.MPSDirectory)}
 	for _, dir := range o.LibrarySearchPath {
 		c.LibrarySearchPath = append(c.LibrarySearchPath, n.path(dir))
+	}
+	for _, dir := range o.ConfigSearchPath {
+		c.ConfigSearchPath = append(c.ConfigSearchPath, n.path(dir))
 	}
 	if asked {
 		if c.NVML, err = answer.record(n); err != nil {
@@ -122,7 +127,7 @@ func (r *recorder) addProc() {
 
 // addNodes adds the driver's device nodes and the links to them.
 func (r *recorder) addNodes() {
-	for _, name := range append(r.names("dev", "nvidia"), "dev/dri") {
+	for _, name := range slices.Concat(r.names("dev", "nvidia"), r.names("dev", "gdrdrv"), []string{"dev/dri"}) {
 		r.walk(name)
 	}
 	for _, name := range r.names("dev/char", "") {
@@ -155,6 +160,13 @@ func othersDevice(sys discover.Tree, name string) bool {
 	}
 	vendor, err := sys.ReadFile(path.Join(name, "vendor"))
 	return err == nil && string(bytes.TrimSpace(vendor)) != "0x10de"
+}
+
+// otherStore reports whether a name is below a driver of Windows that is not the one in use. A
+// discovery compares sizes to know which one that is, and a capture has none.
+func otherStore(inv *discover.Inventory, name string) bool {
+	own := func(f discover.File) bool { return strings.HasPrefix("/"+name+"/", f.Targets[0]+"/") }
+	return strings.HasPrefix(name, discover.WSLDrivers+"/") && !slices.ContainsFunc(inv.Files, own)
 }
 
 // seenFile is a file that was looked up.

@@ -128,9 +128,6 @@ type Options struct {
 	// Fresh: the new file belongs to the user of this process and has no attribute of the
 	// old one, which may be a file of any kind but a directory.
 	Fresh bool
-	// Check is called with the new file, complete and synced but under another name,
-	// before it replaces anything. An error ends the replacement.
-	Check func(path string) error
 
 	// make makes a file of another kind than a regular one, in a directory. It may replace
 	// an empty directory: an engine that was to mount a missing file may have left that.
@@ -463,9 +460,6 @@ func (d *Dir) write(name string, data []byte, like *os.File, o Options) (identit
 	back, err := aside.Read(temporary)
 	if err == nil && !bytes.Equal(back, data) {
 		err = fmt.Errorf("%s does not read back as it was written", aside.shown(temporary))
-	}
-	if err == nil && o.Check != nil {
-		err = o.Check(aside.shown(temporary))
 	}
 	return id, err
 }

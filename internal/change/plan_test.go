@@ -92,9 +92,9 @@ func TestPlanIsMadeCompletelyOrNotAtAll(t *testing.T) {
 			p[2].Path = dir + "/sub"
 			return append(p, Change{Path: dir + "/sub/x"})
 		},
-		"a check": func(_ string, p Plan) Plan {
+		"a node": func(_ string, p Plan) Plan {
 			p[2].New = p[2].Old
-			p[2].Check = func(string) error { return fs.ErrInvalid }
+			p[2].make = func(int, string) error { return fs.ErrInvalid }
 			return p
 		},
 		"no backup": func(_ string, p Plan) Plan { p[2].New, p[2].Backup = []byte("new c\n"), "sub"; return p },

@@ -21,12 +21,28 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// Target is the spec that is asked for, and how it is made.
-type Target struct {
+// Wanted is a spec that is asked for, and what is in its place.
+type Wanted struct {
 	// Spec is the path that it is published as, Kind the kind of its devices.
 	Spec, Kind string
-	// Of is what it describes; nil: GPUs and MIG devices.
-	Of *spec.Kind
+	// Of is what it describes; nil: GPUs and MIG devices. Unnamed: it is asked for where
+	// the host has that only.
+	Of      *spec.Kind
+	Unnamed bool
+	// Now is the spec that would be published now; nil: none, for want of a device.
+	Now *specs.Spec
+	// Published is the file at Spec.
+	Published *spec.File
+}
+
+// LeftAlone reports whether the file in place of a spec that nobody has asked for is another
+// program's, which cdigen neither replaces nor removes.
+func (w *Wanted) LeftAlone() bool {
+	return w.Unnamed && spec.Foreign(w.Published, w.Kind)
+}
+
+// Target is how the specs are made that are asked for, and for whom.
+type Target struct {
 	// Profile that it is made with, and the unit of the watcher that is to keep it.
 	Profile, Unit string
 	// SpecDirs are the directories that engines read by default, by rising priority.
@@ -54,16 +70,16 @@ type Target struct {
 // It is not in package discover, which knows neither CDI nor engines.
 type Snapshot struct {
 	Target
+	Wanted
+	// Beside are the specs of other kinds that are published with it.
+	Beside []Wanted
 	// Host names places of the host; nothing is read from it any more.
 	Host      discover.Host
 	Inventory *discover.Inventory
-	// Left are the findings of what Now had to do without.
+	// Left are the findings of what the specs had to do without.
 	Left []discover.Finding
-	// Now is the spec that would be published now; nil: none, for want of a device.
-	Now *specs.Spec
-	// Directories are SpecDirs, and Published is the file at Spec.
+	// Directories are SpecDirs.
 	Directories *spec.Directories
-	Published   *spec.File
 	// Exposed is what other users can change of the directories that engines read, and of
 	// that of the spec.
 	Exposed []discover.Finding
@@ -79,6 +95,57 @@ type Snapshot struct {
 	Container *Container
 
 	protection map[string]Fix // of what is exposed
+}
+
+// each returns a snapshot for each of the specs, that of Wanted first.
+func (s *Snapshot) each() []*Snapshot {
+	list := []*Snapshot{s}
+	for _, other := range s.Beside {
+		one := *s
+		one.Wanted, one.Beside = other, nil
+		list = append(list, &one)
+	}
+	return list
+}
+
+// Specs returns the files of all specs that are asked for, but for those of other programs.
+func (s *Snapshot) Specs() (files []*spec.File) {
+	for _, one := range s.each() {
+		if !one.LeftAlone() {
+			files = append(files, one.Published)
+		}
+	}
+	return files
+}
+
+// Makes reports whether a device is of the kind of one of the specs, by its qualified name.
+func (s *Snapshot) Makes(device string) bool {
+	kind, _, _ := strings.Cut(device, "=")
+	return slices.ContainsFunc(s.each(), func(one *Snapshot) bool { return one.Kind == kind })
+}
+
+// Against returns the snapshot to compare a spec file with: that of the devices in it, or else
+// of what is published at its path.
+func (s *Snapshot) Against(f *spec.File) *Snapshot {
+	all := s.each()
+	at := -1
+	if content, err := f.Spec(); err == nil {
+		at = slices.IndexFunc(all, func(one *Snapshot) bool { return one.Kind == content.Kind })
+	}
+	if at < 0 {
+		at = slices.IndexFunc(all, func(one *Snapshot) bool { return f.Is(one.Published) })
+	}
+	return all[max(at, 0)]
+}
+
+// about returns the snapshot of the spec at a path, or s.
+func (s *Snapshot) about(path string) *Snapshot {
+	for _, one := range s.each() {
+		if one.Spec == path {
+			return one
+		}
+	}
+	return s
 }
 
 // Watcher is what a watcher says of the spec that it keeps.
@@ -128,6 +195,7 @@ const (
 	ContainerdCRIOff   discover.ID = "containerd-cri-off"
 	DockerGPUs         discover.ID = "docker-gpus"
 	DockerGPUsLegacy   discover.ID = "docker-gpus-legacy"
+	DockerRuntime      discover.ID = "docker-runtime-nvidia"
 
 	SELinuxDevices    discover.ID = "selinux-devices"
 	CgroupHybrid      discover.ID = "cgroup-hybrid"
@@ -160,7 +228,10 @@ func All(s *Snapshot) []discover.Finding {
 func Health(s *Snapshot) []discover.Finding {
 	list, unusable := driver(s)
 	if !unusable {
-		list = slices.Concat(list, gpus(s), nodes(s), serious(s), published(s))
+		list = slices.Concat(list, gpus(s), nodes(s), serious(s))
+		for _, one := range s.each() {
+			list = append(list, published(one)...)
+		}
 	}
 	return discover.Sorted(append(list, neighbours(s)...))
 }
@@ -179,15 +250,18 @@ func serious(s *Snapshot) (list []discover.Finding) {
 // Summary describes healthy machines in one line.
 func Summary(snapshots ...*Snapshot) string {
 	inv := snapshots[0].Inventory
-	parts := []string{"All is well: driver " + inv.Driver.Version, printable.Count(inv.Usable(), "GPU")}
+	parts := []string{"All is well: " + inv.DriverName(), printable.Count(inv.Usable(), "GPU")}
 	var able []string
 	for _, s := range snapshots {
-		if s.Now != nil {
-			where := s.Spec
+		for _, one := range s.each() {
+			if one.Now == nil {
+				continue
+			}
+			where := one.Spec
 			if s.Profile != "" {
 				where += " (--profile " + s.Profile + ")"
 			}
-			parts = append(parts, printable.Count(len(s.Now.Devices), "device")+" in "+where)
+			parts = append(parts, printable.Count(len(one.Now.Devices), "device")+" in "+where)
 		}
 		for i := range s.Engines {
 			if name := engineName(&s.Engines[i]); takesCDI(&s.Engines[i]) && !slices.Contains(able, name) {

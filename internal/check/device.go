@@ -110,7 +110,7 @@ func (s *Snapshot) available(kind string) (names []string) {
 func (s *Snapshot) alternatives(kind, device string) string {
 	names := s.available(kind)
 	if len(names) == 0 {
-		return ", nor is any other device of that kind"
+		return ", nor is any other device of that kind" + s.kindAdvice(kind)
 	}
 	if device == "" {
 		if slices.Contains(names, spec.AllDevices) {
@@ -127,6 +127,23 @@ func (s *Snapshot) alternatives(kind, device string) string {
 		return "; there is " + ranges(near)
 	}
 	return "; defined are " + discover.Some(withKind(kind, names))
+}
+
+// kindAdvice returns why there is no device of a CDI kind that cdigen knows, to follow the words
+// that say so.
+func (s *Snapshot) kindAdvice(kind string) string {
+	known := spec.KindOf(kind)
+	if known == nil || known.OfGPUs() {
+		return ""
+	}
+	for _, one := range s.each() {
+		if one.Of == known && one.Now == nil {
+			return ": the host has nothing of the kind " + known.Name
+		} else if one.Of == known {
+			return ""
+		}
+	}
+	return ": --kind has to name " + known.Name
 }
 
 func withKind(kind string, names []string) []string {

@@ -17,8 +17,8 @@ func (s *Snapshot) discovered(ids ...discover.ID) (list []discover.Finding) {
 	return list
 }
 
-// about returns the findings of discovery about a subject with one of the IDs.
-func (s *Snapshot) about(subject string, ids ...discover.ID) []discover.Finding {
+// discoveredOf returns the findings of discovery about a subject with one of the IDs.
+func (s *Snapshot) discoveredOf(subject string, ids ...discover.ID) []discover.Finding {
 	return slices.DeleteFunc(s.discovered(ids...), func(f discover.Finding) bool { return f.Subject != subject })
 }
 
@@ -28,8 +28,8 @@ func driver(s *Snapshot) (list []discover.Finding, unusable bool) {
 	if len(s.discovered(discover.DriverNotLoaded, discover.DriverUnreadable)) > 0 {
 		return s.discovered(discover.DriverNotLoaded, discover.DriverUnreadable, discover.GPUOtherDriver), true
 	}
-	if hasCUDA(s.Inventory) {
-		return nil, false
+	if list = s.discovered(discover.PlatformFilesMissing); len(list) > 0 || hasCUDA(s.Inventory) {
+		return list, len(list) > 0
 	}
 	switch below := s.Host.Driver.Path; {
 	case s.System.DriverRootMissing:
@@ -73,6 +73,8 @@ func nodes(s *Snapshot) (list []discover.Finding) {
 		case n.Kind == discover.ControlNode && f.Severity == discover.Note:
 			f.Severity = discover.Warning
 		case n.Kind == discover.GPUNode || n.Kind == discover.MIGNode || n.Kind == discover.ControlNode:
+		case n.Kind == discover.StorageNode || n.Kind == discover.CopyNode:
+			f.Severity = discover.Warning
 		case f.ID == discover.NodeMissing:
 			continue // made when it is needed
 		default:
@@ -87,16 +89,18 @@ func nodes(s *Snapshot) (list []discover.Finding) {
 	return list
 }
 
-// namedNodes returns the host paths of the device nodes that the published spec names.
+// namedNodes returns the host paths of the device nodes that the published specs name.
 func (s *Snapshot) namedNodes() map[string]bool {
 	paths := map[string]bool{}
-	published, err := s.Published.Spec()
-	if err != nil {
-		return paths
-	}
-	for _, e := range spec.Parts(published) {
-		for _, n := range e.DeviceNodes {
-			paths[hostPath(n)] = true
+	for _, one := range s.each() {
+		published, err := one.Published.Spec()
+		if err != nil {
+			continue
+		}
+		for _, e := range spec.Parts(published) {
+			for _, n := range e.DeviceNodes {
+				paths[hostPath(n)] = true
+			}
 		}
 	}
 	return paths
@@ -108,7 +112,7 @@ func (s *Snapshot) nodesWrong() bool {
 	named := s.namedNodes()
 	for i := range s.Inventory.Nodes {
 		n := &s.Inventory.Nodes[i]
-		if !n.Usable() && !n.Withheld && (named[n.HostPath] || n.Kind == discover.GPUNode || n.Kind == discover.MIGNode) {
+		if !n.Usable() && !n.Withheld && (named[n.HostPath] || s.ofGPUs() && (n.Kind == discover.GPUNode || n.Kind == discover.MIGNode)) {
 			return true
 		}
 	}

@@ -22,7 +22,11 @@ func neighbours(s *Snapshot) (list []discover.Finding) {
 	if generated {
 		list = append(list, found(OtherGenerator, discover.Warning, strings.Join(refresh, ", "), "makes a spec of the same devices"))
 	}
-	for _, f := range Sharing(s, s.Published) {
+	var sharing []discover.Finding
+	for _, one := range s.each() {
+		sharing = append(sharing, Sharing(one, one.Published)...)
+	}
+	for _, f := range sharing {
 		if generated && f.ID != spec.Conflict && s.Directories.File(f.Subject).Is(s.Directories.File(refreshOutput)) {
 			continue // of the other generator's
 		}
@@ -45,7 +49,10 @@ func neighbours(s *Snapshot) (list []discover.Finding) {
 
 // own reports whether a file is one of our specs, which [File] judges.
 func (s *Snapshot) own(f *spec.File) bool {
-	return f.Is(s.Published) || slices.ContainsFunc(s.Others, func(other string) bool { return f.Is(s.Directories.File(other)) })
+	if slices.ContainsFunc(s.each(), func(one *Snapshot) bool { return f.Is(one.Published) }) {
+		return true
+	}
+	return slices.ContainsFunc(s.Others, func(other string) bool { return f.Is(s.Directories.File(other)) })
 }
 
 // Misnamed finds files that look like specs to people and that no engine reads.

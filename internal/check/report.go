@@ -48,7 +48,7 @@ func Reports(s *Snapshot, list []discover.Finding) []Report {
 		e := Lookup(f.ID)
 		r := Report{Finding: f, Title: e.Title}
 		if e.Fix != nil {
-			r.Fix = e.Fix(s, f)
+			r.Fix = e.Fix(s.about(f.Subject), f)
 		}
 		if r.Fix.Commands == nil {
 			r.Fix.Commands = []string{} // in JSON a list always

@@ -22,11 +22,15 @@ const nvidiaKind = "nvidia.com/gpu"
 
 // published looks at the published spec.
 func published(s *Snapshot) []discover.Finding {
-	if s.Now == nil || s.Unwanted {
-		return nil // there are findings about the GPUs, or nobody wants it
-	}
-	if s.Published.Mode == 0 {
+	switch {
+	case s.Unwanted:
+		return nil
+	case s.Now == nil && (s.ofGPUs() || s.Published.Mode == 0):
+		return nil // there are findings about the GPUs, or there is nothing of the kind
+	case s.Published.Mode == 0:
 		return noSpec(s)
+	case s.LeftAlone():
+		return nil
 	}
 	list := unreadable(s)
 	if _, err := s.Published.Spec(); errors.Is(err, fs.ErrPermission) {
@@ -49,12 +53,19 @@ func noSpec(s *Snapshot) []discover.Finding {
 			return []discover.Finding{found(SpecForeign, discover.Warning, d.File, "defines %s, and there is no %s: cdigen does not keep it up to date", d.Name, s.Spec)}
 		}
 	}
-	return []discover.Finding{missingSpec(s.Published)}
+	f := missingSpec(s.Published)
+	if s.Unnamed {
+		f.Severity = discover.Warning // nobody may be waiting for it
+	}
+	return []discover.Finding{f}
 }
 
 func missingSpec(f *spec.File) discover.Finding {
 	return found(SpecMissing, discover.Broken, f.Path, "does not exist")
 }
+
+// ofGPUs reports whether the spec is that of GPUs and MIG devices.
+func (s *Snapshot) ofGPUs() bool { return s.Of == nil || s.Of.OfGPUs() }
 
 // unreadable finds a spec that only root can read: rootless engines cannot.
 func unreadable(s *Snapshot) []discover.Finding {
@@ -82,6 +93,8 @@ func fullMode(mode fs.FileMode) fs.FileMode {
 func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
 	content, err := f.Spec()
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && s.Unnamed && f.Is(s.Published):
+		return noSpec(s)
 	case errors.Is(err, fs.ErrNotExist):
 		return []discover.Finding{missingSpec(f)}
 	case err != nil:
@@ -109,7 +122,7 @@ func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
 func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding {
 	if s.Now == nil {
 		devices := "usable GPU"
-		if s.Of != nil && !s.Of.OfGPUs() {
+		if !s.ofGPUs() {
 			devices = s.Of.Name
 		}
 		return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "the host has no %s now", devices)}
@@ -193,7 +206,7 @@ func (s *Snapshot) node(n *specs.DeviceNode) []discover.Finding {
 	// The nodes of a table stand in for those of the machine.
 	for _, g := range s.Inventory.GPUs {
 		if g.Lost && n.Path == fmt.Sprintf("/dev/nvidia%d", g.Minor) {
-			return s.about(g.Name(), discover.GPULost)
+			return s.discoveredOf(g.Name(), discover.GPULost)
 		}
 		for _, known := range g.DRM {
 			if known.HostPath == path && known.Have != nil {

@@ -46,7 +46,7 @@ func TestWhatIsWrongWithSpecFiles(t *testing.T) {
 	snapshot := func(file string) (*Snapshot, *spec.File) {
 		d := spec.ReadDirectories(nil)
 		f := d.File(file)
-		s := &Snapshot{Target: Target{Kind: "nvidia.com/gpu", Spec: file}, Inventory: inv, Now: now, Directories: d, Published: d.File(dir + "/none.yaml")}
+		s := &Snapshot{Wanted: Wanted{Kind: "nvidia.com/gpu", Spec: file, Now: now, Published: d.File(dir + "/none.yaml")}, Inventory: inv, Directories: d}
 		s.Look(Sources{Hook: func(path string) error {
 			if path == "/bad" {
 				return &os.PathError{Op: "stat", Path: path, Err: errors.New("worn out")}
@@ -191,7 +191,7 @@ func TestSpecThatLacksDevicesOrFilesIsBroken(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := spec.ReadDirectories(nil)
-		s := &Snapshot{Target: Target{Kind: "nvidia.com/gpu", Spec: file}, Inventory: &discover.Inventory{}, Now: now, Directories: d, Published: d.File(file)}
+		s := &Snapshot{Wanted: Wanted{Kind: "nvidia.com/gpu", Spec: file, Now: now, Published: d.File(file)}, Inventory: &discover.Inventory{}, Directories: d}
 		s.Look(Sources{}, s.Published)
 		got := File(s, s.Published)
 		if c.want == "" && len(got) > 0 || c.want != "" && (len(got) != 1 || got[0].ID != c.want) {

@@ -40,8 +40,14 @@ var Groups = []struct {
 }
 
 var driverTable = []Entry{
-	{discover.PlatformUnsupported, "This machine's GPU is not supported: no spec can be made.",
-		"GPUs of Tegra systems (Jetson) and of Windows (WSL) need other files and nodes than those of NVIDIA's driver for PCI devices. Do not install that driver.", false, nil},
+	{discover.PlatformFilesMissing, "What the GPU of this Tegra system or WSL needs is not installed: no spec can be made.",
+		"On a Tegra system (Jetson) install the packages of JetPack that list what containers get, `nvidia-l4t-init` and `nvidia-container`. For WSL install NVIDIA's driver in Windows and " +
+			"restart WSL (`wsl --shutdown`). Do not install the driver for PCI devices on either.", false, nil},
+	{discover.ListUnreadable, "A list of what containers get on this Tegra system cannot be read: they do not get what it lists.", "See the message for the reason.", false, nil},
+	{discover.ListLineInvalid, "A line in a list of what containers get on this Tegra system is of no use: it is left out.",
+		"Each line is `dev`, `lib`, `sym` or `dir`, a comma and an absolute path, in which `*` stands for any characters of a name. Correct or remove the line, or update JetPack.", false, nil},
+	{discover.ListPathMissing, "A list of what containers get on this Tegra system has paths that the system does not have.",
+		"JetPack has one list for several systems, and lists packages that need not be installed. If a program misses one of the files, install its package.", false, nil},
 	{discover.DriverNotLoaded, "The NVIDIA kernel module is not loaded: no container can use a GPU.",
 		"The driver is not installed, its module was not loaded at boot, or another driver, usually nouveau, has the GPUs. `cdigen system create-device-nodes --load-kernel-modules` loads an installed module.", false, fixNotLoaded},
 	{discover.DriverUnreadable, "The version of the NVIDIA driver cannot be read: no spec can be made.",
@@ -148,6 +154,7 @@ var specTable = []Entry{
 	{spec.Hidden, "A file in a directory of higher priority hides the spec's devices; it may be stale.", "Engines prefer /var/run/cdi to /etc/cdi.", true, fixSetAside},
 	{spec.Hides, "The spec hides devices of a file in a directory of lower priority.", "Engines prefer /var/run/cdi to /etc/cdi.", true, nil},
 	{spec.NameLeftOut, "Names that begin with a digit are left out of the spec.", "They need CDI 0.5.0; see `--max-cdi-version`.", true, nil},
+	{spec.KindTaken, "A spec has the devices already, or is in the place of theirs: cdigen publishes none.", "Another program has made it. `--kind NAME` names the kind to be published.", true, nil},
 	{spec.Untrusted, "Other users can choose what containers are given, up to root's rights on the host.", "They can change a directory that engines read, a spec in it, or what leads there. Look at what is there before you run the commands.", false, fixExposed},
 	{spec.EditsUntrusted, "Others than root can change a path that the edits of the administrator name: it is left out.", "Give the path to root, or take it out of `--edits`.", false, nil},
 	{spec.EditsPathUnusable, "A path that the edits of the administrator name does not exist, or is of another kind: it is left out.", "No container would start with it. Make what is missing, or take it out of the file of `--edits`.", true, fixEdits},
@@ -176,6 +183,7 @@ var engineTable = []Entry{
 	{EngineTooOld, "An engine refuses the spec: it needs a newer version of CDI than the engine accepts.", "`--max-cdi-version` makes an older spec.", true, fixTooOld},
 	{DockerGPUs, "docker run --gpus fails: Docker uses CDI for it only when a program named nvidia-cdi-hook is in its PATH.", "`--device` works without it.", false, fixDockerGPUs},
 	{DockerGPUsLegacy, "docker run --gpus does not use CDI; --device does.", "Docker uses CDI for --gpus from 29.2 on.", false, nil},
+	{DockerRuntime, "A Docker container asks for NVIDIA's runtime: it gets no GPU by a spec, and does not start without that runtime.", "It was made with --runtime nvidia, runtime: nvidia in a compose file, or that runtime is the daemon's default.", false, fixDockerRuntime},
 }
 
 var systemTable = []Entry{

@@ -9,6 +9,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"runtime"
@@ -34,7 +35,7 @@ type Config struct {
 	// The host.
 	DriverRoot, DevRoot, ProcRoot, SysRoot string
 	DevNodes                               string
-	LibrarySearchPath                      []string
+	LibrarySearchPath, ConfigSearchPath    []string
 	Arch                                   string
 	NVMLProbe                              string
 	NVMLTimeout                            time.Duration
@@ -48,6 +49,10 @@ type Config struct {
 	Output, Format string
 	LockTimeout    time.Duration
 	Kinds          []string
+	Mode           string
+	// Unnamed: the one kind is published where the host has it, without having been named;
+	// see [Config.EachKind].
+	Unnamed        bool
 	Vendor, Class  string
 	Names, Devices []string
 	NoAll          bool
@@ -87,7 +92,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		DriverRoot: "/", ProcRoot: "/proc", SysRoot: "/sys", Arch: runtime.GOARCH, NVML: NVMLAuto, NVMLTimeout: 10 * time.Second,
-		Output: DefaultOutput, LockTimeout: 10 * time.Second, Kinds: []string{spec.GPUKind}, Vendor: "nvidia.com", Class: "gpu",
+		Output: DefaultOutput, LockTimeout: 10 * time.Second, Kinds: []string{spec.AutoKinds}, Vendor: "nvidia.com", Class: "gpu",
 		Names: []string{"index", "uuid"}, SpecDirs: slices.Clone(cdi.DefaultSpecDirs),
 		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen),
 		Poll: time.Second, Debounce: 100 * time.Millisecond, Grace: 30 * time.Second, OnDriverLoss: "withdraw",
@@ -199,7 +204,23 @@ func Load(command string, l Layers) (c Config, problems []*Problem) {
 			return err == nil
 		})
 	}
+	if err := c.useMode(); err != nil {
+		problems = append(problems, err)
+	}
 	return c, problems
+}
+
+// useMode sets the kinds by the mode, if that is given.
+func (c *Config) useMode() *Problem {
+	mode, kind := c.Sources[modeOption], c.Sources[kindOption]
+	switch {
+	case c.Mode == "" || mode.Kind < kind.Kind:
+	case mode.Kind == kind.Kind:
+		return &Problem{modeOption, c.Mode, mode, errors.New("--kind is given too: use one of them")}
+	default:
+		c.Kinds, c.Sources[kindOption] = []string{spec.KindOfMode(c.Mode)}, mode
+	}
+	return nil
 }
 
 // Without returns the configuration without a setting that turned out to be unusable.

@@ -45,6 +45,8 @@ const (
 	profileOption  = "profile"
 	settingsOption = "settings"
 	capturedOption = "captured"
+	kindOption     = "kind"
+	modeOption     = "mode"
 	nvmlOption     = "nvml"
 	noNVMLOption   = "no-nvml"
 )

@@ -21,10 +21,11 @@ var Profiles = map[string]Profile{
 	// whichever of the CDI strategies it has, and writes this very file when it starts
 	// (k8s-device-plugin, internal/cdi/cdi.go). A second file of that kind would be in
 	// conflict with it in its directory, and hidden by it in another, so this is the same
-	// one, which the watcher takes back. The plugin knows no device called all.
+	// one, which the watcher takes back. The plugin knows no GPU called all. Its
+	// other devices are gds=all, gdrcopy=all and imex-channel=NUMBER, in files named likewise.
 	"k8s-device-plugin": {
 		Options: map[string]string{
-			"vendor": "k8s.device-plugin.nvidia.com", "class": "gpu", "no-all": "true",
+			"vendor": "k8s.device-plugin.nvidia.com", "class": "gpu", "no-all": "true", "kind": "gpu,imex-channel,gds,gdrcopy",
 			"output": "/var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json",
 		},
 		Engines: []string{"containerd", "crio"},

@@ -18,26 +18,24 @@ import (
 // Kind returns the kind of the devices, "nvidia.com/gpu".
 func (c *Config) Kind() string { return c.Vendor + "/" + c.Class }
 
-// autoKinds stands for the kinds that are published where the host has them.
-const autoKinds = "auto"
-
 // EachKind returns the configuration of each kind's spec, that of GPUs first. Output is the
 // file of GPUs, or of the one kind if that is the only one and the file was given.
 func (c *Config) EachKind() (list []Config) {
 	for i := range spec.Kinds {
 		kind := &spec.Kinds[i]
-		auto := kind.Auto && slices.Contains(c.Kinds, autoKinds)
-		if !auto && !slices.Contains(c.Kinds, kind.Name) {
+		auto, named := kind.Auto && slices.Contains(c.Kinds, spec.AutoKinds), slices.Contains(c.Kinds, kind.Name)
+		if !auto && !named {
 			continue
 		}
 		one := *c
+		one.Unnamed = !named && !kind.OfGPUs()
 		one.Kinds = []string{kind.Name}
 		if !kind.OfGPUs() {
 			one.Vendor, one.Class = kind.Prefix+c.Vendor, kind.Class
 			// These are about GPUs.
 			one.Names, one.Devices, one.NoAll, one.Edits = nil, nil, false, ""
 		}
-		alone := len(c.Kinds) == 1 && c.Kinds[0] != autoKinds
+		alone := len(c.Kinds) == 1 && c.Kinds[0] != spec.AutoKinds
 		if exact := alone && c.Sources["output"].Kind > FromProfile; c.Output != "-" && !exact {
 			one.Output = kind.File(c.Output)
 		}
@@ -59,7 +57,11 @@ func (c *Config) OutputFormat() spec.Format {
 
 // PublishOptions returns how a spec is published.
 func (c *Config) PublishOptions() spec.PublishOptions {
-	return spec.PublishOptions{Validate: spec.ValidateFile, LockTimeout: c.LockTimeout}
+	o := spec.PublishOptions{LockTimeout: c.LockTimeout}
+	if c.Unnamed {
+		o.Kind = c.Kind()
+	}
+	return o
 }
 
 // Spec returns the options of a spec for the libraries of an architecture. It reads the
@@ -193,7 +195,7 @@ func (c *Config) Target() (*Target, error) {
 	}
 	t := &Target{
 		Host: discover.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
-		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, MPSDirectory: c.MPSDirectory},
+		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, ConfigSearchPath: c.ConfigSearchPath, MPSDirectory: c.MPSDirectory},
 	}
 	t.Discover.Nodes = c.nodes()
 	if c.DevNodes != "" {
@@ -205,7 +207,7 @@ func (c *Config) Target() (*Target, error) {
 			return nil, c.Problem("dev-nodes", err)
 		}
 	}
-	gpus := slices.Contains(c.Kinds, spec.GPUKind) || slices.Contains(c.Kinds, autoKinds)
+	gpus := slices.Contains(c.Kinds, spec.GPUKind) || slices.Contains(c.Kinds, spec.AutoKinds)
 	if when := c.whenNVML(); gpus && when != NVMLNever {
 		t.Discover.ProbeIfNeeded = when == NVMLAuto
 		probe, timeout := c.NVMLProbe, c.NVMLTimeout
@@ -241,7 +243,7 @@ func (c *Config) nodes() discover.NodeOptions {
 // captured opens a captured host. Flags of where to look on this machine are an error;
 // environment variables may be set for other commands.
 func (c *Config) captured() (*Target, error) {
-	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "mps-directory", "arch", "nvml-probe", "nvml-timeout"} {
+	for _, name := range []string{"driver-root", "dev-root", "proc-root", "sys-root", "dev-nodes", "library-search-path", "config-search-path", "mps-directory", "arch", "nvml-probe", "nvml-timeout"} {
 		if c.Sources[name].Kind == FromFlag {
 			return nil, fmt.Errorf("--captured and --%s: use one of them: a captured host is complete", name)
 		}

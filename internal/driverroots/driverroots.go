@@ -37,16 +37,12 @@ func Open(dir string) (Root, error) {
 // WithFakeNVML makes a host with simulated GPUs in work/host, and in work/driver a
 // copy of the driver root whose NVML is the fake: the real one finds no GPU. Files
 // are linked rather than copied, so work has to be on the root's file system.
-func WithFakeNVML(work, dir, description string) (host, driver string, err error) {
+func WithFakeNVML(work, dir string, d *simhost.Description) (host, driver string, err error) {
 	root, err := Open(dir)
 	if err != nil {
 		return "", "", err
 	}
 	fake, err := fakenvml.Build()
-	if err != nil {
-		return "", "", err
-	}
-	d, err := simhost.Load(description)
 	if err != nil {
 		return "", "", err
 	}

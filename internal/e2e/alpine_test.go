@@ -72,7 +72,7 @@ func checkAPK(t *testing.T, file string) (scripts map[string][]byte) {
 			t.Errorf("%s has mode %o and belongs to %d:%d: apk refuses the package", h.Name, h.Mode, h.Uid, h.Gid)
 		}
 	})
-	for _, name := range []string{"usr/bin/cdigen", "usr/bin/cdigen-hook", "etc/init.d/cdigen", "etc/cdigen/cdigen.env", "usr/share/cdigen/prometheus/cdigen.rules.yml"} {
+	for _, name := range []string{"usr/bin/cdigen", "usr/bin/cdigen-hook", "etc/init.d/cdigen", "etc/cdigen/cdigen.env", "usr/share/cdigen/prometheus/cdigen.rules.yml", "usr/share/cdigen/lxc/nvidia"} {
 		if !slices.Contains(names, name) {
 			t.Errorf("no %s among %v", name, names)
 		}

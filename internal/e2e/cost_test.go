@@ -53,7 +53,7 @@ func specs8(b *testing.B) (dirs specDirs) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = os.RemoveAll(dir) })
-	host, driver, err := driverroots.WithFakeNVML(dir, root, filepath.Join(repository(), "testdata/hosts/h100x8.yaml"))
+	host, driver, err := driverroots.WithFakeNVML(dir, root, hosttest.Load(b, "h100x8"))
 	if err != nil {
 		b.Fatal(err)
 	}

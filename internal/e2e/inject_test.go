@@ -3,11 +3,11 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -178,33 +178,70 @@ func TestInjectedRealDriverLoads(t *testing.T) {
 	sees(t, "", exec.Command("runc", "--root", bundle+"/state", "run", "--bundle", bundle, "cdigen-e2e-driver"))
 }
 
+// Root file systems of LXC containers with links where the driver's files go.
+var lxcLayouts = []struct{ name, change string }{
+	{"Debian", ":"},
+	{"usr/lib64 is a link", "rm lib64 && mv usr/lib64 lib64 && ln -s lib usr/lib64"},
+	{"the libraries are in usr/lib64", "mv usr/lib/x86_64-linux-gnu/* usr/lib64 && rmdir usr/lib/x86_64-linux-gnu && ln -s ../lib64 usr/lib/x86_64-linux-gnu"},
+	{"the driver is installed", "cd usr/lib/x86_64-linux-gnu && for l in cuda nvidia-ml; do cp libdl.so.2 lib$l.so.1.2.3; ln -s lib$l.so.1.2.3 lib$l.so.1; done"},
+	{"the driver was removed", "cd usr/lib/x86_64-linux-gnu && for l in cuda nvidia-ml; do ln -s lib$l.so.1.2.3 lib$l.so.1; done"},
+}
+
 func TestLXCContainerHasInjectedDevices(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		change string // of the image
-	}{
-		{"Debian", ":"},
-		{"where usr/lib64 is a link", "rm lib64 && mv usr/lib64 lib64 && ln -s lib usr/lib64"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
+	for _, layout := range lxcLayouts {
+		t.Run(layout.name, func(t *testing.T) {
 			requireNamespace(t)
 			requireCommands(t, "lxc-start", "lxc-execute")
 			root := image(t, requireDebian(t))
-			check(t, command(root, "sh", "-ec", c.change))
-			testLXC(t, root)
+			check(t, command(root, "sh", "-ec", layout.change))
+			othersNode(t, root)
+			check(t, os.WriteFile(filepath.Join(root, "sight"), []byte(sight), 0o755))
+			publish(t)
+			known, unknown, without := seen, seen, unseen
+			switch layout.name {
+			case "the driver is installed":
+				without, unknown = installed.Replace(unseen), installed.Replace(seen)
+			case "the driver was removed":
+				// Nothing can be mounted at a link that leads nowhere.
+				known, unknown = removed.Replace(seen), removed.Replace(seen)
+			}
+			c := newLXC(t, root)
+			c.test(t, known, without, true)
+			c.test(t, unknown, without, false)
+			c.test(t, known, without, false, "--rootfs", root)
 		})
 	}
 }
 
-func testLXC(t *testing.T, root string) {
-	othersNode(t, root)
-	check(t, os.WriteFile(filepath.Join(root, "sight"), []byte(sight), 0o755))
-	publish(t)
-	dir := workDir(t)
-	check(t, os.Mkdir(filepath.Join(dir, "c"), 0o755))
-	config := filepath.Join(dir, "c/config")
-	original := fmt.Appendf(nil, `lxc.uts.name = cdigen-e2e
-lxc.rootfs.path = dir:%s
+// What sight tells where the libraries of the image itself are the loader's, and where it
+// finds none.
+var (
+	installed = strings.NewReplacer("no libcuda.so.1", "libcuda.so.1 loads", "no libnvidia-ml.so.1", "libnvidia-ml.so.1 loads",
+		"NVIDIA_VISIBLE", "libcuda.so.1 can be written to\nNVIDIA_VISIBLE")
+	removed = strings.NewReplacer("libcuda.so.1 loads", "no libcuda.so.1", "libnvidia-ml.so.1 loads", "no libnvidia-ml.so.1")
+)
+
+// lxcContainer is a container of LXC whose image has the script sight.
+type lxcContainer struct{ dir, root, config string }
+
+func newLXC(t *testing.T, root string) *lxcContainer {
+	t.Helper()
+	c := &lxcContainer{dir: workDir(t), root: root}
+	c.config = filepath.Join(c.dir, "c/config")
+	check(t, os.Mkdir(filepath.Dir(c.config), 0o755))
+	return c
+}
+
+// test injects GPU 0 and takes it out again. The configuration names the root, or the
+// options of the programs do.
+func (c *lxcContainer) test(t *testing.T, want, without string, named bool, args ...string) {
+	t.Helper()
+	rootfs := "lxc.rootfs.path = dir:" + c.root + "\n"
+	var options []string
+	if !named {
+		rootfs, options = "", []string{"--define", "lxc.rootfs.path=dir:" + c.root}
+	}
+	original := []byte(`lxc.uts.name = cdigen-e2e
 lxc.net.0.type = empty
 lxc.mount.auto = proc:mixed sys:ro
 lxc.environment = PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -212,34 +249,88 @@ lxc.cgroup.devices.deny = a
 lxc.cgroup.devices.allow = c 1:* rwm
 lxc.cgroup.devices.allow = c 5:* rwm
 lxc.cgroup.devices.allow = c 136:* rwm
-`, root)
-	check(t, os.WriteFile(config, original, 0o644))
-	run := func(want string) {
-		t.Helper()
-		for _, program := range [][]string{{"lxc-start", "--foreground"}, {"lxc-execute"}} {
-			// The container writes to a file: lxc-start gives it a terminal of its own.
-			log := filepath.Join(dir, "log")
-			cmd := exec.Command(program[0], append(program[1:], "--lxcpath", dir, "--name", "c", "--logfile", log, "--logpriority", "INFO",
-				"--", "sh", "-c", "sh /sight > /out 2>&1")...)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				text, _ := os.ReadFile(log)
-				t.Fatalf("%v: %v\n%s\n%s", cmd.Args, err, out, lastBytes(text, 3000))
-			}
-			got, err := os.ReadFile(filepath.Join(root, "out"))
-			if err != nil || string(got) != want {
-				t.Errorf("%s: %v: the container printed\n%swant\n%s", program[0], err, got, want)
-			}
-			check(t, os.Remove(filepath.Join(root, "out")))
-		}
-	}
-	run(unseen)
-	inject(t, "--format", "lxc", "--file", config, "0")
-	run(seen)
-	inject(t, "--format", "lxc", "--file", config, "--remove")
-	run(unseen)
-	if now, err := os.ReadFile(config); err != nil || !bytes.Equal(now, original) {
+` + rootfs)
+	check(t, os.WriteFile(c.config, original, 0o644))
+	c.sees(t, without, options)
+	inject(t, append([]string{"--format", "lxc", "--file", c.config, "0"}, args...)...)
+	c.sees(t, want, options)
+	inject(t, "--file", c.config, "--remove")
+	c.sees(t, without, options)
+	if now, err := os.ReadFile(c.config); err != nil || !bytes.Equal(now, original) {
 		t.Errorf("the configuration is not as it was: %v", err)
 	}
+}
+
+func (c *lxcContainer) sees(t *testing.T, want string, options []string) {
+	t.Helper()
+	for _, program := range [][]string{{"lxc-start", "--foreground"}, {"lxc-execute"}} {
+		// The container writes to a file: lxc-start gives it a terminal of its own.
+		log := filepath.Join(c.dir, "log")
+		args := append(slices.Concat(program[1:], options), "--lxcpath", c.dir, "--name", "c", "--logfile", log, "--logpriority", "INFO",
+			"--", "sh", "-c", "sh /sight > /out 2>&1")
+		cmd := exec.Command(program[0], args...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			text, _ := os.ReadFile(log)
+			t.Fatalf("%v: %v\n%s\n%s", cmd.Args, err, out, lastBytes(text, 3000))
+		}
+		got, err := os.ReadFile(filepath.Join(c.root, "out"))
+		if err != nil || string(got) != want {
+			t.Errorf("%v: %v: the container printed\n%swant\n%s", cmd.Args, err, got, want)
+		}
+		check(t, os.Remove(filepath.Join(c.root, "out")))
+	}
+}
+
+// LXC runs the hook when it makes a container.
+func TestLXCHookMountsDevices(t *testing.T) {
+	requireNamespace(t)
+	requireCommands(t, "lxc-start", "lxc-execute")
+	root := image(t, requireDebian(t))
+	othersNode(t, root)
+	check(t, os.WriteFile(filepath.Join(root, "sight"), []byte(sight), 0o755))
+	publish(t)
+	bin, err := build()
+	check(t, err)
+	c := newLXC(t, root)
+	config := `lxc.net.0.type = empty
+lxc.mount.auto = proc:mixed sys:ro
+lxc.environment = PATH=` + bin + `:/usr/sbin:/usr/bin:/sbin:/bin
+lxc.rootfs.path = dir:` + root + `
+lxc.hook.mount = ` + filepath.Join(repository(), "packaging/lxc/nvidia") + "\n"
+	// A hook sets no device filter and no variables of the container.
+	want := strings.Replace(unfiltered(seen), "=void", "=0", 1)
+	check(t, os.WriteFile(c.config, []byte(config+"lxc.environment = NVIDIA_VISIBLE_DEVICES=0\n"), 0o644))
+	c.sees(t, want, nil)
+	check(t, os.WriteFile(c.config, []byte(config), 0o644))
+	c.sees(t, unfiltered(unseen), nil)
+}
+
+// A container that runs gets devices in its mount namespace and its cgroup.
+func TestRunningContainerHasInjectedDevices(t *testing.T) {
+	requireNamespace(t)
+	if _, err := os.Stat("/sys/fs/cgroup/devices"); err != nil {
+		t.Skip("devices are filtered by programs here (cgroup v2): ", err)
+	}
+	dir := bundle(t, "sleep 1000")
+	publish(t)
+	runc := func(args ...string) *exec.Cmd {
+		return exec.Command("runc", append([]string{"--root", dir + "/state"}, args...)...)
+	}
+	check(t, runc("run", "--detach", "--bundle", dir, "cdigen-e2e-live").Run())
+	t.Cleanup(func() { check(t, runc("delete", "--force", "cdigen-e2e-live").Run()) })
+	out, err := runc("state", "cdigen-e2e-live").Output()
+	check(t, err)
+	var state struct{ Pid int }
+	check(t, json.Unmarshal(out, &state))
+	look := func(want string) {
+		t.Helper()
+		sees(t, want, runc("exec", "cdigen-e2e-live", "sh", "-c", sight))
+	}
+	look(unseen)
+	inject(t, "--pid", strconv.Itoa(state.Pid), "0")
+	look(strings.Replace(seen, "=void", "=", 1)) // processes get no variables
+	inject(t, "--pid", strconv.Itoa(state.Pid), "0")
+	look(strings.Replace(seen, "=void", "=", 1))
 }
 
 func TestPodmanHasInjectedDevicesWithoutCDI(t *testing.T) {

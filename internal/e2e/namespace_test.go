@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "prepare the mount namespace:", err)
 			os.Exit(1)
 		}
+		if err := os.Setenv("CDIGEN_STATE_DIR", filepath.Join(work, "state")); err != nil {
+			panic(err)
+		}
 		os.Exit(m.Run())
 	case os.Getuid() != 0:
 		os.Exit(m.Run())

@@ -337,6 +337,7 @@ func testSystemd(t *testing.T, suite string) {
 
 	t.Run("units", m.testUnits)
 	t.Run("boot", m.testBoot)
+	t.Run("injected", m.testInjected)
 	t.Run("watching", m.testWatching)
 	t.Run("harm", m.testHarm)
 	t.Run("profile", m.testProfile)
@@ -356,7 +357,7 @@ func (m *machine) in(t *testing.T) func() {
 
 func (m *machine) testUnits(t *testing.T) {
 	defer m.in(t)()
-	if out := m.run("sh", "-c", "systemd-analyze verify cdigen.service cdigen@k8s-device-plugin.service cdigen-refresh.service cdigen-refresh.path 2>&1"); out != "" {
+	if out := m.run("sh", "-c", "systemd-analyze verify cdigen.service cdigen@k8s-device-plugin.service cdigen-refresh.service cdigen-refresh.path cdigen-inject.service cdigen-inject.path 2>&1"); out != "" {
 		t.Errorf("systemd-analyze verify:\n%s", out)
 	}
 	for _, unit := range []string{"cdigen.service", "cdigen@k8s-device-plugin.service", "cdigen-refresh.service"} {
@@ -366,11 +367,37 @@ func (m *machine) testUnits(t *testing.T) {
 	if failed := m.run("systemctl", "--failed", "--no-legend"); strings.Contains(failed, "cdigen") {
 		t.Error(failed)
 	}
-	for unit, want := range map[string]string{"cdigen.service": "enabled", "cdigen-refresh.service": "disabled", "cdigen-refresh.path": "disabled"} {
+	for unit, want := range map[string]string{"cdigen.service": "enabled", "cdigen-refresh.service": "disabled", "cdigen-refresh.path": "disabled", "cdigen-inject.path": "static"} {
 		if got, _ := m.try("systemctl", "is-enabled", unit); got != want {
 			t.Errorf("%s is %s, not %s", unit, got, want)
 		}
 	}
+}
+
+// Files that have devices get their current numbers after a change of the host, and before
+// containers start.
+func (m *machine) testInjected(t *testing.T) {
+	defer m.in(t)()
+	const file, want = "/srv/lxc/config", "lxc.cgroup2.devices.allow = c 195:0 rwm"
+	m.write(file, "lxc.uts.name = a\n")
+	m.run("cdigen", "inject", "--file", file, "--cgroup", "v2", "0")
+	for _, trigger := range [][]string{{"systemctl", "reload", "cdigen.service"}, {"touch", "/etc/cdi/other"}, {"systemctl", "start", "cdigen-inject.service"}} {
+		m.until("rest", func() bool { return m.show("cdigen-inject.path", "SubState") == "waiting" })
+		m.run("sed", "-i", "s/195:0/195:9/", file)
+		m.run(trigger...)
+		m.until("new numbers after "+strings.Join(trigger, " "), func() bool {
+			data, err := os.ReadFile(m.path(file))
+			return err == nil && strings.Contains(string(data), want)
+		})
+	}
+	if result := m.show("cdigen-inject.service", "Result"); result != "success" {
+		t.Errorf("cdigen-inject.service: %s", result)
+	}
+	if before := m.show("cdigen-inject.service", "Before"); !strings.Contains(before, "pve-guests.service") || !strings.Contains(before, "lxc.service") {
+		t.Errorf("cdigen-inject.service is before %s", before)
+	}
+	m.run("rm", "/etc/cdi/other")
+	m.run("cdigen", "inject", "--file", file, "--remove")
 }
 
 // Engines start when the service is ready, and that is when the driver is whole.
@@ -392,6 +419,9 @@ func (m *machine) testBoot(t *testing.T) {
 	}
 	if got := m.show("cdigen.service", "StatusText"); got != "8 GPUs, 17 devices, driver 550.54.15" {
 		t.Errorf("status %q", got)
+	}
+	if slack := m.run("cat", "/proc/"+m.show("cdigen.service", "MainPID")+"/timerslack_ns"); slack != "1000000" {
+		t.Errorf("a timer slack of %s ns", slack)
 	}
 	m.follows("boot")
 	if s := m.status(); s.Probes == 0 || s.GPUs != 8 || slices.ContainsFunc(s.Devices, func(d string) bool { return d == "" }) {

@@ -5,9 +5,11 @@ package elfname
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 )
 
@@ -39,7 +41,11 @@ var architectures = map[[3]uint16]string{
 // section is damaged, Info has the architecture. A file without a dynamic section has no
 // names.
 func Read(r io.ReaderAt) (Info, error) {
-	f, err := elf.NewFile(r)
+	p, err := newProgramHeaders(r)
+	var f *elf.File
+	if err == nil {
+		f, err = elf.NewFile(p)
+	}
 	var format *elf.FormatError
 	switch {
 	case errors.As(err, &format) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
@@ -53,6 +59,59 @@ func Read(r io.ReaderAt) (Info, error) {
 	}
 	return info, nil
 }
+
+// programHeaders is a file without its section headers, which take longest to read and say
+// nothing of names that the program headers do not.
+type programHeaders struct {
+	io.ReaderAt
+	begin []byte
+}
+
+// newProgramHeaders reads the begin of a file, and sees whether the file has its end.
+func newProgramHeaders(r io.ReaderAt) (*programHeaders, error) {
+	p := &programHeaders{ReaderAt: r, begin: make([]byte, 1024)}
+	n, err := r.ReadAt(p.begin, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return p, err
+	}
+	if p.begin = p.begin[:n]; n < headerSize || !bytes.HasPrefix(p.begin, []byte(elf.ELFMAG)) {
+		return p, nil // debug/elf says what is wrong
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if elf.Data(p.begin[elf.EI_DATA]) == elf.ELFDATA2MSB {
+		order = binary.BigEndian
+	}
+	place, sizes := p.begin[32:36], p.begin[46:52] // e_shoff; e_shentsize, e_shnum, e_shstrndx
+	end := uint64(order.Uint32(place))
+	if elf.Class(p.begin[elf.EI_CLASS]) == elf.ELFCLASS64 {
+		place, sizes = p.begin[40:48], p.begin[58:64]
+		end = order.Uint64(place)
+	}
+	if end > 0 {
+		// They are the last thing in a library.
+		end += uint64(order.Uint16(sizes)) * uint64(max(1, order.Uint16(sizes[2:])))
+		if end > math.MaxInt64 {
+			return p, io.ErrUnexpectedEOF
+		}
+		if _, err := r.ReadAt(make([]byte, 1), int64(end-1)); err != nil {
+			return p, err
+		}
+	}
+	clear(place)
+	clear(sizes)
+	return p, nil
+}
+
+// ReadAt reads the begin of the file from memory.
+func (p *programHeaders) ReadAt(b []byte, at int64) (int, error) {
+	if at >= 0 && at+int64(len(b)) <= int64(len(p.begin)) {
+		return copy(b, p.begin[at:]), nil
+	}
+	return p.ReaderAt.ReadAt(b, at)
+}
+
+// headerSize is that of the header of an ELF file of 64 bits. No library of 32 bits is shorter.
+const headerSize = 64
 
 // readNames uses the program headers as the dynamic loader does. [elf.File.DynString] uses
 // section headers, which a library may not have.
@@ -93,22 +152,14 @@ func (info *Info) readNames(f *elf.File) error {
 	if at < 0 {
 		return fmt.Errorf("the strings are at address %#x, which no segment loads", text)
 	}
-	strings, err := readPart(f.Progs[at], text-f.Progs[at].Vaddr, size)
+	names, err := readStrings(f.Progs[at], text-f.Progs[at].Vaddr, size, append(needed, soname...))
 	if err != nil {
 		return err
 	}
-	for _, at := range needed {
-		name, err := stringAt(strings, at)
-		if err != nil {
-			return err
-		}
-		info.Needed = append(info.Needed, name)
+	if len(soname) > 0 {
+		info.SONAME = names[len(needed)]
 	}
-	for _, at := range soname {
-		if info.SONAME, err = stringAt(strings, at); err != nil {
-			return err
-		}
-	}
+	info.Needed = append(info.Needed, names[:len(needed)]...)
 	return nil
 }
 
@@ -124,14 +175,21 @@ func nextEntry(f *elf.File, table []byte) (tag elf.DynTag, value uint64, rest []
 	return elf.DT_NULL, 0, nil
 }
 
-// maxPart limits the memory for a damaged library. The strings of the driver's libraries
-// have 57 KiB at most in driver 550.
+// maxPart limits the memory for a damaged library.
 const maxPart = 16 << 20
+
+// hasPart returns an error if a segment does not have a part.
+func hasPart(p *elf.Prog, at, size uint64) error {
+	if at > p.Filesz || size > p.Filesz-at || size > maxPart {
+		return fmt.Errorf("%d bytes at %d of a segment of %d: outside or too large", size, at, p.Filesz)
+	}
+	return nil
+}
 
 // readPart reads part of a segment.
 func readPart(p *elf.Prog, at, size uint64) ([]byte, error) {
-	if at > p.Filesz || size > p.Filesz-at || size > maxPart {
-		return nil, fmt.Errorf("%d bytes at %d of a segment of %d: outside or too large", size, at, p.Filesz)
+	if err := hasPart(p, at, size); err != nil {
+		return nil, err
 	}
 	data := make([]byte, size)
 	if n, err := p.ReadAt(data, int64(at)); n < len(data) {
@@ -140,12 +198,29 @@ func readPart(p *elf.Prog, at, size uint64) ([]byte, error) {
 	return data, nil
 }
 
-// stringAt returns the string at an offset, which a zero byte ends.
-func stringAt(strings []byte, at uint64) (string, error) {
-	if at < uint64(len(strings)) {
-		if end := bytes.IndexByte(strings[at:], 0); end >= 0 {
-			return string(strings[at:][:end]), nil
-		}
+// maxName is the length of the longest path of Linux (PATH_MAX).
+const maxName = 4096
+
+// readStrings returns the strings at some offsets of a table, each of which a zero byte ends.
+// It reads what lies between them: those of functions are many more.
+func readStrings(p *elf.Prog, at, size uint64, offsets []uint64) (list []string, err error) {
+	if err := hasPart(p, at, size); err != nil {
+		return nil, err
 	}
-	return "", fmt.Errorf("a name at %d of %d bytes of strings", at, len(strings))
+	first, last := min(slices.Min(offsets), size), min(slices.Max(offsets), size)
+	table, err := readPart(p, at+first, min(last+maxName, size)-first)
+	if err != nil {
+		return nil, err
+	}
+	for _, offset := range offsets {
+		length := -1
+		if offset < size {
+			length = bytes.IndexByte(table[offset-first:], 0)
+		}
+		if length < 0 {
+			return nil, fmt.Errorf("a name at %d of %d bytes of strings", offset, size)
+		}
+		list = append(list, string(table[offset-first:][:length]))
+	}
+	return list, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -150,8 +149,10 @@ func printed(t *testing.T, c *Contents, host string) map[string]string {
 		check(t, err)
 		all[name] = golden(text, notes, host)
 	}
-	lines, notes, err := LXC(c, CgroupV2, path.Clean)
+	lines, notes, err := LXC(c, CgroupV2, OpenRootfs("", nil, nil))
 	tell("lxc", strings.Join(lines, "\n")+"\n", notes, err)
+	mounts, environ, notes, err := Enroot(c)
+	tell("enroot", strings.Join(append(environ, mounts...), "\n")+"\n", notes, err)
 	for name, format := range map[string]func(*Contents) ([][]string, []string, error){"nspawn": Nspawn, "docker-args": Docker, "podman-args": Podman} {
 		args, notes, err := format(c)
 		text, _ := Words(args)
@@ -278,7 +279,7 @@ func TestMissingPathIsNamed(t *testing.T) {
 		t.Helper()
 		c, err := source.Contents([]string{"vendor.com/thing=odd"})
 		check(t, err)
-		_, _, inLXC := LXC(c, CgroupV2, path.Clean)
+		_, _, inLXC := LXC(c, CgroupV2, OpenRootfs("", nil, nil))
 		_, _, inNspawn := Nspawn(c)
 		_, _, inDocker := Docker(c)
 		_, _, inBundle := config.Inject(source, c.Devices, OCI)

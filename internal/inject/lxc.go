@@ -31,10 +31,10 @@ func HostCgroup() Cgroup {
 	return CgroupV2
 }
 
-// LXC returns the lines of a container's configuration, lxc.container.conf(5). LXC mounts
-// nothing through a symbolic link: real returns the path that a path leads to in the
-// container's root file system, where that is known.
-func LXC(c *Contents, cgroup Cgroup, real func(path string) string) (lines, notes []string, err error) {
+// LXC returns the lines of a container's configuration, lxc.container.conf(5). LXC refuses
+// to start a container if a symbolic link is on the way to a mount: one where that cannot be
+// excluded is optional.
+func LXC(c *Contents, cgroup Cgroup, root *Rootfs) (lines, notes []string, err error) {
 	if err := c.present(); err != nil {
 		return nil, nil, err
 	}
@@ -60,7 +60,10 @@ func LXC(c *Contents, cgroup Cgroup, real func(path string) string) (lines, note
 	for _, m := range c.Mounts {
 		// What is in the image's /dev is not in the container's.
 		if !strings.HasPrefix(path.Clean(m.Destination), "/dev/") {
-			m.Destination = real(m.Destination)
+			real, certain := root.real(m.Destination)
+			if m.Destination = real; !certain {
+				m.Options = append(slices.Clone(m.Options), "optional")
+			}
 		}
 		if !isBind(m) {
 			lines = append(lines, lxcMount(m.Source, m.Destination, m.Type, append(slices.Clone(m.Options), "create=dir")...))
@@ -81,16 +84,15 @@ func LXC(c *Contents, cgroup Cgroup, real func(path string) string) (lines, note
 		}
 		lines = append(lines, lxcMount(m.Source, m.Destination, "none", options...))
 	}
+	if len(c.Mounts) > 0 && !root.Known {
+		notes = append(notes, "the container's root file system is not known: its files are optional mounts, without those where a symbolic link is on the way: name it with --rootfs")
+	}
 	return lines, notes, nil
 }
 
-// lxcMount returns a line as in fstab(5). The path in the container is relative to its root.
+// lxcMount returns the line of a mount. The path in the container is relative to its root.
 func lxcMount(source, destination, kind string, options ...string) string {
-	escape := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace
-	if source == "" {
-		source = kind
-	}
-	return fmt.Sprintf("lxc.mount.entry = %s %s %s %s 0 0", escape(source), escape(strings.TrimLeft(destination, "/")), kind, escape(strings.Join(options, ",")))
+	return "lxc.mount.entry = " + fstab(source, strings.TrimLeft(destination, "/"), kind, options...)
 }
 
 // groups returns descriptions of groups, for runtimes that cannot add a process to them.

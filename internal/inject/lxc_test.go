@@ -1,8 +1,12 @@
 package inject
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
 func TestBlockIsPutInAndTakenOut(t *testing.T) {
@@ -85,7 +89,10 @@ func TestLXCMountsWhereLinksLead(t *testing.T) {
 	source, _ := odd(t)
 	c, err := source.Contents([]string{"vendor.com/thing=0"})
 	check(t, err)
-	lines, _, err := LXC(c, CgroupNone, func(path string) string { return "/real" + path })
+	root := hosttest.Reachable(t)
+	check(t, os.MkdirAll(filepath.Join(root, "real/usr/lib"), 0o755))
+	check(t, os.Symlink("real/usr", filepath.Join(root, "usr")))
+	lines, _, err := LXC(c, CgroupNone, OpenRootfs(root, nil, func(do func() error) error { return do() }))
 	check(t, err)
 	text := strings.Join(lines, "\n")
 	for _, want := range []string{" real/usr/lib/lib.so.1 none ", " dev/thing0 none "} {

@@ -3,6 +3,8 @@ package mountinfo
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -40,6 +42,45 @@ func TestReadKnowsTheMountsOfThisProcess(t *testing.T) {
 	if _, err := Read(filepath.Join(t.TempDir(), "x")); !os.IsNotExist(err) {
 		t.Errorf("a file that does not exist: %v", err)
 	}
+}
+
+func TestLines(t *testing.T) {
+	const lines = "36 35 0:25 / /run/a\\040b\\134c rw - tmpfs t rw\n37 35 0:25 / /x ro - tmpfs t rw\n"
+	file := filepath.Join(t.TempDir(), "mountinfo")
+	if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var points []string
+	got, err := Lines(file, func(point string) bool {
+		points = append(points, point)
+		return point == "/x"
+	})
+	if err != nil || !slices.Equal(got, []string{"37 35 0:25 / /x ro - tmpfs t rw"}) {
+		t.Errorf("%q: %v", got, err)
+	}
+	if !slices.Equal(points, []string{`/run/a b\c`, "/x"}) {
+		t.Errorf("mount points %q", points)
+	}
+}
+
+func BenchmarkThousandMounts(b *testing.B) {
+	line := "36 35 98:0 /mnt1 /var/lib/containers/storage/overlay/0123456789abcdef/merged rw,noatime master:1 - overlay overlay rw,lowerdir=/a:/b\n"
+	file := filepath.Join(b.TempDir(), "mountinfo")
+	if err := os.WriteFile(file, []byte(strings.Repeat(line, 1000)), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("Read", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = Read(file)
+		}
+	})
+	b.Run("Lines", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = Lines(file, func(string) bool { return false })
+		}
+	})
 }
 
 func FuzzParse(f *testing.F) {

@@ -23,6 +23,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/internal/driverroots"
+	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 func main() {
@@ -76,7 +77,11 @@ func compare(dir, description, cdigen, peer string, known map[string]string) (un
 		return 0, err
 	}
 	defer func() { _ = os.RemoveAll(work) }()
-	host, driver, err := driverroots.WithFakeNVML(work, dir, description)
+	d, err := simhost.Load(description)
+	if err != nil {
+		return 0, err
+	}
+	host, driver, err := driverroots.WithFakeNVML(work, dir, d)
 	if err != nil {
 		return 0, err
 	}

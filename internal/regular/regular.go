@@ -6,6 +6,7 @@
 package regular
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -76,12 +77,21 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 
 // Read returns the rest of an open file of at most limit bytes.
 func Read(f io.Reader, path string, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
+	var b bytes.Buffer
+	if s, ok := f.(interface{ Stat() (fs.FileInfo, error) }); ok {
+		// Files of the kernel have no size, or that of a page.
+		if info, err := s.Stat(); err == nil && info.Size() > pageSize && info.Size() <= limit {
+			b.Grow(int(info.Size()) + bytes.MinRead)
+		}
+	}
+	_, err := b.ReadFrom(io.LimitReader(f, limit+1))
+	if err == nil && int64(b.Len()) > limit {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: more than %s", ErrTooLarge, size(limit))}
 	}
-	return data, err
+	return b.Bytes(), err
 }
+
+const pageSize = 4096
 
 func size(n int64) string {
 	switch {

@@ -47,8 +47,12 @@ type Description struct {
 	OtherGPUs []OtherGPU `json:"otherGPUs,omitempty"`
 	// Compatible are the names in the device tree; none: there is no device tree.
 	Compatible []string `json:"compatible,omitempty"`
-	// WindowsGPU: the host has GPUs of Windows, as a virtual machine of WSL.
+	// WindowsGPU: the GPUs are those of Windows, as in a virtual machine of WSL: they are
+	// on no bus, and Driver says what NVML has of them.
 	WindowsGPU bool `json:"windowsGPU,omitempty"`
+	// Files are further files by their paths below the driver root: "library SONAME", "link
+	// TARGET", "program", "nvml" for the fake NVML, or else a text.
+	Files map[string]string `json:"files,omitempty"`
 	// SystemLibraries is how many libraries that have nothing to do with the driver
 	// stand beside it and in the loader's cache.
 	SystemLibraries int `json:"systemLibraries,omitempty"`
@@ -147,7 +151,9 @@ type GPUInstance struct {
 
 // NVML lists calls that go wrong.
 type NVML struct {
-	Fail []Failure `json:"fail,omitempty"`
+	// StartMilliseconds is what initialising NVML takes longer than it has to.
+	StartMilliseconds int       `json:"startMilliseconds,omitempty"`
+	Fail              []Failure `json:"fail,omitempty"`
 	// Hang are calls that do not come back; their Status has no meaning.
 	Hang []Failure `json:"hang,omitempty"`
 }
@@ -398,6 +404,8 @@ func (d *Description) distribution() string {
 
 func (d *Description) kernelModule() string {
 	switch {
+	case d.WindowsGPU:
+		return noModule
 	case d.Driver.KernelModule != "":
 		return d.Driver.KernelModule
 	case d.Driver.Version != "":

@@ -29,9 +29,6 @@ const (
 	ctlMinor     = 255
 )
 
-// besideMajor is a number that none of the driver's has.
-const besideMajor = 499
-
 // nodes are the device nodes that the host has, in order of path.
 func (d *Description) nodes() []node {
 	return slices.DeleteFunc(d.allNodes(), func(n node) bool {
@@ -98,7 +95,11 @@ func (d *Description) allNodes() []node {
 		}
 	}
 	for i, name := range d.BesideNodes {
-		add(name, besideMajor, i, 0o666)
+		device := "nvidia-fs"
+		if name == "gdrdrv" {
+			device = name
+		}
+		add(name, d.major(device), i, 0o666)
 	}
 	if d.nvidiaLoaded() && d.NVSwitches > 0 {
 		add("nvidia-nvlink", d.major("nvidia-nvlink"), 0, 0o666)

@@ -23,6 +23,7 @@ var models = map[string]model{
 	"NVIDIA GH200 480GB":                           {device: 0x2342, videoBIOS: "96.00.84.00.02", dmaBits: 52, migSlices: 7},
 	"NVIDIA GeForce RTX 4090":                      {device: 0x2684, display: true, videoBIOS: "95.02.3c.40.09", dmaBits: 47},
 	"NVIDIA H100 80GB HBM3":                        {device: 0x2330, videoBIOS: "96.00.99.00.01", dmaBits: 52, migSlices: 7},
+	"NVIDIA Thor":                                  {device: 0x2b00, videoBIOS: "00.00.00.00.00", dmaBits: 47, migSlices: 0},
 	"NVIDIA L4":                                    {device: 0x27b8, videoBIOS: "95.04.29.00.0b", dmaBits: 47},
 	"NVIDIA RTX PRO 6000 Blackwell Server Edition": {device: 0x2bb5, videoBIOS: "98.02.5d.00.02", dmaBits: 52, migSlices: 4},
 	"Tesla T4":                                     {device: 0x1eb8, videoBIOS: "90.04.38.00.03", dmaBits: 47},
@@ -86,6 +87,14 @@ func (d *Description) gpus() []gpu {
 		g.instances = d.instances(*g)
 	}
 	return list
+}
+
+// busGPUs are the GPUs on the PCI bus.
+func (d *Description) busGPUs() []gpu {
+	if d.WindowsGPU {
+		return nil
+	}
+	return d.gpus()
 }
 
 // render is the minor number of the GPU's render node. The graphics of a server's

@@ -55,6 +55,9 @@ func (d *Description) fakeNVML() string {
 			line("fail * gpu=%d status=%d", g.index, statusLost)
 		}
 	}
+	if d.NVML.StartMilliseconds > 0 {
+		line("delay nvmlInit_v2 ms=%d", d.NVML.StartMilliseconds)
+	}
 	if status := d.initStatus(); status != 0 {
 		line("fail nvmlInit_v2 status=%d", status)
 	}
@@ -70,6 +73,8 @@ func (d *Description) fakeNVML() string {
 // initStatus is what nvmlInit returns for reasons that are not NVML's own.
 func (d *Description) initStatus() int {
 	switch {
+	case d.WindowsGPU:
+		return 0
 	case !d.nvidiaLoaded():
 		return 9 // NVML_ERROR_DRIVER_NOT_LOADED
 	case d.kernelVersion() != d.Driver.Version:

@@ -240,7 +240,7 @@ const (
 	drmMajor    = 226
 )
 
-// charDevices are the character devices of NVIDIA's driver.
+// charDevices are the character devices of NVIDIA's drivers.
 func (d *Description) charDevices() []charDevice {
 	if !d.nvidiaLoaded() {
 		return nil
@@ -265,6 +265,12 @@ func (d *Description) charDevices() []charDevice {
 	}
 	if d.loaded("nvidia-uvm") {
 		list = append(list, charDevice{506 + shift, "nvidia-uvm"})
+	}
+	if slices.ContainsFunc(d.BesideNodes, func(name string) bool { return strings.HasPrefix(name, "nvidia-fs") }) {
+		list = append(list, charDevice{494 + shift, "nvidia-fs"})
+	}
+	if slices.Contains(d.BesideNodes, "gdrdrv") {
+		list = append(list, charDevice{490 + shift, "gdrdrv"})
 	}
 	return list
 }

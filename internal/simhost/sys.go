@@ -71,7 +71,7 @@ func (d *Description) pciDevices() []pciDevice {
 		}
 		list = append(list, pciDevice{switchAddress(i), nvidiaVendor, 0x22a3, classBridge, bound, nil, nil, ""})
 	}
-	for _, g := range d.gpus() {
+	for _, g := range d.busGPUs() {
 		p := pciDevice{g.PCI, nvidiaVendor, g.device, class3D, driver, g.drm(d.workstation()), g.NUMANode, ""}
 		if g.display {
 			p.class = classVGA

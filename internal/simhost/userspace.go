@@ -123,7 +123,7 @@ func (d *Description) libraries() []library {
 	branch := branch(d.Driver.Version)
 	for _, l := range driverLibraries {
 		set := d.Driver.Libraries
-		if d.Driver.Version == "" || set == "compute" && l.graphics || set == "minimal" && !l.minimal ||
+		if d.Driver.Version == "" || d.WindowsGPU || set == "compute" && l.graphics || set == "minimal" && !l.minimal ||
 			l.from > branch || l.to != 0 && l.to < branch || slices.Contains(d.Driver.WithoutLibraries, l.stem) {
 			continue
 		}
@@ -158,7 +158,10 @@ func (d *Description) writeUserSpace(t *tree, o Options) {
 		t.link(path.Base(name)+".0", path.Join(d.driverRoot(), name))
 		cache = append(cache, cacheEntry{soname, "/" + name})
 	}
-	if d.Driver.Version != "" {
+	for name, content := range d.Files {
+		d.writeFile(t, path.Join(d.driverRoot(), name), content, o)
+	}
+	if d.Driver.Version != "" && !d.WindowsGPU {
 		bin := "usr/bin"
 		if d.distribution() == prefix {
 			share := path.Join(d.prefix(), "share")
@@ -178,20 +181,46 @@ func manifest(library string) string {
 	return `{"file_format_version": "1.0.0", "ICD": {"library_path": "` + library + `"}}` + "\n"
 }
 
-// writeLibrary writes one library and its links, and returns its line of the
-// loader's cache.
-func (d *Description) writeLibrary(t *tree, l library, o Options) []cacheEntry {
-	root, dir := d.driverRoot(), path.Join(d.libraryDir(l.graphics), l.dir)
-	data := elfstub.SharedObject(d.arch(), l.soname, l.needed...)
-	if o.NVMLLibrary != "" && l.stem == "libnvidia-ml" && d.arch() == runtime.GOARCH {
+// writeNVML writes the fake NVML and what it is to say, or one with nothing in it.
+func (d *Description) writeNVML(t *tree, file string, o Options) {
+	data := elfstub.SharedObject(d.arch(), "libnvidia-ml.so.1")
+	if o.NVMLLibrary != "" && d.arch() == runtime.GOARCH {
 		fake, err := os.ReadFile(o.NVMLLibrary)
 		if err != nil && t.err == nil {
 			t.err = err
 		}
 		data = fake
-		t.write(path.Join(root, dir, "fake-nvml.conf"), d.fakeNVML())
+		t.write(path.Join(path.Dir(file), "fake-nvml.conf"), d.fakeNVML())
 	}
-	t.write(path.Join(root, dir, l.file()), string(data))
+	t.write(file, string(data))
+}
+
+// writeFile writes one of the description's files.
+func (d *Description) writeFile(t *tree, name, content string, o Options) {
+	kind, value, _ := strings.Cut(content, " ")
+	switch {
+	case kind == "library":
+		t.write(name, string(elfstub.SharedObject(d.arch(), value)))
+	case kind == "link":
+		t.link(value, name)
+	case content == "program":
+		t.writeMode(name, []byte("#!/bin/sh\necho simulated\n"), 0o755)
+	case content == "nvml":
+		d.writeNVML(t, name, o)
+	default:
+		t.write(name, content)
+	}
+}
+
+// writeLibrary writes one library and its links, and returns its line of the
+// loader's cache.
+func (d *Description) writeLibrary(t *tree, l library, o Options) []cacheEntry {
+	root, dir := d.driverRoot(), path.Join(d.libraryDir(l.graphics), l.dir)
+	if file := path.Join(root, dir, l.file()); l.stem == "libnvidia-ml" {
+		d.writeNVML(t, file, o)
+	} else {
+		t.write(file, string(elfstub.SharedObject(d.arch(), l.soname, l.needed...)))
+	}
 	names := l.links
 	for _, name := range l.links {
 		t.link(l.soname, path.Join(root, dir, name))

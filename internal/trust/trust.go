@@ -195,7 +195,8 @@ func (t *Tree) named(name string, err error) error {
 }
 
 // walk follows a path and checks every component. With exclusive others must not be able to
-// write to a directory at its end either.
+// write to a directory at its end either. It does not ask the kernel or package discover where
+// the path leads, as each step on the way is to be checked, and ".." behind a link.
 func (t *Tree) walk(name string, exclusive bool) error {
 	at := "."
 	last, err := t.look(at) // what is at the path so far
@@ -216,7 +217,10 @@ func (t *Tree) walk(name string, exclusive bool) error {
 		case last.mode&unix.S_IFMT != unix.S_IFDIR:
 			return &fs.PathError{Op: "open", Path: path.Join(t.root, at), Err: syscall.ENOTDIR}
 		}
-		next := path.Join(at, part)
+		next := part
+		if at != "." {
+			next = at + "/" + part
+		}
 		e, err := t.look(next)
 		if err == nil {
 			err = t.step(at, last, next, e)

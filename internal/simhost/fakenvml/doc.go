@@ -15,12 +15,13 @@
 //	fail nvmlDeviceGetUUID gpu=1 status=15
 //	hang nvmlInit_v2
 //	abort nvmlDeviceGetName gpu=2
+//	delay nvmlInit_v2 ms=300
 //
 // The first three must be there. GPUs get their NVML index in the order of their
 // lines; gpu= of the other lines is that index. name= comes last and goes to the
 // end of the line; memory= is in MiB. The status of fail is a nvmlReturn_t; its function
 // name is that of the symbol, version suffix included, or * for every call. Without
-// gpu= a fail, hang or abort holds for all GPUs and for the calls that concern none.
+// gpu= a fail, hang, abort or delay holds for all GPUs and for the calls that concern none.
 //
 // The library reports a missing or malformed file in one line on
 // standard error, and nvmlInit answers NVML_ERROR_UNKNOWN.

@@ -1,6 +1,8 @@
-// Command generatebench measures whole runs of `cdigen generate` against whole
-// runs of `nvidia-ctk cdi generate` on one simulated host with one fake NVML
-// library, and counts their system calls. Run it in the root of the source tree.
+// Command generatebench measures whole runs of `cdigen generate` against whole runs of
+// `nvidia-ctk cdi generate`, in pairs on simulated hosts with a real driver root and a fake
+// NVML library, and the start of cdigen against that of a least Go program. It prints the
+// table of docs/performance.md and writes it there with its figures. Run it as root in the
+// root of the source tree; make bench-pairs does.
 package main
 
 import (
@@ -10,177 +12,197 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
 
+	"github.com/cdigen/cdigen/internal/bench"
 	"github.com/cdigen/cdigen/internal/driverroots"
-	"github.com/cdigen/cdigen/internal/elfstub"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
 
 func main() {
-	var b bench
-	flag.IntVar(&b.runs, "runs", 21, "how often to run each program")
-	flag.IntVar(&b.gpus, "gpus", 8, "how many GPUs the specs must have")
-	flag.StringVar(&b.description, "host", "internal/bench/h100x8.yaml", "description of the simulated host")
-	flag.StringVar(&b.driverRoot, "driver-root", "", "driver root of make driver-roots to use (default: the simulated host's own libraries)")
-	flag.IntVar(&b.systemLibraries, "system-libraries", 0, "libraries that have nothing to do with the driver to add to the driver root and its loader's cache")
-	flag.StringVar(&b.cdigen, "cdigen", "bin/cdigen", "the cdigen to measure")
-	flag.StringVar(&b.peer, "nvidia-ctk", "", "the nvidia-ctk to measure it against (default: none)")
+	var m measurement
+	flag.IntVar(&m.runs, "runs", 21, "how often to run each program")
+	flag.StringVar(&m.description, "host", "testdata/hosts/h100x8.yaml", "description of the simulated host")
+	flag.StringVar(&m.driverRoot, "driver-root", "", "driver root of make driver-roots")
+	flag.StringVar(&m.cdigen, "cdigen", "bin/cdigen", "the cdigen to measure")
+	flag.StringVar(&m.peer, "nvidia-ctk", "", "the nvidia-ctk to measure it against")
+	version := flag.String("nvidia-ctk-version", "", "its version")
+	figures := flag.String("figures", "docs/performance.json", "file for the figures")
+	document := flag.String("document", "docs/performance.md", "file to write the table into")
 	flag.Parse()
-	if err := b.run(); err != nil {
+	f, err := m.all("nvidia-ctk " + strings.TrimPrefix(*version, "v"))
+	if err == nil {
+		fmt.Print(f.Table())
+		err = errors.Join(f.Save(*figures), f.Document(*document))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "generatebench:", err)
 		os.Exit(1)
 	}
 }
 
-type bench struct {
-	runs, gpus      int
-	description     string
-	driverRoot      string
-	systemLibraries int
-	cdigen, peer    string
+type measurement struct {
+	runs                    int
+	description, driverRoot string
+	cdigen, peer            string
+	stderr                  *os.File
 }
 
-// program is one of the programs that are measured.
+// program is one of the two that a case compares.
 type program struct {
 	name   string
 	argv   []string
-	output string
-	took   []time.Duration
+	output string // the spec that it writes; empty: none
+	took   []taken
 }
 
-func (b *bench) run() (err error) {
-	if b.runs < 1 {
-		return fmt.Errorf("-runs %d: at least 1 is needed", b.runs)
+// taken is what one run took, by the clock and of the processors' time.
+type taken struct{ clock, processor time.Duration }
+
+// all measures all cases.
+func (m *measurement) all(peer string) (f *bench.Figures, err error) {
+	switch {
+	case m.runs < 1:
+		return nil, fmt.Errorf("-runs %d: at least 1 is needed", m.runs)
+	case os.Getuid() != 0:
+		return nil, errors.New("only root can make device nodes and show another procfs to nvidia-ctk: run it as root")
 	}
-	beside := ""
-	if b.driverRoot != "" {
-		beside = filepath.Dir(b.driverRoot)
-	}
-	dir, err := os.MkdirTemp(beside, "generatebench-")
+	root, err := driverroots.Open(m.driverRoot)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	// Mounts are for this thread, which starts the programs, and nobody else.
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return nil, os.NewSyscallError("unshare", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, os.NewSyscallError("mount", err)
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(m.driverRoot), "generatebench-")
+	if err != nil {
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	host := filepath.Join(dir, "host")
-	driver := host
-	if b.driverRoot != "" {
-		host, driver, err = driverroots.WithFakeNVML(dir, b.driverRoot, b.description)
-	} else {
-		err = simulate(b.description, host)
+	if m.stderr, err = os.OpenFile(filepath.Join(dir, "stderr"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
+		return nil, err
 	}
-	if err == nil && b.systemLibraries > 0 {
-		err = addSystemLibraries(driver, b.systemLibraries)
+	defer m.stderr.Close()
+	f = &bench.Figures{Machine: machine(), Driver: root.Version, Peer: peer, Runs: m.runs}
+	for i := range scenarios {
+		c, err := m.scenario(&scenarios[i], filepath.Join(dir, strconv.Itoa(i)))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", scenarios[i].name, err)
+		}
+		f.Cases = append(f.Cases, c)
 	}
+	c, err := m.start(filepath.Join(dir, "printline"))
+	f.Cases = append(f.Cases, c)
+	return f, err
+}
+
+// scenario measures the generations of both programs on one host.
+func (m *measurement) scenario(s *scenario, dir string) (c bench.Case, err error) {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return c, err
+	}
+	host, driver, names, err := s.build(dir, m.description, m.driverRoot)
 	if err != nil {
-		return err
+		return c, errors.Join(err, os.RemoveAll(dir))
 	}
-	programs := b.programs(dir, host, driver)
-	// A first run of each loads the files and shows that the spec is whole.
-	for _, p := range programs {
-		if err := p.check(b.gpus); err != nil {
-			return err
+	defer func() { err = errors.Join(err, remove(dir)) }()
+	pair := m.generations(dir, host, driver)
+	// A first run of each loads the files and shows that the specs are complete.
+	for _, p := range pair {
+		if err := m.check(p, names); err != nil {
+			return c, err
 		}
 	}
-	// In turn, so that what else the machine does hits all alike.
-	for range b.runs {
-		for _, p := range programs {
-			took, err := p.measure()
+	return m.compare(s.name, pair)
+}
+
+// start measures what it takes to start cdigen, and a program that prints a line.
+func (m *measurement) start(least string) (c bench.Case, err error) {
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", least, "./internal/bench/cmd/printline")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return c, fmt.Errorf("go build: %w: %s", err, out)
+	}
+	pair := [2]*program{{name: "cdigen --version", argv: []string{m.cdigen, "--version"}}, {name: "printline", argv: []string{least}}}
+	for _, p := range pair {
+		if _, err := m.run(p); err != nil {
+			return c, err
+		}
+	}
+	c, err = m.compare("`cdigen --version`", pair)
+	c.Against = "a Go program that prints a line"
+	return c, err
+}
+
+func (m *measurement) generations(dir, host, driver string) [2]*program {
+	ours, theirs := filepath.Join(dir, "cdigen/nvidia.yaml"), filepath.Join(dir, "nvidia-ctk/nvidia.yaml")
+	return [2]*program{{
+		name: "cdigen",
+		argv: []string{
+			m.cdigen, "generate", "--output", ours, "--driver-root", driver, "--dev-root", host,
+			"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"),
+		},
+		output: ours,
+	}, {
+		name: "nvidia-ctk",
+		argv: []string{
+			m.peer, "--quiet", "cdi", "generate", "--mode", "nvml", "--output", theirs,
+			"--driver-root", driver, "--dev-root", host,
+		},
+		output: theirs,
+	}}
+}
+
+// compare runs two programs in pairs, so that what else the machine does hits both alike.
+func (m *measurement) compare(name string, pair [2]*program) (c bench.Case, err error) {
+	for i := range m.runs {
+		for j := range pair {
+			p := pair[(i+j)%2]
+			took, err := m.run(p)
 			if err != nil {
-				return err
+				return c, err
 			}
 			p.took = append(p.took, took)
 		}
 	}
-	return report(os.Stdout, b, programs, filepath.Join(dir, "strace"))
+	return bench.Case{Name: name, Cdigen: pair[0].measured(), Other: pair[1].measured()}, nil
 }
 
-// simulate makes the simulated host in dir.
-func simulate(description, dir string) error {
-	nvml, err := fakenvml.Build()
-	if err != nil {
-		return err
-	}
-	d, err := simhost.Load(description)
-	if err != nil {
-		return err
-	}
-	// nvidia-ctk calls this library where there is one, and the simulated one has
-	// no functions.
-	d.Driver.WithoutLibraries = append(d.Driver.WithoutLibraries, "libnvidia-sandboxutils")
-	return d.Build(dir, simhost.Options{NVMLLibrary: nvml})
-}
-
-// addSystemLibraries puts n libraries into a driver root, as a whole system has
-// them beside those of the driver, and has ldconfig make its cache anew.
-func addSystemLibraries(root string, n int) error {
-	dir := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
-	for i := range n {
-		soname := fmt.Sprintf("libsystem%d.so.1", i)
-		if err := os.WriteFile(filepath.Join(dir, soname+".0"), elfstub.SharedObject("amd64", soname), 0o644); err != nil {
-			return err
+// run runs a program once, on a host that has no spec yet.
+func (m *measurement) run(p *program) (taken, error) {
+	if p.output != "" {
+		dir := filepath.Dir(p.output)
+		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755), m.stderr.Truncate(0)); err != nil {
+			return taken{}, err
 		}
 	}
-	// It makes the links to the SONAMEs too.
-	if out, err := exec.Command("ldconfig", "-r", root).CombinedOutput(); err != nil {
-		return fmt.Errorf("ldconfig -r %s: %w: %s", root, err, out)
-	}
-	return nil
-}
-
-func (b *bench) programs(dir, host, driver string) []*program {
-	ours := filepath.Join(dir, "cdigen", "nvidia.yaml")
-	argv := []string{
-		b.cdigen, "generate", "--output", ours, "--driver-root", driver, "--dev-root", host,
-		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"),
-	}
-	if os.Getuid() != 0 {
-		// Only root can make device nodes.
-		argv = append(argv, "--dev-nodes", filepath.Join(host, "dev-nodes"))
-	}
-	programs := []*program{{name: "cdigen generate", argv: argv, output: ours}}
-	if b.peer != "" {
-		theirs := filepath.Join(dir, "nvidia-ctk", "nvidia.yaml")
-		programs = append(programs, &program{
-			name: "nvidia-ctk cdi generate",
-			argv: []string{
-				b.peer, "--quiet", "cdi", "generate", "--mode", "nvml", "--output", theirs,
-				"--driver-root", driver, "--dev-root", host,
-			},
-			output: theirs,
-		})
-	}
-	return programs
-}
-
-// measure runs the program once, on a host that has no spec yet.
-func (p *program) measure() (time.Duration, error) {
-	if err := os.RemoveAll(filepath.Dir(p.output)); err != nil {
-		return 0, err
-	}
-	if err := os.Mkdir(filepath.Dir(p.output), 0o755); err != nil {
-		return 0, err
-	}
 	cmd := exec.Command(p.argv[0], p.argv[1:]...)
+	cmd.Stderr = m.stderr
 	began := time.Now()
-	_, err := cmd.Output()
-	took := time.Since(began)
+	err := cmd.Run()
+	clock := time.Since(began)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", strings.Join(p.argv, " "), withStderr(err))
+		said, _ := os.ReadFile(m.stderr.Name())
+		return taken{}, fmt.Errorf("%s: %w: %s", strings.Join(p.argv, " "), err, strings.TrimSpace(string(said)))
 	}
-	return took, nil
+	return taken{clock, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
 }
 
-// check runs the program and looks for the devices 0 to gpus-1 in its spec: a
-// program that finds less has less to do.
-func (p *program) check(gpus int) error {
-	if _, err := p.measure(); err != nil {
+// check runs a program and looks for the devices in its spec: a program that finds less has
+// less to do.
+func (m *measurement) check(p *program, names []string) error {
+	if _, err := m.run(p); err != nil {
 		return err
 	}
 	data, err := os.ReadFile(p.output)
@@ -198,13 +220,13 @@ func (p *program) check(gpus int) error {
 	if err := yaml.Unmarshal(data, &spec); err != nil {
 		return fmt.Errorf("read the spec of %s: %w", p.name, err)
 	}
-	names := map[string]bool{}
+	have := map[string]bool{}
 	for _, d := range spec.Devices {
-		names[d.Name] = true
+		have[d.Name] = true
 	}
-	for i := range gpus {
-		if !names[strconv.Itoa(i)] {
-			return fmt.Errorf("the spec of %s has no device %d", p.name, i)
+	for _, name := range names {
+		if !have[name] {
+			return fmt.Errorf("the spec of %s has no device %s", p.name, name)
 		}
 	}
 	if len(spec.ContainerEdits.Mounts) == 0 {
@@ -213,63 +235,30 @@ func (p *program) check(gpus int) error {
 	return nil
 }
 
-// systemCalls counts the system calls of one run, child processes included.
-func (p *program) systemCalls(scratch string) (int, error) {
-	traced := *p
-	traced.argv = append([]string{"strace", "-f", "-c", "-o", scratch}, p.argv...)
-	if _, err := traced.measure(); err != nil {
-		return 0, err
+func (p *program) measured() bench.Measured {
+	var clock, processor []time.Duration
+	for _, t := range p.took {
+		clock, processor = append(clock, t.clock), append(processor, t.processor)
 	}
-	table, err := os.ReadFile(scratch)
-	if err != nil {
-		return 0, err
+	slices.Sort(clock)
+	slices.Sort(processor)
+	return bench.Measured{
+		Median: milliseconds(clock[len(clock)/2]), Least: milliseconds(clock[0]), Most: milliseconds(clock[len(clock)-1]),
+		Processor: milliseconds(processor[len(processor)/2]),
 	}
-	for line := range strings.Lines(string(table)) {
-		// % time, seconds, usecs/call, calls, errors, "total"
-		if fields := strings.Fields(line); len(fields) >= 5 && fields[len(fields)-1] == "total" {
-			return strconv.Atoi(fields[3])
-		}
-	}
-	return 0, errors.New("strace printed no total")
 }
 
-func report(w *os.File, b *bench, programs []*program, scratch string) error {
-	what := b.description
-	if b.driverRoot != "" {
-		what += ", driver root " + filepath.Base(b.driverRoot)
-	}
-	if b.systemLibraries > 0 {
-		what += fmt.Sprintf(", %d further libraries", b.systemLibraries)
-	}
-	fmt.Fprintf(w, "%s: %d runs of each program in turn\n", what, b.runs)
-	fmt.Fprintf(w, "%-26s %10s %10s %10s %14s\n", "", "median", "least", "most", "system calls")
-	for _, p := range programs {
-		slices.Sort(p.took)
-		calls, err := p.systemCalls(scratch)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(w, "%-26s %10s %10s %10s %14d\n", p.name, milliseconds(median(p.took)), milliseconds(p.took[0]),
-			milliseconds(p.took[len(p.took)-1]), calls)
-	}
-	if len(programs) == 2 {
-		fmt.Fprintf(w, "%s is %.1f times as fast\n", programs[0].name,
-			float64(median(programs[1].took))/float64(median(programs[0].took)))
-	}
-	return nil
+// milliseconds has the precision that figures are kept with.
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
 }
 
-// median of a sorted list.
-func median(d []time.Duration) time.Duration { return d[len(d)/2] }
-
-func milliseconds(d time.Duration) string {
-	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
-}
-
-// withStderr adds to the error of a program what it printed.
-func withStderr(err error) error {
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && len(exit.Stderr) > 0 {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+// machine describes the machine that measures.
+func machine() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return fmt.Sprintf("%d processors", runtime.NumCPU())
 	}
-	return err
+	release := strings.SplitN(unix.ByteSliceToString(name.Release[:]), ".", 3)
+	return fmt.Sprintf("%d processors, Linux %s", runtime.NumCPU(), strings.Join(release[:min(2, len(release))], "."))
 }

@@ -66,13 +66,14 @@ typedef struct device *nvmlDevice_t;
 typedef struct device *nvmlGpuInstance_t;
 typedef struct device *nvmlComputeInstance_t;
 
-enum deed { FAIL, HANG, ABORT };
+enum deed { FAIL, HANG, ABORT, DELAY };
 
 struct rule {
 	enum deed deed;
 	char function[64]; /* "*" for all */
 	int gpu;           /* -1 for all, and for calls that concern no GPU */
 	int status;
+	unsigned int milliseconds;
 };
 
 static struct {
@@ -229,11 +230,13 @@ static int read_rule(enum deed deed, char *line)
 			r->gpu = n;
 		else if (strcmp(key, "status") == 0 && deed == FAIL)
 			r->status = n;
+		else if (strcmp(key, "ms") == 0 && deed == DELAY)
+			r->milliseconds = n;
 		else
 			return 0;
 	}
 	host.rule_count++;
-	return deed != FAIL || r->status != NVML_SUCCESS;
+	return (deed != FAIL || r->status != NVML_SUCCESS) && (deed != DELAY || r->milliseconds > 0);
 }
 
 static int read_line(char *line)
@@ -266,6 +269,8 @@ static int read_line(char *line)
 		return read_rule(HANG, rest);
 	if (strcmp(verb, "abort") == 0)
 		return read_rule(ABORT, rest);
+	if (strcmp(verb, "delay") == 0)
+		return read_rule(DELAY, rest);
 	return 0;
 }
 
@@ -334,6 +339,8 @@ static nvmlReturn_t obey(const char *function, int gpu)
 				pause();
 		case ABORT:
 			abort();
+		case DELAY:
+			usleep(r->milliseconds * 1000);
 		}
 	}
 	return NVML_SUCCESS;

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/inject"
+)
+
+// lxcRoot is the variable with the root directory of a container for mount hooks of LXC.
+const lxcRoot = "LXC_ROOTFS_MOUNT"
+
+// live mounts devices in a container that runs.
+func (f *injectFlags) live(names []string) error {
+	container, err := inject.OpenLive(f.pid)
+	if err != nil {
+		return err
+	}
+	defer container.Close()
+	contents, mounts, err := f.mounts(names)
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
+	if err := container.Allow(contents); err != nil {
+		return err
+	}
+	n, notes, err := container.Mount(mounts)
+	f.warn(notes)
+	if err != nil {
+		return err
+	}
+	if len(contents.Env) > 0 {
+		slog.Warn("processes that run already do not get variables", "variables", strings.Join(contents.Env, ","))
+	}
+	slog.Info("injected", "pid", f.pid, "devices", strings.Join(names, ","), "mounts", n)
+	return nil
+}
+
+// lxcHook mounts devices in a container that LXC is making, as the hook of LXC does that
+// Incus and LXD use for nvidia.runtime.
+func (f *injectFlags) lxcHook() error {
+	names, err := f.visible(os.Getenv(visibleDevices))
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	_, mounts, err := f.mounts(names)
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
+	root, err := unix.Open(os.Getenv(lxcRoot), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: os.Getenv(lxcRoot), Err: err}
+	}
+	_, notes, err := mounts.At(root)
+	f.warn(notes)
+	return errors.Join(err, unix.Close(root))
+}
+
+// mounts makes the mounts of devices.
+func (f *injectFlags) mounts(names []string) (*inject.Contents, *inject.Mounts, error) {
+	source, err := f.source(names, names)
+	if err != nil {
+		return nil, nil, err
+	}
+	contents, err := source.Contents(names)
+	if err != nil {
+		return nil, nil, err
+	}
+	mounts, notes, err := inject.OpenMounts(contents)
+	f.warn(notes)
+	return contents, mounts, err
+}

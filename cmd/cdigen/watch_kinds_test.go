@@ -1,0 +1,114 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/watch"
+)
+
+// kindDevices returns the names of the devices in the published spec of a kind; nil: there
+// is none.
+func (r *rig) kindDevices(name string) (names []string) {
+	s, err := spec.Read(spec.FindKind(name).File(r.spec()))
+	if err != nil {
+		return nil
+	}
+	for _, d := range s.Devices {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+func (r *rig) untilDevices(kind string, want ...string) {
+	r.t.Helper()
+	r.until(kind+" has the devices "+strings.Join(want, ", "), func() bool { return slices.Equal(r.kindDevices(kind), want) })
+}
+
+func TestWatchKeepsTheSpecsOfAllKinds(t *testing.T) {
+	r := newRig(t, "everything")
+	r.start("--spec-dir", filepath.Dir(r.spec()))
+	for _, kind := range []string{"nvswitch", "gds", "gdrcopy"} {
+		r.untilDevices(kind, "all")
+	}
+	r.untilDevices("imex-channel", "0", "all")
+	published := func(kind string) func(s watch.SpecState) bool {
+		return func(s watch.SpecState) bool { return s.Kind == "nvidia.com/"+kind }
+	}
+	if s := r.status(); !s.Ready || !slices.ContainsFunc(s.Specs, published("gpu")) || !slices.ContainsFunc(s.Specs, published("gds")) {
+		t.Errorf("ready %v, %v", s.Ready, s.Specs)
+	}
+
+	// A channel comes, and a driver's node goes and comes back.
+	channels := filepath.Join(r.host, "dev/nvidia-caps-imex-channels")
+	var first unix.Stat_t
+	if err := unix.Stat(filepath.Join(channels, "channel0"), &first); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mknod(filepath.Join(channels, "channel1"), unix.S_IFCHR|0o666, int(first.Rdev)+1); err != nil { //nolint:gosec // a small number
+		t.Fatal(err)
+	}
+	r.untilDevices("imex-channel", "0", "1", "all")
+	node, aside := filepath.Join(r.host, "dev/gdrdrv"), filepath.Join(r.dir, "gdrdrv")
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(node, aside)
+	r.untilDevices("gdrcopy")
+	r.settle()
+	if s := r.status(); s.Condition != watch.Current || !s.Ready || slices.ContainsFunc(s.Specs, published("gdrcopy")) || len(s.Devices) == 0 {
+		t.Errorf("without GDRCopy: %s, ready %v, %v", s.Condition, s.Ready, s.Specs)
+	}
+	move(aside, node)
+	r.untilDevices("gdrcopy", "all")
+
+	// What others do to a file is undone, and a spec of theirs has precedence where nobody has
+	// asked for ours.
+	file := spec.FindKind("gds").File(r.spec())
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	r.untilDevices("gds", "all")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(filepath.Dir(file), "others.yaml")
+	if err := os.WriteFile(other, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.untilDevices("gds")
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	r.untilDevices("gds", "all")
+}
+
+// A host whose GPUs are gone has devices of other kinds still.
+func TestWatchKeepsOtherKindsWithoutGPUs(t *testing.T) {
+	r := newRig(t, "everything")
+	r.start("--spec-dir", filepath.Dir(r.spec()), "--grace", "10ms")
+	r.untilDevices("gds", "all")
+	for _, name := range []string{"nvidia0", "nvidia1"} {
+		if err := os.Remove(filepath.Join(r.host, "dev", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.untilDevices("gpu")
+	r.settle()
+	if s := r.status(); s.Condition != watch.Current || len(s.Devices) > 0 || s.GPUs > 0 {
+		t.Errorf("%s with %v and %d GPUs", s.Condition, s.Devices, s.GPUs)
+	}
+	if got := r.kindDevices("gds"); got == nil {
+		t.Error("the spec of GPUDirect Storage is withdrawn too")
+	}
+}
