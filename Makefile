@@ -101,6 +101,7 @@ test-packages:
 .PHONY: test
 test: test-packages ## Run all tests (as root: with real container runtimes)
 	$(GO) test -count=1 -timeout=20m $(TESTFLAGS) ./...
+	$(GO) -C packaging/helm test -count=1 $(TESTFLAGS) ./...
 
 # The engines of a run: names of docs/engines.md or their beginnings, separated by commas.
 ENGINE ?= all
@@ -159,13 +160,16 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 
 SCRIPTS = .ci/run $(wildcard internal/*/*.sh packaging/*.sh packaging/scripts/deb.* packaging/scripts/apk.* packaging/enroot/*.sh packaging/lxc/*) internal/gpucheck/gpu-check
 
+# Modules of their own, so that what they import is not in cdigen's go.mod.
+MODULES = internal/bench/plot internal/e2e/cri packaging/helm packaging/image
+
 SERVICE_SCRIPTS = packaging/openrc/cdigen.in $(wildcard packaging/runit/*.in packaging/runit/log/*.in) packaging/s6/run.in
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the format, go vet, golangci-lint, shellcheck, workflows
-	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...) internal/e2e/cri internal/bench/plot); \
+	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...) $(MODULES)); \
 	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:" $$unformatted >&2; exit 1; fi
-	$(GO) vet ./... && $(GO) vet -tags man ./cmd/cdigen && $(GO) -C internal/e2e/cri vet . && $(GO) -C internal/bench/plot vet .
+	$(GO) vet ./... && $(GO) vet -tags man ./cmd/cdigen && for m in $(MODULES); do $(GO) -C $$m vet .; done
 	$(GOLANGCI_LINT) run
 	$(GOLANGCI_LINT) run --build-tags man ./cmd/cdigen
 	$(ACTIONLINT)
@@ -189,6 +193,7 @@ cover: ## Test coverage of discover, edits and spec; fails under COVER_MIN (85) 
 .PHONY: golden
 golden: ## Rewrite the golden files; review the difference like code
 	$(GO) test -count=1 ./spec ./internal/runtimes ./internal/inject -update
+	$(GO) -C packaging/helm test -count=1 . -update
 
 .PHONY: docs
 docs: ## Write the tables of the documentation from those in the code, and what the commands shown in the documentation print
@@ -280,12 +285,18 @@ uninstall: ## Remove what install put there, but for settings that were changed
 # What make packages makes, and where.
 PACKAGES ?= build/packages
 ARCHS ?= amd64 arm64
-FORMATS ?= deb rpm archlinux apk
+FORMATS ?= deb rpm archlinux apk tar oci chart
+# The name of the image in a registry.
+IMAGE ?= ghcr.io/cdigen/cdigen
 
 .PHONY: packages
-packages: $(NFPM) $(CYCLONEDX) ## Make packages (deb, rpm, apk, Arch), tarballs, SBOMs and checksums in build/packages
+packages: $(NFPM) $(CYCLONEDX) ## Make packages (deb, rpm, apk, Arch), tarballs, image, Helm chart, SBOMs and checksums in build/packages
 	@export VERSION='$(VERSION)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' PACKAGES='$(PACKAGES)' ARCHS='$(ARCHS)' FORMATS='$(FORMATS)' \
-	  NFPM='$(NFPM)' CYCLONEDX='$(CYCLONEDX)'; packaging/packages.sh
+	  NFPM='$(NFPM)' CYCLONEDX='$(CYCLONEDX)' IMAGE='$(IMAGE)'; packaging/packages.sh
+
+.PHONY: image
+image: ## Make the container image and the Helm chart in build/image, without a daemon
+	@$(MAKE) --no-print-directory packages FORMATS='oci chart' PACKAGES=build/image
 
 REPOSITORY ?= build/repository
 # A name or fingerprint that gpg knows.
@@ -296,11 +307,12 @@ repository: ## Make signed repositories (apt, dnf) of the packages in build/repo
 	@PACKAGES='$(PACKAGES)' REPOSITORY='$(REPOSITORY)' SIGN_KEY='$(SIGN_KEY)' packaging/repository.sh
 
 .PHONY: release
-release: ## Publish the packages, and the repository if there is one, as a release of VERSION with GitHub's gh
+release: ## Publish the packages, and the repository if there is one, as a release of VERSION with GitHub's gh, the image with skopeo
 	@! test -d '$(REPOSITORY)' || tar -C '$(REPOSITORY)/..' -czf '$(PACKAGES)/cdigen-repository.tar.gz' '$(notdir $(REPOSITORY))'
 	awk -v version='$(VERSION:v%=%)' '/^## / { shown = index($$2, version) == 2 } shown && !/^## /' CHANGELOG.md >build/release-notes
 	@grep -q . build/release-notes || { echo 'make release: CHANGELOG.md has no section for $(VERSION:v%=%)' >&2; exit 1; }
 	gh release create '$(VERSION)' --verify-tag --notes-file build/release-notes '$(PACKAGES)'/*
+	skopeo copy --all oci-archive:"$$(echo '$(PACKAGES)'/*-oci.tar)" 'docker://$(IMAGE):$(VERSION)'
 
 .PHONY: check
 check: ## Do everything that CI does

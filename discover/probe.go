@@ -12,10 +12,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/trust"
@@ -77,6 +80,26 @@ func FindProbe() string {
 	return path
 }
 
+// HoldProbe opens the program that FindProbe finds and returns a path for [CommandProbe] that
+// leads to it after a change of the root directory too; empty: there is none.
+func HoldProbe() (path string, err error) {
+	found := FindProbe()
+	if found == "" {
+		return "", nil
+	}
+	if err := trust.Path(found, trust.Self()); err != nil {
+		return "", err
+	}
+	fd, err := unix.Open(found, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &fs.PathError{Op: "open", Path: found, Err: err}
+	}
+	return heldProbe + strconv.Itoa(fd), nil
+}
+
+// heldProbe is how the path of a held program begins.
+const heldProbe = "/proc/self/fd/"
+
 // CommandProbe returns the probe that runs the program cdigen-nvml at path, or fails
 // when path is empty. The program is given the library to load, or chooses itself
 // when library is empty, and the time limit; should it not keep that, it is
@@ -91,7 +114,8 @@ func CommandProbe(path string, timeout time.Duration) ProbeFunc {
 		if path == "" {
 			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH"}
 		}
-		if err := trust.Path(path, trust.Self()); errors.As(err, new(*trust.Error)) {
+		// A held one was checked before the root directory changed, in which its name says nothing.
+		if err := trust.Path(path, trust.Self()); !strings.HasPrefix(path, heldProbe) && errors.As(err, new(*trust.Error)) {
 			return nil, &ProbeError{ProbeUntrusted, fmt.Sprintf("%v: it is not run", err)}
 		}
 		limited, cancel := context.WithTimeout(ctx, timeout+grace)

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes the packages, tarballs, SBOMs and checksums of a version in the folder $PACKAGES.
-# `make packages` calls it with its variables. All that it makes depends on these, the
+# Makes the packages, tarballs, image, chart, SBOMs and checksums of a version in the folder
+# $PACKAGES. `make packages` and `make image` call it with their variables. All that it makes depends on these, the
 # source tree and the compilers only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ out=$(cd "$PACKAGES" && pwd)
 # cdigen-nvml.yaml name files below this folder.
 stage=$out/stage
 packaging=$PWD/packaging
-nfpm=$(realpath "${NFPM:?}")
+nfpm=$(realpath -m "${NFPM:?}")
 
 # package_version FORMAT: the version as the format has it. A pre-release sorts before its
 # release, what follows a tag after it, and a tree without a tag before all.
@@ -76,7 +76,8 @@ package() {
 	make --no-print-directory install-service INIT=openrc DESTDIR="$stage/openrc" PREFIX=/usr
 	documents cdigen cdigen cdigen-hook
 	documents cdigen-nvml cdigen-nvml
-	tarball "$1"
+	! wanted tar || tarball "$1"
+	! wanted oci || layer "$1"
 
 	gzip -9n "$stage"/root/usr/share/man/man1/*
 	mv "$stage/root/usr/share/man/man1/cdigen-nvml.1.gz" "$stage"
@@ -90,6 +91,7 @@ package() {
 	EOF
 	find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} + # of directories nfpm takes the time
 	for format in ${FORMATS:?}; do
+		[[ " oci tar chart " != *" $format "* ]] || continue
 		for name in cdigen cdigen-nvml; do
 			[ "$format $name" = "apk cdigen-nvml" ] || (
 				export ARCH=$1 PACKAGE_VERSION ZSH_COMPLETIONS=/usr/share/zsh/site-functions
@@ -100,6 +102,9 @@ package() {
 		done
 	done
 }
+
+# wanted FORMAT
+wanted() { [[ " ${FORMATS:?} " = *" $1 "* ]]; }
 
 cross_compiler() {
 	case $1 in
@@ -117,7 +122,44 @@ tarball() {
 	cp -a "$stage/tar/usr/local/." "$stage/$name"
 	cp -a "$stage/doc/." "$stage/$name/share/doc"
 	cp -a "$stage/tar/etc/cdigen/." LICENSE "$stage/$name/share/doc/cdigen"
-	tar -C "$stage" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf - "$name" | gzip -9n >"$out/$name.tar.gz"
+	archive "$stage" "$name" | gzip -9n >"$out/$name.tar.gz"
+}
+
+# archive FOLDER NAME: what is in the folder by that name, the same bytes for the same files.
+archive() {
+	tar -C "$1" --dereference --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf - "$2"
+}
+
+# layer ARCH: the files of the image.
+layer() {
+	local root=$stage/layer
+	mkdir -p "$root/usr/bin" "$root/usr/share/doc" "$out/layers"
+	cp "$stage/root/usr/bin/cdigen" "$stage/root/usr/bin/cdigen-nvml" "$root/usr/bin"
+	cp -r "$stage/doc/." "$root/usr/share/doc"
+	cp LICENSE "$root/usr/share/doc/cdigen"
+	rm "$root/usr/share/doc/cdigen/cdigen-hook.cdx.json"
+	archive "$root" usr >"$out/layers/$1.tar"
+}
+
+# image: one of the layers of all architectures.
+image() {
+	local name
+	name=cdigen-$(package_version tar)-oci
+	go -C packaging/image run . -name "${IMAGE:?}" -version "$VERSION" -created "$SOURCE_DATE_EPOCH" -output "$stage/$name" "$out"/layers/*.tar
+	archive "$stage/$name" . >"$out/$name.tar"
+}
+
+# chart: of the version, with the files that it shares with other packages.
+chart() {
+	mkdir -p "$stage/chart"
+	cp -rL packaging/helm/cdigen "$stage/chart"
+	sed -i -e "s/^version:.*/version: $(chart_version)/; s/^appVersion:.*/appVersion: $VERSION/" "$stage/chart/cdigen/Chart.yaml"
+	archive "$stage/chart" cdigen | gzip -9n >"$out/cdigen-chart-$(chart_version).tgz"
+}
+
+# chart_version: a semantic version also of a tree without a tag.
+chart_version() {
+	if [[ $VERSION =~ ^v[0-9]+\.[0-9]+\.[0-9]+ ]]; then echo "${VERSION#v}"; else echo "0.0.0-git-$VERSION"; fi
 }
 
 # Its completions are printed by a program of this machine.
@@ -125,5 +167,7 @@ make --no-print-directory manual BIN="$out/bin" MANUAL="$out/manual"
 for arch in ${ARCHS:?}; do
 	package "$arch"
 done
-rm -rf "$stage" "${out:?}/bin" "$out/manual"
+! wanted oci || image
+! wanted chart || chart
+rm -rf "$stage" "${out:?}/bin" "$out/manual" "$out/layers"
 (cd "$out" && sha256sum -- * >SHA256SUMS)

@@ -29,6 +29,7 @@ func newRoot(args ...string) *cobra.Command {
 		return cmd.Help()
 	}
 	root.PersistentFlags().Bool("no-color", false, "do not use colors on a terminal, as with NO_COLOR")
+	root.PersistentFlags().String(hostRootFlag, "", "`directory` where a container has the root of the host, to work on the host")
 	root.SetFlagErrorFunc(flagError)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
 	commands, all := chosen(args)
@@ -97,6 +98,11 @@ func setUp(cmd *cobra.Command) error {
 	}
 	if i, ok := cmd.Context().(interface{ listen() }); ok {
 		i.listen()
+	}
+	if !cmd.Hidden {
+		if err := enterHostRoot(cmd.Flags()); err != nil {
+			return err
+		}
 	}
 	if err := complete(cmd); err != nil {
 		return err

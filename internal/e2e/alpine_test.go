@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cdigen/cdigen/discover"
 )
 
@@ -29,7 +31,10 @@ func TestAlpinePackage(t *testing.T) {
 	next := filepath.Join(dir, versionsOfPackages[1], "cdigen_0.9.1-r1_"+arch+".apk")
 	scripts := checkAPK(t, first)
 	root := workDir(t)
-	check(t, os.Mkdir(filepath.Join(root, "bin"), 0o755))
+	for _, dir := range []string{"bin", "dev"} {
+		check(t, os.Mkdir(filepath.Join(root, dir), 0o755))
+	}
+	check(t, makeNode(filepath.Join(root, "dev/null"), unix.Mkdev(1, 3)))
 	check(t, command(".", "cp", staticBusybox(t), filepath.Join(root, "bin/busybox")))
 	check(t, command(".", "chroot", root, "/bin/busybox", "--install", "-s", "/bin"))
 
@@ -72,7 +77,7 @@ func checkAPK(t *testing.T, file string) (scripts map[string][]byte) {
 			t.Errorf("%s has mode %o and belongs to %d:%d: apk refuses the package", h.Name, h.Mode, h.Uid, h.Gid)
 		}
 	})
-	for _, name := range []string{"usr/bin/cdigen", "usr/bin/cdigen-hook", "etc/init.d/cdigen", "etc/cdigen/cdigen.env", "usr/share/cdigen/prometheus/cdigen.rules.yml"} {
+	for _, name := range []string{"usr/bin/cdigen", "usr/bin/cdigen-hook", "etc/init.d/cdigen", "etc/cdigen/cdigen.env", "usr/share/cdigen/prometheus/cdigen.rules.yml", "usr/share/cdigen/lxc/nvidia"} {
 		if !slices.Contains(names, name) {
 			t.Errorf("no %s among %v", name, names)
 		}

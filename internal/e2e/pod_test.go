@@ -4,10 +4,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
+	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
@@ -22,51 +24,54 @@ type volume struct {
 	HostPath struct{ Path, Type string }
 }
 
-// pod is what the test needs of packaging/kubernetes/cdigen.yaml.
+// pod is what the test needs of a pod.
 type pod struct {
-	Spec struct {
-		HostNetwork bool
-		Containers  []struct {
-			Command         []string
-			Env             []struct{ Name, Value string }
-			SecurityContext struct{ Privileged bool }
-			VolumeMounts    []struct {
-				Name, MountPath, MountPropagation string
-				ReadOnly                          bool
-			}
+	HostNetwork bool
+	HostPID     bool
+	Containers  []struct {
+		Args            []string
+		Env             []struct{ Name, Value string }
+		SecurityContext struct {
+			Privileged, ReadOnlyRootFilesystem bool
+			Capabilities                       struct{ Drop, Add []string }
 		}
-		Volumes []volume
+		VolumeMounts []struct {
+			Name, MountPath, MountPropagation string
+			ReadOnly                          bool
+		}
 	}
+	Volumes []volume
 }
 
-// The container of the static pod, run by podman, keeps the spec of the host: its paths are
-// the host's, changes are noticed, and cdigen status on the host asks it.
-func TestStaticPod(t *testing.T) {
-	p := rootful(t, "crun")
-	bin, err := build()
-	check(t, err)
-	nvml, err := fakenvml.Build()
-	check(t, err)
-	dir := workDir(t)
-	host := filepath.Join(dir, "host")
-	check(t, hosttest.Load(t, "demo").Build(host, simhost.Options{NVMLLibrary: nvml}))
-	check(t, command(dir, "tar", "-cf", "image.tar", "--transform", "s|^|cdigen/|", "-C", bin, "cdigen", "cdigen-nvml"))
-	check(t, p.command("import", filepath.Join(dir, "image.tar"), "cdigen").Run())
-
+// staticPod is packaging/kubernetes/cdigen.yaml.
+func staticPod(t *testing.T) pod {
+	t.Helper()
 	data, err := os.ReadFile(filepath.Join(repository(), "packaging/kubernetes/cdigen.yaml"))
 	check(t, err)
-	var manifest pod
+	var manifest struct{ Spec pod }
 	check(t, yaml.Unmarshal(data, &manifest))
-	c := manifest.Spec.Containers[0]
-	if !manifest.Spec.HostNetwork || !c.SecurityContext.Privileged {
-		t.Fatalf("%+v is not privileged in the host's network", manifest.Spec)
+	return manifest.Spec
+}
+
+// podmanArguments are those of podman run for the first container of a pod, before its image.
+func (p *pod) podmanArguments(t *testing.T) []string {
+	t.Helper()
+	c := p.Containers[0]
+	args := []string{"run", "--network", "host", "--read-only=" + strconv.FormatBool(c.SecurityContext.ReadOnlyRootFilesystem)}
+	if c.SecurityContext.Privileged {
+		args = append(args, "--privileged")
 	}
-	args := []string{"run", "--name", "cdigen", "--privileged", "--network", "host"}
+	for _, name := range c.SecurityContext.Capabilities.Drop {
+		args = append(args, "--cap-drop", name)
+	}
+	for _, name := range c.SecurityContext.Capabilities.Add {
+		args = append(args, "--cap-add", name)
+	}
 	for _, m := range c.VolumeMounts {
-		i := slices.IndexFunc(manifest.Spec.Volumes, func(v volume) bool { return v.Name == m.Name })
-		source, options := manifest.Spec.Volumes[i].HostPath, ":rw"
-		if source.Type == "DirectoryOrCreate" && os.Mkdir(source.Path, 0o755) == nil {
-			t.Cleanup(func() { check(t, os.RemoveAll(source.Path)) })
+		i := slices.IndexFunc(p.Volumes, func(v volume) bool { return v.Name == m.Name })
+		source, options := p.Volumes[i].HostPath, ":rw"
+		if source.Type == "DirectoryOrCreate" && os.MkdirAll(source.Path, 0o755) == nil {
+			t.Cleanup(func() { _ = os.Remove(source.Path) }) // if it is empty
 		}
 		if m.ReadOnly {
 			options = ":ro"
@@ -79,9 +84,38 @@ func TestStaticPod(t *testing.T) {
 	for _, e := range c.Env {
 		args = append(args, "--env", e.Name+"="+e.Value)
 	}
+	return args
+}
+
+// The container of the static pod, of the image and run by podman, keeps the spec of the host:
+// its paths are the host's, changes are noticed, and cdigen status on the host asks it. All
+// but device nodes it does without privileges, too, as the chart's pod with privileged: false.
+func TestStaticPod(t *testing.T) {
+	p := rootful(t, "crun")
+	check(t, p.command("load", "--input", filepath.Join(requirePackages(t), versionsOfPackages[0], "cdigen-0.9.0-oci.tar")).Run())
+	manifest := staticPod(t)
+	if c := manifest.Containers[0]; !manifest.HostNetwork || manifest.HostPID || !c.SecurityContext.Privileged {
+		t.Fatalf("%+v is not privileged in the host's network only", manifest)
+	}
+	t.Run("privileged", func(t *testing.T) { testPod(t, p, &manifest) })
+	t.Run("without privileges", func(t *testing.T) {
+		security := &manifest.Containers[0].SecurityContext
+		security.Privileged = false
+		security.Capabilities.Drop, security.Capabilities.Add = []string{"ALL"}, []string{"SYS_CHROOT"}
+		testPod(t, p, &manifest)
+	})
+}
+
+func testPod(t *testing.T, p podman, manifest *pod) {
+	bin, err := build()
+	check(t, err)
+	nvml, err := fakenvml.Build()
+	check(t, err)
+	host := filepath.Join(workDir(t), "host")
+	check(t, hosttest.Load(t, "demo").Build(host, simhost.Options{NVMLLibrary: nvml}))
 	// The simulated host is where the driver of a driver container would be.
-	args = append(args, "--volume", host+":"+host+":ro", "cdigen")
-	args = append(append(args, c.Command...), hosttest.Flags(host, host)...)
+	args := append(manifest.podmanArguments(t), "--name", "cdigen", "ghcr.io/cdigen/cdigen:"+versionsOfPackages[0])
+	args = append(append(args, manifest.Containers[0].Args...), hosttest.Flags(host, host)...)
 	cmd := p.command(args...)
 	var log hosttest.Log
 	cmd.Stderr = &log
@@ -90,6 +124,7 @@ func TestStaticPod(t *testing.T) {
 	t.Cleanup(func() {
 		check(t, p.command("stop", "--time", "20", "cdigen").Run())
 		_ = cmd.Wait()
+		check(t, p.command("rm", "--force", "cdigen").Run())
 		if t.Failed() {
 			t.Logf("log of the container:\n%s", lastBytes([]byte(log.String()), 3000))
 		}
@@ -101,13 +136,16 @@ func TestStaticPod(t *testing.T) {
 	until(t, "the spec", func() bool { return ready(w.ask()) })
 	file, err := spec.Read(published)
 	check(t, err)
-	if len(file.Devices) < 8 {
-		t.Errorf("devices %v", file.Devices)
+	if len(file.Devices) < 8 || !slices.ContainsFunc(file.Devices, func(d specs.Device) bool { return strings.HasPrefix(d.Name, "MIG-") }) {
+		t.Errorf("devices without MIG devices of NVML: %v", file.Devices)
 	}
 	for _, m := range file.ContainerEdits.Mounts {
 		if _, err := os.Stat(m.HostPath); err != nil {
 			t.Errorf("a path that the host does not have: %v", err)
 		}
+	}
+	if out, err := p.command("exec", "cdigen", "cdigen", "status").CombinedOutput(); err != nil || !strings.Contains(string(out), published) {
+		t.Errorf("cdigen status in the container: %v\n%s", err, out)
 	}
 	check(t, os.Remove(published))
 	until(t, "the spec that was removed", func() bool { _, err := os.Stat(published); return err == nil })
