@@ -61,7 +61,9 @@ const maxLinks = 40
 // Resolve follows every symbolic link in a name, the last component's included,
 // and returns the real name, relative to the tree and without a leading slash.
 // The error is an [fs.PathError]; it is [fs.ErrNotExist] when a component does
-// not exist, and ".." at the root stays there.
+// not exist, and ".." at the root stays there. Package trust follows links on its
+// own: it has to look at each directory on the way, also those that the tree remembers
+// the way through.
 func (t Tree) Resolve(name string) (string, error) {
 	return t.resolve(name, true, new(int))
 }

@@ -90,8 +90,12 @@ func (o *options) list(cmd *cobra.Command, args []string, resolve string) error 
 // engineDirectories adds to directories those that engines are configured to read
 // besides, where most of them look first: below the others.
 func engineDirectories(ctx context.Context, usual *spec.Directories) *spec.Directories {
+	system := runtimes.Local()
+	if len(usual.With(system.SpecDirs()...).List) == len(usual.List) {
+		return usual // so that no engine has to be asked for its version
+	}
 	var dirs []string
-	for _, e := range runtimes.Detect(ctx, runtimes.Local()) {
+	for _, e := range runtimes.Detect(ctx, system) {
 		dirs = append(dirs, e.SpecDirs...)
 	}
 	all := usual.With(dirs...)

@@ -197,6 +197,7 @@ const (
 	ContainerdCRIOff   discover.ID = "containerd-cri-off"
 	DockerGPUs         discover.ID = "docker-gpus"
 	DockerGPUsLegacy   discover.ID = "docker-gpus-legacy"
+	DockerRuntime      discover.ID = "docker-runtime-nvidia"
 
 	SELinuxDevices    discover.ID = "selinux-devices"
 	CgroupHybrid      discover.ID = "cgroup-hybrid"

@@ -1,7 +1,9 @@
 package check
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +20,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/inroot"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/mountinfo"
 )
 
@@ -40,17 +43,90 @@ type Container struct {
 	Require map[string]string `json:"-"`
 }
 
-// engineQueries are how engines are asked for a container: the answer has the
-// process number and the full ID.
-var engineQueries = []struct {
-	engine  string
-	inspect []string
-	restart []string
-}{
-	{"podman", []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"}, []string{"podman", "restart"}},
-	{"docker", []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"}, []string{"docker", "restart"}},
-	// The kubelet makes another container in its place.
-	{"crictl", []string{"inspect", "--output", "go-template", "--template", "{{.info.pid}} {{.status.id}}"}, []string{"crictl", "stop"}},
+// engineQuery is how an engine is asked for a container by its name or ID.
+type engineQuery struct {
+	engine, program string
+	// inspect are the arguments with the name, which is valid for the engine if they are not nil.
+	inspect func(id string) []string
+	// answer returns the process number from what is printed, 0 for a container that does
+	// not run, and the full ID.
+	answer func(out, id string) (pid, full string, err error)
+	// restart and start are followed by the name.
+	restart, start []string
+}
+
+// engineQueries returns the queries of the engines. Proxmox has its containers from LXC.
+func (src *Sources) engineQueries() []engineQuery {
+	lxc := engineQuery{
+		"lxc", "lxc-info", func(id string) []string { return []string{"--pid", "--no-humanize", "--name", id} },
+		func(out, id string) (string, string, error) { return cmp.Or(strings.TrimSpace(out), "0"), id, nil },
+		[]string{"lxc-stop", "--reboot", "--name"}, []string{"lxc-start", "--name"},
+	}
+	if src.has("pct") {
+		lxc.restart, lxc.start = []string{"pct", "reboot"}, []string{"pct", "start"}
+	}
+	return []engineQuery{
+		withTemplate("podman", "restart", "inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"),
+		withTemplate("docker", "restart", "inspect", "--type", "container", "--format", "{{.State.Pid}} {{.Id}}"),
+		// The kubelet makes another container in its place.
+		withTemplate("crictl", "stop", "inspect", "--output", "go-template", "--template", "{{.info.pid}} {{.status.id}}"),
+		lxc, withAPI("incus", "incus"), withAPI("lxd", "lxc"),
+		{
+			"apptainer", "apptainer", func(id string) []string { return []string{"instance", "list", "--json", id} },
+			apptainerInstance, []string{"apptainer", "instance", "stop"}, []string{"apptainer", "instance", "start", "IMAGE"},
+		},
+	}
+}
+
+// withTemplate returns the query of an engine that prints both numbers by a template.
+func withTemplate(engine, restart string, inspect ...string) engineQuery {
+	return engineQuery{
+		engine, engine, func(id string) []string { return slices.Concat(inspect, []string{"--", id}) },
+		func(out, _ string) (string, string, error) {
+			pid, full, _ := strings.Cut(strings.TrimSpace(out), " ")
+			return pid, full, nil
+		},
+		[]string{engine, restart}, []string{engine, "start"},
+	}
+}
+
+var instanceName = lazyregexp.New(`^[A-Za-z0-9-]+$`)
+
+// withAPI returns the query of Incus or LXD, whose commands ask their API.
+func withAPI(engine, program string) engineQuery {
+	return engineQuery{
+		engine, program, func(id string) []string {
+			if !instanceName().MatchString(id) {
+				return nil
+			}
+			return []string{"query", "/1.0/instances/" + id + "/state"}
+		},
+		func(out, id string) (string, string, error) {
+			var state struct{ Pid int }
+			err := json.Unmarshal([]byte(out), &state)
+			return strconv.Itoa(max(state.Pid, 0)), id, err
+		},
+		[]string{program, "restart"}, []string{program, "start"},
+	}
+}
+
+// apptainerInstance finds an instance in a list of those whose names match.
+func apptainerInstance(out, id string) (pid, full string, err error) {
+	var list struct {
+		Instances []struct {
+			Instance string
+			Pid      int
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		return "", "", err
+	}
+	for _, i := range list.Instances {
+		if i.Instance == id {
+			return strconv.Itoa(i.Pid), id, nil
+		}
+	}
+	return "", "", errors.New("no such instance")
 }
 
 // FindContainer asks the engines that are installed for a container by its name or
@@ -58,36 +134,51 @@ var engineQueries = []struct {
 func (src *Sources) FindContainer(ctx context.Context, id string) (*Container, error) {
 	var failed []string
 	asked := false
-	for _, q := range engineQueries {
-		if !src.has(q.engine) {
+	for _, q := range src.engineQueries() {
+		if !src.has(q.program) {
 			continue
 		}
 		asked = true
-		out, err := src.run(ctx, q.engine, slices.Concat(q.inspect, []string{"--", id})...)
-		if err != nil {
-			// Without the command, of which the template is most.
-			text := err.Error()
-			if at := strings.Index(text, "exit status"); at >= 0 {
-				text = text[at:]
-			}
-			failed = append(failed, q.engine+": "+text)
-			continue
-		}
-		pid, full, _ := strings.Cut(strings.TrimSpace(out), " ")
-		n, err := strconv.Atoi(pid)
+		c, err := src.ask(ctx, q, id)
 		switch {
-		case err != nil || n < 0:
-			failed = append(failed, fmt.Sprintf("%s prints no process number: %q", q.engine, out))
-			continue
-		case n == 0:
-			return nil, fmt.Errorf("container %s is not running: %s", id, line(q.engine, "start", id))
+		case err != nil:
+			failed = append(failed, q.engine+": "+err.Error())
+		case c.PID == 0:
+			return nil, fmt.Errorf("container %s is not running: %s", id, line(append(slices.Clone(q.start), id)...))
+		default:
+			return c, nil
 		}
-		return &Container{Engine: q.engine, ID: full, PID: n, Restart: []string{line(append(slices.Clone(q.restart), id)...)}}, nil
 	}
 	if !asked {
-		return nil, errors.New("none of podman, docker and crictl is installed: name the container's first process with --pid")
+		return nil, errors.New("no engine is installed that could be asked (podman, Docker, crictl, LXC, Incus, LXD or Apptainer): name the container's first process with --pid")
 	}
 	return nil, fmt.Errorf("no running container %s; those of another user's rootless engine are seen by that user only (%s)", id, strings.Join(failed, "; "))
+}
+
+// ask asks an engine for a container.
+func (src *Sources) ask(ctx context.Context, q engineQuery, id string) (*Container, error) {
+	args := q.inspect(id)
+	if args == nil {
+		return nil, errors.New("its containers have no such names")
+	}
+	out, err := src.run(ctx, q.program, args...)
+	if err != nil {
+		// Without the command, of which the template is most.
+		text := err.Error()
+		if at := strings.Index(text, "exit status"); at >= 0 {
+			text = text[at:]
+		}
+		return nil, errors.New(text)
+	}
+	pid, full, err := q.answer(out, id)
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.Atoi(pid)
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("%s prints no process number: %q", q.program, out)
+	}
+	return &Container{Engine: q.engine, ID: full, PID: n, Restart: []string{line(append(slices.Clone(q.restart), id)...)}}, nil
 }
 
 func (src *Sources) has(program string) bool {

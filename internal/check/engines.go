@@ -21,7 +21,7 @@ func engines(s *Snapshot) (list []discover.Finding) {
 		e := &s.Engines[i]
 		list = append(list, engine(s, e)...)
 		if e.Name == runtimes.Docker && e.Err == nil {
-			list = append(list, dockerGPUs(s, e)...)
+			list = slices.Concat(list, dockerGPUs(s, e), dockerRuntime(s, e))
 		}
 	}
 	return list
@@ -164,6 +164,20 @@ const (
 	// legacyHook is NVIDIA's own hook, which Docker uses without CDI.
 	legacyHook = "nvidia-container-runtime-hook"
 )
+
+// dockerRuntime finds containers that were made for NVIDIA's runtime.
+func dockerRuntime(s *Snapshot, e *runtimes.Engine) (list []discover.Finding) {
+	severity, effect := discover.Warning, ""
+	if s.System.has(legacyHook) {
+		severity = discover.Note
+	} else {
+		effect = ", which is not installed"
+	}
+	for _, name := range s.System.NVIDIARuntime {
+		list = append(list, found(DockerRuntime, severity, engineName(e), "container %s asks for the runtime nvidia%s", name, effect))
+	}
+	return list
+}
 
 // dockerGPUs looks whether docker run --gpus leads to CDI. Since 29.2 it does when a
 // program of a certain name is in the daemon's PATH; what that does is all the same.

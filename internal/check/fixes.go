@@ -509,6 +509,12 @@ func fixDockerGPUs(s *Snapshot, f discover.Finding) Fix {
 	return fix
 }
 
+func fixDockerRuntime(s *Snapshot, _ discover.Finding) Fix {
+	return Fix{
+		Note: fmt.Sprintf("Make it again with --device %[1]s=all in place of --runtime nvidia and NVIDIA_VISIBLE_DEVICES; in a compose file \"devices: [%[1]s=all]\" in place of \"runtime: nvidia\".", s.Kind),
+	}
+}
+
 func fixSELinux(s *Snapshot, _ discover.Finding) Fix {
 	return Fix{Commands: []string{"setsebool -P " + s.System.SELinuxOff[0] + "=true"}}
 }

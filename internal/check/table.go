@@ -183,6 +183,7 @@ var engineTable = []Entry{
 	{EngineTooOld, "An engine refuses the spec: it needs a newer version of CDI than the engine accepts.", "`--max-cdi-version` makes an older spec.", true, fixTooOld},
 	{DockerGPUs, "docker run --gpus fails: Docker uses CDI for it only when a program named nvidia-cdi-hook is in its PATH.", "`--device` works without it.", false, fixDockerGPUs},
 	{DockerGPUsLegacy, "docker run --gpus does not use CDI; --device does.", "Docker uses CDI for --gpus from 29.2 on.", false, nil},
+	{DockerRuntime, "A Docker container asks for NVIDIA's runtime: it gets no GPU by a spec, and does not start without that runtime.", "It was made with --runtime nvidia, runtime: nvidia in a compose file, or that runtime is the daemon's default.", false, fixDockerRuntime},
 }
 
 var systemTable = []Entry{

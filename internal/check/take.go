@@ -163,6 +163,8 @@ type System struct {
 	CharLinksMissing []string
 	// DockerCDI reports whether CDI is on in the daemon that runs; nil where it does not tell.
 	DockerCDI *bool
+	// NVIDIARuntime are the containers of Docker that were made for the runtime nvidia.
+	NVIDIARuntime []string
 	// ImageBased: the system is an image of ostree's, which package managers do not change.
 	ImageBased bool
 	// Release is /etc/os-release.
@@ -216,6 +218,7 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 		}
 	}
 	y.DockerCDI = src.dockerCDI(ctx, &y)
+	y.NVIDIARuntime = src.nvidiaRuntime(ctx, &y)
 	y.SELinuxOff = seLinuxOff(host.Sys)
 	y.SELinuxLabelled = y.SELinuxOff != nil && labelled(nvidiaNodes(inv))
 	y.Cgroups = cgroupMounts(host.Proc.Path)
@@ -312,6 +315,32 @@ func (src *Sources) dockerCDI(ctx context.Context, y *System) *bool {
 	}
 	on := len(dirs) > 0
 	return &on
+}
+
+// maxDockerContainers is how many containers of Docker are looked at.
+const maxDockerContainers = 500
+
+// nvidiaRuntime returns the names of Docker's containers, of running and others, that were
+// made for the runtime nvidia.
+func (src *Sources) nvidiaRuntime(ctx context.Context, y *System) (names []string) {
+	if !y.has("docker") {
+		return nil
+	}
+	out, err := src.run(ctx, "docker", "ps", "--all", "--quiet")
+	ids := strings.Fields(out)
+	if err != nil || len(ids) == 0 {
+		return nil
+	}
+	ids = ids[:min(len(ids), maxDockerContainers)]
+	// What is printed counts: a container may be gone meanwhile, which is an error.
+	out, _ = src.run(ctx, "docker", slices.Concat([]string{"inspect", "--type", "container", "--format", "{{.HostConfig.Runtime}} {{.Name}}", "--"}, ids)...)
+	for line := range strings.Lines(out) {
+		if runtime, name, _ := strings.Cut(strings.TrimSpace(line), " "); runtime == "nvidia" {
+			names = append(names, strings.TrimPrefix(name, "/"))
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 const seLinuxDir = "fs/selinux"

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -218,5 +219,30 @@ func (c configuration) settled(t *testing.T, s runtimes.System, verb string) {
 	}
 	if dirs := fmt.Sprint(e.SpecDirs); verb == "enable" && !strings.Contains(dirs+" ", c.request.SpecDirs[0]) {
 		t.Errorf("after %s %s searches %s", verb, e.Name, dirs)
+	}
+}
+
+// The directories of an engine of any version are among those that engines may search.
+func TestSpecDirsHasThoseOfEachVersion(t *testing.T) {
+	elsewhere := 0
+	for name, c := range configurations(t) {
+		s := c.system(t)
+		s.LookPath = func(program string) (string, error) { return program, nil }
+		all := s.SpecDirs()
+		for _, dir := range s.Engine(c.request.Engine, c.request.Version).SpecDirs {
+			if !slices.Contains(all, dir) {
+				t.Errorf("%s: %s is not in %s", name, dir, all)
+			}
+			if dir != "/etc/cdi" && dir != "/var/run/cdi" {
+				elsewhere++
+			}
+		}
+		s.LookPath = func(string) (string, error) { return "", fs.ErrNotExist }
+		if dirs := s.SpecDirs(); len(dirs) > 0 {
+			t.Errorf("%s: %s, and no engine is installed", name, dirs)
+		}
+	}
+	if elsewhere == 0 {
+		t.Error("no configuration has a directory of its own")
 	}
 }

@@ -191,6 +191,23 @@ func (s System) Engine(name Name, version string) Engine {
 	return e
 }
 
+// SpecDirs returns all directories that the installed engines may search for specs, whatever
+// their versions are. No engine is started.
+func (s System) SpecDirs() (dirs []string) {
+	for _, k := range engines {
+		if _, err := s.LookPath(k.program); err != nil {
+			continue
+		}
+		for _, r := range Releases {
+			if r.Engine == k.name {
+				dirs = append(dirs, s.Engine(k.name, r.From).SpecDirs...)
+			}
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
 // engine reads the configuration of a version that has CDI.
 func (s System) engine(k known, r Request) (Engine, configuration) {
 	e := Engine{Name: r.Engine, Version: r.Version, Service: k.service, Note: k.note, SpecDirs: []string{}, Config: []string{}}

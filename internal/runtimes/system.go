@@ -95,7 +95,8 @@ func (s System) path(name string) string { return filepath.Join(s.Root, name) }
 const linksLimit = 40
 
 // resolve follows the symbolic links of a path inside the root, and returns the path on this
-// machine. A missing file is not an error.
+// machine. A missing file is not an error, since it may be about to be made; to a
+// [discover.Tree], which is read only, it is one.
 func (s System) resolve(name string) (string, error) {
 	done, left := "/", strings.Split(filepath.Clean("/"+name), "/")
 	for links := 0; len(left) > 0; {

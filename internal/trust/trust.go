@@ -195,7 +195,8 @@ func (t *Tree) named(name string, err error) error {
 }
 
 // walk follows a path and checks every component. With exclusive others must not be able to
-// write to a directory at its end either.
+// write to a directory at its end either. It does not ask the kernel or package discover where
+// the path leads, as each step on the way is to be checked, and ".." behind a link.
 func (t *Tree) walk(name string, exclusive bool) error {
 	at := "."
 	last, err := t.look(at) // what is at the path so far
