@@ -29,6 +29,12 @@ const (
 	ctlMinor     = 255
 )
 
+// Numbers of small drivers, which share a major number.
+const (
+	miscMajor = 10
+	firstMisc = 200
+)
+
 // nodes are the device nodes that the host has, in order of path.
 func (d *Description) nodes() []node {
 	return slices.DeleteFunc(d.allNodes(), func(n node) bool {
@@ -95,11 +101,14 @@ func (d *Description) allNodes() []node {
 		}
 	}
 	for i, name := range d.BesideNodes {
-		device := "nvidia-fs"
-		if name == "gdrdrv" {
-			device = name
+		switch {
+		case name == "gdrdrv":
+			add(name, d.major(name), i, 0o666)
+		case strings.HasPrefix(name, "nvidia-fs"):
+			add(name, d.major("nvidia-fs"), i, 0o666)
+		default: // of a Tegra system
+			add(name, miscMajor, firstMisc+i, 0o666)
 		}
-		add(name, d.major(device), i, 0o666)
 	}
 	if d.nvidiaLoaded() && d.NVSwitches > 0 {
 		add("nvidia-nvlink", d.major("nvidia-nvlink"), 0, 0o666)
