@@ -96,6 +96,10 @@ const (
 	DRMMissing      ID = "drm-missing"
 	DRMUnreadable   ID = "drm-unreadable"
 	DRMNodeMissing  ID = "drm-node-missing"
+	GPUNotPassed    ID = "gpu-not-passed"
+
+	NICUnreadable       ID = "nic-unreadable"
+	NICLibrariesMissing ID = "nic-libraries-missing"
 
 	NodeMissing      ID = "node-missing"
 	NodeWithheld     ID = "node-withheld"

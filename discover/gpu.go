@@ -152,7 +152,7 @@ type PCIGPU struct {
 }
 
 // Passthrough reports whether the GPU is set aside for a virtual machine.
-func (g *PCIGPU) Passthrough() bool { return strings.HasPrefix(g.Driver, "vfio") }
+func (g *PCIGPU) Passthrough() bool { return isVFIO(g.Driver) }
 
 // Finding returns why containers do not get a GPU that NVIDIA's driver does not have.
 func (g *PCIGPU) Finding() Finding {
@@ -166,6 +166,14 @@ func (g *PCIGPU) Finding() Finding {
 		return Finding{GPUUnbound, Warning, subject, "no kernel driver is bound to it"}
 	}
 	return Finding{GPUOtherDriver, Warning, subject, "is bound to the kernel driver " + g.Driver + " and not to NVIDIA's"}
+}
+
+// bus reads the GPUs on the PCI bus and nothing of NVIDIA's driver.
+type bus struct{}
+
+func (bus) Discover(_ context.Context, host Host, inv *Inventory) error {
+	readPCI(host, inv)
+	return nil
 }
 
 // readPCI lists NVIDIA's GPUs on the PCI bus, in the order of sysfs, without their virtual
@@ -183,10 +191,7 @@ func readPCI(host Host, inv *Inventory) {
 		if host.Sys.line(path.Join(device, "vendor")) != "0x10de" || !strings.HasPrefix(host.Sys.line(path.Join(device, "class")), "0x03") || isVirtualFunction(host.Sys, e.Name()) {
 			continue
 		}
-		g := PCIGPU{PCI: e.Name()}
-		if bound, err := host.Sys.Resolve(path.Join(device, "driver")); err == nil {
-			g.Driver = path.Base(bound)
-		}
+		g := PCIGPU{PCI: e.Name(), Driver: boundDriver(host.Sys, device)}
 		if g.ReservedFor = host.Sys.line(path.Join(device, "driver_override")); g.ReservedFor == "(null)" || g.ReservedFor == "nvidia" {
 			g.ReservedFor = ""
 		}

@@ -36,9 +36,15 @@ type Inventory struct {
 	Files []File `json:"files"`
 	// HostNodes are the usable nodes of the host, whatever they are for, and StorageFiles
 	// what GPUDirect Storage needs beside its own. Only with [NodeOptions.Host].
-	HostNodes    []Node    `json:"-"`
-	StorageFiles []File    `json:"-"`
-	Findings     []Finding `json:"findings"`
+	HostNodes    []Node `json:"-"`
+	StorageFiles []File `json:"-"`
+	// NICs are NVIDIA's network cards with RDMA, in order of name, and NICFiles the host's
+	// libraries for them. Only with [Options.NICs] and [Options.NICLibraries].
+	NICs     []NIC  `json:"-"`
+	NICFiles []File `json:"-"`
+	// Passed are GPUs that are set aside for virtual machines. Only with [Options.Passthrough].
+	Passed   []PassedGPU `json:"-"`
+	Findings []Finding   `json:"findings"`
 }
 
 // Driver describes the kernel module and the user-space driver that goes with it.

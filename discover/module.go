@@ -32,25 +32,42 @@ type Options struct {
 	// Empty: they are no clients of that service.
 	MPSDirectory string
 	Nodes        NodeOptions
+	// WithoutDriver leaves out NVIDIA's driver for GPUs and all that it has.
+	WithoutDriver bool
+	// NICs finds NVIDIA's network cards with RDMA, NICLibraries the host's libraries for
+	// them too.
+	NICs, NICLibraries bool
+	// Passthrough finds the nodes of GPUs that are set aside for virtual machines; nil: they
+	// are not looked for.
+	Passthrough *Passthrough
 }
 
 // Modules returns all modules in the order they run: a module may read
 // what those before it have found.
 func Modules(o Options) []Module {
-	probe := &nvml{probe: o.Probe, ifNeeded: o.ProbeIfNeeded}
-	return []Module{
-		driver{},
-		gpus{}, // they decide whether NVML is asked
-		// The probe takes longest, so it starts as soon as its library is found.
-		libraries{o.LibrarySearchPath, probe},
-		files{mpsDirectory: o.MPSDirectory, configDirectories: o.ConfigSearchPath},
-		probe,
-		mig{},
-		nodes{o.Nodes},
-		drm{},
-		platform{probe},
-		trusts{}, // the last: it checks what the others have found
+	list := []Module{bus{}}
+	if !o.WithoutDriver {
+		probe := &nvml{probe: o.Probe, ifNeeded: o.ProbeIfNeeded}
+		list = []Module{
+			driver{},
+			gpus{}, // they decide whether NVML is asked
+			// The probe takes longest, so it starts as soon as its library is found.
+			libraries{o.LibrarySearchPath, probe},
+			files{mpsDirectory: o.MPSDirectory, configDirectories: o.ConfigSearchPath},
+			probe,
+			mig{},
+			nodes{o.Nodes},
+			drm{},
+			platform{probe},
+		}
 	}
+	if o.NICs {
+		list = append(list, rdma{o.NICLibraries})
+	}
+	if o.Passthrough != nil {
+		list = append(list, vfio{*o.Passthrough})
+	}
+	return append(list, trusts{}) // the last: it checks what the others have found
 }
 
 // NodeModules returns the modules that device nodes need: neither the user-space

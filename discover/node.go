@@ -65,6 +65,12 @@ const (
 	// StorageNode is one of GPUDirect Storage (nvidia-fs), CopyNode that of GDRCopy.
 	StorageNode NodeKind = "gds"
 	CopyNode    NodeKind = "gdrcopy"
+	// VerbsNode is one of a network card with RDMA, MADNode one for the management of the
+	// network behind it.
+	VerbsNode NodeKind = "rdma"
+	MADNode   NodeKind = "rdma-management"
+	// VFIONode is one of what is set aside for virtual machines.
+	VFIONode NodeKind = "vfio"
 	// OtherNode is present, and stands for nothing that the driver has now.
 	OtherNode NodeKind = "other"
 )

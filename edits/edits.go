@@ -50,10 +50,10 @@ func Nodes(nodes []discover.Node, o Options) (e specs.ContainerEdits) {
 
 // Host are the edits every container gets that is given no GPU: files of the host,
 // read-only.
-func Host(files []discover.File) specs.ContainerEdits {
+func Host(files []discover.File, o Options) specs.ContainerEdits {
 	e := specs.ContainerEdits{Env: []string{visibleDevices}}
-	for _, f := range files {
-		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: f.HostPath, ContainerPath: f.Targets[0], Options: mountOptions})
+	for _, m := range mounts(&discover.Inventory{Files: files}, o) {
+		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: m.options})
 	}
 	return e
 }
@@ -151,8 +151,8 @@ const nodeMode fs.FileMode = 0o666
 // those up when they inject, and some of the majors change from boot to boot.
 func deviceNode(n discover.Node, o *Options) *specs.DeviceNode {
 	mode := nodeMode
-	if n.Capability != "" && n.Want != nil {
-		mode = n.Want.Mode.Perm() // a right that the driver gives to root alone
+	if (n.Capability != "" || n.Kind == discover.MADNode) && n.Want != nil {
+		mode = n.Want.Mode.Perm() // a right that the driver or the host gives to root alone
 	}
 	d := &specs.DeviceNode{Path: n.Path, FileMode: &mode}
 	if n.HostPath != n.Path {

@@ -2,10 +2,13 @@ package spec
 
 import (
 	"cmp"
+	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
+	"tags.cncf.io/container-device-interface/pkg/parser"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
@@ -23,12 +26,20 @@ type Kind struct {
 	Auto bool
 	// Devices and Content for the documentation.
 	Devices, Content string
+	// Capabilities that containers are given GPUs for; empty: those of the options, or the
+	// kind is not one of GPUs.
+	Capabilities []discover.Capability
 
+	// look asks a discovery for what the kind needs; nil: for the nodes of NVIDIA's drivers,
+	// or nothing if it is one of GPUs.
+	look func(o *discover.Options)
 	// nodes returns the devices by their names; nil: they are the GPUs. The name
 	// [AllDevices] is of one that is in no other.
 	nodes func(inv *discover.Inventory) map[string][]discover.Node
 	// driver: containers are given the user-space driver too, but not for graphics.
 	driver bool
+	// files are those of the host that containers are given; nil: none.
+	files func(inv *discover.Inventory) []discover.File
 }
 
 // The kinds with a meaning of their own in other packages.
@@ -45,12 +56,54 @@ var Kinds = []Kind{
 	{Name: "imex-channel", Class: "imex-channel", Auto: true, nodes: imexChannels,
 		Devices: "the number of each channel, `all`", Content: "`/dev/nvidia-caps-imex-channels/channel*`"},
 	{Name: "gds", Class: "gds", Auto: true, nodes: ofKind(discover.StorageNode),
+		files:   func(inv *discover.Inventory) []discover.File { return inv.StorageFiles },
 		Devices: "`all`", Content: "`/dev/nvidia-fs*`; `/etc/cufile.json` and `/run/udev`, read-only"},
 	{Name: "gdrcopy", Class: "gdrcopy", Auto: true, nodes: ofKind(discover.CopyNode), Devices: "`all`", Content: "`/dev/gdrdrv`"},
+	{Name: "mofed", Class: "mofed", Auto: true, nodes: networkCards,
+		look:    func(o *discover.Options) { o.NICs = true },
+		files:   func(inv *discover.Inventory) []discover.File { return inv.NICFiles },
+		Devices: "RDMA name and PCI address of each network card, `all`",
+		Content: "`/dev/infiniband/uverbs*`, `umad*` and `issm*` of the card, `/dev/infiniband/rdma_cm`; with `--mofed-libraries` the host's libraries"},
+	{Name: "pgpu", Class: "pgpu", Auto: true, nodes: passedGPUs,
+		look: func(o *discover.Options) {
+			if o.Passthrough == nil {
+				o.Passthrough = &discover.Passthrough{}
+			}
+		},
+		Devices: "index and PCI address of each GPU that is bound to `vfio-pci`, `all`",
+		Content: "`/dev/vfio/GROUP`, or with `--vfio iommufd` `/dev/vfio/devices/vfio*`; nothing of the driver"},
 	{Name: "mig-caps", Class: "mig-caps", nodes: migCapabilities,
 		Devices: "`config`, `monitor`, `all`", Content: "the nodes in `/dev/nvidia-caps` for the right to configure and to monitor MIG"},
 	{Name: ManagementKind, Prefix: "management.", Class: "gpu", driver: true, nodes: everyNode,
+		look:    func(o *discover.Options) { o.Nodes.Host, o.Nodes.Present = true, true },
 		Devices: "`all`", Content: "every node of NVIDIA's drivers, those of lost GPUs too; the driver without what only graphics needs"},
+	capabilityKind("compute", "CUDA and OpenCL"),
+	capabilityKind("graphics", "OpenGL, EGL and Vulkan"),
+	capabilityKind("video", "the video codec SDK"),
+	capabilityKind("display", "an X server in the container", discover.Graphics), // its modules are linked with OpenGL's
+	capabilityKind("utility", "`nvidia-smi` and NVML"),
+}
+
+// capabilityKind returns the kind of the devices of [GPUKind] with what a capability, and
+// what goes with it, needs of the driver. Utility always goes along, as it does by default
+// in NVIDIA's runtime and images (NVIDIA_DRIVER_CAPABILITIES=compute,utility): programs of
+// all sorts ask NVML which GPUs there are.
+func capabilityKind(c discover.Capability, purpose string, with ...discover.Capability) Kind {
+	name := GPUKind + "-" + string(c)
+	list := append([]discover.Capability{c}, with...)
+	if c != discover.Utility {
+		list = append(list, discover.Utility)
+	}
+	return Kind{Name: name, Class: name, Capabilities: list,
+		Devices: "as of `gpu`", Content: "their nodes and the driver for " + purpose + " (" + joined(list, ", ") + ")"}
+}
+
+func joined(list []discover.Capability, separator string) string {
+	var words []string
+	for _, c := range list {
+		words = append(words, string(c))
+	}
+	return strings.Join(words, separator)
 }
 
 // AutoKinds stands for the kinds that are published where the host has them.
@@ -90,6 +143,62 @@ func FindKind(name string) *Kind {
 	return nil
 }
 
+// ParseKinds returns the kinds of a list, each once and in the order of the table. An
+// element is [AutoKinds], the name of a kind, or defines a kind of GPUs with what some
+// capabilities need of the driver: "gpu-render=graphics+display".
+func ParseKinds(list []string) (kinds []*Kind, err error) {
+	for i := range Kinds {
+		if k := &Kinds[i]; slices.Contains(list, k.Name) || k.Auto && slices.Contains(list, AutoKinds) {
+			kinds = append(kinds, k)
+		}
+	}
+	for _, text := range list {
+		if text == AutoKinds || FindKind(text) != nil {
+			continue
+		}
+		k, err := defineKind(text)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(kinds, func(other *Kind) bool { return other.Name == k.Name }) {
+			return nil, fmt.Errorf("the kind %s is defined twice", k.Name)
+		}
+		kinds = append(kinds, k)
+	}
+	return kinds, nil
+}
+
+// defineKind returns the kind that a text NAME=CAPABILITY+CAPABILITY defines.
+func defineKind(text string) (*Kind, error) {
+	name, list, ok := strings.Cut(text, "=")
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("unknown kind %q: use %s, %s, or define one by its capabilities, such as gpu-render=graphics+display", text, AutoKinds, strings.Join(KindNames(), ", "))
+	case name == AutoKinds || FindKind(name) != nil:
+		return nil, fmt.Errorf("%s=%s: %s has a meaning already: choose another name", name, list, name)
+	}
+	if err := parser.ValidateClassName(name); err != nil {
+		return nil, fmt.Errorf("kind %q: its name is the class of its devices: %w", text, err)
+	}
+	k := &Kind{Name: name, Class: name}
+	for word := range strings.SplitSeq(list, "+") {
+		c := discover.Capability(strings.TrimSpace(word))
+		if !slices.Contains(discover.Capabilities, c) {
+			return nil, fmt.Errorf("kind %s: unknown capability %q: use one or more of %s, with + between them", name, c, joined(discover.Capabilities, ", "))
+		}
+		k.Capabilities = append(k.Capabilities, c)
+	}
+	return k, nil
+}
+
+// Text returns the kind as [ParseKinds] reads it.
+func (k *Kind) Text() string {
+	if FindKind(k.Name) != nil {
+		return k.Name
+	}
+	return k.Name + "=" + joined(k.Capabilities, "+")
+}
+
 // KindOf returns the kind that has devices of a CDI kind, "nvidia.com/gds", whichever the
 // vendor is; nil: none has.
 func KindOf(cdiKind string) (found *Kind) {
@@ -124,6 +233,16 @@ func (k *Kind) File(gpus string) string {
 // OfGPUs reports whether the devices of the kind are GPUs and MIG devices, to which the
 // options of a spec apply that are about names and contents.
 func (k *Kind) OfGPUs() bool { return k.nodes == nil }
+
+// Look asks a discovery for what the kind needs beside GPUs.
+func (k *Kind) Look(o *discover.Options) {
+	switch {
+	case k.look != nil:
+		k.look(o)
+	case !k.OfGPUs():
+		o.Nodes.Host = true
+	}
+}
 
 func ofKind(kind discover.NodeKind) func(inv *discover.Inventory) map[string][]discover.Node {
 	return func(inv *discover.Inventory) map[string][]discover.Node {
@@ -167,10 +286,34 @@ func everyNode(inv *discover.Inventory) map[string][]discover.Node {
 	return named(inv, func(*discover.Node) string { return AllDevices })
 }
 
+func networkCards(inv *discover.Inventory) map[string][]discover.Node {
+	list := map[string][]discover.Node{}
+	for _, nic := range inv.NICs {
+		for _, name := range []string{nic.Name, nic.PCI} {
+			// The kernel takes names of RDMA devices that CDI does not know.
+			if parser.ValidateDeviceName(name) == nil {
+				list[name] = append(list[name], nic.Nodes...)
+			}
+		}
+	}
+	return list
+}
+
+func passedGPUs(inv *discover.Inventory) map[string][]discover.Node {
+	list := map[string][]discover.Node{}
+	for _, g := range inv.Passed {
+		if g.Nodes != nil {
+			list[strconv.Itoa(g.Index)], list[g.PCI] = g.Nodes, g.Nodes
+		}
+	}
+	return list
+}
+
 // hostDevices returns the devices of a kind that is not that of GPUs, in order of name.
 func (k *Kind) hostDevices(inv *discover.Inventory, o edits.Options) (list []device) {
 	for name, nodes := range k.nodes(inv) {
-		d := device{subject: k.Name + " " + name, edits: edits.Nodes(nodes, o)}
+		// Network cards may share one.
+		d := device{subject: k.Name + " " + name, edits: edits.Union([]specs.ContainerEdits{edits.Nodes(nodes, o)})}
 		if name != AllDevices {
 			d.names = []string{name}
 		}
@@ -208,8 +351,8 @@ func (k *Kind) common(inv *discover.Inventory, o edits.Options) specs.ContainerE
 		e := edits.Common(inv, o)
 		e.DeviceNodes = nil // its device has all
 		return e
-	case k.Name == "gds":
-		return edits.Host(inv.StorageFiles)
+	case k.files != nil:
+		return edits.Host(k.files(inv), o)
 	}
-	return edits.Host(nil)
+	return edits.Host(nil, o)
 }

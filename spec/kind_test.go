@@ -19,7 +19,10 @@ import (
 func kindHost(t *testing.T, name string) (arch string, inv *discover.Inventory) {
 	t.Helper()
 	d := hosttest.Load(t, name)
-	o := discover.Options{Nodes: discover.NodeOptions{Host: true, Present: true}}
+	var o discover.Options
+	for i := range spec.Kinds {
+		spec.Kinds[i].Look(&o)
+	}
 	inv, err := discover.Run(t.Context(), hosttest.Open(t, d, t.TempDir()), discover.Modules(o))
 	if err != nil {
 		t.Fatal(err)
@@ -29,17 +32,20 @@ func kindHost(t *testing.T, name string) (arch string, inv *discover.Inventory) 
 
 func kindOptions(arch string, kind *spec.Kind) spec.Options {
 	o := options(arch)
-	o.Of, o.Vendor, o.Class = kind, kind.Prefix+o.Vendor, kind.Class
+	o.Of, o.Vendor, o.Class, o.Edits.Capabilities = kind, kind.Prefix+o.Vendor, kind.Class, kind.Capabilities
 	return o
 }
 
 func TestEachKindHasItsGoldenSpec(t *testing.T) {
-	arch, inv := kindHost(t, "everything")
 	for i := range spec.Kinds {
-		kind := &spec.Kinds[i]
-		if kind.OfGPUs() {
+		kind, host := &spec.Kinds[i], "everything"
+		switch {
+		case kind.Name == spec.GPUKind: // which each host has
 			continue
+		case kind.OfGPUs():
+			host = "fedora" // with graphics
 		}
+		arch, inv := kindHost(t, host)
 		t.Run(kind.Name, func(t *testing.T) {
 			s, left, err := spec.New(inv, kindOptions(arch, kind))
 			if err != nil || len(left) > 0 {
@@ -47,6 +53,69 @@ func TestEachKindHasItsGoldenSpec(t *testing.T) {
 			}
 			compareGolden(t, hosttest.Path("golden", "kind-"+kind.Name+".txt"), summary(t, s))
 		})
+	}
+}
+
+func TestCapabilityKindsHaveTheDevicesOfGPUs(t *testing.T) {
+	arch, inv := kindHost(t, "a100-mixed-mig")
+	names := func(kind *spec.Kind) (list []string) {
+		s, _, err := spec.New(inv, kindOptions(arch, kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range s.Devices {
+			list = append(list, d.Name)
+		}
+		return list
+	}
+	gpus := names(spec.FindKind(spec.GPUKind))
+	defined, err := spec.ParseKinds([]string{"gpu-render=graphics+compat32", "gpu-compute", "gpu-utility"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range defined {
+		if list := names(kind); len(list) < 3 || !slices.Equal(list, gpus) {
+			t.Errorf("%s has %q, gpu %q", kind.Name, list, gpus)
+		}
+	}
+}
+
+func TestParseKinds(t *testing.T) {
+	kinds := func(text string) string {
+		list, err := spec.ParseKinds(strings.Split(text, ","))
+		if err != nil {
+			return err.Error()
+		}
+		var texts []string
+		for _, k := range list {
+			texts = append(texts, k.Text())
+		}
+		return strings.Join(texts, ",")
+	}
+	for text, want := range map[string]string{
+		"gpu":                             "gpu",
+		"gds,gpu-compute,gpu,gds":         "gpu,gds,gpu-compute",
+		"x=video,gpu-compute,gpu":         "gpu,gpu-compute,x=video",
+		"gpu-render=graphics + display":   "gpu-render=graphics+display",
+		"a=compute,b=compute":             "a=compute,b=compute",
+		"gpus":                            `unknown kind "gpus": use auto, gpu, `,
+		"":                                `unknown kind "": use auto, gpu, `,
+		"gpu=compute":                     "gpu=compute: gpu has a meaning already: choose another name",
+		"auto=compute":                    "auto=compute: auto has a meaning already: choose another name",
+		"gpu-compute=video":               "gpu-compute=video: gpu-compute has a meaning already: choose another name",
+		"a=compute,a=video":               "the kind a is defined twice",
+		"a=compute,a=compute":             "the kind a is defined twice",
+		"../a=compute":                    `kind "../a=compute": its name is the class of its devices: `,
+		"=compute":                        `kind "=compute": its name is the class of its devices: `,
+		"a=":                              `kind a: unknown capability "": use one or more of compute, utility, graphics, `,
+		"a=compute+cuda":                  `kind a: unknown capability "cuda": use one or more of compute, `,
+		"a=all":                           `kind a: unknown capability "all": use one or more of compute, `,
+		"a=compute=b":                     `kind a: unknown capability "compute=b": `,
+		"management,gpu-display,mig-caps": "mig-caps,management,gpu-display",
+	} {
+		if got := kinds(text); got != want && (strings.HasPrefix(want, got) || !strings.HasPrefix(got, want)) {
+			t.Errorf("%s: got %s, want %s", text, got, want)
+		}
 	}
 }
 

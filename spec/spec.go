@@ -115,7 +115,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	}
 	if slices.Contains(o.Devices, NoDevice) && inv.Driver.Version != "" {
 		// CDI knows no device without edits.
-		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: edits.Host(nil)})
+		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: edits.Host(nil, o.Edits)})
 	}
 	findings = append(findings, o.Own.findings(known, usable, devices)...)
 	if len(devices) == 0 {

@@ -115,10 +115,11 @@ type Result struct {
 	// last, and that is in place as it was published. It is false if others have
 	// changed or removed the spec.
 	Replaces bool
-	// LosesCUDA reports whether CUDA works with the spec in place, and the new one is without
+	// LosesCUDA reports whether CUDA works with a spec in place, and the new one is without
 	// its library although containers are to have it.
 	LosesCUDA bool
 
+	options  spec.Options
 	data     []byte
 	others   [][]byte // in the order of the generator's; nil: there is none to publish
 	unknown  bool     // what is to be known of a sleeping GPU
@@ -127,9 +128,13 @@ type Result struct {
 
 // Missing returns what CUDA programs need and the host lacks at this moment, in words: a
 // loaded driver, GPUs with their nodes, the control nodes, libcuda. Some of it is missing
-// while a driver is being loaded, unloaded or replaced. Empty: nothing is missing.
+// while a driver is being loaded, unloaded or replaced. Empty: nothing is missing, or the
+// spec is not one of GPUs.
 func (r *Result) Missing() string {
 	inv := r.Inventory
+	if r.options.Of != nil && !r.options.Of.OfGPUs() {
+		return "" // whatever it needs is a part of it
+	}
 	if inv == nil || inv.Driver.Version == "" && inv.Platform == "" {
 		return "the driver is not loaded"
 	}
@@ -186,7 +191,7 @@ func (r *Result) NoGPU() bool {
 // the places that were looked at until then.
 func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	r := &Result{Lookups: discover.NewLookups()}
-	r.Exists = g.exists()
+	r.Exists = exists(g.Output)
 	g.fixedPlaces(r.Lookups)
 	host, err := g.Host()
 	if err != nil {
@@ -233,7 +238,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	}
 	g.judge(r, directories)
 	g.compare(r)
-	r.LosesCUDA = r.Spec != nil && options.WantsCUDA() && !spec.HasCUDA(r.Spec) && spec.GivesCUDA(g.Output, r.Inventory.Driver.Version)
+	r.LosesCUDA = r.LosesCUDA || r.losesCUDA(r.Spec, &options, g.Output)
 	return r, nil
 }
 
@@ -255,13 +260,21 @@ func (g *Generator) hostPlaces(host discover.Host, l *discover.Lookups) {
 	dev := filepath.Join(host.Dev.Path, "dev")
 	g.dev.Store(dev)
 	l.AddNames(dev, func(name string) bool { return strings.HasPrefix(name, "nvidia") || name == "gdrdrv" })
-	for _, dir := range []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"} {
+	dirs := []string{"dri", "dri/by-path", "nvidia-caps", "nvidia-caps-imex-channels"}
+	if g.Discover.NICs {
+		dirs = append(dirs, "infiniband")
+	}
+	if g.Discover.Passthrough != nil {
+		dirs = append(dirs, "vfio", "vfio/devices")
+	}
+	for _, dir := range dirs {
 		l.Add(filepath.Join(dev, dir))
 	}
 }
 
 // encode makes the spec of the inventory.
 func (g *Generator) encode(r *Result, options spec.Options) (err error) {
+	r.options = options
 	r.Spec, r.snapshot.Left, err = spec.New(r.Inventory, options)
 	if errors.Is(err, spec.ErrNoDevices) {
 		return nil
@@ -290,6 +303,7 @@ func (g *Generator) encodeOthers(r *Result, directories *spec.Directories) error
 		}
 		var data []byte
 		if err == nil {
+			r.LosesCUDA = r.LosesCUDA || r.losesCUDA(s, &options, other.Output)
 			data, err = spec.Encode(s, g.Format)
 		}
 		if err != nil && !errors.Is(err, spec.ErrNoDevices) {
@@ -299,6 +313,12 @@ func (g *Generator) encodeOthers(r *Result, directories *spec.Directories) error
 		r.snapshot.Beside = append(r.snapshot.Beside, check.Wanted{Spec: other.Output, Kind: other.Kind, Of: options.Of, Unnamed: other.Unnamed, Now: s})
 	}
 	return nil
+}
+
+// losesCUDA reports whether a spec is without CUDA's library although containers are to have
+// it, and CUDA works with the one in its place.
+func (r *Result) losesCUDA(s *specs.Spec, o *spec.Options, output string) bool {
+	return s != nil && o.WantsCUDA() && !spec.HasCUDA(s) && spec.GivesCUDA(output, r.Inventory.Driver.Version)
 }
 
 // specs returns the specs of a result that have devices.
@@ -313,9 +333,9 @@ func (r *Result) specs() (list []check.Wanted) {
 	return list
 }
 
-// exists reports whether a regular file is at the place of the spec.
-func (g *Generator) exists() bool {
-	info, err := os.Lstat(g.Output)
+// exists reports whether a regular file is at the place of a spec.
+func exists(path string) bool {
+	info, err := os.Lstat(path)
 	return err == nil && info.Mode().IsRegular()
 }
 
@@ -392,24 +412,44 @@ func (g *Generator) remember(r *Result, full bool, asleep []string) discover.Pro
 // others have taken away the permission to read their directory, it is given back.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
 	outcome, err := g.put(ctx, g.Output, r.data, g.Publish)
-	for i, other := range g.Others {
+	for i := range g.Others {
 		if err != nil {
 			break
 		}
-		o := g.Publish
-		if other.Unnamed {
-			o.Kind = other.Kind
-		}
 		var changed spec.Outcome
-		if changed, err = g.put(ctx, other.Output, r.others[i], o); !wrote(outcome) && wrote(changed) {
+		if changed, err = g.putOther(ctx, r, i); !wrote(outcome) && wrote(changed) {
 			outcome = changed
-		}
-		if err != nil {
-			err = fmt.Errorf("%s: %w", other.Output, err)
 		}
 	}
 	if wrote(outcome) {
 		g.judge(r, spec.ReadDirectories(g.SpecDirs))
+	}
+	return outcome, err
+}
+
+// Restore publishes the specs of the other kinds that are missing, while the spec at Output is
+// held and so are they: a kind that comes does not wait for the driver.
+func (g *Generator) Restore(ctx context.Context, r *Result) error {
+	for i := range g.Others {
+		if r.others[i] == nil || exists(g.Others[i].Output) {
+			continue
+		}
+		if _, err := g.putOther(ctx, r, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putOther publishes or removes the spec of another kind.
+func (g *Generator) putOther(ctx context.Context, r *Result, i int) (spec.Outcome, error) {
+	other, o := &g.Others[i], g.Publish
+	if other.Unnamed {
+		o.Kind = other.Kind
+	}
+	outcome, err := g.put(ctx, other.Output, r.others[i], o)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", other.Output, err)
 	}
 	return outcome, err
 }

@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/discover"
 )
 
 // Uevents listens to the kernel's own uevents (netlink(7),
 // NETLINK_KOBJECT_UEVENT): modules of the driver that are loaded or unloaded,
-// GPUs that are added, removed or change drivers, DRM nodes. It does not need udev. The
+// GPUs that are added, removed or change drivers, DRM nodes, network cards
+// with RDMA and what is bound to VFIO. It does not need udev. The
 // socket receives those of its network namespace, which has to be the host's.
 type Uevents struct{}
 
@@ -105,10 +108,10 @@ func (u uevent) concerns() string {
 	switch u["SUBSYSTEM"] {
 	case "module", "drivers":
 		// Debian's are called nvidia-current and the like.
-		if !strings.HasPrefix(name, "nvidia") {
+		if !strings.HasPrefix(name, "nvidia") && !discover.IsBesideNode(name) {
 			return ""
 		}
-	case "drm":
+	case "drm", "infiniband_verbs", "infiniband_mad", "vfio", "vfio-dev":
 	case "pci":
 		// A GPU or another device of NVIDIA, with any driver.
 		if !strings.HasPrefix(u["PCI_ID"], "10DE:") && u["DRIVER"] != "nvidia" {

@@ -94,11 +94,11 @@ func (g *generation) run(cmd *cobra.Command) error {
 func (g *generation) findings(list []*presence) []discover.Finding {
 	findings := slices.Clone(list[0].inv.Findings)
 	for _, p := range list {
-		findings = append(findings, p.left...)
-		if p.spec == nil || g.Output == "-" {
-			continue
+		beside := p.left
+		if p.spec != nil && g.Output != "-" {
+			beside = slices.Concat(beside, p.directories.Beside(p.Output, p.spec))
 		}
-		for _, f := range p.directories.Beside(p.Output, p.spec) {
+		for _, f := range beside { // which kinds may have in common
 			if !slices.Contains(findings, f) {
 				findings = append(findings, f)
 			}

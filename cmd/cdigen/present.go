@@ -114,7 +114,7 @@ func newSnapshot(c *config.Config, directories *spec.Directories) (*check.Snapsh
 		if err != nil {
 			return nil, err
 		}
-		w := check.Wanted{Spec: output, Kind: kind.Kind(), Of: spec.FindKind(kind.Kinds[0]), Unnamed: kind.Unnamed, Published: in.File(output)}
+		w := check.Wanted{Spec: output, Kind: kind.Kind(), Of: kind.Of(), Unnamed: kind.Unnamed, Published: in.File(output)}
 		if i == 0 {
 			s.Wanted = w
 		} else {

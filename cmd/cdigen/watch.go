@@ -196,6 +196,7 @@ func (f *watchFlags) watcher(generator *watch.Generator, hangup *hangup) (*watch
 		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
+		Restore:  generator.Restore,
 		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
 		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
 		Await:    procfs.Await,
@@ -219,6 +220,11 @@ func result(s watch.State, generator *watch.Generator) error {
 	switch {
 	case err != nil:
 		return err
+	case options.Of != nil && !options.Of.OfGPUs():
+		if len(s.Devices) == 0 {
+			return &exitError{exitNoDevices, fmt.Errorf("the host has nothing of the kind %s: %s", options.Of.Name, s.Condition)}
+		}
+		return nil
 	case missing && options.WantsCUDA() && (s.GPUs > 0 || s.Condition == watch.Holding):
 		return &exitError{exitNoCUDA, errors.New("libcuda.so.1 was not found")}
 	case s.GPUs == 0:

@@ -69,6 +69,9 @@ type Config struct {
 	HookPath       string
 	HookFlavor     string
 	StrictHook     bool
+	MOFEDLibraries bool
+	VFIO           string
+	VFIOShared     bool
 
 	// What generate does with what it finds.
 	KeepOnEmpty, Strict bool
@@ -96,7 +99,7 @@ func Default() Config {
 		DriverRoot: "/", ProcRoot: "/proc", SysRoot: "/sys", Arch: runtime.GOARCH, NVML: NVMLAuto, NVMLTimeout: 10 * time.Second,
 		Output: DefaultOutput, LockTimeout: 10 * time.Second, Kinds: []string{spec.AutoKinds}, Vendor: "nvidia.com", Class: "gpu",
 		Names: []string{"index", "uuid"}, SpecDirs: slices.Clone(cdi.DefaultSpecDirs),
-		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen),
+		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen), VFIO: VFIOGroup,
 		Poll: time.Second, Debounce: 100 * time.Millisecond, Grace: 30 * time.Second, OnDriverLoss: "withdraw",
 		ReadyTimeout: 30 * time.Second, KernelLog: "/dev/kmsg",
 		LogLevel: "info", LogFormat: "text",
@@ -212,15 +215,17 @@ func Load(command string, l Layers) (c Config, problems []*Problem) {
 	return c, problems
 }
 
-// useMode sets the kinds by the mode, if that is given.
+// useMode sets the kinds by the mode, if that is given and takes precedence. They are all
+// that stays of it.
 func (c *Config) useMode() *Problem {
-	mode, kind := c.Sources[modeOption], c.Sources[kindOption]
+	given, mode, kind := c.Mode, c.Sources[modeOption], c.Sources[kindOption]
+	c.Mode = ""
 	switch {
-	case c.Mode == "" || mode.Kind < kind.Kind:
+	case given == "" || mode.Kind < kind.Kind:
 	case mode.Kind == kind.Kind:
-		return &Problem{modeOption, c.Mode, mode, errors.New("--kind is given too: use one of them")}
+		return &Problem{modeOption, given, mode, errors.New("--kind is given too: use one of them")}
 	default:
-		c.Kinds, c.Sources[kindOption] = []string{spec.KindOfMode(c.Mode)}, mode
+		c.Kinds, c.Sources[kindOption] = []string{spec.KindOfMode(given)}, mode
 	}
 	return nil
 }

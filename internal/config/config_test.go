@@ -227,7 +227,7 @@ func TestArgsGiveTheSameConfigAgain(t *testing.T) {
 			l := Layers{Flags: map[string]string{}, Environment: map[string]string{}}
 			var text strings.Builder
 			for _, o := range Options(command) {
-				if o.Name == settingsOption || o.Name == capturedOption {
+				if o.Name == settingsOption || o.Name == capturedOption || o.Name == modeOption { // not beside a kind
 					continue
 				}
 				if r.IntN(4) == 0 {
@@ -396,5 +396,12 @@ func TestOtherProfile(t *testing.T) {
 	}
 	if got := OtherProfile(DefaultOutput, func(string) bool { return false }); got != "" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestArgsOfAModeAreItsKind(t *testing.T) {
+	c, problems := Load("generate", Layers{Environment: map[string]string{"CDIGEN_MODE": "imex"}})
+	if args := c.Args("generate"); len(problems) > 0 || !slices.Equal(args, []string{"--kind=imex-channel"}) {
+		t.Errorf("%q, %v", args, problems)
 	}
 }

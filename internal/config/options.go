@@ -36,6 +36,8 @@ type Option struct {
 	field func(c *Config) any
 	// check returns an error for an invalid string; nil: any is valid.
 	check func(value string) error
+	// checkAll returns an error for an invalid list, if not each element is one of Values.
+	checkAll func(list []string) error
 	// least is the lower limit of a duration.
 	least time.Duration
 }
@@ -56,6 +58,12 @@ const (
 	NVMLAuto   = "auto"
 	NVMLAlways = "always"
 	NVMLNever  = "never"
+)
+
+// The values of the option vfio.
+const (
+	VFIOGroup   = "group"
+	VFIOIOMMUFD = "iommufd"
 )
 
 func (o *Option) isOf(command string) bool {
@@ -178,6 +186,9 @@ func (o *Option) checkList(list []string) error {
 	}
 	if len(o.Values) == 0 {
 		return nil
+	}
+	if o.checkAll != nil && len(list) > 0 {
+		return o.checkAll(list)
 	}
 	unknown := slices.IndexFunc(list, func(v string) bool { return !slices.Contains(o.Values, v) })
 	switch {

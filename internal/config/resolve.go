@@ -18,19 +18,31 @@ import (
 // Kind returns the kind of the devices, "nvidia.com/gpu".
 func (c *Config) Kind() string { return c.Vendor + "/" + c.Class }
 
+// kinds returns the kinds, which the option has checked.
+func (c *Config) kinds() []*spec.Kind {
+	kinds, _ := spec.ParseKinds(c.Kinds)
+	return kinds
+}
+
+// Of returns the kind, if it is one.
+func (c *Config) Of() *spec.Kind {
+	if kinds := c.kinds(); len(kinds) == 1 {
+		return kinds[0]
+	}
+	return nil
+}
+
 // EachKind returns the configuration of each kind's spec, that of GPUs first. Output is the
 // file of GPUs, or of the one kind if that is the only one and the file was given.
 func (c *Config) EachKind() (list []Config) {
-	for i := range spec.Kinds {
-		kind := &spec.Kinds[i]
-		auto, named := kind.Auto && slices.Contains(c.Kinds, spec.AutoKinds), slices.Contains(c.Kinds, kind.Name)
-		if !auto && !named {
-			continue
-		}
+	for _, kind := range c.kinds() {
 		one := *c
-		one.Unnamed = !named && !kind.OfGPUs()
-		one.Kinds = []string{kind.Name}
-		if !kind.OfGPUs() {
+		one.Unnamed = !kind.OfGPUs() && !slices.Contains(c.Kinds, kind.Name)
+		one.Kinds = []string{kind.Text()}
+		switch {
+		case len(kind.Capabilities) > 0:
+			one.Class, one.Capabilities = kind.Class, Words(kind.Capabilities)
+		case !kind.OfGPUs():
 			one.Vendor, one.Class = kind.Prefix+c.Vendor, kind.Class
 			// These are about GPUs.
 			one.Names, one.Devices, one.NoAll, one.Edits = nil, nil, false, ""
@@ -42,6 +54,18 @@ func (c *Config) EachKind() (list []Config) {
 		list = append(list, one)
 	}
 	return list
+}
+
+// checkKinds returns an error if the specs of two kinds would have the same devices.
+func (c *Config) checkKinds() error {
+	of := map[string]string{}
+	for _, one := range c.EachKind() {
+		if other := of[one.Kind()]; other != "" {
+			return c.Problem("class", fmt.Errorf("the kinds %s and %s would both have the devices %s", other, one.Kinds[0], one.Kind()))
+		}
+		of[one.Kind()] = one.Kinds[0]
+	}
+	return nil
 }
 
 // OutputFormat returns the format asked for, or that of the output's name.
@@ -79,12 +103,8 @@ func (c *Config) Spec(arch string) (spec.Options, error) {
 	if err != nil {
 		return spec.Options{}, err
 	}
-	var of *spec.Kind
-	if len(c.Kinds) == 1 {
-		of = spec.FindKind(c.Kinds[0])
-	}
 	return spec.Options{
-		Of: of, Vendor: c.Vendor, Class: c.Class, Names: typed[spec.NameStrategy](c.Names), NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
+		Of: c.Of(), Vendor: c.Vendor, Class: c.Class, Names: typed[spec.NameStrategy](c.Names), NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
 		Edits: edits.Options{Layout: layout, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks,
 			NodeGroups: c.AdditionalGIDs, PinNumbers: c.PinNumbers},
 		Own: own,
@@ -187,6 +207,9 @@ type Target struct {
 
 // Target opens the host.
 func (c *Config) Target() (*Target, error) {
+	if err := c.checkKinds(); err != nil {
+		return nil, err
+	}
 	if c.Captured != "" {
 		return c.captured()
 	}
@@ -198,7 +221,7 @@ func (c *Config) Target() (*Target, error) {
 		Host: discover.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
 		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, ConfigSearchPath: c.ConfigSearchPath, MPSDirectory: c.MPSDirectory},
 	}
-	t.Discover.Nodes = c.nodes()
+	c.look(&t.Discover)
 	if c.DevNodes != "" {
 		table, err := readTrusted(c.DevNodes, c.repeats())
 		if err == nil {
@@ -208,7 +231,7 @@ func (c *Config) Target() (*Target, error) {
 			return nil, c.Problem("dev-nodes", err)
 		}
 	}
-	gpus := slices.Contains(c.Kinds, spec.GPUKind) || slices.Contains(c.Kinds, spec.AutoKinds)
+	gpus := slices.ContainsFunc(c.kinds(), (*spec.Kind).OfGPUs)
 	if when := c.whenNVML(); gpus && when != NVMLNever {
 		t.Discover.ProbeIfNeeded = when == NVMLAuto
 		probe, timeout := c.NVMLProbe, c.NVMLTimeout
@@ -233,11 +256,17 @@ func (c *Config) whenNVML() string {
 	return c.NVML
 }
 
-// nodes returns which device nodes the kinds need.
-func (c *Config) nodes() discover.NodeOptions {
-	return discover.NodeOptions{
-		Host:    len(c.Kinds) != 1 || c.Kinds[0] != spec.GPUKind,
-		Present: slices.Contains(c.Kinds, spec.ManagementKind),
+// look asks for what the kinds need.
+func (c *Config) look(o *discover.Options) {
+	gpus := false
+	for _, kind := range c.kinds() {
+		kind.Look(o)
+		gpus = gpus || kind.OfGPUs()
+	}
+	o.WithoutDriver = !gpus && !o.Nodes.Host
+	o.NICLibraries = c.MOFEDLibraries
+	if o.Passthrough != nil {
+		o.Passthrough.IOMMUFD, o.Passthrough.Shared = c.VFIO == VFIOIOMMUFD, c.VFIOShared
 	}
 }
 
@@ -258,7 +287,7 @@ func (c *Config) captured() (*Target, error) {
 		return nil, c.Problem(capturedOption, err)
 	}
 	t := &Target{Host: captured.Host(), Arch: captured.Arch, Discover: captured.Options()}
-	t.Discover.Nodes = c.nodes()
+	c.look(&t.Discover)
 	switch c.whenNVML() {
 	case NVMLNever:
 		t.Discover.Probe = nil

@@ -65,8 +65,8 @@ var table = sync.OnceValue(func() []Option {
 			Usage: "how long to wait for another cdigen that is publishing; 0: without a limit"},
 		{Name: modeOption, commands: "generate", Values: spec.Modes(), field: func(c *Config) any { return &c.Mode },
 			Usage: "`mode` of nvidia-ctk cdi generate, in place of --kind: " + strings.Join(spec.Modes(), ", ")},
-		{Name: kindOption, commands: contentCommands + ",status", Values: append(spec.KindNames(), spec.AutoKinds), field: func(c *Config) any { return &c.Kinds },
-			Usage: "`kinds` of devices, each in a file of its own: " + strings.Join(spec.KindNames(), ", ") + "; or auto: gpu and whatever hardware the host has of the others, but for mig-caps and management"},
+		{Name: kindOption, commands: contentCommands + ",status", Values: append(spec.KindNames(), spec.AutoKinds), checkAll: checkKinds, field: func(c *Config) any { return &c.Kinds },
+			Usage: "`kinds` of devices, each in a file of its own: " + strings.Join(spec.KindNames(), ", ") + "; NAME=CAPABILITY+CAPABILITY for GPUs with what these need; or auto: gpu and whatever hardware the host has of the others, but for mig-caps, management and gpu-*"},
 		{Name: "vendor", commands: contentCommands, check: parser.ValidateVendorName, field: func(c *Config) any { return &c.Vendor },
 			Usage: "vendor of the devices' kind"},
 		{Name: "class", commands: contentCommands, check: parser.ValidateClassName, field: func(c *Config) any { return &c.Class },
@@ -107,6 +107,13 @@ var table = sync.OnceValue(func() []Option {
 		{Name: "strict-hook", commands: contentCommands, field: func(c *Config) any { return &c.StrictHook },
 			Usage: "let a container fail to start when a step of the hook fails"},
 
+		{Name: "mofed-libraries", commands: contentCommands, field: func(c *Config) any { return &c.MOFEDLibraries },
+			Usage: "give containers with network cards (--kind mofed) the host's libraries for them: libibverbs, librdmacm, libmlx5 and what these need"},
+		{Name: "vfio", commands: contentCommands, Values: []string{VFIOGroup, VFIOIOMMUFD}, field: func(c *Config) any { return &c.VFIO },
+			Usage: "`interface` of GPUs for virtual machines (--kind pgpu): group (/dev/vfio/GROUP) or iommufd (/dev/vfio/devices/vfioN)"},
+		{Name: "vfio-shared-node", commands: contentCommands, field: func(c *Config) any { return &c.VFIOShared },
+			Usage: "with the node that these GPUs have in common, for programs that open it in the container: /dev/vfio/vfio, or /dev/iommu with --vfio iommufd"},
+
 		{Name: "keep-on-empty", commands: "generate", field: func(c *Config) any { return &c.KeepOnEmpty },
 			Usage: "keep the old spec when the host has no usable GPU"},
 		{Name: "strict", commands: "generate", field: func(c *Config) any { return &c.Strict },
@@ -139,6 +146,11 @@ var table = sync.OnceValue(func() []Option {
 			Usage: "`format` of the log on standard error: text or json"},
 	}
 })
+
+func checkKinds(list []string) error {
+	_, err := spec.ParseKinds(list)
+	return err
+}
 
 func checkMPSDirectory(dir string) error {
 	if !filepath.IsAbs(dir) {

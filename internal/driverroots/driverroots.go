@@ -47,6 +47,9 @@ func WithFakeNVML(work, dir string, d *simhost.Description) (host, driver string
 		return "", "", err
 	}
 	d.Driver.Version = root.Version
+	if root.Version < "560" { // which has brought channels of IMEX
+		delete(d.Driver.Parameters, "CreateImexChannel0")
+	}
 	host, driver = filepath.Join(work, "host"), filepath.Join(work, "driver")
 	if err := d.Build(host, simhost.Options{NVMLLibrary: fake}); err != nil {
 		return "", "", err
@@ -73,4 +76,16 @@ func WithFakeNVML(work, dir string, d *simhost.Description) (host, driver string
 		}
 	}
 	return host, driver, nil
+}
+
+// Simulated makes a host whose own driver has a fake NVML, in work/host.
+func Simulated(work string, d *simhost.Description) (host string, err error) {
+	fake, err := fakenvml.Build()
+	if err != nil {
+		return "", err
+	}
+	// Programs that load it call its functions, which a simulated library lacks.
+	d.Driver.WithoutLibraries = append(d.Driver.WithoutLibraries, "libnvidia-sandboxutils")
+	host = filepath.Join(work, "host")
+	return host, d.Build(host, simhost.Options{NVMLLibrary: fake})
 }

@@ -1,14 +1,15 @@
-// Command parity compares what cdigen and nvidia-ctk put into a container from a
-// real driver root: every file name that nvidia-ctk mounts or links has to be
-// there with cdigen too, or be listed with a reason in docs/parity.md.
+// Command parity compares what cdigen and nvidia-ctk put into a container, for each mode of
+// nvidia-ctk: the device nodes, and the names of the files that they mount or link.
 //
 //	parity -cdigen bin/cdigen -nvidia-ctk PATH -doc docs/parity.md ROOT...
 //
-// A ROOT is one that internal/driverroots makes. Differences are printed; the
-// exit status is 1 when one is not listed.
+// A ROOT is a real driver root that internal/driverroots makes, for the modes that mount the
+// driver. Differences are printed; the exit status is 1 when one is not listed in
+// docs/parity.md with a reason. What cdigen adds of the driver need not be listed.
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -30,15 +31,20 @@ func main() {
 	cdigen := flag.String("cdigen", "bin/cdigen", "the program under test")
 	peer := flag.String("nvidia-ctk", "", "the program to compare with")
 	doc := flag.String("doc", "docs/parity.md", "the list of known differences")
-	host := flag.String("host", "testdata/hosts/h100x8.yaml", "description of the simulated host with the GPUs")
 	flag.Parse()
 	known, err := readKnown(*doc)
 	unlisted := 0
-	for _, dir := range flag.Args() {
-		var n int
-		if err == nil {
-			n, err = compare(dir, *host, *cdigen, *peer, known)
-			unlisted += n
+	for _, m := range modes {
+		roots := flag.Args()
+		if !m.root {
+			roots = []string{""}
+		}
+		for _, root := range roots {
+			var n int
+			if err == nil {
+				n, err = compare(m, root, *cdigen, *peer, known)
+				unlisted += n
+			}
 		}
 	}
 	if err != nil {
@@ -51,79 +57,134 @@ func main() {
 	}
 }
 
-// knownRow is a row of the table in docs/parity.md: a pattern and a reason.
-var knownRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.+) \\|$")
+// mode is a mode of nvidia-ctk, which is compared with a kind of cdigen.
+type mode struct {
+	name, kind string
+	// host is the description of the simulated host, which has the driver itself unless
+	// root says that it is to be a real one.
+	host string
+	root bool
+	// args are further ones of nvidia-ctk.
+	args []string
+}
 
-func readKnown(doc string) (map[string]string, error) {
+var modes = []mode{
+	{"nvml", "gpu", "h100x8", true, nil},
+	{"management", "management", "everything", true, nil},
+	{"gds", "gds", "everything", false, nil},
+	{"gdrcopy", "gdrcopy", "everything", false, nil},
+	{"mofed", "mofed", "everything", false, nil},
+	{"imex", "imex-channel", "everything", false, nil},
+	{"nvswitch", "nvswitch", "everything", false, nil},
+	// It has no device all, which is the default.
+	{"mig-caps", "mig-caps", "everything", false, []string{"--device-id=config", "--device-id=monitor", "--no-all-device"}},
+}
+
+// difference is one that docs/parity.md lists: a row of one of its tables.
+type difference struct {
+	mode    string // empty: any
+	pattern string
+	more    bool // of cdigen's only
+	reason  string
+}
+
+// knownRow is a row with a pattern of a name and a reason, and before them in the second
+// table the mode and who has it.
+var knownRow = regexp.MustCompile("(?m)^\\| (?:`([^`]+)` \\| (nvidia-ctk|cdigen) \\| )?`([^`]+)` \\| (.+) \\|$")
+
+func readKnown(doc string) (list []difference, err error) {
 	data, err := os.ReadFile(doc)
 	if err != nil {
 		return nil, err
 	}
-	known := map[string]string{}
 	for _, m := range knownRow.FindAllStringSubmatch(string(data), -1) {
-		known[m[1]] = m[2]
+		list = append(list, difference{mode: m[1], more: m[2] == "cdigen", pattern: m[3], reason: m[4]})
 	}
-	return known, nil
+	return list, nil
 }
 
-func compare(dir, description, cdigen, peer string, known map[string]string) (unlisted int, err error) {
+// place is a simulated host with a driver, in a directory that is removed afterwards.
+type place struct {
+	work, host, driver string
+	arch, version      string
+}
+
+// prepare makes the host of a mode in a directory beside the driver root, so that files of
+// that can be linked instead of copied; without one the host has its own driver.
+func prepare(m mode, dir string) (p place, err error) {
+	beside := filepath.Dir(dir)
+	if dir == "" {
+		beside = ""
+	}
+	if p.work, err = os.MkdirTemp(beside, "parity-"); err != nil {
+		return p, err
+	}
+	d, err := simhost.Load(filepath.Join("testdata/hosts", m.host+".yaml"))
+	if err != nil {
+		return p, err
+	}
+	if dir == "" {
+		p.host, err = driverroots.Simulated(p.work, d)
+		p.driver, p.version, p.arch = p.host, d.Driver.Version, cmp.Or(d.Arch, "amd64")
+		return p, err
+	}
 	root, err := driverroots.Open(dir)
 	if err != nil {
-		return 0, err
+		return p, err
 	}
-	// Beside the root, so that its files can be linked instead of copied.
-	work, err := os.MkdirTemp(filepath.Dir(dir), "parity-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = os.RemoveAll(work) }()
-	d, err := simhost.Load(description)
-	if err != nil {
-		return 0, err
-	}
-	host, driver, err := driverroots.WithFakeNVML(work, dir, d)
-	if err != nil {
-		return 0, err
-	}
-	ours, err := names(work, "cdigen.yaml", cdigen, "generate", "--arch", root.Arch, "--driver-root", driver, "--dev-root", host,
-		"--proc-root", filepath.Join(host, "proc"), "--sys-root", filepath.Join(host, "sys"), "--output")
-	if err != nil {
-		return 0, err
+	p.version, p.arch = root.Version, root.Arch
+	if p.host, p.driver, err = driverroots.WithFakeNVML(p.work, dir, d); err != nil {
+		return p, err
 	}
 	// nvidia-ctk does not follow links that lead over /etc/alternatives of another root, and
 	// looks at the names that the newest series has.
 	for _, dir := range []string{filepath.Dir(root.Libraries), "usr/lib/nvidia"} {
-		if err := os.Symlink(filepath.Base(root.Libraries), filepath.Join(driver, dir, "current")); err != nil && !os.IsExist(err) {
-			return 0, err
+		if err := os.Symlink(filepath.Base(root.Libraries), filepath.Join(p.driver, dir, "current")); err != nil && !os.IsExist(err) {
+			return p, err
 		}
 	}
-	theirs, err := names(work, "nvidia-ctk.yaml", peer, "--quiet", "cdi", "generate", "--mode", "nvml",
-		"--driver-root", driver, "--dev-root", host, "--output")
+	return p, nil
+}
+
+func compare(m mode, dir, cdigen, peer string, known []difference) (unlisted int, err error) {
+	p, err := prepare(m, dir)
+	defer func() { _ = os.RemoveAll(p.work) }()
 	if err != nil {
 		return 0, err
 	}
-	fmt.Printf("%s (driver %s): nvidia-ctk has %d file names, cdigen %d\n", dir, root.Version, len(theirs), len(ours))
-	for _, name := range theirs {
-		if slices.Contains(ours, name) {
-			continue
-		}
-		reason := reasonFor(name, root.Version, known)
-		if reason == "" {
-			unlisted++
-			reason = "NOT LISTED"
-		}
-		fmt.Printf("  without %s: %s\n", name, reason)
+	ours, err := names(p.work, "cdigen.yaml", cdigen, "generate", "--kind", m.kind, "--arch", p.arch, "--driver-root", p.driver, "--dev-root", p.host,
+		"--proc-root", filepath.Join(p.host, "proc"), "--sys-root", filepath.Join(p.host, "sys"), "--output")
+	if err != nil {
+		return 0, err
 	}
-	for _, name := range ours {
-		if !slices.Contains(theirs, name) {
-			fmt.Printf("  more: %s\n", name)
+	args := append([]string{"--quiet", "cdi", "generate", "--mode", m.name, "--driver-root", p.driver, "--dev-root", p.host}, m.args...)
+	theirs, err := names(p.work, "nvidia-ctk.yaml", peer, append(args, "--output")...)
+	if err != nil {
+		return 0, err
+	}
+	fmt.Printf("mode %s, driver %s: nvidia-ctk has %d names, cdigen %d\n", m.name, p.version, len(theirs), len(ours))
+	for _, more := range []bool{false, true} {
+		from, others, what := theirs, ours, "without"
+		if more {
+			from, others, what = ours, theirs, "more"
+		}
+		for _, name := range from {
+			if slices.Contains(others, name) {
+				continue
+			}
+			reason := reasonFor(known, m.name, more, name, p.version)
+			if reason == "" && (!more || !m.root) {
+				unlisted++
+				reason = "NOT LISTED"
+			}
+			fmt.Printf("  %s %s: %s\n", what, name, reason)
 		}
 	}
 	return unlisted, nil
 }
 
-// names runs a generator and lists the names of files that its spec mounts, or
-// links by a hook.
+// names runs a generator and lists what its spec has: the paths of device nodes, and the names
+// of files that it mounts, or links by a hook.
 func names(work, output, program string, args ...string) ([]string, error) {
 	output = filepath.Join(work, output)
 	if out, err := exec.Command(program, append(args, output)...).CombinedOutput(); err != nil {
@@ -147,7 +208,7 @@ func names(work, output, program string, args ...string) ([]string, error) {
 			list = append(list, path.Base(m.ContainerPath))
 		}
 		for _, n := range e.DeviceNodes {
-			list = append(list, path.Base(n.Path))
+			list = append(list, n.Path)
 		}
 		for _, h := range e.Hooks {
 			for _, arg := range h.Args {
@@ -161,10 +222,12 @@ func names(work, output, program string, args ...string) ([]string, error) {
 	return slices.Compact(list), nil
 }
 
-func reasonFor(name, version string, known map[string]string) string {
-	for pattern, reason := range known {
-		if ok, _ := path.Match(strings.ReplaceAll(pattern, "VERSION", version), name); ok {
-			return reason
+// reasonFor returns why one of the programs does not have a name; empty: none is listed.
+func reasonFor(known []difference, mode string, more bool, name, version string) string {
+	for _, d := range known {
+		ok, _ := path.Match(strings.ReplaceAll(d.pattern, "VERSION", version), name)
+		if ok && d.more == more && (d.mode == "" || d.mode == mode) {
+			return d.reason
 		}
 	}
 	return ""

@@ -45,6 +45,11 @@ type Description struct {
 	GPUs []GPU `json:"gpus,omitempty"`
 	// OtherGPUs are NVIDIA's GPUs on the PCI bus that its driver does not have.
 	OtherGPUs []OtherGPU `json:"otherGPUs,omitempty"`
+	// NICs are network cards with RDMA, in the order in which the kernel found them.
+	NICs []NIC `json:"nics,omitempty"`
+	// IOMMUFD: the kernel has device nodes for what is bound to VFIO beside those of IOMMU
+	// groups.
+	IOMMUFD bool `json:"iommufd,omitempty"`
 	// Compatible are the names in the device tree; none: there is no device tree.
 	Compatible []string `json:"compatible,omitempty"`
 	// WindowsGPU: the GPUs are those of Windows, as in a virtual machine of WSL: they are
@@ -135,6 +140,27 @@ type OtherGPU struct {
 	// VirtualOf is the address of the GPU that it is a virtual function of. Empty: it
 	// is a GPU of its own.
 	VirtualOf string `json:"virtualOf,omitempty"`
+	// IOMMUGroup is the number of its group; absent: the IOMMU is off.
+	IOMMUGroup *int `json:"iommuGroup,omitempty"`
+	// Audio is the kernel driver of its audio function, which is in the same group; empty:
+	// it has no such function.
+	Audio string `json:"audio,omitempty"`
+}
+
+// NIC is a network card by its RDMA device.
+type NIC struct {
+	// PCI address of its function; empty: it is one of software (siw).
+	PCI string `json:"pci,omitempty"`
+	// Name of the RDMA device. Required.
+	Name string `json:"name"`
+	// Vendor and Driver by their numbers and names of PCI; the defaults are 0x15b3, Mellanox,
+	// and mlx5_core.
+	Vendor uint16 `json:"vendor,omitempty"`
+	Driver string `json:"driver,omitempty"`
+	// SubFunction: the device is not that of the function itself, but of a part of it.
+	SubFunction bool `json:"subFunction,omitempty"`
+	// Ports, each with nodes for management; 0: none has.
+	Ports int `json:"ports,omitempty"`
 }
 
 // GPUInstance describes GPU instances of a GPU in MIG mode. Their numbers are
@@ -216,6 +242,7 @@ var (
 	nameForm    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 	profileForm = regexp.MustCompile(`^([1-7])g\.([1-9]\d*)gb(\+[a-z.]+)?$`)
 	prefixForm  = regexp.MustCompile(`^(/[a-z0-9-]+)+$`)
+	rdmaForm    = regexp.MustCompile(`^[a-z0-9_]+$`)
 	callForm    = regexp.MustCompile(`^(\*|nvml[A-Za-z0-9_]+)$`)
 )
 
@@ -300,6 +327,12 @@ func (d *Description) validateGPUs() []error {
 	}
 	for i, g := range d.OtherGPUs {
 		errs = append(errs, matches(fmt.Sprintf("otherGPUs[%d].pci", i), g.PCI, pciForm))
+	}
+	for i, nic := range d.NICs {
+		errs = append(errs, matches(fmt.Sprintf("nics[%d].name", i), nic.Name, rdmaForm))
+		if nic.PCI != "" {
+			errs = append(errs, matches(fmt.Sprintf("nics[%d].pci", i), nic.PCI, pciForm))
+		}
 	}
 	minors := map[int]bool{}
 	for _, g := range d.gpus() {

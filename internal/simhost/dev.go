@@ -29,11 +29,8 @@ const (
 	ctlMinor     = 255
 )
 
-// Numbers of small drivers, which share a major number.
-const (
-	miscMajor = 10
-	firstMisc = 200
-)
+// besideMajor is the number of drivers that are not NVIDIA's for PCI devices.
+const besideMajor = 499
 
 // nodes are the device nodes that the host has, in order of path.
 func (d *Description) nodes() []node {
@@ -101,14 +98,17 @@ func (d *Description) allNodes() []node {
 		}
 	}
 	for i, name := range d.BesideNodes {
+		major := besideMajor
 		switch {
-		case name == "gdrdrv":
-			add(name, d.major(name), i, 0o666)
 		case strings.HasPrefix(name, "nvidia-fs"):
-			add(name, d.major("nvidia-fs"), i, 0o666)
-		default: // of a Tegra system
-			add(name, miscMajor, firstMisc+i, 0o666)
+			major = d.major("nvidia-fs")
+		case name == "gdrdrv":
+			major = d.major(name)
 		}
+		add(name, major, i, 0o666)
+	}
+	for _, o := range d.otherDevices() {
+		add(o.node, o.major, o.minor, o.mode)
 	}
 	if d.nvidiaLoaded() && d.NVSwitches > 0 {
 		add("nvidia-nvlink", d.major("nvidia-nvlink"), 0, 0o666)

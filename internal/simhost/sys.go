@@ -1,6 +1,7 @@
 package simhost
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -75,15 +76,28 @@ func (d *Description) pciDevices() []pciDevice {
 		p := pciDevice{g.PCI, nvidiaVendor, g.device, class3D, driver, g.drm(d.workstation()), g.NUMANode, ""}
 		if g.display {
 			p.class = classVGA
-			list = append(list, pciDevice{strings.TrimSuffix(g.PCI, ".0") + ".1", nvidiaVendor, 0x22ba, classAudio, "snd_hda_intel", nil, nil, ""})
+			list = append(list, pciDevice{audioAddress(g.PCI), nvidiaVendor, 0x22ba, classAudio, "snd_hda_intel", nil, nil, ""})
 		}
 		list = append(list, p)
 	}
 	for _, g := range d.OtherGPUs {
 		list = append(list, pciDevice{g.PCI, nvidiaVendor, 0x2330, class3D, g.Driver, nil, nil, g.VirtualOf})
+		if g.Audio != "" {
+			list = append(list, pciDevice{audioAddress(g.PCI), nvidiaVendor, 0x22ba, classAudio, g.Audio, nil, nil, ""})
+		}
+	}
+	known := map[string]bool{} // a function may have several RDMA devices
+	for _, nic := range d.NICs {
+		if nic.PCI != "" && !known[nic.PCI] {
+			list = append(list, pciDevice{nic.PCI, cmp.Or(nic.Vendor, 0x15b3), 0x1021, classEthernet, cmp.Or(nic.Driver, "mlx5_core"), nil, nil, ""})
+		}
+		known[nic.PCI] = true
 	}
 	return list
 }
+
+// audioAddress is the PCI address of the audio function of a GPU.
+func audioAddress(gpu string) string { return strings.TrimSuffix(gpu, ".0") + ".1" }
 
 // switchAddress is the PCI address of an NVSwitch.
 func switchAddress(i int) string { return fmt.Sprintf("0000:%02x:00.0", 0x07+i) }
@@ -100,6 +114,10 @@ func (d *Description) writeSys(t *tree) {
 	for _, p := range d.pciDevices() {
 		writePCIDevice(t, p)
 	}
+	for _, o := range d.otherDevices() {
+		o.write(t)
+	}
+	d.writeIOMMUGroups(t)
 	if d.kernelModule() == nouveau {
 		t.write("sys/module/nouveau/initstate", "live\n")
 	}
@@ -117,9 +135,14 @@ func (d *Description) writeSys(t *tree) {
 	}
 }
 
+// deviceDir is the directory of a PCI device below sys.
+func deviceDir(address string) string {
+	domain, _, _ := strings.Cut(address, ":")
+	return "devices/pci" + domain + ":00/" + address
+}
+
 func writePCIDevice(t *tree, p pciDevice) {
-	domain, _, _ := strings.Cut(p.address, ":")
-	host := "devices/pci" + domain + ":00/" + p.address
+	host := deviceDir(p.address)
 	dir := "sys/" + host
 	t.link("../../../"+host, "sys/bus/pci/devices/"+p.address)
 	t.write(dir+"/vendor", fmt.Sprintf("0x%04x\n", p.vendor))
