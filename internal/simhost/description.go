@@ -65,7 +65,7 @@ type Description struct {
 	// NVIDIA's that are no GPUs.
 	NVSwitches int `json:"nvSwitches,omitempty"`
 	// BesideNodes are those of NVIDIA's other drivers by their path below /dev:
-	// "nvidia-fs0", "gdrdrv".
+	// "nvidia-fs0", "gdrdrv", and on a Tegra system "nvmap" and its like.
 	BesideNodes []string `json:"besideNodes,omitempty"`
 	// MissingNodes are device nodes that are not there though they should be,
 	// by their path below /dev: "nvidia1".
