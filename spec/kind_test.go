@@ -1,6 +1,7 @@
 package spec_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -190,5 +191,36 @@ func TestKindsAreDocumented(t *testing.T) {
 		if !strings.Contains(string(data), row) {
 			t.Errorf("docs/kinds.md lacks\n%s", row)
 		}
+	}
+}
+
+// On a host that has GPUs only, other kinds cost nothing that can be measured.
+func BenchmarkKinds(b *testing.B) {
+	d := hosttest.Load(b, "h100x8")
+	dir := b.TempDir()
+	hosttest.Open(b, d, dir)
+	for _, list := range [][]string{{spec.GPUKind}, {spec.AutoKinds}} {
+		kinds, err := spec.ParseKinds(list)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(list[0], func(b *testing.B) {
+			b.ReportAllocs()
+			o := discover.Options{Probe: hosttest.Probe(d)}
+			for _, kind := range kinds {
+				kind.Look(&o)
+			}
+			for b.Loop() {
+				inv, err := discover.Run(b.Context(), hosttest.Reopen(b, d, dir), discover.Modules(o))
+				if err != nil {
+					b.Fatal(err)
+				}
+				for _, kind := range kinds {
+					if _, _, err := spec.New(inv, kindOptions(d.Arch, kind)); err != nil && !errors.Is(err, spec.ErrNoDevices) {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
 	}
 }
