@@ -157,7 +157,7 @@ bench-pairs: build driver-roots $(NVIDIA_CTK) ## Compare times with nvidia-ctk, 
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	@GO='$(GO)' internal/fuzz/fuzz.sh $(FUZZTIME)
 
-SCRIPTS = .ci/run $(wildcard internal/*/*.sh packaging/*.sh packaging/scripts/deb.* packaging/scripts/apk.*) internal/gpucheck/gpu-check
+SCRIPTS = .ci/run $(wildcard internal/*/*.sh packaging/*.sh packaging/scripts/deb.* packaging/scripts/apk.* packaging/enroot/*.sh packaging/lxc/*) internal/gpucheck/gpu-check
 
 SERVICE_SCRIPTS = packaging/openrc/cdigen.in $(wildcard packaging/runit/*.in packaging/runit/log/*.in) packaging/s6/run.in
 

@@ -90,6 +90,13 @@ type GPU struct {
 	// that of a Tegra system that is not on the bus.
 	PCI   string `json:"pci"`
 	Model string `json:"model,omitempty"`
+	// Brand, Architecture and ComputeCapability by NVML, "Tesla", "Hopper" and "9.0"; empty
+	// where they are not known.
+	Brand             string `json:"brand,omitempty"`
+	Architecture      string `json:"architecture,omitempty"`
+	ComputeCapability string `json:"computeCapability,omitempty"`
+	// Coherent: by NVML the GPU and the processors share page tables, as in GH200.
+	Coherent bool `json:"coherent,omitempty"`
 	// NUMANode is the node of memory and processors that the GPU is next to, as
 	// sysfs has it (numa_node); -1 where there is one node only or none is told.
 	NUMANode int `json:"numaNode"`
@@ -242,4 +249,22 @@ func (inv *Inventory) Usable() (n int) {
 		}
 	}
 	return n
+}
+
+// UsableGPUs returns the usable GPUs of some kind, or if there is none of them all usable ones.
+func (inv *Inventory) UsableGPUs(of func(g *GPU) bool) (list []*GPU) {
+	var all []*GPU
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		if !g.Usable() {
+			continue
+		}
+		if all = append(all, g); of(g) {
+			list = append(list, g)
+		}
+	}
+	if list == nil {
+		return all
+	}
+	return list
 }

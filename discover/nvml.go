@@ -28,6 +28,13 @@ type NVMLGPU struct {
 	Index int    `json:"index"`
 	UUID  string `json:"uuid,omitempty"`
 	Name  string `json:"name,omitempty"`
+	// Brand, Architecture and ComputeCapability, "Tesla", "Hopper" and "9.0"; empty where
+	// NVML does not know them.
+	Brand             string `json:"brand,omitempty"`
+	Architecture      string `json:"architecture,omitempty"`
+	ComputeCapability string `json:"computeCapability,omitempty"`
+	// Coherent: the GPU and the processors share page tables (ATS), as in GH200.
+	Coherent bool `json:"coherent,omitempty"`
 	// PCIBusID in NVML's own form, "00000000:3B:00.0".
 	PCIBusID string `json:"pciBusId,omitempty"`
 	// Minor number; nil when NVML did not tell.

@@ -169,6 +169,7 @@ func (m *nvml) mergeGPU(n *NVMLGPU, g *GPU, inv *Inventory) {
 	if n.Name != "" && (g.Model == "" || g.Model == "Unknown") {
 		g.Model = n.Name
 	}
+	g.describe(n)
 	if n.UUID != "" && n.UUID != g.UUID {
 		inv.find(GPUUUIDDiffers, Warning, g.Name(), "NVML has another UUID: %s", n.UUID)
 	}
@@ -195,6 +196,11 @@ func (m *nvml) mergeGPU(n *NVMLGPU, g *GPU, inv *Inventory) {
 			GPUInstance: d.GPUInstance, ComputeInstance: d.ComputeInstance,
 		})
 	}
+}
+
+// describe takes over what only NVML knows of a GPU.
+func (g *GPU) describe(n *NVMLGPU) {
+	g.Brand, g.Architecture, g.ComputeCapability, g.Coherent = n.Brand, n.Architecture, n.ComputeCapability, n.Coherent
 }
 
 func migName(g *GPU, index int) string {

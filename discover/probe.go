@@ -246,7 +246,7 @@ func (r *NVMLReport) check() error {
 			return fmt.Errorf("GPU %d has the PCI bus id %.100q", g.Index, g.PCIBusID)
 		case g.Minor != nil && (*g.Minor < 0 || *g.Minor >= 1<<20): // MINORBITS of the kernel is 20
 			return fmt.Errorf("GPU %d has the minor number %d", g.Index, *g.Minor)
-		case tooLong(g.Name) || tooLong(g.Errors...):
+		case tooLong(g.Name, g.Brand, g.Architecture, g.ComputeCapability) || tooLong(g.Errors...):
 			return fmt.Errorf("GPU %d has a text of more than %d bytes", g.Index, maxText)
 		}
 		seen[g.Index] = true

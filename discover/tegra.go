@@ -49,6 +49,7 @@ func integratedGPU(chip string, report *NVMLReport) []GPU {
 	if report != nil && len(report.GPUs) > 0 {
 		n := &report.GPUs[0]
 		g.UUID, g.Model = n.UUID, cmp.Or(n.Name, g.Model)
+		g.describe(n)
 	}
 	return []GPU{g}
 }

@@ -49,8 +49,11 @@ func (m platform) wsl(ctx context.Context, host Host, inv *Inventory) {
 		if len(report.GPUs) > 0 {
 			inv.GPUs = nil
 		}
-		for _, g := range report.GPUs {
-			inv.GPUs = append(inv.GPUs, GPU{Index: g.Index, Minor: -1, NUMANode: -1, UUID: g.UUID, Model: g.Name, PCI: sysfsPCI(g.PCIBusID), Lost: g.Lost})
+		for i := range report.GPUs {
+			n := &report.GPUs[i]
+			g := GPU{Index: n.Index, Minor: -1, NUMANode: -1, UUID: n.UUID, Model: n.Name, PCI: sysfsPCI(n.PCIBusID), Lost: n.Lost}
+			g.describe(n)
+			inv.GPUs = append(inv.GPUs, g)
 		}
 	}
 	if n.Usable() {

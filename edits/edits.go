@@ -20,7 +20,12 @@ type Options struct {
 	// WithoutAliases leaves out names by PCI address of DRM nodes, for which a spec
 	// needs hostPath and thereby CDI 0.5.0.
 	WithoutAliases bool
-	Hooks          Hooks
+	// PinNumbers writes the numbers of device nodes into the spec.
+	PinNumbers bool
+	// NodeGroups gives the container's user the groups that nodes are open to, and not to
+	// everybody; a spec needs CDI 0.7.0 for them.
+	NodeGroups bool
+	Hooks      Hooks
 }
 
 // wants says whether something that serves a capability goes in.
@@ -31,8 +36,16 @@ func (o *Options) wants(c ...discover.Capability) bool { return discover.Wanted(
 const visibleDevices = "NVIDIA_VISIBLE_DEVICES=void"
 
 // Nodes are the edits for nodes.
-func Nodes(nodes []discover.Node) specs.ContainerEdits {
-	return specs.ContainerEdits{DeviceNodes: deviceNodes(nodes)}
+func Nodes(nodes []discover.Node, o Options) (e specs.ContainerEdits) {
+	for _, n := range nodes {
+		e.DeviceNodes = append(e.DeviceNodes, deviceNode(n, &o))
+		// The rights of the group that others do not have, to read and to write.
+		if h := n.Have; o.NodeGroups && h != nil && h.GID != 0 && h.Mode>>3&^h.Mode&0o6 != 0 && !slices.Contains(e.AdditionalGIDs, h.GID) {
+			e.AdditionalGIDs = append(e.AdditionalGIDs, h.GID)
+		}
+	}
+	slices.Sort(e.AdditionalGIDs)
+	return e
 }
 
 // Host are the edits every container gets that is given no GPU: files of the host,
@@ -48,12 +61,8 @@ func Host(files []discover.File, o Options) specs.ContainerEdits {
 // Common are the edits every container gets, whichever device it asks for: the
 // control nodes and the user-space driver.
 func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
-	e := specs.ContainerEdits{Env: []string{visibleDevices}}
-	for _, n := range inv.ControlNodes {
-		if o.wants(ControlNodeCapabilities(n.Path)...) {
-			e.DeviceNodes = append(e.DeviceNodes, deviceNode(n))
-		}
-	}
+	e := Nodes(slices.DeleteFunc(slices.Clone(inv.ControlNodes), func(n discover.Node) bool { return !o.wants(ControlNodeCapabilities(n.Path)...) }), o)
+	e.Env = []string{visibleDevices}
 	for _, m := range mounts(inv, o) {
 		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: m.options})
 		if path.Base(m.target) == "libcuda.so.1" && slices.Contains(o.Layout.Dirs, path.Dir(m.target)) && len(e.Env) == 1 {
@@ -90,7 +99,7 @@ func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
 	if o.wants(DRMCapabilities...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}
-	return Nodes(nodes)
+	return Nodes(nodes, o)
 }
 
 // drm are the DRM nodes of a GPU. Their names by PCI address are nodes too, unless
@@ -111,10 +120,10 @@ func MIGDevice(g *discover.GPU, d *discover.MIGDevice, o Options) specs.Containe
 	if d.Graphics && o.wants(DRMCapabilities...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}
-	return Nodes(nodes)
+	return Nodes(nodes, o)
 }
 
-// Union are the device nodes of several edits, each once.
+// Union are the device nodes of several edits and their groups, each once.
 func Union(list []specs.ContainerEdits) specs.ContainerEdits {
 	var all specs.ContainerEdits
 	seen := map[string]bool{}
@@ -125,16 +134,11 @@ func Union(list []specs.ContainerEdits) specs.ContainerEdits {
 				all.DeviceNodes = append(all.DeviceNodes, n)
 			}
 		}
+		all.AdditionalGIDs = append(all.AdditionalGIDs, e.AdditionalGIDs...)
 	}
+	slices.Sort(all.AdditionalGIDs)
+	all.AdditionalGIDs = slices.Compact(all.AdditionalGIDs)
 	return all
-}
-
-func deviceNodes(nodes []discover.Node) []*specs.DeviceNode {
-	list := make([]*specs.DeviceNode, 0, len(nodes))
-	for _, n := range nodes {
-		list = append(list, deviceNode(n))
-	}
-	return list
 }
 
 // nodeMode is the mode of nodes in containers. Without one it depends on the engine: 0666
@@ -143,9 +147,9 @@ func deviceNodes(nodes []discover.Node) []*specs.DeviceNode {
 // such as video, which the container's user is not in.
 const nodeMode fs.FileMode = 0o666
 
-// deviceNode names a node without type and numbers: engines look those up when
-// they inject, and some of the majors change from boot to boot.
-func deviceNode(n discover.Node) *specs.DeviceNode {
+// deviceNode names a node without type and numbers, unless they are asked for: engines look
+// those up when they inject, and some of the majors change from boot to boot.
+func deviceNode(n discover.Node, o *Options) *specs.DeviceNode {
 	mode := nodeMode
 	if (n.Capability != "" || n.Kind == discover.MADNode) && n.Want != nil {
 		mode = n.Want.Mode.Perm() // a right that the driver or the host gives to root alone
@@ -153,6 +157,9 @@ func deviceNode(n discover.Node) *specs.DeviceNode {
 	d := &specs.DeviceNode{Path: n.Path, FileMode: &mode}
 	if n.HostPath != n.Path {
 		d.HostPath = n.HostPath
+	}
+	if o.PinNumbers && n.Have != nil && n.Have.Other == "" {
+		d.Type, d.Major, d.Minor = "c", int64(n.Have.Major), int64(n.Have.Minor)
 	}
 	return d
 }

@@ -378,3 +378,31 @@ func TestBothLibrariesOfOneSONAMEAreReachable(t *testing.T) {
 		t.Errorf("the second is mounted as %q", got)
 	}
 }
+
+// What everybody may open needs no group, and the group of root gives no right.
+func TestGroupsAndNumbersOfNodesAreAnOption(t *testing.T) {
+	node := func(path string, major, minor, gid uint32, mode fs.FileMode) discover.Node {
+		return discover.Node{Path: path, HostPath: path, Have: &discover.Attr{Major: major, Minor: minor, Mode: mode, GID: gid}}
+	}
+	nodes := []discover.Node{
+		node("/dev/dri/renderD128", 226, 128, 105, 0o660), node("/dev/dri/card0", 226, 0, 44, 0o660), node("/dev/dri/by-path/card", 226, 0, 44, 0o660),
+		node("/dev/nvidia0", 195, 0, 44, 0o666), node("/dev/nvmap", 10, 1, 0, 0o660), node("/dev/x", 10, 2, 50, 0o604), {Path: "/dev/y", HostPath: "/dev/y"},
+	}
+	plain := Nodes(nodes, Options{})
+	if plain.AdditionalGIDs != nil || plain.DeviceNodes[0].Type != "" || plain.DeviceNodes[0].Major != 0 {
+		t.Errorf("%+v", plain)
+	}
+	e := Nodes(nodes, Options{NodeGroups: true, PinNumbers: true})
+	if !slices.Equal(e.AdditionalGIDs, []uint32{44, 105}) {
+		t.Errorf("groups %v", e.AdditionalGIDs)
+	}
+	if n := e.DeviceNodes[0]; n.Type != "c" || n.Major != 226 || n.Minor != 128 {
+		t.Errorf("%+v", n)
+	}
+	if n := e.DeviceNodes[6]; n.Type != "" {
+		t.Errorf("a node whose numbers are not known: %+v", n)
+	}
+	if all := Union([]specs.ContainerEdits{e, {AdditionalGIDs: []uint32{44, 7}}}); !slices.Equal(all.AdditionalGIDs, []uint32{7, 44, 105}) {
+		t.Errorf("groups of all %v", all.AdditionalGIDs)
+	}
+}

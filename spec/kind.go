@@ -310,10 +310,10 @@ func passedGPUs(inv *discover.Inventory) map[string][]discover.Node {
 }
 
 // hostDevices returns the devices of a kind that is not that of GPUs, in order of name.
-func (k *Kind) hostDevices(inv *discover.Inventory) (list []device) {
+func (k *Kind) hostDevices(inv *discover.Inventory, o edits.Options) (list []device) {
 	for name, nodes := range k.nodes(inv) {
 		// Network cards may share one.
-		d := device{subject: k.Name + " " + name, edits: edits.Union([]specs.ContainerEdits{edits.Nodes(nodes)})}
+		d := device{subject: k.Name + " " + name, edits: edits.Union([]specs.ContainerEdits{edits.Nodes(nodes, o)})}
 		if name != AllDevices {
 			d.names = []string{name}
 		}
@@ -331,7 +331,7 @@ func (k *Kind) HostDevices(inv *discover.Inventory) (names []string) {
 	if k.OfGPUs() {
 		return nil
 	}
-	list := k.hostDevices(inv)
+	list := k.hostDevices(inv, edits.Options{})
 	for _, d := range list {
 		names = append(names, d.names...)
 	}

@@ -106,7 +106,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	if o.Of.OfGPUs() {
 		known = devicesOf(inv, o.Names, o.Edits)
 	} else {
-		known = o.Of.hostDevices(inv)
+		known = o.Of.hostDevices(inv, o.Edits)
 	}
 	usable := slices.DeleteFunc(slices.Clone(known), func(d device) bool { return d.why != "" })
 	devices, findings, err := selectDevices(known, usable, o.Devices)
@@ -288,6 +288,10 @@ func atLeast(newest, version string) bool {
 
 // whyVersion names what in a spec needs its version.
 func whyVersion(s *specs.Spec) string {
+	groups := func(e specs.ContainerEdits) bool { return len(e.AdditionalGIDs) > 0 }
+	if groups(s.ContainerEdits) || slices.ContainsFunc(s.Devices, func(d specs.Device) bool { return groups(d.ContainerEdits) }) {
+		return "groups of device nodes (additionalGids) need 0.7.0"
+	}
 	if _, class, _ := strings.Cut(s.Kind, "/"); strings.Contains(class, ".") {
 		return "a class with a dot needs 0.6.0"
 	}

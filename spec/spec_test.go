@@ -468,3 +468,33 @@ func TestParseTellsTheFormat(t *testing.T) {
 		}
 	}
 }
+
+func TestGroupsOfNodesNeedANewerVersionAndNumbersDoNot(t *testing.T) {
+	arch, inv := simulated(t, "demo")
+	for i := range inv.GPUs {
+		for j := range inv.GPUs[i].DRM {
+			inv.GPUs[i].DRM[j].Have = &discover.Attr{Major: 226, Minor: 1, Mode: 0o660, GID: 44}
+		}
+	}
+	o := options(arch)
+	o.Edits.PinNumbers = true
+	s, _, err := spec.New(inv, o)
+	if err != nil || s.Version != "0.5.0" || s.Devices[0].ContainerEdits.DeviceNodes[0].Type != "c" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	o.Edits.NodeGroups = true
+	if s, _, err = spec.New(inv, o); err != nil || s.Version != "0.7.0" {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	data, err := spec.Encode(s, spec.YAML)
+	if err == nil {
+		_, _, err = spec.Parse(data)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	o.MaxVersion = "0.6.0"
+	if _, _, err = spec.New(inv, o); err == nil || !strings.Contains(err.Error(), "additionalGids") {
+		t.Error(err)
+	}
+}

@@ -191,7 +191,7 @@ func (r *Result) NoGPU() bool {
 // the places that were looked at until then.
 func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	r := &Result{Lookups: discover.NewLookups()}
-	r.Exists = g.exists()
+	r.Exists = exists(g.Output)
 	g.fixedPlaces(r.Lookups)
 	host, err := g.Host()
 	if err != nil {
@@ -333,9 +333,9 @@ func (r *Result) specs() (list []check.Wanted) {
 	return list
 }
 
-// exists reports whether a regular file is at the place of the spec.
-func (g *Generator) exists() bool {
-	info, err := os.Lstat(g.Output)
+// exists reports whether a regular file is at the place of a spec.
+func exists(path string) bool {
+	info, err := os.Lstat(path)
 	return err == nil && info.Mode().IsRegular()
 }
 
@@ -412,24 +412,44 @@ func (g *Generator) remember(r *Result, full bool, asleep []string) discover.Pro
 // others have taken away the permission to read their directory, it is given back.
 func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
 	outcome, err := g.put(ctx, g.Output, r.data, g.Publish)
-	for i, other := range g.Others {
+	for i := range g.Others {
 		if err != nil {
 			break
 		}
-		o := g.Publish
-		if other.Unnamed {
-			o.Kind = other.Kind
-		}
 		var changed spec.Outcome
-		if changed, err = g.put(ctx, other.Output, r.others[i], o); !wrote(outcome) && wrote(changed) {
+		if changed, err = g.putOther(ctx, r, i); !wrote(outcome) && wrote(changed) {
 			outcome = changed
-		}
-		if err != nil {
-			err = fmt.Errorf("%s: %w", other.Output, err)
 		}
 	}
 	if wrote(outcome) {
 		g.judge(r, spec.ReadDirectories(g.SpecDirs))
+	}
+	return outcome, err
+}
+
+// Restore publishes the specs of the other kinds that are missing, while the spec at Output is
+// held and so are they: a kind that comes does not wait for the driver.
+func (g *Generator) Restore(ctx context.Context, r *Result) error {
+	for i := range g.Others {
+		if r.others[i] == nil || exists(g.Others[i].Output) {
+			continue
+		}
+		if _, err := g.putOther(ctx, r, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putOther publishes or removes the spec of another kind.
+func (g *Generator) putOther(ctx context.Context, r *Result, i int) (spec.Outcome, error) {
+	other, o := &g.Others[i], g.Publish
+	if other.Unnamed {
+		o.Kind = other.Kind
+	}
+	outcome, err := g.put(ctx, other.Output, r.others[i], o)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", other.Output, err)
 	}
 	return outcome, err
 }

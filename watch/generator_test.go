@@ -78,7 +78,7 @@ func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r := &Result{data: data(c.result), Exists: g.exists()}
+			r := &Result{data: data(c.result), Exists: exists(g.Output)}
 			g.compare(r)
 			expect(t, "exists", r.Exists, c.exists)
 			expect(t, "replaces", r.Replaces, c.replaces)
@@ -87,7 +87,7 @@ func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
 	t.Run("a spec of before the start", func(t *testing.T) {
 		g := &Generator{Output: filepath.Join(t.TempDir(), "nvidia.yaml")}
 		write(t, g.Output, published)
-		r := &Result{data: []byte(other), Exists: g.exists()}
+		r := &Result{data: []byte(other), Exists: exists(g.Output)}
 		g.compare(r)
 		expect(t, "exists", r.Exists, true)
 		expect(t, "replaces", r.Replaces, false)

@@ -70,7 +70,9 @@ type Loop struct {
 	// them from one goroutine at a time.
 	Generate func(ctx context.Context, full bool) (*Result, error)
 	Apply    func(ctx context.Context, r *Result) (spec.Outcome, error)
-	Sources  []Source
+	// Restore is called in place of Apply while the last spec is held; nil: it is not.
+	Restore func(ctx context.Context, r *Result) error
+	Sources []Source
 	// Update is called after each generation with the places that it looked at; nil: it
 	// is not.
 	Update func(l *discover.Lookups)
@@ -291,9 +293,12 @@ func (l *Loop) generate(ctx context.Context, trigger Event, now time.Time) {
 func (l *Loop) proceed(ctx context.Context, p phase, now time.Time) {
 	g := l.running
 	if g.decision != nil {
-		if p.err != nil {
+		switch {
+		case p.err != nil:
 			l.end(p, Failed, now)
-		} else {
+		case g.decision.action == hold:
+			l.end(p, Held, now)
+		default:
 			l.end(p, string(p.outcome), now)
 		}
 		return
@@ -313,7 +318,11 @@ func (l *Loop) proceed(ctx context.Context, p phase, now time.Time) {
 	g.decision = l.decide(p.result, now)
 	switch g.decision.action {
 	case hold:
-		l.end(p, Held, now)
+		if l.Restore == nil {
+			l.end(p, Held, now)
+			return
+		}
+		go func() { l.phases <- phase{result: p.result, err: l.Restore(ctx, p.result)} }()
 	case wait:
 		l.end(p, Delayed, now)
 	case publish, withdraw:

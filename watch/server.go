@@ -31,14 +31,14 @@ func Health(l *Loop, m *Metrics) func(path string) httpget.Answer {
 			return httpget.Text(httpget.OK, "ok")
 		case "/readyz":
 			s := l.State()
-			status, text := httpget.OK, string(s.Condition)
+			status, parts := httpget.OK, []string{string(s.Condition)}
 			if !s.Ready {
 				status = httpget.ServiceUnavailable
 			}
 			for _, name := range s.Down() {
-				text += "; the source " + name + " is down"
+				parts = append(parts, "the source "+name+" is down")
 			}
-			return httpget.Text(status, text)
+			return httpget.Text(status, strings.Join(parts, "; "))
 		case "/metrics":
 			return httpget.Answer{Status: httpget.OK, ContentType: promtext.ContentType, Body: m.text()}
 		}

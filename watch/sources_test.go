@@ -103,6 +103,12 @@ func TestProcfs(t *testing.T) {
 		t.Error("another driver's devices count as a change")
 	}
 	if !differs(func() {
+		write(t, filepath.Join(root, "devices"), "Character devices:\n195 nvidia\n509 nvidia-uvm\n510 gdrdrv\n")
+	}) {
+		t.Error("GDRCopy's number was not seen")
+	}
+	await(t, events, "changed")
+	if !differs(func() {
 		if err := os.RemoveAll(filepath.Join(nvidia, "capabilities/gpu0/mig/gi7")); err != nil {
 			t.Fatal(err)
 		}
@@ -204,6 +210,7 @@ func TestKernelLog(t *testing.T) {
 func TestParseUevent(t *testing.T) {
 	for message, want := range map[string]string{
 		"add@/module/nvidia_uvm\x00ACTION=add\x00DEVPATH=/module/nvidia_uvm\x00SUBSYSTEM=module\x00SEQNUM=1":                                  "add module nvidia_uvm",
+		"add@/module/gdrdrv\x00ACTION=add\x00DEVPATH=/module/gdrdrv\x00SUBSYSTEM=module\x00SEQNUM=1":                                          "add module gdrdrv",
 		"remove@/module/nvidia\x00ACTION=remove\x00DEVPATH=/module/nvidia\x00SUBSYSTEM=module":                                                "remove module nvidia",
 		"add@/module/loop\x00ACTION=add\x00DEVPATH=/module/loop\x00SUBSYSTEM=module":                                                          "",
 		"add@/devices/pci0000:3a/0000:3b:00.0\x00ACTION=add\x00DEVPATH=/devices/pci0000:3a/0000:3b:00.0\x00SUBSYSTEM=pci\x00PCI_ID=10DE:2330": "add pci 0000:3b:00.0",

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/discover"
 )
 
 // Uevents listens to the kernel's own uevents (netlink(7),
@@ -106,7 +108,7 @@ func (u uevent) concerns() string {
 	switch u["SUBSYSTEM"] {
 	case "module", "drivers":
 		// Debian's are called nvidia-current and the like.
-		if !strings.HasPrefix(name, "nvidia") {
+		if !strings.HasPrefix(name, "nvidia") && !discover.IsBesideNode(name) {
 			return ""
 		}
 	case "drm", "infiniband_verbs", "infiniband_mad", "vfio", "vfio-dev":

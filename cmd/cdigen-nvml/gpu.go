@@ -53,6 +53,11 @@ func (p *probe) gpu(g *discover.NVMLGPU) {
 		g.Minor = &minor
 	}
 	g.Name, _ = get(s, "nvmlDeviceGetName", handle.GetName)
+	p.mig(s, handle, g)
+	p.describe(s, handle, g)
+}
+
+func (p *probe) mig(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 	// A library older than MIG has no MIG mode.
 	if _, ok := p.lookup("nvmlDeviceGetMigMode"); !ok {
 		return
@@ -68,6 +73,57 @@ func (p *probe) gpu(g *discover.NVMLGPU) {
 		g.MIGEnabled = true
 		p.migDevices(s, handle, g)
 	}
+}
+
+// brands and architectures are the names of NVML's numbers.
+var (
+	brands = map[nvml.BrandType]string{
+		nvml.BRAND_QUADRO: "Quadro", nvml.BRAND_TESLA: "Tesla", nvml.BRAND_NVS: "NVS", nvml.BRAND_GRID: "GRID", nvml.BRAND_GEFORCE: "GeForce",
+		nvml.BRAND_TITAN: "Titan", nvml.BRAND_NVIDIA_VAPPS: "NVIDIA vApps", nvml.BRAND_NVIDIA_VPC: "NVIDIA vPC", nvml.BRAND_NVIDIA_VCS: "NVIDIA vCS",
+		nvml.BRAND_NVIDIA_VWS: "NVIDIA vWS", nvml.BRAND_NVIDIA_CLOUD_GAMING: "NVIDIA Cloud Gaming", nvml.BRAND_QUADRO_RTX: "Quadro RTX",
+		nvml.BRAND_NVIDIA_RTX: "NVIDIA RTX", nvml.BRAND_NVIDIA: "NVIDIA", nvml.BRAND_GEFORCE_RTX: "GeForce RTX", nvml.BRAND_TITAN_RTX: "Titan RTX",
+	}
+	architectures = map[nvml.DeviceArchitecture]string{
+		nvml.DEVICE_ARCH_KEPLER: "Kepler", nvml.DEVICE_ARCH_MAXWELL: "Maxwell", nvml.DEVICE_ARCH_PASCAL: "Pascal", nvml.DEVICE_ARCH_VOLTA: "Volta",
+		nvml.DEVICE_ARCH_TURING: "Turing", nvml.DEVICE_ARCH_AMPERE: "Ampere", nvml.DEVICE_ARCH_ADA: "Ada", nvml.DEVICE_ARCH_HOPPER: "Hopper",
+		nvml.DEVICE_ARCH_BLACKWELL: "Blackwell", nvml.DEVICE_ARCH_RUBIN: "Rubin",
+	}
+)
+
+// optional asks what a library, a GPU or a platform need not know.
+func optional[T any](s subject, symbol string, f func() (T, nvml.Return)) (answer T, ok bool) {
+	if _, known := s.probe.lookup(symbol); !known {
+		return answer, false
+	}
+	supported := true
+	answer, ok = get(s, symbol, func() (T, nvml.Return) {
+		answer, ret := f()
+		if ret == nvml.ERROR_NOT_SUPPORTED {
+			supported, ret = false, nvml.SUCCESS
+		}
+		return answer, ret
+	})
+	return answer, ok && supported
+}
+
+// describe asks for what requirements of images name, and which kind of memory access the GPU
+// has.
+func (p *probe) describe(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+	if brand, ok := optional(s, "nvmlDeviceGetBrand", handle.GetBrand); ok {
+		g.Brand = brands[brand]
+	}
+	if architecture, ok := optional(s, "nvmlDeviceGetArchitecture", handle.GetArchitecture); ok {
+		g.Architecture = architectures[architecture]
+	}
+	capability, _ := optional(s, "nvmlDeviceGetCudaComputeCapability", func() (string, nvml.Return) {
+		major, minor, ret := handle.GetCudaComputeCapability()
+		return fmt.Sprintf("%d.%d", major, minor), ret
+	})
+	if capability != "0.0" {
+		g.ComputeCapability = capability
+	}
+	mode, _ := optional(s, "nvmlDeviceGetAddressingMode", handle.GetAddressingMode)
+	g.Coherent = nvml.DeviceAddressingModeType(mode.Value) == nvml.DEVICE_ADDRESSING_MODE_ATS
 }
 
 // busID returns the PCI address. Only version 3 of the call returns the long form; version

@@ -85,7 +85,14 @@ func gpus(count int, mig ...int) string {
 // full is what the probe says of a GPU of gpus that has nothing to hide.
 func full(count, gpu int) discover.NVMLGPU {
 	minor := count - 1 - gpu
-	return discover.NVMLGPU{Index: gpu, UUID: uuid(gpu), Name: "NVIDIA H100 80GB HBM3", PCIBusID: busID(gpu), Minor: &minor}
+	return discover.NVMLGPU{Index: gpu, UUID: uuid(gpu), Name: "NVIDIA H100 80GB HBM3", PCIBusID: busID(gpu), Minor: &minor, Brand: "NVIDIA", Architecture: "Hopper", ComputeCapability: "9.0"}
+}
+
+// unasked is full of a probe that did not come to its last questions, or has no answer to them.
+func unasked(count, gpu int) discover.NVMLGPU {
+	g := full(count, gpu)
+	g.Brand, g.Architecture, g.ComputeCapability = "", "", ""
+	return g
 }
 
 func allFull(count int) []discover.NVMLGPU {
@@ -219,7 +226,7 @@ func TestGPUThatIsLostThroughAMIGDeviceIsLost(t *testing.T) {
 migdev gpu=0 index=0 gi=1 ci=0 uuid=MIG-a gislices=3 cislices=3 memory=40192 name=H100 MIG 3g.40gb
 fail nvmlDeviceGetGpuInstanceId gpu=0 status=15
 `
-	want := allFull(2)
+	want := []discover.NVMLGPU{unasked(2, 0), full(2, 1)}
 	want[0].MIGEnabled = true
 	want[0].Lost = true
 	want[0].Errors = []string{"MIG device 0: nvmlDeviceGetGpuInstanceId: GPU is lost"}
@@ -343,7 +350,7 @@ func TestLibraryOfAnotherKindIsNoNVML(t *testing.T) {
 
 func TestLibraryFromBeforeMIGDoes(t *testing.T) {
 	t.Parallel()
-	want := allFull(2)
+	want := []discover.NVMLGPU{unasked(2, 0), unasked(2, 1)}
 	for i := range want {
 		want[i].PCIBusID = strings.TrimPrefix(busID(i), "0000")
 	}
@@ -351,12 +358,26 @@ func TestLibraryFromBeforeMIGDoes(t *testing.T) {
 	ask(t, oldLibrary, gpus(2, 1)).expect(t, discover.NVMLExitOK, want, "")
 }
 
+func TestWhatRequirementsNameIsAsked(t *testing.T) {
+	t.Parallel()
+	minor := 0
+	lines := versions + "gpu uuid=" + uuid(0) + " bus=" + busID(0) + " minor=0 brand=12 arch=10 capability=121 ats=1 name=x\n"
+	ask(t, library, lines).expect(t, discover.NVMLExitOK, []discover.NVMLGPU{{
+		UUID: uuid(0), Name: "x", PCIBusID: busID(0), Minor: &minor, Brand: "Quadro RTX", Architecture: "Blackwell", ComputeCapability: "12.1", Coherent: true,
+	}}, "")
+	// What is not supported is not an error.
+	lines = gpus(1) + "fail nvmlDeviceGetBrand status=3\nfail nvmlDeviceGetCudaComputeCapability status=3\n"
+	g := full(1, 0)
+	g.Brand, g.ComputeCapability = "", ""
+	ask(t, library, lines).expect(t, discover.NVMLExitOK, []discover.NVMLGPU{g}, "")
+}
+
 func TestCallThatHangsIsNamedAndTheReportEndsThere(t *testing.T) {
 	t.Parallel()
-	third := full(8, 2)
+	third := unasked(8, 2)
 	third.Name = ""
 	mig := gpus(8, 1) + "migdev gpu=1 index=3 gi=1 ci=0 uuid=MIG-a gislices=3 cislices=3 memory=40192 name=H100\n"
-	migGPU := full(8, 1)
+	migGPU := unasked(8, 1)
 	migGPU.MIGEnabled = true
 	migGPU.MIGDevices = []discover.NVMLMIGDevice{{Index: 3, UUID: "MIG-a", GPUInstance: 1}}
 	for name, test := range map[string]struct {

@@ -29,6 +29,7 @@ import (
 type doctorFlags struct {
 	options
 	ignore   []string
+	require  requirements
 	verbose  bool
 	fix, yes bool
 }
@@ -37,6 +38,7 @@ func (f *doctorFlags) add(cmd *cobra.Command) {
 	f.options.add(cmd.Flags(), "doctor")
 	f.addFormats(cmd.Flags(), "text", "json")
 	cmd.Flags().StringSliceVar(&f.ignore, "ignore", nil, "`findings` to leave out, by the ID in brackets")
+	f.require.add(cmd.Flags())
 	f.late = true // each spec has the settings of its own service
 }
 
@@ -100,7 +102,7 @@ func newDoctorContainer() *cobra.Command {
 			if err := container.Look(cmd.Context(), snapshot.Host); err != nil {
 				return err
 			}
-			snapshot.Container = container
+			snapshot.Container, snapshot.Required = container, f.require.Requirement
 			list := check.Reports(snapshot, check.InContainer(snapshot))
 			return f.report(cmd, list, fmt.Sprintf("All is well: the container's %d device nodes and %d library mounts are the host's.", len(container.Nodes), len(container.Mounts)))
 		},
@@ -208,6 +210,9 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 		}
 		if err := s.look(cmd); err != nil {
 			return nil, "", err
+		}
+		if snapshots == nil {
+			s.snapshot.Required = f.require.Requirement
 		}
 		if why := s.snapshot.Inventory.NoGPU(); why != "" {
 			return nil, "", &exitError{exitNoDevices, fmt.Errorf("%s: there is nothing to fix", why)}

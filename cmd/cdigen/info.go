@@ -79,10 +79,20 @@ func writeInfo(w io.Writer, inv *discover.Inventory) error {
 			return err
 		}
 	}
-	t := table.New(w, "GPU", "MINOR", "UUID", "PCI ADDRESS", "NUMA", "MODEL", "STATE")
+	// What only NVML knows is left out where it was not asked.
+	described := slices.ContainsFunc(inv.GPUs, func(g discover.GPU) bool { return g.Brand+g.Architecture+g.ComputeCapability != "" })
+	head := []string{"GPU", "MINOR", "UUID", "PCI ADDRESS", "NUMA", "MODEL", "STATE"}
+	if described {
+		head = append(head, "BRAND", "ARCHITECTURE")
+	}
+	t := table.New(w, head...)
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
-		t.Row(number(g.Index, "-"), number(g.Minor, "-"), dash(g.UUID), dash(g.PCI), number(g.NUMANode, "-"), dash(g.Model), state(g))
+		row := []string{number(g.Index, "-"), number(g.Minor, "-"), dash(g.UUID), dash(g.PCI), number(g.NUMANode, "-"), dash(g.Model), state(g)}
+		if described {
+			row = append(row, dash(g.Brand), dash(strings.TrimSpace(g.Architecture+" "+g.ComputeCapability)))
+		}
+		t.Row(row...)
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
 			t.Row(fmt.Sprintf("%d:%d", g.Index, d.Index), "", dash(d.UUID), "", "", "MIG "+dash(d.Profile), migState(d))
@@ -123,17 +133,17 @@ func devicesOfKinds(inv *discover.Inventory) (list []kindDevices) {
 
 func writeInfoCSV(w io.Writer, inv *discover.Inventory) error {
 	out := csv.NewWriter(w)
-	rows := [][]string{{"index", "minor", "uuid", "pci", "numa_node", "model", "state", "mig_profile", "device_node"}}
+	rows := [][]string{{"index", "minor", "uuid", "pci", "numa_node", "model", "state", "mig_profile", "device_node", "brand", "architecture", "compute_capability"}}
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
 		node := ""
 		if g.Node != nil {
 			node = g.Node.Path
 		}
-		rows = append(rows, []string{number(g.Index, ""), number(g.Minor, ""), g.UUID, g.PCI, number(g.NUMANode, ""), g.Model, state(g), "", node})
+		rows = append(rows, []string{number(g.Index, ""), number(g.Minor, ""), g.UUID, g.PCI, number(g.NUMANode, ""), g.Model, state(g), "", node, g.Brand, g.Architecture, g.ComputeCapability})
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
-			rows = append(rows, []string{fmt.Sprintf("%d:%d", g.Index, d.Index), number(g.Minor, ""), d.UUID, g.PCI, number(g.NUMANode, ""), g.Model, migState(d), d.Profile, node})
+			rows = append(rows, []string{fmt.Sprintf("%d:%d", g.Index, d.Index), number(g.Minor, ""), d.UUID, g.PCI, number(g.NUMANode, ""), g.Model, migState(d), d.Profile, node, g.Brand, g.Architecture, g.ComputeCapability})
 		}
 	}
 	return out.WriteAll(rows)
@@ -257,8 +267,11 @@ func newInfoFiles() *cobra.Command {
 // all, since none was.
 func (o *options) givenPaths(inv *discover.Inventory) (map[string]bool, error) {
 	names, err := qualified(o.Devices)
-	if err != nil || names == nil {
+	switch {
+	case err != nil:
 		return nil, usageError(err)
+	case names == nil:
+		return nil, nil //nolint:nilnil // no devices are no error
 	}
 	o.Kinds = append(slices.Clone(o.Kinds), spec.KindNames()...)
 	given := map[string]bool{}

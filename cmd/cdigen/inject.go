@@ -23,6 +23,7 @@ import (
 // injectFlags are the options of inject.
 type injectFlags struct {
 	options
+	require      requirements
 	format       string
 	bundle, file string
 	cgroup       string
@@ -75,6 +76,9 @@ func newInject() *cobra.Command {
 			if err != nil {
 				return usageError(err)
 			}
+			if err := f.required(cmd, names); err != nil {
+				return err
+			}
 			f.registry = inject.Registry(cmp.Or(f.stateDir, string(inject.DefaultRegistry())))
 			switch {
 			case f.all:
@@ -111,6 +115,7 @@ func (f *injectFlags) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.all, "refresh", false, "inject again into all files that have devices, as the specs and device numbers now are")
 	flags.IntVar(&f.pid, "pid", 0, "mount the devices in the running container of this `process`, until it ends")
 	flags.StringVar(&f.stateDir, "state-dir", "", "`directory` with a record of each file that has devices (default: /var/lib/cdigen, for users other than root $XDG_STATE_HOME/cdigen)")
+	f.require.add(flags)
 	addDryRun(flags, &f.dryRun)
 	flags.BoolVar(&f.print, "print", false, "print the edited file and change nothing")
 	f.add(flags, "inject")

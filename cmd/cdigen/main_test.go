@@ -121,8 +121,8 @@ func (m tests) Run() int {
 	if err := errors.Join(err, os.Setenv(noSettings, ""), os.Setenv("CDIGEN_STATE_DIR", state)); err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(state)
 	status := m.M.Run()
+	_ = os.RemoveAll(state)
 	if builtIn != "" {
 		_ = os.RemoveAll(builtIn)
 	}

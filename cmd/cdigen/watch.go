@@ -196,6 +196,7 @@ func (f *watchFlags) watcher(generator *watch.Generator, hangup *hangup) (*watch
 		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
+		Restore:  generator.Restore,
 		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
 		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
 		Await:    procfs.Await,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -110,5 +112,71 @@ func TestWatchKeepsOtherKindsWithoutGPUs(t *testing.T) {
 	}
 	if got := r.kindDevices("gds"); got == nil {
 		t.Error("the spec of GPUDirect Storage is withdrawn too")
+	}
+}
+
+// kind returns the published spec of a kind; nil: there is none.
+func (r *rig) kind(name string) []byte {
+	r.t.Helper()
+	data, err := os.ReadFile(spec.FindKind(name).File(r.spec()))
+	if err != nil && !os.IsNotExist(err) {
+		r.t.Fatal(err)
+	}
+	return data
+}
+
+// While the spec of an incomplete driver is held, so are those of other kinds, but a kind that
+// comes is published.
+func TestWatchHoldsKinds(t *testing.T) {
+	r := newRig(t, "everything")
+	lock := filepath.Join(r.host, "var/lib/dpkg/lock")
+	must(t, os.MkdirAll(filepath.Dir(lock), 0o755), os.WriteFile(lock, nil, 0o640)) //nolint:gosec // as dpkg's
+	dev := func(name string) string { return filepath.Join(r.host, "dev", name) }
+	move := func(from, to string) { t.Helper(); must(t, os.Rename(dev(from), dev(to))) }
+	move("gdrdrv", "away.gdrdrv")
+	r.start("--spec-dir", filepath.Dir(r.spec()), "--grace", "1s")
+	good, switches := r.read(), r.kind("nvswitch")
+	f, err := os.OpenFile(lock, os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	must(t, unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
+
+	move("nvidia-uvm", "uvm.away")
+	r.until("hold", func() bool { return r.status().Condition == watch.Holding })
+	for _, name := range []string{"nvidia-fs", "nvidia-fs0", "nvidia-fs1", "nvidia-nvswitch1"} {
+		move(name, "away."+name)
+	}
+	move("away.gdrdrv", "gdrdrv")
+	r.untilDevices("gdrcopy", "all")
+	r.settle()
+	if s := r.status(); s.Condition != watch.Holding {
+		t.Errorf("condition %s", s.Condition)
+	}
+	if !bytes.Equal(r.read(), good) || !bytes.Equal(r.kind("nvswitch"), switches) || r.kind("gds") == nil {
+		t.Error("a spec changes while it is held")
+	}
+	move("uvm.away", "nvidia-uvm")
+	r.until("release", func() bool { return r.status().Condition == watch.Current })
+	r.untilDevices("gds")
+	r.until("a spec without the node that is gone", func() bool { return r.kind("nvswitch") != nil && !bytes.Equal(r.kind("nvswitch"), switches) })
+	// All go with the driver.
+	unload(r, r.change(func(d *simhost.Description) { d.Driver.KernelModule, d.Driver.Parameters = "none", nil }))
+	must(t, f.Close())
+	r.until("the spec is withdrawn", func() bool { s := r.status(); return s.Condition == watch.NoDevices && !s.Ready && !s.InPlace })
+	r.untilDevices("gpu")
+	r.untilDevices("gdrcopy")
+	r.untilDevices("nvswitch")
+	r.untilDevices("imex-channel")
+}
+
+// A machine that has NVSwitches and no GPUs, as that of a fabric manager, has its spec too.
+func TestWatchPublishesKindsWithoutGPUs(t *testing.T) {
+	r := newRig(t, "everything")
+	r.become(r.change(func(d *simhost.Description) { d.GPUs = nil }))
+	r.start("--spec-dir", filepath.Dir(r.spec()), "--ready-timeout", "1s")
+	r.untilDevices("nvswitch", "all")
+	r.untilDevices("gpu")
+	if s := r.status(); s.Condition != watch.Current || !s.Ready || len(s.Devices) > 0 {
+		t.Errorf("condition %s, ready %v", s.Condition, s.Ready)
 	}
 }

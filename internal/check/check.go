@@ -91,6 +91,8 @@ type Snapshot struct {
 	// Watcher is what a running cdigen watch that keeps Spec says; nil: none runs.
 	Watcher *Watcher
 	System  System
+	// Required is what programs need of the host.
+	Required Requirement
 	// Container is the one that is compared with the host; nil: none is.
 	Container *Container
 
@@ -205,6 +207,7 @@ const (
 	WatcherNotRunning discover.ID = "watcher-not-running"
 	DevCharLinks      discover.ID = "dev-char-links"
 
+	RequirementUnmet        discover.ID = "requirement-unmet"
 	ContainerNoGPU          discover.ID = "container-no-gpu"
 	ContainerNodeStale      discover.ID = "container-node-stale"
 	ContainerNodeGone       discover.ID = "container-node-gone"
@@ -220,7 +223,7 @@ func found(id discover.ID, severity discover.Severity, subject, format string, a
 // All returns what all checks find, the worst first, and causes before what follows from
 // them.
 func All(s *Snapshot) []discover.Finding {
-	return discover.Sorted(slices.Concat(Health(s), Settings(s), engines(s), system(s)))
+	return discover.Sorted(slices.Concat(required(s), Health(s), Settings(s), engines(s), system(s)))
 }
 
 // Health returns what is wrong with the driver, its devices, the published spec and the

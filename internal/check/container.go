@@ -38,6 +38,9 @@ type Container struct {
 	Nodes []discover.Node `json:"-"`
 	// Mounts are the libraries of the driver that are mounted in it.
 	Mounts []DriverMount `json:"-"`
+	// Require are the variables NVIDIA_REQUIRE_… of its first process, which are those of its
+	// image, by their names.
+	Require map[string]string `json:"-"`
 }
 
 // engineQuery is how an engine is asked for a container by its name or ID.
@@ -197,6 +200,7 @@ func (c *Container) Look(ctx context.Context, host discover.Host) (err error) {
 			n.Want.Mode, n.Want.UID, n.Want.GID = 0, 0, 0
 		}
 	}
+	c.Require = imageRequirements(filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "environ"))
 	c.Mounts, err = driverMounts(host.Proc.Path, c.PID)
 	return err
 }
@@ -319,7 +323,7 @@ func InContainer(s *Snapshot) []discover.Finding {
 	case len(c.Mounts) == 0 && !slices.ContainsFunc(c.Nodes, ofGPU):
 		return discover.Sorted(containerNodes(c)) // it was given devices of other kinds
 	}
-	return discover.Sorted(slices.Concat(containerNodes(c), containerLibraries(s), incomplete(s)))
+	return discover.Sorted(slices.Concat(containerNodes(c), containerLibraries(s), incomplete(s), required(s)))
 }
 
 // ofGPU reports whether a node is of a GPU or of all, and not one of NVSwitches, IMEX channels,

@@ -202,6 +202,8 @@ var systemTable = []Entry{
 }
 
 var containerTable = []Entry{
+	{RequirementUnmet, "The host does not meet what a program or an image requires: it may not start or work.",
+		"Update the driver, use an image for the driver or the GPU, or put newer CUDA libraries of the image to use (`--hooks cuda-compat`). `NVIDIA_DISABLE_REQUIRE=1` turns the check of an image's variables off.", false, nil},
 	{ContainerNoGPU, "The container was given no GPU.", "It was started without a device of the spec.", false, fixNoGPU},
 	{ContainerNodeStale, "Device nodes of the container are other devices than the host's: the driver was loaded again since it started.", "Restart the container.", false, fixContainer},
 	{ContainerNodeGone, "The host no longer has device nodes of the container: a GPU or MIG device is gone.", "Make another container with a device that exists.", false, fixGone},

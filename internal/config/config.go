@@ -61,6 +61,8 @@ type Config struct {
 	Layout         string
 	PrivateDir     string
 	VersionedNames bool
+	AdditionalGIDs bool
+	PinNumbers     bool
 	Capabilities   []string
 	Edits          string
 	Hooks          []string

@@ -105,8 +105,9 @@ func (c *Config) Spec(arch string) (spec.Options, error) {
 	}
 	return spec.Options{
 		Of: c.Of(), Vendor: c.Vendor, Class: c.Class, Names: typed[spec.NameStrategy](c.Names), NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
-		Edits: edits.Options{Layout: layout, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks},
-		Own:   own,
+		Edits: edits.Options{Layout: layout, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks,
+			NodeGroups: c.AdditionalGIDs, PinNumbers: c.PinNumbers},
+		Own: own,
 	}, nil
 }
 

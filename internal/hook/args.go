@@ -28,7 +28,13 @@ var calls = map[string]struct {
 	EnableCompat:   {[]Step{CUDACompat}, []string{"--host-driver-version", "--host-cuda-version", "--cuda-compat-container-root", "--strict"}},
 	DisableModify:  {[]Step{DeviceParams}, []string{"--strict"}},
 	"noop":         {},
+	// What these do has no counterpart (docs/parity.md).
+	"update-application-profile": {},
+	memoryLimits:                 {nil, []string{"--driver-root", "--gpu-id"}},
 }
+
+// memoryLimits is the call that limits a container's memory on a GPU.
+const memoryLimits = "apply-cuda-memory-limits"
 
 // Parse reads the arguments of a call, without the program's name: the name of the call,
 // and flags as --flag value or --flag=value. An unknown call, flag or step is a warning
@@ -61,8 +67,12 @@ func Parse(args []string) (q *Request, warnings []string) {
 				args = args[1:]
 			}
 			warn("unknown flag %s: ignored", name)
-		case set == nil: // --strict
+		case set == nil && name == "--strict":
 			q.Strict = value != "false"
+		case set == nil: // of a call without a counterpart
+			if !inline && hasNext {
+				args = args[1:]
+			}
 		case inline:
 			set(value)
 		case !hasNext:

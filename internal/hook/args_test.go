@@ -22,7 +22,10 @@ func TestParse(t *testing.T) {
 		{"noop", Request{}, 0},
 		// What is unknown is told, and the rest is done.
 		{"", Request{}, 1},
+		{"update-application-profile", Request{}, 0},
 		{"update-application-profile --x y", Request{}, 1},
+		{"apply-cuda-memory-limits --driver-root / --gpu-id GPU-1", Request{}, 0},
+		{"hook apply-cuda-memory-limits --driver-root=/ --gpu-id=GPU-1 --later x", Request{}, 1},
 		{"chmod --mode 755 --path /dev/dri", Request{}, 1},
 		{"apply --steps=ldcache,later --library /a", Request{Steps: []Step{LDCache}, Libraries: []string{"/a"}}, 1},
 		{"update-ldcache --later value --folder /a", Request{Steps: []Step{LDCache}, Folders: []string{"/a"}}, 1},

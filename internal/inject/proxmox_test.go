@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -102,14 +103,14 @@ func (p *pve) act(r *rand.Rand, n int) {
 	own := p.sections[""]
 	switch r.IntN(6) {
 	case 0: // pct set
-		own.keys["cores"] = fmt.Sprint(r.IntN(16) + 1)
-		own.keys["memory"] = fmt.Sprint(r.IntN(1 << 16))
+		own.keys["cores"] = strconv.Itoa(r.IntN(16) + 1)
+		own.keys["memory"] = strconv.Itoa(r.IntN(1 << 16))
 	case 1: // the notes
 		own.comment = strings.Repeat("note: 5%\n", r.IntN(3))
 	case 2: // pct snapshot
 		name := fmt.Sprintf("snap%d", n%5)
 		s := own.clone()
-		s.keys["snaptime"] = fmt.Sprint(n)
+		s.keys["snaptime"] = strconv.Itoa(n)
 		p.sections[name], own.keys["parent"] = s, name
 	case 3: // pct delsnapshot
 		delete(p.sections, fmt.Sprintf("snap%d", r.IntN(5)))

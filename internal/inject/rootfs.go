@@ -2,13 +2,15 @@ package inject
 
 import (
 	"errors"
-	"io/fs"
+	"fmt"
 	"maps"
 	"os"
 	"path"
 	"strings"
 
-	"github.com/cdigen/cdigen/discover"
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/inroot"
 )
 
 // Rootfs is a container's root file system, into which LXC mounts nothing by way of a
@@ -20,14 +22,14 @@ type Rootfs struct {
 	// Known: it can be read.
 	Known bool
 
-	tree discover.Tree
+	root *os.File
 	do   func(func() error) error
 }
 
 // OpenRootfs opens a root file system that is a directory; do has the rights to read it.
 // Without a directory, or with one that cannot be read or has no /usr, as a mount point that
-// nothing is mounted at, it is not known. The container may change it at any time; [os.Root]
-// keeps all names inside.
+// nothing is mounted at, it is not known. The container may change it at any time; the kernel
+// keeps all names inside, and nothing in it is opened.
 func OpenRootfs(dir string, links map[string]string, do func(func() error) error) *Rootfs {
 	r := &Rootfs{Links: maps.Clone(links), do: do}
 	if r.Links == nil {
@@ -37,13 +39,12 @@ func OpenRootfs(dir string, links map[string]string, do func(func() error) error
 		return r
 	}
 	r.Known = do(func() error {
-		root, err := os.OpenRoot(dir)
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
-		r.tree = discover.NewTree(dir, root.FS())
-		_, err = r.tree.Lstat("usr")
-		return err
+		r.root = os.NewFile(uintptr(fd), dir)
+		return unix.Fstatat(fd, "usr", &unix.Stat_t{}, unix.AT_SYMLINK_NOFOLLOW)
 	}) == nil
 	return r
 }
@@ -73,14 +74,27 @@ func (r *Rootfs) real(name string) (real string, certain bool) {
 // resolve resolves the symbolic links in the part of a name that exists. It is certain
 // unless the rest begins with something that is there all the same, as a link that leads nowhere.
 func (r *Rootfs) resolve(name string) (real string, certain bool) {
-	rest := ""
+	root, rest := int(r.root.Fd()), ""
 	for there := name; ; there, rest = path.Dir(there), path.Join(path.Base(there), rest) {
-		real, err := r.tree.Resolve(there)
-		if err != nil && there != "/" {
-			continue
+		fd, err := inroot.Handle(root, there, 0, 0)
+		if err != nil {
+			if there != "/" {
+				continue
+			}
+			return name, false
 		}
+		defer unix.Close(fd) //nolint:errcheck // nothing was written
 		first, _, _ := strings.Cut(rest, "/")
-		_, err = r.tree.Lstat(path.Join(real, first))
-		return path.Join("/", real, rest), rest == "" || errors.Is(err, fs.ErrNotExist)
+		err = unix.Fstatat(fd, first, &unix.Stat_t{}, unix.AT_SYMLINK_NOFOLLOW)
+		return path.Join("/", r.below(fd), rest), rest == "" || errors.Is(err, unix.ENOENT)
 	}
+}
+
+// below returns the path of a handle in the root.
+func (r *Rootfs) below(fd int) string {
+	var names [2]string
+	for i, fd := range []int{int(r.root.Fd()), fd} {
+		names[i], _ = os.Readlink(fmt.Sprint("/proc/self/fd/", fd)) // it is open
+	}
+	return strings.TrimPrefix(names[1], strings.TrimSuffix(names[0], "/"))
 }

@@ -15,18 +15,40 @@ type model struct {
 	videoBIOS string
 	dmaBits   int
 	migSlices int // how many slices MIG can make of it; 0 without MIG
+
+	// As NVML has them, with the names beside its numbers.
+	brand, arch numbered
+	capability  int // compute capability, 10 * major + minor
+	coherent    bool
 }
 
+// numbered is a number of NVML's enumerations and its name.
+type numbered struct {
+	number int
+	text   string
+}
+
+var (
+	tesla     = numbered{2, "Tesla"}
+	geforce   = numbered{5, "GeForce"}
+	nvidia    = numbered{14, "NVIDIA"}
+	turing    = numbered{6, "Turing"}
+	ampere    = numbered{7, "Ampere"}
+	ada       = numbered{8, "Ada"}
+	hopper    = numbered{9, "Hopper"}
+	blackwell = numbered{10, "Blackwell"}
+)
+
 var models = map[string]model{
-	"NVIDIA A100-SXM4-40GB":                        {device: 0x20b0, videoBIOS: "92.00.36.00.01", dmaBits: 47, migSlices: 7},
-	"NVIDIA A100-SXM4-80GB":                        {device: 0x20b2, videoBIOS: "92.00.45.00.03", dmaBits: 47, migSlices: 7},
-	"NVIDIA GH200 480GB":                           {device: 0x2342, videoBIOS: "96.00.84.00.02", dmaBits: 52, migSlices: 7},
-	"NVIDIA GeForce RTX 4090":                      {device: 0x2684, display: true, videoBIOS: "95.02.3c.40.09", dmaBits: 47},
-	"NVIDIA H100 80GB HBM3":                        {device: 0x2330, videoBIOS: "96.00.99.00.01", dmaBits: 52, migSlices: 7},
-	"NVIDIA Thor":                                  {device: 0x2b00, videoBIOS: "00.00.00.00.00", dmaBits: 47, migSlices: 0},
-	"NVIDIA L4":                                    {device: 0x27b8, videoBIOS: "95.04.29.00.0b", dmaBits: 47},
-	"NVIDIA RTX PRO 6000 Blackwell Server Edition": {device: 0x2bb5, videoBIOS: "98.02.5d.00.02", dmaBits: 52, migSlices: 4},
-	"Tesla T4":                                     {device: 0x1eb8, videoBIOS: "90.04.38.00.03", dmaBits: 47},
+	"NVIDIA A100-SXM4-40GB":                        {device: 0x20b0, videoBIOS: "92.00.36.00.01", dmaBits: 47, migSlices: 7, brand: tesla, arch: ampere, capability: 80},
+	"NVIDIA A100-SXM4-80GB":                        {device: 0x20b2, videoBIOS: "92.00.45.00.03", dmaBits: 47, migSlices: 7, brand: tesla, arch: ampere, capability: 80},
+	"NVIDIA GH200 480GB":                           {device: 0x2342, videoBIOS: "96.00.84.00.02", dmaBits: 52, migSlices: 7, brand: nvidia, arch: hopper, capability: 90, coherent: true},
+	"NVIDIA GeForce RTX 4090":                      {device: 0x2684, display: true, videoBIOS: "95.02.3c.40.09", dmaBits: 47, brand: geforce, arch: ada, capability: 89},
+	"NVIDIA H100 80GB HBM3":                        {device: 0x2330, videoBIOS: "96.00.99.00.01", dmaBits: 52, migSlices: 7, brand: tesla, arch: hopper, capability: 90},
+	"NVIDIA Thor":                                  {device: 0x2b00, videoBIOS: "00.00.00.00.00", dmaBits: 47, migSlices: 0, brand: nvidia, arch: blackwell, capability: 110},
+	"NVIDIA L4":                                    {device: 0x27b8, videoBIOS: "95.04.29.00.0b", dmaBits: 47, brand: tesla, arch: ada, capability: 89},
+	"NVIDIA RTX PRO 6000 Blackwell Server Edition": {device: 0x2bb5, videoBIOS: "98.02.5d.00.02", dmaBits: 52, migSlices: 4, brand: nvidia, arch: blackwell, capability: 120},
+	"Tesla T4":                                     {device: 0x1eb8, videoBIOS: "90.04.38.00.03", dmaBits: 47, brand: tesla, arch: turing, capability: 75},
 }
 
 // gpu is a GPU with everything that follows from the description.

@@ -44,7 +44,8 @@ func (d *Description) fakeNVML() string {
 		if g.Excluded {
 			continue
 		}
-		line("gpu uuid=%s bus=%s minor=%d mig=%d name=%s", g.uuid, busID(g.PCI), g.minor, number(g.MIG != nil), g.name)
+		line("gpu uuid=%s bus=%s minor=%d mig=%d brand=%d arch=%d capability=%d ats=%d name=%s", g.uuid, busID(g.PCI), g.minor, number(g.MIG != nil),
+			g.brand.number, g.arch.number, g.capability, number(g.coherent), g.name)
 		for _, gi := range g.instances {
 			for _, ci := range gi.compute {
 				line("migdev gpu=%d index=%d gi=%d ci=%d uuid=%s gislices=%d cislices=%d memory=%d gfx=%d name=%s MIG %s",
@@ -110,7 +111,11 @@ func (d *Description) NVMLReport() []byte {
 			gpus = append(gpus, object{"index": g.index, "lost": true, "errors": []string{"nvmlDeviceGetHandleByIndex_v2: GPU is lost"}})
 			continue
 		}
-		o := object{"index": g.index, "uuid": g.uuid, "name": g.name, "pciBusId": busID(g.PCI), "minor": g.minor}
+		o := object{"index": g.index, "uuid": g.uuid, "name": g.name, "pciBusId": busID(g.PCI), "minor": g.minor,
+			"brand": g.brand.text, "architecture": g.arch.text, "computeCapability": fmt.Sprintf("%d.%d", g.capability/10, g.capability%10)}
+		if g.coherent {
+			o["coherent"] = true
+		}
 		if g.MIG != nil {
 			o["migEnabled"] = true
 		}

@@ -46,6 +46,8 @@ struct device {
 	char uuid[96];
 	char name[96];
 	unsigned long long memory; /* MiB */
+	/* 0: not configured */
+	unsigned int brand, arch, capability /* 10 * major + minor */, ats;
 
 	/* of a GPU */
 	char bus_id[32];
@@ -155,6 +157,14 @@ static int read_gpu(char *line)
 				d->mig = n;
 			else if (strcmp(key, "memory") == 0)
 				d->memory = n;
+			else if (strcmp(key, "brand") == 0)
+				d->brand = n;
+			else if (strcmp(key, "arch") == 0)
+				d->arch = n;
+			else if (strcmp(key, "capability") == 0)
+				d->capability = n;
+			else if (strcmp(key, "ats") == 0)
+				d->ats = n;
 			else
 				good = 0;
 		}
@@ -614,26 +624,42 @@ API nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *pci
 	return give(pci->busId, sizeof pci->busId, device->parent ? device->parent->bus_id : device->bus_id);
 }
 
-/* Hopper, as the PCI id of give_pci is. */
+/* Hopper, as the PCI id of give_pci is, unless the configuration has others. */
 API nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major, int *minor)
 {
 	ENTER_DEVICE(device);
-	*major = 9;
-	*minor = 0;
+	unsigned int capability = device->capability ? device->capability : 90;
+	*major = capability / 10;
+	*minor = capability % 10;
 	return NVML_SUCCESS;
 }
 
 API nvmlReturn_t nvmlDeviceGetBrand(nvmlDevice_t device, unsigned int *brand)
 {
 	ENTER_DEVICE(device);
-	*brand = 14; /* NVML_BRAND_NVIDIA */
+	*brand = device->brand ? device->brand : 14; /* NVML_BRAND_NVIDIA */
 	return NVML_SUCCESS;
 }
 
 API nvmlReturn_t nvmlDeviceGetArchitecture(nvmlDevice_t device, unsigned int *architecture)
 {
 	ENTER_DEVICE(device);
-	*architecture = 9; /* NVML_DEVICE_ARCH_HOPPER */
+	*architecture = device->arch ? device->arch : 9; /* NVML_DEVICE_ARCH_HOPPER */
+	return NVML_SUCCESS;
+}
+
+typedef struct {
+	unsigned int version, value;
+} nvmlDeviceAddressingMode_t;
+
+API nvmlReturn_t nvmlDeviceGetAddressingMode(nvmlDevice_t device, nvmlDeviceAddressingMode_t *mode)
+{
+	ENTER_DEVICE(device);
+	if (!device->ats)
+		return NVML_ERROR_NOT_SUPPORTED;
+	if (mode->version != (sizeof *mode | 1 << 24))
+		return NVML_ERROR_INVALID_ARGUMENT;
+	mode->value = 2; /* NVML_DEVICE_ADDRESSING_MODE_ATS */
 	return NVML_SUCCESS;
 }
 
