@@ -1,6 +1,7 @@
 package discover_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -183,5 +184,46 @@ func TestABridgeInTheGroupDoesNotMatter(t *testing.T) {
 	})
 	if got := names(inv.Passed[1].Nodes); got != "vfio/20" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// countingFS counts what is looked up.
+type countingFS struct {
+	fs.ReadLinkFS
+	n int
+}
+
+func (c *countingFS) Open(name string) (fs.File, error) {
+	c.n++
+	return c.ReadLinkFS.Open(name)
+}
+
+func (c *countingFS) ReadLink(name string) (string, error) {
+	c.n++
+	return c.ReadLinkFS.ReadLink(name)
+}
+
+func (c *countingFS) Lstat(name string) (fs.FileInfo, error) {
+	c.n++
+	return c.ReadLinkFS.Lstat(name)
+}
+
+// A host without any of them pays for the kinds with a look at one directory.
+func TestKindsCostNothingWhereTheHostHasNone(t *testing.T) {
+	d := hosttest.Load(t, "h100x8")
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	count := func(o discover.Options) int {
+		sys := &countingFS{ReadLinkFS: os.DirFS(filepath.Join(dir, "sys")).(fs.ReadLinkFS)}
+		host.Sys = discover.NewTree("/sys", sys)
+		if _, err := discover.Run(t.Context(), host, discover.Modules(o)); err != nil {
+			t.Fatal(err)
+		}
+		return sys.n
+	}
+	without := count(discover.Options{})
+	with := count(discover.Options{NICs: true, Passthrough: &discover.Passthrough{}, Nodes: discover.NodeOptions{Host: true}})
+	if with > without+3 {
+		t.Errorf("%d lookups in sysfs, and %d with all kinds", without, with)
 	}
 }

