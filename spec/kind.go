@@ -77,25 +77,19 @@ var Kinds = []Kind{
 	{Name: ManagementKind, Prefix: "management.", Class: "gpu", driver: true, nodes: everyNode,
 		look:    func(o *discover.Options) { o.Nodes.Host, o.Nodes.Present = true, true },
 		Devices: "`all`", Content: "every node of NVIDIA's drivers, those of lost GPUs too; the driver without what only graphics needs"},
-	capabilityKind("compute", "CUDA and OpenCL"),
-	capabilityKind("graphics", "OpenGL, EGL and Vulkan"),
-	capabilityKind("video", "the video codec SDK"),
-	capabilityKind("display", "an X server in the container", discover.Graphics), // its modules are linked with OpenGL's
-	capabilityKind("utility", "`nvidia-smi` and NVML"),
-}
-
-// capabilityKind returns the kind of the devices of [GPUKind] with what a capability, and
-// what goes with it, needs of the driver. Utility always goes along, as it does by default
-// in NVIDIA's runtime and images (NVIDIA_DRIVER_CAPABILITIES=compute,utility): programs of
-// all sorts ask NVML which GPUs there are.
-func capabilityKind(c discover.Capability, purpose string, with ...discover.Capability) Kind {
-	name := GPUKind + "-" + string(c)
-	list := append([]discover.Capability{c}, with...)
-	if c != discover.Utility {
-		list = append(list, discover.Utility)
-	}
-	return Kind{Name: name, Class: name, Capabilities: list,
-		Devices: "as of `gpu`", Content: "their nodes and the driver for " + purpose + " (" + joined(list, ", ") + ")"}
+	// Utility always goes along, as it does by default in NVIDIA's runtime and images
+	// (NVIDIA_DRIVER_CAPABILITIES=compute,utility): programs of all sorts ask NVML which GPUs
+	// there are. An X server's modules are linked with OpenGL's.
+	{Name: "gpu-compute", Class: "gpu-compute", Capabilities: []discover.Capability{discover.Compute, discover.Utility},
+		Devices: "as of `gpu`", Content: "their nodes and the driver for CUDA and OpenCL (compute, utility)"},
+	{Name: "gpu-graphics", Class: "gpu-graphics", Capabilities: []discover.Capability{discover.Graphics, discover.Utility},
+		Devices: "as of `gpu`", Content: "their nodes and the driver for OpenGL, EGL and Vulkan (graphics, utility)"},
+	{Name: "gpu-video", Class: "gpu-video", Capabilities: []discover.Capability{discover.Video, discover.Utility},
+		Devices: "as of `gpu`", Content: "their nodes and the driver for the video codec SDK (video, utility)"},
+	{Name: "gpu-display", Class: "gpu-display", Capabilities: []discover.Capability{discover.Display, discover.Graphics, discover.Utility},
+		Devices: "as of `gpu`", Content: "their nodes and the driver for an X server in the container (display, graphics, utility)"},
+	{Name: "gpu-utility", Class: "gpu-utility", Capabilities: []discover.Capability{discover.Utility},
+		Devices: "as of `gpu`", Content: "their nodes and the driver for `nvidia-smi` and NVML (utility)"},
 }
 
 func joined(list []discover.Capability, separator string) string {
