@@ -33,11 +33,15 @@ const (
 // A thousand changes in a minute under a running watcher. Readers see the old spec
 // or the new one, whole: the CDI library's cache always knows a device that does
 // not change, and podman always starts a container with it. There are far fewer
-// generations than changes, and the watcher does not grow.
+// generations than changes, and the watcher does not grow. Another watcher, which is stopped for
+// that minute, catches up.
 func TestStorm(t *testing.T) {
 	p := rootful(t, "crun")
 	root := requireDebian(t)
-	w := watchDemo(t, workDir(t))
+	dir := workDir(t)
+	w := watchDemo(t, dir)
+	stopped := &watcher{bin: w.bin, host: w.host, spec: filepath.Join(dir, "stopped/nvidia.yaml"), run: filepath.Join(dir, "run-stopped"), args: w.args}
+	stopped.start(t, "--output", stopped.spec, "--spec-dir", filepath.Dir(stopped.spec))
 	// The first container makes podman's storage.
 	p.run(t, throwaway(root), []string{"nvidia.com/gpu=0"}, "true")
 
@@ -78,9 +82,13 @@ func TestStorm(t *testing.T) {
 
 	before := w.status(t)
 	memory, descriptors := w.memory(t), w.descriptors(t)
+	check(t, stopped.cmd.Process.Signal(unix.SIGSTOP))
 	w.change(t, storm, stormChanges)
+	check(t, stopped.cmd.Process.Signal(unix.SIGCONT))
 	want := w.fresh(t)
-	until(t, "the right spec", func() bool { got, _ := os.ReadFile(w.spec); return bytes.Equal(got, want) })
+	for _, spec := range []string{w.spec, stopped.spec} {
+		until(t, "the right spec: "+spec, func() bool { got, _ := os.ReadFile(spec); return bytes.Equal(got, want) })
+	}
 	close(done)
 	readers.Wait()
 
@@ -118,6 +126,12 @@ func watchDemo(t *testing.T, dir string, args ...string) *watcher {
 	w := &watcher{bin: filepath.Join(bin, "cdigen"), host: filepath.Join(dir, "host"), spec: "/etc/cdi/nvidia.yaml", run: filepath.Join(dir, "run")}
 	check(t, hosttest.Load(t, "demo").Build(w.host, simhost.Options{NVMLLibrary: nvml}))
 	w.args = hosttest.Flags(w.host, w.host)
+	w.start(t, args...)
+	return w
+}
+
+func (w *watcher) start(t *testing.T, args ...string) {
+	t.Helper()
 	var log hosttest.Log
 	w.cmd = exec.Command(w.bin, append([]string{"watch", "--runtime-dir", w.run, "--kernel-log=", "--grace", "200ms"}, append(args, w.args...)...)...)
 	w.cmd.Stderr = &log
@@ -133,7 +147,6 @@ func watchDemo(t *testing.T, dir string, args ...string) *watcher {
 		_ = os.Remove(w.spec)
 	})
 	until(t, "the first spec", func() bool { s, err := w.ask(); return err == nil && s.Ready })
-	return w
 }
 
 func (w *watcher) ask() (*watch.Status, error) {
