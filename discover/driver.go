@@ -25,7 +25,11 @@ func (m driver) Discover(_ context.Context, host Host, inv *Inventory) error {
 		inv.Driver.Version, inv.Driver.Flavor, err = parseVersion(data)
 	}
 	if !loaded {
-		inv.find(DriverNotLoaded, Broken, host.Proc.HostPath(versionFile), "does not exist: the NVIDIA kernel module is not loaded")
+		severity := Broken
+		if inv.allPassed() {
+			severity = Note
+		}
+		inv.find(DriverNotLoaded, severity, host.Proc.HostPath(versionFile), "does not exist: the NVIDIA kernel module is not loaded")
 	} else if err != nil {
 		inv.find(DriverUnreadable, Broken, host.Proc.HostPath(versionFile), "%v: the driver's version is not known", cause(err))
 	}

@@ -14,12 +14,12 @@ import (
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
-// gpus reads the GPUs that the kernel module drives, and those on the bus that it does not.
+// gpus reads the GPUs that the kernel module drives, and finds why it does not drive others
+// on the bus.
 type gpus struct{}
 
 func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
 	m.read(host, inv)
-	readPCI(host, inv)
 	m.findOthers(host, inv)
 	for i := range inv.GPUs {
 		if g := &inv.GPUs[i]; g.Excluded {
@@ -171,14 +171,9 @@ func (g *PCIGPU) Finding() Finding {
 // bus reads the GPUs on the PCI bus and nothing of NVIDIA's driver.
 type bus struct{}
 
+// Discover lists NVIDIA's GPUs in the order of sysfs, without their virtual functions. A
+// host without PCI has none.
 func (bus) Discover(_ context.Context, host Host, inv *Inventory) error {
-	readPCI(host, inv)
-	return nil
-}
-
-// readPCI lists NVIDIA's GPUs on the PCI bus, in the order of sysfs, without their virtual
-// functions. A host without PCI has none.
-func readPCI(host Host, inv *Inventory) {
 	entries, err := host.Sys.ReadDir(pciDevices)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		inv.find(PCIUnreadable, Warning, host.Sys.HostPath(pciDevices), "%v: GPUs without NVIDIA's driver are not known", cause(err))
@@ -197,6 +192,7 @@ func readPCI(host Host, inv *Inventory) {
 		}
 		inv.PCI = append(inv.PCI, g)
 	}
+	return nil
 }
 
 // information is what /proc/driver/nvidia/gpus/<address>/information says of a

@@ -48,7 +48,7 @@ func Modules(o Options) []Module {
 	list := []Module{bus{}}
 	if !o.WithoutDriver {
 		probe := &nvml{probe: o.Probe, ifNeeded: o.ProbeIfNeeded}
-		list = []Module{
+		list = append(list, []Module{
 			driver{},
 			gpus{}, // they decide whether NVML is asked
 			// The probe takes longest, so it starts as soon as its library is found.
@@ -59,7 +59,7 @@ func Modules(o Options) []Module {
 			nodes{o.Nodes},
 			drm{},
 			platform{probe},
-		}
+		}...)
 	}
 	if o.NICs {
 		list = append(list, rdma{o.NICLibraries})
@@ -72,7 +72,7 @@ func Modules(o Options) []Module {
 
 // NodeModules returns the modules that device nodes need: neither the user-space
 // driver is looked at nor NVML asked.
-func NodeModules(o NodeOptions) []Module { return []Module{driver{}, gpus{}, nodes{o}} }
+func NodeModules(o NodeOptions) []Module { return []Module{bus{}, driver{}, gpus{}, nodes{o}} }
 
 // Run discovers a host. The error is the context's; all else is a finding.
 func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {

@@ -141,17 +141,22 @@ func isLibrary(name string) bool {
 	return strings.HasPrefix(base, "lib") && (strings.HasSuffix(base, ".so") || strings.Contains(base, ".so."))
 }
 
+// allPassed reports whether all of the machine's GPUs are set aside for virtual machines, so
+// that it needs no driver of NVIDIA's.
+func (inv *Inventory) allPassed() bool {
+	return len(inv.PCI) > 0 && !slices.ContainsFunc(inv.PCI, func(g PCIGPU) bool { return !g.Passthrough() })
+}
+
 // NoGPU returns why a machine has no GPU for containers, if it has none that a driver could
 // make usable; empty: it has one.
 func (inv *Inventory) NoGPU() string {
-	free := slices.ContainsFunc(inv.PCI, func(g PCIGPU) bool { return !g.Passthrough() })
 	unknown := slices.ContainsFunc(inv.Findings, func(f Finding) bool { return f.ID == PCIUnreadable })
 	unlisted := slices.IndexFunc(inv.Findings, func(f Finding) bool { return f.ID == PlatformFilesMissing })
 	switch loaded := inv.Driver.Version != ""; {
 	case unlisted >= 0:
 		f := inv.Findings[unlisted]
 		return fmt.Sprintf("no NVIDIA GPU that cdigen can use: %s %s", f.Subject, f.Message)
-	case free || unknown || len(inv.GPUs) > 0:
+	case unknown || len(inv.GPUs) > 0 || len(inv.PCI) > 0 && !inv.allPassed():
 		return ""
 	case loaded:
 		return fmt.Sprintf("no NVIDIA GPU in this machine, though the driver %s is loaded", inv.Driver.Version)

@@ -69,11 +69,13 @@ func (g *generation) run(cmd *cobra.Command) error {
 	}
 	var failed error
 	wrote := false
+	hasOthers := len(list) > 1 && slices.ContainsFunc(list, func(p *presence) bool { return p.spec != nil })
 	for _, p := range list {
 		one := *g
 		one.Config, one.later = p.Config, wrote
 		_, missing := os.Lstat(one.Output)
-		unasked := len(list) > 1 && !p.options.Of.OfGPUs() // if the host does not have it
+		// A kind that the host does not have is no error, that of GPUs if it has another.
+		unasked := len(list) > 1 && !p.options.Of.OfGPUs() || hasOthers && p.inv.NoGPU() != ""
 		if unasked && p.spec == nil && missing != nil && !p.taken {
 			continue
 		}
