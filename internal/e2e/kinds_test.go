@@ -138,6 +138,39 @@ func TestKinds(t *testing.T) {
 	}
 }
 
+// TestKindsInTheOldestLibrary injects devices of each kind with the oldest CDI library of an
+// engine.
+func TestKindsInTheOldestLibrary(t *testing.T) {
+	requireNamespace(t)
+	oldest := crioReleases[0]
+	path, err := buildLibrary(oldest.module, oldest.version)
+	if err != nil {
+		missing(t, err.Error())
+	}
+	check(t, os.MkdirAll(runCDI(), 0o755))
+	host := kindsHost(t)
+	l := startLibrary(t, path)
+	ask := func(devices, nodes []string) {
+		t.Helper()
+		a := l.ask(t, devices...)
+		if a.Error != "" {
+			t.Errorf("%s: %s", devices, a.Error)
+			return
+		}
+		want := map[string]string{}
+		for _, name := range nodes {
+			want["/dev/"+name] = nodeNumber(t, filepath.Join(host, "dev", name))
+		}
+		if diff := cmp.Diff(want, a.inside().nodes); diff != "" {
+			t.Errorf("%s: device nodes (-want +got):\n%s", devices, diff)
+		}
+	}
+	for _, c := range kindCases {
+		ask(c.devices, c.nodes)
+	}
+	ask([]string{"management.nvidia.com/gpu=all"}, driverNodes(t, host))
+}
+
 // driverNodes are all nodes of NVIDIA's drivers on a host, below dev.
 func driverNodes(t *testing.T, host string) (list []string) {
 	t.Helper()
