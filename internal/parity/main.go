@@ -64,9 +64,12 @@ type mode struct {
 	// root says that it is to be a real one.
 	host string
 	root bool
-	// args are further ones of nvidia-ctk.
+	// args are further ones of nvidia-ctk, with HOST for the root of the host.
 	args []string
 }
+
+// lists is the directory with the files of Tegra systems that containers get.
+const lists = "/etc/nvidia-container-runtime/host-files-for-container.d/"
 
 var modes = []mode{
 	{"nvml", "gpu", "h100x8", true, nil},
@@ -76,6 +79,8 @@ var modes = []mode{
 	{"mofed", "mofed", "everything", false, nil},
 	{"imex", "imex-channel", "everything", false, nil},
 	{"nvswitch", "nvswitch", "everything", false, nil},
+	// It looks for the lists at their places below the root of the machine only.
+	{"csv", "gpu", "tegra-orin", false, []string{"--csv.file=HOST" + lists + "devices.csv", "--csv.file=HOST" + lists + "drivers.csv"}},
 	// It has no device all, which is the default.
 	{"mig-caps", "mig-caps", "everything", false, []string{"--device-id=config", "--device-id=monitor", "--no-all-device"}},
 }
@@ -157,7 +162,10 @@ func compare(m mode, dir, cdigen, peer string, known []difference) (unlisted int
 	if err != nil {
 		return 0, err
 	}
-	args := append([]string{"--quiet", "cdi", "generate", "--mode", m.name, "--driver-root", p.driver, "--dev-root", p.host}, m.args...)
+	args := []string{"--quiet", "cdi", "generate", "--mode", m.name, "--driver-root", p.driver, "--dev-root", p.host}
+	for _, arg := range m.args {
+		args = append(args, strings.ReplaceAll(arg, "HOST", p.host))
+	}
 	theirs, err := names(p.work, "nvidia-ctk.yaml", peer, append(args, "--output")...)
 	if err != nil {
 		return 0, err
