@@ -116,5 +116,5 @@ func boundDriver(sys Tree, device string) string {
 }
 
 // isVFIO reports whether a kernel driver is one of VFIO: vfio-pci, or one for some devices,
-// such as nvgrace-gpu-vfio-pci.
+// such as nvgrace_gpu_vfio_pci.
 func isVFIO(driver string) bool { return strings.Contains(driver, "vfio") }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -86,7 +87,7 @@ func apply(ctx context.Context, c change.Change, timeout time.Duration) (Outcome
 	files, err := (change.Plan{c}).Make(ctx)
 	failed := (*change.Error)(nil)
 	switch {
-	case errors.As(err, &failed) && c.New == nil && errors.Is(err, fs.ErrNotExist):
+	case errors.As(err, &failed) && c.New == nil && (errors.Is(err, fs.ErrNotExist) || absent(c.Path)):
 		return Absent, nil
 	case errors.As(err, &failed):
 		return "", explain(failed)
@@ -98,6 +99,13 @@ func apply(ctx context.Context, c change.Change, timeout time.Duration) (Outcome
 		return Unchanged, nil
 	}
 	return Published, nil
+}
+
+// absent reports whether nothing is at a path. A read-only file system says so before it
+// says that a file to be removed does not exist.
+func absent(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // Preview returns what [Publish] would change in the content of the file: nothing if it

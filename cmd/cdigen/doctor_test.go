@@ -799,6 +799,11 @@ var advised = []struct {
 	{"a device of a container is gone", func(m *machine) {
 		m.container("cp -a /dev/nvidia-uvm /proc/4711/root/dev; mknod /proc/4711/root/dev/nvidia7 c 195 7", "/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15")
 	}, "container web", check.ContainerNodeGone, "make another one", "/sim/restart", ""},
+	{"a container of Docker is for NVIDIA's runtime", func(m *machine) {
+		m.engine("dockerd", "Docker version 28.5.2, build ecc6942")
+		m.write("usr/bin/docker", "#!/bin/sh\ncase \"$1\" in ps) echo 0123 ;; inspect) printf 'nvidia /plex\\n' ;; esac\n")
+		m.must("chmod +x /usr/bin/docker")
+	}, "", check.DockerRuntime, "Make it again with --device nvidia.com/gpu=all", "sed -i s/nvidia/runc/ /usr/bin/docker", ""},
 }
 
 func TestDoctorFindsWhatIsWrongAndItsAdviceFixesIt(t *testing.T) {

@@ -40,6 +40,8 @@ type generation struct {
 	dryRun bool
 	// later: other specs are on standard output already.
 	later bool
+	// published: a file was written.
+	published bool
 }
 
 func (g *generation) run(cmd *cobra.Command) error {
@@ -68,7 +70,7 @@ func (g *generation) run(cmd *cobra.Command) error {
 		return err
 	}
 	var failed error
-	wrote := false
+	wrote, published := false, false
 	hasOthers := len(list) > 1 && slices.ContainsFunc(list, func(p *presence) bool { return p.spec != nil })
 	for _, p := range list {
 		one := *g
@@ -86,8 +88,11 @@ func (g *generation) run(cmd *cobra.Command) error {
 				err = errDryRun
 			}
 		}
-		wrote = wrote || p.spec != nil
+		wrote, published = wrote || p.spec != nil, published || one.published
 		failed = cmp.Or(failed, err)
+	}
+	if published {
+		warnOfWatcher(cmd.Context(), &g.Config)
 	}
 	return failed
 }
@@ -146,9 +151,7 @@ func (g *generation) publish(cmd *cobra.Command, p *presence) error {
 	}
 	slog.Info(string(outcome), "path", g.Output, "gpus", publishedGPUs(p), "devices", len(p.spec.Devices),
 		"mounts", len(p.spec.ContainerEdits.Mounts), "cdiVersion", p.spec.Version)
-	if outcome == spec.Published {
-		warnOfWatcher(cmd.Context(), &g.Config)
-	}
+	g.published = outcome == spec.Published
 	return nil
 }
 
@@ -166,7 +169,7 @@ func publishedGPUs(p *presence) (n int) {
 	return n
 }
 
-// warnOfWatcher says that a running watcher keeps the file that was just changed, and puts its
+// warnOfWatcher says that a running watcher keeps the files that were just changed, and puts its
 // own spec back if that was made with other flags.
 func warnOfWatcher(ctx context.Context, c *config.Config) {
 	output, err := filepath.Abs(c.Output)
