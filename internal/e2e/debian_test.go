@@ -92,7 +92,7 @@ func debootstrapArch(suite, arch, suffix, packages string) (root string, err err
 		cmd.Env = append(os.Environ(), "DEBOOTSTRAP_DIR="+scripts)
 	}
 	if arch == "386" {
-		args = append(args, "--arch=i386")
+		args = append(args, "--arch=i386", "--foreign") // unpacked: not every kernel runs its programs
 	}
 	if packages != "" {
 		args = append(args, "--include="+packages)

@@ -211,7 +211,13 @@ func TestHookKnows32BitLibraries(t *testing.T) {
 				dir, names = "/usr/local/nvidia/lib", "/usr/local/nvidia/lib"
 			}
 			libraries := hookLibraries(t, publishDriver(t, root, version, "--hooks=ldcache", "--library-layout="+layout, "--capabilities=compute,utility,compat32"), dir)
-			script := "perl32 -e 'print \"perl32 is not 32-bit\\n\" if length(pack(\"p\", \"\")) != 4'\n" + listed(libraries, names) + loaded("perl32", libraries) + same + listed(libraries, names) + loaded("perl32", libraries)
+			look := listed(libraries, names)
+			if err := exec.Command(filepath.Join(merged, "usr/bin/perl32"), "-e", "1").Run(); errors.Is(err, unix.ENOEXEC) { //nolint:gosec // of the image
+				t.Log("this machine's kernel runs no 32-bit programs: no library is loaded")
+			} else {
+				look = "perl32 -e 'print \"perl32 is not 32-bit\\n\" if length(pack(\"p\", \"\")) != 4'\n" + look + loaded("perl32", libraries)
+			}
+			script := look + same + look
 			if out := p.run(t, throwaway(merged), []string{"nvidia.com/gpu=0"}, script); out.stdout != "" {
 				t.Errorf("of %q:\n%s", libraries, out.stdout)
 			}
