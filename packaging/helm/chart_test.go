@@ -202,7 +202,7 @@ func TestStaticPodIsLikeTheChart(t *testing.T) {
 
 func TestLint(t *testing.T) {
 	for _, m := range lint.AllWithKubeVersion("cdigen", map[string]any{}, "cdigen", &chartutil.KubeVersion{Version: "v1.34.0", Major: "1", Minor: "34"}).Messages {
-		// The icon that it recommends would be fetched by whoever shows the chart.
+		// The icon that it recommends would be fetched by programs that show the chart.
 		if m.Severity > support.InfoSev {
 			t.Error(m)
 		}
