@@ -188,6 +188,21 @@ func pathMissing(path string, err error) discover.Finding {
 	return found(SpecPathMissing, discover.Broken, path, "%v", printable.Cause(err))
 }
 
+// otherNodes returns the nodes that GPUs, network cards and virtual machines have of other
+// drivers than NVIDIA's for GPUs.
+func (s *Snapshot) otherNodes() (list []discover.Node) {
+	for i := range s.Inventory.GPUs {
+		list = append(list, s.Inventory.GPUs[i].DRM...)
+	}
+	for i := range s.Inventory.NICs {
+		list = append(list, s.Inventory.NICs[i].Nodes...)
+	}
+	for i := range s.Inventory.Passed {
+		list = append(list, s.Inventory.Passed[i].Nodes...)
+	}
+	return list
+}
+
 func hostPath(n *specs.DeviceNode) string { return cmp.Or(n.HostPath, n.Path) }
 
 // node looks at a device node of a spec.
@@ -203,15 +218,15 @@ func (s *Snapshot) node(n *specs.DeviceNode) []discover.Finding {
 			have, ours = Path{Attr: *known.Have, Type: "c"}, true
 		}
 	}
-	// The nodes of a table stand in for those of the machine.
 	for _, g := range s.Inventory.GPUs {
 		if g.Lost && n.Path == fmt.Sprintf("/dev/nvidia%d", g.Minor) {
 			return s.discoveredOf(g.Name(), discover.GPULost)
 		}
-		for _, known := range g.DRM {
-			if known.HostPath == path && known.Have != nil {
-				have, ours = Path{Attr: *known.Have, Type: "c"}, true
-			}
+	}
+	// The nodes of a table stand in for those of the machine.
+	for _, known := range s.otherNodes() {
+		if known.HostPath == path && known.Have != nil {
+			have, ours = Path{Attr: *known.Have, Type: "c"}, true
 		}
 	}
 	pinned := n.Major != 0 || n.Minor != 0
