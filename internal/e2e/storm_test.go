@@ -150,7 +150,7 @@ func (w *watcher) start(t *testing.T, args ...string) {
 }
 
 func (w *watcher) ask() (*watch.Status, error) {
-	out, err := exec.Command(w.bin, "status", "--runtime-dir", w.run, "-o", "json").Output()
+	out, err := exec.Command(w.bin, "status", "--runtime-dir", w.run, "--output", w.spec, "-o", "json").Output()
 	if err != nil {
 		return nil, err
 	}
