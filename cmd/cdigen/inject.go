@@ -217,6 +217,15 @@ func (f *injectFlags) source(wanted, names []string) (inject.Source, error) {
 	return devices, nil
 }
 
+// contents returns what the named devices give a container.
+func (f *injectFlags) contents(names []string) (*inject.Contents, error) {
+	source, err := f.source(names, names)
+	if err != nil {
+		return nil, err
+	}
+	return source.Contents(names)
+}
+
 // lxcLines returns the lines of a configuration for contents. The container's root directory,
 // in which links are resolved, is empty if it is not known; do has the rights to read it.
 func (f *injectFlags) lxcLines(contents *inject.Contents, root string, do func(func() error) error) (lines, notes []string, err error) {
@@ -232,11 +241,7 @@ func (f *injectFlags) lxcLines(contents *inject.Contents, root string, do func(f
 
 // printLXC prints the lines for the configuration of an LXC container, or a profile of Incus.
 func (f *injectFlags) printLXC(cmd *cobra.Command, names []string) error {
-	source, err := f.source(names, names)
-	if err != nil {
-		return err
-	}
-	contents, err := source.Contents(names)
+	contents, err := f.contents(names)
 	if err != nil {
 		return err
 	}
@@ -260,11 +265,7 @@ func (f *injectFlags) printLXC(cmd *cobra.Command, names []string) error {
 
 // printOptions prints options of a program's command line.
 func (f *injectFlags) printOptions(cmd *cobra.Command, names []string) error {
-	source, err := f.source(names, names)
-	if err != nil {
-		return err
-	}
-	contents, err := source.Contents(names)
+	contents, err := f.contents(names)
 	if err != nil {
 		return err
 	}

@@ -38,11 +38,7 @@ func (f *injectFlags) enroot(cmd *cobra.Command, names []string) error {
 			return err
 		}
 	}
-	source, err := f.source(names, names)
-	if err != nil {
-		return err
-	}
-	contents, err := source.Contents(names)
+	contents, err := f.contents(names)
 	if err != nil {
 		return err
 	}

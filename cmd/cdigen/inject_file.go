@@ -14,11 +14,11 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/semver"
 
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/fsuser"
 	"github.com/cdigen/cdigen/internal/inject"
+	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
@@ -209,7 +209,7 @@ func proxmoxMakesNodes() bool {
 		return false
 	}
 	numbers := strings.FieldsFunc(string(out), func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
-	return len(numbers) > 0 && semver.Compare("v"+numbers[0], "v5.0.7") >= 0
+	return len(numbers) > 0 && runtimes.AtLeast(numbers[0], "5.0.7")
 }
 
 // refreshAll injects again into all files that have devices.

@@ -64,11 +64,7 @@ func (f *injectFlags) lxcHook() error {
 
 // mounts makes the mounts of devices.
 func (f *injectFlags) mounts(names []string) (*inject.Contents, *inject.Mounts, error) {
-	source, err := f.source(names, names)
-	if err != nil {
-		return nil, nil, err
-	}
-	contents, err := source.Contents(names)
+	contents, err := f.contents(names)
 	if err != nil {
 		return nil, nil, err
 	}
