@@ -131,7 +131,7 @@ func testPod(t *testing.T, p podman, manifest *pod) {
 		_ = os.Remove(published)
 	})
 
-	w := watcher{bin: filepath.Join(bin, "cdigen"), run: "/run/cdigen"}
+	w := watcher{bin: filepath.Join(bin, "cdigen"), run: "/run/cdigen", spec: published}
 	ready := func(s *watch.Status, err error) bool { return err == nil && s.Ready && s.Condition == watch.Current }
 	until(t, "the spec", func() bool { return ready(w.ask()) })
 	file, err := spec.Read(published)
