@@ -248,7 +248,7 @@ func result(s watch.State, generator *watch.Generator) error {
 		return nil
 	case missing && options.WantsCUDA() && (s.GPUs > 0 || s.Condition == watch.Holding):
 		return &exitError{exitNoCUDA, errors.New("libcuda.so.1 was not found")}
-	case s.GPUs == 0:
+	case s.GPUs == 0 && s.WantsGPUs():
 		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", s.Condition)}
 	}
 	return nil
