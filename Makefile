@@ -248,6 +248,7 @@ install-files:
 	install -m 0644 -D -t '$(sharedir)/grafana' packaging/grafana/cdigen.json
 	install -m 0755 -D -t '$(sharedir)/enroot' packaging/enroot/98-cdigen.sh
 	install -m 0755 -D -t '$(sharedir)/lxc' packaging/lxc/nvidia
+	sed -i 's|:/usr/local/bin:/usr/bin|:$(PREFIX)/bin|' '$(sharedir)/enroot/98-cdigen.sh' '$(sharedir)/lxc/nvidia'
 	install -m 0644 $(MANUAL)/*.1 packaging/man/*.1 '$(mandir)'
 	install -m 0644 $(MANUAL)/cdigen.bash '$(bashdir)/cdigen'
 	install -m 0644 $(MANUAL)/_cdigen '$(zshdir)'
