@@ -108,7 +108,7 @@ ENGINE ?= all
 
 .PHONY: e2e
 e2e: test-packages ## Run every container engine (ENGINE=podman,docker-28: these) and write docs/engines.md
-	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Selection|Engines|CRIOLibrary|Kubernetes)$$' ./internal/e2e || status=$$?; \
+	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Selection|Engines|CRIOLibrary|Kubernetes|IncusRunsTheHook)$$' ./internal/e2e || status=$$?; \
 	internal/e2e/table.sh '$(ENGINE)'; \
 	exit $$status
 
