@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 
 	"github.com/NVIDIA/go-nvlib/pkg/nvlib/device"
@@ -55,6 +57,58 @@ func (p *probe) gpu(g *discover.NVMLGPU) {
 	g.Name, _ = get(s, "nvmlDeviceGetName", handle.GetName)
 	p.mig(s, handle, g)
 	p.describe(s, handle, g)
+	if p.details && !g.Lost {
+		p.links(s, handle, g)
+		p.processes(s, handle, g)
+	}
+}
+
+// links asks what is at the other end of each NVLink. A GPU without, or one that does not
+// answer, has none.
+func (p *probe) links(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+	for link := range nvml.NVLINK_MAX_LINKS {
+		state, err := ask(p, s.name, "nvmlDeviceGetNvLinkState", func() (nvml.EnableState, nvml.Return) { return handle.GetNvLinkState(link) })
+		switch {
+		case err != nil:
+			return
+		case state != nvml.FEATURE_ENABLED:
+			continue
+		}
+		to := discover.NVLink{To: "other"}
+		kind, err := ask(p, s.name, "nvmlDeviceGetNvLinkRemoteDeviceType", func() (nvml.IntNvLinkDeviceType, nvml.Return) { return handle.GetNvLinkRemoteDeviceType(link) })
+		switch {
+		case err == nil && kind == nvml.NVLINK_DEVICE_TYPE_SWITCH:
+			to.To = "switch"
+		case err == nil && kind == nvml.NVLINK_DEVICE_TYPE_GPU:
+			to.To = "gpu"
+			pci, _ := ask(p, s.name, "nvmlDeviceGetNvLinkRemotePciInfo_v2", func() (nvml.PciInfo, nvml.Return) { return handle.GetNvLinkRemotePciInfo(link) })
+			to.PCI = p.busID(&pci)
+		}
+		at := slices.IndexFunc(g.NVLinks, func(l discover.NVLink) bool { return l.To == to.To && l.PCI == to.PCI })
+		if at < 0 {
+			at, g.NVLinks = len(g.NVLinks), append(g.NVLinks, to)
+		}
+		g.NVLinks[at].Links++
+	}
+}
+
+// processes asks which processes use the GPU, or a MIG device of it, and for their memory.
+func (p *probe) processes(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+	for kind, list := range map[string]func() ([]nvml.ProcessInfo, nvml.Return){"Compute": handle.GetComputeRunningProcesses, "Graphics": handle.GetGraphicsRunningProcesses} {
+		symbol := "nvmlDeviceGet" + kind + "RunningProcesses"
+		infos, _ := ask(p, s.name, symbol+"_v3|"+symbol+"_v2|"+symbol, list)
+		for _, info := range infos {
+			process := discover.NVMLProcess{PID: int(info.Pid)}
+			if info.UsedGpuMemory != math.MaxUint64 { // NVML_VALUE_NOT_AVAILABLE
+				process.Memory = info.UsedGpuMemory
+			}
+			// One that computes and draws is in both lists.
+			if !slices.ContainsFunc(g.Processes, func(other discover.NVMLProcess) bool { return other.PID == process.PID }) {
+				g.Processes = append(g.Processes, process)
+			}
+		}
+	}
+	slices.SortFunc(g.Processes, func(a, b discover.NVMLProcess) int { return a.PID - b.PID })
 }
 
 func (p *probe) mig(s subject, handle nvml.Device, g *discover.NVMLGPU) {
@@ -145,6 +199,9 @@ func (p *probe) busID(pci *nvml.PciInfo) string {
 
 func (p *probe) migDevices(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 	count, _ := get(s, "nvmlDeviceGetMaxMigDeviceCount", handle.GetMaxMigDeviceCount)
+	if p.details {
+		g.MIGSlices = count
+	}
 	for i := range count {
 		mig, _ := get(s, "nvmlDeviceGetMigDeviceHandleByIndex", func() (nvml.Device, nvml.Return) {
 			mig, ret := handle.GetMigDeviceHandleByIndex(i)

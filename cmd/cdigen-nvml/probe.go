@@ -18,6 +18,7 @@ import (
 type probe struct {
 	library *dl.DynamicLibrary
 	nvml    nvml.Interface
+	details bool
 
 	// mu is held by the goroutine that asks, except inside NVML. A caller that holds it then
 	// sees a stable report and the current call.
