@@ -9,6 +9,8 @@ import (
 // Inventory is all that was found on a host. Each [Module] fills its own part.
 // The zero value is a host on which nothing was found yet.
 type Inventory struct {
+	// Arch is [Host.Arch].
+	Arch   string `json:"-"`
 	Driver Driver `json:"driver"`
 	// Platform of a machine whose GPUs do not come by NVIDIA's driver for PCI devices;
 	// empty: any other.

@@ -68,7 +68,7 @@ func found(t *testing.T, inv *discover.Inventory, arch string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.Write(data)
+		b.Write(data.Bytes())
 	}
 	return b.String()
 }
