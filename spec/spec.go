@@ -65,6 +65,9 @@ func (o *Options) setDefaults() {
 	if len(o.Names) == 0 {
 		o.Names = []NameStrategy{Index, UUID}
 	}
+	if len(o.Edits.Capabilities) == 0 {
+		o.Edits.Capabilities = o.Of.Capabilities
+	}
 }
 
 // Check returns the first thing wrong with the options themselves, whatever the
