@@ -333,7 +333,9 @@ func TestEnrootHookTakesTheDevicesOfTheJob(t *testing.T) {
 	for _, rule := range allow {
 		check(t, os.WriteFile(job+"/devices.allow", []byte(rule), 0))
 	}
-	hook := filepath.Join(repository(), "packaging/enroot/98-cdigen.sh")
+	hook := filepath.Join(dir, "98-cdigen.sh") // where the user can read it
+	check(t, command(".", "install", filepath.Join(repository(), "packaging/enroot/98-cdigen.sh"), dir))
+	check(t, os.Chmod(dir, 0o755))
 	for visible, want := range map[string]string{
 		"all": "/dev/nvidia-caps/nvidia-cap957 /dev/nvidia-caps/nvidia-cap958 /dev/nvidia1 /dev/nvidia7",
 		"0,1": "/dev/nvidia0 /dev/nvidia1", // opening 0 is refused
@@ -341,8 +343,10 @@ func TestEnrootHookTakesTheDevicesOfTheJob(t *testing.T) {
 		"":    "",
 	} {
 		mounts, environ := filepath.Join(dir, "mounts"), filepath.Join(dir, "environ")
-		check(t, errors.Join(os.WriteFile(mounts, nil, 0o644), os.WriteFile(environ, []byte("A=b\nNVIDIA_VISIBLE_DEVICES="+visible+"\n"), 0o644)))
-		cmd := exec.Command("sh", "-ec", `echo $$ >"$0/cgroup.procs"; exec "$@"`, job, hook)
+		check(t, errors.Join(os.WriteFile(mounts, nil, 0o644), os.WriteFile(environ, []byte("A=b\nNVIDIA_VISIBLE_DEVICES="+visible+"\n"), 0o644),
+			os.Chown(mounts, 1000, 1000), os.Chown(environ, 1000, 1000)))
+		// The user is in no group that DRM nodes are for.
+		cmd := exec.Command("sh", "-ec", `echo $$ >"$0/cgroup.procs"; exec setpriv --reuid 1000 --regid 1000 --clear-groups "$@"`, job, hook)
 		cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "ENROOT_MOUNTS=" + mounts, "ENROOT_ENVIRON=" + environ}
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%q: %v\n%s", visible, err, out)

@@ -106,7 +106,7 @@ func TestMountsStayInTheRoot(t *testing.T) {
 	}
 }
 
-// A job gets the devices all of whose nodes it may open.
+// A job gets the devices all of whose nodes it may open, but for the modes of DRM nodes.
 func TestUsableDevices(t *testing.T) {
 	device := func(name string, nodes ...string) spec.Defined {
 		d := spec.Defined{Name: "v.com/gpu=" + name, Availability: spec.Available}
@@ -115,14 +115,18 @@ func TestUsableDevices(t *testing.T) {
 		}
 		return d
 	}
-	source := Source{device("0", "/dev/a"), device("1", "/dev/b"), device("1:0", "/dev/a", "/dev/b"), device("all", "/dev/a"), device("none")}
+	source := Source{device("0", "/dev/a"), device("1", "/dev/b"), device("1:0", "/dev/a", "/dev/b"), device("all", "/dev/a"), device("none"),
+		device("2", "/dev/a", "/dev/dri/c"), device("3", "/dev/c"), device("4", "/dev/a", "/dev/dri/b")}
 	got := source.Usable("v.com/gpu", func(path string, mode uint32) error {
-		if path == "/dev/b" || mode != unix.R_OK|unix.W_OK {
-			return unix.EPERM
+		switch {
+		case filepath.Base(path) == "b" || mode != unix.R_OK:
+			return unix.EPERM // by the device filter
+		case filepath.Base(path) == "c":
+			return unix.EACCES // by the node's mode
 		}
 		return nil
 	})
-	if !slices.Equal(got, []string{"v.com/gpu=0"}) {
+	if !slices.Equal(got, []string{"v.com/gpu=0", "v.com/gpu=2"}) {
 		t.Errorf("got %q", got)
 	}
 }
