@@ -83,7 +83,7 @@ type Config struct {
 	Poll, Debounce, Grace time.Duration
 	OnDriverLoss          string
 	ReadyTimeout          time.Duration
-	Once                  bool
+	Once, RefreshInjected bool
 	Health, KernelLog     string
 	RuntimeDir            string
 

@@ -133,6 +133,8 @@ var table = sync.OnceValue(func() []Option {
 			Usage: "how long to wait for an incomplete driver before reporting ready"},
 		{Name: "once", commands: "watch", field: func(c *Config) any { return &c.Once },
 			Usage: "end when ready"},
+		{Name: "refresh-injected", commands: "watch", field: func(c *Config) any { return &c.RefreshInjected },
+			Usage: "run cdigen inject --refresh after each look at the host, as systemd does with cdigen-inject.service"},
 		{Name: "health", commands: "watch", field: func(c *Config) any { return &c.Health },
 			Usage: "`address` to answer /healthz, /readyz and /metrics on: [HOST]:PORT or unix:PATH; without HOST for this machine only (default: none)"},
 		{Name: "kernel-log", commands: "watch", field: func(c *Config) any { return &c.KernelLog },

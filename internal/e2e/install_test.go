@@ -506,6 +506,9 @@ func (m *machine) testSELinux(t *testing.T) {
 	if !allowed("xserver_misc_device_t", "chr_file", "ioctl,open,read,write") {
 		t.Error("container_t may not use the driver's nodes with the module")
 	}
+	if out := m.run("matchpathcon", "-n", "-f", "/etc/selinux/default/contexts/files/file_contexts", "/usr/share/cdigen/lxc/nvidia"); !strings.Contains(out, ":bin_t:") {
+		t.Errorf("LXC's hook is labelled %s", out)
+	}
 }
 
 // The other architecture: linked by a cross compiler, run once by qemu.
