@@ -83,6 +83,7 @@ type Config struct {
 	ReadyTimeout          time.Duration
 	Once                  bool
 	Health, KernelLog     string
+	NodeFeatures          string
 	RuntimeDir            string
 
 	LogLevel, LogFormat string
