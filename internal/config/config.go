@@ -85,6 +85,7 @@ type Config struct {
 	ReadyTimeout          time.Duration
 	Once, RefreshInjected bool
 	Health, KernelLog     string
+	NodeFeatures          string
 	RuntimeDir            string
 
 	LogLevel, LogFormat string

@@ -139,6 +139,8 @@ var table = sync.OnceValue(func() []Option {
 			Usage: "`address` to answer /healthz, /readyz and /metrics on: [HOST]:PORT or unix:PATH; without HOST for this machine only (default: none)"},
 		{Name: "kernel-log", commands: "watch", field: func(c *Config) any { return &c.KernelLog },
 			Usage: "`file` of the kernel's log, where the driver reports lost GPUs; empty: none"},
+		{Name: "node-features", commands: "watch", field: func(c *Config) any { return &c.NodeFeatures },
+			Usage: "`file` to keep for Node Feature Discovery, with the driver's version, MIG devices and the state of the spec (default: none)"},
 		{Name: "runtime-dir", commands: "watch,status,doctor", field: func(c *Config) any { return &c.RuntimeDir },
 			Usage: "`directory` of the watcher's lock and socket (default: /run/cdigen, for users other than root $XDG_RUNTIME_DIR/cdigen)"},
 
