@@ -199,6 +199,7 @@ golden: ## Rewrite the golden files; review the difference like code
 docs: ## Write the tables of the documentation from those in the code, and what the commands shown in the documentation print
 	$(GO) run ./internal/contentsdoc
 	$(GO) test -count=1 -run 'TestDocumentation|TestReadme|TestDoctor.*(Page|Healthy)' ./cmd/cdigen -update
+	$(GO) run ./internal/demo/castsvg docs/session.cast docs/session.svg
 
 .PHONY: driver-roots
 driver-roots: ## Unpack Debian's NVIDIA driver packages (390 to 555) into ~/.cache/cdigen
@@ -209,6 +210,7 @@ DRIVER_ROOTS = $(or $(CDIGEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdige
 
 .PHONY: parity
 parity: build driver-roots $(NVIDIA_CTK) ## Compare with nvidia-ctk on real driver packages
+	NVIDIA_CTK='$(CURDIR)/$(NVIDIA_CTK)' $(GO) test -count=1 ./internal/nvidiactk
 	$(GO) run ./internal/parity -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) $(addprefix $(DRIVER_ROOTS)/,390 470 535 550 555)
 
 # systemd and udev read /usr/local/lib too.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -41,6 +42,9 @@ func newRoot(args ...string) *cobra.Command {
 		cmd.GroupID = c.group
 		root.AddCommand(cmd)
 	}
+	if len(args) > 0 && slices.Contains(foreignCommands, args[0]) {
+		root.AddCommand(newForeign(args[0]))
+	}
 	root.AddCommand(newVersion())
 	root.SetHelpCommand(newHelp())
 	if all {
@@ -70,7 +74,7 @@ func chosen(args []string) (list []made, all bool) {
 	list = []made{
 		{publish, "generate", newGenerate}, {publish, "watch", newWatch}, {publish, "status", newStatus},
 		{see, "info", newInfo}, {see, "list", newList}, {see, "check", newCheck}, {see, "diff", newDiff}, {see, "capture", newCapture},
-		{repair, "doctor", newDoctor}, {repair, "runtime", newRuntime}, {repair, "system", newSystem},
+		{repair, "doctor", newDoctor}, {repair, "runtime", newRuntime}, {repair, "system", newSystem}, {repair, "settings", newSettings},
 		{other, "inject", newInject}, {other, "transform", newTransform},
 	}
 	if len(args) > 2 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
@@ -112,7 +116,8 @@ func setUp(cmd *cobra.Command) error {
 	if o != nil {
 		c = o.Config
 	}
-	setLog(&c)
+	off, _ := cmd.Flags().GetBool("no-color")
+	setLog(&c, !off && os.Getenv("NO_COLOR") == "")
 	if cmd.Hidden { // a shell completes
 		return nil
 	}
@@ -124,6 +129,7 @@ func setUp(cmd *cobra.Command) error {
 	if o.warnings = w; !o.late {
 		w.ofSettings(&o.Config)
 	}
+	w.ofToolkit(&o.Config)
 	return nil
 }
 

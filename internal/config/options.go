@@ -17,7 +17,7 @@ const (
 	contentCommands = publishCommands + ",check,diff,doctor"
 	hostCommands    = contentCommands + ",info,info files,capture"
 	rootCommands    = hostCommands + ",system"
-	logCommands     = hostCommands + ",inject,runtime,transform"
+	logCommands     = hostCommands + ",inject,runtime,transform,settings"
 )
 
 // Option is one value of a [Config] and how it is set.
@@ -58,6 +58,14 @@ const (
 	NVMLAuto   = "auto"
 	NVMLAlways = "always"
 	NVMLNever  = "never"
+)
+
+// The values of the option log-format.
+const (
+	LogAuto  = "auto"
+	LogHuman = "human"
+	LogText  = "text"
+	LogJSON  = "json"
 )
 
 // The values of the option vfio.
