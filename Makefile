@@ -102,6 +102,7 @@ test-packages:
 test: test-packages ## Run all tests (as root: with real container runtimes)
 	$(GO) test -count=1 -timeout=40m $(TESTFLAGS) ./...
 	$(GO) -C packaging/helm test -count=1 $(TESTFLAGS) ./...
+	$(GO) -C internal/site test -count=1 $(TESTFLAGS) ./...
 
 # The engines of a run: names of docs/engines.md or their beginnings, separated by commas.
 ENGINE ?= all
@@ -161,7 +162,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 SCRIPTS = .ci/run $(wildcard internal/*/*.sh packaging/*.sh packaging/scripts/deb.* packaging/scripts/apk.* packaging/enroot/*.sh packaging/lxc/*) internal/gpucheck/gpu-check
 
 # Modules of their own, so that what they import is not in cdigen's go.mod.
-MODULES = internal/bench/plot internal/e2e/cri packaging/helm packaging/image
+MODULES = internal/bench/plot internal/e2e/cri internal/site packaging/helm packaging/image
 
 SERVICE_SCRIPTS = packaging/openrc/cdigen.in $(wildcard packaging/runit/*.in packaging/runit/log/*.in) packaging/s6/run.in
 
@@ -200,6 +201,10 @@ docs: ## Write the tables of the documentation from those in the code, and what 
 	$(GO) run ./internal/contentsdoc
 	$(GO) test -count=1 -run 'TestDocumentation|TestReadme|TestDoctor.*(Page|Healthy)' ./cmd/cdigen -update
 	$(GO) run ./internal/demo/castsvg docs/session.cast docs/session.svg
+
+.PHONY: site
+site: ## Render the documentation as a web site in build/site, and check its links
+	$(GO) -C internal/site run . '$(CURDIR)' '$(CURDIR)/build/site'
 
 .PHONY: driver-roots
 driver-roots: ## Unpack Debian's NVIDIA driver packages (390 to 555) into ~/.cache/cdigen

@@ -373,7 +373,7 @@ func TestWatchLog(t *testing.T) {
 	r.sync(next, "usr")
 	r.sync(next, "proc")
 	r.until("the second spec", func() bool { return strings.Count(r.log.String(), "msg=published") == 2 })
-	compareShown(t, "../../README.md", "# cdigen watch\n"+r.log.String())
+	compareShown(t, "../../docs/watch.md", "# cdigen watch\n"+r.log.String())
 }
 
 // What shows only as a uevent or in the kernel's log is acted upon too.

@@ -180,8 +180,6 @@ func (c *Config) roots() (Roots, error) {
 		info, err := os.Stat(absolute)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && dir.late:
-		case errors.Is(err, fs.ErrNotExist):
-			return r, c.Problem(dir.option, errors.New("there is no such directory"))
 		case err != nil:
 			return r, c.Problem(dir.option, err)
 		case !info.IsDir():

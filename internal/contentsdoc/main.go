@@ -161,6 +161,15 @@ stands for one cause and does not change.
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", e.ID, e.Title, e.Explanation)
 		}
 	}
+	b.WriteString("\n## By error message\n\nWhat engines and programs print, and the findings that may be behind it. `cdigen doctor` says which it is.\n\n" +
+		"| message | of | findings |\n| --- | --- | --- |\n")
+	for _, m := range check.Messages {
+		var ids []string
+		for _, id := range m.IDs {
+			ids = append(ids, string(id))
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", m.Text, m.Of, code(ids))
+	}
 	return os.WriteFile(file, []byte(b.String()), 0o644)
 }
 
