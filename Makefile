@@ -114,7 +114,7 @@ e2e: test-packages ## Run every container engine (ENGINE=podman,docker-28: these
 	exit $$status
 
 .PHONY: e2e-packages
-e2e-packages: test-packages ## Install, upgrade and remove the packages on every distribution that can be had
+e2e-packages: test-packages ## Install, upgrade and remove the packages on every distribution that is available
 	CDIGEN_E2E_PACKAGES=all $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run 'Package|Probe' ./internal/e2e
 
 .PHONY: demo

@@ -221,7 +221,7 @@ func rooted(command string) string {
 // tableHeader is a line of headings: capitals, at least two columns.
 var tableHeader = regexp.MustCompile(`^[A-Z][A-Z ]*[A-Z](  +[A-Z][A-Z ]*)+$`)
 
-// unroot cuts the directory of the simulated host out of lines. Tables are set anew,
+// unroot cuts the directory of the simulated host out of lines. Tables are set again,
 // since the longest cell decides how wide a column is.
 func unroot(lines []string, host string) (out []string) {
 	cut := func(s string) string { return strings.ReplaceAll(s, host, "") }

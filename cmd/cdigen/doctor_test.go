@@ -162,7 +162,7 @@ func (m *machine) remove(names ...string) {
 	}
 }
 
-// node makes a device node anew with other numbers.
+// node makes a device node again, with other numbers.
 func (m *machine) node(name string, major, minor uint32) {
 	m.t.Helper()
 	m.remove(name)

@@ -388,7 +388,7 @@ func testNspawn(t *testing.T, suite string) {
 	m.run("cp", "--archive", "--no-clobber", simulatedRoot+"/dev/.", "/dev/")
 	m.run(append([]string{"cdigen", "generate", "--strict"}, append(hosttest.Flags(simulatedRoot, simulatedRoot), "--dev-root", "/")...)...)
 
-	// There is no machined to register with, and CAP_SYS_RESOURCE is not to be had
+	// There is no machined to register with, and CAP_SYS_RESOURCE is not available
 	// everywhere.
 	const nspawn = "systemd-nspawn --quiet --pipe --register=no --private-network --drop-capability=CAP_SYS_RESOURCE --rlimit=RLIMIT_NOFILE=1024:20000 "
 	run := func(what, want, script string) {

@@ -2,9 +2,9 @@
 //
 //	castsvg docs/session.cast docs/session.svg
 //
-// The lines appear one after the other as in the recording; a program that does not animate,
-// or a reader who does not want it, has all of them at once. It knows what cdigen prints:
-// lines of text and colors (SGR), and no other control sequences.
+// The picture has all lines of the session and does not move, so that it can be read at once
+// and printed. The program knows what cdigen prints: lines of text and colors (SGR), and no
+// other control sequences.
 package main
 
 import (
@@ -47,11 +47,8 @@ const (
 // palette has the colors of SGR parameters, for a dark background.
 var palette = map[string]string{"31": "#ff7b72", "32": "#7ee787", "33": "#e3b341", "1": "#ffffff"}
 
-// span is text of one color that appears at a time.
-type span struct {
-	text, color string
-	at          float64
-}
+// span is text of one color.
+type span struct{ text, color string }
 
 // draw returns the picture of a recording.
 func draw(cast []byte) ([]byte, error) {
@@ -89,7 +86,7 @@ func draw(cast []byte) ([]byte, error) {
 						lines, column = append(lines, nil), width // as a terminal wraps
 					}
 					last := len(lines) - 1
-					lines[last] = append(lines[last], span{cluster, color, at})
+					lines[last] = append(lines[last], span{cluster, color})
 				}
 				text = text[end:]
 			case strings.HasPrefix(text, "\x1b["):
@@ -117,8 +114,6 @@ func svg(title string, columns int, lines [][]span) []byte {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" width="%.0f" height="%.0f" role="img" aria-label=%q>
 <style>
 text { font: 14px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #c9d1d9; white-space: pre }
-@keyframes appear { from { opacity: 0 } }
-@media (prefers-reduced-motion: no-preference) { g { animation: appear 0.01s backwards } }
 </style>
 <rect width="100%%" height="100%%" rx="8" fill="#0d1117"/>
 <circle cx="20" cy="20" r="6" fill="#ff5f57"/><circle cx="40" cy="20" r="6" fill="#febc2e"/><circle cx="60" cy="20" r="6" fill="#28c840"/>
@@ -127,7 +122,7 @@ text { font: 14px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mo
 		column := 0
 		y := top + float64(i)*lineHeight
 		for len(line) > 0 {
-			// What appears letter by letter, as if typed, is one text here.
+			// What was typed letter by letter is one text here.
 			s, n := line[0], 1
 			for n < len(line) && line[n].color == s.color {
 				s.text += line[n].text
@@ -141,8 +136,8 @@ text { font: 14px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mo
 				if s.color != "" {
 					fill = fmt.Sprintf(" style=\"fill: %s\"", s.color)
 				}
-				fmt.Fprintf(&b, "<g style=\"animation-delay: %.2fs\"><text x=\"%.1f\" y=\"%.1f\" textLength=\"%.1f\" xml:space=\"preserve\"%s>%s</text></g>\n",
-					s.at, left+float64(column+indent)*charWidth, y, float64(uniseg.StringWidth(text))*charWidth, fill, html.EscapeString(text))
+				fmt.Fprintf(&b, "<text x=\"%.1f\" y=\"%.1f\" textLength=\"%.1f\" xml:space=\"preserve\"%s>%s</text>\n",
+					left+float64(column+indent)*charWidth, y, float64(uniseg.StringWidth(text))*charWidth, fill, html.EscapeString(text))
 			}
 			column += cells
 		}

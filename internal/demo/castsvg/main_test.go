@@ -43,7 +43,7 @@ func TestDraw(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`>$ x</text>`, `style="fill: #ff7b72">red</text>`, `>&lt;&amp;&gt;</text>`, `textLength="25.2"`, `>漢x</text>`, `animation-delay: 1.00s`,
+		`>$ x</text>`, `style="fill: #ff7b72">red</text>`, `>&lt;&amp;&gt;</text>`, `textLength="25.2"`, `>漢x</text>`,
 	} {
 		if !strings.Contains(string(picture), want) {
 			t.Errorf("the picture has no %s:\n%s", want, picture)
