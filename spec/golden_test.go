@@ -146,7 +146,7 @@ func TestSpecIsWrittenAsYAML(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compareGolden(t, hosttest.Path("golden", "lost-gpu.yaml"), string(data))
+	compareGolden(t, hosttest.Path("golden", "lost-gpu.yaml"), string(data.Bytes()))
 }
 
 func compareGolden(t *testing.T, file, got string) {
@@ -173,11 +173,11 @@ func summary(t *testing.T, s *specs.Spec) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := spec.Validate(data); err != nil {
+	if _, err := spec.Validate(data.Bytes()); err != nil {
 		t.Fatal(err)
 	}
 	var back specs.Spec
-	if err := yaml.UnmarshalStrict(data, &back); err != nil {
+	if err := yaml.UnmarshalStrict(data.Bytes(), &back); err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder

@@ -139,10 +139,11 @@ func (g *generation) publish(cmd *cobra.Command, p *presence) error {
 		return err
 	}
 	if g.Output == "-" {
+		separator := ""
 		if g.later && g.OutputFormat() == spec.YAML {
-			data = append([]byte("---\n"), data...)
+			separator = "---\n"
 		}
-		_, err := cmd.OutOrStdout().Write(data)
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s%s", separator, data.Bytes())
 		return err
 	}
 	if g.dryRun {
@@ -226,7 +227,7 @@ func (g *generation) withdraw(cmd *cobra.Command, why error) error {
 	switch {
 	case g.Output == "-" || g.leaves():
 	case g.dryRun:
-		switch err := preview(cmd, g.Output, nil); {
+		switch err := preview(cmd, g.Output, spec.Text{}); {
 		case errors.Is(err, errDryRun):
 			result = g.Output + " would be removed"
 		case err != nil:

@@ -81,7 +81,7 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if f.output == "-" || f.output == "" { // as nvidia-ctk has it
-		_, err := cmd.OutOrStdout().Write(data)
+		_, err := cmd.OutOrStdout().Write(data.Bytes())
 		return err
 	}
 	if f.dryRun {

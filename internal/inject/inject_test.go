@@ -136,7 +136,7 @@ func simulated(t *testing.T) (Source, string) {
 	data, err := spec.Encode(s, spec.JSON)
 	check(t, err)
 	check(t, os.Mkdir(filepath.Join(dir, "cdi"), 0o755))
-	check(t, os.WriteFile(filepath.Join(dir, "cdi/nvidia.json"), data, 0o644))
+	check(t, os.WriteFile(filepath.Join(dir, "cdi/nvidia.json"), data.Bytes(), 0o644))
 	return open(t, filepath.Join(dir, "cdi")), dir
 }
 
