@@ -78,7 +78,7 @@ func newDoctorContainer() *cobra.Command {
 	var pid int
 	cmd := &cobra.Command{
 		Use:               "container {ID | --pid PID}",
-		Short:             "Compare a running container's GPU nodes and libraries with the host's",
+		Short:             "Compare a running container's GPUs and libraries with the host's",
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {

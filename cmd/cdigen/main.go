@@ -32,6 +32,7 @@ func newRoot(args ...string) *cobra.Command {
 	root.PersistentFlags().Bool("no-color", false, "do not use colors on a terminal, as with NO_COLOR")
 	root.PersistentFlags().String(hostRootFlag, "", "`directory` where a container has the root of the host, to work on the host")
 	root.SetFlagErrorFunc(flagError)
+	root.SetUsageFunc(usage)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
 	commands, all := chosen(args)
 	for _, c := range commands {

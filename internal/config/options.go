@@ -31,6 +31,9 @@ type Option struct {
 	// Bare is the value of the flag without one; empty: it must have one.
 	Bare string
 
+	// Group is the heading of the option in a help text.
+	Group string
+
 	commands string // with commas between them
 	// field returns a pointer to a string, []string, bool or time.Duration of c.
 	field func(c *Config) any

@@ -362,5 +362,5 @@ table { border-collapse: collapse; font-size: 0.92rem }
 th, td { border: 1px solid var(--line); padding: 0.3rem 0.6rem; text-align: left; vertical-align: top }
 th { background: var(--soft) }
 main img { max-width: 100% }
-@media (max-width: 50rem) { body { display: block } nav { min-height: 0; border: 0 } main { padding: 1rem } }
+@media (max-width: 50rem) { body { flex-direction: column } nav { order: 1; flex: none; min-height: 0; border: 0 } main { padding: 1rem } }
 `
