@@ -41,7 +41,7 @@ func newWatch() *cobra.Command {
 	var f watchFlags
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Keep the CDI spec up to date while the driver, MIG devices or GPUs change",
+		Short: "Keep the CDI spec up to date when the driver, MIG or GPUs change",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.add(cmd.Flags(), "watch")
