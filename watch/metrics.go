@@ -74,6 +74,9 @@ var metricTable = []metric{
 	{promtext.Metric{Name: "cdigen_build_info", Type: promtext.TypeGauge, Labels: []string{"version", "goversion"},
 		Help: "The version of cdigen that runs, and of Go that it was built with; always 1."},
 		func(m *Metrics, _ *State) []promtext.Sample { return info(m.version, runtime.Version()) }},
+	{promtext.Metric{Name: "cdigen_driver_info", Type: promtext.TypeGauge, Labels: []string{"version"},
+		Help: "The version of the host's driver; always 1, and absent without one."},
+		func(_ *Metrics, s *State) []promtext.Sample { return driverInfo(s) }},
 	{promtext.Metric{Name: "cdigen_ready", Type: promtext.TypeGauge,
 		Help: "1 while a spec that is true of the host is in place, as /readyz answers."},
 		func(_ *Metrics, s *State) []promtext.Sample { return is(s.Ready) }},
@@ -157,6 +160,13 @@ func modified(path string) []promtext.Sample {
 		return nil
 	}
 	return moment(info.ModTime())
+}
+
+func driverInfo(s *State) []promtext.Sample {
+	if s.Driver == "" {
+		return nil
+	}
+	return info(s.Driver)
 }
 
 // gpuLabel is the label of a GPU in all metrics.

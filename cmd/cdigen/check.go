@@ -57,7 +57,7 @@ func newCheck() *cobra.Command {
 func exist(files []string) error {
 	for _, file := range files {
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("there is no file %s", file)
+			return fmt.Errorf("there is no file %s: without a name the published spec is checked", file)
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -41,7 +42,7 @@ func (f *injectFlags) live(names []string) error {
 	if len(contents.Env) > 0 {
 		slog.Warn("processes that run already do not get variables", "variables", strings.Join(contents.Env, ","))
 	}
-	slog.Info("injected", "pid", f.pid, "devices", strings.Join(names, ","), "mounts", n)
+	say(fmt.Sprintf("Process %d and its container have %s now.", f.pid, strings.Join(names, ", ")), "injected", "pid", f.pid, "devices", strings.Join(names, ","), "mounts", n)
 	return nil
 }
 

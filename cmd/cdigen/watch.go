@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -40,7 +41,7 @@ func newWatch() *cobra.Command {
 	var f watchFlags
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Keep the CDI spec up to date while the driver, MIG devices or GPUs change",
+		Short: "Keep the CDI spec up to date when the driver, MIG or GPUs change",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.add(cmd.Flags(), "watch")
@@ -154,6 +155,9 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	}
 	metrics := f.record(ctx, l, runtimeDir, generator.Output)
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
+	if f.NodeFeatures != "" && !f.Once {
+		defer f.keepFeatures(ctx, l)()
+	}
 	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
 		l.WatchdogEvery, l.Watchdog = interval/2, func() { notify(daemon.SdNotifyWatchdog) }
 	}
@@ -168,6 +172,37 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	return result(l.State(), generator)
+}
+
+// keepFeatures has the loop write the features of the node, until end is called.
+func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func()) {
+	features := &watch.Features{Path: f.NodeFeatures}
+	write := func(s watch.State) {
+		if err := features.Write(s, time.Now()); err != nil {
+			slog.Warn("the features of the node cannot be written", "error", err)
+		}
+	}
+	changed := l.Changed
+	l.Changed = func(s watch.State) { changed(s); write(s) }
+	ctx, cancel := context.WithCancel(ctx)
+	var renewals sync.WaitGroup
+	renewals.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(watch.FeaturesEvery):
+				write(l.State())
+			}
+		}
+	})
+	return func() {
+		cancel()
+		renewals.Wait()
+		if err := features.Remove(); err != nil {
+			slog.Warn("the features of the node cannot be removed", "error", err)
+		}
+	}
 }
 
 // record makes the loop keep metrics, which it returns, and the history, and follow with the

@@ -422,7 +422,7 @@ func TestRunningContainerWithCgroup2(t *testing.T) {
 	var state struct{ Pid int }
 	check(t, json.Unmarshal([]byte(p.must(t, append(runc, "state", "cdigen-e2e-live")...)), &state))
 	err = live(strconv.Itoa(state.Pid))
-	if err == nil || !strings.Contains(complaint(err), "filters devices with a program, which cannot be changed while it runs (cgroup v2): start the container with the devices") {
+	if err == nil || !strings.Contains(reason(err), "filters devices with a program, which cannot be changed while it runs (cgroup v2): start the container with the devices") {
 		t.Errorf("a container with a filter: %v", err)
 	}
 	wantLines(t, p.must(t, append(runc, "exec", "cdigen-e2e-live", "sh", "-c", script)...), "No such file or directory", "No such file or directory", "no such file")
@@ -491,7 +491,7 @@ func testNspawn(t *testing.T, suite string) {
 	m.run("cp", "--archive", "--no-clobber", simulatedRoot+"/dev/.", "/dev/")
 	m.run(append([]string{"cdigen", "generate", "--strict"}, append(hosttest.Flags(simulatedRoot, simulatedRoot), "--dev-root", "/")...)...)
 
-	// There is no machined to register with, and CAP_SYS_RESOURCE is not to be had
+	// There is no machined to register with, and CAP_SYS_RESOURCE is not available
 	// everywhere.
 	const nspawn = "systemd-nspawn --quiet --pipe --register=no --private-network --drop-capability=CAP_SYS_RESOURCE --rlimit=RLIMIT_NOFILE=1024:20000 "
 	run := func(what, want, script string) {

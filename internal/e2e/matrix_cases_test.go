@@ -180,11 +180,11 @@ var unresolved = regexp.MustCompile(`unresolvable CDI devices \S*=(\w+)|required
 
 // unknown says whether a container did not start because there is no device of a name.
 func unknown(err error, name string) bool {
-	return err != nil && slices.Contains(unresolved.FindStringSubmatch(complaint(err)), name)
+	return err != nil && slices.Contains(unresolved.FindStringSubmatch(reason(err)), name)
 }
 
-// complaint is what the engine says, without the command that it was given.
-func complaint(err error) string {
+// reason is what the engine says, without the command that it was given.
+func reason(err error) string {
 	_, stderr, _ := strings.Cut(err.Error(), "\nstderr: ")
 	return stderr
 }
@@ -194,7 +194,7 @@ func testUnknownName(t *testing.T, e *engineTest) {
 	if !unknown(err, "99") || strings.Contains(out, "started\n") {
 		t.Fatalf("a container with a device that there is not: %q, %v", out, err)
 	}
-	keepSample(t, e.engine.name, complaint(err))
+	keepSample(t, e.engine.name, reason(err))
 }
 
 // The host's render node is not for all, which only engines take over that mount it.

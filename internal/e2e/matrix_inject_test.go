@@ -58,7 +58,7 @@ func hookWithout(engine string) map[string]string {
 // itself; engines make them in a layer of the container's own.
 var noMountPoints = fault{"cannot make the mount points that the image lacks", func(t *testing.T, e *engineTest) {
 	_, err := e.run(container{devices: one, readOnly: true, script: "true"})
-	if err == nil || !strings.Contains(complaint(err), "ount entries") && !strings.Contains(complaint(err), "mount point") {
+	if err == nil || !strings.Contains(reason(err), "ount entries") && !strings.Contains(reason(err), "mount point") {
 		t.Errorf("a read-only container gives %v", err)
 	}
 }}
@@ -242,7 +242,7 @@ func startNspawn(t *testing.T, p *place) *session {
 			if err != nil {
 				return "", err
 			}
-			// There is no machined to register with, and CAP_SYS_RESOURCE is not to be had.
+			// There is no machined to register with, and CAP_SYS_RESOURCE is not available.
 			args := []string{"systemd-nspawn", "--quiet", "--pipe", "--register=no", "--keep-unit", "--private-network", "--drop-capability=CAP_SYS_RESOURCE",
 				"--rlimit=RLIMIT_NOFILE=1024:20000", "--machine=e2e-" + filepath.Base(dir), "--directory=" + root}
 			for _, e := range imageEnvironment {

@@ -116,7 +116,7 @@ func check(t testing.TB, err error) {
 func (m *machine) boot() {
 	m.t.Helper()
 	// systemd wants a cgroup hierarchy of version 2, which hybrid machines have too.
-	// There is no machined to register with, and CAP_SYS_RESOURCE is not to be had
+	// There is no machined to register with, and CAP_SYS_RESOURCE is not available
 	// everywhere.
 	script := `mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec systemd-nspawn --quiet --boot --directory="$0" --machine=cdigen-e2e \
 		--register=no --keep-unit --private-network --capability=CAP_SYSLOG --drop-capability=CAP_SYS_RESOURCE --rlimit=RLIMIT_NOFILE=1024:20000 --console=pipe "$@"`

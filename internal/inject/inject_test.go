@@ -23,7 +23,7 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 // oddSpec has something of everything that a CDI spec may have. Its nodes and files
 // are on every Linux; HOST is a directory of the test.
@@ -215,7 +215,7 @@ func compareGolden(t *testing.T, file, got string) {
 		t.Fatalf("%v: make golden writes it", err)
 	}
 	if d := diff.Diff(file, want, "now", []byte(got)); d != nil {
-		t.Errorf("make golden writes it anew:\n%s", d)
+		t.Errorf("make golden writes it again:\n%s", d)
 	}
 }
 
