@@ -109,7 +109,7 @@ ENGINE ?= all
 
 .PHONY: e2e
 e2e: test-packages ## Run every container engine (ENGINE=podman,docker-28: these) and write docs/engines.md
-	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Selection|Engines|CRIOLibrary|Kubernetes)$$' ./internal/e2e || status=$$?; \
+	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Selection|Engines|CRIOLibrary|Kubernetes|IncusRunsTheHook|Cluster)$$' ./internal/e2e || status=$$?; \
 	internal/e2e/table.sh '$(ENGINE)'; \
 	exit $$status
 
@@ -252,9 +252,10 @@ install-files:
 	install -m 0644 packaging/systemd/90-cdigen.preset '$(presetdir)'
 	install -m 0644 packaging/udev/71-cdigen.rules '$(udevrulesdir)'
 	install -m 0644 -D -t '$(sharedir)/prometheus' packaging/prometheus/cdigen.rules.yml
-	install -m 0644 -D -t '$(sharedir)/grafana' packaging/grafana/cdigen.json
+	install -m 0644 -D -t '$(sharedir)/grafana' packaging/grafana/*.json
 	install -m 0755 -D -t '$(sharedir)/enroot' packaging/enroot/98-cdigen.sh
 	install -m 0755 -D -t '$(sharedir)/lxc' packaging/lxc/nvidia
+	sed -i 's|:/usr/local/bin:/usr/bin|:$(PREFIX)/bin|' '$(sharedir)/enroot/98-cdigen.sh' '$(sharedir)/lxc/nvidia'
 	install -m 0644 $(MANUAL)/*.1 packaging/man/*.1 '$(mandir)'
 	install -m 0644 $(MANUAL)/cdigen.bash '$(bashdir)/cdigen'
 	install -m 0644 $(MANUAL)/_cdigen '$(zshdir)'

@@ -325,7 +325,7 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 		p.For = append(p.For, runtimes.Name(name))
 	}
 	if p.For != nil {
-		p.Engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(p.For, e.Name) })
+		p.Engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(p.For, e.Name.Kind()) })
 	}
 	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
 	if err == nil {

@@ -80,7 +80,7 @@ func (g *generation) run(cmd *cobra.Command) error {
 		one.Config, one.later = p.Config, wrote
 		_, missing := os.Lstat(one.Output)
 		// A kind that the host does not have is no error, that of GPUs if it has another.
-		unasked := len(list) > 1 && !p.options.Of.OfGPUs() || hasOthers && p.inv.NoGPU() != ""
+		unasked := len(list) > 1 && !p.options.Of.OfGPUs() || !p.inv.WantsGPUs(hasOthers)
 		if unasked && p.spec == nil && missing != nil && !p.taken {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -851,4 +852,20 @@ func TestWatchRecovers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// The features of the node are there while the watcher is.
+func TestWatchKeepsFeaturesOfTheNode(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "cdigen")
+	t.Cleanup(func() { // after the end of the watcher
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the file is still there: %v", err)
+		}
+	})
+	r := newRig(t, "two-gpus")
+	r.start("--node-features", file)
+	r.until("the features", func() bool {
+		data, err := os.ReadFile(file)
+		return err == nil && strings.Contains(string(data), "\ncdigen.spec=current\ncdigen.driver-version=")
+	})
 }

@@ -282,8 +282,6 @@ func Summary(snapshots ...*Snapshot) string {
 	switch {
 	case len(able) > 0:
 		return text + ", for " + strings.Join(able, ", ")
-	case len(snapshots[0].System.Bundles) > 0:
-		return text + "; whether the engine of " + strings.Join(snapshots[0].System.Bundles, " and ") + " uses it is not known"
 	case len(snapshots[0].For) == 0:
 		return text + "; no known container engine with CDI was found"
 	}

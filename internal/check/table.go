@@ -178,7 +178,7 @@ var specTable = []Entry{
 
 var engineTable = []Entry{
 	{EngineUnknown, "An engine does not tell its version: what it does with CDI is not known.", "Its program fails, or is of an unknown release.", false, nil},
-	{EngineNotSeen, "A distribution of Kubernetes brings an engine of its own, which is not looked into.", "k3s, RKE2, MicroK8s and k0s write the configuration of their containerd themselves; [kubernetes.md](kubernetes.md) says how CDI is switched on there.", false, nil},
+	{EngineNotSeen, "A distribution of Kubernetes is installed whose containerd is not there yet: what it does with CDI is not known.", "k3s, RKE2, MicroK8s and k0s bring a containerd and unpack it when a node is first started. One with its data elsewhere is not found, nor is its configuration.", false, nil},
 	{EngineConfigBroken, "The configuration of an engine cannot be read: it does not start, or not as configured.", "The message has the place.", false, fixConfig},
 	{EngineWithoutCDI, "An engine is too old for CDI: it cannot use the spec.", "Install a newer version, or use `cdigen inject`.", false, fixWithoutCDI},
 	{EngineCDIOff, "CDI is switched off in an engine: it refuses the devices of every spec.", "`cdigen runtime enable` switches it on.", false, fixEnable},

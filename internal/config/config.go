@@ -83,8 +83,9 @@ type Config struct {
 	Poll, Debounce, Grace time.Duration
 	OnDriverLoss          string
 	ReadyTimeout          time.Duration
-	Once                  bool
+	Once, RefreshInjected bool
 	Health, KernelLog     string
+	NodeFeatures          string
 	RuntimeDir            string
 
 	LogLevel, LogFormat string

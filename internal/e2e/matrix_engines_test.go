@@ -37,6 +37,9 @@ type matrixEngine struct {
 	noFilter bool
 	// mountsNodes: containers get the host's own nodes, with owner and mode.
 	mountsNodes bool
+	// sandbox: a kernel of its own serves the container. It has its own number for
+	// nvidia-uvm, and no devices but those that were asked for.
+	sandbox bool
 	// daemon: it has one, which starts with the specs that there are.
 	daemon bool
 	// plainMounts: its mounts can be read-only, and nothing else.
