@@ -47,25 +47,27 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("unexpected argument %q", args[0])
 }
 
-// otherWords are words that people type for commands.
-var otherWords = map[string][]string{
-	"generate": {"create", "publish", "update", "refresh", "install"},
-	"watch":    {"run", "start", "daemon", "serve", "service"},
-	"info":     {"show", "gpu", "gpus", "topo"},
-	"list":     {"devices", "device"},
-	"doctor":   {"fix", "repair", "diagnose", "debug", "health", "test"},
-	"runtime":  {"enable", "configure", "docker", "podman", "containerd", "crio"},
-	"settings": {"set", "get", "env"},
-	"inject":   {"remove", "lxc"},
+// otherWords returns words that people type for commands.
+func otherWords() map[string][]string {
+	return map[string][]string{
+		"generate": {"create", "publish", "update", "refresh", "install"},
+		"watch":    {"run", "start", "daemon", "serve", "service"},
+		"info":     {"show", "gpu", "gpus", "topo"},
+		"list":     {"devices", "device"},
+		"doctor":   {"fix", "repair", "diagnose", "debug", "health", "test"},
+		"runtime":  {"enable", "configure", "docker", "podman", "containerd", "crio"},
+		"settings": {"set", "get", "env"},
+		"inject":   {"remove", "lxc"},
+	}
 }
 
 // suggestions returns ": did you mean …?" for a command that does not exist below another,
 // or for a group that has none alike which commands it has.
 func suggestions(cmd *cobra.Command, word string) string {
 	cmd.SuggestionsMinimumDistance = 2
-	near, names := cmd.SuggestionsFor(word), []string{}
+	near, names, words := cmd.SuggestionsFor(word), []string{}, otherWords()
 	for _, c := range cmd.Commands() {
-		if slices.Contains(otherWords[c.Name()], word) && cmd == cmd.Root() && !slices.Contains(near, c.Name()) {
+		if slices.Contains(words[c.Name()], word) && cmd == cmd.Root() && !slices.Contains(near, c.Name()) {
 			near = append(near, c.Name())
 		}
 		if c.IsAvailableCommand() {

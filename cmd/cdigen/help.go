@@ -33,8 +33,7 @@ func explain(cmd *cobra.Command) {
 // helpWidth is the width of help texts where there is no terminal, or a wide one.
 const helpWidth = 80
 
-// usage prints how a command is used, as cobra does, with the flags wrapped, and options under
-// the headings of their groups.
+// usage prints how a command is used, as cobra does.
 func usage(c *cobra.Command) error {
 	var b strings.Builder
 	b.WriteString("Usage:")
@@ -60,6 +59,17 @@ func usage(c *cobra.Command) error {
 		list(group.Title, group.ID)
 	}
 	list(map[bool]string{true: "Available Commands:", false: "Additional Commands:"}[len(c.Groups()) == 0], "")
+	writeFlags(&b, c)
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "\n\nUse \"%s [command] --help\" for more information about a command.", c.CommandPath())
+	}
+	_, err := fmt.Fprintln(c.OutOrStderr(), b.String())
+	return err
+}
+
+// writeFlags writes the flags of a command, wrapped, and options under the headings of their
+// groups.
+func writeFlags(b *strings.Builder, c *cobra.Command) {
 	width := table.Width(os.Stdout)
 	if width == 0 || width > helpWidth {
 		width = helpWidth
@@ -92,11 +102,6 @@ func usage(c *cobra.Command) error {
 		flags(heading, options[heading])
 	}
 	flags("Global Flags", c.InheritedFlags())
-	if c.HasAvailableSubCommands() {
-		fmt.Fprintf(&b, "\n\nUse \"%s [command] --help\" for more information about a command.", c.CommandPath())
-	}
-	_, err := fmt.Fprintln(c.OutOrStderr(), b.String())
-	return err
 }
 
 // newHelp returns the command that prints the help of others.

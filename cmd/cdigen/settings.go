@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/check"
@@ -139,7 +140,10 @@ func (o *options) changeSettings(cmd *cobra.Command, args []string, set, preview
 	if preview {
 		return dryRun(cmd, plan)
 	}
-	if _, err := plan.Make(cmd.Context()); err != nil {
+	switch _, err := plan.Make(cmd.Context()); {
+	case errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("%s is a symbolic link: name the file that it leads to with --settings", file)
+	case err != nil:
 		return err
 	}
 	unit := check.Unit(o.Profile)

@@ -156,7 +156,7 @@ func TestSettingsAndCapturesAreNamedByNoSettings(t *testing.T) {
 
 func TestTheFieldsOfAConfigAreOptions(t *testing.T) {
 	// What is not an option's: where values come from, and what follows from others.
-	others := []string{"Command", "Settings", "Sources", "Unnamed", "Details", "layers"}
+	others := []string{"Command", "Details", "Settings", "Sources", "Unnamed", "layers"}
 	c := Default()
 	fields := map[any]bool{}
 	for i := range table() {

@@ -19,17 +19,15 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// groups are the headings of options, each by the first option below it.
-var groups = map[string]string{
-	profileOption: "Which spec", "driver-root": "The host", "output": "The spec", "library-layout": "What is in it",
-	"keep-on-empty": "What is missing", "poll": "Watching", "log-level": "Messages",
-}
-
 // table has all options, in the order of help texts. The profile comes first: it has values
 // for others.
 var table = sync.OnceValue(func() []Option {
-	list := options()
-	group := ""
+	// The headings of options, each by the first option below it.
+	groups := map[string]string{
+		profileOption: "Which spec", "driver-root": "The host", "output": "The spec", "library-layout": "What is in it",
+		"keep-on-empty": "What is missing", "poll": "Watching", "log-level": "Messages",
+	}
+	list, group := options(), ""
 	for i := range list {
 		group = cmp.Or(groups[list[i].Name], group)
 		list[i].Group = group
@@ -37,7 +35,7 @@ var table = sync.OnceValue(func() []Option {
 	return list
 })
 
-func options() []Option {
+var options = func() []Option {
 	return []Option{
 		{Name: profileOption, commands: contentCommands + ",status,settings", Values: ProfileNames(), field: func(c *Config) any { return &c.Profile },
 			Usage: "`profile` of the spec, for a program that has its own names for devices: " + strings.Join(ProfileNames(), ", ") + " (default: none)"},
