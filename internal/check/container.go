@@ -110,14 +110,17 @@ func withAPI(engine, program string) engineQuery {
 	}
 }
 
+// apptainerInstances is what Apptainer prints of its instances.
+type apptainerInstances struct {
+	Instances []struct {
+		Instance string
+		Pid      int
+	}
+}
+
 // apptainerInstance finds an instance in a list of those whose names match.
 func apptainerInstance(out, id string) (pid, full string, err error) {
-	var list struct {
-		Instances []struct {
-			Instance string
-			Pid      int
-		}
-	}
+	var list apptainerInstances
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
 		return "", "", err
 	}
@@ -186,8 +189,15 @@ func (src *Sources) has(program string) bool {
 	return err == nil
 }
 
-// Look reads the nodes and the mounts of a container.
-func (c *Container) Look(ctx context.Context, host discover.Host) (err error) {
+// Look reads the nodes and the mounts of a container, and what its image requires.
+func (c *Container) Look(ctx context.Context, host discover.Host) error {
+	c.Require = imageRequirements(filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "environ"))
+	return c.lookAtDevices(ctx, host)
+}
+
+// lookAtDevices reads the nodes and the mounts of a container. Nothing is read from the memory of
+// its processes, which may be on a file system that does not answer.
+func (c *Container) lookAtDevices(ctx context.Context, host discover.Host) (err error) {
 	c.Root = filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "root")
 	if c.Nodes, err = c.findNodes(ctx); err != nil {
 		return err
@@ -200,7 +210,6 @@ func (c *Container) Look(ctx context.Context, host discover.Host) (err error) {
 			n.Want.Mode, n.Want.UID, n.Want.GID = 0, 0, 0
 		}
 	}
-	c.Require = imageRequirements(filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "environ"))
 	c.Mounts, err = driverMounts(host.Proc.Path, c.PID)
 	return err
 }
