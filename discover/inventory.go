@@ -100,7 +100,7 @@ type GPU struct {
 	// Coherent: by NVML the GPU and the processors share page tables, as in GH200.
 	Coherent bool `json:"coherent,omitempty"`
 	// NUMANode is the node of memory and processors that the GPU is next to, as
-	// sysfs has it (numa_node); -1 where there is one node only or none is told.
+	// sysfs has it (numa_node); -1 where there is one node only, or sysfs does not say.
 	NUMANode int `json:"numaNode"`
 	// Excluded: the administrator has told the driver to leave this GPU alone.
 	Excluded bool `json:"excluded,omitempty"`

@@ -71,7 +71,7 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 	for _, m := range mounts(inv, o) {
 		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: m.options})
 		if path.Base(m.target) == "libcuda.so.1" && slices.Contains(o.Layout.Dirs, path.Dir(m.target)) && len(e.Env) == 1 {
-			// Triton asks ldconfig, which knows of no mounts, unless it is told.
+			// Triton asks ldconfig, which knows of no mounts, unless a variable has the directory.
 			e.Env = append(e.Env, "TRITON_LIBCUDA_PATH="+path.Dir(m.target))
 		}
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 // simulated discovers a host of testdata/hosts.
 func simulated(t testing.TB, name string) (arch string, inv *discover.Inventory) {
@@ -161,7 +161,7 @@ func compareGolden(t *testing.T, file, got string) {
 		t.Fatalf("%v: make golden writes it", err)
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs (make golden writes it anew):\n%s", file, diff)
+		t.Errorf("%s differs (make golden writes it again):\n%s", file, diff)
 	}
 }
 

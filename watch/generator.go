@@ -427,10 +427,12 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 }
 
 // Restore publishes the specs of the other kinds that are missing, while the spec at Output is
-// held and so are they: a kind that comes does not wait for the driver.
+// held and so are they: a kind that comes does not wait for the driver. Those that do not need
+// it are not held.
 func (g *Generator) Restore(ctx context.Context, r *Result) error {
 	for i := range g.Others {
-		if r.others[i].Bytes() == nil || exists(g.Others[i].Output) {
+		kind := spec.KindOf(g.Others[i].Kind)
+		if (kind == nil || kind.NeedsDriver()) && (r.others[i].Bytes() == nil || exists(g.Others[i].Output)) {
 			continue
 		}
 		if _, err := g.putOther(ctx, r, i); err != nil {

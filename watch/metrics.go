@@ -74,6 +74,9 @@ var metricTable = []metric{
 	{promtext.Metric{Name: "cdigen_build_info", Type: promtext.TypeGauge, Labels: []string{"version", "goversion"},
 		Help: "The version of cdigen that runs, and of Go that it was built with; always 1."},
 		func(m *Metrics, _ *State) []promtext.Sample { return info(m.version, runtime.Version()) }},
+	{promtext.Metric{Name: "cdigen_driver_info", Type: promtext.TypeGauge, Labels: []string{"version"},
+		Help: "The version of the host's driver; always 1, and absent without one."},
+		func(_ *Metrics, s *State) []promtext.Sample { return driverInfo(s) }},
 	{promtext.Metric{Name: "cdigen_ready", Type: promtext.TypeGauge,
 		Help: "1 while a spec that is true of the host is in place, as /readyz answers."},
 		func(_ *Metrics, s *State) []promtext.Sample { return is(s.Ready) }},
@@ -88,9 +91,9 @@ var metricTable = []metric{
 	{promtext.Metric{Name: "cdigen_spec_modified_timestamp_seconds", Type: promtext.TypeGauge,
 		Help: "When the published spec was written; absent without a spec."},
 		func(m *Metrics, _ *State) []promtext.Sample { return modified(m.output) }},
-	{promtext.Metric{Name: "cdigen_devices", Type: promtext.TypeGauge,
-		Help: "Devices in the published spec."},
-		func(_ *Metrics, s *State) []promtext.Sample { return one(float64(len(s.Devices))) }},
+	{promtext.Metric{Name: "cdigen_devices", Type: promtext.TypeGauge, Labels: []string{"kind"},
+		Help: "Devices in the published specs; absent for a kind without a spec."},
+		func(_ *Metrics, s *State) []promtext.Sample { return devices(s) }},
 	{promtext.Metric{Name: "cdigen_gpus", Type: promtext.TypeGauge,
 		Help: "Usable GPUs."},
 		func(_ *Metrics, s *State) []promtext.Sample { return one(float64(s.GPUs)) }},
@@ -159,12 +162,26 @@ func modified(path string) []promtext.Sample {
 	return moment(info.ModTime())
 }
 
+func driverInfo(s *State) []promtext.Sample {
+	if s.Driver == "" {
+		return nil
+	}
+	return info(s.Driver)
+}
+
 // gpuLabel is the label of a GPU in all metrics.
 func gpuLabel(g *discover.GPU) string {
 	if g.Index < 0 {
 		return g.PCI
 	}
 	return strconv.Itoa(g.Index)
+}
+
+func devices(s *State) (list []promtext.Sample) {
+	for i := range s.Specs {
+		list = append(list, promtext.Sample{Labels: []string{s.Specs[i].Kind}, Value: float64(len(s.Specs[i].Devices))})
+	}
+	return list
 }
 
 func gpuInfo(s *State) (list []promtext.Sample) {

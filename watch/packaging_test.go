@@ -15,12 +15,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const (
-	rulesFile     = "../packaging/prometheus/cdigen.rules.yml"
-	dashboardFile = "../packaging/grafana/cdigen.json"
-)
+const rulesFile = "../packaging/prometheus/cdigen.rules.yml"
 
-// expressions returns the queries of the alerts and of the dashboard by where they are.
+// dashboardFiles are that of a node and that of a cluster.
+var dashboardFiles = []string{"../packaging/grafana/cdigen.json", "../packaging/grafana/cdigen-cluster.json"}
+
+// expressions returns the queries of the alerts and of the dashboards by where they are.
 func expressions(t *testing.T) map[string]string {
 	t.Helper()
 	list := map[string]string{}
@@ -41,7 +41,17 @@ func expressions(t *testing.T) map[string]string {
 			list[r.Alert] = r.Expr
 		}
 	}
+	for _, file := range dashboardFiles {
+		addQueries(t, list, file)
+	}
+	return list
+}
+
+// addQueries adds the queries of a dashboard.
+func addQueries(t *testing.T, list map[string]string, file string) {
+	t.Helper()
 	var board struct {
+		UID    string
 		Panels []struct {
 			Title   string
 			Targets []struct{ RefID, Expr string }
@@ -50,21 +60,23 @@ func expressions(t *testing.T) map[string]string {
 			List []struct{ Name, Definition string }
 		}
 	}
-	if data, err = os.ReadFile(dashboardFile); err != nil {
-		t.Fatal(err)
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(data, &board)
 	}
-	if err := json.Unmarshal(data, &board); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range board.Panels {
 		for _, target := range p.Targets {
-			list[p.Title+" "+target.RefID] = target.Expr
+			list[board.UID+" "+p.Title+" "+target.RefID] = target.Expr
 		}
 	}
 	for _, v := range board.Templating.List {
-		list["variable "+v.Name] = v.Definition
+		if v.Name != "datasource" {
+			list[board.UID+" variable "+v.Name] = v.Definition
+		}
 	}
-	return list
 }
 
 // Alerts and panels ask for metrics and labels that there are.
@@ -87,7 +99,7 @@ func TestAlertsAndDashboardNameMetrics(t *testing.T) {
 	}
 	for where, expr := range all {
 		found := metric.FindAllStringSubmatch(expr, -1)
-		if len(found) == 0 && where != "variable datasource" {
+		if len(found) == 0 {
 			t.Errorf("%s: no metric in %q", where, expr)
 		}
 		for _, m := range found {
@@ -117,11 +129,18 @@ func TestAlertsAreDocumented(t *testing.T) {
 	}
 }
 
-// The dashboard has what Grafana's schema of dashboards and of each kind of panel asks for,
+// A dashboard has what Grafana's schema of dashboards and of each kind of panel asks for,
 // and nothing else.
-func TestDashboardFollowsGrafanasSchema(t *testing.T) {
+func TestDashboardsFollowGrafanasSchema(t *testing.T) {
 	plugins.RegisterDefaultPlugins()
-	data, err := os.ReadFile(dashboardFile)
+	for _, file := range dashboardFiles {
+		t.Run(file, func(t *testing.T) { followsSchema(t, file) })
+	}
+}
+
+func followsSchema(t *testing.T, file string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -354,7 +354,7 @@ func TestLibraryFromBeforeMIGDoes(t *testing.T) {
 	for i := range want {
 		want[i].PCIBusID = strings.TrimPrefix(busID(i), "0000")
 	}
-	// The library is told of MIG, but has no function to pass that on.
+	// The library has MIG devices, but has no function to pass that on.
 	ask(t, oldLibrary, gpus(2, 1)).expect(t, discover.NVMLExitOK, want, "")
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
@@ -77,7 +78,7 @@ func newDoctorContainer() *cobra.Command {
 	var pid int
 	cmd := &cobra.Command{
 		Use:               "container {ID | --pid PID}",
-		Short:             "Compare a running container's GPU nodes and libraries with the host's",
+		Short:             "Compare a running container's GPUs and libraries with the host's",
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -342,7 +343,7 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 		p.For = append(p.For, runtimes.Name(name))
 	}
 	if p.For != nil {
-		p.Engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(p.For, e.Name) })
+		p.Engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(p.For, e.Name.Kind()) })
 	}
 	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
 	if err == nil {
@@ -418,6 +419,7 @@ func (f *doctorFlags) repair(cmd *cobra.Command, devices []string, list []check.
 			return b.Fix.Safe && len(b.Fix.Commands) > 0 && b.Severity != discover.Note && !slices.Contains(f.ignore, string(b.ID)) && !done[key(b)]
 		})
 		if at < 0 {
+			f.leave(blocks)
 			return list, snapshots, nil
 		}
 		b := blocks[at]
@@ -441,6 +443,19 @@ func (f *doctorFlags) repair(cmd *cobra.Command, devices []string, list []check.
 		if list, snapshots, err = f.examine(cmd, devices); err != nil {
 			return list, snapshots, err
 		}
+	}
+}
+
+// leave says why commands of blocks were not run.
+func (f *doctorFlags) leave(blocks []check.Block) {
+	n := 0
+	for _, b := range blocks {
+		if !b.Fix.Safe && len(b.Fix.Commands) > 0 && b.Severity != discover.Note && !slices.Contains(f.ignore, string(b.ID)) {
+			n++
+		}
+	}
+	if n > 0 {
+		fmt.Fprintf(os.Stderr, "Left to you: %s. The commands stop, replace or remove something.\n", printable.Count(n, "finding"))
 	}
 }
 

@@ -42,7 +42,7 @@ func newPS() *cobra.Command {
 			}
 			lister := &check.Lister{Sources: sources()}
 			for {
-				u, err := usage(cmd, &o.Config, lister)
+				u, err := whoHas(cmd, &o.Config, lister)
 				if err == nil {
 					err = o.showUse(cmd, u, follow)
 				}
@@ -64,9 +64,9 @@ func newPS() *cobra.Command {
 	return cmd
 }
 
-// usage finds out who has which device. NVML is asked for memory only if something uses a GPU, as
+// whoHas finds out who has which device. NVML is asked for memory only if something uses a GPU, as
 // that wakes one that is suspended.
-func usage(cmd *cobra.Command, c *config.Config, lister *check.Lister) (*use, error) {
+func whoHas(cmd *cobra.Command, c *config.Config, lister *check.Lister) (*use, error) {
 	target, err := c.Target()
 	if err != nil {
 		return nil, usageError(err)

@@ -51,7 +51,7 @@ func (f *reportFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	service, _ := config.Load("ps", f.layers)
-	used, err := usage(cmd, &service, &check.Lister{Sources: sources()})
+	used, err := whoHas(cmd, &service, &check.Lister{Sources: sources()})
 	if err != nil {
 		used = &use{} // there is no GPU that could be used
 	}

@@ -437,6 +437,8 @@ func TestEngines(t *testing.T) {
 		{"Docker 29.3 with NVIDIA's own hook", []runtimes.Engine{{Name: runtimes.Docker, Version: "29.3.0", CDI: runtimes.On}}, []string{"nvidia-container-runtime-hook"}, []string{"note docker-gpus-legacy"}},
 		{"a configuration with a mistake", []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.Unknown, Err: &runtimes.Error{File: "/etc/docker/daemon.json", Line: 3, Column: 1}}}, nil, []string{"broken engine-config-broken"}},
 		{"containerd for Kubernetes", []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.On}, {Name: runtimes.Containerd, Version: "1.7.24", CDI: runtimes.Off}}, []string{"kubelet", "nvidia-container-runtime-hook"}, []string{"broken engine-cdi-off"}},
+		{"k3s, not started yet", []runtimes.Engine{{Name: runtimes.K3s, CDI: runtimes.Unknown, Err: &runtimes.Error{Message: "its containerd is not there"}}}, nil, []string{"note engine-not-seen"}},
+		{"k3s beside Docker", []runtimes.Engine{{Name: runtimes.Docker, Version: "28.5.2", CDI: runtimes.On}, {Name: runtimes.K3s, Version: "1.7.23-k3s2", CDI: runtimes.Off}}, []string{"nvidia-container-runtime-hook"}, []string{"broken engine-cdi-off"}},
 		{"containerd alone", []runtimes.Engine{{Name: runtimes.Containerd, Version: "1.7.24", CDI: runtimes.Off}}, nil, []string{"broken engine-cdi-off"}},
 		{"too old for CDI", []runtimes.Engine{{Name: runtimes.CRIO, Version: "1.22.0", CDI: runtimes.None}}, nil, []string{"warning engine-without-cdi"}},
 		{"Docker 29.2 with the program", []runtimes.Engine{{Name: runtimes.Docker, Version: "29.2.0", CDI: runtimes.On}}, []string{"nvidia-cdi-hook"}, nil},
@@ -612,5 +614,18 @@ func TestTableHasEveryID(t *testing.T) {
 	}
 	for id := range ids {
 		t.Errorf("the entry %s has no constant", id)
+	}
+}
+
+func TestMessagesNameFindings(t *testing.T) {
+	for _, m := range Messages {
+		for _, id := range m.IDs {
+			if Lookup(id).Title == "" {
+				t.Errorf("%s: there is no finding %s", m.Text, id)
+			}
+		}
+		if len(m.IDs) == 0 || m.Of == "" {
+			t.Errorf("%s has no finding, or nothing that prints it", m.Text)
+		}
 	}
 }

@@ -191,7 +191,11 @@ func (src *Sources) has(program string) bool {
 
 // Look reads the nodes and the mounts of a container, and what its image requires.
 func (c *Container) Look(ctx context.Context, host discover.Host) error {
-	c.Require = imageRequirements(filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "environ"))
+	process := filepath.Join(host.Proc.Path, strconv.Itoa(c.PID))
+	if err := inroot.Sandboxed(process); err != nil {
+		return fmt.Errorf("look into the container: %w", err)
+	}
+	c.Require = imageRequirements(filepath.Join(process, "environ"))
 	return c.lookAtDevices(ctx, host)
 }
 

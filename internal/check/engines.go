@@ -14,9 +14,6 @@ import (
 // engines looks at each container engine that is installed: whether it knows CDI, has it
 // on, reads the directory of the spec, and accepts the spec's version.
 func engines(s *Snapshot) (list []discover.Finding) {
-	for _, name := range s.System.Bundles {
-		list = append(list, found(EngineNotSeen, discover.Note, name, "brings a containerd of its own, whose configuration is not read: whether CDI is on there is not known"))
-	}
 	for i := range s.Engines {
 		e := &s.Engines[i]
 		list = append(list, engine(s, e)...)
@@ -43,6 +40,8 @@ func engine(s *Snapshot, e *runtimes.Engine) (list []discover.Finding) {
 		on = s.System.DockerCDI
 	}
 	switch {
+	case e.Err != nil && e.Program == "" && e.Name.Kind() != e.Name:
+		return one(EngineNotSeen, discover.Note, "%v", e.Err)
 	case e.Err != nil && e.Err.File == "":
 		return one(EngineUnknown, discover.Warning, "its version is not known: %v", e.Err)
 	case e.Err != nil:

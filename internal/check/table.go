@@ -145,6 +145,7 @@ var specTable = []Entry{
 	{SpecMissing, "There is no spec: engines do not know its devices.", "Nothing has published it yet, or it was deleted.", true, fixGenerate},
 	{SpecBroken, "Engines cannot read the spec: no container gets a GPU.", "The file is damaged, or was edited by hand.", true, fixGenerate},
 	{SpecIncomplete, "The spec lacks devices or files that the host has: containers do not get them.", "The file was cut short, the host has more than when it was made, or it was made with other flags or settings.", true, fixGenerate},
+	{SpecDriver, "The driver was changed after the spec was made: containers do not start, or get files of the old one.", "Make the spec again. `cdigen watch` does so by itself.", true, fixGenerate},
 	{SpecStale, "The spec is not what the host has now.", "`cdigen diff` shows what is different. `cdigen watch` keeps the spec up to date.", true, fixGenerate},
 	{SpecForeign, "The devices come from a file that cdigen does not keep up to date; it may be stale at any time.", "Another program has made it.", true, fixForeign},
 	{SpecUnreadable, "Only root can read the spec: rootless engines find no device.", "Somebody has changed its mode.", true, fixReadable},
@@ -177,7 +178,7 @@ var specTable = []Entry{
 
 var engineTable = []Entry{
 	{EngineUnknown, "An engine does not tell its version: what it does with CDI is not known.", "Its program fails, or is of an unknown release.", false, nil},
-	{EngineNotSeen, "A distribution of Kubernetes brings an engine of its own, which is not looked into.", "k3s, RKE2, MicroK8s and k0s write the configuration of their containerd themselves; [kubernetes.md](kubernetes.md) says how CDI is switched on there.", false, nil},
+	{EngineNotSeen, "A distribution of Kubernetes is installed whose containerd is not there yet: what it does with CDI is not known.", "k3s, RKE2, MicroK8s and k0s bring a containerd and unpack it when a node is first started. One with its data elsewhere is not found, nor is its configuration.", false, nil},
 	{EngineConfigBroken, "The configuration of an engine cannot be read: it does not start, or not as configured.", "The message has the place.", false, fixConfig},
 	{EngineWithoutCDI, "An engine is too old for CDI: it cannot use the spec.", "Install a newer version, or use `cdigen inject`.", false, fixWithoutCDI},
 	{EngineCDIOff, "CDI is switched off in an engine: it refuses the devices of every spec.", "`cdigen runtime enable` switches it on.", false, fixEnable},
@@ -196,6 +197,7 @@ var systemTable = []Entry{
 	{CgroupHybrid, "crun starts no container where both versions of cgroups are mounted and version 2 has controllers.", "systemd calls this the hybrid hierarchy.", false, fixHybrid},
 	{CgroupDevices, "The device controller of cgroups is not mounted: a container that makes a device node can open any GPU.", "cgroups of version 1 are mounted without it.", false, fixCgroupDevices},
 	{SettingInvalid, "A setting of the service is not valid: the service does not start again with it.", "The message has the line; `cdigen generate --help` lists the values.", true, fixSetting},
+	{ToolkitSetting, "A setting of NVIDIA's nvidia-cdi-refresh has no effect on the spec: cdigen has settings of its own.", "`cdigen settings set` makes it one of cdigen's; [migrating.md](migrating.md#commands-and-flags) lists them.", false, fixToolkitSetting},
 	{WatcherFailing, "The watcher cannot publish the spec; the last one stays.", "`cdigen status` shows the error.", true, fixStatus},
 	{WatcherNotRunning, "Nothing keeps the spec up to date: it is stale after the next change of driver, MIG devices or GPUs.", "`cdigen watch` does, as a service.", true, fixWatcher},
 	{DevCharLinks, "Programs that containers depend on do not find the GPUs' nodes: containers may lose them at systemctl daemon-reload (\"NVML: Unknown Error\").", "systemd before 240 and runc 1.1.3 to 1.1.6 look device nodes up in /dev/char.", false, fixCharLinks},

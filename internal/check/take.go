@@ -17,9 +17,11 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/mountinfo"
+	"github.com/cdigen/cdigen/internal/nvidiactk"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -151,6 +153,8 @@ type System struct {
 	// Systemd runs the machine (sd_booted(3)).
 	Systemd bool
 	Units   map[string]UnitState
+	// Toolkit are the settings of NVIDIA's generator.
+	Toolkit map[string]config.Setting
 	// SELinuxOff are the booleans that keep containers from the nodes; nil where SELinux
 	// does not. SELinuxLabelled: the nodes have a type that containers may use anyway.
 	SELinuxOff      []string
@@ -181,8 +185,6 @@ type System struct {
 	// driver container has the libraries of the loaded driver, if it is another.
 	DriverRootMissing bool
 	OtherDriverRoot   string
-	// Bundles are distributions of Kubernetes with an engine of their own.
-	Bundles []string
 	// RefreshOutput: the spec of NVIDIA's generator exists.
 	RefreshOutput bool
 }
@@ -231,7 +233,9 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 	y.ImageBased, y.RefreshOutput = src.exists("run/ostree-booted"), src.exists(refreshOutput)
 	_, err := host.Driver.Stat(".")
 	y.DriverRootMissing = errors.Is(err, fs.ErrNotExist)
-	y.Bundles = src.bundles()
+	if data, err := src.Root.ReadFile(nvidiactk.SettingsFile); err == nil && s.Profile == "" {
+		y.Toolkit = config.ParseSettings(nvidiactk.SettingsFile, string(data)).Variables
+	}
 	y.ReadOnly = readOnly(filepath.Dir(s.Spec))
 	if inv.Driver.Version == "" || !hasCUDA(inv) {
 		y.KernelRelease = text(host.Proc, "sys/kernel/osrelease")
@@ -395,19 +399,6 @@ func (src *Sources) charLinks(nodes []discover.Node) (missing []string) {
 		}
 	}
 	return missing
-}
-
-// bundles returns the distributions of Kubernetes that bring an engine of their own, by their
-// programs and by the directories of their data.
-func (src *Sources) bundles() (list []string) {
-	for _, b := range []struct{ name, data string }{
-		{"k3s", "var/lib/rancher/k3s"}, {"rke2", "var/lib/rancher/rke2"}, {"microk8s", "var/snap/microk8s"}, {"k0s", "var/lib/k0s"},
-	} {
-		if src.has(b.name) || src.exists(b.data) {
-			list = append(list, b.name)
-		}
-	}
-	return list
 }
 
 // moduleLine is the line of NVIDIA's kernel module in modules.dep, under the names that

@@ -43,7 +43,7 @@ func TestPrometheus(t *testing.T) {
 	check(t, command(rules, promtool, "check", "rules", "--lint-fatal", "cdigen.rules.yml"))
 	check(t, command(rules, promtool, "test", "rules", "cdigen.rules.test.yml"))
 	metric := regexp.MustCompile(`\b(?:cdigen|process)_[a-z_]+\b`)
-	for _, file := range []string{"prometheus/cdigen.rules.yml", "grafana/cdigen.json"} {
+	for _, file := range []string{"prometheus/cdigen.rules.yml", "grafana/cdigen.json", "grafana/cdigen-cluster.json"} {
 		data, err := os.ReadFile(filepath.Join(repository(), "packaging", file))
 		check(t, err)
 		names := metric.FindAllString(string(data), -1)

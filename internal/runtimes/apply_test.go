@@ -354,13 +354,13 @@ func readOnly(dir string) error {
 	return errors.Join(ownMounts(), unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 }
 
-func TestNixOSIsTold(t *testing.T) {
+func TestFilesOfNixOSAreNotChanged(t *testing.T) {
 	s, file := dockerWith(t, nil)
 	writeFile(t, filepath.Join(s.Root, "nix/store/abc-daemon.json"), offJSON)
 	if err := errors.Join(os.Remove(file), os.Symlink("/nix/store/abc-daemon.json", file)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := enableDocker(t, s).Apply(t.Context(), false); err == nil || !strings.Contains(err.Error(), "is made by NixOS: change the system's configuration") {
+	if _, err := s.Enable(runtimes.Request{Engine: runtimes.Docker, Version: "28.3.0", SpecDirs: []string{"/etc/cdi"}}); err == nil || !strings.Contains(err.Error(), "is made by NixOS: change the system's configuration") {
 		t.Errorf("%v", err)
 	}
 }

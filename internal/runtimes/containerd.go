@@ -1,6 +1,7 @@
 package runtimes
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -40,6 +41,13 @@ type containerdConfig struct {
 	sections []section
 	// disabled is the file with disabled_plugins that has the CRI plugin; nil: it runs.
 	disabled *file
+
+	// bundle is the distribution of Kubernetes that writes the main file; nil: users do.
+	bundle *bundle
+	// template is what the distribution would make its configuration of, if it existed; byHand
+	// is why it cannot be changed.
+	template *file
+	byHand   string
 }
 
 // section is the CRI plugin's in a file, whether it is there or not.
@@ -53,9 +61,17 @@ func (s section) setting(key string) []string { return []string{"plugins", s.id,
 // readContainerd reads config.toml and what it imports. The flags of containerd are not
 // seen.
 func readContainerd(s System, r Request) (configuration, error) {
-	c := &containerdConfig{system: s, version: r.Version, merged: AtLeast(r.Version, "2.0.0-alpha")}
-	main := r.file(s.userFile("/etc/containerd/config.toml", "containerd/config.toml"))
-	known := map[string]bool{}
+	c := newContainerdConfig(s, r.Version)
+	return c, c.read(r.file(s.userFile("/etc/containerd/config.toml", "containerd/config.toml")))
+}
+
+func newContainerdConfig(s System, version string) *containerdConfig {
+	return &containerdConfig{system: s, version: version, merged: AtLeast(version, "2.0.0-alpha")}
+}
+
+// read reads the main file and what it imports.
+func (c *containerdConfig) read(main string) error {
+	known, theirs := map[string]bool{}, map[string]bool{}
 	for pending := []string{main}; len(pending) > 0; {
 		name := pending[0]
 		pending = pending[1:]
@@ -63,29 +79,60 @@ func readContainerd(s System, r Request) (configuration, error) {
 			continue
 		}
 		known[name] = true
-		f, err := s.openContainerd(name)
+		f, err := c.system.openContainerd(name)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if name == main && !f.exists() {
+		switch {
+		case name == main:
+			c.own(f)
+		case theirs[name]:
+			f.foreign = c.all[0].foreign
+		}
+		switch {
+		case name == main && !f.exists():
 			f.begin(c.newVersion(), criID(c.merged))
-		}
-		if name != main && !f.exists() {
-			return nil, &Error{File: f.Name, Message: "it is imported but does not exist: containerd would not start"}
+		case !f.exists() && theirs[name]: // it is not made yet
+			continue
+		case !f.exists():
+			return &Error{File: f.Name, Message: "it is imported but does not exist: containerd would not start"}
 		}
 		c.all = append(c.all, f)
 		for _, pattern := range f.patterns {
-			names, err := s.glob(pattern)
+			names, err := c.system.glob(pattern)
 			if err != nil {
-				return nil, f.Errorf([]string{"imports"}, "%s: %v", pattern, err)
+				return f.Errorf([]string{"imports"}, "%s: %v", pattern, err)
 			}
 			pending = append(pending, names...)
+			if f.foreign != "" && !strings.Contains(pattern, "*") {
+				theirs[pattern] = true
+			}
 		}
 	}
 	if err := c.findSections(); err != nil {
-		return nil, err
+		return err
 	}
-	return c, c.findDisabled()
+	return c.findDisabled()
+}
+
+// own marks the main file as the distribution's, if it is, and adds the drop-ins that it merges.
+func (c *containerdConfig) own(main *file) {
+	switch b := c.bundle; {
+	case b == nil:
+	case b.dropIns != "" && main.exists() && main.foreign == "":
+		c.bundle = nil // users have taken it over
+	default:
+		main.foreign = cmp.Or(c.byHand, main.foreign, "it is written by "+string(b.name))
+		if b.dropIns != "" && !slices.Contains(main.patterns, b.dropIns) {
+			main.patterns = append(main.patterns, b.dropIns)
+		}
+	}
+}
+
+// mergesDropIns reports whether files are merged key by key, by containerd or by the
+// distribution.
+func (c *containerdConfig) mergesDropIns() bool {
+	return c.merged || c.bundle != nil && c.bundle.dropIns != ""
 }
 
 // criID returns the name of the CRI plugin's section in new files.
@@ -198,7 +245,7 @@ func (c *containerdConfig) findSections() error {
 	default:
 		add(criV3)
 	}
-	if !c.merged {
+	if !c.mergesDropIns() {
 		// The last section is all there is.
 		for i, s := range slices.Backward(c.sections) {
 			_, set, err := s.file.Value("plugins", s.id)
@@ -302,7 +349,7 @@ func (c *containerdConfig) enable(e *Engine, dirs []string) error {
 	s, set, err := c.last(cdiSpecDirs)
 	switch {
 	case err != nil:
-	case set:
+	case set && s.file.foreign == "":
 		err = s.file.Prepend(missing, s.setting(cdiSpecDirs)...)
 	default:
 		err = c.set(cdiSpecDirs, withDirs(e.SpecDirs, missing))
@@ -335,9 +382,13 @@ func (c *containerdConfig) set(key string, value any) error {
 	}
 	main := c.all[0]
 	switch {
-	case set:
-	case !c.merged:
-		s = c.sections[len(c.sections)-1]
+	case set && s.file.foreign == "":
+	case !c.mergesDropIns():
+		if s = c.sections[len(c.sections)-1]; s.file.foreign != "" && c.template != nil {
+			if s, err = c.copied(s); err != nil {
+				return err
+			}
+		}
 	default:
 		if s, err = c.home(); err != nil {
 			return err
@@ -348,6 +399,17 @@ func (c *containerdConfig) set(key string, value any) error {
 			main.Name, c.newVersion())
 	}
 	return s.file.set(value, s.setting(key)...)
+}
+
+// copied puts the distribution's template in the place of its file, as a copy of that.
+func (c *containerdConfig) copied(s section) (section, error) {
+	f, err := c.system.openContainerd(c.template.name)
+	if err == nil {
+		err = c.bundle.copyTo(f, s.file)
+	}
+	c.all = append(c.all, f)
+	c.sections = []section{{f, s.id}}
+	return c.sections[0], err
 }
 
 // newVersion returns the version of new files for this containerd.
@@ -366,7 +428,7 @@ func (c *containerdConfig) home() (section, error) {
 	main := c.all[0]
 	s := section{main, criV3}
 	switch {
-	case !main.exists():
+	case !main.exists() && main.foreign == "":
 		return s, nil
 	case main.version < 2:
 		s.id = criV1
@@ -406,6 +468,9 @@ func (c *containerdConfig) home() (section, error) {
 // be different. Both are copies in a directory of their own, one file for each, which the
 // first imports in the order that containerd reads them in.
 func (c *containerdConfig) validate(ctx context.Context, program string, changed change.Plan) error {
+	if c.mergesDropIns() && !c.merged {
+		return nil // by the distribution, in a way of its own
+	}
 	before, err := c.dump(ctx, program, nil)
 	if err != nil {
 		return fmt.Errorf("containerd refuses its configuration as it is: %w", err)
@@ -473,10 +538,13 @@ func (c *containerdConfig) dump(ctx context.Context, program string, changed cha
 func (c *containerdConfig) copies(dir string, changed change.Plan) (main []byte, imports []string, err error) {
 	for i, f := range c.all {
 		data := f.old
-		for _, c := range changed {
-			if c.Path == f.Name {
-				data = c.New
+		for _, change := range changed {
+			if change.Path == f.Name {
+				data = change.New
 			}
+		}
+		if c.bundle != nil && data != nil {
+			data = current(data)
 		}
 		switch {
 		case data == nil:

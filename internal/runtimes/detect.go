@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,8 @@ type Engine struct {
 	SpecDirsFrom string `json:"specDirsFrom,omitempty"`
 	// Config are the configuration files that were read, in the engine's order.
 	Config []string `json:"config"`
+	// Socket is that of a distribution of Kubernetes, which has it at a place of its own.
+	Socket string `json:"socket,omitempty"`
 	// Service is the systemd unit that has to be restarted when the configuration
 	// changes; empty for engines that read it at each run.
 	Service string `json:"service,omitempty"`
@@ -80,6 +83,8 @@ type known struct {
 	without string
 	// configure reads the configuration; nil for an engine that has none about CDI.
 	configure func(s System, r Request) (configuration, error)
+	// bundle is the distribution of Kubernetes whose containerd it is; nil: none.
+	bundle *bundle
 }
 
 // configuration is that of an engine, as far as it is about CDI.
@@ -105,6 +110,10 @@ var engines = []known{
 	{name: Docker, program: "dockerd", service: "docker.service", configure: readDocker,
 		without: "cdigen inject --format docker-args prints options that give a container GPUs without it"},
 	{name: Containerd, program: "containerd", service: "containerd.service", configure: readContainerd},
+	{name: K3s, configure: readBundle, bundle: &bundles[0]},
+	{name: RKE2, configure: readBundle, bundle: &bundles[1]},
+	{name: MicroK8s, configure: readBundle, bundle: &bundles[2]},
+	{name: K0s, configure: readBundle, bundle: &bundles[3]},
 	{name: CRIO, program: "crio", service: "crio.service", configure: readCRIO},
 	{name: Buildah, program: "buildah", configure: readContainersConf},
 	{name: BuildKit, program: "buildkitd", service: "buildkit.service", configure: readBuildKit},
@@ -152,23 +161,46 @@ func Detect(ctx context.Context, s System, names ...Name) []Engine {
 	return installed
 }
 
+// program finds the program of an engine.
+func (s System) program(k known) (string, error) {
+	if k.bundle != nil {
+		return s.LookPath(k.bundle.containerd)
+	}
+	path, err := s.LookPath(k.program)
+	if err != nil && k.name == Docker {
+		return s.LookPath(snapDockerd)
+	}
+	return path, err
+}
+
 // detect returns an engine, or nil if it is not installed.
 func (s System) detect(ctx context.Context, k known) *Engine {
-	program, err := s.LookPath(k.program)
-	if err != nil {
+	program, err := s.program(k)
+	switch {
+	case err != nil && k.bundle != nil:
+		if _, err := s.LookPath(k.bundle.command); err != nil {
+			return nil
+		}
+		e := s.Engine(k.name, "")
+		e.Err = &Error{Message: "its containerd is not there, which it unpacks when it is first started: " + k.bundle.containerd}
+		return &e
+	case err != nil:
 		return nil
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, versionTimeout, fmt.Errorf("no answer for %v", versionTimeout))
 	defer cancel()
 	out, err := s.Run(ctx, program, "--version")
 	output := string(out)
+	switch {
 	// Apptainer brings a link of its older name.
-	if k.name == Singularity && strings.Contains(strings.ToLower(output), "apptainer") {
+	case k.name == Singularity && strings.Contains(strings.ToLower(output), "apptainer"),
+		// The containerd of k3s and RKE2 reads their configuration only.
+		k.name == Containerd && strings.Contains(output, "/k3s-io/containerd"):
 		return nil
 	}
 	version := parseVersion(output)
 	if err == nil && version == "" {
-		err = fmt.Errorf("%s --version: no version in its answer %q", k.program, firstLine(output))
+		err = fmt.Errorf("%s --version: no version in its answer %q", filepath.Base(program), firstLine(output))
 	}
 	e := s.Engine(k.name, version)
 	e.Program = program
@@ -195,11 +227,11 @@ func (s System) Engine(name Name, version string) Engine {
 // their versions are. No engine is started.
 func (s System) SpecDirs() (dirs []string) {
 	for _, k := range engines {
-		if _, err := s.LookPath(k.program); err != nil {
+		if _, err := s.program(k); err != nil {
 			continue
 		}
 		for _, r := range Releases {
-			if r.Engine == k.name {
+			if r.Engine == k.name.Kind() {
 				dirs = append(dirs, s.Engine(k.name, r.From).SpecDirs...)
 			}
 		}
@@ -211,6 +243,12 @@ func (s System) SpecDirs() (dirs []string) {
 // engine reads the configuration of a version that has CDI.
 func (s System) engine(k known, r Request) (Engine, configuration) {
 	e := Engine{Name: r.Engine, Version: r.Version, Service: k.service, Note: k.note, SpecDirs: []string{}, Config: []string{}}
+	if k.bundle != nil {
+		e.Service, e.Socket, e.Note = s.unit(k.bundle), k.bundle.socket, "the version is that of its containerd"
+	}
+	if r.Engine == Docker && s.snapDocker() {
+		e.Service = "snap.docker.dockerd.service"
+	}
 	can, ok := release(r.Engine, r.Version)
 	switch {
 	case canonical(r.Version) == "":

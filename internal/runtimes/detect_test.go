@@ -1,6 +1,7 @@
 package runtimes_test
 
 import (
+	stdcmp "cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,10 +40,11 @@ func (i installation) system(t testing.TB) runtimes.System {
 			if _, ok := i.programs[name]; !ok {
 				return "", errors.New("not found")
 			}
-			return "/usr/bin/" + name, nil
+			return filepath.Join("/usr/bin", strings.TrimPrefix(name, "/")), nil
 		},
 		Run: func(_ context.Context, program string, _ ...string) ([]byte, error) {
-			return []byte(i.programs[filepath.Base(program)]), nil
+			name := strings.TrimPrefix(program, "/usr/bin/")
+			return []byte(stdcmp.Or(i.programs[name], i.programs["/"+name])), nil
 		},
 		Getenv: func(name string) string { return i.env[name] },
 	}
@@ -164,6 +166,66 @@ func TestDetectTellsEnginesInOrder(t *testing.T) {
 	}
 	if none := runtimes.Detect(t.Context(), installation{}.system(t)); none == nil || len(none) > 0 {
 		t.Errorf("of none installed: %v", none)
+	}
+}
+
+// Distributions of Kubernetes are engines by the containerd that they unpack; that of k3s in PATH
+// is not one that reads /etc/containerd.
+func TestDistributionsOfKubernetes(t *testing.T) {
+	const (
+		rancher = "containerd github.com/k3s-io/containerd v2.1.5-k3s1 57ae91d0\n"
+		units   = "etc/systemd/system/"
+	)
+	s := installation{
+		programs: map[string]string{
+			"containerd": "containerd github.com/k3s-io/containerd 1.7.23-k3s2 1\n",
+			"/var/lib/rancher/k3s/data/current/bin/containerd": rancher,
+			"/var/lib/rancher/rke2/bin/containerd":             rancher,
+			"/snap/microk8s/current/bin/containerd":            "containerd github.com/containerd/containerd 1.7.28 2\n",
+			"k0s":                                              "v1.35.1+k0s.0\n",
+		},
+		files: map[string]string{
+			"var/lib/rancher/k3s/agent/etc/containerd/config.toml": "version = 3\n",
+			units + "k3s-agent.service":                            "", units + "rke2-server.service": "",
+			units + "multi-user.target.wants/rke2-agent.service": "",
+		},
+	}.system(t)
+	got := runtimes.Detect(t.Context(), s)
+	var lines []string
+	for _, e := range got {
+		lines = append(lines, strings.TrimSpace(fmt.Sprintln(e.Name, e.Version, e.CDI, e.Service, e.Socket, e.Err != nil)))
+	}
+	want := []string{
+		"k3s 2.1.5-k3s1 on k3s-agent.service /run/k3s/containerd/containerd.sock false",
+		"rke2 2.1.5-k3s1 on rke2-agent.service /run/k3s/containerd/containerd.sock false",
+		"microk8s 1.7.28 off snap.microk8s.daemon-containerd.service /var/snap/microk8s/common/run/containerd.sock false",
+		"k0s  unknown k0sworker.service /run/k0s/containerd.sock true",
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Error(diff)
+	}
+	if err := got[3].Err; !strings.Contains(err.Error(), "/var/lib/k0s/bin/containerd") {
+		t.Errorf("%v", err)
+	}
+	if runtimes.K3s.Kind() != runtimes.Containerd || runtimes.Podman.Kind() != runtimes.Podman {
+		t.Error("which engine does the work")
+	}
+}
+
+// Docker's snap has its program, its configuration and its unit elsewhere.
+func TestDockerOfASnap(t *testing.T) {
+	const dockerd = "/snap/docker/current/bin/dockerd"
+	s := installation{
+		programs: map[string]string{dockerd: "Docker version 27.5.1, build 1\n"},
+		files:    map[string]string{dockerd: "", "var/snap/docker/current/config/daemon.json": `{"features": {"cdi": true}}`, "etc/docker/daemon.json": "{}"},
+	}.system(t)
+	got := runtimes.Detect(t.Context(), s)
+	if len(got) != 1 || got[0].CDI != runtimes.On || got[0].Service != "snap.docker.dockerd.service" || !strings.HasSuffix(got[0].Switch, "/var/snap/docker/current/config/daemon.json") {
+		t.Errorf("%+v", got)
+	}
+	writeFile(t, filepath.Join(s.Root, "usr/bin/dockerd"), "")
+	if e := s.Engine(runtimes.Docker, "27.5.1"); e.CDI != runtimes.Off || e.Service != "docker.service" {
+		t.Errorf("beside another Docker: %+v", e)
 	}
 }
 

@@ -21,12 +21,24 @@ import (
 func readDocker(s System, r Request) (configuration, error) {
 	c := newPlainConfig(s, r, "cdi-spec-dirs")
 	c.toggle, c.emptyIsOff, c.check = []string{"features", "cdi"}, true, checkDocker
-	name := r.file(s.userFile("/etc/docker/daemon.json", "docker/daemon.json"))
+	system := "/etc/docker/daemon.json"
+	if s.snapDocker() {
+		system = "/var/snap/docker/current/config/daemon.json"
+	}
+	name := r.file(s.userFile(system, "docker/daemon.json"))
 	// Rootless dockerd searches the user's directories too since 29.2.
 	if dir := s.userDir(); dir != "" && name == filepath.Join(dir, "docker/daemon.json") && AtLeast(r.Version, "29.2.0") {
 		c.dirs = append(c.dirs, filepath.Join(dir, "cdi"), filepath.Join(s.runtimeDir(), "cdi"))
 	}
 	return c, c.read(configedit.ParseJSON, "", name)
+}
+
+// snapDockerd is the daemon of Docker's snap, which is not in PATH.
+const snapDockerd = "/snap/docker/current/bin/dockerd"
+
+// snapDocker reports whether Docker is that of its snap, and no other is installed.
+func (s System) snapDocker() bool {
+	return s.exists(snapDockerd) && !slices.ContainsFunc(daemonDirs, func(dir string) bool { return s.exists(filepath.Join(dir, "dockerd")) })
 }
 
 // checkDocker has dockerd validate a changed file, without its unit's flags.

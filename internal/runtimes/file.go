@@ -22,6 +22,8 @@ type file struct {
 	created string
 	// removed: the file is to be removed.
 	removed bool
+	// foreign is why it is not for users to change, as another program writes it; empty: it is.
+	foreign string
 
 	// version of containerd's file, and patterns, its imports as absolute paths.
 	version  int64
@@ -36,13 +38,16 @@ func (s System) open(name string, parse parser) (*file, error) {
 	f := &file{name: name}
 	data, err := s.read(name)
 	if err == nil {
-		f.old = data
+		f.old, f.foreign = data, foreign(data)
 		f.File, err = parse(data)
 	}
 	if err != nil {
 		return nil, fileError(s.path(name), err)
 	}
 	f.Name = s.path(name)
+	if target, err := s.resolve(name); err == nil && strings.HasPrefix(target, s.path("/nix/store")+"/") {
+		f.foreign = "it is made by NixOS: change the system's configuration"
+	}
 	return f, nil
 }
 
@@ -60,18 +65,21 @@ func (f *file) set(value any, path ...string) error {
 	return f.Set(value, path...)
 }
 
-// changes returns what is different now in files.
-func changes(files []*file) (list change.Plan) {
+// changes returns what is different now in files. The error is that a file is not for users to
+// change.
+func changes(files []*file) (list change.Plan, err error) {
 	for _, f := range files {
 		now := f.Bytes()
 		switch {
+		case f.foreign != "" && (f.removed || !bytes.Equal(now, f.old)):
+			err = errors.Join(err, &Error{File: f.Name, Message: f.foreign})
 		case f.removed:
 			list = append(list, change.Change{Path: f.Name, Old: f.old})
 		case !bytes.Equal(now, f.old) || !f.exists() && len(now) > 0:
 			list = append(list, change.Change{Path: f.Name, Old: f.old, New: now})
 		}
 	}
-	return list
+	return list, err
 }
 
 // missingDirs returns the wanted directories that are not in a list.

@@ -46,7 +46,9 @@ type Plan struct {
 }
 
 // Switchable returns the engines whose configuration can be changed.
-func Switchable() []Name { return []Name{Docker, Containerd, CRIO, Podman, BuildKit} }
+func Switchable() []Name {
+	return []Name{Docker, Containerd, K3s, RKE2, MicroK8s, K0s, CRIO, Podman, BuildKit}
+}
 
 // Enable plans the changes that make an engine inject CDI devices from the directories. The
 // error is an [ErrUnsupported] if the engine cannot, and an [*Error] with line and column if
@@ -77,11 +79,12 @@ func (s System) plan(r Request, edit func(configuration, *Engine) error) (*Plan,
 		return nil, e.Err
 	}
 	p := &Plan{Engine: e, system: s, config: c, program: r.Program}
-	if err := edit(c, &e); err != nil {
+	err := edit(c, &e)
+	if err != nil {
 		return nil, err
 	}
-	p.Changes = changes(c.files())
-	return p, nil
+	p.Changes, err = changes(c.files())
+	return p, err
 }
 
 // checkTime is how long an engine may take to check a configuration.
@@ -155,9 +158,6 @@ func (p *Plan) located() (change.Plan, error) {
 		c := &located[i]
 		if err := p.locate(c); err != nil {
 			return nil, &change.Error{Path: c.Path, Err: err}
-		}
-		if strings.HasPrefix(c.Target, p.system.path("/nix/store")+"/") {
-			return nil, &change.Error{Path: c.Target, Err: errors.New("it is made by NixOS: change the system's configuration")}
 		}
 	}
 	return located, nil

@@ -17,6 +17,10 @@ const (
 	Podman      Name = "podman"
 	Docker      Name = "docker"
 	Containerd  Name = "containerd"
+	K3s         Name = "k3s"
+	RKE2        Name = "rke2"
+	MicroK8s    Name = "microk8s"
+	K0s         Name = "k0s"
 	CRIO        Name = "crio"
 	Buildah     Name = "buildah"
 	BuildKit    Name = "buildkit"
@@ -136,7 +140,7 @@ var Releases = []Release{
 // release returns the CDI support of a version; ok is false if there is none.
 func release(engine Name, version string) (r Release, ok bool) {
 	for _, candidate := range Releases {
-		if candidate.Engine == engine && AtLeast(version, candidate.From) {
+		if candidate.Engine == engine.Kind() && AtLeast(version, candidate.From) {
 			r, ok = candidate, true
 		}
 	}
@@ -146,7 +150,7 @@ func release(engine Name, version string) (r Release, ok bool) {
 // firstRelease returns the oldest version that supports CDI.
 func firstRelease(engine Name) string {
 	for _, r := range Releases {
-		if r.Engine == engine {
+		if r.Engine == engine.Kind() {
 			return short(r.From)
 		}
 	}

@@ -142,6 +142,12 @@ func (s System) read(name string) ([]byte, error) {
 	return data, err
 }
 
+// exists reports whether there is a file or directory, or a link.
+func (s System) exists(name string) bool {
+	_, err := os.Lstat(s.path(name))
+	return err == nil
+}
+
 // list returns the sorted names in a directory that are not directories.
 func (s System) list(dir string) (names []string, err error) {
 	path, err := s.resolve(dir)

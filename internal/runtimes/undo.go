@@ -30,7 +30,7 @@ func (s System) Undo(r Request) (*Plan, error) {
 		}
 		before, err := regular.ReadFile(backupPath(c), limits.MaxBytes)
 		switch {
-		case f.old == nil || errors.Is(err, fs.ErrNotExist):
+		case f.old == nil || f.foreign != "" || errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
 			return nil, err

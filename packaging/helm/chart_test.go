@@ -45,6 +45,9 @@ prometheusRule: {enabled: true, labels: {release: prometheus}}
 dashboard: {enabled: true, annotations: {folder: GPU}}
 `
 
+// dashboards are those of the ConfigMap.
+var dashboards = []string{"cdigen.json", "cdigen-cluster.json"}
+
 func TestMain(m *testing.M) {
 	log.SetOutput(io.Discard) // Helm says of each link of the chart that it follows it
 	os.Exit(m.Run())
@@ -87,11 +90,14 @@ func TestRenderings(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dashboard, err := os.ReadFile("../grafana/cdigen.json")
-			if err != nil {
-				t.Fatal(err)
+			got := strings.Join(list, "")
+			for _, name := range dashboards {
+				dashboard, err := os.ReadFile("../grafana/" + name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = strings.ReplaceAll(got, strconv.Quote(string(dashboard)), "(the dashboard)")
 			}
-			got := strings.ReplaceAll(strings.Join(list, ""), strconv.Quote(string(dashboard)), "(the dashboard)")
 			if *update {
 				if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -133,8 +139,10 @@ func decode(t *testing.T, document string) {
 			t.Errorf("%d groups of rules", n)
 		}
 	case *core.ConfigMap:
-		if data := object.Data["cdigen.json"]; !json.Valid([]byte(data)) || !strings.Contains(data, "panels") {
-			t.Errorf("the dashboard is %q", data)
+		for _, name := range dashboards {
+			if data := object.Data[name]; !json.Valid([]byte(data)) || !strings.Contains(data, "panels") {
+				t.Errorf("%s is %q", name, data)
+			}
 		}
 	}
 }
@@ -170,7 +178,7 @@ func checkPods(t *testing.T, d *apps.DaemonSet) {
 	}
 }
 
-// The static pod for single nodes has the same mounts.
+// The static pod for single nodes has the same mounts, but no features of a cluster's node.
 func TestStaticPodIsLikeTheChart(t *testing.T) {
 	text, err := os.ReadFile("../kubernetes/cdigen.yaml")
 	if err != nil {
@@ -180,7 +188,7 @@ func TestStaticPodIsLikeTheChart(t *testing.T) {
 	if err := yaml.UnmarshalStrict(text, &static); err != nil {
 		t.Fatal(err)
 	}
-	list, err := render("")
+	list, err := render("nodeFeatures: false")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +238,7 @@ func TestRefusedValues(t *testing.T) {
 
 // A chart has what its own files say and nothing else: all are used.
 func TestFiles(t *testing.T) {
-	for link, target := range map[string]string{"cdigen/files/cdigen.rules.yml": "../prometheus/cdigen.rules.yml", "cdigen/files/cdigen.json": "../grafana/cdigen.json"} {
+	for link, target := range map[string]string{"cdigen/files/cdigen.rules.yml": "../prometheus/cdigen.rules.yml", "cdigen/files/cdigen.json": "../grafana/cdigen.json", "cdigen/files/cdigen-cluster.json": "../grafana/cdigen-cluster.json"} {
 		got, err := os.ReadFile(link)
 		if err != nil {
 			t.Fatal(err)
