@@ -26,7 +26,7 @@ func newReport() *cobra.Command {
 	var f reportFlags
 	cmd := &cobra.Command{
 		Use:   "report",
-		Short: "Write one HTML page about this host for a ticket, without what identifies it",
+		Short: "Write one HTML page about this host for a ticket",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
@@ -34,11 +34,12 @@ func newReport() *cobra.Command {
 	withoutVariable(flags, "output") // CDIGEN_OUTPUT is where generate publishes
 	f.redaction.add(flags)
 	f.options.add(flags, "report")
-	f.Command, f.late = "doctor", true // it says what doctor does
+	f.late = true // as doctor
 	return cmd
 }
 
 func (f *reportFlags) run(cmd *cobra.Command) error {
+	f.Command = "doctor" // whose options it has by the settings of the service
 	if err := notASpec(f.output, "a report"); err != nil {
 		return err
 	}
