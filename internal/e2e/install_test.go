@@ -483,6 +483,7 @@ func (m *machine) testSystemExtension(t *testing.T) {
 	if n := len(m.status().Devices); n != 17 {
 		t.Errorf("the watcher has %d devices", n)
 	}
+	m.run("systemctl", "stop", "cdigen")
 	m.run("rm", "-r", "/var/lib/extensions/cdigen")
 	m.run("systemctl", "restart", "systemd-sysext")
 }
