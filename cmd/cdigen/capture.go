@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/discover/capture"
 	"github.com/cdigen/cdigen/internal/change"
@@ -20,9 +22,30 @@ import (
 // captureFlags are the options of capture.
 type captureFlags struct {
 	options
+	redaction
 	output string
-	words  []string
-	key    string
+}
+
+// redaction is what a file for others replaces.
+type redaction struct {
+	words []string
+	key   string
+}
+
+func (r *redaction) add(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&r.words, "redact", nil, "further `words` to replace")
+	flags.StringVar(&r.key, "redaction-key", "", "replace identifiers in the same way in all files that are made with this `text` (default: only in this one)")
+}
+
+// redactor returns what replaces the identifiers of this machine, and the words.
+func (r *redaction) redactor() (*redact.Redactor, error) {
+	ids := redact.Collect("/", os.Getenv)
+	for _, word := range r.words {
+		if !ids.AddWord(word) {
+			return nil, usageError(fmt.Errorf("--redact %q: must have at least two characters and no leading or trailing white space", word))
+		}
+	}
+	return redact.New([]byte(cmp.Or(r.key, rand.Text())), ids), nil
 }
 
 func newCapture() *cobra.Command {
@@ -35,35 +58,24 @@ func newCapture() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write; - is standard output")
 	withoutVariable(flags, "output") // CDIGEN_OUTPUT is where generate publishes
-	flags.StringSliceVar(&f.words, "redact", nil, "further `words` to replace")
-	flags.StringVar(&f.key, "redaction-key", "", "replace identifiers in the same way in all captures that are made with this `text` (default: only in this one)")
-	f.add(flags, "capture")
+	f.redaction.add(flags)
+	f.options.add(flags, "capture")
 	return cmd
 }
 
 func (f *captureFlags) run(cmd *cobra.Command) error {
-	path, err := filepath.Abs(f.output)
-	if err != nil {
+	if err := notASpec(f.output, "a capture"); err != nil {
 		return err
-	}
-	if specs := spec.ReadDirectories(config.Default().SpecDirs); f.output != "-" && specs.Has(specs.File(path)) {
-		return usageError(fmt.Errorf("--output %s: container engines read specs from %s, and a capture is not one", f.output, filepath.Dir(path)))
 	}
 	target, err := f.Target()
 	if err != nil {
 		return usageError(err)
 	}
-	ids := redact.Collect("/", os.Getenv)
-	for _, word := range f.words {
-		if !ids.AddWord(word) {
-			return usageError(fmt.Errorf("--redact %q: must have at least two characters and no leading or trailing white space", word))
-		}
+	redactor, err := f.redactor()
+	if err != nil {
+		return err
 	}
-	key := f.key
-	if key == "" {
-		key = rand.Text()
-	}
-	c, _, err := capture.Record(cmd.Context(), target.Host, target.Discover, redact.New([]byte(key), ids), version)
+	c, _, err := capture.Record(cmd.Context(), target.Host, target.Discover, redactor, version)
 	if err != nil {
 		return fmt.Errorf("capture the host: %w", err)
 	}
@@ -71,12 +83,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if f.output == "-" {
-		_, err = cmd.OutOrStdout().Write(data)
-	} else {
-		err = change.WriteOutput(f.output, data)
-	}
-	if err != nil {
+	if err := writeOutput(cmd, f.output, data); err != nil {
 		return err
 	}
 	if n := len(c.Unreadable); n > 0 && os.Geteuid() != 0 {
@@ -92,4 +99,25 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 			"files", len(c.Driver.Files)+len(c.Dev.Files)+len(c.Proc.Files)+len(c.Sys.Files))
 	}
 	return nil
+}
+
+// notASpec returns an error if engines would read a file as a spec.
+func notASpec(output, what string) error {
+	path, err := filepath.Abs(output)
+	if err != nil {
+		return err
+	}
+	if specs := spec.ReadDirectories(config.Default().SpecDirs); output != "-" && specs.Has(specs.File(path)) {
+		return usageError(fmt.Errorf("--output %s: container engines read specs from %s, and %s is not one", output, filepath.Dir(path), what))
+	}
+	return nil
+}
+
+// writeOutput writes a file, or to standard output for "-".
+func writeOutput(cmd *cobra.Command, output string, data []byte) error {
+	if output == "-" {
+		_, err := cmd.OutOrStdout().Write(data)
+		return err
+	}
+	return change.WriteOutput(output, data)
 }

@@ -257,15 +257,16 @@ func unroot(lines []string, host string) (out []string) {
 
 // cells are the cells of a line of a table; nil when it is none.
 func cells(line string, starts []int) (cells []string) {
+	text := []rune(line)
 	for i, start := range starts {
-		if start > len(line) || i > 0 && line[start-2:start] != "  " {
+		if start > len(text) || i > 0 && string(text[start-2:start]) != "  " {
 			return nil
 		}
-		end := len(line)
+		end := len(text)
 		if i+1 < len(starts) {
 			end = min(end, starts[i+1])
 		}
-		cells = append(cells, strings.TrimRight(line[start:end], " "))
+		cells = append(cells, strings.TrimRight(string(text[start:end]), " "))
 	}
 	return cells
 }

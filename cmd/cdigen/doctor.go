@@ -53,14 +53,14 @@ func newDoctor() *cobra.Command {
 			if f.yes && !f.fix {
 				return usageError(errors.New("--yes requires --fix"))
 			}
-			list, well, err := f.examine(cmd, args)
+			list, snapshots, err := f.examine(cmd, args)
 			if err == nil && f.fix {
-				list, well, err = f.repair(cmd, args, list, well)
+				list, snapshots, err = f.repair(cmd, args, list, snapshots)
 			}
 			if err != nil {
 				return err
 			}
-			return f.report(cmd, list, well)
+			return f.report(cmd, list, check.Summary(snapshots...), snapshots...)
 		},
 	}
 	f.add(cmd)
@@ -113,8 +113,8 @@ func newDoctorContainer() *cobra.Command {
 	return cmd
 }
 
-// report prints reports, or that there is none.
-func (f *doctorFlags) report(cmd *cobra.Command, list []check.Report, well string) error {
+// report prints what was looked at in snapshots, and reports or that there is none.
+func (f *doctorFlags) report(cmd *cobra.Command, list []check.Report, well string, snapshots ...*check.Snapshot) error {
 	list = slices.DeleteFunc(list, func(r check.Report) bool { return slices.Contains(f.ignore, string(r.ID)) })
 	shown := []check.Report{}
 	var worst discover.Severity
@@ -129,6 +129,9 @@ func (f *doctorFlags) report(cmd *cobra.Command, list []check.Report, well strin
 	w := cmd.OutOrStdout()
 	err := f.print(w, shown, func() error {
 		var b strings.Builder
+		if snapshots != nil {
+			writeChain(&b, table.Width(w), check.Chain(list, snapshots...), colored(cmd))
+		}
 		if severityStatus(worst) == 0 {
 			b.WriteString(table.Wrap(oneLine(well), table.Width(w)) + "\n")
 		}
@@ -140,6 +143,22 @@ func (f *doctorFlags) report(cmd *cobra.Command, list []check.Report, well strin
 		err = &exitError{status, nil}
 	}
 	return err
+}
+
+// writeChain prints what a container gets its GPU by, each with a sign.
+func writeChain(w io.Writer, width int, links []check.Link, color bool) {
+	const label = 16
+	g := drawing()
+	signs := map[discover.Severity]string{"": g.well, discover.Warning: g.warn, discover.Broken: g.bad, check.Unknown: "-"}
+	for _, l := range links {
+		c := severityColors[l.Severity]
+		if l.Severity == "" {
+			c = table.Green
+		}
+		text := table.Wrap(oneLine(l.Text), max(width-label-2, 0))
+		fmt.Fprintf(w, "%s %-*s%s\n", c.Paint(signs[l.Severity], color && c != ""), label, l.Name, strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", label+2)))
+	}
+	fmt.Fprintln(w)
 }
 
 // writeBlocks prints each in a few lines, the commands so that they can be copied.
@@ -185,14 +204,13 @@ func sources() *check.Sources {
 	return &check.Sources{Root: discover.DirTree("/"), Run: runtimes.Local().Run, Find: exec.LookPath, Hook: config.CheckHook}
 }
 
-// examine looks at the host and at the devices that were named. It returns the line as
-// well that describes a healthy host.
-func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []check.Report, well string, err error) {
+// examine looks at the host and at the devices that were named. It returns the snapshots as
+// well of the specs that are in use.
+func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []check.Report, snapshots []*check.Snapshot, err error) {
 	used, unused, err := f.subjects(cmd)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
-	var snapshots []*check.Snapshot
 	var lists [][]check.Report
 	var others []check.Report
 	for _, s := range unused {
@@ -210,13 +228,13 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 			}
 		}
 		if err := s.look(cmd); err != nil {
-			return nil, "", err
+			return nil, nil, err
 		}
 		if snapshots == nil {
 			s.snapshot.Required = f.require.Requirement
 		}
 		if why := s.snapshot.Inventory.NoGPU(); why != "" {
-			return nil, "", &exitError{exitNoDevices, fmt.Errorf("%s: there is nothing to fix", why)}
+			return nil, nil, &exitError{exitNoDevices, fmt.Errorf("%s: there is nothing to fix", why)}
 		}
 		snapshots, lists = append(snapshots, s.snapshot), append(lists, check.Reports(s.snapshot, check.All(s.snapshot)))
 	}
@@ -226,7 +244,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 			list = slices.Insert(list, 0, r)
 		}
 	}
-	return list, check.Summary(snapshots...), cmd.Context().Err()
+	return list, snapshots, cmd.Context().Err()
 }
 
 // device reports whether engines do not know a device, and why.
@@ -391,7 +409,7 @@ func programName() string {
 
 // repair runs the safe commands of findings, one block after the other, and looks again
 // after each, since one cause may have had several effects.
-func (f *doctorFlags) repair(cmd *cobra.Command, devices []string, list []check.Report, well string) ([]check.Report, string, error) {
+func (f *doctorFlags) repair(cmd *cobra.Command, devices []string, list []check.Report, snapshots []*check.Snapshot) ([]check.Report, []*check.Snapshot, error) {
 	answers := bufio.NewReader(cmd.InOrStdin())
 	done := map[string]bool{}
 	key := func(b check.Block) string { return string(b.ID) + strings.Join(b.Fix.Commands, "\n") }
@@ -402,13 +420,13 @@ func (f *doctorFlags) repair(cmd *cobra.Command, devices []string, list []check.
 		})
 		if at < 0 {
 			f.leave(blocks)
-			return list, well, nil
+			return list, snapshots, nil
 		}
 		b := blocks[at]
 		done[key(b)] = true
 		if !f.yes && !ask(cmd.Context(), answers, b) {
 			if err := cmd.Context().Err(); err != nil {
-				return list, well, err
+				return list, snapshots, err
 			}
 			continue
 		}
@@ -422,8 +440,8 @@ func (f *doctorFlags) repair(cmd *cobra.Command, devices []string, list []check.
 			}
 		}
 		var err error
-		if list, well, err = f.examine(cmd, devices); err != nil {
-			return list, well, err
+		if list, snapshots, err = f.examine(cmd, devices); err != nil {
+			return list, snapshots, err
 		}
 	}
 }

@@ -218,7 +218,8 @@ func (m *machine) doctor(args ...string) (list []check.Report, text string, stat
 func (m *machine) well() {
 	m.t.Helper()
 	list, text, status := m.doctor()
-	if status != 0 || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "All is well: ") || slices.ContainsFunc(list, func(r check.Report) bool { return r.Severity == discover.Broken }) {
+	chain, text, _ := strings.Cut(text, "\n\n")
+	if status != 0 || strings.Contains("\n"+chain, "\nx ") || strings.Contains(chain, "✘") || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "All is well: ") || slices.ContainsFunc(list, func(r check.Report) bool { return r.Severity == discover.Broken }) {
 		m.t.Errorf("status %d, want one line that all is well:\n%s", status, text)
 	}
 }
@@ -670,7 +671,11 @@ func (m *machine) fix(want discover.ID, args ...string) {
 	if wantStatus := map[discover.Severity]int{discover.Broken: exitBroken, discover.Warning: exitStale}[first.Severity]; status != wantStatus {
 		t.Errorf("%s: status %d, want %d", want, status, wantStatus)
 	}
-	lines := strings.Split(strings.TrimPrefix(text, "All is well"), "\n")
+	blocks := text
+	if _, after, found := strings.Cut(text, "\n\n"); found {
+		blocks = after // the chain
+	}
+	lines := strings.Split(strings.TrimPrefix(blocks, "All is well"), "\n")
 	if first.Severity != discover.Note && (!strings.HasPrefix(lines[0], string(first.Severity)+" ") || !strings.Contains(lines[1], "["+string(want)+"] ")) {
 		t.Errorf("the first lines are not those of %s:\n%s", want, text)
 	}

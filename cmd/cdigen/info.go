@@ -22,10 +22,14 @@ import (
 
 func newInfo() *cobra.Command {
 	var o options
+	var tree bool
 	cmd := &cobra.Command{
 		Use:   "info",
 		Short: "Show the driver, the GPUs and the MIG devices of this host",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if tree && o.shownAs != "table" {
+				return usageError(fmt.Errorf("--tree cannot be combined with --%s %s", formatFlag, o.shownAs))
+			}
 			return info(cmd, &o, func(w io.Writer, inv *discover.Inventory) error {
 				switch o.shownAs {
 				case "json":
@@ -36,12 +40,16 @@ func newInfo() *cobra.Command {
 				case "csv":
 					return writeInfoCSV(w, inv)
 				}
-				return writeInfo(w, inv)
+				if tree {
+					return writeTree(w, inv, colored(cmd))
+				}
+				return writeInfo(w, inv, colored(cmd))
 			})
 		},
 	}
 	o.add(cmd.Flags(), "info")
 	o.addFormats(cmd.Flags(), "table", "json", "csv")
+	cmd.Flags().BoolVar(&tree, "tree", false, "show GPUs below their NUMA nodes, and MIG devices as parts of their GPU")
 	cmd.AddCommand(newInfoFiles())
 	return cmd
 }
@@ -66,7 +74,8 @@ func info(cmd *cobra.Command, o *options, write func(w io.Writer, inv *discover.
 	return err
 }
 
-func writeInfo(w io.Writer, inv *discover.Inventory) error {
+// writeDriver prints a line about the driver, if there is one.
+func writeDriver(w io.Writer, inv *discover.Inventory, width int) error {
 	if inv.Driver.Version != "" || inv.Platform != "" {
 		name, cuda := inv.DriverName(), ""
 		if inv.Driver.Flavor != "" {
@@ -75,27 +84,45 @@ func writeInfo(w io.Writer, inv *discover.Inventory) error {
 		if inv.Driver.CUDAVersion != "" {
 			cuda = ", CUDA " + inv.Driver.CUDAVersion
 		}
-		if _, err := fmt.Fprintf(w, "D%s%s, %d libraries\n\n", oneLine(name[1:]), oneLine(cuda), len(inv.Libraries)); err != nil {
-			return err
+		_, err := fmt.Fprintf(w, "%s\n\n", table.Wrap(oneLine(fmt.Sprintf("D%s%s, %d libraries", name[1:], cuda, len(inv.Libraries))), width))
+		return err
+	}
+	return nil
+}
+
+// shortUUID returns the beginning of a UUID, by which a person knows it again.
+func shortUUID(uuid string) string {
+	prefix, rest, _ := strings.Cut(uuid, "-")
+	first, _, long := strings.Cut(rest, "-")
+	switch {
+	case !long:
+		return dash(uuid)
+	case table.Unicode():
+		return prefix + "-" + first + "…"
+	}
+	return prefix + "-" + first + ".."
+}
+
+// shortModel returns a model without its maker.
+func shortModel(model string) string { return dash(strings.TrimPrefix(model, "NVIDIA ")) }
+
+func writeInfo(w io.Writer, inv *discover.Inventory, color bool) error {
+	if err := writeDriver(w, inv, table.Width(w)); err != nil {
+		return err
+	}
+	t := table.New(w, "GPU", "UUID", "PCI ADDRESS", "NUMA", "MODEL", "STATE")
+	row := func(name, uuid, pci, numa, model, state string) {
+		t.Row(name, shortUUID(uuid), pci, numa, model, state)
+		if state != "ok" && state != "MIG" {
+			t.Paint(5, table.Red, color)
 		}
 	}
-	// What only NVML knows is left out where it was not asked.
-	described := slices.ContainsFunc(inv.GPUs, func(g discover.GPU) bool { return g.Brand+g.Architecture+g.ComputeCapability != "" })
-	head := []string{"GPU", "MINOR", "UUID", "PCI ADDRESS", "NUMA", "MODEL", "STATE"}
-	if described {
-		head = append(head, "BRAND", "ARCHITECTURE")
-	}
-	t := table.New(w, head...)
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
-		row := []string{number(g.Index, "-"), number(g.Minor, "-"), dash(g.UUID), dash(g.PCI), number(g.NUMANode, "-"), dash(g.Model), state(g)}
-		if described {
-			row = append(row, dash(g.Brand), dash(strings.TrimSpace(g.Architecture+" "+g.ComputeCapability)))
-		}
-		t.Row(row...)
+		row(number(g.Index, "-"), g.UUID, dash(g.PCI), number(g.NUMANode, "-"), shortModel(g.Model), state(g))
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
-			t.Row(fmt.Sprintf("%d:%d", g.Index, d.Index), "", dash(d.UUID), "", "", "MIG "+dash(d.Profile), migState(d))
+			row(migName(g, j), d.UUID, "", "", "MIG "+dash(d.Profile), migState(d))
 		}
 	}
 	if err := t.Flush(); err != nil {

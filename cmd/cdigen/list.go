@@ -7,13 +7,15 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
+	specs "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
@@ -21,9 +23,59 @@ import (
 
 // listing is what list prints as JSON.
 type listing struct {
-	Directories []string       `json:"directories"`
-	Devices     []spec.Defined `json:"devices"`
-	Broken      []spec.Broken  `json:"broken"`
+	Directories []string      `json:"directories"`
+	Devices     []listed      `json:"devices"`
+	Broken      []spec.Broken `json:"broken"`
+}
+
+// listed is a device of a spec with what the host has behind its device nodes.
+type listed struct {
+	spec.Defined
+	// UUID, Model and MIG Profile of the one GPU or MIG device; empty: it is another device,
+	// or several.
+	UUID    string `json:"uuid,omitempty"`
+	Model   string `json:"model,omitempty"`
+	Profile string `json:"profile,omitempty"`
+	gpus    int
+}
+
+// described returns what the host has behind devices.
+func described(devices []spec.Defined, inv *discover.Inventory) (list []listed) {
+	for _, d := range devices {
+		l := listed{Defined: d}
+		has := func(n discover.Node) bool {
+			return slices.ContainsFunc(d.Own.DeviceNodes, func(of *specs.DeviceNode) bool { return of.Path == n.Path })
+		}
+		for i := range inv.GPUs {
+			g := &inv.GPUs[i]
+			if g.Node == nil || !has(*g.Node) {
+				continue
+			}
+			l.gpus++
+			l.UUID, l.Model, l.Profile = g.UUID, g.Model, ""
+			for _, m := range g.MIGDevices {
+				if len(m.Nodes) > 0 && !slices.ContainsFunc(m.Nodes, func(n discover.Node) bool { return !has(n) }) {
+					l.UUID, l.Profile = m.UUID, m.Profile
+				}
+			}
+		}
+		if l.gpus > 1 || strings.HasSuffix(d.Name, "=all") {
+			l.UUID, l.Model, l.Profile = "", "", ""
+		}
+		list = append(list, l)
+	}
+	return list
+}
+
+// what is a device in a table.
+func (l *listed) what() string {
+	switch {
+	case l.gpus > 0 && l.Model == "":
+		return printable.Count(l.gpus, "GPU")
+	case l.Profile != "":
+		return shortModel(l.Model) + " MIG " + l.Profile
+	}
+	return shortModel(l.Model)
 }
 
 func newList() *cobra.Command {
@@ -75,9 +127,11 @@ func (o *options) list(cmd *cobra.Command, args []string, resolve string) error 
 		devices = slices.DeleteFunc(devices, func(d spec.Defined) bool { return !slices.Contains(names, d.Name) })
 	}
 	w := cmd.OutOrStdout()
-	err = o.print(w, listing{directories.Paths(), notNull(devices), notNull(broken)}, func() error {
-		return errors.Join(writeDefined(w, o.shownAs, devices, colored(cmd)), writeBroken(os.Stderr, broken))
-	})
+	if o.shownAs == "name" {
+		err = errors.Join(writeLines(w, availableNames(devices)), writeBroken(os.Stderr, broken))
+	} else {
+		err = o.writeListed(cmd, directories, devices, broken)
+	}
 	switch {
 	case err != nil || slices.ContainsFunc(devices, available):
 		return err
@@ -105,14 +159,52 @@ func engineDirectories(ctx context.Context, usual *spec.Directories) *spec.Direc
 	return all
 }
 
-func writeDefined(w io.Writer, format string, devices []spec.Defined, color bool) error {
-	if format == "name" {
-		return writeLines(w, availableNames(devices))
+// writeListed looks at the host and prints devices as a table or as JSON.
+func (o *options) writeListed(cmd *cobra.Command, directories *spec.Directories, devices []spec.Defined, broken []spec.Broken) error {
+	target, err := o.Target()
+	if err != nil {
+		return usageError(err)
 	}
-	t := table.New(w, "DEVICE", "PRIORITY", "FILE", "STATE")
-	for _, d := range devices {
-		t.Row(d.Name, strconv.Itoa(d.Priority), d.File, availability(d))
-		if !available(d) {
+	inv, err := inventory(cmd, target)
+	if err != nil {
+		return err
+	}
+	w, list := cmd.OutOrStdout(), described(devices, inv)
+	return o.print(w, listing{directories.Paths(), notNull(list), notNull(broken)}, func() error {
+		return errors.Join(writeDefined(w, list, colored(cmd)), writeBroken(os.Stderr, broken))
+	})
+}
+
+// row is a device with all its names in a file.
+type row struct {
+	names string
+	listed
+}
+
+// rowsOf returns a row for each device. One that has several names in a file, as by its index and
+// its UUID, is one row, by the first of these.
+func rowsOf(list []listed) (rows []row) {
+	for len(list) > 0 {
+		r := row{list[0].Name, list[0]}
+		kind, _, _ := strings.Cut(r.Name, "=")
+		same := func(l listed) bool {
+			return l.UUID != "" && l.UUID == r.UUID && l.File == r.File && strings.HasPrefix(l.Name, kind+"=") && l.Availability == r.Availability && l.By == r.By
+		}
+		for _, l := range list[1:] {
+			if same(l) && !strings.HasSuffix(l.Name, "="+l.UUID) {
+				r.names += " " + strings.TrimPrefix(l.Name, kind+"=")
+			}
+		}
+		rows, list = append(rows, r), slices.DeleteFunc(slices.Clone(list[1:]), same)
+	}
+	return rows
+}
+
+func writeDefined(w io.Writer, list []listed, color bool) error {
+	t := table.New(w, "DEVICE", "UUID", "MODEL", "STATE")
+	for _, r := range rowsOf(list) {
+		t.Row(r.names, shortUUID(r.UUID), r.what(), availability(r.Defined))
+		if !available(r.Defined) {
 			t.Paint(3, table.Yellow, color)
 		}
 	}

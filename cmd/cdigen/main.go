@@ -74,7 +74,7 @@ func chosen(args []string) (list []made, all bool) {
 	)
 	list = []made{
 		{publish, "generate", newGenerate}, {publish, "watch", newWatch}, {publish, "status", newStatus},
-		{see, "info", newInfo}, {see, "list", newList}, {see, "check", newCheck}, {see, "diff", newDiff}, {see, "capture", newCapture},
+		{see, "info", newInfo}, {see, "list", newList}, {see, "ps", newPS}, {see, "check", newCheck}, {see, "diff", newDiff}, {see, "capture", newCapture}, {see, "report", newReport},
 		{repair, "doctor", newDoctor}, {repair, "runtime", newRuntime}, {repair, "system", newSystem}, {repair, "settings", newSettings},
 		{other, "inject", newInject}, {other, "transform", newTransform},
 	}

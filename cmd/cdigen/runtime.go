@@ -89,6 +89,16 @@ func completeEngines(known []runtimes.Name) cobra.CompletionFunc {
 	}
 }
 
+// upstream returns a version without what a distribution adds to it.
+func upstream(version string) string {
+	for i, c := range version {
+		if c == '+' || c == '~' || c == '-' && i+1 < len(version) && version[i+1] <= '9' {
+			return version[:i]
+		}
+	}
+	return version
+}
+
 func newRuntimeStatus() *cobra.Command {
 	var f runtimeFlags
 	cmd := &cobra.Command{
@@ -150,7 +160,7 @@ func writeEngines(w io.Writer, found []runtimes.Engine, color bool) error {
 	t := table.New(w, "ENGINE", "VERSION", "CDI", "ACCEPTS", "SPEC DIRECTORIES", "SET BY")
 	for _, e := range found {
 		by := slices.DeleteFunc([]string{e.Switch, e.SpecDirsFrom, e.Note}, func(s string) bool { return s == "" })
-		t.Row(string(e.Name), dash(e.Version), string(e.CDI), dash(e.MaxCDIVersion), dash(strings.Join(e.SpecDirs, ", ")), dash(strings.Join(by, "; ")))
+		t.Row(string(e.Name), dash(upstream(e.Version)), string(e.CDI), dash(e.MaxCDIVersion), dash(strings.Join(e.SpecDirs, ", ")), dash(strings.Join(by, "; ")))
 		if c, ok := colors[e.CDI]; ok {
 			t.Paint(2, c, color)
 		}

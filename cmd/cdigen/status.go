@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,10 +120,22 @@ func (o *options) statusOfFile(cmd *cobra.Command, path string) (*watch.Status, 
 	return s, nil
 }
 
+// shortNames leaves out the UUIDs of devices that have other names too.
+func shortNames(names []string) []string {
+	short := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return strings.HasPrefix(name, "GPU-") || strings.HasPrefix(name, "MIG-")
+	})
+	if len(short) < 2 { // nothing but "all"
+		return names
+	}
+	return short
+}
+
 func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "%-12s %s\n", name+":", oneLine(fmt.Sprintf(format, args...)))
+		text := table.Wrap(oneLine(fmt.Sprintf(format, args...)), max(table.Width(w)-13, 0))
+		fmt.Fprintf(&b, "%-12s %s\n", name+":", strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", 13)))
 	}
 	moment := func(t time.Time) string {
 		return fmt.Sprintf("%s (%s ago)", t.Local().Format(time.DateTime), time.Since(t).Round(time.Second))
@@ -157,7 +170,7 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 		line("so far", "%d looks, %d events, NVML asked %d times", s.Generations, s.Events, s.Probes)
 	}
 	line("findings", "%d, and %s (--output-format json)", serious(s.Findings), printable.Count(len(s.Findings)-serious(s.Findings), "note"))
-	line("devices", "%s", dash(strings.Join(s.Devices, " ")))
+	line("devices", "%s", dash(strings.Join(shortNames(s.Devices), " ")))
 	for _, other := range s.Specs {
 		if other.Path != s.Spec {
 			line("beside", "%s: %s", other.Path, strings.Join(other.Devices, " "))

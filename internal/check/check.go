@@ -256,11 +256,8 @@ func serious(s *Snapshot) (list []discover.Finding) {
 	return list
 }
 
-// Summary describes healthy machines in one line.
-func Summary(snapshots ...*Snapshot) string {
-	inv := snapshots[0].Inventory
-	parts := []string{"All is well: " + inv.DriverName(), printable.Count(inv.Usable(), "GPU")}
-	var able []string
+// described returns the specs of snapshots, and the engines that take CDI devices.
+func described(snapshots []*Snapshot) (specs, able []string) {
 	for _, s := range snapshots {
 		for _, one := range s.each() {
 			if one.Now == nil {
@@ -270,7 +267,7 @@ func Summary(snapshots ...*Snapshot) string {
 			if s.Profile != "" {
 				where += " (--profile " + s.Profile + ")"
 			}
-			parts = append(parts, printable.Count(len(one.Now.Devices), "device")+" in "+where)
+			specs = append(specs, printable.Count(len(one.Now.Devices), "device")+" in "+where)
 		}
 		for i := range s.Engines {
 			if name := engineName(&s.Engines[i]); takesCDI(&s.Engines[i]) && !slices.Contains(able, name) {
@@ -278,6 +275,15 @@ func Summary(snapshots ...*Snapshot) string {
 			}
 		}
 	}
+	return specs, able
+}
+
+// Summary describes healthy machines in one line.
+func Summary(snapshots ...*Snapshot) string {
+	inv := snapshots[0].Inventory
+	parts := []string{"All is well: " + inv.DriverName(), printable.Count(inv.Usable(), "GPU")}
+	specs, able := described(snapshots)
+	parts = append(parts, specs...)
 	text := strings.Join(parts, ", ")
 	switch {
 	case len(able) > 0:

@@ -110,14 +110,17 @@ func withAPI(engine, program string) engineQuery {
 	}
 }
 
+// apptainerInstances is what Apptainer prints of its instances.
+type apptainerInstances struct {
+	Instances []struct {
+		Instance string
+		Pid      int
+	}
+}
+
 // apptainerInstance finds an instance in a list of those whose names match.
 func apptainerInstance(out, id string) (pid, full string, err error) {
-	var list struct {
-		Instances []struct {
-			Instance string
-			Pid      int
-		}
-	}
+	var list apptainerInstances
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
 		return "", "", err
 	}
@@ -186,13 +189,20 @@ func (src *Sources) has(program string) bool {
 	return err == nil
 }
 
-// Look reads the nodes and the mounts of a container.
-func (c *Container) Look(ctx context.Context, host discover.Host) (err error) {
+// Look reads the nodes and the mounts of a container, and what its image requires.
+func (c *Container) Look(ctx context.Context, host discover.Host) error {
 	process := filepath.Join(host.Proc.Path, strconv.Itoa(c.PID))
 	if err := inroot.Sandboxed(process); err != nil {
 		return fmt.Errorf("look into the container: %w", err)
 	}
-	c.Root = filepath.Join(process, "root")
+	c.Require = imageRequirements(filepath.Join(process, "environ"))
+	return c.lookAtDevices(ctx, host)
+}
+
+// lookAtDevices reads the nodes and the mounts of a container. Nothing is read from the memory of
+// its processes, which may be on a file system that does not answer.
+func (c *Container) lookAtDevices(ctx context.Context, host discover.Host) (err error) {
+	c.Root = filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "root")
 	if c.Nodes, err = c.findNodes(ctx); err != nil {
 		return err
 	}
@@ -204,7 +214,6 @@ func (c *Container) Look(ctx context.Context, host discover.Host) (err error) {
 			n.Want.Mode, n.Want.UID, n.Want.GID = 0, 0, 0
 		}
 	}
-	c.Require = imageRequirements(filepath.Join(process, "environ"))
 	c.Mounts, err = driverMounts(host.Proc.Path, c.PID)
 	return err
 }

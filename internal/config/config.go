@@ -43,8 +43,6 @@ type Config struct {
 	NoNVML                                 bool
 	MPSDirectory                           string
 	Captured                               string
-	// Details has NVML asked for NVLink and for processes too. It is not an option.
-	Details bool
 
 	// The spec.
 	Profile        string

@@ -15,7 +15,7 @@ import (
 const (
 	publishCommands = "generate,watch"
 	contentCommands = publishCommands + ",check,diff,doctor"
-	hostCommands    = contentCommands + ",info,info files,capture"
+	hostCommands    = contentCommands + ",info,info files,capture,list,ps,report"
 	rootCommands    = hostCommands + ",system"
 	logCommands     = hostCommands + ",inject,runtime,transform,settings"
 )

@@ -239,7 +239,7 @@ func (c *Config) Target() (*Target, error) {
 			probe = discover.FindProbe()
 		}
 		t.Discover.Probe = discover.CommandProbe(probe, timeout)
-		if c.Details {
+		if slices.Contains([]string{"doctor", "info", "ps"}, c.Command) {
 			t.Discover.Probe = discover.CommandProbe(probe, timeout, discover.ProbeDetails)
 		}
 	}

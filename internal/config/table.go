@@ -39,7 +39,7 @@ var options = func() []Option {
 	return []Option{
 		{Name: profileOption, commands: contentCommands + ",status,settings", Values: ProfileNames(), field: func(c *Config) any { return &c.Profile },
 			Usage: "`profile` of the spec, for a program that has its own names for devices: " + strings.Join(ProfileNames(), ", ") + " (default: none)"},
-		{Name: settingsOption, commands: contentCommands + ",status,settings", field: func(c *Config) any { return &c.Settings.Path },
+		{Name: settingsOption, commands: contentCommands + ",status,settings,report", field: func(c *Config) any { return &c.Settings.Path },
 			Usage: "`file` with the settings of the service, used for flags and variables that are not given; empty: none (default: " + settingsFile("") + ", with --profile NAME " + settingsFile("NAME") + ")"},
 
 		{Name: "driver-root", commands: rootCommands, field: func(c *Config) any { return &c.DriverRoot },
@@ -157,7 +157,7 @@ var options = func() []Option {
 			Usage: "`file` of the kernel's log, where the driver reports lost GPUs; empty: none"},
 		{Name: "node-features", commands: "watch", field: func(c *Config) any { return &c.NodeFeatures },
 			Usage: "`file` to keep for Node Feature Discovery, with the driver's version, MIG devices and the state of the spec (default: none)"},
-		{Name: "runtime-dir", commands: "watch,status,doctor", field: func(c *Config) any { return &c.RuntimeDir },
+		{Name: "runtime-dir", commands: "watch,status,doctor,report", field: func(c *Config) any { return &c.RuntimeDir },
 			Usage: "`directory` of the watcher's lock and socket (default: /run/cdigen, for users other than root $XDG_RUNTIME_DIR/cdigen)"},
 
 		{Name: "log-level", commands: logCommands, Values: []string{"debug", "info", "warn", "error"}, field: func(c *Config) any { return &c.LogLevel },

@@ -57,14 +57,22 @@ func TestDoctorComparesARunningContainer(t *testing.T) {
 			must("podman", slices.Concat([]string{"run", "--detach", "--name", "web", "--stop-timeout=1", "--network=none", "--device", "nvidia.com/gpu=0"}, throwaway(root), []string{"sleep", "1000"})...)
 			t.Cleanup(func() { must("podman", "rm", "--force", "--time", "0", "web") })
 
-			look := func() []healthcheck.Report {
+			ask := func(args ...string) (string, error) {
 				t.Helper()
 				// The driver's part of /proc is simulated, the container's is not.
 				pid := must("podman", "inspect", "--format", "{{.State.Pid}}", "web")
 				link := filepath.Join(host, "proc", pid)
 				check(t, os.Symlink("/proc/"+pid, link))
 				defer func() { check(t, os.Remove(link)) }()
-				out, err := run("cdigen", append([]string{"doctor", "container", "web", "-o", "json"}, hosttest.Flags(host, host)...)...)
+				return run("cdigen", append(args, hosttest.Flags(host, host)...)...)
+			}
+			// podman knows the name of a container that is known by its cgroup.
+			if out, err := ask("ps", "-o", "json"); err != nil || !strings.Contains(out, `"name": "web"`) {
+				t.Errorf("%v\n%s", err, out)
+			}
+			look := func() []healthcheck.Report {
+				t.Helper()
+				out, err := ask("doctor", "container", "web", "-o", "json")
 				var list []healthcheck.Report
 				if json.Unmarshal([]byte(out), &list) != nil {
 					t.Fatalf("%v\n%s", err, out)

@@ -104,6 +104,12 @@ func testEngine(t *testing.T, e *matrixEngine, write bool) {
 		})
 	}
 	result.Seconds = seconds(time.Since(began))
+	t.Run("ps", func(t *testing.T) {
+		isListed(t, e.name, host, func() error {
+			_, err := s.run(container{devices: one, script: "exec sleep " + sleeper})
+			return err
+		})
+	})
 	switch {
 	case write && len(result.Cases) == len(matrixCases()):
 		keepResult(t, &result)

@@ -5,6 +5,7 @@
 package table
 
 import (
+	"cmp"
 	"io"
 	"os"
 	"strconv"
@@ -215,6 +216,36 @@ func Width(w io.Writer) int {
 	}
 	columns, _ := strconv.Atoi(os.Getenv("COLUMNS"))
 	return max(columns, 0)
+}
+
+// Unicode reports whether the characters of the locale are those of Unicode (locale(7)).
+func Unicode() bool {
+	locale := strings.ToLower(cmp.Or(os.Getenv("LC_ALL"), os.Getenv("LC_CTYPE"), os.Getenv("LANG")))
+	return strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8")
+}
+
+// Fold joins parts of a text, two spaces apart, into lines of a width. The first line begins
+// with head, the others with next. A part is never split.
+func Fold(head, next string, width int, parts ...string) string {
+	var b strings.Builder
+	at := 0
+	for i, part := range parts {
+		n := uniseg.StringWidth(part)
+		switch {
+		case i == 0:
+			b.WriteString(head)
+			at = uniseg.StringWidth(head)
+		case width > 0 && at+len(gap)+n > width:
+			b.WriteString("\n" + next)
+			at = uniseg.StringWidth(next)
+		default:
+			b.WriteString(gap)
+			at += len(gap)
+		}
+		b.WriteString(part)
+		at += n
+	}
+	return b.String() + "\n"
 }
 
 // IsTerminal reports whether w is a terminal.

@@ -153,3 +153,29 @@ func TestCut(t *testing.T) {
 		}
 	}
 }
+
+func TestFoldSplitsNoPart(t *testing.T) {
+	got := Fold("- ", "  ", 14, "one", "日本日本", "two three", "longer than the line")
+	if want := "- one\n  日本日本\n  two three\n  longer than the line\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := Fold("- ", "  ", 15, "one", "日本日本"); got != "- one  日本日本\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestUnicodeIsWhatTheLocaleHas(t *testing.T) {
+	for _, c := range []struct {
+		all, ctype, lang string
+		want             bool
+	}{
+		{"", "", "", false}, {"", "", "de_DE.UTF-8", true}, {"C", "", "de_DE.UTF-8", false}, {"", "C.utf8", "C", true}, {"POSIX", "C.utf8", "C.utf8", false},
+	} {
+		t.Setenv("LC_ALL", c.all)
+		t.Setenv("LC_CTYPE", c.ctype)
+		t.Setenv("LANG", c.lang)
+		if got := Unicode(); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}

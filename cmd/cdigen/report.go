@@ -1,0 +1,88 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/watch"
+)
+
+// reportFlags are the options of report.
+type reportFlags struct {
+	doctorFlags
+	redaction
+	output string
+}
+
+func newReport() *cobra.Command {
+	var f reportFlags
+	cmd := &cobra.Command{
+		Use:   "report",
+		Short: "Write one HTML page about this host for a ticket",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write; - is standard output")
+	withoutVariable(flags, "output") // CDIGEN_OUTPUT is where generate publishes
+	f.redaction.add(flags)
+	f.options.add(flags, "report")
+	f.late = true // as doctor
+	return cmd
+}
+
+func (f *reportFlags) run(cmd *cobra.Command) error {
+	f.Command = "doctor" // whose options it has by the settings of the service
+	if err := notASpec(f.output, "a report"); err != nil {
+		return err
+	}
+	redactor, err := f.redactor()
+	if err != nil {
+		return err
+	}
+	list, snapshots, err := f.examine(cmd, nil)
+	if err != nil {
+		return err
+	}
+	service, _ := config.Load("ps", f.layers)
+	used, err := whoHas(cmd, &service, &check.Lister{Sources: sources()})
+	if err != nil {
+		used = &use{} // there is no GPU that could be used
+	}
+	s := snapshots[0]
+	devices, _ := s.Directories.Devices()
+	history, _ := watch.History{Path: watcherFile(f.RuntimeDir, s.Spec, historyFile)}.Read()
+	slices.Reverse(history)
+	p := &page{redact: redactor.Text}
+	p.host(system(), s.Inventory)
+	p.chain(check.Chain(list, snapshots...))
+	p.findings(check.Blocks(slices.DeleteFunc(list, func(r check.Report) bool { return r.Severity == discover.Note })))
+	p.layout(s.Inventory, used)
+	p.devices(described(devices, s.Inventory))
+	p.containers(used)
+	p.history(history)
+	return writeOutput(cmd, f.output, p.end())
+}
+
+// system names the operating system, the kernel, the time and this program.
+func system() string {
+	name := ""
+	data, _ := regular.ReadFile("/etc/os-release", 1<<16)
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
+			name = strings.Trim(value, `"'`) + ", "
+		}
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return name
+	}
+	return name + "Linux " + unix.ByteSliceToString(u.Release[:]) + ", " + time.Now().UTC().Format("2006-01-02 15:04 UTC") + ", cdigen " + version
+}

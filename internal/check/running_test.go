@@ -1,0 +1,118 @@
+package check
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/mountinfo"
+)
+
+func TestContainersAreKnownByTheirCgroups(t *testing.T) {
+	id := strings.Repeat("0123456789abcdef", 4)
+	other := strings.Repeat("f", 64)
+	for _, c := range []struct {
+		cgroup string
+		want   owner
+	}{
+		{"0::/", owner{}},
+		{"0::/user.slice/user-0.slice/session-1.scope", owner{}},
+		{"0::/system.slice/docker.service", owner{}},
+		{"0::/machine.slice/libpod-" + id + ".scope/container", owner{enginePodman, id, ""}},
+		{"0::/machine.slice/libpod-conmon-" + id + ".scope", owner{}},
+		{"12:devices:/libpod_parent/libpod-" + id + "\n0::/", owner{enginePodman, id, ""}},
+		{"0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-" + id + ".scope", owner{enginePodman, id, ""}},
+		{"0::/system.slice/docker-" + id + ".scope", owner{engineDocker, id, ""}},
+		{"4:memory:/docker/" + id, owner{engineDocker, id, ""}},
+		{"0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-" + id + ".scope", owner{engineContainerd, id, ""}},
+		{"0::/system.slice/containerd.service/kubepods-besteffort-pod1.slice:cri-containerd:" + id, owner{engineContainerd, id, ""}},
+		{"0::/kubepods/besteffort/pod1/" + id, owner{engineContainerd, id, ""}},
+		{"0::/kubepods.slice/kubepods-pod1.slice/crio-" + id + ".scope", owner{engineCRIO, id, ""}},
+		{"0::/kubepods.slice/crio-conmon-" + id + ".scope", owner{}},
+		{"0::/lxc.payload.web/init.scope", owner{engineLXC, "web", "web"}},
+		{"0::/lxc.monitor.web", owner{}},
+		{"4:devices:/lxc/104/ns/system.slice", owner{engineLXC, "104", "104"}},
+		{`0::/machine.slice/machine-a\x2db.scope/payload/init.scope`, owner{engineNspawn, "a-b", "a-b"}},
+		{"0::/machine.slice/machine-a.scope/supervisor", owner{}},
+		{"0::/machine.slice/systemd-nspawn@a.service/payload", owner{engineNspawn, "a", "a"}},
+		// The innermost of nested ones.
+		{"0::/docker/" + other + "/kubelet/kubepods/pod1/" + id, owner{engineContainerd, id, ""}},
+		{"0::/lxc.payload.c/docker/" + id, owner{engineDocker, id, ""}},
+	} {
+		got, ok := newForms().ownerByCgroup(c.cgroup + "\n")
+		if got != c.want || ok != (c.want != owner{}) {
+			t.Errorf("%s: %+v, %v", c.cgroup, got, ok)
+		}
+	}
+}
+
+func TestContainersWithoutCgroupsAreKnownByTheirMounts(t *testing.T) {
+	id := strings.Repeat("0123456789abcdef", 4)
+	host := []mountinfo.Mount{{Device: "8:1", Root: "/", Point: "/"}}
+	root := mountinfo.Mount{Device: "0:50", Root: "/", Point: "/"}
+	for _, c := range []struct {
+		name   string
+		mounts []mountinfo.Mount
+		want   owner
+		ok     bool
+	}{
+		{"a service with mounts of its own", append(slices.Clone(host), mountinfo.Mount{Device: "0:7", Root: "/", Point: "/tmp"}), owner{}, false},
+		{"podman", []mountinfo.Mount{root, {Root: "/storage/overlay-containers/" + id + "/userdata/hostname", Point: "/etc/hostname"}}, owner{enginePodman, id, ""}, true},
+		{"Docker", []mountinfo.Mount{root, {Root: "/var/lib/docker/containers/" + id + "/hosts", Point: "/etc/hosts"}}, owner{engineDocker, id, ""}, true},
+		{"systemd-nspawn", []mountinfo.Mount{root, {Root: "/systemd/nspawn/propagate/m", Point: "/run/host/incoming"}}, owner{engineNspawn, "m", "m"}, true},
+		{"Apptainer", []mountinfo.Mount{root, {Root: "/usr/lib/libcuda.so.1", Point: "/.singularity.d/libs/libcuda.so.1"}}, owner{engine: engineApptainer}, true},
+		{"ctr", []mountinfo.Mount{{Device: "0:50", Root: "/", Point: "/", Super: "rw,upperdir=/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/3/fs"}}, owner{engine: engineContainerd, id: "web"}, true},
+		{"another", []mountinfo.Mount{root}, owner{}, true},
+	} {
+		got, ok := newForms().ownerByMounts(c.mounts, host, "1:name=systemd:/\n0::/default/web\n")
+		if got != c.want || ok != c.ok {
+			t.Errorf("%s: %+v, %v", c.name, got, ok)
+		}
+	}
+}
+
+// A process of the host that has the node of a GPU open has the GPU, whatever it calls it.
+func TestProcessOfTheHostHasWhatItHasOpen(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can make device nodes")
+	}
+	node := filepath.Join(t.TempDir(), "nvidia7")
+	if err := unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(node)
+	if err != nil {
+		t.Skip("the file system has no device nodes:", err)
+	}
+	defer f.Close()
+	cmd := exec.Command("sleep", "1000")
+	cmd.ExtraFiles = []*os.File{f}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	inv := &discover.Inventory{GPUs: []discover.GPU{
+		{Index: 0, Node: &discover.Node{Path: "/dev/nvidia0", Have: &discover.Attr{Major: 1, Minor: 3}}},
+		{Index: 1, Node: &discover.Node{Path: "/dev/nvidia1", Have: &discover.Attr{Major: 1, Minor: 77}}},
+	}}
+	lister := &Lister{Sources: &Sources{Find: func(string) (string, error) { return "", os.ErrNotExist }}}
+	list, err := lister.List(context.Background(), discover.Local("amd64", "/", "/", "/proc", "/sys"), inv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(list, func(r *Running) bool { return slices.Contains(r.Using, cmd.Process.Pid) })
+	if at < 0 || list[at].Engine != Host || list[at].Name != "sleep" || !slices.Equal(list[at].Devices, []string{"0"}) {
+		t.Errorf("%+v", list)
+	}
+	AddMemory(list, &discover.NVMLReport{GPUs: []discover.NVMLGPU{{Processes: []discover.NVMLProcess{{PID: cmd.Process.Pid, Memory: 5}}}}})
+	if at >= 0 && list[at].Memory != 5 {
+		t.Errorf("memory: %+v", list[at])
+	}
+}
