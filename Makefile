@@ -102,18 +102,19 @@ test-packages:
 test: test-packages ## Run all tests (as root: with real container runtimes)
 	$(GO) test -count=1 -timeout=40m $(TESTFLAGS) ./...
 	$(GO) -C packaging/helm test -count=1 $(TESTFLAGS) ./...
+	$(GO) -C internal/site test -count=1 $(TESTFLAGS) ./...
 
 # The engines of a run: names of docs/engines.md or their beginnings, separated by commas.
 ENGINE ?= all
 
 .PHONY: e2e
 e2e: test-packages ## Run every container engine (ENGINE=podman,docker-28: these) and write docs/engines.md
-	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Selection|Engines|CRIOLibrary|Kubernetes|Cluster)$$' ./internal/e2e || status=$$?; \
+	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Selection|Engines|CRIOLibrary|Kubernetes|IncusRunsTheHook|Cluster)$$' ./internal/e2e || status=$$?; \
 	internal/e2e/table.sh '$(ENGINE)'; \
 	exit $$status
 
 .PHONY: e2e-packages
-e2e-packages: test-packages ## Install, upgrade and remove the packages on every distribution that can be had
+e2e-packages: test-packages ## Install, upgrade and remove the packages on every distribution that is available
 	CDIGEN_E2E_PACKAGES=all $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run 'Package|Probe' ./internal/e2e
 
 .PHONY: demo
@@ -161,7 +162,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 SCRIPTS = .ci/run $(wildcard internal/*/*.sh packaging/*.sh packaging/scripts/deb.* packaging/scripts/apk.* packaging/enroot/*.sh packaging/lxc/*) internal/gpucheck/gpu-check
 
 # Modules of their own, so that what they import is not in cdigen's go.mod.
-MODULES = internal/bench/plot internal/e2e/cri packaging/helm packaging/image
+MODULES = internal/bench/plot internal/e2e/cri internal/site packaging/helm packaging/image
 
 SERVICE_SCRIPTS = packaging/openrc/cdigen.in $(wildcard packaging/runit/*.in packaging/runit/log/*.in) packaging/s6/run.in
 
@@ -199,6 +200,11 @@ golden: ## Rewrite the golden files; review the difference like code
 docs: ## Write the tables of the documentation from those in the code, and what the commands shown in the documentation print
 	$(GO) run ./internal/contentsdoc
 	$(GO) test -count=1 -run 'TestDocumentation|TestReadme|TestDoctor.*(Page|Healthy)' ./cmd/cdigen -update
+	$(GO) run ./internal/demo/castsvg docs/session.cast docs/session.svg
+
+.PHONY: site
+site: ## Render the documentation as a web site in build/site, and check its links
+	$(GO) -C internal/site run . '$(CURDIR)' '$(CURDIR)/build/site'
 
 .PHONY: driver-roots
 driver-roots: ## Unpack Debian's NVIDIA driver packages (390 to 555) into ~/.cache/cdigen
@@ -209,6 +215,7 @@ DRIVER_ROOTS = $(or $(CDIGEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdige
 
 .PHONY: parity
 parity: build driver-roots $(NVIDIA_CTK) ## Compare with nvidia-ctk on real driver packages
+	NVIDIA_CTK='$(CURDIR)/$(NVIDIA_CTK)' $(GO) test -count=1 ./internal/nvidiactk
 	$(GO) run ./internal/parity -cdigen bin/cdigen -nvidia-ctk $(NVIDIA_CTK) $(addprefix $(DRIVER_ROOTS)/,390 470 535 550 555)
 
 # systemd and udev read /usr/local/lib too.
@@ -248,6 +255,7 @@ install-files:
 	install -m 0644 -D -t '$(sharedir)/grafana' packaging/grafana/*.json
 	install -m 0755 -D -t '$(sharedir)/enroot' packaging/enroot/98-cdigen.sh
 	install -m 0755 -D -t '$(sharedir)/lxc' packaging/lxc/nvidia
+	sed -i 's|:/usr/local/bin:/usr/bin|:$(PREFIX)/bin|' '$(sharedir)/enroot/98-cdigen.sh' '$(sharedir)/lxc/nvidia'
 	install -m 0644 $(MANUAL)/*.1 packaging/man/*.1 '$(mandir)'
 	install -m 0644 $(MANUAL)/cdigen.bash '$(bashdir)/cdigen'
 	install -m 0644 $(MANUAL)/_cdigen '$(zshdir)'

@@ -9,6 +9,8 @@ import (
 // Inventory is all that was found on a host. Each [Module] fills its own part.
 // The zero value is a host on which nothing was found yet.
 type Inventory struct {
+	// Arch is [Host.Arch].
+	Arch   string `json:"-"`
 	Driver Driver `json:"driver"`
 	// Platform of a machine whose GPUs do not come by NVIDIA's driver for PCI devices;
 	// empty: any other.
@@ -98,7 +100,7 @@ type GPU struct {
 	// Coherent: by NVML the GPU and the processors share page tables, as in GH200.
 	Coherent bool `json:"coherent,omitempty"`
 	// NUMANode is the node of memory and processors that the GPU is next to, as
-	// sysfs has it (numa_node); -1 where there is one node only or none is told.
+	// sysfs has it (numa_node); -1 where there is one node only, or sysfs does not say.
 	NUMANode int `json:"numaNode"`
 	// Excluded: the administrator has told the driver to leave this GPU alone.
 	Excluded bool `json:"excluded,omitempty"`
@@ -109,6 +111,10 @@ type GPU struct {
 	// MIGEnabled: the GPU is partitioned; only its MIG devices can be used.
 	MIGEnabled bool        `json:"migEnabled,omitempty"`
 	MIGDevices []MIGDevice `json:"migDevices,omitempty"`
+	// MIGSlices is how many of the smallest MIG devices the GPU can have, and NVLinks are its
+	// connections by NVLink; both only if NVML was asked for details.
+	MIGSlices int      `json:"migSlices,omitempty"`
+	NVLinks   []NVLink `json:"nvLinks,omitempty"`
 	// Node is /dev/nvidia<Minor>; nil when it does not exist.
 	Node *Node `json:"node,omitempty"`
 	// DRM are the GPU's card and render nodes below /dev/dri, and their names by

@@ -76,7 +76,7 @@ func NodeModules(o NodeOptions) []Module { return []Module{bus{}, driver{}, gpus
 
 // Run discovers a host. The error is the context's; all else is a finding.
 func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {
-	inv := &Inventory{}
+	inv := &Inventory{Arch: host.Arch}
 	host.Proc.files, host.Proc.dirs = memory[[]byte]{}, memory[[]fs.DirEntry]{} // each is read once
 	for _, m := range modules {
 		if err := ctx.Err(); err != nil {

@@ -42,10 +42,35 @@ type NVMLGPU struct {
 	// MIGEnabled is the current (not the pending) MIG mode.
 	MIGEnabled bool            `json:"migEnabled,omitempty"`
 	MIGDevices []NVMLMIGDevice `json:"migDevices,omitempty"`
+	// With [ProbeDetails]: MIGSlices is how many GPU instances of the smallest size the GPU can
+	// have, NVLinks are its connections by NVLink, and Processes those that use it.
+	MIGSlices int           `json:"migSlices,omitempty"`
+	NVLinks   []NVLink      `json:"nvLinks,omitempty"`
+	Processes []NVMLProcess `json:"processes,omitempty"`
 	// Lost: some call answered NVML_ERROR_GPU_IS_LOST.
 	Lost bool `json:"lost,omitempty"`
 	// Errors of the single calls, "nvmlDeviceGetUUID: GPU is lost".
 	Errors []string `json:"errors,omitempty"`
+}
+
+// ProbeDetails has cdigen-nvml ask for what the publication of a spec does not need.
+const ProbeDetails = "--details"
+
+// NVLink is what a GPU is connected to by NVLink.
+type NVLink struct {
+	// To is "gpu", "switch" (NVSwitch) or "other".
+	To string `json:"to"`
+	// PCI address of another GPU, in the form of sysfs; of the probe's, in that of NVML.
+	PCI string `json:"pci,omitempty"`
+	// Links counts the active ones.
+	Links int `json:"links"`
+}
+
+// NVMLProcess is a process that uses a GPU.
+type NVMLProcess struct {
+	PID int `json:"pid"`
+	// Memory of the GPU in bytes; 0 where NVML does not know it.
+	Memory uint64 `json:"memory,omitempty"`
 }
 
 // NVMLMIGDevice is one MIG device as NVML has it.

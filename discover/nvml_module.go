@@ -186,7 +186,10 @@ func (m *nvml) mergeGPU(n *NVMLGPU, g *GPU, inv *Inventory) {
 	for _, e := range n.Errors {
 		inv.find(NVMLCallFailed, Warning, g.Name(), "%s", e)
 	}
-	g.MIGEnabled = n.MIGEnabled
+	g.MIGEnabled, g.MIGSlices, g.NVLinks = n.MIGEnabled, n.MIGSlices, n.NVLinks
+	for i := range g.NVLinks {
+		g.NVLinks[i].PCI = sysfsPCI(g.NVLinks[i].PCI)
+	}
 	for _, d := range n.MIGDevices {
 		for _, e := range d.Errors {
 			inv.find(NVMLCallFailed, Warning, migName(g, d.Index), "%s", e)

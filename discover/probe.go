@@ -109,7 +109,9 @@ const heldProbe = "/proc/self/fd/"
 // A program that others than root, or the user, could exchange is not run. A probe that
 // failed gives a [*ProbeError]; when ctx ends first, its error is
 // given as it is.
-func CommandProbe(path string, timeout time.Duration) ProbeFunc {
+//
+// Further arguments are [ProbeDetails] or none.
+func CommandProbe(path string, timeout time.Duration, args ...string) ProbeFunc {
 	return func(ctx context.Context, library string) (*NVMLReport, error) {
 		if path == "" {
 			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH"}
@@ -120,7 +122,7 @@ func CommandProbe(path string, timeout time.Duration) ProbeFunc {
 		}
 		limited, cancel := context.WithTimeout(ctx, timeout+grace)
 		defer cancel()
-		cmd := exec.CommandContext(limited, path, "--library", library, "--timeout", timeout.String())
+		cmd := exec.CommandContext(limited, path, append([]string{"--library", library, "--timeout", timeout.String()}, args...)...)
 		cmd.Env = []string{}
 		stdout, stderr := limitedBuffer{limit: maxReport}, limitedBuffer{limit: 64 << 10}
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -272,6 +274,11 @@ func (r *NVMLReport) check() error {
 			return fmt.Errorf("GPU %d has the minor number %d", g.Index, *g.Minor)
 		case tooLong(g.Name, g.Brand, g.Architecture, g.ComputeCapability) || tooLong(g.Errors...):
 			return fmt.Errorf("GPU %d has a text of more than %d bytes", g.Index, maxText)
+		}
+		for _, l := range g.NVLinks {
+			if tooLong(l.To) || l.PCI != "" && !pciBusID().MatchString(l.PCI) {
+				return fmt.Errorf("GPU %d has an NVLink to %.100q %.100q", g.Index, l.To, l.PCI)
+			}
 		}
 		seen[g.Index] = true
 		if err := checkMIGDevices(g.MIGDevices); err != nil {

@@ -10,8 +10,10 @@ import (
 	"github.com/cdigen/cdigen/discover"
 )
 
-// Options are the choices that shape a container's edits.
+// Options are the choices that shape a container's edits. The zero value is usual: all that
+// programs need of the driver, without hooks.
 type Options struct {
+	// Layout says where libraries go; the zero value is the layout "auto".
 	Layout Layout
 	// VersionedNames mounts libraries under their file names too.
 	VersionedNames bool
@@ -61,12 +63,15 @@ func Host(files []discover.File, o Options) specs.ContainerEdits {
 // Common are the edits every container gets, whichever device it asks for: the
 // control nodes and the user-space driver.
 func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
+	if len(o.Layout.Dirs) == 0 {
+		o.Layout, _ = ParseLayout("auto", inv.Arch, "") // which is known
+	}
 	e := Nodes(slices.DeleteFunc(slices.Clone(inv.ControlNodes), func(n discover.Node) bool { return !o.wants(ControlNodeCapabilities(n.Path)...) }), o)
 	e.Env = []string{visibleDevices}
 	for _, m := range mounts(inv, o) {
 		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: m.options})
 		if path.Base(m.target) == "libcuda.so.1" && slices.Contains(o.Layout.Dirs, path.Dir(m.target)) && len(e.Env) == 1 {
-			// Triton asks ldconfig, which knows of no mounts, unless it is told.
+			// Triton asks ldconfig, which knows of no mounts, unless a variable has the directory.
 			e.Env = append(e.Env, "TRITON_LIBCUDA_PATH="+path.Dir(m.target))
 		}
 	}

@@ -36,7 +36,7 @@ const (
 )
 
 // Diff says what is different in meaning: order and layout of the files are not. A
-// change that every device has in the same way is told of each.
+// change that every device has in the same way is in the list for each.
 func Diff(older, newer *specs.Spec) (list []Change) {
 	list = append(list, diffText("kind", older.Kind, newer.Kind)...)
 	list = append(list, diffText("cdiVersion", older.Version, newer.Version)...)

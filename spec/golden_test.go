@@ -21,7 +21,7 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 // simulated discovers a host of testdata/hosts.
 func simulated(t testing.TB, name string) (arch string, inv *discover.Inventory) {
@@ -146,7 +146,7 @@ func TestSpecIsWrittenAsYAML(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compareGolden(t, hosttest.Path("golden", "lost-gpu.yaml"), string(data))
+	compareGolden(t, hosttest.Path("golden", "lost-gpu.yaml"), string(data.Bytes()))
 }
 
 func compareGolden(t *testing.T, file, got string) {
@@ -161,7 +161,7 @@ func compareGolden(t *testing.T, file, got string) {
 		t.Fatalf("%v: make golden writes it", err)
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs (make golden writes it anew):\n%s", file, diff)
+		t.Errorf("%s differs (make golden writes it again):\n%s", file, diff)
 	}
 }
 
@@ -173,11 +173,11 @@ func summary(t *testing.T, s *specs.Spec) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := spec.Validate(data); err != nil {
+	if _, err := spec.Validate(data.Bytes()); err != nil {
 		t.Fatal(err)
 	}
 	var back specs.Spec
-	if err := yaml.UnmarshalStrict(data, &back); err != nil {
+	if err := yaml.UnmarshalStrict(data.Bytes(), &back); err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder

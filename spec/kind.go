@@ -206,6 +206,10 @@ func KindOf(cdiKind string) (found *Kind) {
 	return found
 }
 
+// NeedsDriver reports whether the devices are of NVIDIA's drivers on the host, and not network
+// cards or GPUs for virtual machines.
+func (k *Kind) NeedsDriver() bool { return k.look == nil || k.driver }
+
 // KindNames returns the names of all kinds.
 func KindNames() (names []string) {
 	for i := range Kinds {

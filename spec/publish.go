@@ -47,7 +47,7 @@ func (o *PublishOptions) Leaves(path string) bool {
 // fileMode of a published spec: rootless engines read it too.
 const fileMode fs.FileMode = 0o644
 
-// Publish puts data, which [Encode] has checked, at path, which ends in .yaml or .json since the CDI library
+// Publish puts the text of a spec at path, which ends in .yaml or .json since the CDI library
 // reads nothing else. A reader sees the old file or the new one, complete and with
 // mode 0644, whenever the machine or this process stops: the data goes to a
 // temporary file in the same directory, is synced and read back there
@@ -59,11 +59,14 @@ const fileMode fs.FileMode = 0o644
 // link at path is replaced, not followed. One writer at a time has the lock of the
 // path, which only processes of the same user can take. After an error the old file
 // is in place.
-func Publish(ctx context.Context, path string, data []byte, o PublishOptions) (Outcome, error) {
+func Publish(ctx context.Context, path string, t Text, o PublishOptions) (Outcome, error) {
+	if t.data == nil {
+		return "", fmt.Errorf("publish %s: there is no text of a spec", path)
+	}
 	if err := checkPath(path); err != nil {
 		return "", err
 	}
-	return apply(ctx, change.Change{Path: path, New: data, Options: change.Options{Mode: fileMode, Fresh: true}}, o.LockTimeout)
+	return apply(ctx, change.Change{Path: path, New: t.data, Options: change.Options{Mode: fileMode, Fresh: true}}, o.LockTimeout)
 }
 
 // Remove takes a published spec away, under the same lock.
@@ -109,8 +112,9 @@ func absent(path string) bool {
 }
 
 // Preview returns what [Publish] would change in the content of the file: nothing if it
-// has the data already. Without data it returns what [Remove] would.
-func Preview(path string, data []byte) (change.Plan, error) {
+// has the text already. Without a text it returns what [Remove] would.
+func Preview(path string, t Text) (change.Plan, error) {
+	data := t.data
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}

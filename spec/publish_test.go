@@ -27,7 +27,7 @@ var noOptions spec.PublishOptions
 
 func publish(t *testing.T, path, data string) spec.Outcome {
 	t.Helper()
-	outcome, err := spec.Publish(context.Background(), path, []byte(data), noOptions)
+	outcome, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte(data)), noOptions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestPublishTellsWhatIsInItsWay(t *testing.T) {
 		filepath.Join(file, "below/nvidia.yaml"):                    "part of the path is a file",
 		filepath.Join(dir, strings.Repeat("n", 300)+"/nvidia.json"): "file name too long",
 	} {
-		_, err := spec.Publish(context.Background(), path, []byte("new"), noOptions)
+		_, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte("new")), noOptions)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v; want an error with %q and the path", path, err, want)
 		}
@@ -178,13 +178,13 @@ func TestSecondWriterWaitsForTheFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = spec.Publish(context.Background(), path, []byte("new"), spec.PublishOptions{LockTimeout: 50 * time.Millisecond})
+	_, err = spec.Publish(context.Background(), path, spec.Unchecked([]byte("new")), spec.PublishOptions{LockTimeout: 50 * time.Millisecond})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "lock "+path+": locked by another process of cdigen") {
 		t.Errorf("%v; want an error that names the file", err)
 	}
 	done := make(chan error)
 	go func() {
-		_, err := spec.Publish(context.Background(), path, []byte("second"), noOptions)
+		_, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte("second")), noOptions)
 		done <- err
 	}()
 	unlock()
@@ -221,7 +221,7 @@ func TestLinkOfAnotherUserOnTheWayIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{filepath.Join(link, "nvidia.yaml"), filepath.Join(link, "sub/nvidia.yaml")} {
-		_, err := spec.Publish(context.Background(), path, []byte("new"), noOptions)
+		_, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte("new")), noOptions)
 		if err == nil || !strings.Contains(err.Error(), link+" belongs to uid 12345") {
 			t.Errorf("%v; want an error with the link and its owner", err)
 		}
@@ -282,7 +282,7 @@ func TestAnUnprivilegedUserCannotHoldUpAWriter(t *testing.T) {
 	publish(t, path, "old")
 	lockedByAnUnprivilegedUser(t, dir, rundir.Default())
 	o := spec.PublishOptions{LockTimeout: 5 * time.Second}
-	if outcome, err := spec.Publish(context.Background(), path, []byte("new"), o); outcome != spec.Published || err != nil {
+	if outcome, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte("new")), o); outcome != spec.Published || err != nil {
 		t.Errorf("publish: %s, %v", outcome, err)
 	}
 	wantFile(t, path, "new")
@@ -298,7 +298,7 @@ func TestManyWritersLeaveOneWholeFile(t *testing.T) {
 	for n := range 8 {
 		writers.Go(func() {
 			for range 5 {
-				if _, err := spec.Publish(context.Background(), path, []byte(content(n)), noOptions); err != nil {
+				if _, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte(content(n))), noOptions); err != nil {
 					t.Error(err)
 				}
 			}
@@ -441,7 +441,7 @@ func TestFullDiskKeepsTheOldSpec(t *testing.T) {
 	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
 	path := filepath.Join(dir, "nvidia.yaml")
 	publish(t, path, "old")
-	_, err := spec.Publish(context.Background(), path, bytes.Repeat([]byte("new"), 100_000), noOptions)
+	_, err := spec.Publish(context.Background(), path, spec.Unchecked(bytes.Repeat([]byte("new"), 100_000)), noOptions)
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "make room on the file system") {
 		t.Errorf("%v; want %v with advice", err, unix.ENOSPC)
 	}
@@ -449,7 +449,7 @@ func TestFullDiskKeepsTheOldSpec(t *testing.T) {
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatalf("make it read-only: %v", err)
 	}
-	_, err = spec.Publish(context.Background(), path, []byte("new"), noOptions)
+	_, err = spec.Publish(context.Background(), path, spec.Unchecked([]byte("new")), noOptions)
 	if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), "the file system is read-only") {
 		t.Errorf("%v; want %v with advice", err, unix.EROFS)
 	}

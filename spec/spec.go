@@ -32,13 +32,15 @@ const (
 // spec without devices.
 var ErrNoDevices = errors.New("no usable GPU or MIG device")
 
-// Options are the choices that shape a spec.
+// Options are the choices that shape a spec. The zero value describes all GPUs and MIG
+// devices, as cdigen generate does without flags.
 type Options struct {
 	// Of is what the spec describes; nil: GPUs and MIG devices.
 	Of *Kind
-	// Vendor and Class make the kind, "nvidia.com/gpu".
+	// Vendor and Class make the kind, "nvidia.com/gpu"; empty: those of what it describes.
 	Vendor, Class string
-	// Names are the strategies; each device is entered under a name of each.
+	// Names are the strategies; each device is entered under a name of each. Empty: [Index]
+	// and [UUID].
 	Names []NameStrategy
 	// NoAll leaves out the device [AllDevices].
 	NoAll bool
@@ -54,9 +56,24 @@ type Options struct {
 	Own *OwnEdits
 }
 
+// setDefaults replaces zero values.
+func (o *Options) setDefaults() {
+	if o.Of == nil {
+		o.Of = &Kinds[0]
+	}
+	o.Vendor, o.Class = cmp.Or(o.Vendor, o.Of.Prefix+"nvidia.com"), cmp.Or(o.Class, o.Of.Class)
+	if len(o.Names) == 0 {
+		o.Names = []NameStrategy{Index, UUID}
+	}
+	if len(o.Edits.Capabilities) == 0 {
+		o.Edits.Capabilities = o.Of.Capabilities
+	}
+}
+
 // Check returns the first thing wrong with the options themselves, whatever the
 // host.
-func (o *Options) Check() error {
+func (o Options) Check() error {
+	o.setDefaults()
 	if err := parser.ValidateVendorName(o.Vendor); err != nil {
 		return err
 	}
@@ -97,17 +114,8 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	if err := o.Check(); err != nil {
 		return nil, nil, err
 	}
-	// Older versions have no hostPath of nodes.
-	o.Edits.WithoutAliases = !atLeast(o.MaxVersion, "0.5.0")
-	if o.Of == nil {
-		o.Of = &Kinds[0]
-	}
-	var known []device
-	if o.Of.OfGPUs() {
-		known = devicesOf(inv, o.Names, o.Edits)
-	} else {
-		known = o.Of.hostDevices(inv, o.Edits)
-	}
+	o.setDefaults()
+	known := o.known(inv)
 	usable := slices.DeleteFunc(slices.Clone(known), func(d device) bool { return d.why != "" })
 	devices, findings, err := selectDevices(known, usable, o.Devices)
 	if err != nil {
@@ -143,6 +151,36 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 		return nil, findings, &OptionError{"MaxVersion", err}
 	}
 	return s, findings, nil
+}
+
+// known returns the devices of a host, those too that cannot be used.
+func (o *Options) known(inv *discover.Inventory) []device {
+	// Older versions have no hostPath of nodes.
+	o.Edits.WithoutAliases = !atLeast(o.MaxVersion, "0.5.0")
+	if o.Of.OfGPUs() {
+		return devicesOf(inv, o.Names, o.Edits)
+	}
+	return o.Of.hostDevices(inv, o.Edits)
+}
+
+// ByID returns the edits of one device by any of its names: the UUID of a GPU or MIG device, the
+// PCI address or the index of a GPU, or a name of another kind. A container also needs those
+// that all devices have in common, see [New] with the name in [Options].Devices.
+func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, error) {
+	o.setDefaults()
+	known := o.known(inv)
+	usable := slices.DeleteFunc(slices.Clone(known), func(d device) bool { return d.why != "" })
+	named := slices.DeleteFunc(slices.Clone(usable), func(d device) bool { return !slices.Contains(d.aliases, id) })
+	if len(named) == 1 {
+		return named[0].edits, nil
+	}
+	err := fmt.Errorf("no device %q: there is %s", id, discover.Some(namesOf(usable)))
+	if why := whyUnusable(known, id); len(named) > 1 {
+		err = fmt.Errorf("device %q is in MIG mode: it has %s", id, discover.Some(namesOf(named)))
+	} else if why != "" {
+		err = fmt.Errorf("device %q cannot be used: %s", id, why)
+	}
+	return specs.ContainerEdits{}, err
 }
 
 // specDevices returns what a spec has for devices: an entry for each of their names, and
@@ -318,12 +356,24 @@ const (
 	JSON Format = "json"
 )
 
+// Text is the text of a valid spec, as [Encode] and [Validate] return it, and what [Publish]
+// writes. The zero value is that of none.
+type Text struct{ data []byte }
+
+// Bytes returns the text; nil: there is none. They must not be changed.
+func (t Text) Bytes() []byte { return t.data }
+
+// Equal reports whether two texts are the same.
+func (t Text) Equal(other Text) bool { return bytes.Equal(t.data, other.data) }
+
 // Encode checks a spec as engines do and writes it. The bytes depend on nothing but the spec.
-func Encode(s *specs.Spec, f Format) (data []byte, err error) {
+func Encode(s *specs.Spec, f Format) (Text, error) {
+	var data []byte
+	var err error
 	switch f {
 	case YAML:
 		if text, ok := yamlOf(s); ok {
-			return text, invalid(validate(s))
+			return checked(text, validate(s))
 		}
 		var b bytes.Buffer
 		e := yaml.NewEncoder(&b)
@@ -337,18 +387,18 @@ func Encode(s *specs.Spec, f Format) (data []byte, err error) {
 		err = fmt.Errorf("unknown format %q: use yaml or json", f)
 	}
 	if err != nil {
-		return nil, err
+		return Text{}, err
 	}
 	// There are texts that the library writes and does not read.
-	return data, invalid(Validate(data))
+	return Validate(data)
 }
 
-// invalid says of what a spec's error is.
-func invalid(err error) error {
-	if err == nil {
-		return nil
+// checked returns a text unless it was found to be invalid.
+func checked(data []byte, err error) (Text, error) {
+	if err != nil {
+		return Text{}, fmt.Errorf("the spec is not valid: %w", err)
 	}
-	return fmt.Errorf("the spec is not valid: %w", err)
+	return Text{data}, nil
 }
 
 // Parse reads the bytes of a spec, YAML or JSON, and checks them as engines do, with the
@@ -373,16 +423,17 @@ func Parse(data []byte) (*specs.Spec, Format, error) {
 	return s, YAML, nil
 }
 
-// Validate checks the bytes of a spec as engines do, with the CDI library.
-func Validate(data []byte) error {
+// Validate checks the text of a spec as engines do, with the CDI library.
+func Validate(data []byte) (Text, error) {
 	s, err := cdi.ParseSpec(data)
 	switch {
 	case err != nil:
-		return err
 	case s == nil:
-		return errors.New("there is no spec in it")
+		err = errors.New("there is nothing in it")
+	default:
+		err = validate(s)
 	}
-	return validate(s)
+	return checked(data, err)
 }
 
 // validate checks a spec by the rules of the CDI library, which has them in one function for

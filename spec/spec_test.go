@@ -153,7 +153,7 @@ func TestNothingUsableIsAnErrorOfItsOwn(t *testing.T) {
 }
 
 func TestBadKindIsRefused(t *testing.T) {
-	for _, c := range [][2]string{{"no vendor", "gpu"}, {"nvidia.com", "1gpu"}, {"", "gpu"}} {
+	for _, c := range [][2]string{{"no vendor", "gpu"}, {"nvidia.com", "1gpu"}} {
 		o := options("amd64")
 		o.Vendor, o.Class = c[0], c[1]
 		if _, _, err := spec.New(inventory(""), o); err == nil {
@@ -175,13 +175,13 @@ func TestBytesDependOnTheSpecAlone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := spec.Validate(data); err != nil {
+			if _, err := spec.Validate(data.Bytes()); err != nil {
 				t.Fatal(err)
 			}
 			if first == nil {
-				first = data
+				first = data.Bytes()
 			}
-			if !bytes.Equal(first, data) {
+			if !bytes.Equal(first, data.Bytes()) {
 				t.Fatalf("%s: two generations of one host differ", format)
 			}
 		}
@@ -450,7 +450,7 @@ func TestParseTellsTheFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, format, err := spec.Parse(slices.Concat([]byte("\n "), json))
+	again, format, err := spec.Parse(slices.Concat([]byte("\n "), json.Bytes()))
 	if diff := cmp.Diff(s, again); err != nil || format != spec.JSON || diff != "" {
 		t.Errorf("%s, %v\n%s", format, err, diff)
 	}
@@ -488,7 +488,7 @@ func TestGroupsOfNodesNeedANewerVersionAndNumbersDoNot(t *testing.T) {
 	}
 	data, err := spec.Encode(s, spec.YAML)
 	if err == nil {
-		_, _, err = spec.Parse(data)
+		_, _, err = spec.Parse(data.Bytes())
 	}
 	if err != nil {
 		t.Error(err)
@@ -496,5 +496,55 @@ func TestGroupsOfNodesNeedANewerVersionAndNumbersDoNot(t *testing.T) {
 	o.MaxVersion = "0.6.0"
 	if _, _, err = spec.New(inv, o); err == nil || !strings.Contains(err.Error(), "additionalGids") {
 		t.Error(err)
+	}
+}
+
+// Without options there is the spec that cdigen generate publishes.
+func TestZeroOptionsAreUsual(t *testing.T) {
+	arch, inv := kindHost(t, "demo")
+	want, _, err := spec.New(inv, options(arch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := spec.New(inv, spec.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("zero options differ (-usual +zero):\n%s", diff)
+	}
+	if !spec.HasCUDA(got) {
+		t.Error("no CUDA")
+	}
+}
+
+func TestByID(t *testing.T) {
+	inv := inventory("")
+	lost := inv.GPUs[0]
+	lost.Index, lost.UUID, lost.PCI, lost.Lost = 2, "GPU-dddddddd-0000-4000-8000-000000000000", "0000:99:00.0", true
+	mig := inv.GPUs[1]
+	mig.Index, mig.UUID, mig.PCI = 3, "GPU-eeeeeeee-0000-4000-8000-000000000000", "0000:aa:00.0"
+	mig.MIGDevices = []discover.MIGDevice{mig.MIGDevices[0], mig.MIGDevices[0]}
+	mig.MIGDevices[0].UUID, mig.MIGDevices[1].UUID, mig.MIGDevices[1].Index = "MIG-1", "MIG-2", 1
+	inv.GPUs = append(inv.GPUs, lost, mig)
+	for _, c := range []struct{ id, node, err string }{
+		{"GPU-aaaaaaaa-0000-4000-8000-000000000000", "/dev/nvidia0", ""},
+		{"0000:1b:00.0", "/dev/nvidia0", ""},
+		{"0", "/dev/nvidia0", ""},
+		{"MIG-cccccccc-0000-4000-8000-000000000000", "/dev/nvidia1", ""},
+		{"1:0", "/dev/nvidia1", ""},
+		{"3:1", "/dev/nvidia1", ""},
+		{"2", "", `device "2" cannot be used: GPU 2 (0000:99:00.0, GPU-dddddddd-0000-4000-8000-000000000000): lost`},
+		{"0000:aa:00.0", "", `device "0000:aa:00.0" is in MIG mode: it has 3:0, MIG-1, 3:1, MIG-2`},
+		{"9", "", `no device "9": there is 0, `},
+		{"", "", `no device "": there is 0, `},
+	} {
+		e, err := spec.ByID(inv, c.id, spec.Options{})
+		switch {
+		case c.err != "" && (err == nil || !strings.HasPrefix(err.Error(), c.err)):
+			t.Errorf("%s: error %v, want %s", c.id, err, c.err)
+		case c.err == "" && (err != nil || e.DeviceNodes[0].Path != c.node):
+			t.Errorf("%s: %v, %+v", c.id, err, e)
+		}
 	}
 }

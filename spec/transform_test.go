@@ -28,17 +28,17 @@ func transformed(t *testing.T, text string, tr spec.RootTransform) (string, int)
 		t.Fatal(err)
 	}
 	after, err := spec.Encode(s, spec.YAML)
-	if err != nil || string(before) != string(after) {
-		t.Errorf("the spec given was changed, %v: %s", err, cmp.Diff(string(before), string(after)))
+	if err != nil || string(before.Bytes()) != string(after.Bytes()) {
+		t.Errorf("the spec given was changed, %v: %s", err, cmp.Diff(string(before.Bytes()), string(after.Bytes())))
 	}
 	out, err := spec.Encode(moved, spec.YAML)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := spec.Validate(out); err != nil {
-		t.Errorf("%v:\n%s", err, out)
+	if _, err := spec.Validate(out.Bytes()); err != nil {
+		t.Errorf("%v:\n%s", err, out.Bytes())
 	}
-	return string(out), count
+	return string(out.Bytes()), count
 }
 
 // edits is a spec with edits, in YAML's flow style.

@@ -36,7 +36,7 @@ func validatedAsByTheLibrary(t *testing.T, s *specs.Spec) bool {
 	invalid := refuses(t, b.Bytes())
 	for _, format := range []spec.Format{spec.YAML, spec.JSON} {
 		data, err := spec.Encode(s, format)
-		if format == spec.YAML && (err != nil) != invalid || err == nil && refuses(t, data) {
+		if format == spec.YAML && (err != nil) != invalid || err == nil && refuses(t, data.Bytes()) {
 			t.Errorf("Encode to %s: %v; the library: invalid %v\n%s", format, err, invalid, b.Bytes())
 		}
 	}

@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -120,9 +119,9 @@ type Result struct {
 	LosesCUDA bool
 
 	options  spec.Options
-	data     []byte
-	others   [][]byte // in the order of the generator's; nil: there is none to publish
-	unknown  bool     // what is to be known of a sleeping GPU
+	data     spec.Text
+	others   []spec.Text // in the order of the generator's; nil: there is none to publish
+	unknown  bool        // what is to be known of a sleeping GPU
 	snapshot check.Snapshot
 }
 
@@ -171,7 +170,7 @@ func (r *Result) files() int { return len(r.Inventory.Libraries) + len(r.Invento
 
 // differs reports whether another result leads to another spec or lacks other things.
 func (r *Result) differs(other *Result) bool {
-	return other == nil || !bytes.Equal(r.data, other.data) || !slices.EqualFunc(r.others, other.others, bytes.Equal) || r.Missing() != other.Missing()
+	return other == nil || !r.data.Equal(other.data) || !slices.EqualFunc(r.others, other.others, spec.Text.Equal) || r.Missing() != other.Missing()
 }
 
 // NoGPU reports whether the host clearly has no GPU for containers, and none that waits
@@ -301,7 +300,7 @@ func (g *Generator) encodeOthers(r *Result, directories *spec.Directories) error
 				s, err = nil, spec.ErrNoDevices
 			}
 		}
-		var data []byte
+		var data spec.Text
 		if err == nil {
 			r.LosesCUDA = r.LosesCUDA || r.losesCUDA(s, &options, other.Output)
 			data, err = spec.Encode(s, g.Format)
@@ -361,13 +360,13 @@ func (g *Generator) compare(r *Result) {
 }
 
 // replaces reports whether a file is as it was published last, and is to be another.
-func (g *Generator) replaces(path string, data []byte) bool {
+func (g *Generator) replaces(path string, data spec.Text) bool {
 	g.mu.Lock()
 	sum, published := g.sums[path]
 	g.mu.Unlock()
 	_, err := os.Lstat(path)
 	asPublished := g.OwnChange(path) || err != nil && published && sum == sha256.Sum256(nil)
-	return asPublished && sum != sha256.Sum256(data)
+	return asPublished && sum != sha256.Sum256(data.Bytes())
 }
 
 // remember returns the probe with a memory of its last complete answer, which stands while a
@@ -428,10 +427,12 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 }
 
 // Restore publishes the specs of the other kinds that are missing, while the spec at Output is
-// held and so are they: a kind that comes does not wait for the driver.
+// held and so are they: a kind that comes does not wait for the driver. Those that do not need
+// it are not held.
 func (g *Generator) Restore(ctx context.Context, r *Result) error {
 	for i := range g.Others {
-		if r.others[i] == nil || exists(g.Others[i].Output) {
+		kind := spec.KindOf(g.Others[i].Kind)
+		if (kind == nil || kind.NeedsDriver()) && (r.others[i].Bytes() == nil || exists(g.Others[i].Output)) {
 			continue
 		}
 		if _, err := g.putOther(ctx, r, i); err != nil {
@@ -457,14 +458,14 @@ func (g *Generator) putOther(ctx context.Context, r *Result, i int) (spec.Outcom
 func wrote(o spec.Outcome) bool { return o == spec.Published || o == spec.Removed }
 
 // put publishes a spec, or removes it if there is none.
-func (g *Generator) put(ctx context.Context, path string, data []byte, o spec.PublishOptions) (spec.Outcome, error) {
+func (g *Generator) put(ctx context.Context, path string, data spec.Text, o spec.PublishOptions) (spec.Outcome, error) {
 	g.mu.Lock()
 	if g.sums == nil {
 		g.sums = map[string][sha256.Size]byte{}
 	}
-	g.sums[path] = sha256.Sum256(data)
+	g.sums[path] = sha256.Sum256(data.Bytes())
 	g.mu.Unlock()
-	if data == nil {
+	if data.Bytes() == nil {
 		return spec.Remove(ctx, path, o)
 	}
 	if err := g.keepReadable(filepath.Dir(path)); err != nil {

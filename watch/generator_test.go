@@ -16,7 +16,7 @@ func TestOwnChangesAreThoseThatPublishMakes(t *testing.T) {
 	dir := t.TempDir()
 	output := filepath.Join(dir, "nvidia.yaml")
 	g := &Generator{Output: output}
-	if _, err := spec.Publish(t.Context(), output, []byte("published"), spec.PublishOptions{}); err != nil {
+	if err := os.WriteFile(output, []byte("published"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	g.sums = map[string][sha256.Size]byte{g.Output: sha256.Sum256([]byte("published"))}
@@ -45,7 +45,18 @@ func TestOwnChangesAreThoseThatPublishMakes(t *testing.T) {
 // The limit on publications is for changes of a spec that is in place as it was published,
 // not for one that others have changed or removed.
 func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
-	const published, other = "a: 1\n", "a: 2\n"
+	const published, other = `{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=1"]}}]}`,
+		`{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=2"]}}]}`
+	data := func(s string) (text spec.Text) {
+		if s == "" {
+			return text
+		}
+		text, err := spec.Validate([]byte(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
 	for name, c := range map[string]struct {
 		published        string // by the generator; empty: it removed the spec
 		inPlace          string // empty: nothing
@@ -65,13 +76,7 @@ func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := &Generator{Output: filepath.Join(t.TempDir(), "nvidia.yaml")}
-			data := func(s string) []byte {
-				if s == "" {
-					return nil
-				}
-				return []byte(s)
-			}
-			g.sums = map[string][sha256.Size]byte{g.Output: sha256.Sum256(data(c.published))}
+			g.sums = map[string][sha256.Size]byte{g.Output: sha256.Sum256(data(c.published).Bytes())}
 			if c.inPlace != "" {
 				write(t, g.Output, c.inPlace)
 				if err := os.Chmod(g.Output, 0o644); err != nil { //nolint:gosec // as specs are
@@ -87,7 +92,7 @@ func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
 	t.Run("a spec of before the start", func(t *testing.T) {
 		g := &Generator{Output: filepath.Join(t.TempDir(), "nvidia.yaml")}
 		write(t, g.Output, published)
-		r := &Result{data: []byte(other), Exists: exists(g.Output)}
+		r := &Result{data: data(other), Exists: exists(g.Output)}
 		g.compare(r)
 		expect(t, "exists", r.Exists, true)
 		expect(t, "replaces", r.Replaces, false)

@@ -63,7 +63,7 @@ func (m *machine) generate(ctx context.Context, full bool) (*Result, error) {
 	}
 	for i := range m.inv.GPUs {
 		if m.inv.GPUs[i].Usable() {
-			r.Spec = &specs.Spec{Devices: []specs.Device{{Name: "0"}}}
+			r.Spec = &specs.Spec{Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0"}}}
 		}
 	}
 	return r, m.err

@@ -91,9 +91,9 @@ var metricTable = []metric{
 	{promtext.Metric{Name: "cdigen_spec_modified_timestamp_seconds", Type: promtext.TypeGauge,
 		Help: "When the published spec was written; absent without a spec."},
 		func(m *Metrics, _ *State) []promtext.Sample { return modified(m.output) }},
-	{promtext.Metric{Name: "cdigen_devices", Type: promtext.TypeGauge,
-		Help: "Devices in the published spec."},
-		func(_ *Metrics, s *State) []promtext.Sample { return one(float64(len(s.Devices))) }},
+	{promtext.Metric{Name: "cdigen_devices", Type: promtext.TypeGauge, Labels: []string{"kind"},
+		Help: "Devices in the published specs; absent for a kind without a spec."},
+		func(_ *Metrics, s *State) []promtext.Sample { return devices(s) }},
 	{promtext.Metric{Name: "cdigen_gpus", Type: promtext.TypeGauge,
 		Help: "Usable GPUs."},
 		func(_ *Metrics, s *State) []promtext.Sample { return one(float64(s.GPUs)) }},
@@ -175,6 +175,13 @@ func gpuLabel(g *discover.GPU) string {
 		return g.PCI
 	}
 	return strconv.Itoa(g.Index)
+}
+
+func devices(s *State) (list []promtext.Sample) {
+	for i := range s.Specs {
+		list = append(list, promtext.Sample{Labels: []string{s.Specs[i].Kind}, Value: float64(len(s.Specs[i].Devices))})
+	}
+	return list
 }
 
 func gpuInfo(s *State) (list []promtext.Sample) {

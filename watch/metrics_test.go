@@ -37,7 +37,8 @@ func TestMetricsTellTheState(t *testing.T) {
 	}
 	l := &Loop{Options: DefaultOptions()}
 	l.state = State{
-		Started: time.Unix(1600000000, 0), Condition: Holding, GPUs: 1, Devices: []string{"0", "1:0", "all"}, Events: 9, ChangedSettings: "/etc/cdigen/cdigen.env",
+		Started: time.Unix(1600000000, 0), Condition: Holding, GPUs: 1, Events: 9, ChangedSettings: "/etc/cdigen/cdigen.env",
+		Specs: []SpecState{{Kind: "nvidia.com/gpu", Devices: []string{"0", "1:0", "all"}}, {Kind: "nvidia.com/gds", Devices: []string{"all"}}},
 		Findings: []discover.Finding{
 			{ID: discover.GPULost, Severity: discover.Broken, Subject: "a"}, {ID: discover.GPULost, Severity: discover.Broken, Subject: "b"},
 			{ID: discover.GPUExcluded, Severity: discover.Note},
@@ -53,7 +54,8 @@ func TestMetricsTellTheState(t *testing.T) {
 	m.Generated(Generation{Trigger: "start", Result: Held, Seconds: .02})
 	text := m.text()
 	for _, want := range []string{
-		"cdigen_ready 0", "cdigen_healthy 1", "cdigen_spec_current 0", "cdigen_spec_modified_timestamp_seconds 1.7e+09", "cdigen_devices 3", "cdigen_gpus 1",
+		"cdigen_ready 0", "cdigen_healthy 1", "cdigen_spec_current 0", "cdigen_spec_modified_timestamp_seconds 1.7e+09", "cdigen_gpus 1",
+		`cdigen_devices{kind="nvidia.com/gpu"} 3`, `cdigen_devices{kind="nvidia.com/gds"} 1`,
 		`cdigen_gpu_info{gpu="0",uuid="GPU-1",model="NVIDIA \"H100\"",pci="0000:3b:00.0"} 1`,
 		`cdigen_gpu_info{gpu="0000:86:00.0",uuid="",model="",pci="0000:86:00.0"} 1`,
 		`cdigen_gpu_state{gpu="0",state="usable"} 1`, `cdigen_gpu_state{gpu="0",state="lost"} 0`,

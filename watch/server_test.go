@@ -62,7 +62,7 @@ func TestHealth(t *testing.T) {
 		l.box.put(Event{Source: "test"})
 		pass(time.Second)
 		answers("/readyz", httpget.OK, "current")
-		has("cdigen_ready 1", "cdigen_gpus 1", "cdigen_devices 1", "cdigen_events_total 1",
+		has("cdigen_ready 1", "cdigen_gpus 1", `cdigen_devices{kind="nvidia.com/gpu"} 1`, "cdigen_events_total 1",
 			`cdigen_generations_total{result="published",trigger="start"} 1`, `cdigen_generations_total{result="published",trigger="test"} 1`,
 			`cdigen_generation_duration_seconds_count 2`)
 

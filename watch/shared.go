@@ -16,7 +16,7 @@ import (
 // and that of the watcher can create or rename files. With inotify each of their files
 // would wake the watcher, at any rate they like. So these directories are polled: only
 // the names that were looked up, and less often while there is a change at each poll. So are
-// all directories while there is no inotify to be had.
+// all directories while inotify is not available.
 const (
 	minSharedPoll = 2 * time.Second
 	maxSharedPoll = 32 * time.Second

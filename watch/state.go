@@ -92,8 +92,12 @@ type State struct {
 	Events      int `json:"events"`
 	Probes      int `json:"probes"`
 
-	gpus []discover.GPU // for the metrics
+	gpus    []discover.GPU // for the metrics
+	unasked bool           // there are devices of other kinds, and clearly no GPUs
 }
+
+// WantsGPUs reports whether it is a failure that no GPU is published.
+func (s *State) WantsGPUs() bool { return !s.unasked }
 
 // SpecState is a published spec.
 type SpecState struct {
@@ -146,4 +150,5 @@ func (s *State) describe(r *Result) {
 	if r.Spec != nil {
 		s.Devices = s.Specs[0].Devices
 	}
+	s.unasked = !r.Inventory.WantsGPUs(r.Spec == nil && len(s.Specs) > 0)
 }

@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +49,7 @@ func run(args []string, stdout io.WriteCloser, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	library := flags.String("library", "", "absolute `path` of libnvidia-ml.so.1 (default: where the loader finds it)")
 	timeout := flags.Duration("timeout", 10*time.Second, "give up on NVML after this `time`")
+	details := flags.Bool(strings.TrimPrefix(discover.ProbeDetails, "--"), false, "ask also for NVLink and for processes that use GPUs")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -67,6 +69,7 @@ func run(args []string, stdout io.WriteCloser, stderr io.Writer) int {
 	dieProperly()
 
 	p := newProbe()
+	p.details = *details
 	done := make(chan int, 1)
 	go func() { done <- p.run(*library) }()
 	var status int

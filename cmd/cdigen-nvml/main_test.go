@@ -354,7 +354,7 @@ func TestLibraryFromBeforeMIGDoes(t *testing.T) {
 	for i := range want {
 		want[i].PCIBusID = strings.TrimPrefix(busID(i), "0000")
 	}
-	// The library is told of MIG, but has no function to pass that on.
+	// The library has MIG devices, but has no function to pass that on.
 	ask(t, oldLibrary, gpus(2, 1)).expect(t, discover.NVMLExitOK, want, "")
 }
 
@@ -474,4 +474,16 @@ func TestUsageErrorsAndVersion(t *testing.T) {
 			t.Errorf("%s: status %d, output %q, want %d and %q", args, status, out, want.status, want.output)
 		}
 	}
+}
+
+func TestDetailsAreLinksAndProcesses(t *testing.T) {
+	t.Parallel()
+	lines := gpus(3, 2) + "nvlink gpu=0 count=4 type=0 bus=" + busID(1) + "\nnvlink gpu=1 count=18 type=2\n" +
+		"process gpu=1 pid=7 memory=512\nprocess gpu=1 pid=3 memory=1\nfail nvmlDeviceGetGraphicsRunningProcesses_v3 status=4\n"
+	want := allFull(3)
+	want[0].NVLinks = []discover.NVLink{{To: "gpu", PCI: busID(1), Links: 4}}
+	want[1].NVLinks = []discover.NVLink{{To: "switch", Links: 18}}
+	want[1].Processes = []discover.NVMLProcess{{PID: 3, Memory: 1 << 20}, {PID: 7, Memory: 512 << 20}}
+	want[2].MIGEnabled, want[2].MIGSlices = true, 7
+	ask(t, library, lines, discover.ProbeDetails).expect(t, discover.NVMLExitOK, want, "")
 }

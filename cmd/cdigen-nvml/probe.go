@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -12,12 +11,12 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/nvmlreport"
 )
 
 // probe collects a report from NVML.
 type probe struct {
-	library *dl.DynamicLibrary
-	nvml    nvml.Interface
+	details bool
 
 	// mu is held by the goroutine that asks, except inside NVML. A caller that holds it then
 	// sees a stable report and the current call.
@@ -45,25 +44,25 @@ func (p *probe) run(path string) int {
 		path = "libnvidia-ml.so.1"
 	}
 	// go-nvml loads the library too, but does not return the reason of a failure.
-	p.library = dl.New(path, dl.RTLD_LAZY|dl.RTLD_GLOBAL)
+	library := dl.New(path, dl.RTLD_LAZY|dl.RTLD_GLOBAL)
 	var err error
-	p.inside("loading "+path, func() { err = p.library.Open() })
+	p.inside("loading "+path, func() { err = library.Open() })
 	if err != nil {
 		p.report.Error = err.Error()
 		return discover.NVMLExitNoLibrary
 	}
-	p.nvml = nvml.New(nvml.WithLibraryPath(path))
-	if err := p.do("nvmlInit_v2|nvmlInit", p.nvml.Init); err != nil {
+	asker := nvmlreport.Asker{Library: nvml.New(nvml.WithLibraryPath(path)), Details: p.details, Lookup: library.Lookup, Around: p.inside}
+	if err := asker.Do("nvmlInit_v2|nvmlInit", asker.Library.Init); err != nil {
 		p.report.Error = err.Error()
-		return initStatus(err.ret)
+		return initStatus(err.Return)
 	}
 	status := discover.NVMLExitOK
-	if err := p.host(); err != nil {
+	if err := asker.Fill(&p.report); err != nil {
 		p.report.Error = err.Error()
 		status = discover.NVMLExitFailed
 	}
 	// NVML is shut down after errors too.
-	if err := p.do("nvmlShutdown", p.nvml.Shutdown); err != nil && status == discover.NVMLExitOK {
+	if err := asker.Do("nvmlShutdown", asker.Library.Shutdown); err != nil && status == discover.NVMLExitOK {
 		p.report.Error = err.Error()
 		status = discover.NVMLExitFailed
 	}
@@ -88,76 +87,4 @@ func (p *probe) inside(call string, f func()) {
 	p.mu.Unlock()
 	defer p.mu.Lock()
 	f()
-}
-
-// callError is an NVML call that failed.
-type callError struct {
-	symbol  string
-	ret     nvml.Return
-	message string
-}
-
-func (e *callError) Error() string { return e.symbol + ": " + e.message }
-
-// ask makes one NVML call about a subject, "GPU 3", or about the host. The symbols are the
-// versions of the call that go-nvml may use, the newest first, with | between them. If the
-// library has none, ask makes no call: the loader would end the process.
-func ask[T any](p *probe, subject, symbols string, f func() (T, nvml.Return)) (T, *callError) {
-	var none T
-	symbol, ok := p.lookup(symbols)
-	if !ok {
-		return none, &callError{symbol, nvml.ERROR_FUNCTION_NOT_FOUND, "the library does not have this function"}
-	}
-	call := symbol
-	if subject != "" {
-		call += " of " + subject
-	}
-	var answer T
-	var ret nvml.Return
-	p.inside(call, func() { answer, ret = f() })
-	if ret != nvml.SUCCESS {
-		return none, &callError{symbol, ret, p.errorString(ret)}
-	}
-	return answer, nil
-}
-
-// do is ask for a call without an answer.
-func (p *probe) do(symbols string, f func() nvml.Return) *callError {
-	_, err := ask(p, "", symbols, func() (struct{}, nvml.Return) { return struct{}{}, f() })
-	return err
-}
-
-// lookup returns the first of the symbols that the library has, else the first.
-func (p *probe) lookup(symbols string) (symbol string, ok bool) {
-	list := strings.Split(symbols, "|")
-	for _, s := range list {
-		if p.library.Lookup(s) == nil {
-			return s, true
-		}
-	}
-	return list[0], false
-}
-
-func (p *probe) errorString(ret nvml.Return) string {
-	if _, ok := p.lookup("nvmlErrorString"); !ok {
-		return fmt.Sprintf("NVML error %d", ret)
-	}
-	return p.nvml.ErrorString(ret)
-}
-
-// host asks about the driver and every GPU. It fails only if the number of GPUs is unknown:
-// the versions are informative, and procfs has that of the driver.
-func (p *probe) host() error {
-	p.report.DriverVersion, _ = ask(p, "", "nvmlSystemGetDriverVersion", p.nvml.SystemGetDriverVersion)
-	p.report.NVMLVersion, _ = ask(p, "", "nvmlSystemGetNVMLVersion", p.nvml.SystemGetNVMLVersion)
-	p.report.CUDADriverVersion, _ = ask(p, "", "nvmlSystemGetCudaDriverVersion", p.nvml.SystemGetCudaDriverVersion)
-	count, err := ask(p, "", "nvmlDeviceGetCount_v2|nvmlDeviceGetCount", p.nvml.DeviceGetCount)
-	if err != nil {
-		return err
-	}
-	for i := range count {
-		p.report.GPUs = append(p.report.GPUs, discover.NVMLGPU{Index: i})
-		p.gpu(&p.report.GPUs[i])
-	}
-	return nil
 }

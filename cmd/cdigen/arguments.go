@@ -3,10 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/cdigen/cdigen/internal/config"
 )
 
 // group returns a command that has only others below it.
@@ -44,12 +47,36 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("unexpected argument %q", args[0])
 }
 
+// otherWords are words that people type for commands.
+var otherWords = map[string][]string{
+	"generate": {"create", "publish", "update", "refresh", "install"},
+	"watch":    {"run", "start", "daemon", "serve", "service"},
+	"info":     {"show", "gpu", "gpus", "topo"},
+	"list":     {"devices", "device"},
+	"doctor":   {"fix", "repair", "diagnose", "debug", "health", "test"},
+	"runtime":  {"enable", "configure", "docker", "podman", "containerd", "crio"},
+	"settings": {"set", "get", "env"},
+	"inject":   {"remove", "lxc"},
+}
+
 // suggestions returns ": did you mean …?" for a command that does not exist below another,
-// or nothing.
+// or for a group that has none alike which commands it has.
 func suggestions(cmd *cobra.Command, word string) string {
 	cmd.SuggestionsMinimumDistance = 2
-	if near := cmd.SuggestionsFor(word); len(near) > 0 {
+	near, names := cmd.SuggestionsFor(word), []string{}
+	for _, c := range cmd.Commands() {
+		if slices.Contains(otherWords[c.Name()], word) && cmd == cmd.Root() && !slices.Contains(near, c.Name()) {
+			near = append(near, c.Name())
+		}
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	switch {
+	case len(near) > 0:
 		return ": did you mean " + strings.Join(near, ", ") + "?"
+	case cmd.HasParent() && len(names) > 0:
+		return ": use " + config.Alternatives(names)
 	}
 	return ""
 }
@@ -60,9 +87,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	switch {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
-		if near := nearFlags(cmd.Flags(), unknown.GetSpecifiedName()); len(near) > 0 {
-			err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, ", "))
-		}
+		err = unknownFlag(cmd, unknown.GetSpecifiedName(), err)
 	case errors.As(err, &invalid):
 		f, value := invalid.GetFlag(), invalid.GetValue()
 		err = fmt.Errorf("--%s %q: %w", f.Name, value, valueError(f, err))
@@ -87,24 +112,59 @@ func valueError(f *pflag.Flag, err error) error {
 	return err
 }
 
-// foreignFlags are those of nvidia-ctk whose names are not like ours.
-var foreignFlags = map[string]string{
-	"device-id": "device", "no-all-device": "no-all", "nvidia-cdi-hook-path": "hook-path", "nvidia-ctk-path": "hook-path",
-	"debug": "log-level", "quiet": "log-level", "root": "driver-root",
-}
-
-// nearFlags returns the flags that a name may have meant, as cobra suggests commands.
-func nearFlags(flags *pflag.FlagSet, name string) (near []string) {
-	names := &cobra.Command{SuggestionsMinimumDistance: min(2, len(name)/3)}
-	flags.VisitAll(func(f *pflag.Flag) {
-		if !f.Hidden {
-			names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
-		}
-	})
-	for _, flag := range append(names.SuggestionsFor(name), foreignFlags[name]) {
-		if flag != "" && flags.Lookup(flag) != nil {
-			near = append(near, "--"+flag)
+// unknownFlag returns the error about a flag that a command does not have, with what was
+// meant: a flag of nvidia-ctk, a format of the output, or one with a name like it.
+func unknownFlag(cmd *cobra.Command, name string, err error) error {
+	if foreign, ok := foreignFlag(cmd, name, err); ok {
+		return foreign
+	}
+	if f := cmd.Flags().Lookup(formatFlag); f != nil {
+		if c, ok := f.Value.(*choice); ok && slices.Contains(c.words, name) {
+			return fmt.Errorf("%w: did you mean --%s=%s?", err, formatFlag, name)
 		}
 	}
-	return near
+	var flags []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			flags = append(flags, f.Name)
+		}
+	})
+	if name == "verbose" && cmd.Flags().Lookup("log-level") != nil {
+		return fmt.Errorf("%w: did you mean --log-level=debug?", err)
+	}
+	if near := alike(name, flags); len(near) > 0 {
+		return fmt.Errorf("%w: did you mean --%s?", err, strings.Join(near, ", --"))
+	}
+	if others := commandsWith(newRoot(), name); len(others) > 0 {
+		return fmt.Errorf("%w: it is a flag of %s", err, config.Alternatives(others[:min(3, len(others))]))
+	}
+	return err
+}
+
+// commandsWith returns the commands that have a flag, the upper ones first.
+func commandsWith(cmd *cobra.Command, flag string) (names []string) {
+	commands := slices.Clone(cmd.Commands())
+	all, _ := chosen(nil)
+	place := func(c *cobra.Command) int {
+		return slices.IndexFunc(all, func(m made) bool { return m.name == c.Name() })
+	}
+	slices.SortStableFunc(commands, func(a, b *cobra.Command) int { return place(a) - place(b) })
+	for _, c := range commands {
+		if c.LocalFlags().Lookup(flag) != nil && !c.Hidden {
+			names = append(names, c.CommandPath())
+		}
+	}
+	for _, c := range commands {
+		names = append(names, commandsWith(c, flag)...)
+	}
+	return names
+}
+
+// alike returns the words that one may have meant, as cobra suggests commands.
+func alike(typed string, words []string) []string {
+	names := &cobra.Command{SuggestionsMinimumDistance: min(2, len(typed)/3)}
+	for _, word := range words {
+		names.AddCommand(&cobra.Command{Use: word, Run: func(*cobra.Command, []string) {}})
+	}
+	return names.SuggestionsFor(typed)
 }

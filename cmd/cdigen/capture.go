@@ -87,6 +87,9 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if c.NVML != nil && c.NVML.Error != "" {
 		slog.Warn("NVML's answer is incomplete", "err", errors.New(c.NVML.Error))
 	}
-	slog.Info("captured", "path", f.output, "files", len(c.Driver.Files)+len(c.Dev.Files)+len(c.Proc.Files)+len(c.Sys.Files))
+	if f.output != "-" {
+		say("Recorded this host in "+f.output+". Read it before you send it.", "captured", "path", f.output,
+			"files", len(c.Driver.Files)+len(c.Dev.Files)+len(c.Proc.Files)+len(c.Sys.Files))
+	}
 	return nil
 }

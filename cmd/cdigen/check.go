@@ -57,7 +57,7 @@ func newCheck() *cobra.Command {
 func exist(files []string) error {
 	for _, file := range files {
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("there is no file %s", file)
+			return fmt.Errorf("there is no file %s: without a name the published spec is checked", file)
 		}
 	}
 	return nil
@@ -133,7 +133,7 @@ func (o *options) filesToCheck(s *check.Snapshot, named []string) (files []*spec
 	if len(named) == 0 {
 		kinds := o.EachKind()
 		// The first is that of GPUs, or the only one.
-		first := s.Inventory.NoGPU() == "" || !slices.ContainsFunc(s.Beside, func(w check.Wanted) bool { return w.Now != nil })
+		first := s.Inventory.WantsGPUs(slices.ContainsFunc(s.Beside, func(w check.Wanted) bool { return w.Now != nil }))
 		for i, wanted := range append([]check.Wanted{s.Wanted}, s.Beside...) {
 			if i == 0 && first || wanted.Now != nil || wanted.Published.Mode != 0 && !wanted.LeftAlone() {
 				named = append(named, kinds[i].Output)

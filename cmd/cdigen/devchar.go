@@ -21,7 +21,7 @@ func newDevChar() *cobra.Command {
 	var f devCharFlags
 	cmd := &cobra.Command{
 		Use:   "create-dev-char-symlinks",
-		Short: "Make the links of /dev/char that lead to the driver's nodes, and repair wrong ones",
+		Short: "Make and repair their links in /dev/char",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()

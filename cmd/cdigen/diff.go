@@ -99,21 +99,72 @@ func (o *options) differences(cmd *cobra.Command, args []string) (list []differe
 	return list, nil
 }
 
+// driverChange is the kind of the change that stands for all that follow from another version
+// of the driver.
+const driverChange = "driver"
+
 // between compares the spec of a file with another.
 func between(file string, older, newer *specs.Spec) (list []difference) {
+	if a, b := spec.DriverVersion(older), spec.DriverVersion(newer); a != b && a != "" && b != "" {
+		list = append(list, difference{file, spec.Change{Op: spec.OpChanged, Kind: driverChange, Name: driverChange, Old: a, New: b}})
+	}
 	for _, c := range spec.Diff(older, newer) {
 		list = append(list, difference{file, c})
 	}
 	return list
 }
 
+// summarised leaves out the changes that follow from that of the driver, and adds their number
+// to it.
+func summarised(changes []difference) (list []difference) {
+	for len(changes) > 0 {
+		first, of := changes[0], []spec.Change{}
+		n := slices.IndexFunc(changes, func(c difference) bool { return c.File != first.File })
+		if n < 0 {
+			n = len(changes)
+		}
+		for _, c := range changes[:n] {
+			of = append(of, c.Change)
+		}
+		changes = changes[n:]
+		if first.Kind == driverChange {
+			rest, follow := spec.WithoutDriver(of[1:], first.Old, first.New)
+			of = append([]spec.Change{first.Change}, rest...)
+			of[0].New += " (" + printable.Count(follow, "change") + ")"
+		}
+		for _, c := range of {
+			list = append(list, difference{first.File, c})
+		}
+	}
+	return list
+}
+
+// shortened returns the old and new text of a change without the words that both begin or end
+// with.
+func shortened(a, b string) (string, string) {
+	x, y := strings.Fields(a), strings.Fields(b)
+	for len(x) > 1 && len(y) > 1 && x[0] == y[0] {
+		x, y = x[1:], y[1:]
+	}
+	for len(x) > 1 && len(y) > 1 && x[len(x)-1] == y[len(y)-1] {
+		x, y = x[:len(x)-1], y[:len(y)-1]
+	}
+	return strings.Join(x, " "), strings.Join(y, " ")
+}
+
+// maxChanges are as many lines as a terminal shows at once, more or less.
+const maxChanges = 40
+
 // writeChanges prints a line for each change, and the name of its file above those of another
 // file than the first. What several devices have alike is printed once, with all their names.
+// On a terminal lines are cut to its width, and of many changes the first are shown.
 func writeChanges(w io.Writer, changes []difference, file string, color bool) error {
+	changes = summarised(changes)
+	width := table.Width(w)
 	signs := map[spec.Op]string{spec.OpAdded: "+", spec.OpRemoved: "-", spec.OpChanged: "~"}
 	colors := map[spec.Op]table.Color{spec.OpAdded: table.Green, spec.OpRemoved: table.Red, spec.OpChanged: table.Yellow}
 	var b strings.Builder
-	printed := map[difference]bool{}
+	printed, lines := map[difference]bool{}, 0
 	for _, c := range changes {
 		if c.File != file && c.Kind != "spec" {
 			b.WriteString(oneLine(c.File) + ":\n")
@@ -124,10 +175,17 @@ func writeChanges(w io.Writer, changes []difference, file string, color bool) er
 		if c.Device != "" && printed[alike] {
 			continue
 		}
-		line := fmt.Sprintf("%s %s %s", signs[c.Op], c.Kind, c.Name)
+		line := signs[c.Op] + " " + c.Kind
+		if c.Name != c.Kind {
+			line += " " + c.Name
+		}
 		switch {
 		case c.Op == spec.OpChanged:
-			line += fmt.Sprintf(": %s → %s", c.Old, c.New)
+			older, newer := c.Old, c.New
+			if c.Kind == "mount" {
+				older, newer = shortened(older, newer)
+			}
+			line += fmt.Sprintf(": %s → %s", older, newer)
 		case c.Old+c.New != "":
 			line += ": " + c.Old + c.New
 		}
@@ -135,7 +193,12 @@ func writeChanges(w io.Writer, changes []difference, file string, color bool) er
 			printed[alike] = true
 			line += " (" + devicesOf(changes, alike) + ")"
 		}
-		b.WriteString(colors[c.Op].Paint(oneLine(line), color) + "\n")
+		if lines++; width == 0 || lines <= maxChanges {
+			b.WriteString(colors[c.Op].Paint(table.Cut(oneLine(line), width), color) + "\n")
+		}
+	}
+	if width > 0 && lines > maxChanges {
+		fmt.Fprintf(&b, "… and %d more: cdigen diff | less\n", lines-maxChanges)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

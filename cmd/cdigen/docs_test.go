@@ -172,7 +172,7 @@ func runShown(t *testing.T, name, before string, block []string) (out []string) 
 		t.Fatal(err)
 	}
 	env := slices.Concat(os.Environ(), []string{
-		"PATH=" + filepath.Dir(p.cdigen) + ":" + os.Getenv("PATH"), "LC_ALL=C.UTF-8",
+		"PATH=" + filepath.Dir(p.cdigen) + ":" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "CDIGEN_LOG_FORMAT=human",
 		"CDIGEN_NVML_PROBE=" + p.probe, "CDIGEN_HOOK_PATH=" + p.hook, "CDIGEN_DRIVER_ROOT=" + d.DriverRoot(host), "CDIGEN_DEV_ROOT=" + host,
 		"CDIGEN_DEV_NODES=" + filepath.Join(host, simhost.NodeTable),
 		"CDIGEN_PROC_ROOT=" + host + "/proc", "CDIGEN_SYS_ROOT=" + host + "/sys",
@@ -221,7 +221,7 @@ func rooted(command string) string {
 // tableHeader is a line of headings: capitals, at least two columns.
 var tableHeader = regexp.MustCompile(`^[A-Z][A-Z ]*[A-Z](  +[A-Z][A-Z ]*)+$`)
 
-// unroot cuts the directory of the simulated host out of lines. Tables are set anew,
+// unroot cuts the directory of the simulated host out of lines. Tables are set again,
 // since the longest cell decides how wide a column is.
 func unroot(lines []string, host string) (out []string) {
 	cut := func(s string) string { return strings.ReplaceAll(s, host, "") }

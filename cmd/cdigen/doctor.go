@@ -19,6 +19,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
@@ -77,7 +78,7 @@ func newDoctorContainer() *cobra.Command {
 	var pid int
 	cmd := &cobra.Command{
 		Use:               "container {ID | --pid PID}",
-		Short:             "Compare a running container's GPU nodes and libraries with the host's",
+		Short:             "Compare a running container's GPUs and libraries with the host's",
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -129,7 +130,7 @@ func (f *doctorFlags) report(cmd *cobra.Command, list []check.Report, well strin
 	err := f.print(w, shown, func() error {
 		var b strings.Builder
 		if severityStatus(worst) == 0 {
-			b.WriteString(oneLine(well) + "\n")
+			b.WriteString(table.Wrap(oneLine(well), table.Width(w)) + "\n")
 		}
 		writeBlocks(&b, table.Width(w), check.Blocks(shown), colored(cmd))
 		_, err := io.WriteString(w, b.String())
@@ -400,6 +401,7 @@ func (f *doctorFlags) repair(cmd *cobra.Command, devices []string, list []check.
 			return b.Fix.Safe && len(b.Fix.Commands) > 0 && b.Severity != discover.Note && !slices.Contains(f.ignore, string(b.ID)) && !done[key(b)]
 		})
 		if at < 0 {
+			f.leave(blocks)
 			return list, well, nil
 		}
 		b := blocks[at]
@@ -423,6 +425,19 @@ func (f *doctorFlags) repair(cmd *cobra.Command, devices []string, list []check.
 		if list, well, err = f.examine(cmd, devices); err != nil {
 			return list, well, err
 		}
+	}
+}
+
+// leave says why commands of blocks were not run.
+func (f *doctorFlags) leave(blocks []check.Block) {
+	n := 0
+	for _, b := range blocks {
+		if !b.Fix.Safe && len(b.Fix.Commands) > 0 && b.Severity != discover.Note && !slices.Contains(f.ignore, string(b.ID)) {
+			n++
+		}
+	}
+	if n > 0 {
+		fmt.Fprintf(os.Stderr, "Left to you: %s. The commands stop, replace or remove something.\n", printable.Count(n, "finding"))
 	}
 }
 

@@ -162,7 +162,7 @@ func (m *machine) remove(names ...string) {
 	}
 }
 
-// node makes a device node anew with other numbers.
+// node makes a device node again, with other numbers.
 func (m *machine) node(name string, major, minor uint32) {
 	m.t.Helper()
 	m.remove(name)
@@ -440,6 +440,12 @@ var ailments = []ailment{
 		m.edits("containerEdits:\n  env: [A=b]\n  mounts:\n  - {hostPath: /nowhere, containerPath: /x}\n")
 		m.program("sim/editor", "#!/bin/sh\nsed -i '/mounts:/d; /nowhere/d' \"$1\"\n")
 	}, []discover.ID{"edits-path-unusable"}},
+	{"the driver was upgraded", "", func(m *machine) {
+		m.become(func(d *simhost.Description) { d.Driver.Version = "555.42.06" }, "usr/lib", "proc/driver")
+	}, []discover.ID{"spec-driver"}},
+	{"nvidia-cdi-refresh has settings", "", func(m *machine) {
+		m.write("etc/nvidia-container-toolkit/nvidia-cdi-refresh.env", "NVIDIA_CTK_CDI_GENERATE_NO_ALL_DEVICE=true\n")
+	}, []discover.ID{"toolkit-setting"}},
 	{"another spec is broken", "", func(m *machine) { m.write("etc/cdi/other.yaml", "devices: 7\n") }, []discover.ID{"spec-file-broken"}},
 	{"nvidia-cdi-refresh is active", "", func(m *machine) {
 		m.write("var/lib/units/nvidia-cdi-refresh.path", "enabled\nactive\n")
@@ -853,13 +859,6 @@ func TestEveryFixIsTried(t *testing.T) {
 // The pages that docs/doctor.md shows.
 
 const doctorDocument = "../../docs/doctor.md"
-
-func TestReadmeShowsDoctor(t *testing.T) {
-	m := newMachine(t, "two-gpus")
-	m.node("dev/nvidia-uvm", 510, 0)
-	text, _, _ := m.run("cdigen doctor")
-	compareShown(t, "../../README.md", "# cdigen doctor\n"+text)
-}
 
 func TestDoctorPage(t *testing.T) {
 	m := newMachine(t, "two-gpus")

@@ -18,6 +18,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -52,6 +53,8 @@ func (g *generation) run(cmd *cobra.Command) error {
 	switch {
 	case g.Captured != "" && g.Sources["output"].Kind < config.FromEnvironment:
 		return usageError(errors.New("--captured: name the --output, such as -: the spec of another host is of no use on this one"))
+	case slices.Contains([]string{"json", "yaml", "table"}, g.Output):
+		return usageError(fmt.Errorf("--output %q: this is the file to publish: the format is --format json or yaml, and cdigen info prints what was found", g.Output))
 	case g.dryRun && g.Output == "-":
 		return usageError(errors.New("--dry-run requires an --output file"))
 	}
@@ -77,7 +80,7 @@ func (g *generation) run(cmd *cobra.Command) error {
 		one.Config, one.later = p.Config, wrote
 		_, missing := os.Lstat(one.Output)
 		// A kind that the host does not have is no error, that of GPUs if it has another.
-		unasked := len(list) > 1 && !p.options.Of.OfGPUs() || hasOthers && p.inv.NoGPU() != ""
+		unasked := len(list) > 1 && !p.options.Of.OfGPUs() || !p.inv.WantsGPUs(hasOthers)
 		if unasked && p.spec == nil && missing != nil && !p.taken {
 			continue
 		}
@@ -136,10 +139,11 @@ func (g *generation) publish(cmd *cobra.Command, p *presence) error {
 		return err
 	}
 	if g.Output == "-" {
+		separator := ""
 		if g.later && g.OutputFormat() == spec.YAML {
-			data = append([]byte("---\n"), data...)
+			separator = "---\n"
 		}
-		_, err := cmd.OutOrStdout().Write(data)
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s%s", separator, data.Bytes())
 		return err
 	}
 	if g.dryRun {
@@ -149,10 +153,26 @@ func (g *generation) publish(cmd *cobra.Command, p *presence) error {
 	if err != nil {
 		return err
 	}
-	slog.Info(string(outcome), "path", g.Output, "gpus", publishedGPUs(p), "devices", len(p.spec.Devices),
+	say(g.sentence(outcome, p), string(outcome), "path", g.Output, "gpus", publishedGPUs(p), "devices", len(p.spec.Devices),
 		"mounts", len(p.spec.ContainerEdits.Mounts), "cdiVersion", p.spec.Version)
 	g.published = outcome == spec.Published
 	return nil
+}
+
+// sentence says what was published, and how it is used.
+func (g *generation) sentence(outcome spec.Outcome, p *presence) string {
+	has := printable.Count(len(p.spec.Devices), "device name")
+	if n := publishedGPUs(p); n > 0 {
+		has = printable.Count(n, "GPU") + ", " + has
+	}
+	if outcome == spec.Unchanged {
+		return g.Output + " is up to date: " + has + "."
+	}
+	text := "Published " + g.Output + ": " + has + "."
+	if all := g.Kind() + "=all"; g.Of().OfGPUs() && !g.later && !g.NoAll {
+		text += "\nTry: podman run --rm --device " + all + " debian nvidia-smi -L"
+	}
+	return text
 }
 
 // publishedGPUs counts the GPUs that are in the spec.
@@ -207,7 +227,7 @@ func (g *generation) withdraw(cmd *cobra.Command, why error) error {
 	switch {
 	case g.Output == "-" || g.leaves():
 	case g.dryRun:
-		switch err := preview(cmd, g.Output, nil); {
+		switch err := preview(cmd, g.Output, spec.Text{}); {
 		case errors.Is(err, errDryRun):
 			result = g.Output + " would be removed"
 		case err != nil:

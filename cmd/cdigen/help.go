@@ -3,10 +3,15 @@ package main
 import (
 	"embed"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/table"
 )
 
 // helpTexts has the help text of each command, with examples at its end.
@@ -23,6 +28,75 @@ func explain(cmd *cobra.Command) {
 	}
 	text, examples, _ := strings.Cut(string(data), "\nExamples:\n")
 	cmd.Long, cmd.Example = strings.TrimSuffix(text, "\n"), strings.TrimSuffix(examples, "\n")
+}
+
+// helpWidth is the width of help texts where there is no terminal, or a wide one.
+const helpWidth = 80
+
+// usage prints how a command is used, as cobra does, with the flags wrapped, and options under
+// the headings of their groups.
+func usage(c *cobra.Command) error {
+	var b strings.Builder
+	b.WriteString("Usage:")
+	if c.Runnable() {
+		b.WriteString("\n  " + c.UseLine())
+	}
+	if c.HasAvailableSubCommands() {
+		b.WriteString("\n  " + c.CommandPath() + " [command]")
+	}
+	if c.HasExample() {
+		b.WriteString("\n\nExamples:\n" + c.Example)
+	}
+	list := func(title, group string) {
+		heading := "\n\n" + title
+		for _, sub := range c.Commands() {
+			if sub.GroupID == group && (sub.IsAvailableCommand() || sub.Name() == "help") {
+				fmt.Fprintf(&b, "%s\n  %-*s %s", heading, sub.NamePadding(), sub.Name(), sub.Short)
+				heading = ""
+			}
+		}
+	}
+	for _, group := range c.Groups() {
+		list(group.Title, group.ID)
+	}
+	list(map[bool]string{true: "Available Commands:", false: "Additional Commands:"}[len(c.Groups()) == 0], "")
+	width := table.Width(os.Stdout)
+	if width == 0 || width > helpWidth {
+		width = helpWidth
+	}
+	own := pflag.NewFlagSet("", pflag.ContinueOnError)
+	options := map[string]*pflag.FlagSet{}
+	var headings []string
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if _, ok := f.Value.(*optionFlag); !ok {
+			own.AddFlag(f)
+		}
+	})
+	if o := optionsOf(c.Flags()); o != nil {
+		for _, option := range config.Options(o.Command) {
+			if options[option.Group] == nil {
+				options[option.Group] = pflag.NewFlagSet("", pflag.ContinueOnError)
+				options[option.Group].SortFlags = false
+				headings = append(headings, option.Group)
+			}
+			options[option.Group].AddFlag(c.Flags().Lookup(option.Name))
+		}
+	}
+	flags := func(title string, set *pflag.FlagSet) {
+		if set.HasAvailableFlags() {
+			b.WriteString("\n\n" + title + ":\n" + strings.TrimRight(set.FlagUsagesWrapped(width), "\n"))
+		}
+	}
+	flags("Flags", own)
+	for _, heading := range headings {
+		flags(heading, options[heading])
+	}
+	flags("Global Flags", c.InheritedFlags())
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "\n\nUse \"%s [command] --help\" for more information about a command.", c.CommandPath())
+	}
+	_, err := fmt.Fprintln(c.OutOrStderr(), b.String())
+	return err
 }
 
 // newHelp returns the command that prints the help of others.

@@ -306,7 +306,7 @@ func (f *injectFlags) put(cmd *cobra.Command, file *inject.File, edited []byte, 
 	case f.dryRun:
 		return dryRun(cmd, slices.Concat(plan, included))
 	case unchanged:
-		slog.Info("unchanged", "path", file.Path, "devices", names)
+		say("There is nothing to change in "+file.Path+".", "unchanged", "path", file.Path, "devices", names)
 		return nil
 	}
 	if len(devices) > 0 {
@@ -321,9 +321,9 @@ func (f *injectFlags) put(cmd *cobra.Command, file *inject.File, edited []byte, 
 		if err := f.keep(cmd, kept); err != nil {
 			return err
 		}
-		slog.Info("removed", "path", file.Path)
+		say("Removed the devices from "+file.Path+".", "removed", "path", file.Path)
 	} else {
-		slog.Info("injected", "path", file.Path, "devices", names)
+		say("Added "+strings.Join(devices, ", ")+" to "+file.Path+".", "injected", "path", file.Path, "devices", names)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -21,7 +22,11 @@ func (f *injectFlags) live(names []string) error {
 		return err
 	}
 	defer container.Close()
-	contents, mounts, err := f.mounts(names)
+	contents, err := f.contents(names)
+	if err != nil {
+		return err
+	}
+	mounts, err := f.mounts(contents)
 	if err != nil {
 		return err
 	}
@@ -37,18 +42,18 @@ func (f *injectFlags) live(names []string) error {
 	if len(contents.Env) > 0 {
 		slog.Warn("processes that run already do not get variables", "variables", strings.Join(contents.Env, ","))
 	}
-	slog.Info("injected", "pid", f.pid, "devices", strings.Join(names, ","), "mounts", n)
+	say(fmt.Sprintf("Process %d and its container have %s now.", f.pid, strings.Join(names, ", ")), "injected", "pid", f.pid, "devices", strings.Join(names, ","), "mounts", n)
 	return nil
 }
 
 // lxcHook mounts devices in a container that LXC is making, as the hook of LXC does that
 // Incus and LXD use for nvidia.runtime.
 func (f *injectFlags) lxcHook() error {
-	names, err := f.visible(os.Getenv(visibleDevices))
-	if err != nil || len(names) == 0 {
+	contents, err := f.hookContents(os.Getenv(visibleDevices))
+	if err != nil || contents == nil {
 		return err
 	}
-	_, mounts, err := f.mounts(names)
+	mounts, err := f.mounts(contents)
 	if err != nil {
 		return err
 	}
@@ -62,13 +67,27 @@ func (f *injectFlags) lxcHook() error {
 	return errors.Join(err, unix.Close(root))
 }
 
-// mounts makes the mounts of devices.
-func (f *injectFlags) mounts(names []string) (*inject.Contents, *inject.Mounts, error) {
-	contents, err := f.contents(names)
-	if err != nil {
-		return nil, nil, err
+// hookContents returns what a container gets for a value of NVIDIA_VISIBLE_DEVICES; nil:
+// nothing. That of Incus and LXD is none: they make the nodes of their gpu devices, and the
+// driver is missing.
+func (f *injectFlags) hookContents(value string) (*inject.Contents, error) {
+	if value == "none" {
+		source, err := f.source(nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		return source.Common(shortKind)
 	}
+	names, err := f.visible(value)
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	return f.contents(names)
+}
+
+// mounts makes the mounts of devices.
+func (f *injectFlags) mounts(contents *inject.Contents) (*inject.Mounts, error) {
 	mounts, notes, err := inject.OpenMounts(contents)
 	f.warn(notes)
-	return contents, mounts, err
+	return mounts, err
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,7 @@ func newRoot(args ...string) *cobra.Command {
 	root.PersistentFlags().Bool("no-color", false, "do not use colors on a terminal, as with NO_COLOR")
 	root.PersistentFlags().String(hostRootFlag, "", "`directory` where a container has the root of the host, to work on the host")
 	root.SetFlagErrorFunc(flagError)
+	root.SetUsageFunc(usage)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
 	commands, all := chosen(args)
 	for _, c := range commands {
@@ -40,6 +42,9 @@ func newRoot(args ...string) *cobra.Command {
 		cmd := c.make()
 		cmd.GroupID = c.group
 		root.AddCommand(cmd)
+	}
+	if len(args) > 0 && slices.Contains(foreignCommands, args[0]) {
+		root.AddCommand(newForeign(args[0]))
 	}
 	root.AddCommand(newVersion())
 	root.SetHelpCommand(newHelp())
@@ -70,7 +75,7 @@ func chosen(args []string) (list []made, all bool) {
 	list = []made{
 		{publish, "generate", newGenerate}, {publish, "watch", newWatch}, {publish, "status", newStatus},
 		{see, "info", newInfo}, {see, "list", newList}, {see, "check", newCheck}, {see, "diff", newDiff}, {see, "capture", newCapture},
-		{repair, "doctor", newDoctor}, {repair, "runtime", newRuntime}, {repair, "system", newSystem},
+		{repair, "doctor", newDoctor}, {repair, "runtime", newRuntime}, {repair, "system", newSystem}, {repair, "settings", newSettings},
 		{other, "inject", newInject}, {other, "transform", newTransform},
 	}
 	if len(args) > 2 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
@@ -112,7 +117,8 @@ func setUp(cmd *cobra.Command) error {
 	if o != nil {
 		c = o.Config
 	}
-	setLog(&c)
+	off, _ := cmd.Flags().GetBool("no-color")
+	setLog(&c, !off && os.Getenv("NO_COLOR") == "")
 	if cmd.Hidden { // a shell completes
 		return nil
 	}
@@ -124,6 +130,7 @@ func setUp(cmd *cobra.Command) error {
 	if o.warnings = w; !o.late {
 		w.ofSettings(&o.Config)
 	}
+	w.ofToolkit(&o.Config)
 	return nil
 }
 

@@ -35,7 +35,7 @@ var otherNames = map[string]func(){"cdigen": main}
 func TestScripts(t *testing.T) {
 	p := build(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir: "testdata/script", UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("CDIGEN_NVML_PROBE", p.probe)
 			env.Setenv(noSettings, "")

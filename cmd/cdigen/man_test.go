@@ -25,6 +25,9 @@ func TestManualHasAPageForEachCommand(t *testing.T) {
 	}
 	var visit func(cmd *cobra.Command)
 	visit = func(cmd *cobra.Command) {
+		if cmd.Hidden {
+			return
+		}
 		text := page(strings.ReplaceAll(cmd.CommandPath(), " ", "-"))
 		if !strings.Contains(text, cmd.Short) {
 			t.Errorf("the page of %s does not say what it is for", cmd.CommandPath())

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/internal/config"
-	"github.com/cdigen/cdigen/internal/printable"
 )
 
 // noVariable is the annotation of a flag without an environment variable, because the
@@ -155,27 +154,6 @@ func (o *options) load() (err error) {
 	return nil
 }
 
-// setLog installs the logger of the configuration.
-func setLog(c *config.Config) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		panic(err) // package config has checked it
-	}
-	o := &slog.HandlerOptions{Level: level}
-	if c.LogFormat == "json" {
-		slog.SetDefault(slog.New(slog.NewJSONHandler(printable.JSON(os.Stderr), o)))
-		return
-	}
-	// The journal adds the time itself.
-	o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}
-	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, o)))
-}
-
 // warnings logs variables that have no effect.
 type warnings struct {
 	// hasFlag reports whether a variable belongs to a flag of any command.
@@ -203,6 +181,18 @@ func (w *warnings) ofSettings(c *config.Config) {
 }
 
 const unknownVariable = "unknown variable is ignored"
+
+// ofToolkit logs variables of nvidia-ctk that a command has an option for, which is not set.
+func (w *warnings) ofToolkit(c *config.Config) {
+	for name, value := range environment() {
+		if !strings.HasPrefix(name, "NVIDIA_CTK_") {
+			continue // an image may have others
+		}
+		if use, ok := config.OfToolkit(c, name, value); ok {
+			slog.Warn("this variable of nvidia-ctk has no effect on cdigen", "variable", name, "use", use)
+		}
+	}
+}
 
 // ofEnvironment logs environment variables that begin with CDIGEN_ but belong to no flag.
 func (w *warnings) ofEnvironment() {

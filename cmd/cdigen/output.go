@@ -110,7 +110,7 @@ func dryRun(cmd *cobra.Command, p change.Plan) error {
 }
 
 // preview is dryRun for a spec file that would be published with data, or removed without.
-func preview(cmd *cobra.Command, path string, data []byte) error {
+func preview(cmd *cobra.Command, path string, data spec.Text) error {
 	plan, err := spec.Preview(path, data)
 	if err != nil {
 		return err

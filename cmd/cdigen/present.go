@@ -108,7 +108,7 @@ func presentDespite(cmd *cobra.Command, c *config.Config) (list []*presence, inv
 // newSnapshot returns a snapshot that has the spec directories, and nothing yet of the host.
 func newSnapshot(c *config.Config, directories *spec.Directories) (*check.Snapshot, error) {
 	in := directories.In(c.SpecDirs)
-	s := &check.Snapshot{Target: check.Target{Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path}, Directories: in}
+	s := &check.Snapshot{Target: check.Target{Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path, Config: c}, Directories: in}
 	for i, kind := range c.EachKind() {
 		output, err := filepath.Abs(kind.Output)
 		if err != nil {

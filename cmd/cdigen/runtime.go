@@ -24,7 +24,7 @@ const allEngines = "all"
 
 func newRuntime() *cobra.Command {
 	return group("runtime", "Show and configure the CDI support of container engines",
-		newRuntimeStatus(), newRuntimeEnable(), newRuntimeDisable(), newRuntimeUndo())
+		newRuntimeStatus(), newRuntimeEnable(), newRuntimeDisable(), newRuntimeUndo(), newForeign("configure"))
 }
 
 // runtimeFlags are the options of all runtime commands.
@@ -138,7 +138,7 @@ func missingEngines(names []runtimes.Name, found []runtimes.Engine) error {
 	case len(unknown) > 0:
 		return fmt.Errorf("unknown: %s", strings.Join(unknown, ", "))
 	case len(found) == 0:
-		slog.Info("no container engine is installed")
+		say("No container engine is installed.", "no container engine is installed")
 	}
 	return nil
 }
@@ -333,7 +333,7 @@ func (f *switchFlags) planFor(cmd *cobra.Command, s runtimes.System, e runtimes.
 				slog.Warn("cannot remove a file of an interrupted change", "engine", e.Name, "err", err)
 			}
 		}
-		slog.Info("nothing to do", "engine", e.Name, "version", version, "cdi", p.Engine.CDI)
+		say(fmt.Sprintf("There is nothing to change for %s %s: CDI is %s.", e.Name, version, p.Engine.CDI), "nothing to do", "engine", e.Name, "version", version, "cdi", p.Engine.CDI)
 		return nil, nil //nolint:nilnil // nothing to do is no error
 	}
 	if err := printPlan(cmd, p.Changes); err != nil {
@@ -349,19 +349,24 @@ func (f *switchFlags) apply(ctx context.Context, s runtimes.System, p *runtimes.
 		return err
 	}
 	fields := []any{"engine", p.Engine.Name, "files", strings.Join(done.Files, ",")}
+	sentence := fmt.Sprintf("Changed %s of %s.", strings.Join(done.Files, ", "), p.Engine.Name)
 	if len(done.Backups) > 0 {
 		fields = append(fields, "backups", strings.Join(done.Backups, ","))
+		sentence += " The old file is " + strings.Join(done.Backups, ", ") + "."
 	}
 	switch {
 	case done.Restarted != "":
 		fields = append(fields, "restarted", done.Restarted)
+		sentence += " Restarted " + done.Restarted + "."
 	case p.Engine.Service != "" && s.Root == "/":
 		next := "systemctl restart "
 		if s.UID != 0 {
 			next = "systemctl --user restart "
 		}
-		fields = append(fields, "next", next+strings.TrimSuffix(p.Engine.Service, ".service"))
+		next += strings.TrimSuffix(p.Engine.Service, ".service")
+		fields = append(fields, "next", next)
+		sentence += "\nNext: " + next
 	}
-	slog.Info("changed", fields...)
+	say(sentence, "changed", fields...)
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 )
 
 func newSystem() *cobra.Command {
-	return group("system", "Make what the driver needs of the host: device nodes and their links", newDeviceNodes(), newDevChar())
+	return group("system", "Make and repair the driver's device nodes and their links", newDeviceNodes(), newDevChar())
 }
 
 // systemChange is a change of the host that was made, is to be made, or could not be made.
@@ -340,7 +340,7 @@ func newDeviceNodes() *cobra.Command {
 	var channels []string
 	cmd := &cobra.Command{
 		Use:   "create-device-nodes",
-		Short: "Make the device nodes that the driver should have, and repair wrong ones",
+		Short: "Make and repair the driver's device nodes",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			imex, err := discover.ParseIMEXChannels(channels)
 			if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -11,6 +10,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -81,7 +81,7 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if f.output == "-" || f.output == "" { // as nvidia-ctk has it
-		_, err := cmd.OutOrStdout().Write(data)
+		_, err := cmd.OutOrStdout().Write(data.Bytes())
 		return err
 	}
 	if f.dryRun {
@@ -91,7 +91,11 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	slog.Info(string(outcome), "path", f.output, "moved", count, "cdiVersion", moved.Version)
+	sentence := fmt.Sprintf("Moved %s in %s.", printable.Count(count, "path"), f.output)
+	if outcome == spec.Unchanged {
+		sentence = "There is nothing to change in " + f.output + "."
+	}
+	say(sentence, string(outcome), "path", f.output, "moved", count, "cdiVersion", moved.Version)
 	return nil
 }
 

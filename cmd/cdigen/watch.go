@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
@@ -27,6 +28,7 @@ import (
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/httpget"
+	"github.com/cdigen/cdigen/internal/inject"
 	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
@@ -39,7 +41,7 @@ func newWatch() *cobra.Command {
 	var f watchFlags
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Keep the CDI spec up to date while the driver, MIG devices or GPUs change",
+		Short: "Keep the CDI spec up to date when the driver, MIG or GPUs change",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.add(cmd.Flags(), "watch")
@@ -151,7 +153,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	metrics := record(l, runtimeDir, generator.Output)
+	metrics := f.record(ctx, l, runtimeDir, generator.Output)
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
 	if f.NodeFeatures != "" && !f.Once {
 		defer f.keepFeatures(ctx, l)()
@@ -203,8 +205,9 @@ func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func(
 	}
 }
 
-// record makes the loop keep metrics, which it returns, and the history.
-func record(l *watch.Loop, runtimeDir, output string) *watch.Metrics {
+// record makes the loop keep metrics, which it returns, and the history, and follow with the
+// files that have devices.
+func (f *watchFlags) record(ctx context.Context, l *watch.Loop, runtimeDir, output string) *watch.Metrics {
 	metrics := watch.NewMetrics(l, version, output)
 	history := watch.History{Path: instanceFile(runtimeDir, output, historyFile)}
 	l.Generated = func(g watch.Generation) {
@@ -216,9 +219,27 @@ func record(l *watch.Loop, runtimeDir, output string) *watch.Metrics {
 		if err := os.WriteFile(filepath.Join(runtimeDir, "generated"), nil, 0o644); err != nil {
 			slog.Warn("a generation cannot be announced to cdigen-inject.path", "error", err)
 		}
+		if f.RefreshInjected {
+			f.refreshInjected(ctx)
+		}
 		debug.FreeOSMemory()
 	}
 	return metrics
+}
+
+// refreshInjected runs inject --refresh where files have devices, in a process of its own: a
+// container's file that hangs is given up with it.
+func (f *watchFlags) refreshInjected(ctx context.Context) {
+	if records, _ := os.ReadDir(string(inject.DefaultRegistry())); len(records) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "inject", "--refresh", "--spec-dir="+strings.Join(f.SpecDirs, ","), "--log-format="+f.LogFormat)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		slog.Error("cdigen inject --refresh", "error", err)
+	}
 }
 
 // watcher makes the loop and its sources.
@@ -262,7 +283,7 @@ func result(s watch.State, generator *watch.Generator) error {
 		return nil
 	case missing && options.WantsCUDA() && (s.GPUs > 0 || s.Condition == watch.Holding):
 		return &exitError{exitNoCUDA, errors.New("libcuda.so.1 was not found")}
-	case s.GPUs == 0:
+	case s.GPUs == 0 && s.WantsGPUs():
 		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", s.Condition)}
 	}
 	return nil

@@ -126,7 +126,7 @@ func (r *rig) kind(name string) []byte {
 }
 
 // While the spec of an incomplete driver is held, so are those of other kinds, but a kind that
-// comes is published.
+// comes is published, and network cards do not wait for the driver.
 func TestWatchHoldsKinds(t *testing.T) {
 	r := newRig(t, "everything")
 	lock := filepath.Join(r.host, "var/lib/dpkg/lock")
@@ -148,6 +148,11 @@ func TestWatchHoldsKinds(t *testing.T) {
 	}
 	move("away.gdrdrv", "gdrdrv")
 	r.untilDevices("gdrcopy", "all")
+	cards := r.kind("mofed")
+	move("infiniband/uverbs0", "away.uverbs0")
+	r.until("a spec of network cards without the node that is gone", func() bool { return r.kind("mofed") != nil && !bytes.Equal(r.kind("mofed"), cards) })
+	move("away.uverbs0", "infiniband/uverbs0")
+	r.until("the old spec of network cards", func() bool { return bytes.Equal(r.kind("mofed"), cards) })
 	r.settle()
 	if s := r.status(); s.Condition != watch.Holding {
 		t.Errorf("condition %s", s.Condition)

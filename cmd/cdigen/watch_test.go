@@ -374,7 +374,7 @@ func TestWatchLog(t *testing.T) {
 	r.sync(next, "usr")
 	r.sync(next, "proc")
 	r.until("the second spec", func() bool { return strings.Count(r.log.String(), "msg=published") == 2 })
-	compareShown(t, "../../README.md", "# cdigen watch\n"+r.log.String())
+	compareShown(t, "../../docs/watch.md", "# cdigen watch\n"+r.log.String())
 }
 
 // What shows only as a uevent or in the kernel's log is acted upon too.
@@ -517,7 +517,7 @@ func (r *rig) missingPaths() (missing []string) {
 }
 
 // A driver container has the driver's root, and its nodes, come and go as a whole.
-// A file that has the same devices cannot be repaired, but is told of, and so is
+// A file that has the same devices cannot be repaired but is reported, and so is
 // that it is gone.
 func TestWatchTellsOfForeignSpecs(t *testing.T) {
 	r := newRig(t, "h100x8")
@@ -801,7 +801,7 @@ func TestWatchRecovers(t *testing.T) {
 		probe(works)
 		r.until("recovery from a probe that "+name, func() bool { return strings.Count(r.log.String(), `msg="finding resolved" id=nvml`) > findings })
 		if n := count("msg=finding id=nvml") - findings; n != 1 {
-			t.Errorf("a probe that %s is told %d times", name, n)
+			t.Errorf("a probe that %s is reported %d times", name, n)
 		}
 		r.settle()
 		r.follows("after a probe that "+name, time.Now())
@@ -812,7 +812,7 @@ func TestWatchRecovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	filler := filepath.Join(cdiDir, "filler")
-	for name, c := range map[string]struct{ harm, mend func() error }{
+	for name, c := range map[string]struct{ harm, repair func() error }{
 		"disk full": {
 			func() error { _ = os.WriteFile(filler, make([]byte, 1<<20), 0o600); return nil },
 			func() error { return os.Remove(filler) },
@@ -842,7 +842,7 @@ func TestWatchRecovers(t *testing.T) {
 		if n := count("level=ERROR") - errors; n != 1 {
 			t.Errorf("%s: told %d times", name, n)
 		}
-		if err := c.mend(); err != nil {
+		if err := c.repair(); err != nil {
 			t.Fatal(err)
 		}
 		r.until("recovery: "+name, func() bool { return count("msg=recovered") > recoveries })

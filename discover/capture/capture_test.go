@@ -30,7 +30,15 @@ var secrets = redact.Identifiers{
 	Hosts: []string{"gpu-node-17", "buildhost.example.org"}, Users: []string{"jane"}, Serials: []string{"J1003QZ3"},
 }
 
-// found is what a discovery makes of a host: a spec, or why there is none, and
+// everything is what all kinds need of a discovery.
+func everything(o discover.Options) discover.Options {
+	for i := range spec.Kinds {
+		spec.Kinds[i].Look(&o)
+	}
+	return o
+}
+
+// found is what a discovery makes of a host: the specs of all kinds, or why there is none, and
 // findings.
 func found(t *testing.T, inv *discover.Inventory, arch string) string {
 	t.Helper()
@@ -38,23 +46,31 @@ func found(t *testing.T, inv *discover.Inventory, arch string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, left, err := spec.New(inv, spec.Options{
-		Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID, spec.PCI}, Edits: edits.Options{Layout: layout},
-	})
 	var b strings.Builder
 	fmt.Fprintf(&b, "driver %+v\n", inv.Driver)
-	for _, f := range slices.Concat(inv.Findings, left) {
+	for _, f := range inv.Findings {
 		fmt.Fprintf(&b, "%+v\n", f)
 	}
-	if err != nil {
-		fmt.Fprintln(&b, err)
-		return b.String()
+	for i := range spec.Kinds {
+		kind := &spec.Kinds[i]
+		s, left, err := spec.New(inv, spec.Options{
+			Of: kind, Vendor: kind.Prefix + "nvidia.com", Class: kind.Class, Names: []spec.NameStrategy{spec.Index, spec.UUID, spec.PCI},
+			Edits: edits.Options{Layout: layout, Capabilities: kind.Capabilities},
+		})
+		for _, f := range left {
+			fmt.Fprintf(&b, "%s: %+v\n", kind.Name, f)
+		}
+		if err != nil {
+			fmt.Fprintln(&b, kind.Name, err)
+			continue
+		}
+		data, err := spec.Encode(s, spec.YAML)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Write(data.Bytes())
 	}
-	data, err := spec.Encode(s, spec.YAML)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b.String() + string(data)
+	return b.String()
 }
 
 // again discovers a captured host.
@@ -64,7 +80,7 @@ func again(t *testing.T, text []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inv, err := discover.Run(context.Background(), c.Host(), discover.Modules(c.Options()))
+	inv, err := discover.Run(context.Background(), c.Host(), discover.Modules(everything(c.Options())))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +89,7 @@ func again(t *testing.T, text []byte) string {
 
 func record(t *testing.T, host discover.Host, o discover.Options, r *redact.Redactor) (text []byte, inv *discover.Inventory) {
 	t.Helper()
-	c, inv, err := capture.Record(context.Background(), host, o, r, "v1.2.3")
+	c, inv, err := capture.Record(context.Background(), host, everything(o), r, "v1.2.3")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +385,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := discover.Run(context.Background(), c.Host(), discover.Modules(c.Options())); err != nil {
+		if _, err := discover.Run(context.Background(), c.Host(), discover.Modules(everything(c.Options()))); err != nil {
 			t.Error(err)
 		}
 		once, err := c.Encode()

@@ -8,7 +8,7 @@ import (
 )
 
 // pathFields are the fields that are paths, or lists of them. Others are texts.
-var pathFields = map[string]bool{"librarySearchPath": true, "mpsPipeDirectory": true, "path": true, "link": true, "soname": true}
+var pathFields = map[string]bool{"librarySearchPath": true, "configSearchPath": true, "mpsPipeDirectory": true, "path": true, "link": true, "soname": true}
 
 // check returns an error for the first identifier that is left in a capture. It looks at
 // the encoded capture, so that no field is forgotten.

@@ -61,6 +61,8 @@ var contents = sync.OnceValue(func() []content {
 		{file: whole(`sys/kernel/osrelease`), line: begin(`.+`), replace: names.release},
 
 		{file: whole(`(?:.*/)?(?:vendor|device|class)`), line: begin(`0x[0-9a-f]{4,6}$`)},
+		{file: whole(`(?:.*/)?dev`), line: begin(`\d{1,4}:\d{1,7}$`)},
+		{file: whole(`(?:.*/)?ibdev`), line: begin(`[!-.0-~]{1,64}$`), replace: names.component},
 		{file: whole(`(?:.*/)?driver_override`), line: begin(`(?:\(null\)|[0-9a-z_-]{1,32})$`)},
 		{file: whole(`(?:.*/)?numa_node`), line: begin(`-?\d{1,5}$`)},
 		{file: whole(`(?:.*/)?power/(?:control|runtime_status)`), line: begin(`(?:auto|on|active|suspended|suspending|resuming|error|unsupported)$`)},

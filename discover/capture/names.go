@@ -49,12 +49,15 @@ const pci = `[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]`
 var standard = lazyregexp.New(`^(?:` + strings.Join([]string{
 	`\.\.?`,
 	// Device nodes, what else has the name of a driver, and rights.
-	`nvidia(?:ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs|vgpu-vfio|smi))`,
+	`nvidia(?:ctl|[-_](?:modeset|uvm|uvm-tools|drm|peermem|nvlink|nvswitchctl|nvswitch\d{0,4}|caps|caps-imex-channels|cap\d{1,7}|current|mps|legacy|driver|open|fs\d{0,4}|vgpu-vfio|smi))|gdrdrv`,
 	`\d{1,4}:\d{1,7}`,
 	`environ|fabric-mgmt|fabric-imex-mgmt|mig-minors|nvlink-minors|sys-minors|nouveau|vfio-pci|nvgrace_gpu_vfio_pci|pci-stub|xen-pciback|nvidia-vgpu-vfio`,
 	// Of Tegra systems and of WSL.
 	`host-files-for-container\.d|nvidia-container-runtime|(?:devices|drivers|l4t)\.csv|(?:card|renderD|nvidia)(?:\[0-9\])?\*|nv_tegra_release|ld\.so\.conf`,
 	`nv(?:host|gpu|map|sciipc)[a-z0-9-]{0,24}|igpu\d|host1x-fence|v4l2-nv(?:dec|enc)|tegra(?:-egl)?|gstreamer-1\.0|wsl|drivers|dxg|nv[a-z_]{1,16}\.inf_(?:amd64|arm64)_[0-9a-f]{16}`,
+	// Of network cards with RDMA, whose names are by the driver or by the PCI bus, and of VFIO.
+	`infiniband(?:_verbs|_mad)?|rdma_cm|(?:uverbs|umad|issm|vfio)\d{1,4}|mlx[45]_\d{1,4}|mlx[45]_core(?:\.sf\.\d{1,4})?|(?:ib|roce)p\d{1,5}s\d{1,3}(?:f\d{1,3})?(?:np\d{1,2})?`,
+	`ibdev|abi_version|virtual|vfio|vfio-dev|iommu|iommu_groups?|snd_hda_intel|xhci_hcd|xhci_pci|i2c_nvidia_gpu|irdma|cufile\.json|udev`,
 	// Of the PCI bus: the links to its devices by udev, the names of ACPI.
 	pci, `pci[0-9a-f]{4,8}:[0-9a-f]{2}`, `pci-` + pci + `-(?:card|render)`, `[A-Z]{3,8}[0-9A-F]{0,4}:[0-9a-f]{2}`,
 	`(?:nvidia|cuda)[-_]` + driverVersion, `(?:nvidia-|cuda-)?\d{1,3}(?:\.\d{1,2})?`,

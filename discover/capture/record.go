@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/redact"
 )
@@ -35,9 +35,16 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 			return answer.report, answer.err
 		}
 	}
+	o.NICs = true // the capture is of a host for all kinds of devices
 	inv, err := discover.Run(ctx, host, discover.Modules(o))
 	if err != nil {
 		return nil, inv, err
+	}
+	for _, iommufd := range []bool{false, true} {
+		nodes := discover.Options{WithoutDriver: true, Passthrough: &discover.Passthrough{IOMMUFD: iommufd, Shared: true}}
+		if _, err := discover.Run(ctx, host, discover.Modules(nodes)); err != nil {
+			return nil, inv, err
+		}
 	}
 	proc.addProc()
 	dev.addNodes()
@@ -47,7 +54,7 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 		r.look()
 	}
 	driver.files = slices.DeleteFunc(driver.files, func(f seenFile) bool { return otherStore(inv, f.name) })
-	sys.files = slices.DeleteFunc(sys.files, func(f seenFile) bool { return othersDevice(sys.quiet, f.name) })
+	sys.dropOtherDevices()
 	redactor.Know(redact.Owners(ctx, owners(trees)))
 	given := slices.Concat([]string{driver.Path, dev.Path, proc.Path, sys.Path, o.MPSDirectory}, o.LibrarySearchPath, o.ConfigSearchPath)
 	n := newNames(redactor, given...)
@@ -145,21 +152,42 @@ func (r *recorder) addSys(gpus []discover.PCIGPU) {
 	}
 	for _, g := range gpus {
 		device := path.Join("bus/pci/devices", g.PCI)
-		_, _ = r.ReadDir(path.Join(device, "drm"))
+		for _, dir := range []string{"drm", "iommu_group/devices"} {
+			_, _ = r.ReadDir(path.Join(device, dir))
+		}
 		for _, file := range []string{"device", "numa_node", "power/control", "power/runtime_status"} {
 			_, _ = r.Stat(path.Join(device, file))
 		}
 	}
 }
 
-// othersDevice reports whether a name is of a PCI device of another vendor. A discovery
-// looks at the vendor only.
-func othersDevice(sys discover.Tree, name string) bool {
-	if file := path.Base(name); file == "vendor" || file == "class" {
-		name = path.Dir(name)
+// pciDevice matches the paths of a device on the PCI bus and of what is in it.
+var pciDevice = lazyregexp.New(`^((?:devices|bus/pci/devices)/(?:.*/)?` + pci + `)(?:/(.+))?$`)
+
+// dropOtherDevices removes the PCI devices of which a discovery has looked only at what they
+// are: there is nothing of NVIDIA's about them.
+func (r *recorder) dropOtherDevices() {
+	of := func(name string) (device, file string) {
+		m := pciDevice().FindStringSubmatch(name)
+		if m == nil {
+			return "", ""
+		}
+		if device, err := r.quiet.Resolve(m[1]); err == nil {
+			return device, m[2]
+		}
+		return m[1], m[2]
 	}
-	vendor, err := sys.ReadFile(path.Join(name, "vendor"))
-	return err == nil && string(bytes.TrimSpace(vendor)) != "0x10de"
+	own := map[string]bool{}
+	for _, f := range r.files {
+		device, file := of(f.name)
+		if file != "" && file != "vendor" && file != "class" {
+			own[device] = true
+		}
+	}
+	r.files = slices.DeleteFunc(r.files, func(f seenFile) bool {
+		device, _ := of(f.name)
+		return device != "" && !own[device]
+	})
 }
 
 // otherStore reports whether a name is below a driver of Windows that is not the one in use. A
@@ -181,7 +209,7 @@ type seenFile struct {
 func (r *recorder) look() {
 	for name, opened := range r.lookups.All() {
 		name = cmp.Or(strings.TrimPrefix(strings.TrimPrefix(name, path.Clean(r.Path)), "/"), ".")
-		if info, err := r.quiet.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		if info, err := r.quiet.Lstat(name); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 			r.files = append(r.files, seenFile{name, opened, info, err})
 		}
 	}

@@ -125,7 +125,7 @@ func WorkDir(ctx context.Context, name string) (path string, done func(), err er
 // makes it.
 func privateDir(runtimeDir, name string) (*Dir, error) {
 	if runtimeDir == "" {
-		return nil, fmt.Errorf("no directory for it: set XDG_RUNTIME_DIR to a directory that belongs to uid %d", os.Geteuid())
+		return nil, fmt.Errorf("no directory for it: run this as root, or set XDG_RUNTIME_DIR to a directory that belongs to uid %d", os.Geteuid())
 	}
 	above, _, err := MakeDir(runtimeDir)
 	if err != nil {

@@ -55,6 +55,8 @@ type Target struct {
 	For []runtimes.Name
 	// Settings is the file with the settings of the service; empty: none is used.
 	Settings string
+	// Config is what the settings make of the service.
+	Config *config.Config
 	// Edits is the file of the administrator's edits; empty: none.
 	Edits string
 	// Command returns the command line for a shell of one of our commands, with the flags
@@ -167,6 +169,7 @@ const (
 	SpecBroken        discover.ID = "spec-broken"
 	SpecIncomplete    discover.ID = "spec-incomplete"
 	SpecStale         discover.ID = "spec-stale"
+	SpecDriver        discover.ID = "spec-driver"
 	SpecForeign       discover.ID = "spec-foreign"
 	SpecUnreadable    discover.ID = "spec-unreadable"
 	SpecPathMissing   discover.ID = "spec-path-missing"
@@ -203,6 +206,7 @@ const (
 	CgroupHybrid      discover.ID = "cgroup-hybrid"
 	CgroupDevices     discover.ID = "cgroup-devices"
 	SettingInvalid    discover.ID = "setting-invalid"
+	ToolkitSetting    discover.ID = "toolkit-setting"
 	WatcherFailing    discover.ID = "watcher-failing"
 	WatcherNotRunning discover.ID = "watcher-not-running"
 	DevCharLinks      discover.ID = "dev-char-links"

@@ -616,3 +616,16 @@ func TestTableHasEveryID(t *testing.T) {
 		t.Errorf("the entry %s has no constant", id)
 	}
 }
+
+func TestMessagesNameFindings(t *testing.T) {
+	for _, m := range Messages {
+		for _, id := range m.IDs {
+			if Lookup(id).Title == "" {
+				t.Errorf("%s: there is no finding %s", m.Text, id)
+			}
+		}
+		if len(m.IDs) == 0 || m.Of == "" {
+			t.Errorf("%s has no finding, or nothing that prints it", m.Text)
+		}
+	}
+}

@@ -188,7 +188,11 @@ func (src *Sources) has(program string) bool {
 
 // Look reads the nodes and the mounts of a container.
 func (c *Container) Look(ctx context.Context, host discover.Host) (err error) {
-	c.Root = filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "root")
+	process := filepath.Join(host.Proc.Path, strconv.Itoa(c.PID))
+	if err := inroot.Sandboxed(process); err != nil {
+		return fmt.Errorf("look into the container: %w", err)
+	}
+	c.Root = filepath.Join(process, "root")
 	if c.Nodes, err = c.findNodes(ctx); err != nil {
 		return err
 	}
@@ -200,7 +204,7 @@ func (c *Container) Look(ctx context.Context, host discover.Host) (err error) {
 			n.Want.Mode, n.Want.UID, n.Want.GID = 0, 0, 0
 		}
 	}
-	c.Require = imageRequirements(filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "environ"))
+	c.Require = imageRequirements(filepath.Join(process, "environ"))
 	c.Mounts, err = driverMounts(host.Proc.Path, c.PID)
 	return err
 }

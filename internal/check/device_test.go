@@ -26,7 +26,7 @@ func (b *bed) publish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, b.Spec, string(data))
+	write(t, b.Spec, string(data.Bytes()))
 	b.Now = s
 }
 

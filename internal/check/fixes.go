@@ -3,7 +3,6 @@ package check
 import (
 	"cmp"
 	"fmt"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
+	"github.com/cdigen/cdigen/internal/nvidiactk"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
@@ -19,11 +19,6 @@ import (
 
 // line is a command line of a shell.
 func line(words ...string) string { return shellescape.QuoteCommand(words) }
-
-// appending is the command that adds a line to a file, whatever its last one ends with.
-func appending(text, file string) string {
-	return line("sh", "-c", "mkdir -p "+shellescape.Quote(path.Dir(file))+" && printf '\\n%s\\n' "+shellescape.Quote(text)+" >>"+shellescape.Quote(file))
-}
 
 // safe is a fix by one of our commands that takes nothing away.
 func (s *Snapshot) safe(args ...string) Fix {
@@ -195,7 +190,7 @@ func fixLibraries(s *Snapshot, _ discover.Finding) Fix {
 func fixDriverRoot(s *Snapshot, f discover.Finding) Fix {
 	var fix Fix
 	if s.Settings != "" {
-		fix.Commands = append(fix.Commands, appending("CDIGEN_DRIVER_ROOT="+f.Subject, s.Settings))
+		fix.Commands = append(fix.Commands, s.Command("settings", "set", "CDIGEN_DRIVER_ROOT="+f.Subject))
 	}
 	fix.Commands = append(fix.Commands, s.Command("generate", "--driver-root="+f.Subject))
 	fix.Note = "A running " + s.Unit + " has to be restarted then."
@@ -492,12 +487,26 @@ func fixDirLink(s *Snapshot, f discover.Finding) Fix {
 func (s *Snapshot) publishWith(setting, flag string) (commands []string) {
 	// What runs has to publish again too, or it would put the old one back.
 	if s.Settings != "" {
-		commands = append(commands, appending(setting, s.Settings))
+		commands = append(commands, s.Command("settings", "set", setting))
 		if s.System.Units[s.Unit].Active {
 			commands = append(commands, "systemctl restart "+s.Unit)
 		}
 	}
 	return append(commands, s.Command("generate", flag))
+}
+
+func fixToolkitSetting(s *Snapshot, f discover.Finding) Fix {
+	for _, t := range s.toolkitSettings() {
+		if t.place == f.Subject {
+			_, value, _ := strings.Cut(t.setting, "=")
+			name, _, _ := strings.Cut(strings.TrimPrefix(t.setting, "CDIGEN_"), "=")
+			return Fix{
+				Commands: s.publishWith(t.setting, "--"+strings.ToLower(strings.ReplaceAll(name, "_", "-"))+"="+value),
+				Note:     "Or remove it from " + nvidiactk.SettingsFile + ".",
+			}
+		}
+	}
+	return Fix{}
 }
 
 func fixDockerGPUs(s *Snapshot, f discover.Finding) Fix {

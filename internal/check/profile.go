@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/nvidiactk"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -83,6 +85,22 @@ func Unused(s *Snapshot) (list []discover.Finding) {
 func Settings(s *Snapshot) (list []discover.Finding) {
 	for _, problem := range s.Invalid {
 		list = append(list, found(SettingInvalid, discover.Warning, place(problem), "%s=%q: %v", config.Variable(problem.Option), problem.Value, problem.Err))
+	}
+	for _, t := range s.toolkitSettings() {
+		list = append(list, found(ToolkitSetting, discover.Warning, t.place, "%s has no effect on cdigen; the setting for it is %s", t.variable, t.setting))
+	}
+	return list
+}
+
+// toolkitSetting is a setting of nvidia-cdi-refresh that cdigen has one for, which is not set.
+type toolkitSetting struct{ place, variable, setting string }
+
+func (s *Snapshot) toolkitSettings() (list []toolkitSetting) {
+	for _, variable := range slices.Sorted(maps.Keys(s.System.Toolkit)) {
+		v := s.System.Toolkit[variable]
+		if setting, ok := config.OfToolkit(s.Config, variable, v.Value); ok {
+			list = append(list, toolkitSetting{fmt.Sprintf("%s:%d", nvidiactk.SettingsFile, v.Line), variable, setting})
+		}
 	}
 	return list
 }

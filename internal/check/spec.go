@@ -101,8 +101,15 @@ func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
 		return []discover.Finding{found(SpecBroken, discover.Broken, f.Path, "%s", strings.TrimSpace(printable.Cause(err).Error()))}
 	}
 	ours := content.Kind == s.Kind
+	old := "" // driver
+	if ours {
+		old = s.upgradedFrom(content)
+	}
 	for _, e := range spec.Parts(content) {
 		for _, m := range e.Mounts {
+			if old != "" && strings.Contains(m.HostPath, old) {
+				continue // there is one finding about all of them
+			}
 			list = append(list, s.mount(m, ours)...)
 		}
 		for _, n := range e.DeviceNodes {
@@ -128,6 +135,14 @@ func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding
 		return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "the host has no %s now", devices)}
 	}
 	differences := spec.Diff(content, s.Now)
+	if old := s.upgradedFrom(content); old != "" {
+		list := []discover.Finding{found(SpecDriver, discover.Broken, f.Path, "driver %s -> %s: %s", old, spec.DriverVersion(s.Now), printable.Count(mountsOf(content, old), "mount"))}
+		missing := lacking(slices.DeleteFunc(differences, func(c spec.Change) bool { return c.Kind == "mount" }))
+		if len(missing) > 0 {
+			list = append(list, found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", discover.Some(missing)))
+		}
+		return list
+	}
 	switch missing := lacking(differences); {
 	case len(missing) > 0:
 		return []discover.Finding{found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", discover.Some(missing))}
@@ -135,6 +150,31 @@ func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding
 		return nil
 	}
 	return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "has %s from what the host has now", printable.Count(len(differences), "difference"))}
+}
+
+// upgradedFrom returns the version of the driver that a spec was made with, if one would be
+// made with another now.
+func (s *Snapshot) upgradedFrom(content *specs.Spec) string {
+	if s.Now == nil {
+		return ""
+	}
+	old, now := spec.DriverVersion(content), spec.DriverVersion(s.Now)
+	if old == now || now == "" {
+		return ""
+	}
+	return old
+}
+
+// mountsOf counts the mounts of a spec that are of a version of the driver.
+func mountsOf(content *specs.Spec, version string) (n int) {
+	for _, e := range spec.Parts(content) {
+		for _, m := range e.Mounts {
+			if strings.Contains(m.HostPath, version) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // lacking returns the devices, device nodes and mounts that were added.

@@ -187,7 +187,7 @@ func TestSpecThatLacksDevicesOrFilesIsBroken(t *testing.T) {
 			t.Fatal(err)
 		}
 		file := filepath.Join(t.TempDir(), "nvidia.yaml")
-		if err := os.WriteFile(file, data, 0o600); err != nil {
+		if err := os.WriteFile(file, data.Bytes(), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		d := spec.ReadDirectories(nil)

@@ -17,9 +17,11 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/mountinfo"
+	"github.com/cdigen/cdigen/internal/nvidiactk"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -151,6 +153,8 @@ type System struct {
 	// Systemd runs the machine (sd_booted(3)).
 	Systemd bool
 	Units   map[string]UnitState
+	// Toolkit are the settings of NVIDIA's generator.
+	Toolkit map[string]config.Setting
 	// SELinuxOff are the booleans that keep containers from the nodes; nil where SELinux
 	// does not. SELinuxLabelled: the nodes have a type that containers may use anyway.
 	SELinuxOff      []string
@@ -229,6 +233,9 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 	y.ImageBased, y.RefreshOutput = src.exists("run/ostree-booted"), src.exists(refreshOutput)
 	_, err := host.Driver.Stat(".")
 	y.DriverRootMissing = errors.Is(err, fs.ErrNotExist)
+	if data, err := src.Root.ReadFile(nvidiactk.SettingsFile); err == nil && s.Profile == "" {
+		y.Toolkit = config.ParseSettings(nvidiactk.SettingsFile, string(data)).Variables
+	}
 	y.ReadOnly = readOnly(filepath.Dir(s.Spec))
 	if inv.Driver.Version == "" || !hasCUDA(inv) {
 		y.KernelRelease = text(host.Proc, "sys/kernel/osrelease")

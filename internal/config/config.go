@@ -43,6 +43,8 @@ type Config struct {
 	NoNVML                                 bool
 	MPSDirectory                           string
 	Captured                               string
+	// Details has NVML asked for NVLink and for processes too. It is not an option.
+	Details bool
 
 	// The spec.
 	Profile        string
@@ -81,7 +83,7 @@ type Config struct {
 	Poll, Debounce, Grace time.Duration
 	OnDriverLoss          string
 	ReadyTimeout          time.Duration
-	Once                  bool
+	Once, RefreshInjected bool
 	Health, KernelLog     string
 	NodeFeatures          string
 	RuntimeDir            string
@@ -103,7 +105,7 @@ func Default() Config {
 		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen), VFIO: VFIOGroup,
 		Poll: time.Second, Debounce: 100 * time.Millisecond, Grace: 30 * time.Second, OnDriverLoss: "withdraw",
 		ReadyTimeout: 30 * time.Second, KernelLog: "/dev/kmsg",
-		LogLevel: "info", LogFormat: "text",
+		LogLevel: "info", LogFormat: LogAuto,
 	}
 }
 
@@ -238,6 +240,43 @@ func (c *Config) Without(option string) Config {
 	delete(l.Settings.Variables, Variable(option))
 	next, _ := Load(c.Command, l) // which has reported its problems before
 	return next
+}
+
+// Value is what an option was given.
+type Value struct {
+	Variable string `json:"variable"`
+	Value    string `json:"value"`
+	From     Source `json:"-"`
+}
+
+// Values returns the values of the options that are not left at their defaults, in the
+// order of the help.
+func (c *Config) Values() (list []Value) {
+	for _, o := range Options(c.Command) {
+		if from := c.Sources[o.Name]; from.Kind != FromDefault {
+			list = append(list, Value{Variable(o.Name), o.text(c), from})
+		}
+	}
+	return list
+}
+
+// Check returns an error if a command has no option of a variable, or that cannot have the
+// value.
+func Check(command, variable, value string) error {
+	for _, o := range Options(command) {
+		if Variable(o.Name) != variable {
+			continue
+		}
+		if o.Name == settingsOption {
+			break
+		}
+		c := Default()
+		if err := o.set(&c, value); err != nil {
+			return fmt.Errorf("%s=%q: %w", variable, value, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s is not a setting", variable)
 }
 
 // Variables returns the settings, as lines of a settings file, that would give another

@@ -17,7 +17,7 @@ const (
 	contentCommands = publishCommands + ",check,diff,doctor"
 	hostCommands    = contentCommands + ",info,info files,capture"
 	rootCommands    = hostCommands + ",system"
-	logCommands     = hostCommands + ",inject,runtime,transform"
+	logCommands     = hostCommands + ",inject,runtime,transform,settings"
 )
 
 // Option is one value of a [Config] and how it is set.
@@ -30,6 +30,9 @@ type Option struct {
 	Values []string
 	// Bare is the value of the flag without one; empty: it must have one.
 	Bare string
+
+	// Group is the heading of the option in a help text.
+	Group string
 
 	commands string // with commas between them
 	// field returns a pointer to a string, []string, bool or time.Duration of c.
@@ -58,6 +61,14 @@ const (
 	NVMLAuto   = "auto"
 	NVMLAlways = "always"
 	NVMLNever  = "never"
+)
+
+// The values of the option log-format.
+const (
+	LogAuto  = "auto"
+	LogHuman = "human"
+	LogText  = "text"
+	LogJSON  = "json"
 )
 
 // The values of the option vfio.

@@ -239,6 +239,9 @@ func (c *Config) Target() (*Target, error) {
 			probe = discover.FindProbe()
 		}
 		t.Discover.Probe = discover.CommandProbe(probe, timeout)
+		if c.Details {
+			t.Discover.Probe = discover.CommandProbe(probe, timeout, discover.ProbeDetails)
+		}
 	}
 	return t, nil
 }

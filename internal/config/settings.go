@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"regexp"
 	"slices"
@@ -63,7 +64,7 @@ func (l *Layers) ReadSettings(command string) (Settings, error) {
 	}
 	data, err := readTrusted(file, !given)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && !given:
+	case errors.Is(err, fs.ErrNotExist) && (!given || command == settingsOption): // which makes it
 		return Settings{Path: file}, nil
 	case errors.Is(err, fs.ErrPermission) && !given:
 		return Settings{Path: file, Unreadable: true}, nil
@@ -92,17 +93,11 @@ var (
 // Unlike systemd it understands "export NAME=value", with a warning.
 func ParseSettings(path, text string) Settings {
 	s := Settings{Path: path, Variables: map[string]Setting{}}
-	line := 1
-	take := func(part string) {
-		line += strings.Count(part, "\n")
-		text = text[len(part):]
-	}
-	for take(between().FindString(text)); text != ""; take(between().FindString(text)) {
-		warn := func(message string) { s.Warnings = append(s.Warnings, Warning{line, message}) }
-		m := assignment().FindStringSubmatch(text)
+	for p := range parts(text) {
+		warn := func(message string) { s.Warnings = append(s.Warnings, Warning{p.line, message}) }
+		m := p.assignment
 		if m == nil {
 			warn("not NAME=value: the line is ignored")
-			take(otherLine().FindString(text))
 			continue
 		}
 		if strings.HasPrefix(m[3], `"`) || strings.HasPrefix(m[3], "'") {
@@ -114,13 +109,83 @@ func ParseSettings(path, text string) Settings {
 			name = name[len(found):]
 		}
 		if variableName().MatchString(name) {
-			s.Variables[name] = Setting{unquote(m[2], m[3]), line}
+			s.Variables[name] = Setting{unquote(m[2], m[3]), p.line}
 		} else {
 			warn(fmt.Sprintf("%q is not the name of a variable: the line is ignored", name))
 		}
-		take(m[0])
 	}
 	return s
+}
+
+// part is a line of a settings file that is neither blank nor a comment, or the lines of an
+// assignment.
+type part struct {
+	offset, line int
+	text         string
+	assignment   []string // of [assignment]; nil: it is none
+}
+
+func parts(text string) iter.Seq[part] {
+	return func(yield func(part) bool) {
+		p := part{line: 1}
+		pass := func(length int) {
+			p.line += strings.Count(text[p.offset:p.offset+length], "\n")
+			p.offset += length
+		}
+		for {
+			pass(len(between().FindString(text[p.offset:])))
+			if p.offset == len(text) {
+				return
+			}
+			p.assignment = assignment().FindStringSubmatch(text[p.offset:])
+			if p.assignment != nil {
+				p.text = p.assignment[0]
+			} else {
+				p.text = otherLine().FindString(text[p.offset:])
+			}
+			if !yield(p) {
+				return
+			}
+			pass(len(p.text))
+		}
+	}
+}
+
+// plainValue needs no quotes in a settings file.
+var plainValue = lazyregexp.New(`^[A-Za-z0-9_./,:@%+=-]*$`)
+
+// Assign returns the text of a settings file in which a variable has a value, as systemd
+// reads it; nil: in which it is not set. The rest of the text stays as it is.
+func Assign(text, variable string, value *string) string {
+	line := ""
+	if value != nil {
+		quoted := *value
+		if !plainValue().MatchString(quoted) {
+			quoted = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "`", "\\`", "$", `\$`).Replace(quoted) + `"`
+		}
+		line = variable + "=" + quoted
+	}
+	var list []part // the last counts
+	for p := range parts(text) {
+		if p.assignment != nil && exported().ReplaceAllString(strings.TrimSpace(p.assignment[1]), "") == variable {
+			list = append(list, p)
+		}
+	}
+	for i, p := range slices.Backward(list) {
+		before, after := text[:p.offset], text[p.offset+len(p.text):]
+		if i == len(list)-1 && value != nil {
+			text = before + line + after
+		} else {
+			text = before + strings.TrimPrefix(after, "\n")
+		}
+	}
+	if len(list) > 0 || value == nil {
+		return text
+	}
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	return text + line + "\n"
 }
 
 // unquote returns a value that begins with quoted parts.

@@ -94,3 +94,35 @@ func FuzzLists(f *testing.F) {
 		}
 	})
 }
+
+func TestAssign(t *testing.T) {
+	value := func(s string) *string { return &s }
+	for _, c := range []struct {
+		text, variable string
+		value          *string
+		want           string
+	}{
+		{"", "A", value("1"), "A=1\n"},
+		{"# A=0\n", "A", value("1"), "# A=0\nA=1\n"},
+		{"B=2", "A", value("1"), "B=2\nA=1\n"},
+		{"B=2\nA=0 # x\nC=3\n", "A", value("1"), "B=2\nA=1\nC=3\n"},
+		{"export A=0\nC=3\n", "A", value("1"), "A=1\nC=3\n"},
+		{"A=a\\\nb\nA='x\ny'\nC=3\n", "A", value("1"), "A=1\nC=3\n"},
+		{"A=0\nC=3\nA=1\n", "A", nil, "C=3\n"},
+		{"C=3\n", "A", nil, "C=3\n"},
+		{"", "A", value("a b"), "A=\"a b\"\n"},
+		{"A=0", "A", value("1"), "A=1"},
+	} {
+		if got := Assign(c.text, c.variable, c.value); got != c.want {
+			t.Errorf("%q, %s: got %q, want %q", c.text, c.variable, got, c.want)
+		}
+	}
+	// What is written is read as it was.
+	for _, v := range []string{"", "a", "a b", `a"b`, `a\b`, "$HOME", "a`b`", "'x'", "#", "a;b", " a ", "ä"} {
+		text := Assign("A=0\nB=1\n", "A", &v)
+		s := ParseSettings("x", text)
+		if s.Variables["A"].Value != v || s.Variables["B"].Value != "1" || s.Warnings != nil {
+			t.Errorf("%q: %q is read as %+v", v, text, s)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -18,12 +19,29 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// table has all options. The profile comes first: it has values for others.
+// groups are the headings of options, each by the first option below it.
+var groups = map[string]string{
+	profileOption: "Which spec", "driver-root": "The host", "output": "The spec", "library-layout": "What is in it",
+	"keep-on-empty": "What is missing", "poll": "Watching", "log-level": "Messages",
+}
+
+// table has all options, in the order of help texts. The profile comes first: it has values
+// for others.
 var table = sync.OnceValue(func() []Option {
+	list := options()
+	group := ""
+	for i := range list {
+		group = cmp.Or(groups[list[i].Name], group)
+		list[i].Group = group
+	}
+	return list
+})
+
+func options() []Option {
 	return []Option{
-		{Name: profileOption, commands: contentCommands + ",status", Values: ProfileNames(), field: func(c *Config) any { return &c.Profile },
+		{Name: profileOption, commands: contentCommands + ",status,settings", Values: ProfileNames(), field: func(c *Config) any { return &c.Profile },
 			Usage: "`profile` of the spec, for a program that has its own names for devices: " + strings.Join(ProfileNames(), ", ") + " (default: none)"},
-		{Name: settingsOption, commands: contentCommands + ",status", field: func(c *Config) any { return &c.Settings.Path },
+		{Name: settingsOption, commands: contentCommands + ",status,settings", field: func(c *Config) any { return &c.Settings.Path },
 			Usage: "`file` with the settings of the service, used for flags and variables that are not given; empty: none (default: " + settingsFile("") + ", with --profile NAME " + settingsFile("NAME") + ")"},
 
 		{Name: "driver-root", commands: rootCommands, field: func(c *Config) any { return &c.DriverRoot },
@@ -133,6 +151,8 @@ var table = sync.OnceValue(func() []Option {
 			Usage: "how long to wait for an incomplete driver before reporting ready"},
 		{Name: "once", commands: "watch", field: func(c *Config) any { return &c.Once },
 			Usage: "end when ready"},
+		{Name: "refresh-injected", commands: "watch", field: func(c *Config) any { return &c.RefreshInjected },
+			Usage: "run cdigen inject --refresh after each look at the host, as systemd does with cdigen-inject.service"},
 		{Name: "health", commands: "watch", field: func(c *Config) any { return &c.Health },
 			Usage: "`address` to answer /healthz, /readyz and /metrics on: [HOST]:PORT or unix:PATH; without HOST for this machine only (default: none)"},
 		{Name: "kernel-log", commands: "watch", field: func(c *Config) any { return &c.KernelLog },
@@ -144,10 +164,10 @@ var table = sync.OnceValue(func() []Option {
 
 		{Name: "log-level", commands: logCommands, Values: []string{"debug", "info", "warn", "error"}, field: func(c *Config) any { return &c.LogLevel },
 			Usage: "least `level` that is logged: debug, info, warn or error"},
-		{Name: "log-format", commands: logCommands, Values: []string{"text", "json"}, field: func(c *Config) any { return &c.LogFormat },
-			Usage: "`format` of the log on standard error: text or json"},
+		{Name: "log-format", commands: logCommands, Values: []string{LogAuto, LogHuman, LogText, LogJSON}, field: func(c *Config) any { return &c.LogFormat },
+			Usage: "`format` of messages on standard error: human (sentences), text (logfmt), json, or auto (human on a terminal, else text)"},
 	}
-})
+}
 
 func checkKinds(list []string) error {
 	_, err := spec.ParseKinds(list)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/nvidiactk"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -95,7 +96,7 @@ read-only, ` + "`nosuid`" + ` and ` + "`nodev`" + `.
 
 A variable of the same name in ` + "`containerEdits`" + ` of the ` + "`--edits`" + ` file takes the place of one of these.
 `)
-	if err := errors.Join(os.WriteFile("docs/contents.md", []byte(b.String()), 0o644), writeFindings("docs/findings.md"), writeReleases("docs/runtimes.md"), writeMetrics("docs/metrics.md")); err != nil {
+	if err := errors.Join(os.WriteFile("docs/contents.md", []byte(b.String()), 0o644), writeFindings("docs/findings.md"), writeReleases("docs/runtimes.md"), writeMetrics("docs/metrics.md"), writeToolkit("docs/migrating.md")); err != nil {
 		fmt.Fprintln(os.Stderr, "contentsdoc:", err)
 		os.Exit(1)
 	}
@@ -160,6 +161,15 @@ stands for one cause and does not change.
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", e.ID, e.Title, e.Explanation)
 		}
 	}
+	b.WriteString("\n## By error message\n\nWhat engines and programs print, and the findings that may be behind it. `cdigen doctor` says which it is.\n\n" +
+		"| message | of | findings |\n| --- | --- | --- |\n")
+	for _, m := range check.Messages {
+		var ids []string
+		for _, id := range m.IDs {
+			ids = append(ids, string(id))
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", m.Text, m.Of, code(ids))
+	}
 	return os.WriteFile(file, []byte(b.String()), 0o644)
 }
 
@@ -189,6 +199,44 @@ func writeMetrics(file string) error {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, code(m.Labels), m.Help)
 	}
 	return replaceTable(file, "metrics", b.String())
+}
+
+// writeToolkit puts the table of nvidia-ctk's commands and flags between its marks in a file.
+func writeToolkit(file string) error {
+	var b strings.Builder
+	b.WriteString("| nvidia-ctk | cdigen | variable | notes |\n| --- | --- | --- | --- |\n")
+	for _, c := range nvidiactk.Commands {
+		name, use := "`"+c.Name+"`", "none"
+		if c.Name == "" {
+			name, use = "any command", ""
+		}
+		if c.Use != "" {
+			use = "`cdigen " + c.Use + "`"
+		}
+		fmt.Fprintf(&b, "| **%s** | %s | | %s |\n", name, use, c.Note)
+		for _, f := range c.Flags {
+			var names []string
+			for _, n := range f.Names {
+				dashes := "--"
+				if len(n) == 1 {
+					dashes = "-"
+				}
+				names = append(names, dashes+n)
+			}
+			use, variable := "none", ""
+			switch {
+			case f.Use == nvidiactk.Argument:
+				use = "the argument " + f.Use
+			case f.Use != "":
+				use = "`--" + f.Use + "`"
+			}
+			if f.Variable != "" {
+				variable = "`" + f.Variable + "`"
+			}
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", code(names), use, variable, f.Note)
+		}
+	}
+	return replaceTable(file, "commands", b.String())
 }
 
 // replaceTable replaces what is between two marks in a file.

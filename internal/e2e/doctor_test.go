@@ -94,7 +94,7 @@ func TestDoctorComparesARunningContainer(t *testing.T) {
 				t.Errorf("a container that was just started: %+v", list)
 			}
 
-			// nvidia-uvm is loaded anew and has another major number.
+			// nvidia-uvm is loaded again and has another major number.
 			table := filepath.Join(host, "proc/devices")
 			old, err := os.ReadFile(table)
 			check(t, err)
@@ -115,7 +115,7 @@ func TestDoctorComparesARunningContainer(t *testing.T) {
 			defer renumber(old)
 			complains("container-node-stale", 1)
 
-			// A library is installed anew.
+			// A library is installed again.
 			library := filepath.Join(host, "usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15")
 			data, err := os.ReadFile(library)
 			check(t, err)

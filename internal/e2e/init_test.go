@@ -48,13 +48,24 @@ var initSystems = []initSystem{
 const initScenario = `set -e
 pid() { for p in /proc/[0-9]*; do [ "$(cat "$p/comm" 2>/dev/null)" != cdigen ] || basename "$p"; done; }
 within() { i=0; until eval "$1"; do i=$((i+1)); [ $i -lt 600 ] || { echo "not within a minute: $1"; cdigen status; exit 1; }; sleep 0.1; done; }
+# A container has GPU 0 of a host whose numbers were others.
+config=/srv/lxc/config allow="lxc.cgroup2.devices.allow = c 195:0 rwm"
+mkdir /srv/lxc
+echo lxc.uts.name = a >$config
+. /etc/cdigen/cdigen.env
+cdigen generate --output /tmp/cdi/nvidia.yaml --driver-root "$CDIGEN_DRIVER_ROOT" --dev-root "$CDIGEN_DEV_ROOT" --proc-root "$CDIGEN_PROC_ROOT" --sys-root "$CDIGEN_SYS_ROOT"
+cdigen inject --spec-dir /tmp/cdi --format lxc --file $config --cgroup v2 0
+stale() { grep -qxF "$allow" $config || { echo "no line $allow"; cat $config; exit 1; }; sed -i "s/195:0/195:9/" $config; }
+stale
 eval "$1"
 eval "$2"
 test -s /etc/cdi/nvidia.yaml || { echo no spec when it is ready; exit 1; }
+stale # when the service is ready, a container can start
 within "cdigen status -o json | grep -q '\"ready\": true'"
 cdigen status --history | grep -q published || { echo no history; exit 1; }
 reload=$3 # other events may have come just before it
 within '$reload && sleep 0.5 && cdigen status | grep -q "^last look.* signal,"'
+within 'grep -qxF "$allow" $config'
 first=$(pid)
 kill -9 $first
 within '[ -n "$(pid)" ] && [ "$(pid)" != "$first" ]'

@@ -3,9 +3,11 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -301,8 +303,62 @@ lxc.hook.mount = ` + filepath.Join(repository(), "packaging/lxc/nvidia") + "\n"
 	want := strings.Replace(unfiltered(seen), "=void", "=0", 1)
 	check(t, os.WriteFile(c.config, []byte(config+"lxc.environment = NVIDIA_VISIBLE_DEVICES=0\n"), 0o644))
 	c.sees(t, want, nil)
+	// As Incus and LXD have it, which make the nodes themselves: the driver alone.
+	check(t, os.WriteFile(c.config, []byte(config+"lxc.environment = NVIDIA_VISIBLE_DEVICES=none\n"), 0o644))
+	c.sees(t, strings.NewReplacer("no lib", "lib", "so.1\n", "so.1 loads\n", "DEVICES=\n", "DEVICES=none\n").Replace(unfiltered(unseen)), nil)
 	check(t, os.WriteFile(c.config, []byte(config), 0o644))
 	c.sees(t, unfiltered(unseen), nil)
+}
+
+// Of all devices enroot's hook takes those that the job may open, by the names of the spec.
+func TestEnrootHookTakesTheDevicesOfTheJob(t *testing.T) {
+	requireNamespace(t)
+	if _, err := os.Stat("/sys/fs/cgroup/devices"); err != nil {
+		t.Skip("devices are filtered by programs here (cgroup v2): ", err)
+	}
+	host := simulatedHost(t)
+	copyNodes(t, host)
+	publishHere(t)
+	bin, err := build()
+	check(t, err)
+	job, dir := "/sys/fs/cgroup/devices/cdigen-e2e-job", workDir(t)
+	check(t, os.Mkdir(job, 0o755))
+	t.Cleanup(func() { check(t, os.Remove(job)) })
+	allow := []string{"c 1:* rwm", "c 5:* rwm"}
+	// As Slurm has it for GPU 1 and the MIG device 7:0: others stay closed.
+	for _, node := range []string{"nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia1", "dri/card2", "dri/renderD129", "nvidia7", "nvidia-caps/nvidia-cap957", "nvidia-caps/nvidia-cap958"} {
+		allow = append(allow, "c "+nodeNumber(t, filepath.Join(host, "dev", node))+" rw")
+	}
+	check(t, os.WriteFile(job+"/devices.deny", []byte("a"), 0))
+	for _, rule := range allow {
+		check(t, os.WriteFile(job+"/devices.allow", []byte(rule), 0))
+	}
+	hook := filepath.Join(repository(), "packaging/enroot/98-cdigen.sh")
+	for visible, want := range map[string]string{
+		"all": "/dev/nvidia-caps/nvidia-cap957 /dev/nvidia-caps/nvidia-cap958 /dev/nvidia1 /dev/nvidia7",
+		"0,1": "/dev/nvidia0 /dev/nvidia1", // opening 0 is refused
+		"7:0": "/dev/nvidia-caps/nvidia-cap957 /dev/nvidia-caps/nvidia-cap958 /dev/nvidia7",
+		"":    "",
+	} {
+		mounts, environ := filepath.Join(dir, "mounts"), filepath.Join(dir, "environ")
+		check(t, errors.Join(os.WriteFile(mounts, nil, 0o644), os.WriteFile(environ, []byte("A=b\nNVIDIA_VISIBLE_DEVICES="+visible+"\n"), 0o644)))
+		cmd := exec.Command("sh", "-ec", `echo $$ >"$0/cgroup.procs"; exec "$@"`, job, hook)
+		cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "ENROOT_MOUNTS=" + mounts, "ENROOT_ENVIRON=" + environ}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", visible, err, out)
+		}
+		text, err := os.ReadFile(mounts)
+		check(t, err)
+		nodes := regexp.MustCompile(`(?m)^/dev/(nvidia\d+|nvidia-caps/\S+)`).FindAllString(string(text), -1)
+		slices.Sort(nodes)
+		if got := strings.Join(nodes, " "); got != want {
+			t.Errorf("NVIDIA_VISIBLE_DEVICES=%q: %s, want %s", visible, got, want)
+		}
+		text, err = os.ReadFile(environ)
+		if hidden := strings.Contains(string(text), "NVIDIA_VISIBLE_DEVICES=void\n"); err != nil || hidden != (want != "") {
+			t.Errorf("NVIDIA_VISIBLE_DEVICES=%q: %v, variables\n%s", visible, err, text)
+		}
+	}
 }
 
 // A container that runs gets devices in its mount namespace and its cgroup.
@@ -331,6 +387,49 @@ func TestRunningContainerHasInjectedDevices(t *testing.T) {
 	look(strings.Replace(seen, "=void", "=", 1)) // processes get no variables
 	inject(t, "--pid", strconv.Itoa(state.Pid), "0")
 	look(strings.Replace(seen, "=void", "=", 1))
+}
+
+// With cgroups of version 2 a running container gets devices where nothing filters them. The
+// program that an engine filters them with stays as it is, so that there nothing is mounted.
+func TestRunningContainerWithCgroup2(t *testing.T) {
+	requireNamespace(t)
+	requireCommands(t, "runc")
+	copyNodes(t, simulatedHost(t))
+	_, err := smallImage()
+	check(t, err)
+	publishHere(t)
+	p := newPlace(t, "", true)
+	roots := &copies{p: p}
+	live := func(pid string) error {
+		_, err := p.cdigen("inject", "--pid", pid, "0")
+		return err
+	}
+	const script = "ls /dev/nvidia0 /usr/lib/x86_64-linux-gnu/libcuda.so.1 2>&1 | sed 's/.*: //'; " + `(: < /dev/nvidia0) 2>&1 | sed 's/.*: //'`
+
+	dir, root, remove, err := roots.make(false)
+	check(t, err)
+	t.Cleanup(func() { check(t, remove()) })
+	template := p.must(t, "sh", "-c", "cd "+p.dir+" && runc spec && cat config.json")
+	check(t, writeConfig(filepath.Join(dir, "config.json"), template, root, container{script: "sleep 1000"}))
+	runc := []string{"runc", "--root", p.dir + "/state"}
+	// What runs on in the container keeps the files that it is started with.
+	p.must(t, slices.Concat([]string{"sh", "-ec", `"$@" >"$0" 2>&1 </dev/null || { cat "$0" >&2; exit 1; }`, dir + "/log"}, runc, []string{"run", "--detach", "--bundle", dir, "cdigen-e2e-live"})...)
+	t.Cleanup(func() { p.must(t, append(runc, "delete", "--force", "cdigen-e2e-live")...) })
+	var state struct{ Pid int }
+	check(t, json.Unmarshal([]byte(p.must(t, append(runc, "state", "cdigen-e2e-live")...)), &state))
+	err = live(strconv.Itoa(state.Pid))
+	if err == nil || !strings.Contains(reason(err), "filters devices with a program, which cannot be changed while it runs (cgroup v2): start the container with the devices") {
+		t.Errorf("a container with a filter: %v", err)
+	}
+	wantLines(t, p.must(t, append(runc, "exec", "cdigen-e2e-live", "sh", "-c", script)...), "No such file or directory", "No such file or directory", "no such file")
+
+	dir, root, remove, err = roots.make(false)
+	check(t, err)
+	t.Cleanup(func() { check(t, remove()) })
+	pid := p.must(t, "sh", "-ec", `unshare --mount sh -ec 'mount --bind "$0" "$0"; cd "$0"; mkdir old; mount -t tmpfs tmpfs dev; pivot_root . old; umount -l /old; echo ready >/dev/ready; exec sleep 1000' "$0" >"$1/log" 2>&1 &
+		until [ -e /proc/$!/root/dev/ready ]; do kill -0 $! || { cat "$1/log"; exit 1; }; sleep 0.1; done; echo $!`, root, dir)
+	check(t, live(pid))
+	wantLines(t, p.must(t, "nsenter", "--target", pid, "--mount", "--root", "--wd", "sh", "-c", script), "/dev/nvidia0", "/usr/lib/x86_64-linux-gnu/libcuda.so.1", allowed)
 }
 
 func TestPodmanHasInjectedDevicesWithoutCDI(t *testing.T) {
@@ -388,7 +487,7 @@ func testNspawn(t *testing.T, suite string) {
 	m.run("cp", "--archive", "--no-clobber", simulatedRoot+"/dev/.", "/dev/")
 	m.run(append([]string{"cdigen", "generate", "--strict"}, append(hosttest.Flags(simulatedRoot, simulatedRoot), "--dev-root", "/")...)...)
 
-	// There is no machined to register with, and CAP_SYS_RESOURCE is not to be had
+	// There is no machined to register with, and CAP_SYS_RESOURCE is not available
 	// everywhere.
 	const nspawn = "systemd-nspawn --quiet --pipe --register=no --private-network --drop-capability=CAP_SYS_RESOURCE --rlimit=RLIMIT_NOFILE=1024:20000 "
 	run := func(what, want, script string) {

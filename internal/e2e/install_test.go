@@ -416,7 +416,8 @@ func testOtherPackages(t *testing.T) {
 	m.boot()
 	t.Run("lintian", func(t *testing.T) {
 		defer m.in(t)()
-		if out := m.run("sh", "-c", "lintian --allow-root --fail-on error,warning --suppress-tags hardening-no-pie /srv/packages/*.deb 2>&1 || true"); out != "" {
+		// That the first upload closes a bug is a rule of Debian's own archive.
+		if out := m.run("sh", "-c", "lintian --allow-root --fail-on error,warning --suppress-tags hardening-no-pie,initial-upload-closes-no-bugs /srv/packages/*.deb 2>&1 || true"); out != "" {
 			t.Error(out)
 		}
 	})
@@ -514,6 +515,7 @@ func (m *machine) testSystemExtension(t *testing.T) {
 	if n := len(m.status().Devices); n != 17 {
 		t.Errorf("the watcher has %d devices", n)
 	}
+	m.run("systemctl", "stop", "cdigen")
 	m.run("rm", "-r", "/var/lib/extensions/cdigen")
 	m.run("systemctl", "restart", "systemd-sysext")
 }
@@ -536,6 +538,9 @@ func (m *machine) testSELinux(t *testing.T) {
 	m.run("semodule", "--noreload", "--store", "default", "--install", "/srv/cdigen.cil")
 	if !allowed("xserver_misc_device_t", "chr_file", "ioctl,open,read,write") {
 		t.Error("container_t may not use the driver's nodes with the module")
+	}
+	if out := m.run("matchpathcon", "-n", "-f", "/etc/selinux/default/contexts/files/file_contexts", "/usr/share/cdigen/lxc/nvidia"); !strings.Contains(out, ":bin_t:") {
+		t.Errorf("LXC's hook is labelled %s", out)
 	}
 }
 

@@ -37,6 +37,9 @@ type matrixEngine struct {
 	noFilter bool
 	// mountsNodes: containers get the host's own nodes, with owner and mode.
 	mountsNodes bool
+	// sandbox: a kernel of its own serves the container. It has its own number for
+	// nvidia-uvm, and no devices but those that were asked for.
+	sandbox bool
 	// daemon: it has one, which starts with the specs that there are.
 	daemon bool
 	// plainMounts: its mounts can be read-only, and nothing else.
@@ -108,19 +111,19 @@ var (
 		neighbour(t, runCDI(), "nvidia.yaml", shadowSpec)
 		wantLines(t, e.must(t, container{devices: one, script: "echo spec $SPEC"}), "spec")
 	}}
-	buildahGivesUp = fault{"injects nothing while any spec file is broken, whoever's it is", func(t *testing.T, e *engineTest) {
+	buildahGivesUp = fault{"injects nothing while any spec file is broken, of any vendor", func(t *testing.T, e *engineTest) {
 		neighbour(t, "/etc/cdi", "vendor.yaml", brokenSpec)
 		out, err := e.run(container{devices: one, script: "echo started"})
-		if err == nil || !strings.Contains(complaint(err), "vendor.yaml") || strings.Contains(out, "started\n") {
+		if err == nil || !strings.Contains(reason(err), "vendor.yaml") || strings.Contains(out, "started\n") {
 			t.Errorf("buildah does inject: %q, %v", out, err)
 		}
 	}}
-	buildkitGivesUp = fault{"does not start while any spec file is broken, whoever's it is", func(t *testing.T, e *engineTest) {
+	buildkitGivesUp = fault{"does not start while any spec file is broken, of any vendor", func(t *testing.T, e *engineTest) {
 		neighbour(t, "/etc/cdi", "vendor.yaml", brokenSpec)
 		p := newPlace(t, e.engine.suite, e.engine.cgroup2)
 		p.has(t, buildkit)
 		_, err := p.run(append([]string{"timeout", "30"}, buildkitd(p)...)...)
-		if err == nil || !strings.Contains(complaint(err), "failed to load CDI Spec") {
+		if err == nil || !strings.Contains(reason(err), "failed to load CDI Spec") {
 			t.Errorf("buildkitd does start: %v", err)
 		}
 	}}

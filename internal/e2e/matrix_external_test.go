@@ -1,18 +1,20 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 )
 
 // externalEngines are those whose modules the Go module proxy does not serve to all, nor in all
-// versions. Where they cannot be built they are run from PATH; where they are not there either,
-// their last results stay.
+// versions, and enroot, which is in no module and in no Debian. Where they cannot be built they are
+// run from PATH; where they are not there either, their last results stay.
 var externalEngines = []matrixEngine{
 	{name: "nerdctl-2.3", gpus: "device=0", daemon: true, external: findNerdctl, suite: "sid", start: startNerdctl, forced: "no network, cgroupfs"},
 	{name: "crio-1.36", daemon: true, external: findCRIO, suite: "sid", start: startCRIO, forced: "cgroupfs"},
@@ -21,6 +23,10 @@ var externalEngines = []matrixEngine{
 		"LD_LIBRARY_PATH": "the test runs it on a directory, which has no environment variables, instead of an image",
 		"hook ldcache":    "it ignores hooks",
 	}, forced: "as an ordinary user with `--contain`, since all of the host's /dev is in the container otherwise; `--writable-tmpfs` but for case 10, since the image lacks the mount points"},
+	{name: "enroot-4.1", external: findEnroot, start: startEnroot, noFilter: true, mountsNodes: true, without: map[string]string{
+		"user namespace": "an ordinary user's containers always have one",
+		"hook ldcache":   hookWithout("enroot")["hook ldcache"],
+	}, forced: "as an ordinary user with `ENROOT_RESTRICT_DEV=yes`, since all of the host's /dev is in the container otherwise"},
 }
 
 // What cannot be had is not asked for twice.
@@ -28,6 +34,10 @@ var (
 	findNerdctl   = sync.OnceValues(nerdctl.find)
 	findCRIO      = sync.OnceValues(crio.find)
 	findApptainer = sync.OnceValues(apptainer.find)
+	findEnroot    = sync.OnceValues(func() (string, error) {
+		path, err := exec.LookPath("enroot")
+		return filepath.Dir(path), err
+	})
 )
 
 // find gives the directory of a program that is built, or that somebody has put into PATH.
@@ -153,6 +163,58 @@ func startApptainer(t *testing.T, p *place) *session {
 			args = append(args, filepath.Join(work, imageRootfs))
 			out, err := p.run(append(args, c.shell()...)...)
 			return out.stdout, err
+		},
+	}
+}
+
+// configuredAt finds where enroot has its configuration.
+var configuredAt = regexp.MustCompile(`ENROOT_SYSCONF_PATH +"([^"]+)"`)
+
+// startEnroot is enroot as an ordinary user, with its own hooks but for the one whose place
+// cdigen's takes. Each container is a copy of the image's root file system.
+func startEnroot(t *testing.T, p *place) *session {
+	t.Helper()
+	p.bring(t, findEnroot)
+	bin, err := build()
+	check(t, err)
+	p.path += bin + ":"
+	program, err := os.ReadFile(p.must(t, "which", "enroot"))
+	check(t, err)
+	configured := configuredAt.FindSubmatch(program)
+	if configured == nil {
+		t.Fatal("enroot does not say where its configuration is")
+	}
+	hook, err := filepath.Abs(filepath.Join(repository(), "packaging/enroot/98-cdigen.sh"))
+	check(t, err)
+	// Its hook 10-devices.sh wants more of the host's /dev than there is here.
+	p.must(t, "sh", "-ec", `cp -R "$0" "$1"; rm -f "$1"/hooks.d/98-nvidia.sh; cp "$2" "$1"/hooks.d; mkdir -p /dev/mqueue; touch /dev/log`, string(configured[1]), p.dir+"/conf", hook)
+	roots := &copies{p: p}
+	return &session{
+		version: p.must(t, "env", "XDG_RUNTIME_DIR="+p.dir, "enroot", "version"),
+		run: func(c container) (out string, err error) {
+			dir, root, remove, err := roots.make(false)
+			defer func() { err = errors.Join(err, remove()) }()
+			if err != nil {
+				return "", err
+			}
+			// As enroot makes it of an image.
+			environment := strings.Join(imageEnvironment, "\n") + "\n"
+			err = errors.Join(os.WriteFile(filepath.Join(root, "etc/environment"), []byte(environment), 0o644),
+				command(work, "chown", "--recursive", "--no-dereference", "1000:1000", dir))
+			if err != nil {
+				return "", err
+			}
+			args := []string{"setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "env", "HOME=" + dir, "XDG_RUNTIME_DIR=" + dir, "TMPDIR=" + dir,
+				"ENROOT_SYSCONF_PATH=" + p.dir + "/conf", "ENROOT_DATA_PATH=" + dir, "ENROOT_LOGIN_SHELL=no", "ENROOT_RESTRICT_DEV=yes",
+				"NVIDIA_VISIBLE_DEVICES=" + strings.Join(c.devices, ","), "enroot", "start"}
+			if !c.user {
+				args = append(args, "--root")
+			}
+			if !c.readOnly {
+				args = append(args, "--rw")
+			}
+			o, err := p.run(append(append(args, "rootfs"), c.shell()...)...)
+			return o.stdout, err
 		},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -25,6 +26,14 @@ var injectEngines = []matrixEngine{
 	{name: "lxc-5.0", start: startLXC, mountsNodes: true, without: hookWithout("LXC"), faults: map[string]fault{"read-only root": noMountPoints}},
 	{name: "lxc-6.0", suite: "trixie", start: startLXC, mountsNodes: true, without: hookWithout("LXC"), faults: map[string]fault{"read-only root": noMountPoints}},
 	{name: "lxc-7.0", suite: "sid", cgroup2: true, start: startLXC, mountsNodes: true, without: hookWithout("LXC"), faults: map[string]fault{"read-only root": noMountPoints}},
+	{name: "gvisor-20260905", external: findGVisor, start: startGVisor, sandbox: true, plainMounts: true, without: map[string]string{
+		"user namespace": "its kernel shows the container no other users; nodes open and libraries load",
+	}, forced: "`--nvproxy-driver-version=" + gvisorDriver + "`, since runsc asks the driver for its version; no network"},
+	{name: "incus-6.0", suite: withIncus, cgroup2: true, start: startIncus, mountsNodes: true, plainMounts: true, without: map[string]string{
+		"hook ldcache":   hookWithout("Incus")["hook ldcache"],
+		"read-only root": "an instance's root file system can be written to",
+		"100 at once":    "the host that changes under `cdigen watch` has its nodes outside /dev, where Incus takes none from",
+	}, forced: "`lxc.init.cmd`, since the image has no init, and no network; case 13 in a privileged instance, since others make no nodes"},
 	nspawn("nspawn-252", ""),
 	nspawn("nspawn-257", "trixie"),
 	nspawn("nspawn-261", "sid"),
@@ -49,7 +58,7 @@ func hookWithout(engine string) map[string]string {
 // itself; engines make them in a layer of the container's own.
 var noMountPoints = fault{"cannot make the mount points that the image lacks", func(t *testing.T, e *engineTest) {
 	_, err := e.run(container{devices: one, readOnly: true, script: "true"})
-	if err == nil || !strings.Contains(complaint(err), "ount entries") && !strings.Contains(complaint(err), "mount point") {
+	if err == nil || !strings.Contains(reason(err), "ount entries") && !strings.Contains(reason(err), "mount point") {
 		t.Errorf("a read-only container gives %v", err)
 	}
 }}
@@ -87,7 +96,18 @@ func (c *copies) make(userns bool) (dir, root string, remove func() error, err e
 
 var imageEnvironment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LD_LIBRARY_PATH=" + imageLibrary}
 
-func startOCI(runtime string) func(*testing.T, *place) *session {
+// The version of a driver that gVisor knows.
+const gvisorDriver = "550.90.12"
+
+var findGVisor = sync.OnceValues(gvisor.find)
+
+func startGVisor(t *testing.T, p *place) *session {
+	t.Helper()
+	p.bring(t, findGVisor)
+	return startOCI("runsc", "--network=none", "--nvproxy-driver-version="+gvisorDriver)(t, p)
+}
+
+func startOCI(runtime string, options ...string) func(*testing.T, *place) *session {
 	return func(t *testing.T, p *place) *session {
 		t.Helper()
 		roots := &copies{p: p}
@@ -106,7 +126,7 @@ func startOCI(runtime string) func(*testing.T, *place) *session {
 				if out, err := p.cdigen(append([]string{"inject", "--bundle", dir}, c.devices...)...); err != nil {
 					return out, err
 				}
-				o, err := p.run(runtime, "--root", p.dir+"/state", "run", "--bundle", dir, "cdigen-e2e-"+filepath.Base(dir))
+				o, err := p.run(append(append([]string{runtime, "--root", p.dir + "/state"}, options...), "run", "--bundle", dir, "cdigen-e2e-"+filepath.Base(dir))...)
 				return o.stdout, err
 			},
 		}
@@ -222,7 +242,7 @@ func startNspawn(t *testing.T, p *place) *session {
 			if err != nil {
 				return "", err
 			}
-			// There is no machined to register with, and CAP_SYS_RESOURCE is not to be had.
+			// There is no machined to register with, and CAP_SYS_RESOURCE is not available.
 			args := []string{"systemd-nspawn", "--quiet", "--pipe", "--register=no", "--keep-unit", "--private-network", "--drop-capability=CAP_SYS_RESOURCE",
 				"--rlimit=RLIMIT_NOFILE=1024:20000", "--machine=e2e-" + filepath.Base(dir), "--directory=" + root}
 			for _, e := range imageEnvironment {
@@ -244,4 +264,104 @@ func startNspawn(t *testing.T, p *place) *session {
 			return strings.ReplaceAll(o.stdout, "\r", ""), err
 		},
 	}
+}
+
+// incus runs a command of Incus.
+type incus func(args ...string) (output, error)
+
+// runIncus starts Incus, with the image and a profile for it.
+func runIncus(t *testing.T, p *place) incus {
+	t.Helper()
+	p.must(t, "mount", "-t", "tmpfs", "tmpfs", "/var/lib/incus")
+	p.daemon(t, func() bool { _, err := p.run("incus", "admin", "waitready", "--timeout", "1"); return err == nil }, "/usr/libexec/incus/incusd", "--group", "root")
+	incus := func(args ...string) (output, error) {
+		return p.run(append([]string{"incus", "--quiet"}, args...)...)
+	}
+	check(t, os.WriteFile(p.dir+"/metadata.yaml", []byte("architecture: x86_64\ncreation_date: 1\nproperties: {}\n"), 0o644))
+	check(t, command(work, "tar", "-cf", p.dir+"/image.tar", "--transform", "s,^"+imageRootfs+",rootfs,", "-C", p.dir, "metadata.yaml", "-C", work, imageRootfs))
+	for _, args := range [][]string{
+		{"storage", "create", "default", "dir"},
+		{"profile", "device", "add", "default", "root", "disk", "path=/", "pool=default"},
+		{"profile", "set", "default", "raw.lxc=lxc.init.cmd = /bin/sleep 1000000", "environment." + imageEnvironment[0], "environment." + imageEnvironment[1]},
+		{"image", "import", p.dir + "/image.tar", "--alias", "e2e"},
+	} {
+		_, err := incus(args...)
+		check(t, err)
+	}
+	return incus
+}
+
+// startIncus is Incus with the profile that cdigen prints. An instance is unprivileged, but
+// for the one that makes nodes.
+func startIncus(t *testing.T, p *place) *session {
+	t.Helper()
+	incus := runIncus(t, p)
+	var n atomic.Int32
+	return &session{
+		version: p.must(t, "/usr/libexec/incus/incusd", "--version"),
+		run: func(c container) (out string, err error) {
+			name := fmt.Sprintf("e2e-%d", n.Add(1))
+			profile, err := p.cdigen(append([]string{"inject", "--format", "incus", "--rootfs", filepath.Join(work, imageRootfs)}, c.devices...)...)
+			if err == nil {
+				err = os.WriteFile(p.dir+"/"+name, []byte(profile), 0o644)
+			}
+			if err == nil {
+				_, err = p.run("sh", "-c", `incus profile create --quiet "$1" && incus profile edit "$1" <"$0/$1"`, p.dir, name)
+			}
+			if err != nil {
+				return "", err
+			}
+			defer func() {
+				_, gone := incus("delete", "--force", name)
+				_, unused := incus("profile", "delete", name)
+				err = errors.Join(err, gone, unused)
+			}()
+			if _, err := incus("launch", "e2e", name, "--profile", "default", "--profile", name, "--config", "security.privileged="+strconv.FormatBool(c.mknod)); err != nil {
+				return "", err
+			}
+			args := []string{"exec", name, "--mode", "non-interactive"}
+			if c.user {
+				args = append(args, "--user", "1000", "--group", "1000")
+			}
+			o, err := incus(append(append(args, "--"), c.shell()...)...)
+			return o.stdout, err
+		},
+	}
+}
+
+// Incus runs the hook in the place of LXC's own. It makes the node of a GPU itself, and the
+// hook adds the driver and the nodes that all GPUs share.
+func TestIncusRunsTheHook(t *testing.T) {
+	if run, _ := selected("incus-6.0", false); !run {
+		t.Logf("not run without %s=incus", engineVariable)
+		return
+	}
+	requireNamespace(t)
+	copyNodes(t, simulatedHost(t))
+	_, err := smallImage()
+	check(t, err)
+	publishHere(t)
+	bin, err := build()
+	check(t, err)
+	p := newPlace(t, withIncus, true)
+	check(t, command(".", "install", filepath.Join(repository(), "packaging/lxc/nvidia"), p.inPlace("/usr/local/lib/nvidia")))
+	p.must(t, "sh", "-ec", `dpkg-divert --quiet --local --rename --add /usr/share/lxc/hooks/nvidia
+		ln -s /usr/local/lib/nvidia /usr/share/lxc/hooks/nvidia
+		ln -s "$0/cdigen" /usr/bin/cdigen
+		ln -s /bin/true /usr/bin/nvidia-container-cli`, bin)
+	incus := runIncus(t, p)
+	for _, args := range [][]string{
+		{"init", "e2e", "web"}, {"config", "set", "web", "nvidia.runtime=true"},
+		{"config", "device", "add", "web", "gpu0", "unix-char", "source=/dev/nvidia0", "path=/dev/nvidia0", "mode=0666"}, // as of a gpu device
+		{"start", "web"},
+	} {
+		_, err := incus(args...)
+		check(t, err)
+	}
+	out, err := incus("exec", "web", "--mode", "non-interactive", "--", "sh", "-c", "cd /dev; ls nvidia* dri 2>&1\n"+tryOpen("/dev/nvidia0", "/dev/nvidiactl")+loadScript)
+	check(t, err)
+	wantLines(t, out.stdout, slices.Concat([]string{"ls: dri: No such file or directory", "nvidia-modeset", "nvidia-uvm", "nvidia-uvm-tools", "nvidia0", "nvidiactl",
+		"open /dev/nvidia0 " + allowed, "open /dev/nvidiactl " + allowed}, loadedHere)...)
+	_, err = incus("delete", "--force", "web")
+	check(t, err)
 }

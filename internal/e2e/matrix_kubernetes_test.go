@@ -181,7 +181,7 @@ func (n *node) published() bool {
 	return err == nil
 }
 
-// start starts the device plugin anew, in a pod as NVIDIA's chart makes one with
+// start starts the device plugin again, in a pod as NVIDIA's chart makes one with
 // nvidiaDriverRoot and securityContext.privileged, and waits until the kubelet has the
 // plugin's devices. cdiRoot is the volume for the plugin's specs; empty: there is none.
 func (n *node) start(list, id, resource, cdiRoot, volume string) {
@@ -429,7 +429,7 @@ func (n *node) tooEarly() string {
 }
 
 // migChange: GPU 3 is partitioned, in the order of a driver: NVML, procfs, nodes. cdigen
-// follows; the plugin, which looks once, is started anew, as one has to.
+// follows; the plugin, which looks once, is started again, as one has to.
 func (n *node) migChange() string {
 	n.t.Helper()
 	earlier := len(n.watch.String())

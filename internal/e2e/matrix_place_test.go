@@ -42,6 +42,16 @@ func runCDI() string { return filepath.Join(work, "run-cdi") }
 const enginePackages = "podman,crun,runc,conmon,netavark,containerd,docker.io,docker-cli,iptables,procps,iproute2," +
 	"busybox-static,uidmap,buildah,lxc,systemd,systemd-sysv,dbus,udev,systemd-container"
 
+// withIncus is Debian 13 with Incus for containers.
+const withIncus = "trixie with incus"
+
+func placeRoot(suite string) (string, error) {
+	if suite == withIncus {
+		return debootstrap("trixie", "-incus", "incus-base,incus-client,busybox-static,procps,iproute2,uidmap")
+	}
+	return debootstrap(suite, "-all-engines", enginePackages)
+}
+
 // newPlace makes a place; suite is empty for this machine. With cgroup2 it has the
 // cgroups of version 2, with no controller but the device filter, where this machine has
 // both versions.
@@ -56,7 +66,7 @@ func newPlace(t *testing.T, suite string, cgroup2 bool) *place {
 	check(t, mountTmpfs(p.dir, "mode=755"))
 	if suite != "" {
 		requireCommands(t, "debootstrap")
-		base, err := debootstrap(suite, "-all-engines", enginePackages)
+		base, err := placeRoot(suite)
 		if err != nil {
 			missing(t, "no Debian root file system: "+err.Error())
 		}

@@ -50,6 +50,7 @@ var (
 	nerdctl = goProgram{module: "github.com/containerd/nerdctl/v2", version: "v2.3.4", packages: []string{"cmd/nerdctl"},
 		ldflags: "-X github.com/containerd/nerdctl/v2/pkg/version.Version=2.3.4"}
 	crio      = goProgram{module: "github.com/cri-o/cri-o", version: "v1.36.3", packages: []string{"cmd/crio"}, cgo: true, tags: "containers_image_openpgp exclude_graphdriver_btrfs", make: makePinns}
+	gvisor    = goProgram{module: "gvisor.dev/gvisor", version: "v0.0.0-20260905035102-160fafc42237", packages: []string{"runsc"}, ldflags: "-X gvisor.dev/gvisor/runsc/version.version=20260905.0"}
 	apptainer = goProgram{module: "github.com/apptainer/apptainer", version: "v1.5.3", packages: []string{"cmd/apptainer"}, make: makeApptainer}
 )
 

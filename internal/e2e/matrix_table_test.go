@@ -50,7 +50,7 @@ func TestEngineTables(t *testing.T) {
 func tables(results map[string]*engineResult) string {
 	var b strings.Builder
 	cases := matrixCases()
-	b.WriteString("\n| # | case |\n| --- | --- |\n")
+	b.WriteString(summary(results) + "\n<details>\n<summary>All cases of all engines</summary>\n\n| # | case |\n| --- | --- |\n")
 	for i, c := range cases {
 		fmt.Fprintf(&b, "| %d | %s |\n", i+1, caseTexts[c.name])
 	}
@@ -91,7 +91,58 @@ func tables(results map[string]*engineResult) string {
 			}
 		}
 	}
-	b.WriteString("\n")
+	b.WriteString("\n</details>\n\n")
+	return b.String()
+}
+
+// summary has a row for each engine, whichever its versions: what fails, and where.
+func summary(results map[string]*engineResult) string {
+	type row struct {
+		versions, fails []string
+		where           map[string][]string // of a failed case
+		passed, asked   int
+	}
+	rows, order := map[string]*row{}, []string{}
+	for _, name := range resultOrder() {
+		engine, version, _ := strings.Cut(name, "-")
+		if rest, ok := strings.CutPrefix(name, "cri-o-"); ok {
+			engine, version = "CDI library of CRI-O", rest
+		}
+		if results[name] == nil || name == kubernetesName {
+			continue
+		}
+		r := rows[engine]
+		if r == nil {
+			r = &row{where: map[string][]string{}}
+			rows[engine], order = r, append(order, engine)
+		}
+		if short, _, _ := strings.Cut(version, "-"); !slices.Contains(r.versions, short) {
+			r.versions = append(r.versions, short)
+		}
+		for _, c := range matrixCases() {
+			switch results[name].Cases[c.name].Result {
+			case passes:
+				r.passed, r.asked = r.passed+1, r.asked+1
+			case fails:
+				r.asked++
+				if r.where[c.name] == nil {
+					r.fails = append(r.fails, c.name)
+				}
+				r.where[c.name] = append(r.where[c.name], version)
+			}
+		}
+	}
+	var b strings.Builder
+	b.WriteString("\n| engine | versions | passed | what does not work, by a fault of the engine |\n| --- | --- | --- | --- |\n")
+	for _, engine := range order {
+		r := rows[engine]
+		var not []string
+		for _, c := range r.fails {
+			text := strings.Replace(caseTexts[c], "nor when", "another vendor's broken spec does no harm when", 1)
+			not = append(not, fmt.Sprintf("%s (%s)", text, strings.Join(r.where[c], ", ")))
+		}
+		fmt.Fprintf(&b, "| %s | %s | %d of %d | %s |\n", engine, strings.Join(r.versions, ", "), r.passed, r.asked, dash(strings.Join(not, "; ")))
+	}
 	return b.String()
 }
 

@@ -116,7 +116,7 @@ func check(t testing.TB, err error) {
 func (m *machine) boot() {
 	m.t.Helper()
 	// systemd wants a cgroup hierarchy of version 2, which hybrid machines have too.
-	// There is no machined to register with, and CAP_SYS_RESOURCE is not to be had
+	// There is no machined to register with, and CAP_SYS_RESOURCE is not available
 	// everywhere.
 	script := `mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec systemd-nspawn --quiet --boot --directory="$0" --machine=cdigen-e2e \
 		--register=no --keep-unit --private-network --capability=CAP_SYSLOG --drop-capability=CAP_SYS_RESOURCE --rlimit=RLIMIT_NOFILE=1024:20000 --console=pipe "$@"`
@@ -337,6 +337,7 @@ func testSystemd(t *testing.T, suite string) {
 
 	t.Run("units", m.testUnits)
 	t.Run("boot", m.testBoot)
+	t.Run("injected", m.testInjected)
 	t.Run("watching", m.testWatching)
 	t.Run("harm", m.testHarm)
 	t.Run("profile", m.testProfile)
@@ -371,6 +372,34 @@ func (m *machine) testUnits(t *testing.T) {
 			t.Errorf("%s is %s, not %s", unit, got, want)
 		}
 	}
+}
+
+// Files that have devices get their current numbers after a change of the host, and before
+// containers start.
+func (m *machine) testInjected(t *testing.T) {
+	defer m.in(t)()
+	// GPU 0 of this host has the minor number 3.
+	const file, want = "/srv/lxc/config", "lxc.cgroup2.devices.allow = c 195:3 rwm"
+	m.write(file, "lxc.uts.name = a\n")
+	m.run("cdigen", "inject", "--file", file, "--cgroup", "v2", "0")
+	for _, trigger := range [][]string{{"systemctl", "reload", "cdigen.service"}, {"touch", "/etc/cdi/other"}, {"systemctl", "start", "cdigen-inject.service"}} {
+		m.until("rest", func() bool { return m.show("cdigen-inject.path", "SubState") == "waiting" })
+		m.run("grep", "-qxF", want, file)
+		m.run("sed", "-i", "s/195:3/195:9/", file)
+		m.run(trigger...)
+		m.until("new numbers after "+strings.Join(trigger, " "), func() bool {
+			data, err := os.ReadFile(m.path(file))
+			return err == nil && strings.Contains(string(data), want)
+		})
+	}
+	if result := m.show("cdigen-inject.service", "Result"); result != "success" {
+		t.Errorf("cdigen-inject.service: %s", result)
+	}
+	if before := m.show("cdigen-inject.service", "Before"); !strings.Contains(before, "pve-guests.service") || !strings.Contains(before, "lxc.service") {
+		t.Errorf("cdigen-inject.service is before %s", before)
+	}
+	m.run("rm", "/etc/cdi/other")
+	m.run("cdigen", "inject", "--file", file, "--remove")
 }
 
 // Engines start when the service is ready, and that is when the driver is whole.

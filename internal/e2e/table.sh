@@ -5,6 +5,7 @@ cd "$(dirname "$0")/../.."
 awk -v wanted="$1" '
 BEGIN { n = split(wanted, names, ",") }
 /^<!-- end/ { exit }
+/^<\/?(details|summary)/ { next }
 /^What was measured/ { skip = 1 }
 /^Kubernetes, / { skip = 0; kubernetes = 1 }
 !begun { begun = /^<!-- begin/; next }

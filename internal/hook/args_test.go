@@ -20,7 +20,7 @@ func TestParse(t *testing.T) {
 		{"enable-cuda-compat --host-driver-version 550.163.01 --host-cuda-version 12.4 --cuda-compat-container-root /compat", Request{Steps: []Step{CUDACompat}, Compat: compat}, 0},
 		{"disable-device-node-modification", Request{Steps: []Step{DeviceParams}}, 0},
 		{"noop", Request{}, 0},
-		// What is unknown is told, and the rest is done.
+		// What is unknown is reported, and the rest is done.
 		{"", Request{}, 1},
 		{"update-application-profile", Request{}, 0},
 		{"update-application-profile --x y", Request{}, 1},

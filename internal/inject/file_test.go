@@ -118,7 +118,7 @@ func TestLeftOversGoWithoutAnyChange(t *testing.T) {
 	f, err := OpenFile(context.Background(), file, Access{})
 	check(t, err)
 	f.Close()
-	has(t, dir, all) // nothing is changed for who only reads
+	has(t, dir, all) // nothing is changed for a user who only reads
 	f, err = OpenFile(context.Background(), file, Access{Write: true})
 	check(t, err)
 	f.Close()

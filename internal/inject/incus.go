@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"path"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -29,6 +30,9 @@ func Incus(c *Contents, root *Rootfs) (profile []byte, notes []string, err error
 		p.Config["environment."+name] = value
 	}
 	for _, n := range c.Nodes {
+		if !strings.HasPrefix(path.Clean(n.HostPath), "/dev/") {
+			return nil, nil, fmt.Errorf("%s is not below /dev: Incus and LXD take no nodes from elsewhere", n.HostPath)
+		}
 		kind := map[string]string{"c": "unix-char", "b": "unix-block"}[n.kind()]
 		var s unix.Stat_t
 		if err := unix.Stat(n.HostPath, &s); err != nil || kind == "" {

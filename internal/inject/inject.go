@@ -20,6 +20,7 @@ import (
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
+	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/spec"
 )
@@ -96,6 +97,19 @@ func (s Source) Contents(names []string) (*Contents, error) {
 	}
 	c.Hooks = hooks(config.Hooks)
 	return c, nil
+}
+
+// Common returns what all devices of a kind have in common, as the driver without a GPU.
+func (s Source) Common(kind string) (*Contents, error) {
+	i := slices.IndexFunc(s, func(d spec.Defined) bool {
+		return strings.HasPrefix(d.Name, kind+"=") && d.Availability == spec.Available
+	})
+	if i < 0 {
+		return nil, fmt.Errorf("no CDI device of %s that engines can use: see cdigen list", kind)
+	}
+	first := s[i]
+	first.Own = specs.ContainerEdits{}
+	return Source{first}.Contents([]string{first.Name})
 }
 
 // apply has the CDI library edit a config.json. As in its Cache, the edits that all devices

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/rogpeppe/go-internal/diff"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
@@ -22,7 +23,7 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 // oddSpec has something of everything that a CDI spec may have. Its nodes and files
 // are on every Linux; HOST is a directory of the test.
@@ -136,7 +137,7 @@ func simulated(t *testing.T) (Source, string) {
 	data, err := spec.Encode(s, spec.JSON)
 	check(t, err)
 	check(t, os.Mkdir(filepath.Join(dir, "cdi"), 0o755))
-	check(t, os.WriteFile(filepath.Join(dir, "cdi/nvidia.json"), data, 0o644))
+	check(t, os.WriteFile(filepath.Join(dir, "cdi/nvidia.json"), data.Bytes(), 0o644))
 	return open(t, filepath.Join(dir, "cdi")), dir
 }
 
@@ -214,7 +215,7 @@ func compareGolden(t *testing.T, file, got string) {
 		t.Fatalf("%v: make golden writes it", err)
 	}
 	if d := diff.Diff(file, want, "now", []byte(got)); d != nil {
-		t.Errorf("make golden writes it anew:\n%s", d)
+		t.Errorf("make golden writes it again:\n%s", d)
 	}
 }
 
@@ -336,5 +337,42 @@ func TestMinus(t *testing.T) {
 	}
 	if _, err := Minus(nil, nil); err == nil {
 		t.Error("there is nothing to remove, and no error")
+	}
+}
+
+func TestIncusProfile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "libcuda.so.1")
+	check(t, os.WriteFile(file, nil, 0o600))
+	node := Node{HostPath: "/dev/null", Path: "/dev/nvidia0", Type: "c", Access: "rw"}
+	mount := oci.Mount{Source: file, Destination: "/usr/lib/libcuda.so.1", Options: []string{"ro", "rbind"}}
+	c := &Contents{Devices: []string{"nvidia.com/gpu=0"}, Env: []string{"A=b=c"}, Nodes: []Node{node}, Mounts: []oci.Mount{mount, {Type: "tmpfs", Destination: "/t"}}, Hooks: []string{"a hook"}}
+	root := t.TempDir()
+	check(t, os.MkdirAll(filepath.Join(root, "usr/lib"), 0o755))
+	profile, notes, err := Incus(c, OpenRootfs(root, nil, func(call func() error) error { return call() }))
+	check(t, err)
+	const want = `config:
+    environment.A: b=c
+description: nvidia.com/gpu=0, by cdigen inject
+devices:
+    cdigen000:
+        mode: "0666"
+        path: /dev/nvidia0
+        source: /dev/null
+        type: unix-char
+    cdigen001:
+        path: /usr/lib/libcuda.so.1
+        readonly: "true"
+        source: FILE
+        type: disk
+`
+	if got := strings.ReplaceAll(string(profile), file, "FILE"); got != want {
+		t.Errorf("the profile is\n%s", got)
+	}
+	if got := strings.Join(notes, "\n"); got != "left out: a hook\nleft out: tmpfs at /t" {
+		t.Errorf("the notes are\n%s", got)
+	}
+	c.Nodes[0].HostPath = file // as that of a driver container
+	if _, _, err := Incus(c, OpenRootfs("", nil, nil)); err == nil || !strings.Contains(err.Error(), "is not below /dev: Incus and LXD take no nodes from elsewhere") {
+		t.Errorf("a node elsewhere: %v", err)
 	}
 }

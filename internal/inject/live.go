@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cdigen/cdigen/internal/inroot"
 )
 
 // Live is the container of a running process.
@@ -30,6 +32,9 @@ func OpenLive(pid int) (l *Live, err error) {
 		return l, fmt.Errorf("process %d: %w", pid, err)
 	}
 	proc := fmt.Sprintf("/proc/%d/", pid)
+	if err := inroot.Sandboxed(proc); err != nil {
+		return l, fmt.Errorf("process %d: %w: start the container with the devices", pid, err)
+	}
 	if l.ns, err = unix.Open(proc+"ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return l, &os.PathError{Op: "open", Path: proc + "ns/mnt", Err: err}
 	}
@@ -89,7 +94,7 @@ func (l *Live) Allow(c *Contents) error {
 	for line := range strings.Lines(string(data)) {
 		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
 		controllers, path, _ := strings.Cut(rest, ":")
-		if controllers == "devices" {
+		if controllers == "devices" && HostCgroup() == CgroupV1 {
 			return allowV1(filepath.Join("/sys/fs/cgroup/devices", path), c.rules())
 		}
 		if controllers == "" {

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -62,4 +63,21 @@ func Names(dir, limit int) ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// Sandboxed returns an error if a process, by its directory in procfs, is a sandbox of gVisor.
+// What such a container sees is in a kernel of its own, and not in the root directory of the
+// process.
+func Sandboxed(process string) error {
+	const sandbox = "runsc-sandbox\x00"
+	f, err := os.Open(filepath.Join(process, "cmdline"))
+	if err != nil {
+		return nil // that it is gone shows at its root directory
+	}
+	defer f.Close()
+	name := make([]byte, len(sandbox))
+	if _, err := io.ReadFull(f, name); err == nil && string(name) == sandbox {
+		return errors.New("it runs in gVisor, whose kernel the host cannot look into")
+	}
+	return nil
 }

@@ -78,3 +78,18 @@ func TestNamesHaveALimit(t *testing.T) {
 		t.Error(names)
 	}
 }
+
+func TestSandboxOfGVisorIsKnownByItsName(t *testing.T) {
+	process := t.TempDir()
+	for line, want := range map[string]bool{"": false, "sh\x00": false, "runsc-sandbox\x00--root\x00": true, "runsc-sandbox": false, "cat\x00runsc-sandbox\x00": false} {
+		if err := os.WriteFile(filepath.Join(process, "cmdline"), []byte(line), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Sandboxed(process); (err != nil) != want {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+	if err := Sandboxed(filepath.Join(process, "gone")); err != nil {
+		t.Error(err)
+	}
+}

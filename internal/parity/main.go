@@ -66,23 +66,26 @@ type mode struct {
 	root bool
 	// args are further ones of nvidia-ctk, with HOST for the root of the host.
 	args []string
+	// store is the directory of the driver that Windows names, below the root of the host.
+	store string
 }
 
 // lists is the directory with the files of Tegra systems that containers get.
 const lists = "/etc/nvidia-container-runtime/host-files-for-container.d/"
 
 var modes = []mode{
-	{"nvml", "gpu", "h100x8", true, nil},
-	{"management", "management", "everything", true, nil},
-	{"gds", "gds", "everything", false, nil},
-	{"gdrcopy", "gdrcopy", "everything", false, nil},
-	{"mofed", "mofed", "everything", false, nil},
-	{"imex", "imex-channel", "everything", false, nil},
-	{"nvswitch", "nvswitch", "everything", false, nil},
+	{"nvml", "gpu", "h100x8", true, nil, ""},
+	{"management", "management", "everything", true, nil, ""},
+	{"gds", "gds", "everything", false, nil, ""},
+	{"gdrcopy", "gdrcopy", "everything", false, nil, ""},
+	{"mofed", "mofed", "everything", false, nil, ""},
+	{"imex", "imex-channel", "everything", false, nil, ""},
+	{"nvswitch", "nvswitch", "everything", false, nil, ""},
 	// It looks for the lists at their places below the root of the machine only.
-	{"csv", "gpu", "tegra-orin", false, []string{"--csv.file=HOST" + lists + "devices.csv", "--csv.file=HOST" + lists + "drivers.csv"}},
+	{"csv", "gpu", "tegra-orin", false, []string{"--csv.file=HOST" + lists + "devices.csv", "--csv.file=HOST" + lists + "drivers.csv"}, ""},
 	// It has no device all, which is the default.
-	{"mig-caps", "mig-caps", "everything", false, []string{"--device-id=config", "--device-id=monitor", "--no-all-device"}},
+	{"mig-caps", "mig-caps", "everything", false, []string{"--device-id=config", "--device-id=monitor", "--no-all-device"}, ""},
+	{"wsl", "gpu", "wsl", false, nil, "/usr/lib/wsl/drivers/nv_dispi.inf_amd64_0a00000000000002"},
 }
 
 // difference is one that docs/parity.md lists: a row of one of its tables.
@@ -112,6 +115,17 @@ func readKnown(doc string) (list []difference, err error) {
 type place struct {
 	work, host, driver string
 	arch, version      string
+	env                []string // of nvidia-ctk
+}
+
+// dxcore compiles a stand-in for Windows' library, with the driver in the directory store, and
+// returns the environment in which nvidia-ctk finds it.
+func dxcore(work, store string) ([]string, error) {
+	cmd := exec.Command(cmp.Or(os.Getenv("CC"), "cc"), "-shared", "-fPIC", "-Wall", "-Werror", "-o", filepath.Join(work, "libdxcore.so"), "internal/parity/src/dxcore.c")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", cmd, err, out)
+	}
+	return []string{"LD_LIBRARY_PATH=" + work, "FAKE_DXCORE_STORE=" + store}, nil
 }
 
 // prepare makes the host of a mode in a directory beside the driver root, so that files of
@@ -131,6 +145,9 @@ func prepare(m mode, dir string) (p place, err error) {
 	if dir == "" {
 		p.host, err = driverroots.Simulated(p.work, d)
 		p.driver, p.version, p.arch = p.host, d.Driver.Version, cmp.Or(d.Arch, "amd64")
+		if err == nil && m.store != "" {
+			p.env, err = dxcore(p.work, filepath.Join(p.host, m.store))
+		}
 		return p, err
 	}
 	root, err := driverroots.Open(dir)
@@ -157,7 +174,7 @@ func compare(m mode, dir, cdigen, peer string, known []difference) (unlisted int
 	if err != nil {
 		return 0, err
 	}
-	ours, err := names(p.work, "cdigen.yaml", cdigen, "generate", "--kind", m.kind, "--arch", p.arch, "--driver-root", p.driver, "--dev-root", p.host,
+	ours, err := names(p.work, "cdigen.yaml", nil, cdigen, "generate", "--kind", m.kind, "--arch", p.arch, "--driver-root", p.driver, "--dev-root", p.host,
 		"--proc-root", filepath.Join(p.host, "proc"), "--sys-root", filepath.Join(p.host, "sys"), "--output")
 	if err != nil {
 		return 0, err
@@ -166,7 +183,7 @@ func compare(m mode, dir, cdigen, peer string, known []difference) (unlisted int
 	for _, arg := range m.args {
 		args = append(args, strings.ReplaceAll(arg, "HOST", p.host))
 	}
-	theirs, err := names(p.work, "nvidia-ctk.yaml", peer, append(args, "--output")...)
+	theirs, err := names(p.work, "nvidia-ctk.yaml", p.env, peer, append(args, "--output")...)
 	if err != nil {
 		return 0, err
 	}
@@ -193,9 +210,11 @@ func compare(m mode, dir, cdigen, peer string, known []difference) (unlisted int
 
 // names runs a generator and lists what its spec has: the paths of device nodes, and the names
 // of files that it mounts, or links by a hook.
-func names(work, output, program string, args ...string) ([]string, error) {
+func names(work, output string, env []string, program string, args ...string) ([]string, error) {
 	output = filepath.Join(work, output)
-	if out, err := exec.Command(program, append(args, output)...).CombinedOutput(); err != nil {
+	cmd := exec.Command(program, append(args, output)...)
+	cmd.Env = append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%s: %w: %s", program, err, out)
 	}
 	data, err := os.ReadFile(output)

@@ -64,6 +64,8 @@ type Description struct {
 	// NVSwitches is how many NVSwitch bridges are on the PCI bus: devices of
 	// NVIDIA's that are no GPUs.
 	NVSwitches int `json:"nvSwitches,omitempty"`
+	// NVLinks is how many connections each GPU has to NVSwitches.
+	NVLinks int `json:"nvLinks,omitempty"`
 	// BesideNodes are those of NVIDIA's other drivers by their path below /dev:
 	// "nvidia-fs0", "gdrdrv", and on a Tegra system "nvmap" and its like.
 	BesideNodes []string `json:"besideNodes,omitempty"`

@@ -46,6 +46,9 @@ func (d *Description) fakeNVML() string {
 		}
 		line("gpu uuid=%s bus=%s minor=%d mig=%d brand=%d arch=%d capability=%d ats=%d name=%s", g.uuid, busID(g.PCI), g.minor, number(g.MIG != nil),
 			g.brand.number, g.arch.number, g.capability, number(g.coherent), g.name)
+		if d.NVLinks > 0 {
+			line("nvlink gpu=%d count=%d type=2", g.index, d.NVLinks)
+		}
 		for _, gi := range g.instances {
 			for _, ci := range gi.compute {
 				line("migdev gpu=%d index=%d gi=%d ci=%d uuid=%s gislices=%d cislices=%d memory=%d gfx=%d name=%s MIG %s",

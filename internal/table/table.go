@@ -186,6 +186,24 @@ func Wrap(s string, width int) string {
 	return b.String()
 }
 
+// Cut returns the beginning of a line that is wider than a terminal, with "…" at its end; a
+// width of 0 is no limit.
+func Cut(s string, width int) string {
+	if width <= 0 || uniseg.StringWidth(s) <= width {
+		return s
+	}
+	var b strings.Builder
+	for left := width - 1; s != ""; {
+		cluster, rest, w, _ := uniseg.FirstGraphemeClusterInString(s, -1)
+		if left -= w; left < 0 {
+			break
+		}
+		b.WriteString(cluster)
+		s = rest
+	}
+	return b.String() + "…"
+}
+
 // Width returns the columns of the terminal w; 0: w is not a terminal, or unknown.
 func Width(w io.Writer) int {
 	f, ok := w.(*os.File)

@@ -37,7 +37,7 @@ typedef enum {
 	NVML_ERROR_UNKNOWN = 999,
 } nvmlReturn_t;
 
-enum { MAX_GPUS = 64, MAX_MIG_DEVICES = 7, MAX_RULES = 64 };
+enum { MAX_GPUS = 64, MAX_MIG_DEVICES = 7, MAX_RULES = 64, MAX_PROCESSES = 64 };
 
 /* A GPU or a MIG device: NVML has one type of handle for both. */
 struct device {
@@ -55,6 +55,13 @@ struct device {
 	unsigned int minor;
 	unsigned int mig;
 	struct device *mig_devices[MAX_MIG_DEVICES];
+	unsigned int links, link_type; /* by NVLink, all to one device */
+	char link_bus[32];
+	unsigned int process_count;
+	struct {
+		unsigned int pid;
+		unsigned long long memory; /* bytes */
+	} processes[MAX_PROCESSES];
 
 	/* of a MIG device */
 	unsigned int gi, ci;
@@ -222,6 +229,57 @@ static int read_mig_device(char *line)
 	return 1;
 }
 
+static int read_link(char *line)
+{
+	char *key, *value, *bus = "";
+	unsigned long long n, gpu = MAX_GPUS, count = 0, type = 0;
+	while (next_pair(&line, &key, &value)) {
+		if (value != NULL && strcmp(key, "bus") == 0)
+			bus = value;
+		else if (value == NULL || !number(&n, value))
+			return 0;
+		else if (strcmp(key, "gpu") == 0)
+			gpu = n;
+		else if (strcmp(key, "count") == 0)
+			count = n;
+		else if (strcmp(key, "type") == 0)
+			type = n;
+		else
+			return 0;
+	}
+	if (gpu >= host.gpu_count || strlen(bus) >= sizeof host.gpus[gpu]->link_bus)
+		return 0;
+	host.gpus[gpu]->links = count;
+	host.gpus[gpu]->link_type = type;
+	strcpy(host.gpus[gpu]->link_bus, bus);
+	return 1;
+}
+
+static int read_process(char *line)
+{
+	char *key, *value;
+	unsigned long long n, gpu = MAX_GPUS, pid = 0, memory = 0;
+	while (next_pair(&line, &key, &value)) {
+		if (value == NULL || !number(&n, value))
+			return 0;
+		if (strcmp(key, "gpu") == 0)
+			gpu = n;
+		else if (strcmp(key, "pid") == 0)
+			pid = n;
+		else if (strcmp(key, "memory") == 0)
+			memory = n;
+		else
+			return 0;
+	}
+	if (gpu >= host.gpu_count || host.gpus[gpu]->process_count == MAX_PROCESSES)
+		return 0;
+	struct device *d = host.gpus[gpu];
+	d->processes[d->process_count].pid = pid;
+	d->processes[d->process_count].memory = memory << 20;
+	d->process_count++;
+	return 1;
+}
+
 static int read_rule(enum deed deed, char *line)
 {
 	char *key, *value;
@@ -273,6 +331,10 @@ static int read_line(char *line)
 		return read_gpu(rest);
 	if (strcmp(verb, "migdev") == 0)
 		return read_mig_device(rest);
+	if (strcmp(verb, "nvlink") == 0)
+		return read_link(rest);
+	if (strcmp(verb, "process") == 0)
+		return read_process(rest);
 	if (strcmp(verb, "fail") == 0)
 		return read_rule(FAIL, rest);
 	if (strcmp(verb, "hang") == 0)
@@ -676,10 +738,60 @@ API nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t first, nvmlDev
 
 API nvmlReturn_t nvmlDeviceGetNvLinkState(nvmlDevice_t device, unsigned int link, unsigned int *active)
 {
-	(void)link;
-	(void)active;
 	ENTER_DEVICE(device);
-	return NVML_ERROR_NOT_SUPPORTED;
+	if (device->links == 0)
+		return NVML_ERROR_NOT_SUPPORTED;
+	if (link >= 18)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	*active = link < device->links;
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetNvLinkRemoteDeviceType(nvmlDevice_t device, unsigned int link, unsigned int *type)
+{
+	ENTER_DEVICE(device);
+	if (link >= device->links)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	*type = device->link_type;
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t device, unsigned int link, nvmlPciInfo_t *pci)
+{
+	ENTER_DEVICE(device);
+	if (link >= device->links)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	memset(pci, 0, sizeof *pci);
+	return give(pci->busId, sizeof pci->busId, device->link_bus);
+}
+
+/* Processes. */
+
+typedef struct {
+	unsigned int pid;
+	unsigned long long usedGpuMemory; /* bytes */
+	unsigned int gpuInstanceId, computeInstanceId;
+} nvmlProcessInfo_t;
+_Static_assert(sizeof(nvmlProcessInfo_t) == 24, "layout");
+
+API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_t *infos)
+{
+	ENTER_DEVICE(device);
+	unsigned int room = *count;
+	*count = device->process_count;
+	if (room < device->process_count)
+		return NVML_ERROR_INSUFFICIENT_SIZE;
+	for (unsigned int i = 0; i < device->process_count; i++)
+		infos[i] = (nvmlProcessInfo_t){device->processes[i].pid, device->processes[i].memory, ~0u, ~0u};
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_t *infos)
+{
+	(void)infos;
+	ENTER_DEVICE(device);
+	*count = 0;
+	return NVML_SUCCESS;
 }
 
 /* Events: they can be registered for and none ever comes. */

@@ -1,9 +1,11 @@
 //go:build cgo
 
-package main
+package nvmlreport
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 
 	"github.com/NVIDIA/go-nvlib/pkg/nvlib/device"
@@ -14,7 +16,7 @@ import (
 
 // subject is a GPU or MIG device.
 type subject struct {
-	probe  *probe
+	asker  *Asker
 	name   string    // "MIG device 0 of GPU 3"
 	errors *[]string // of this subject
 	lost   *bool     // of the GPU
@@ -26,40 +28,92 @@ func get[T any](s subject, symbols string, f func() (T, nvml.Return)) (answer T,
 	if *s.lost {
 		return answer, false
 	}
-	answer, err := ask(s.probe, s.name, symbols, f)
+	answer, err := ask(s.asker, s.name, symbols, f)
 	if err != nil {
 		*s.errors = append(*s.errors, err.Error())
-		*s.lost = err.ret == nvml.ERROR_GPU_IS_LOST
+		*s.lost = err.Return == nvml.ERROR_GPU_IS_LOST
 	}
 	return answer, err == nil
 }
 
 const getPciInfo = "nvmlDeviceGetPciInfo_v3|nvmlDeviceGetPciInfo_v2|nvmlDeviceGetPciInfo"
 
-func (p *probe) gpu(g *discover.NVMLGPU) {
-	s := subject{p, fmt.Sprintf("GPU %d", g.Index), &g.Errors, &g.Lost}
+func (a *Asker) gpu(g *discover.NVMLGPU) {
+	s := subject{a, fmt.Sprintf("GPU %d", g.Index), &g.Errors, &g.Lost}
 	handle, ok := get(s, "nvmlDeviceGetHandleByIndex_v2|nvmlDeviceGetHandleByIndex", func() (nvml.Device, nvml.Return) {
-		return p.nvml.DeviceGetHandleByIndex(g.Index)
+		return a.Library.DeviceGetHandleByIndex(g.Index)
 	})
 	if !ok {
 		return
 	}
 	// The PCI address comes first: other sources identify the GPU by it.
 	if pci, ok := get(s, getPciInfo, handle.GetPciInfo); ok {
-		g.PCIBusID = p.busID(&pci)
+		g.PCIBusID = a.busID(&pci)
 	}
 	g.UUID, _ = get(s, "nvmlDeviceGetUUID", handle.GetUUID)
 	if minor, ok := get(s, "nvmlDeviceGetMinorNumber", handle.GetMinorNumber); ok {
 		g.Minor = &minor
 	}
 	g.Name, _ = get(s, "nvmlDeviceGetName", handle.GetName)
-	p.mig(s, handle, g)
-	p.describe(s, handle, g)
+	a.mig(s, handle, g)
+	a.describe(s, handle, g)
+	if a.Details && !g.Lost {
+		a.links(s, handle, g)
+		a.processes(s, handle, g)
+	}
 }
 
-func (p *probe) mig(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+// links asks what is at the other end of each NVLink. A GPU without, or one that does not
+// answer, has none.
+func (a *Asker) links(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+	for link := range nvml.NVLINK_MAX_LINKS {
+		state, err := ask(a, s.name, "nvmlDeviceGetNvLinkState", func() (nvml.EnableState, nvml.Return) { return handle.GetNvLinkState(link) })
+		switch {
+		case err != nil:
+			return
+		case state != nvml.FEATURE_ENABLED:
+			continue
+		}
+		to := discover.NVLink{To: "other"}
+		kind, err := ask(a, s.name, "nvmlDeviceGetNvLinkRemoteDeviceType", func() (nvml.IntNvLinkDeviceType, nvml.Return) { return handle.GetNvLinkRemoteDeviceType(link) })
+		switch {
+		case err == nil && kind == nvml.NVLINK_DEVICE_TYPE_SWITCH:
+			to.To = "switch"
+		case err == nil && kind == nvml.NVLINK_DEVICE_TYPE_GPU:
+			to.To = "gpu"
+			pci, _ := ask(a, s.name, "nvmlDeviceGetNvLinkRemotePciInfo_v2", func() (nvml.PciInfo, nvml.Return) { return handle.GetNvLinkRemotePciInfo(link) })
+			to.PCI = a.busID(&pci)
+		}
+		at := slices.IndexFunc(g.NVLinks, func(l discover.NVLink) bool { return l.To == to.To && l.PCI == to.PCI })
+		if at < 0 {
+			at, g.NVLinks = len(g.NVLinks), append(g.NVLinks, to)
+		}
+		g.NVLinks[at].Links++
+	}
+}
+
+// processes asks which processes use the GPU, or a MIG device of it, and for their memory.
+func (a *Asker) processes(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+	for kind, list := range map[string]func() ([]nvml.ProcessInfo, nvml.Return){"Compute": handle.GetComputeRunningProcesses, "Graphics": handle.GetGraphicsRunningProcesses} {
+		symbol := "nvmlDeviceGet" + kind + "RunningProcesses"
+		infos, _ := ask(a, s.name, symbol+"_v3|"+symbol+"_v2|"+symbol, list)
+		for _, info := range infos {
+			process := discover.NVMLProcess{PID: int(info.Pid)}
+			if info.UsedGpuMemory != math.MaxUint64 { // NVML_VALUE_NOT_AVAILABLE
+				process.Memory = info.UsedGpuMemory
+			}
+			// One that computes and draws is in both lists.
+			if !slices.ContainsFunc(g.Processes, func(other discover.NVMLProcess) bool { return other.PID == process.PID }) {
+				g.Processes = append(g.Processes, process)
+			}
+		}
+	}
+	slices.SortFunc(g.Processes, func(a, b discover.NVMLProcess) int { return a.PID - b.PID })
+}
+
+func (a *Asker) mig(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 	// A library older than MIG has no MIG mode.
-	if _, ok := p.lookup("nvmlDeviceGetMigMode"); !ok {
+	if _, ok := a.lookup("nvmlDeviceGetMigMode"); !ok {
 		return
 	}
 	mode, _ := get(s, "nvmlDeviceGetMigMode", func() (int, nvml.Return) {
@@ -71,7 +125,7 @@ func (p *probe) mig(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 	})
 	if mode == nvml.DEVICE_MIG_ENABLE {
 		g.MIGEnabled = true
-		p.migDevices(s, handle, g)
+		a.migDevices(s, handle, g)
 	}
 }
 
@@ -92,7 +146,7 @@ var (
 
 // optional asks what a library, a GPU or a platform need not know.
 func optional[T any](s subject, symbol string, f func() (T, nvml.Return)) (answer T, ok bool) {
-	if _, known := s.probe.lookup(symbol); !known {
+	if _, known := s.asker.lookup(symbol); !known {
 		return answer, false
 	}
 	supported := true
@@ -108,7 +162,7 @@ func optional[T any](s subject, symbol string, f func() (T, nvml.Return)) (answe
 
 // describe asks for what requirements of images name, and which kind of memory access the GPU
 // has.
-func (p *probe) describe(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+func (a *Asker) describe(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 	if brand, ok := optional(s, "nvmlDeviceGetBrand", handle.GetBrand); ok {
 		g.Brand = brands[brand]
 	}
@@ -128,9 +182,9 @@ func (p *probe) describe(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 
 // busID returns the PCI address. Only version 3 of the call returns the long form; version
 // 2 has reserved bytes in its place.
-func (p *probe) busID(pci *nvml.PciInfo) string {
+func (a *Asker) busID(pci *nvml.PciInfo) string {
 	field := pci.BusId[:]
-	if symbol, _ := p.lookup(getPciInfo); !strings.HasSuffix(symbol, "_v3") {
+	if symbol, _ := a.lookup(getPciInfo); !strings.HasSuffix(symbol, "_v3") {
 		field = pci.BusIdLegacy[:]
 	}
 	var b strings.Builder
@@ -143,8 +197,11 @@ func (p *probe) busID(pci *nvml.PciInfo) string {
 	return b.String()
 }
 
-func (p *probe) migDevices(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+func (a *Asker) migDevices(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 	count, _ := get(s, "nvmlDeviceGetMaxMigDeviceCount", handle.GetMaxMigDeviceCount)
+	if a.Details {
+		g.MIGSlices = count
+	}
 	for i := range count {
 		mig, _ := get(s, "nvmlDeviceGetMigDeviceHandleByIndex", func() (nvml.Device, nvml.Return) {
 			mig, ret := handle.GetMigDeviceHandleByIndex(i)
@@ -155,15 +212,15 @@ func (p *probe) migDevices(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 			return mig, ret
 		})
 		if mig != nil {
-			p.migDevice(i, mig, g)
+			a.migDevice(i, mig, g)
 		}
 	}
 }
 
-func (p *probe) migDevice(index int, handle nvml.Device, g *discover.NVMLGPU) {
+func (a *Asker) migDevice(index int, handle nvml.Device, g *discover.NVMLGPU) {
 	g.MIGDevices = append(g.MIGDevices, discover.NVMLMIGDevice{Index: index})
 	d := &g.MIGDevices[len(g.MIGDevices)-1]
-	s := subject{p, fmt.Sprintf("MIG device %d of GPU %d", index, g.Index), &d.Errors, &g.Lost}
+	s := subject{a, fmt.Sprintf("MIG device %d of GPU %d", index, g.Index), &d.Errors, &g.Lost}
 	var known [2]bool
 	d.GPUInstance, known[0] = get(s, "nvmlDeviceGetGpuInstanceId", handle.GetGpuInstanceId)
 	d.ComputeInstance, known[1] = get(s, "nvmlDeviceGetComputeInstanceId", handle.GetComputeInstanceId)
@@ -194,14 +251,14 @@ func (s subject) profile(handle nvml.Device) string {
 		"nvmlComputeInstanceGetInfo_v2|nvmlComputeInstanceGetInfo", "nvmlDeviceGetGpuInstanceProfileInfo",
 		"nvmlGpuInstanceGetComputeInstanceProfileInfo",
 	} {
-		if symbol, ok := s.probe.lookup(symbols); !ok {
+		if symbol, ok := s.asker.lookup(symbols); !ok {
 			*s.errors = append(*s.errors, symbol+": the library does not have this function")
 			return ""
 		}
 	}
 	var profile string
 	var err error
-	s.probe.inside("finding the profile of "+s.name, func() { profile, err = makeProfile(s.probe.nvml, handle) })
+	s.asker.around("finding the profile of "+s.name, func() { profile, err = makeProfile(s.asker.Library, handle) })
 	if err != nil {
 		*s.errors = append(*s.errors, "find the profile: "+err.Error())
 	}

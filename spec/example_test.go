@@ -1,0 +1,170 @@
+package spec_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// simulatedHost makes a host with two GPUs in MIG mode and six others in a directory. On a machine
+// with GPUs it would be
+//
+//	discover.Local(runtime.GOARCH, "/", "/", "/proc", "/sys")
+func simulatedHost(dir string) (discover.Host, discover.ProbeFunc) {
+	d, err := simhost.Load(hosttest.Path("hosts", "demo.yaml"))
+	if err == nil {
+		err = d.Build(dir, simhost.Options{})
+	}
+	if err != nil {
+		panic(err)
+	}
+	host := discover.Local("amd64", dir, dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
+	table, err := os.ReadFile(filepath.Join(dir, simhost.NodeTable))
+	if err == nil { // nodes that only root could make
+		host.Dev, err = host.Dev.WithNodes(table)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return host, hosttest.Probe(d)
+}
+
+// The spec of all GPUs and MIG devices of a host.
+func Example() {
+	dir, _ := os.MkdirTemp("", "")
+	defer func() { _ = os.RemoveAll(dir) }()
+	host, probe := simulatedHost(dir)
+
+	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{Probe: probe}))
+	if err != nil {
+		panic(err)
+	}
+	s, findings, err := spec.New(inv, spec.Options{})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(s.Kind, len(s.Devices), "devices,", len(findings), "left out")
+	for _, d := range s.Devices[:2] {
+		fmt.Println(d.Name, d.ContainerEdits.DeviceNodes[0].Path)
+	}
+	// Output:
+	// nvidia.com/gpu 35 devices, 0 left out
+	// 0 /dev/nvidia0
+	// GPU-a2763661-9a73-5228-80f5-3b5b69ae8641 /dev/nvidia0
+}
+
+// A claim of dynamic resource allocation: a spec with one device under the name of the claim, as
+// a file of its own, and its end.
+func ExamplePublish_claim() {
+	dir, _ := os.MkdirTemp("", "")
+	defer func() { _ = os.RemoveAll(dir) }()
+	host, probe := simulatedHost(dir)
+	ctx := context.Background()
+	inv, err := discover.Run(ctx, host, discover.Modules(discover.Options{Probe: probe}))
+	if err != nil {
+		panic(err)
+	}
+	mig := inv.GPUs[7].MIGDevices[0].UUID
+
+	s, _, err := spec.New(inv, spec.Options{Class: "claim", Devices: []string{mig}, Names: []spec.NameStrategy{spec.UUID}, NoAll: true})
+	if err != nil {
+		panic(err) // the device cannot be used
+	}
+	s.Devices[0].Name = "4f9c2b3e"
+	text, err := spec.Encode(s, spec.YAML)
+	if err != nil {
+		panic(err)
+	}
+	file := filepath.Join(dir, "cdi", "nvidia.com-claim-4f9c2b3e.yaml")
+	published, err := spec.Publish(ctx, file, text, spec.PublishOptions{})
+	fmt.Println(published, err)
+	for _, n := range s.Devices[0].ContainerEdits.DeviceNodes {
+		fmt.Println(n.Path)
+	}
+
+	removed, err := spec.Remove(ctx, file, spec.PublishOptions{Kind: s.Kind})
+	fmt.Println(removed, err)
+	// Output:
+	// published <nil>
+	// /dev/nvidia7
+	// /dev/nvidia-caps/nvidia-cap957
+	// /dev/nvidia-caps/nvidia-cap958
+	// removed <nil>
+}
+
+// The device nodes that a GPU or MIG device needs, by any of its names.
+func ExampleByID() {
+	dir, _ := os.MkdirTemp("", "")
+	defer func() { _ = os.RemoveAll(dir) }()
+	host, probe := simulatedHost(dir)
+	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{Probe: probe}))
+	if err != nil {
+		panic(err)
+	}
+	e, err := spec.ByID(inv, inv.GPUs[0].PCI, spec.Options{})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(e.DeviceNodes[0].Path)
+	_, err = spec.ByID(inv, "7", spec.Options{})
+	fmt.Println(err)
+	// Output:
+	// /dev/nvidia0
+	// device "7" is in MIG mode: it has 7:0, MIG-727ce0b9-aea6-59ba-a964-e28632269d41, 7:1 and 5 others
+}
+
+// A driver container has its own root directory, and its device nodes may be the host's.
+func ExampleNew_driverContainer() {
+	dir, _ := os.MkdirTemp("", "")
+	defer func() { _ = os.RemoveAll(dir) }()
+	host, _ := simulatedHost(dir) // for instance discover.Local(runtime.GOARCH, "/run/nvidia/driver", "/", "/proc", "/sys")
+
+	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{}))
+	if err != nil {
+		panic(err)
+	}
+	s, _, err := spec.New(inv, spec.Options{MaxVersion: "0.5.0"})
+	if err != nil {
+		panic(err)
+	}
+	for _, m := range s.ContainerEdits.Mounts {
+		if filepath.Base(m.ContainerPath) == "libcuda.so.1" {
+			rel, _ := filepath.Rel(dir, m.HostPath)
+			fmt.Println(rel, "->", m.ContainerPath)
+		}
+	}
+	// Output:
+	// usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 -> /usr/lib/x86_64-linux-gnu/libcuda.so.1
+	// usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 -> /usr/lib64/libcuda.so.1
+}
+
+// A kind of devices with the parts of the driver that some programs need.
+func ExampleParseKinds() {
+	dir, _ := os.MkdirTemp("", "")
+	defer func() { _ = os.RemoveAll(dir) }()
+	host, _ := simulatedHost(dir)
+	kinds, err := spec.ParseKinds([]string{"gpu-encode=video+utility"})
+	if err != nil {
+		panic(err)
+	}
+	var o discover.Options
+	kinds[0].Look(&o)
+	inv, err := discover.Run(context.Background(), host, discover.Modules(o))
+	if err != nil {
+		panic(err)
+	}
+	s, _, err := spec.New(inv, spec.Options{Of: kinds[0]})
+	if err != nil {
+		panic(err)
+	}
+	all, _, err := spec.New(inv, spec.Options{})
+	fmt.Println(s.Kind, len(s.ContainerEdits.Mounts) < len(all.ContainerEdits.Mounts), err)
+	// Output:
+	// nvidia.com/gpu-encode true <nil>
+}
