@@ -2,6 +2,7 @@ package watch
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -61,7 +62,7 @@ func features(s *State) []byte {
 	count := map[string]int{}
 	for i := range s.gpus {
 		for _, d := range s.gpus[i].MIGDevices {
-			count[label(d.Profile)]++
+			count[cmp.Or(label(d.Profile), "unknown")]++
 		}
 	}
 	for _, profile := range slices.Sorted(maps.Keys(count)) {

@@ -37,11 +37,11 @@ func TestFeaturesOfTheNode(t *testing.T) {
 		}
 		return list
 	}
-	s := State{Condition: Current, Driver: "550.54.15", gpus: []discover.GPU{{}, {MIGDevices: mig("1g.10gb+me", "3g.40gb")}, {MIGDevices: mig("3g.40gb")}}}
+	s := State{Condition: Current, Driver: "550.54.15", gpus: []discover.GPU{{}, {MIGDevices: mig("1g.10gb+me", "3g.40gb")}, {MIGDevices: mig("3g.40gb", "")}}}
 	write(s, began)
 	const header = "# Written by cdigen watch.\n"
 	if got, want := read(), header+"# +expiry-time=2026-01-02T05:00:00Z\n"+
-		"cdigen.spec=current\ncdigen.driver-version=550.54.15\ncdigen.mig-1g.10gb.me=1\ncdigen.mig-3g.40gb=2\n"; got != want {
+		"cdigen.spec=current\ncdigen.driver-version=550.54.15\ncdigen.mig-1g.10gb.me=1\ncdigen.mig-3g.40gb=2\ncdigen.mig-unknown=1\n"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 	// It is written again before it expires, and not each time.

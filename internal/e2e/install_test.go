@@ -295,9 +295,7 @@ func TestInstallNeedsNoGo(t *testing.T) {
 // Two builds in two places are equal.
 func TestPackagesAreReproducible(t *testing.T) {
 	first := filepath.Join(requirePackages(t), versionsOfPackages[0])
-	tree := filepath.Join(workDir(t), "elsewhere")
-	check(t, os.Mkdir(tree, 0o755))
-	check(t, command(repository(), "sh", "-c", `tar --exclude=./bin --exclude=./build --exclude=./.git -cf - . | tar -C "$0" -xf - && mkdir "$0/build" && cp -r build/tools "$0/build"`, tree))
+	tree := elsewhere(t)
 	second := filepath.Join(tree, "packages")
 	if os.Getenv(packagesVariable) != "" {
 		t.Setenv("GOCACHE", filepath.Join(work, "go-cache")) // nothing of the first build
@@ -310,6 +308,40 @@ func TestPackagesAreReproducible(t *testing.T) {
 	check(t, err)
 	if got, err := os.ReadFile(filepath.Join(second, "SHA256SUMS")); err != nil || string(got) != string(want) {
 		t.Errorf("the second build differs: %v\n%s%s", err, want, got)
+	}
+}
+
+// elsewhere copies the repository to another place.
+func elsewhere(t *testing.T) (tree string) {
+	t.Helper()
+	tree = filepath.Join(workDir(t), "elsewhere")
+	check(t, os.Mkdir(tree, 0o755))
+	check(t, command(repository(), "sh", "-c", `tar --exclude=./bin --exclude=./build --exclude=./.git -cf - . | tar -C "$0" -xf - && mkdir "$0/build" && cp -rL build/tools "$0/build"`, tree))
+	return tree
+}
+
+// So are two builds of the image, which is for both architectures, and of the chart.
+func TestImagePackagesAreReproducible(t *testing.T) {
+	if os.Getenv(packagesVariable) == "" {
+		t.Logf("not asked for: %s=all", packagesVariable)
+		return
+	}
+	requireNamespace(t)
+	var sums [2]string
+	for i, tree := range []string{repository(), elsewhere(t)} {
+		dir := filepath.Join(workDir(t), "image")
+		check(t, command(tree, "make", "packages", "FORMATS=oci chart", "ARCHS=amd64 arm64", "VERSION=v0.9.0", "SOURCE_DATE_EPOCH=1767225600", "PACKAGES="+dir))
+		data, err := os.ReadFile(filepath.Join(dir, "SHA256SUMS"))
+		check(t, err)
+		sums[i] = string(data)
+		index, err := exec.Command("sh", "-c", `cd "$0" && tar -xOf cdigen-0.9.0-oci.tar --wildcards 'blobs/sha256/*' | grep -ao '"architecture":"[a-z0-9]*"' | sort -u`, dir).Output()
+		check(t, err)
+		if got := strings.Fields(string(index)); !slices.Equal(got, []string{`"architecture":"amd64"`, `"architecture":"arm64"`}) {
+			t.Errorf("the image is for %v", got)
+		}
+	}
+	if sums[0] != sums[1] || !strings.Contains(sums[0], "-oci.tar") {
+		t.Errorf("the second build differs:\n%s%s", sums[0], sums[1])
 	}
 }
 

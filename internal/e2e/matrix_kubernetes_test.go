@@ -96,12 +96,24 @@ func TestKubernetes(t *testing.T) {
 
 func newNode(t *testing.T) *node {
 	t.Helper()
+	n := newHost(t, "sid")
+	check(t, os.MkdirAll(n.inPlace("/etc/pods"), 0o755))
+	n.startKubelet("staticPodPath: /etc/pods\nenableServer: false\n")
+	t.Cleanup(n.tellPlugin)
+	n.specs = watchSpecs(t)
+	n.startWatch()
+	return n
+}
+
+// newHost makes a place with a simulated host and containerd.
+func newHost(t *testing.T, suite string, more ...goProgram) *node {
+	t.Helper()
 	requireNamespace(t)
 	if _, err := smallImage(); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, top: t, place: newPlace(t, "sid", false), demo: hosttest.Load(t, "demo")}
-	n.has(t, containerd2, kubelet, devicePlugin)
+	n := &node{t: t, top: t, place: newPlace(t, suite, false), demo: hosttest.Load(t, "demo")}
+	n.has(t, append(more, containerd2, kubelet, devicePlugin)...)
 	bin, err := build()
 	check(t, err)
 	n.path += bin + ":"
@@ -116,10 +128,6 @@ func newNode(t *testing.T) *node {
 		check(t, os.Remove(path))
 	}
 	runContainerd(t, n.place)
-	n.startKubelet()
-	t.Cleanup(n.tellPlugin)
-	n.specs = watchSpecs(t)
-	n.startWatch()
 	return n
 }
 
@@ -133,12 +141,12 @@ func (n *node) build(d *simhost.Description, dir string) {
 	check(n.t, d.Build(dir, simhost.Options{NVMLLibrary: n.nvml}))
 }
 
-func (n *node) startKubelet() {
+// startKubelet starts a kubelet with more of a configuration and more arguments.
+func (n *node) startKubelet(more string, args ...string) {
 	n.t.Helper()
 	n.write(n.t, "/etc/kubelet.yaml", `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 containerRuntimeEndpoint: unix://`+n.dir+`/c.sock
-staticPodPath: /etc/pods
 fileCheckFrequency: 1s
 syncFrequency: 2s
 failCgroupV1: false
@@ -146,7 +154,6 @@ failSwapOn: false
 cgroupDriver: cgroupfs
 cgroupsPerQOS: false
 enforceNodeAllocatable: []
-enableServer: false
 makeIPTablesUtilChains: false
 localStorageCapacityIsolation: false
 oomScoreAdj: 0
@@ -155,8 +162,7 @@ evictionHard: {nodefs.available: "0%", imagefs.available: "0%", nodefs.inodesFre
 imageGCHighThresholdPercent: 100
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
-`)
-	check(n.t, os.MkdirAll(n.inPlace("/etc/pods"), 0o755))
+`+more)
 	// It reads the kernel's log.
 	if err := makeNode("/dev/kmsg", unix.Mkdev(1, 11)); !errors.Is(err, fs.ErrExist) {
 		check(n.t, err)
@@ -166,7 +172,7 @@ authorization: {mode: AlwaysAllow}
 		_, err := n.run("test", "-S", "/var/lib/kubelet/device-plugins/kubelet.sock")
 		return err == nil
 	},
-		"kubelet", "--config", "/etc/kubelet.yaml", "--hostname-override", "node", "--cert-dir", n.dir+"/pki", "-v=2")
+		append([]string{"kubelet", "--config", "/etc/kubelet.yaml", "--hostname-override", "node", "--cert-dir", n.dir + "/pki", "-v=2"}, args...)...)
 }
 
 // published says whether the spec of the plugin's kind is what cdigen makes of the host.
@@ -185,6 +191,16 @@ func (n *node) start(list, id, resource, cdiRoot, volume string) {
 		// Its socket goes with it, and two plugins would have the same one.
 		until(n.t, "the end of the last plugin", func() bool { _, err := n.run("pgrep", "-x", pluginProcess); return err != nil })
 	}
+	name, manifest := n.pluginPod(list, id, cdiRoot, volume)
+	n.plugin = "/etc/pods/" + name + ".yaml"
+	updates := n.updates(resource)
+	n.write(n.t, n.plugin, manifest)
+	until(n.t, "the plugin's devices", func() bool { return n.updates(resource) > updates })
+}
+
+// pluginPod is a pod with the device plugin, as NVIDIA's chart makes one.
+func (n *node) pluginPod(list, id, cdiRoot, volume string) (name, manifest string) {
+	n.t.Helper()
 	programs, err := devicePlugin.build()
 	check(n.t, err)
 	n.pods++
@@ -193,11 +209,10 @@ func (n *node) start(list, id, resource, cdiRoot, volume string) {
 		mount = "\n    - {name: " + cdiRoot + ", mountPath: /var/run/cdi}"
 		volume = "\n  - {name: " + cdiRoot + ", " + volume + "}"
 	}
-	n.plugin = "/etc/pods/plugin" + strconv.Itoa(n.pods) + ".yaml"
-	updates := n.updates(resource)
-	n.write(n.t, n.plugin, fmt.Sprintf(`apiVersion: v1
+	name = "plugin" + strconv.Itoa(n.pods)
+	return name, fmt.Sprintf(`apiVersion: v1
 kind: Pod
-metadata: {name: plugin%d, namespace: kube-system}
+metadata: {name: %s, namespace: kube-system}
 spec:
   automountServiceAccountToken: false
   containers:
@@ -220,8 +235,7 @@ spec:
   - {name: program, hostPath: {path: %[8]s/nvidia-device-plugin, type: File}}
   - {name: kubelet-device-plugins-dir, hostPath: {path: /var/lib/kubelet/device-plugins, type: Directory}}
   - {name: driver-root, hostPath: {path: %[5]s, type: Directory}}%[7]s
-`, n.pods, imageName, list, id, n.host, mount, volume, programs))
-	until(n.t, "the plugin's devices", func() bool { return n.updates(resource) > updates })
+`, name, imageName, list, id, n.host, mount, volume, programs)
 }
 
 // tellPlugin logs what the last plugin said, if something failed.
@@ -294,23 +308,8 @@ func (n *node) pod(resource string, count int, meanwhile ...func(name string)) i
 	n.t.Helper()
 	n.pods++
 	name := "pod" + strconv.Itoa(n.pods)
-	check(n.t, os.WriteFile(filepath.Join(work, "look.sh"), []byte(busyLook+"echo env THE=END\n"), 0o644))
 	manifest := "/etc/pods/" + name + ".yaml"
-	n.write(n.t, manifest, fmt.Sprintf(`apiVersion: v1
-kind: Pod
-metadata: {name: %s, namespace: default}
-spec:
-  restartPolicy: OnFailure
-  automountServiceAccountToken: false
-  containers:
-  - name: c
-    image: %s
-    imagePullPolicy: Never
-    command: [sh, /look.sh]
-    resources: {limits: {%s: %d}}
-    volumeMounts: [{name: script, mountPath: /look.sh, readOnly: true}]
-  volumes: [{name: script, hostPath: {path: %s/look.sh, type: File}}]
-`, name, imageName, resource, count, work))
+	n.write(n.t, manifest, n.lookingPod(name, resource, count, ""))
 	for _, f := range meanwhile {
 		f(name)
 	}
@@ -329,6 +328,27 @@ spec:
 	})
 	check(n.t, os.Remove(n.inPlace(manifest)))
 	return parseBusyLook(n.t, out)
+}
+
+// lookingPod is a pod with one container that asks for some of a resource, looks around, and then does something else.
+func (n *node) lookingPod(name, resource string, count int, then string) string {
+	n.t.Helper()
+	check(n.t, os.WriteFile(filepath.Join(work, "look.sh"), []byte(busyLook+"echo env THE=END\n"), 0o644))
+	return fmt.Sprintf(`apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: default}
+spec:
+  restartPolicy: OnFailure
+  automountServiceAccountToken: false
+  containers:
+  - name: c
+    image: %s
+    imagePullPolicy: Never
+    command: [sh, -c, "sh /look.sh%s"]
+    resources: {limits: {%s: %d}}
+    volumeMounts: [{name: script, mountPath: /look.sh, readOnly: true}]
+  volumes: [{name: script, hostPath: {path: %s/look.sh, type: File}}]
+`, name, imageName, then, resource, count, work)
 }
 
 // oneMIG is a resource of which the host has one device: GPU 7's first.
@@ -412,21 +432,8 @@ func (n *node) tooEarly() string {
 // follows; the plugin, which looks once, is started again, as one has to.
 func (n *node) migChange() string {
 	n.t.Helper()
-	d := *n.demo
-	d.GPUs = slices.Clone(d.GPUs)
-	d.GPUs[3].MIG = []simhost.GPUInstance{{Profile: "4g.40gb"}, {Profile: "2g.20gb"}}
-	next := filepath.Join(n.dir, "next")
-	n.build(&d, next)
-	const (
-		nvml  = "usr/lib/x86_64-linux-gnu/fake-nvml.conf"
-		procs = "proc/driver/nvidia/capabilities/gpu3/mig"
-		nodes = "dev/nvidia-caps"
-	)
 	earlier := len(n.watch.String())
-	check(n.t, os.Rename(filepath.Join(next, nvml), filepath.Join(n.host, nvml)))
-	began := time.Now()
-	n.must(n.t, "cp", "-a", filepath.Join(next, procs)+"/.", filepath.Join(n.host, procs))
-	n.must(n.t, "cp", "-an", filepath.Join(next, nodes)+"/.", filepath.Join(n.host, nodes))
+	began := n.partition()
 	var took time.Duration
 	until(n.t, "the MIG devices in the spec", func() bool {
 		_, ours := n.specs.after(began)
@@ -452,4 +459,24 @@ func (n *node) migChange() string {
 	checkInside(n.t, n.host, in, slices.Concat(common, []string{"/dev/nvidia3"}, caps))
 	cause := map[bool]string{true: "the driver's files", false: "the device nodes"}[trigger[1] == "procfs"]
 	return fmt.Sprintf("cdigen's spec had the devices %v after the change, which %s told; the plugin has them when it is restarted", took.Round(time.Millisecond), cause)
+}
+
+// partition partitions GPU 3, and returns when that began.
+func (n *node) partition() time.Time {
+	n.t.Helper()
+	d := *n.demo
+	d.GPUs = slices.Clone(d.GPUs)
+	d.GPUs[3].MIG = []simhost.GPUInstance{{Profile: "4g.40gb"}, {Profile: "2g.20gb"}}
+	next := filepath.Join(n.dir, "next")
+	n.build(&d, next)
+	const (
+		nvml  = "usr/lib/x86_64-linux-gnu/fake-nvml.conf"
+		procs = "proc/driver/nvidia/capabilities/gpu3/mig"
+		nodes = "dev/nvidia-caps"
+	)
+	check(n.t, os.Rename(filepath.Join(next, nvml), filepath.Join(n.host, nvml)))
+	began := time.Now()
+	n.must(n.t, "cp", "-a", filepath.Join(next, procs)+"/.", filepath.Join(n.host, procs))
+	n.must(n.t, "cp", "-an", filepath.Join(next, nodes)+"/.", filepath.Join(n.host, nodes))
+	return began
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,6 +18,8 @@ import (
 type goProgram struct {
 	module, version string
 	packages        []string
+	// name is that of the program if the package is the module's own, ".".
+	name string
 	// cgo: the program links C.
 	cgo bool
 	// kubernetes: the module's own replacements point into its source tree, and the
@@ -36,9 +39,11 @@ var (
 	buildkit    = goProgram{module: "github.com/moby/buildkit", version: "v0.34.2", packages: []string{"cmd/buildkitd", "cmd/buildctl"},
 		ldflags: "-X github.com/moby/buildkit/version.Version=v0.34.2"}
 	networkPlugins = goProgram{module: "github.com/containernetworking/plugins", version: "v1.10.0", packages: []string{"plugins/main/loopback", "plugins/main/ptp", "plugins/ipam/host-local"}}
-	kubelet        = goProgram{module: "k8s.io/kubernetes", version: "v1.34.4", packages: []string{"cmd/kubelet"}, kubernetes: true,
-		ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"}
-	devicePlugin = goProgram{module: "github.com/NVIDIA/k8s-device-plugin", version: "v0.19.3", packages: []string{"cmd/nvidia-device-plugin"}, cgo: true}
+	kubelet        = kubernetes("cmd/kubelet")
+	controlPlane   = kubernetes("cmd/kube-apiserver", "cmd/kube-controller-manager", "cmd/kube-scheduler", "cmd/kubectl")
+	etcd           = goProgram{module: "go.etcd.io/etcd/server/v3", version: "v3.6.4", packages: []string{"."}, name: "etcd"}
+	helm           = goProgram{module: "helm.sh/helm/v3", version: "v3.22.0", packages: []string{"cmd/helm"}}
+	devicePlugin   = goProgram{module: "github.com/NVIDIA/k8s-device-plugin", version: "v0.19.3", packages: []string{"cmd/nvidia-device-plugin"}, cgo: true}
 	// Docker 29.8.0 has this number as a module.
 	docker29 = goProgram{module: "github.com/moby/moby/v2", version: "v2.0.0-beta.23", packages: []string{"cmd/dockerd"},
 		ldflags: "-X github.com/moby/moby/v2/dockerversion.Version=29.8.0"}
@@ -48,6 +53,12 @@ var (
 	gvisor    = goProgram{module: "gvisor.dev/gvisor", version: "v0.0.0-20260905035102-160fafc42237", packages: []string{"runsc"}, ldflags: "-X gvisor.dev/gvisor/runsc/version.version=20260905.0"}
 	apptainer = goProgram{module: "github.com/apptainer/apptainer", version: "v1.5.3", packages: []string{"cmd/apptainer"}, make: makeApptainer}
 )
+
+// kubernetes are programs of Kubernetes.
+func kubernetes(packages ...string) goProgram {
+	return goProgram{module: "k8s.io/kubernetes", version: "v1.34.4", packages: packages, kubernetes: true,
+		ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"}
+}
 
 // makePinns compiles the program of CRI-O that is C.
 func makePinns(source, dir, _ string) error {
@@ -88,8 +99,14 @@ func (p goProgram) build() (dir string, err error) {
 	}
 	name := regexp.MustCompile(`/v\d+$`).ReplaceAllString(p.module, "")
 	dir = filepath.Join(programs, filepath.Base(name)+"-"+p.version)
+	program := func(pkg string) string {
+		if pkg == "." {
+			return p.name
+		}
+		return filepath.Base(pkg)
+	}
 	built := func(pkg string) bool {
-		_, err := os.Stat(filepath.Join(dir, filepath.Base(pkg)))
+		_, err := os.Stat(filepath.Join(dir, program(pkg)))
 		return err == nil
 	}
 	if !slices.ContainsFunc(p.packages, func(pkg string) bool { return !built(pkg) }) {
@@ -133,13 +150,13 @@ func (p goProgram) build() (dir string, err error) {
 		if built(pkg) {
 			continue
 		}
-		cmd := exec.Command("go", "build", "-mod=mod", "-trimpath", "-tags", p.tags, "-ldflags", "-s -w "+p.ldflags, "-o", filepath.Join(scratch, filepath.Base(pkg)), p.module+"/"+pkg)
+		cmd := exec.Command("go", "build", "-mod=mod", "-trimpath", "-tags", p.tags, "-ldflags", "-s -w "+p.ldflags, "-o", filepath.Join(scratch, program(pkg)), path.Join(p.module, pkg))
 		cmd.Dir = scratch
 		cmd.Env = append(os.Environ(), fmt.Sprintf("CGO_ENABLED=%d", map[bool]int{true: 1}[p.cgo]), "GOFLAGS=-buildvcs=false", "GOWORK=off")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build %s %s: %w\n%s", p.module, p.version, err, lastBytes(out, 2000))
 		}
-		if err := os.Rename(filepath.Join(scratch, filepath.Base(pkg)), filepath.Join(dir, filepath.Base(pkg))); err != nil {
+		if err := os.Rename(filepath.Join(scratch, program(pkg)), filepath.Join(dir, program(pkg))); err != nil {
 			return "", err
 		}
 	}
