@@ -79,7 +79,7 @@ func newDoctorContainer() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "container {ID | --pid PID}",
 		Short:             "Compare a running container's GPUs and libraries with the host's",
-		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		Args:              usageArgs(atMost(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (pid != 0) || pid < 0 || len(args) == 1 && (args[0] == "" || args[0][0] == '-') {
