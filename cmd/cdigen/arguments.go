@@ -181,7 +181,7 @@ func logLevelOf(cmd *cobra.Command, name string) string {
 	if cmd.Flags().Lookup("log-level") == nil {
 		return ""
 	}
-	return map[string]string{"v": "debug", "verbose": "debug", "debug": "debug", "q": "warn", "quiet": "warn", "silent": "error"}[name]
+	return map[string]string{"v": "debug", "verbose": "debug", "q": "error", "quiet": "error"}[name]
 }
 
 // commandsWith returns the commands that have a flag, the upper ones first.
