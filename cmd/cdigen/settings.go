@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -147,6 +148,8 @@ func (o *options) changeSettings(cmd *cobra.Command, args []string, set, preview
 	switch _, err := plan.Make(cmd.Context()); {
 	case errors.Is(err, unix.ELOOP):
 		return fmt.Errorf("%s is a symbolic link: name the file that it leads to with --settings", file)
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		return fmt.Errorf("%w: run this as root", err)
 	case err != nil:
 		return err
 	}
