@@ -38,7 +38,7 @@ func newPS() *cobra.Command {
 			switch {
 			case every <= 0:
 				return usageError(fmt.Errorf("--interval \"%v\": it must be above 0", every))
-			case cmd.Flags().Changed("interval") && !follow:
+			case cmd.Flags().Changed("interval") && !follow && os.Getenv(config.Variable("interval")) == "":
 				return usageError(errors.New("--interval requires --watch"))
 			}
 			if os.Geteuid() != 0 {
