@@ -60,7 +60,7 @@ BINARIES := $(BIN)/cdigen $(BIN)/cdigen-nvml $(BIN)/cdigen-hook
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: binaries manual ## Build the three programs into bin/ and the manual into build/manual

@@ -14,7 +14,7 @@ import (
 
 // mig reads the GPU and compute instances of GPUs in MIG mode and the access
 // capabilities that open them.
-type mig struct{}
+type mig struct{ withoutUUIDs bool }
 
 // instance is a compute instance by its numbers; a ComputeInstance of -1 stands
 // for the GPU instance itself.
@@ -101,7 +101,7 @@ func (m mig) match(g *GPU, instances []instance, inv *Inventory) {
 		for n, i := range compute {
 			g.MIGDevices = append(g.MIGDevices, MIGDevice{Index: n, GPUInstance: i.gi, ComputeInstance: i.ci})
 		}
-		if len(compute) > 0 {
+		if len(compute) > 0 && !m.withoutUUIDs {
 			inv.find(MIGWithoutUUID, Warning, g.Name(), "its MIG devices are taken from procfs and have no UUID: NVML has reported none")
 		}
 		return

@@ -27,6 +27,9 @@ type Options struct {
 	// which GPUs and MIG devices there are. Else the CUDA version stays unknown, and
 	// a lost GPU goes unnoticed.
 	ProbeIfNeeded bool
+	// WithoutUUIDs: no device is named by the UUID of a GPU or MIG device, so that one
+	// without a UUID is not a finding.
+	WithoutUUIDs bool
 	// MPSDirectory is where the host's CUDA multi-process service has its pipes,
 	// an absolute path in the driver root that containers are given to write to.
 	// Empty: they are no clients of that service.
@@ -55,7 +58,7 @@ func Modules(o Options) []Module {
 			libraries{o.LibrarySearchPath, probe},
 			files{mpsDirectory: o.MPSDirectory, configDirectories: o.ConfigSearchPath},
 			probe,
-			mig{},
+			mig{o.WithoutUUIDs},
 			nodes{o.Nodes},
 			drm{},
 			platform{probe},

@@ -45,7 +45,7 @@ func ParseLayout(name, arch, private string) (Layout, error) {
 		return Layout{[]string{"/usr/lib64"}, []string{"/usr/lib"}}, nil
 	case "private":
 		if !path.IsAbs(private) {
-			return Layout{}, fmt.Errorf("private library directory %q: want an absolute path", private)
+			return Layout{}, fmt.Errorf("private library directory %q: use an absolute path", private)
 		}
 		dir32 := path.Join(path.Dir(private), "lib")
 		if dir32 == path.Clean(private) {

@@ -63,7 +63,7 @@ func Publish(ctx context.Context, path string, t Text, o PublishOptions) (Outcom
 	if t.data == nil {
 		return "", fmt.Errorf("publish %s: there is no text of a spec", path)
 	}
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return "", err
 	}
 	return apply(ctx, change.Change{Path: path, New: t.data, Options: change.Options{Mode: fileMode, Fresh: true}}, o.LockTimeout)
@@ -71,7 +71,7 @@ func Publish(ctx context.Context, path string, t Text, o PublishOptions) (Outcom
 
 // Remove takes a published spec away, under the same lock.
 func Remove(ctx context.Context, path string, o PublishOptions) (Outcome, error) {
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return "", err
 	}
 	if o.Leaves(path) {
@@ -115,7 +115,7 @@ func absent(path string) bool {
 // has the text already. Without a text it returns what [Remove] would.
 func Preview(path string, t Text) (change.Plan, error) {
 	data := t.data
-	if err := checkPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return nil, err
 	}
 	old, err := regular.ReadFile(path, limits.MaxBytes)
@@ -132,7 +132,8 @@ func Preview(path string, t Text) (change.Plan, error) {
 	return change.Plan{{Path: path, Old: old, New: data}}, nil
 }
 
-func checkPath(path string) error {
+// CheckPath returns an error for a file that engines would not read, by its name.
+func CheckPath(path string) error {
 	if ext := filepath.Ext(path); ext != ".yaml" && ext != ".json" || strings.HasPrefix(filepath.Base(path), ".") {
 		return fmt.Errorf("publish %s: engines read files named *.yaml and *.json only: choose such an --output", path)
 	}

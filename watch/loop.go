@@ -464,7 +464,10 @@ func (l *Loop) settle(now time.Time) {
 		l.schedule.set(triggerDeadline, now)
 		return
 	}
-	if l.late(now) && (l.last == nil || !l.last.Complete()) {
+	switch late := l.late(now); {
+	case late && l.State().Error != "":
+		l.Log.Warn("generations still fail and are not waited for", "waited", l.ReadyTimeout)
+	case late && (l.last == nil || !l.last.Complete()):
 		l.Log.Warn("the driver is still incomplete and not waited for", "waited", l.ReadyTimeout)
 	}
 	l.settled = true

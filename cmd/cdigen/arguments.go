@@ -41,10 +41,20 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // noArguments returns an error if there are arguments.
 func noArguments(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 || cmd.HasSubCommands() {
+	if cmd.HasSubCommands() {
 		return cobra.NoArgs(cmd, args)
 	}
-	return fmt.Errorf("unexpected argument %q", args[0])
+	return atMost(0)(cmd, args)
+}
+
+// atMost returns an error for the argument after the first n.
+func atMost(n int) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > n {
+			return fmt.Errorf("unexpected argument %q", args[n])
+		}
+		return nil
+	}
 }
 
 // otherWords returns words that people type for commands.
@@ -55,8 +65,9 @@ func otherWords() map[string][]string {
 		"info":     {"show", "gpu", "gpus", "topo"},
 		"list":     {"devices", "device"},
 		"doctor":   {"fix", "repair", "diagnose", "debug", "health", "test"},
-		"runtime":  {"enable", "configure", "docker", "podman", "containerd", "crio"},
-		"settings": {"set", "get", "env"},
+		"ps":       {"top", "who", "containers", "processes"},
+		"runtime":  {"configure", "docker", "podman", "containerd", "crio"},
+		"settings": {"get", "env", "config"},
 		"inject":   {"remove", "lxc"},
 	}
 }
@@ -70,17 +81,27 @@ func suggestions(cmd *cobra.Command, word string) string {
 		if slices.Contains(words[c.Name()], word) && cmd == cmd.Root() && !slices.Contains(near, c.Name()) {
 			near = append(near, c.Name())
 		}
+		if below(c, word) && cmd == cmd.Root() {
+			near = append(near, c.Name()+" "+word)
+		}
 		if c.IsAvailableCommand() {
 			names = append(names, c.Name())
 		}
 	}
 	switch {
+	case cmd.CommandPath() == "cdigen settings" && slices.Contains([]string{"get", "list", "ls", "show", "status"}, word):
+		return ": cdigen settings alone shows them"
 	case len(near) > 0:
 		return ": did you mean " + strings.Join(near, ", ") + "?"
 	case cmd.HasParent() && len(names) > 0:
 		return ": use " + config.Alternatives(names)
 	}
 	return ""
+}
+
+// below reports whether a command has one of this name below it.
+func below(cmd *cobra.Command, name string) bool {
+	return slices.ContainsFunc(cmd.Commands(), func(c *cobra.Command) bool { return c.Name() == name })
 }
 
 // flagError is the error about a flag, with a flag that it may have meant.
@@ -90,6 +111,11 @@ func flagError(cmd *cobra.Command, err error) error {
 	switch {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
 		err = unknownFlag(cmd, unknown.GetSpecifiedName(), err)
+	case errors.As(err, &unknown):
+		err = fmt.Errorf("unknown flag: -%s", unknown.GetSpecifiedName())
+		if level := logLevelOf(cmd, unknown.GetSpecifiedName()); level != "" {
+			err = fmt.Errorf("%w: did you mean --log-level=%s?", err, level)
+		}
 	case errors.As(err, &invalid):
 		f, value := invalid.GetFlag(), invalid.GetValue()
 		err = fmt.Errorf("--%s %q: %w", f.Name, value, valueError(f, err))
@@ -107,6 +133,8 @@ func valueError(f *pflag.Flag, err error) error {
 		return errors.New("use a number")
 	case "bool":
 		return errors.New("use true or false")
+	case "duration":
+		return errors.New("use a duration such as 500ms, 10s or 1m")
 	}
 	if invalid := (*pflag.InvalidValueError)(nil); errors.As(err, &invalid) {
 		return invalid.Unwrap()
@@ -131,8 +159,13 @@ func unknownFlag(cmd *cobra.Command, name string, err error) error {
 			flags = append(flags, f.Name)
 		}
 	})
-	if name == "verbose" && cmd.Flags().Lookup("log-level") != nil {
-		return fmt.Errorf("%w: did you mean --log-level=debug?", err)
+	switch level := logLevelOf(cmd, name); {
+	case level != "":
+		return fmt.Errorf("%w: did you mean --log-level=%s?", err, level)
+	case name == versionFlag:
+		return fmt.Errorf("%w: did you mean cdigen --version?", err)
+	case below(cmd, name):
+		return fmt.Errorf("%w: did you mean %s %s?", err, cmd.CommandPath(), name)
 	}
 	if near := alike(name, flags); len(near) > 0 {
 		return fmt.Errorf("%w: did you mean --%s?", err, strings.Join(near, ", --"))
@@ -141,6 +174,14 @@ func unknownFlag(cmd *cobra.Command, name string, err error) error {
 		return fmt.Errorf("%w: it is a flag of %s", err, config.Alternatives(others[:min(3, len(others))]))
 	}
 	return err
+}
+
+// logLevelOf returns the level of messages that a flag of other programs asks for; empty: none.
+func logLevelOf(cmd *cobra.Command, name string) string {
+	if cmd.Flags().Lookup("log-level") == nil {
+		return ""
+	}
+	return map[string]string{"v": "debug", "verbose": "debug", "q": "error", "quiet": "error"}[name]
 }
 
 // commandsWith returns the commands that have a flag, the upper ones first.

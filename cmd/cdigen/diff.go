@@ -22,7 +22,7 @@ func newDiff() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff [OLD [NEW]]",
 		Short: "Show what is different between a spec and the host as it is now",
-		Args:  usageArgs(cobra.MaximumNArgs(2)),
+		Args:  usageArgs(atMost(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			changes, err := o.differences(cmd, args)
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"os/exec"
@@ -79,7 +80,7 @@ func newDoctorContainer() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "container {ID | --pid PID}",
 		Short:             "Compare a running container's GPUs and libraries with the host's",
-		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		Args:              usageArgs(atMost(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (pid != 0) || pid < 0 || len(args) == 1 && (args[0] == "" || args[0][0] == '-') {
@@ -115,6 +116,11 @@ func newDoctorContainer() *cobra.Command {
 
 // report prints what was looked at in snapshots, and reports or that there is none.
 func (f *doctorFlags) report(cmd *cobra.Command, list []check.Report, well string, snapshots ...*check.Snapshot) error {
+	for _, id := range f.ignore {
+		if check.Lookup(discover.ID(id)).Title == "" {
+			slog.Warn("--ignore: there is no finding of this ID", "id", id)
+		}
+	}
 	list = slices.DeleteFunc(list, func(r check.Report) bool { return slices.Contains(f.ignore, string(r.ID)) })
 	shown := []check.Report{}
 	var worst discover.Severity

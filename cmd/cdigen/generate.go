@@ -169,10 +169,17 @@ func (g *generation) sentence(outcome spec.Outcome, p *presence) string {
 		return g.Output + " is up to date: " + has + "."
 	}
 	text := "Published " + g.Output + ": " + has + "."
-	if all := g.Kind() + "=all"; g.Of().OfGPUs() && !g.later && !g.NoAll {
+	if all := g.Kind() + "=all"; g.Of().OfGPUs() && !g.later && !g.NoAll && g.searched() {
 		text += "\nTry: podman run --rm --device " + all + " debian nvidia-smi -L"
 	}
 	return text
+}
+
+// searched reports whether engines look for specs where this one is.
+func (g *generation) searched() bool {
+	path, err := filepath.Abs(g.Output)
+	dirs := spec.ReadDirectories(g.SpecDirs)
+	return err == nil && dirs.Has(dirs.File(path))
 }
 
 // publishedGPUs counts the GPUs that are in the spec.

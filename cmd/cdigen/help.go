@@ -94,7 +94,10 @@ func writeFlags(b *strings.Builder, c *cobra.Command) {
 	}
 	flags := func(title string, set *pflag.FlagSet) {
 		if set.HasAvailableFlags() {
-			b.WriteString("\n\n" + title + ":\n" + strings.TrimRight(set.FlagUsagesWrapped(width), "\n"))
+			b.WriteString("\n\n" + title + ":")
+			for line := range strings.Lines(set.FlagUsagesWrapped(width)) {
+				b.WriteString("\n" + strings.TrimRight(line, " \n"))
+			}
 		}
 	}
 	flags("Flags", own)

@@ -214,6 +214,12 @@ type injected struct {
 // The kinds of files, which are flags of info files too.
 var fileKinds = []string{"libraries", "binaries", "ipcs", "firmware", "configs", "listed", "devices"}
 
+// fileKindsMean says in help texts what the files of each kind are.
+var fileKindsMean = []string{
+	"libraries", "programs, such as nvidia-smi", "sockets and directories of the driver's services", "firmware of the driver",
+	"configuration files, such as Vulkan's manifests", "files that a Tegra or WSL system lists", "device nodes",
+}
+
 // injectedFiles are all files of the host that containers may get, kind by kind.
 func injectedFiles(inv *discover.Inventory) (list []injected) {
 	for i := range inv.Libraries {
@@ -281,8 +287,8 @@ func newInfoFiles() *cobra.Command {
 			})
 		},
 	}
-	for _, kind := range fileKinds {
-		kinds[kind] = cmd.Flags().Bool(kind, false, "print "+kind)
+	for i, kind := range fileKinds {
+		kinds[kind] = cmd.Flags().Bool(kind, false, "print "+fileKindsMean[i])
 	}
 	cmd.Flags().BoolVar(&compat32, "compat32", false, "print what is for 32-bit programs only")
 	o.add(cmd.Flags(), "info files")

@@ -147,10 +147,12 @@ func (f *injectFlags) check(cmd *cobra.Command, names []string) error {
 		return errors.New("--refresh is for all files as they are: it cannot be combined with devices, --file, --bundle, --format, --user-owned, --remove and --print")
 	case f.all:
 		return nil
+	case changed("pid") && f.pid <= 0:
+		return fmt.Errorf("--pid \"%d\": it must be above 0", f.pid)
 	case f.pid != 0 && (f.remove || f.dryRun || f.print || changed("format") || changed("file") || changed("bundle") || f.userOwned != ""):
 		return errors.New("--pid is for a running container: it can be combined with devices and --spec-dir only")
-	case f.pid != 0 && (f.pid < 0 || os.Geteuid() != 0):
-		return errors.New("--pid requires a process and root")
+	case f.pid != 0 && os.Geteuid() != 0:
+		return errors.New("--pid requires root")
 	case f.format == formatHook && len(names) > 0:
 		return errors.New("--format lxc-hook takes the devices from NVIDIA_VISIBLE_DEVICES")
 	case f.format == formatHook && os.Getenv(lxcRoot) == "":

@@ -19,7 +19,7 @@ func runtimeDirectory(dir string) (string, error) {
 		dir = rundir.Default()
 	}
 	if dir == "" {
-		return "", errors.New("no directory for lock and socket: set XDG_RUNTIME_DIR, or use --runtime-dir")
+		return "", errors.New("no directory for lock and socket: run this as root, set XDG_RUNTIME_DIR, or use --runtime-dir")
 	}
 	dir, err := filepath.Abs(dir)
 	if err == nil {

@@ -83,7 +83,7 @@ func newList() *cobra.Command {
 	var resolve string
 	cmd := &cobra.Command{
 		Use:               "list [DEVICE ...]",
-		Short:             "List the CDI devices that engines can use, and why others not",
+		Short:             "List the CDI devices, and whether engines can use them",
 		Args:              usageArgs(cobra.ArbitraryArgs),
 		ValidArgsFunction: completeDevices(&o.SpecDirs),
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.list(cmd, args, resolve) },

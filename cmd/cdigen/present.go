@@ -221,6 +221,9 @@ func qualified(args []string) (names []string, err error) {
 		if !strings.Contains(arg, "=") {
 			name = shortKind + "=" + arg
 		}
+		if name != arg && strings.Contains(arg, ",") {
+			return nil, fmt.Errorf("device %q: name each by itself: %s", arg, strings.ReplaceAll(arg, ",", " "))
+		}
 		if _, _, _, err := parser.ParseQualifiedName(name); err != nil {
 			return nil, fmt.Errorf("device %q: give it like 0, all or %s=0: %w", arg, shortKind, err)
 		}
@@ -265,7 +268,7 @@ func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.De
 	kind, _, _ := strings.Cut(name, "=")
 	of := spec.KindOf(kind)
 	if of == nil || slices.ContainsFunc(devices, func(d spec.Defined) bool { return strings.HasPrefix(d.Name, kind+"=") }) {
-		return nil, fmt.Errorf("no CDI device %q: cdigen list prints those there are", name)
+		return nil, fmt.Errorf("no CDI device %q: cdigen doctor %s says why", name, name)
 	}
 	return nil, fmt.Errorf("no CDI device %q: there is no spec of that kind: run cdigen generate --kind %s", name, of.Name)
 }

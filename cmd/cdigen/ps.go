@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,8 +35,11 @@ func newPS() *cobra.Command {
 		Use:   "ps",
 		Short: "Show which container has which GPU or MIG device",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if every <= 0 {
-				return usageError(fmt.Errorf("--interval %v: must be above 0", every))
+			switch {
+			case every <= 0:
+				return usageError(fmt.Errorf("--interval \"%v\": it must be above 0", every))
+			case cmd.Flags().Changed("interval") && !follow && os.Getenv(config.Variable("interval")) == "":
+				return usageError(errors.New("--interval requires --watch"))
 			}
 			if os.Geteuid() != 0 {
 				fmt.Fprintln(os.Stderr, "cdigen ps: only processes of this user are seen: run it as root to see all")

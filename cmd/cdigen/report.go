@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/watch"
 )
 
@@ -40,6 +42,9 @@ func newReport() *cobra.Command {
 
 func (f *reportFlags) run(cmd *cobra.Command) error {
 	f.Command = "doctor" // whose options it has by the settings of the service
+	if f.output == "-" && !cmd.Flags().Changed("output") && table.IsTerminal(cmd.OutOrStdout()) {
+		return usageError(errors.New("name the file of the page with --output, such as report.html"))
+	}
 	if err := notASpec(f.output, "a report"); err != nil {
 		return err
 	}
@@ -68,7 +73,11 @@ func (f *reportFlags) run(cmd *cobra.Command) error {
 	p.devices(described(devices, s.Inventory))
 	p.containers(used)
 	p.history(history)
-	return writeOutput(cmd, f.output, p.end())
+	if err := writeOutput(cmd, f.output, p.end()); err != nil || f.output == "-" {
+		return err
+	}
+	say("Wrote "+f.output+". Read it before you send it.", "written", "path", f.output)
+	return nil
 }
 
 // system names the operating system, the kernel, the time and this program.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -58,6 +59,10 @@ func (o *options) showSettings(cmd *cobra.Command) error {
 	}
 	w := cmd.OutOrStdout()
 	err := o.print(w, list, func() error {
+		if len(list) == 0 && o.Settings.Variables == nil && o.Settings.Path != "" && !o.Settings.Unreadable {
+			_, err := fmt.Fprintf(w, "All settings have their defaults: there is no %s.\n", o.Settings.Path)
+			return err
+		}
 		if len(list) == 0 {
 			_, err := fmt.Fprintf(w, "All settings have their defaults (%s).\n", o.Settings.Path)
 			return err
@@ -143,6 +148,8 @@ func (o *options) changeSettings(cmd *cobra.Command, args []string, set, preview
 	switch _, err := plan.Make(cmd.Context()); {
 	case errors.Is(err, unix.ELOOP):
 		return fmt.Errorf("%s is a symbolic link: name the file that it leads to with --settings", file)
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		return fmt.Errorf("%w: run this as root", err)
 	case err != nil:
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -169,7 +170,11 @@ func writeStatus(w io.Writer, s *watch.Status, running bool) error {
 		line("last look", "%s %s, %s in %.0f ms", moment(g.At), g.Trigger, g.Result, g.Seconds*1000)
 		line("so far", "%d looks, %d events, NVML asked %d times", s.Generations, s.Events, s.Probes)
 	}
-	line("findings", "%d, and %s (--output-format json)", serious(s.Findings), printable.Count(len(s.Findings)-serious(s.Findings), "note"))
+	found := strconv.Itoa(serious(s.Findings))
+	if notes := len(s.Findings) - serious(s.Findings); notes > 0 {
+		found += ", and " + printable.Count(notes, "note") + " (-o json)"
+	}
+	line("findings", "%s", found)
 	line("devices", "%s", dash(strings.Join(shortNames(s.Devices), " ")))
 	for _, other := range s.Specs {
 		if other.Path != s.Spec {

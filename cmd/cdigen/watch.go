@@ -62,6 +62,9 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 	}
 	c := f.Config // each look opens the host again
 	kinds := f.EachKind()
+	if err := spec.CheckPath(kinds[0].Output); err != nil {
+		return nil, usageError(err)
+	}
 	output, err := filepath.Abs(kinds[0].Output)
 	if err != nil {
 		return nil, err

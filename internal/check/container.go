@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -192,6 +193,9 @@ func (src *Sources) has(program string) bool {
 // Look reads the nodes and the mounts of a container, and what its image requires.
 func (c *Container) Look(ctx context.Context, host discover.Host) error {
 	process := filepath.Join(host.Proc.Path, strconv.Itoa(c.PID))
+	if _, err := os.Stat(process); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no process %d", c.PID)
+	}
 	if err := inroot.Sandboxed(process); err != nil {
 		return fmt.Errorf("look into the container: %w", err)
 	}

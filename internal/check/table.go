@@ -133,7 +133,7 @@ var nodeTable = []Entry{
 		"They are left over from another boot or driver.", false, fixNodes},
 	{discover.NodeNotADevice, "Something else is in the place of a device node.",
 		"A container engine that was to mount a missing node makes a directory in its place.", false, fixNodes},
-	{discover.NodeMode, "Device nodes are not open to all, as the driver wants them: rootless containers and users other than root fail.",
+	{discover.NodeMode, "Device nodes have another mode or owner than the driver gives them: where it is narrower, rootless containers and users other than root fail.",
 		"The driver's parameters NVreg_DeviceFileMode, UID and GID say how they should be.", false, fixNodes},
 	{discover.NodesUnknown, "Which device nodes there should be is not known.", "The driver's files in procfs are incomplete.", false, nil},
 	{discover.UVMNotLoaded, "The kernel module nvidia-uvm is not loaded: CUDA does not start in any container.",

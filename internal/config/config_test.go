@@ -112,7 +112,7 @@ func TestAnInvalidValueIsReportedWhereItStands(t *testing.T) {
 		{option: "device-name-strategy", flag: ",", problem: `--device-name-strategy ",": unknown "": use one or more of index, uuid, type-index, pci`, want: []string{"index", "uuid"}},
 		{option: "device", flag: `a"b`, problem: `--device "a\"b": not a list with commas: bare " in non-quoted-field`, want: []string(nil)},
 		{option: "class", flag: "no class", problem: `--class "no class": invalid class. `, want: "gpu"},
-		{option: "max-cdi-version", environment: "0.5", problem: `CDIGEN_MAX_CDI_VERSION="0.5": want a version from 0.3.0 to `, want: ""},
+		{option: "max-cdi-version", environment: "0.5", problem: `CDIGEN_MAX_CDI_VERSION="0.5": use a version from 0.3.0 to `, want: ""},
 		// The next layer has a value.
 		{option: "grace", environment: "long", settings: "1s", problem: `CDIGEN_GRACE="long": `, want: time.Second},
 		{option: "grace", flag: "long", environment: "2s", settings: "1s", problem: `--grace "long": `, want: 2 * time.Second},
@@ -203,6 +203,9 @@ func value(o *Option, r *rand.Rand) string {
 	case "duration":
 		return time.Duration(1 + r.Int64N(1e12)).Round(10 * time.Millisecond).String()
 	case "stringSlice":
+		if o.Name == "device" {
+			words = []string{"0", "6:1", "GPU-a", "0000:3b:00.0"}
+		}
 		var list []string
 		for range r.IntN(4) {
 			list = append(list, words[r.IntN(len(words))])

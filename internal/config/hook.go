@@ -32,7 +32,7 @@ func (c *Config) hooks() (edits.Hooks, error) {
 func (c *Config) findHook() (string, error) {
 	if c.HookPath != "" {
 		if !filepath.IsAbs(c.HookPath) {
-			return "", c.Problem("hook-path", errors.New("want an absolute path: container engines start it from any directory"))
+			return "", c.Problem("hook-path", errors.New("use an absolute path: container engines start it from any directory"))
 		}
 		if err := CheckHook(c.HookPath); err != nil {
 			return "", c.Problem("hook-path", err)

@@ -232,6 +232,7 @@ func (c *Config) Target() (*Target, error) {
 		}
 	}
 	gpus := slices.ContainsFunc(c.kinds(), (*spec.Kind).OfGPUs)
+	t.Discover.WithoutUUIDs = !gpus
 	if when := c.whenNVML(); gpus && when != NVMLNever {
 		t.Discover.ProbeIfNeeded = when == NVMLAuto
 		probe, timeout := c.NVMLProbe, c.NVMLTimeout

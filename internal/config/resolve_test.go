@@ -68,9 +68,9 @@ func TestOptionsOfASpecThatCannotBe(t *testing.T) {
 		want  string
 	}{
 		{map[string]string{"edits": "/none"}, `--edits "/none": open /none: no such file or directory`},
-		{map[string]string{"library-layout": "private", "private-library-dir": "lib"}, `--private-library-dir "lib": private library directory "lib": want an absolute path`},
+		{map[string]string{"library-layout": "private", "private-library-dir": "lib"}, `--private-library-dir "lib": private library directory "lib": use an absolute path`},
 		{map[string]string{"hooks": "ldcache", "strict-hook": "true", "hook-flavor": "nvidia"}, `--strict-hook "true": nvidia-cdi-hook has no such flag: use --hook-flavor cdigen`},
-		{map[string]string{"hooks": "ldcache", "hook-path": "hook"}, `--hook-path "hook": want an absolute path: container engines start it from any directory`},
+		{map[string]string{"hooks": "ldcache", "hook-path": "hook"}, `--hook-path "hook": use an absolute path: container engines start it from any directory`},
 		{map[string]string{"hooks": "ldcache", "hook-path": "/etc"}, `--hook-path "/etc": /etc is not a regular file`},
 	} {
 		if _, err := load(t, c.flags).Spec("amd64"); err == nil || err.Error() != c.want {

@@ -39,11 +39,13 @@ var options = func() []Option {
 	return []Option{
 		{Name: profileOption, commands: contentCommands + ",status,settings", Values: ProfileNames(), field: func(c *Config) any { return &c.Profile },
 			Usage: "`profile` of the spec, for a program that has its own names for devices: " + strings.Join(ProfileNames(), ", ") + " (default: none)"},
-		{Name: settingsOption, commands: contentCommands + ",status,settings,report", field: func(c *Config) any { return &c.Settings.Path },
+		{Name: settingsOption, commands: contentCommands + ",status,settings", field: func(c *Config) any { return &c.Settings.Path },
 			Usage: "`file` with the settings of the service, used for flags and variables that are not given; empty: none (default: " + settingsFile("") + ", with --profile NAME " + settingsFile("NAME") + ")"},
+		{Name: settingsOption, commands: "report", field: func(c *Config) any { return &c.Settings.Path },
+			Usage: "`file` with the settings of the service, used for flags and variables that are not given; empty: none (default: " + settingsFile("") + ")"},
 
 		{Name: "driver-root", commands: rootCommands, field: func(c *Config) any { return &c.DriverRoot },
-			Usage: "`directory` the user-space driver is installed below"},
+			Usage: "`directory` below which the user-space driver is installed"},
 		{Name: "dev-root", commands: rootCommands, field: func(c *Config) any { return &c.DevRoot },
 			Usage: "`directory` that has dev/ with the device nodes (default: the driver root where it has dev/nvidiactl, else /)"},
 		{Name: "proc-root", commands: rootCommands, field: func(c *Config) any { return &c.ProcRoot },
@@ -89,7 +91,7 @@ var options = func() []Option {
 			Usage: "class of the devices' kind"},
 		{Name: "device-name-strategy", commands: contentCommands, Values: Words(spec.NameStrategies), field: func(c *Config) any { return &c.Names },
 			Usage: "how to name devices, one or more of index (0, 0:1), uuid, type-index (gpu0, mig0:1), pci"},
-		{Name: "device", commands: contentCommands, field: func(c *Config) any { return &c.Devices },
+		{Name: "device", commands: contentCommands, check: checkDevice, field: func(c *Config) any { return &c.Devices },
 			Usage: "put only these `devices` in, by index, UUID, g:m or PCI address; none: one with the driver and without a GPU (default: all)"},
 		{Name: "device", commands: "info files", field: func(c *Config) any { return &c.Devices },
 			Usage: "only what containers get with these `devices`, such as 0, a UUID or nvidia.com/gds=all"},
@@ -174,7 +176,18 @@ func checkKinds(list []string) error {
 
 func checkMPSDirectory(dir string) error {
 	if !filepath.IsAbs(dir) {
-		return errors.New("want an absolute path: containers have it under the same name")
+		return errors.New("use an absolute path: containers have it under the same name")
+	}
+	return nil
+}
+
+// checkDevice refuses what cannot be the name of a device of the host.
+func checkDevice(name string) error {
+	if kind, device, ok := strings.Cut(name, "="); ok {
+		return fmt.Errorf("leave out %s=: %s", kind, device)
+	}
+	if strings.ContainsAny(name, " \t") {
+		return fmt.Errorf("separate devices by commas: %s", strings.Join(strings.Fields(name), ","))
 	}
 	return nil
 }
@@ -188,7 +201,7 @@ func checkSpecDir(dir string) error {
 
 func checkMaxVersion(version string) error {
 	if v := "v" + version; semver.Canonical(v) != v || semver.Compare(v, "v0.3.0") < 0 {
-		return fmt.Errorf("want a version from 0.3.0 to %s", specs.CurrentVersion)
+		return fmt.Errorf("use a version from 0.3.0 to %s", specs.CurrentVersion)
 	}
 	return nil
 }

@@ -158,7 +158,7 @@ stands for one cause and does not change.
 	for _, group := range check.Groups {
 		b.WriteString("\n## " + group.Name + "\n\n| ID | what it means | cause, and what to do |\n| --- | --- | --- |\n")
 		for _, e := range group.Entries {
-			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", e.ID, e.Title, e.Explanation)
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", e.ID, e.Title, strings.ReplaceAll(e.Explanation, "|", `\|`))
 		}
 	}
 	b.WriteString("\n## By error message\n\nWhat engines and programs print, and the findings that may be behind it. `cdigen doctor` says which it is.\n\n" +

@@ -36,7 +36,7 @@ echo
 echo "\$ cat $spec"
 head -n 14 "$spec"
 echo "… $(($(wc -l <"$spec") - 14)) more lines in $spec"
-run bin/cdigen list --spec-dir "$(dirname "$spec")"
+run bin/cdigen list --spec-dir "$(dirname "$spec")" "${flags[@]}"
 run bin/cdigen info "${flags[@]}"
 echo
 echo "Next, on a machine with GPUs: sudo make install && sudo cdigen generate, then"

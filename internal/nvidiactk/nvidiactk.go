@@ -134,7 +134,7 @@ var Commands = []Command{
 }
 
 const (
-	noTegra   = "Tegra systems are not supported"
+	noTegra   = "on a Tegra system the lists of JetPack are read where they are"
 	noRuntime = "cdigen adds no runtime"
 )
 

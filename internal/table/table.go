@@ -141,7 +141,7 @@ func writeRow(b *strings.Builder, limits []int, cells []string, colors map[int]C
 	}
 }
 
-// blocks returns the table with a line for each cell, after its heading.
+// blocks returns the table with a line for each cell that is not empty, after its heading.
 func (t *Table) blocks() string {
 	label := 0
 	for _, h := range t.header {
@@ -153,6 +153,9 @@ func (t *Table) blocks() string {
 			b.WriteString("\n")
 		}
 		for j, cell := range cells {
+			if cell == "" {
+				continue
+			}
 			if len(t.header) > 0 {
 				b.WriteString(t.header[j] + strings.Repeat(" ", label-uniseg.StringWidth(t.header[j])) + gap)
 			}

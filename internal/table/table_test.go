@@ -62,9 +62,7 @@ DEVICE    nvidia.com/gpu=all
 PRIORITY  1
 STATE     GREENokOFF
 
-DEVICE
 PRIORITY  10
-STATE
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
