@@ -225,6 +225,10 @@ const (
 	containerPatience = 10 * time.Second
 )
 
+// looks limits how many threads can wait for file systems of containers at the same time: one
+// stays for each that never answers.
+var looks = make(chan struct{}, 64)
+
 // findNodes returns the NVIDIA and DRM nodes in a container. It ends with the context, or
 // when a file system of the container does not answer.
 func (c *Container) findNodes(ctx context.Context) ([]discover.Node, error) {
@@ -235,10 +239,15 @@ func (c *Container) findNodes(ctx context.Context) ([]discover.Node, error) {
 		err   error
 	}
 	done := make(chan answer, 1)
-	go func() {
-		nodes, err := nodesBelow(c.Root)
-		done <- answer{nodes, err}
-	}()
+	select {
+	case looks <- struct{}{}:
+		go func() {
+			defer func() { <-looks }()
+			nodes, err := nodesBelow(c.Root)
+			done <- answer{nodes, err}
+		}()
+	case <-ctx.Done():
+	}
 	var a answer
 	select {
 	case a = <-done:
