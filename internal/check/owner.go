@@ -101,7 +101,7 @@ func unescapeUnit(s string) string {
 		}
 		at += from
 		if c, err := strconv.ParseUint(s[at+2:at+4], 16, 8); err == nil {
-			s = s[:at] + string(rune(c)) + s[at+4:]
+			s = s[:at] + string([]byte{byte(c)}) + s[at+4:]
 		}
 		from = at + 1
 	}
@@ -133,6 +133,9 @@ func (f *forms) ownerByMounts(mounts, host []mountinfo.Mount, cgroup string) (o 
 			if _, name, _ := strings.Cut(strings.TrimSpace(line), ":/"); len(name) > len(longest) {
 				longest = name
 			}
+		}
+		if longest == "" {
+			return owner{engine: engineContainerd}, true
 		}
 		return owner{engine: engineContainerd, id: path.Base(longest)}, true
 	}

@@ -52,8 +52,7 @@ func (r *Running) Stale() bool {
 // Lister lists what has GPUs.
 type Lister struct {
 	Sources *Sources
-	names   map[string]string // of containers by their IDs
-	asked   map[string]bool
+	names   map[string]string // of containers by their IDs; empty: its engine was asked in vain
 }
 
 // List returns the containers that have GPUs of the inventory, and processes of the host that
@@ -71,8 +70,9 @@ func (l *Lister) List(ctx context.Context, host discover.Host, inv *discover.Inv
 	}
 	wait.Wait()
 	all = slices.DeleteFunc(all, func(r *Running) bool { return len(r.Devices) == 0 })
+	asked := map[string]bool{} // engines
 	for _, r := range all {
-		l.name(ctx, proc, r)
+		l.name(ctx, proc, r, asked)
 	}
 	slices.SortStableFunc(all, func(a, b *Running) int {
 		return cmp.Or(cmp.Compare(a.Engine, b.Engine), cmp.Compare(a.Name, b.Name))
@@ -116,7 +116,11 @@ func processes(proc string) (all []*Running, err error) {
 	}
 	for _, r := range all {
 		// Numbers begin again at the end, so the first process is that which started first.
-		slices.SortStableFunc(r.PIDs, func(a, b int) int { return cmp.Compare(startOf(proc, a), startOf(proc, b)) })
+		started := map[int]uint64{}
+		for _, pid := range r.PIDs {
+			started[pid] = startOf(proc, pid)
+		}
+		slices.SortStableFunc(r.PIDs, func(a, b int) int { return cmp.Compare(started[a], started[b]) })
 		slices.Sort(r.Using)
 		if r.Engine == Host {
 			r.ID = ""
@@ -235,23 +239,24 @@ func AddMemory(list []*Running, report *discover.NVMLReport) {
 }
 
 // name finds the name of a container: by its engine, or else by what the kubelet mounts, or else
-// it is the beginning of its ID.
-func (l *Lister) name(ctx context.Context, proc string, r *Running) {
+// it is the beginning of its ID. An engine is asked once for the names of all its containers.
+func (l *Lister) name(ctx context.Context, proc string, r *Running, asked map[string]bool) {
 	if r.Name != "" {
 		return
 	}
 	if l.names == nil {
-		l.names, l.asked = map[string]string{}, map[string]bool{}
+		l.names = map[string]string{}
 	}
 	key := r.ID
 	if r.Engine == engineApptainer {
 		key = strconv.Itoa(r.PIDs[0])
 	}
-	if _, known := l.names[key]; !known && !l.asked[key] {
+	if _, known := l.names[key]; !known && !asked[r.Engine] {
+		asked[r.Engine] = true
 		l.ask(ctx, r.Engine)
-		l.asked[key] = true
 	}
 	r.Name = l.names[key]
+	l.names[key] = r.Name // also of one that the engine does not know
 	if r.Name == "" && (r.Engine == engineContainerd || r.Engine == engineCRIO) {
 		mounts, _ := mountinfo.Read(filepath.Join(proc, strconv.Itoa(r.PIDs[0]), "mountinfo"))
 		form := newForms().pod

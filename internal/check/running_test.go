@@ -40,6 +40,7 @@ func TestContainersAreKnownByTheirCgroups(t *testing.T) {
 		{"0::/lxc.monitor.web", owner{}},
 		{"4:devices:/lxc/104/ns/system.slice", owner{engineLXC, "104", "104"}},
 		{`0::/machine.slice/machine-a\x2db.scope/payload/init.scope`, owner{engineNspawn, "a-b", "a-b"}},
+		{`0::/machine.slice/machine-\xc3\xa9\x5cx.scope/payload`, owner{engineNspawn, `é\x`, `é\x`}},
 		{"0::/machine.slice/machine-a.scope/supervisor", owner{}},
 		{"0::/machine.slice/systemd-nspawn@a.service/payload", owner{engineNspawn, "a", "a"}},
 		// The innermost of nested ones.
@@ -114,5 +115,36 @@ func TestProcessOfTheHostHasWhatItHasOpen(t *testing.T) {
 	AddMemory(list, &discover.NVMLReport{GPUs: []discover.NVMLGPU{{Processes: []discover.NVMLProcess{{PID: cmd.Process.Pid, Memory: 5}}}}})
 	if at >= 0 && list[at].Memory != 5 {
 		t.Errorf("memory: %+v", list[at])
+	}
+}
+
+// Containers that an engine does not know, as root's podman does not know those of users, lead to
+// one question and not to one each.
+func TestEnginesAreAskedOnceForAllNames(t *testing.T) {
+	var ran int
+	lister := &Lister{Sources: &Sources{
+		Find: func(string) (string, error) { return "/bin/x", nil },
+		Run: func(context.Context, string, ...string) ([]byte, error) {
+			ran++
+			return []byte("aaaa web\n"), nil
+		},
+	}}
+	look := func(ids ...string) (names []string) {
+		asked := map[string]bool{}
+		for _, id := range ids {
+			r := &Running{Engine: enginePodman, ID: id, PIDs: []int{1}}
+			lister.name(context.Background(), t.TempDir(), r, asked)
+			names = append(names, r.Name)
+		}
+		return names
+	}
+	if names := look("bbbb", "cccc", "aaaa"); !slices.Equal(names, []string{"bbbb", "cccc", "web"}) || ran != 1 {
+		t.Errorf("%q, asked %d times", names, ran)
+	}
+	if names := look("bbbb", "cccc", "aaaa"); names[2] != "web" || ran != 1 {
+		t.Errorf("again: %q, asked %d times", names, ran)
+	}
+	if look("dddd"); ran != 2 {
+		t.Errorf("a new one: asked %d times", ran)
 	}
 }
