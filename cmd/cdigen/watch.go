@@ -179,13 +179,13 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 // keepFeatures has the loop write the features of the node, until end is called.
 func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func()) {
 	features := &watch.Features{Path: f.NodeFeatures}
-	write := func(s watch.State) {
-		if err := features.Write(s, time.Now()); err != nil {
+	write := func() {
+		if err := features.Write(l.State, time.Now()); err != nil {
 			slog.Warn("the features of the node cannot be written", "error", err)
 		}
 	}
 	changed := l.Changed
-	l.Changed = func(s watch.State) { changed(s); write(s) }
+	l.Changed = func(s watch.State) { changed(s); write() }
 	ctx, cancel := context.WithCancel(ctx)
 	var renewals sync.WaitGroup
 	renewals.Go(func() {
@@ -194,7 +194,7 @@ func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func(
 			case <-ctx.Done():
 				return
 			case <-time.After(watch.FeaturesEvery):
-				write(l.State())
+				write()
 			}
 		}
 	})
