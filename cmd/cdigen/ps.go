@@ -46,7 +46,10 @@ func newPS() *cobra.Command {
 				if err == nil {
 					err = o.showUse(cmd, u, follow)
 				}
-				if err != nil || !follow {
+				switch {
+				case follow && cmd.Context().Err() != nil:
+					return nil
+				case err != nil || !follow:
 					return err
 				}
 				select {
