@@ -43,7 +43,7 @@ func label(text string) string {
 	return strings.Trim(text[:min(len(text), 50)], "-_.")
 }
 
-// features of a state, a line each.
+// features returns those of a state, a line each; nil before the first generation.
 func features(s *State) []byte {
 	var b bytes.Buffer
 	switch s.Condition {

@@ -90,7 +90,7 @@ func writeDriver(w io.Writer, inv *discover.Inventory, width int) error {
 	return nil
 }
 
-// shortUUID returns the beginning of a UUID, by which a person knows it again.
+// shortUUID returns the beginning of a UUID, by which a person recognizes it.
 func shortUUID(uuid string) string {
 	prefix, rest, _ := strings.Cut(uuid, "-")
 	first, _, long := strings.Cut(rest, "-")

@@ -34,7 +34,7 @@ type Running struct {
 	// NVML names.
 	PIDs  []int `json:"pids"`
 	Using []int `json:"using"`
-	// Memory of GPUs in bytes; 0: NVML says nothing of it.
+	// Memory of GPUs in bytes; 0 where NVML does not know it.
 	Memory uint64 `json:"memory,omitempty"`
 	// Driver is the version of the libraries that are mounted in it; empty: none are.
 	Driver string `json:"driver,omitempty"`
@@ -56,8 +56,8 @@ type Lister struct {
 }
 
 // List returns the containers that have GPUs of the inventory, and processes of the host that
-// use one, in the order of their engines and names. Of what may not be looked at by this user
-// nothing is returned. An error is the context's, or that of proc.
+// use one, in the order of their engines and names. Those that this user may not look at are left
+// out. An error is the context's, or that of proc.
 func (l *Lister) List(ctx context.Context, host discover.Host, inv *discover.Inventory) ([]*Running, error) {
 	proc := host.Proc.Path
 	all, err := processes(proc)
@@ -129,7 +129,7 @@ func processes(proc string) (all []*Running, err error) {
 	return all, nil
 }
 
-// processName returns the name that a process has for its program.
+// processName returns the name of a process's program (proc_pid_comm(5)).
 func processName(proc string, pid int) string {
 	name, _ := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "comm"))
 	return strings.TrimSpace(string(name))
