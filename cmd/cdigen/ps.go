@@ -48,7 +48,7 @@ func newPS() *cobra.Command {
 				}
 				switch {
 				case follow && cmd.Context().Err() != nil:
-					return nil
+					return nil //nolint:nilerr // this is how it ends
 				case err != nil || !follow:
 					return err
 				}
