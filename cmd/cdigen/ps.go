@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -152,11 +153,12 @@ func (o *options) showUse(cmd *cobra.Command, u *use, again bool) error {
 func writeUse(w io.Writer, u *use, color bool) error {
 	t := table.New(w, "DEVICES", "ENGINE", "NAME", "PIDS", "MEMORY", "DRIVER")
 	var stale []string
+	var first string // what doctor container finds the first by
 	for _, r := range u.Containers {
 		t.Row(strings.Join(r.Devices, " "), dash(r.Engine), dash(r.Name), pids(r), memory(r.Memory), driverOf(r))
 		if r.Stale() {
 			t.Paint(5, table.Red, color)
-			stale = append(stale, dash(r.Name))
+			stale, first = append(stale, dash(r.Name)), cmp.Or(first, r.Argument())
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -167,7 +169,7 @@ func writeUse(w io.Writer, u *use, color bool) error {
 		texts[0] = "Nothing has a GPU."
 	}
 	if stale != nil {
-		texts = append(texts, fmt.Sprintf("Stale: %s: the driver was changed and is %s now. cdigen doctor container %s says what to do.", strings.Join(stale, ", "), u.Driver, stale[0]))
+		texts = append(texts, fmt.Sprintf("Stale: %s: the driver was changed and is %s now. cdigen doctor container %s says what to do.", strings.Join(stale, ", "), u.Driver, first))
 	}
 	for _, text := range texts {
 		if _, err := fmt.Fprintln(w, table.Wrap(oneLine(text), table.Width(w))); err != nil {

@@ -49,6 +49,18 @@ func (r *Running) Stale() bool {
 	return slices.ContainsFunc(r.Findings, func(f discover.Finding) bool { return f.Severity == discover.Broken })
 }
 
+// Argument returns what doctor container finds it by, for a shell: its name, where an engine can be
+// asked for that.
+func (r *Running) Argument() string {
+	switch {
+	case r.Engine == engineContainerd, r.Engine == engineCRIO:
+		return line(r.ID)
+	case r.Engine == "", r.Engine == engineNspawn, r.Name == "":
+		return "--pid " + strconv.Itoa(r.PIDs[0])
+	}
+	return line(r.Name)
+}
+
 // Lister lists what has GPUs.
 type Lister struct {
 	Sources *Sources

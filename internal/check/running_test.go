@@ -148,3 +148,18 @@ func TestEnginesAreAskedOnceForAllNames(t *testing.T) {
 		t.Errorf("a new one: asked %d times", ran)
 	}
 }
+
+func TestArgumentsOfDoctorContainer(t *testing.T) {
+	for want, r := range map[string]Running{
+		"web":     {Engine: enginePodman, ID: "0123", Name: "web"},
+		"'a b'":   {Engine: engineLXC, ID: "a b", Name: "a b"},
+		"0123":    {Engine: engineContainerd, ID: "0123", Name: "pod/web"},
+		"--pid 7": {Engine: engineNspawn, ID: "m", Name: "m", PIDs: []int{7, 8}},
+		"--pid 4": {ID: "4026532", Name: "4026532", PIDs: []int{4}},
+		"--pid 5": {Engine: engineApptainer, ID: "4026532", PIDs: []int{5}},
+	} {
+		if got := r.Argument(); got != want {
+			t.Errorf("%+v: %s, want %s", r, got, want)
+		}
+	}
+}
