@@ -161,11 +161,7 @@ func engineDirectories(ctx context.Context, usual *spec.Directories) *spec.Direc
 
 // writeListed looks at the host and prints devices as a table or as JSON.
 func (o *options) writeListed(cmd *cobra.Command, directories *spec.Directories, devices []spec.Defined, broken []spec.Broken) error {
-	target, err := o.Target()
-	if err != nil {
-		return usageError(err)
-	}
-	inv, err := inventory(cmd, target)
+	inv, err := discovered(cmd, &o.Config)
 	if err != nil {
 		return err
 	}
