@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -41,7 +42,7 @@ type Running struct {
 	// Findings are what differs from the host.
 	Findings []discover.Finding `json:"findings"`
 
-	open []discover.Attr
+	open map[discover.Attr]bool // their nodes
 }
 
 // Stale reports whether the container has something that the host no longer has.
@@ -117,13 +118,14 @@ func processes(proc string) (all []*Running, err error) {
 		}
 		r := byOwner[of]
 		if r == nil {
-			r = &Running{Engine: of.engine, ID: of.id, Name: of.name, Using: []int{}, Devices: []string{}, Findings: []discover.Finding{}}
+			r = &Running{Engine: of.engine, ID: of.id, Name: of.name, Using: []int{}, Devices: []string{}, Findings: []discover.Finding{}, open: map[discover.Attr]bool{}}
 			byOwner[of] = r
 			all = append(all, r)
 		}
 		r.PIDs = append(r.PIDs, pid)
 		if len(open) > 0 {
-			r.Using, r.open = append(r.Using, pid), append(r.open, open...)
+			r.Using = append(r.Using, pid)
+			maps.Copy(r.open, open)
 		}
 	}
 	for _, r := range all {
@@ -160,7 +162,7 @@ func startOf(proc string, pid int) uint64 {
 
 // openNodes returns the numbers of the device nodes that a process has open and whose names are
 // those of NVIDIA's or of a DRM node. A file system of the process is not asked: it may not answer.
-func openNodes(dir string) (list []discover.Attr) {
+func openNodes(dir string) map[discover.Attr]bool {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
@@ -168,7 +170,7 @@ func openNodes(dir string) (list []discover.Attr) {
 	f := os.NewFile(uintptr(fd), dir)
 	defer f.Close()
 	names, _ := f.Readdirnames(maxContainerNames)
-	link := make([]byte, unix.PathMax)
+	nodes, link := map[discover.Attr]bool{}, make([]byte, unix.PathMax)
 	for _, name := range names {
 		n, err := unix.Readlinkat(fd, name, link)
 		if err != nil {
@@ -180,10 +182,10 @@ func openNodes(dir string) (list []discover.Attr) {
 		}
 		var s unix.Statx_t
 		if unix.Statx(fd, name, unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &s) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
-			list = append(list, discover.Attr{Major: s.Rdev_major, Minor: s.Rdev_minor})
+			nodes[discover.Attr{Major: s.Rdev_major, Minor: s.Rdev_minor}] = true
 		}
 	}
-	return list
+	return nodes
 }
 
 // look finds out which devices it has, and how it differs from the host.
@@ -198,7 +200,7 @@ func (r *Running) look(ctx context.Context, host discover.Host, inv *discover.In
 	has := func(n *discover.Node) bool {
 		return n != nil && n.Have != nil && (slices.ContainsFunc(c.Nodes, func(other discover.Node) bool {
 			return sameNumbers(n.Have, other.Have) || n.Path == other.Path
-		}) || slices.ContainsFunc(r.open, func(a discover.Attr) bool { return sameNumbers(n.Have, &a) }))
+		}) || r.open[discover.Attr{Major: n.Have.Major, Minor: n.Have.Minor}])
 	}
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
