@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -226,8 +227,16 @@ const (
 )
 
 // looks limits how many threads can wait for file systems of containers at the same time: one
-// stays for each that never answers.
-var looks = make(chan struct{}, 64)
+// stays for each that never answers. It is made when it is needed.
+var looks struct {
+	once  sync.Once
+	slots chan struct{}
+}
+
+func slots() chan struct{} {
+	looks.once.Do(func() { looks.slots = make(chan struct{}, 64) })
+	return looks.slots
+}
 
 // findNodes returns the NVIDIA and DRM nodes in a container. It ends with the context, or
 // when a file system of the container does not answer.
@@ -240,9 +249,9 @@ func (c *Container) findNodes(ctx context.Context) ([]discover.Node, error) {
 	}
 	done := make(chan answer, 1)
 	select {
-	case looks <- struct{}{}:
+	case slots() <- struct{}{}:
 		go func() {
-			defer func() { <-looks }()
+			defer func() { <-slots() }()
 			nodes, err := nodesBelow(c.Root)
 			done <- answer{nodes, err}
 		}()

@@ -132,14 +132,14 @@ func TestLooksIntoContainersAreLimited(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(root, "dev"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for range cap(looks) {
-		looks <- struct{}{}
+	for range cap(slots()) {
+		slots() <- struct{}{}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_, err := (&Container{Root: root}).findNodes(ctx)
-	for range cap(looks) {
-		<-looks
+	for range cap(slots()) {
+		<-slots()
 	}
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("more are looked into: %v", err)
