@@ -2,7 +2,6 @@ package spec
 
 import (
 	"path/filepath"
-	"slices"
 	"strings"
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
@@ -34,18 +33,23 @@ func WithoutDriver(changes []Change, older, newer string) (rest []Change, follow
 		return changes, 0
 	}
 	renamed := func(s string) string { return strings.ReplaceAll(s, older, newer) }
-	added := map[Change]bool{}
+	successor := func(c Change) Change {
+		return Change{OpAdded, c.Device, c.Kind, renamed(c.Name), "", renamed(c.Old)}
+	}
+	added, succeeds := map[Change]bool{}, map[Change]bool{}
 	for _, c := range changes {
-		if c.Op == OpRemoved && strings.Contains(c.Name, older) {
-			at := Change{OpAdded, c.Device, c.Kind, renamed(c.Name), "", renamed(c.Old)}
-			added[at] = slices.Contains(changes, at)
+		switch {
+		case c.Op == OpAdded:
+			added[c] = true
+		case c.Op == OpRemoved && strings.Contains(c.Name, older):
+			succeeds[successor(c)] = true
 		}
 	}
 	for _, c := range changes {
 		switch {
-		case c.Op == OpAdded && added[c]:
+		case c.Op == OpAdded && succeeds[c]:
 		case c.Op == OpChanged && c.Kind != "device" && renamed(c.Old) == c.New,
-			c.Op == OpRemoved && added[Change{OpAdded, c.Device, c.Kind, renamed(c.Name), "", renamed(c.Old)}]:
+			c.Op == OpRemoved && strings.Contains(c.Name, older) && added[successor(c)]:
 			follow++
 		default:
 			rest = append(rest, c)

@@ -28,7 +28,7 @@ type Features struct {
 	// Path is a file of its own in a directory that exists.
 	Path string
 
-	mu      sync.Mutex
+	mu      sync.Mutex // from the look at the state until it is in the file
 	written []byte
 	until   time.Time
 }
@@ -43,7 +43,7 @@ func label(text string) string {
 	return strings.Trim(text[:min(len(text), 50)], "-_.")
 }
 
-// features of a state, a line each.
+// features returns those of a state, a line each; nil before the first generation.
 func features(s *State) []byte {
 	var b bytes.Buffer
 	switch s.Condition {
@@ -71,10 +71,12 @@ func features(s *State) []byte {
 	return b.Bytes()
 }
 
-// Write writes what a state has, unless that is in the file and holds for long enough.
-func (f *Features) Write(s State, now time.Time) error {
+// Write writes what the state of this moment has, unless that is in the file and holds for long
+// enough.
+func (f *Features) Write(state func() State, now time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	s := state()
 	text := features(&s)
 	if text == nil || bytes.Equal(text, f.written) && f.until.Sub(now) > featuresValid/2 {
 		return nil

@@ -22,7 +22,7 @@ func TestFeaturesOfTheNode(t *testing.T) {
 	}
 	write := func(s State, now time.Time) {
 		t.Helper()
-		if err := f.Write(s, now); err != nil {
+		if err := f.Write(func() State { return s }, now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -70,7 +70,7 @@ func TestFeaturesOfTheNode(t *testing.T) {
 		t.Error("it is still there")
 	}
 	f.Path = filepath.Join(t.TempDir(), "none", "cdigen")
-	if f.Write(s, began) == nil || f.Remove() != nil {
+	if f.Write(func() State { return s }, began) == nil || f.Remove() != nil {
 		t.Error("a directory that is not there is made")
 	}
 }

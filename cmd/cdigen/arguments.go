@@ -73,7 +73,7 @@ func otherWords() map[string][]string {
 }
 
 // suggestions returns ": did you mean …?" for a command that does not exist below another,
-// or for a group that has none alike which commands it has.
+// or, for a group without a similar one, which commands it has.
 func suggestions(cmd *cobra.Command, word string) string {
 	cmd.SuggestionsMinimumDistance = 2
 	near, names, words := cmd.SuggestionsFor(word), []string{}, otherWords()
@@ -184,7 +184,7 @@ func logLevelOf(cmd *cobra.Command, name string) string {
 	return map[string]string{"v": "debug", "verbose": "debug", "q": "error", "quiet": "error"}[name]
 }
 
-// commandsWith returns the commands that have a flag, the upper ones first.
+// commandsWith returns the commands that have a flag, those of upper levels first.
 func commandsWith(cmd *cobra.Command, flag string) (names []string) {
 	commands := slices.Clone(cmd.Commands())
 	all, _ := chosen(nil)

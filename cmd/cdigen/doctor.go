@@ -210,8 +210,8 @@ func sources() *check.Sources {
 	return &check.Sources{Root: discover.DirTree("/"), Run: runtimes.Local().Run, Find: exec.LookPath, Hook: config.CheckHook}
 }
 
-// examine looks at the host and at the devices that were named. It returns the snapshots as
-// well of the specs that are in use.
+// examine looks at the host and at the devices that were named. It also returns the snapshots
+// of the specs that are in use.
 func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []check.Report, snapshots []*check.Snapshot, err error) {
 	used, unused, err := f.subjects(cmd)
 	if err != nil {
@@ -452,7 +452,7 @@ func (f *doctorFlags) repair(cmd *cobra.Command, devices []string, list []check.
 	}
 }
 
-// leave says why commands of blocks were not run.
+// leave prints why commands of blocks were not run.
 func (f *doctorFlags) leave(blocks []check.Block) {
 	n := 0
 	for _, b := range blocks {

@@ -57,11 +57,7 @@ func newInfo() *cobra.Command {
 // info discovers the host and has it written. JSON has the findings in it; for the other
 // formats they go to standard error.
 func info(cmd *cobra.Command, o *options, write func(w io.Writer, inv *discover.Inventory) error) error {
-	target, err := o.Target()
-	if err != nil {
-		return usageError(err)
-	}
-	inv, err := inventory(cmd, target)
+	inv, err := discovered(cmd, &o.Config)
 	if err != nil {
 		return err
 	}
@@ -90,7 +86,7 @@ func writeDriver(w io.Writer, inv *discover.Inventory, width int) error {
 	return nil
 }
 
-// shortUUID returns the beginning of a UUID, by which a person knows it again.
+// shortUUID returns the beginning of a UUID, by which a person recognizes it.
 func shortUUID(uuid string) string {
 	prefix, rest, _ := strings.Cut(uuid, "-")
 	first, _, long := strings.Cut(rest, "-")

@@ -161,11 +161,7 @@ func engineDirectories(ctx context.Context, usual *spec.Directories) *spec.Direc
 
 // writeListed looks at the host and prints devices as a table or as JSON.
 func (o *options) writeListed(cmd *cobra.Command, directories *spec.Directories, devices []spec.Defined, broken []spec.Broken) error {
-	target, err := o.Target()
-	if err != nil {
-		return usageError(err)
-	}
-	inv, err := inventory(cmd, target)
+	inv, err := discovered(cmd, &o.Config)
 	if err != nil {
 		return err
 	}
@@ -184,18 +180,22 @@ type row struct {
 // rowsOf returns a row for each device. One that has several names in a file, as by its index and
 // its UUID, is one row, by the first of these.
 func rowsOf(list []listed) (rows []row) {
-	for len(list) > 0 {
-		r := row{list[0].Name, list[0]}
-		kind, _, _ := strings.Cut(r.Name, "=")
-		same := func(l listed) bool {
-			return l.UUID != "" && l.UUID == r.UUID && l.File == r.File && strings.HasPrefix(l.Name, kind+"=") && l.Availability == r.Availability && l.By == r.By
+	type key struct {
+		kind, uuid, file, by string
+		availability         spec.Availability
+	}
+	known := map[key]int{}
+	for _, l := range list {
+		kind, name, _ := strings.Cut(l.Name, "=")
+		k := key{kind, l.UUID, l.File, l.By, l.Availability}
+		at, same := known[k]
+		switch {
+		case l.UUID == "" || !same:
+			known[k] = len(rows)
+			rows = append(rows, row{l.Name, l})
+		case name != l.UUID:
+			rows[at].names += " " + name
 		}
-		for _, l := range list[1:] {
-			if same(l) && !strings.HasSuffix(l.Name, "="+l.UUID) {
-				r.names += " " + strings.TrimPrefix(l.Name, kind+"=")
-			}
-		}
-		rows, list = append(rows, r), slices.DeleteFunc(slices.Clone(list[1:]), same)
 	}
 	return rows
 }

@@ -57,7 +57,8 @@ func say(sentence, message string, attrs ...any) {
 	slog.Info(message, append(attrs, sentenceKey, sentence)...)
 }
 
-// humanHandler writes messages as a person reads them: "warning: a message (path: /x)". A sentence may have several lines.
+// humanHandler writes messages as a person reads them: "warning: a message (path: /x)". A sentence
+// may have several lines; nothing else can look like a message of its own.
 type humanHandler struct {
 	w            io.Writer
 	level        slog.Level
@@ -83,7 +84,7 @@ func (h *humanHandler) Handle(_ context.Context, r slog.Record) error {
 	for _, a := range attrs {
 		switch value := a.Value.Resolve().String(); {
 		case a.Key == sentenceKey:
-			return h.write(&r, value)
+			return h.write(&r, printable.Text(value))
 		case value != "":
 			details = append(details, a.Key+": "+value)
 		}
@@ -91,7 +92,7 @@ func (h *humanHandler) Handle(_ context.Context, r slog.Record) error {
 	if len(details) > 0 {
 		text += " (" + strings.Join(details, "; ") + ")"
 	}
-	return h.write(&r, text)
+	return h.write(&r, oneLine(strings.ReplaceAll(text, "\n", "; ")))
 }
 
 func (h *humanHandler) write(r *slog.Record, text string) error {
@@ -107,6 +108,6 @@ func (h *humanHandler) write(r *slog.Record, text string) error {
 	if h.clock && !r.Time.IsZero() {
 		prefix = r.Time.Format("15:04:05 ") + prefix
 	}
-	_, err := fmt.Fprintln(h.w, prefix+printable.Text(text))
+	_, err := fmt.Fprintln(h.w, prefix+text)
 	return err
 }

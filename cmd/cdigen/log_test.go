@@ -15,6 +15,7 @@ func TestMessagesForAPerson(t *testing.T) {
 		{"a sentence", func(l *slog.Logger) { l.Info("published", "path", "/x", sentenceKey, "Published /x.\nTry: y") }, "Published /x.\nTry: y\n"},
 		{"details", func(l *slog.Logger) { l.Info("published", "path", "/x", "empty", "", "devices", 3) }, "published (path: /x; devices: 3)\n"},
 		{"of a logger", func(l *slog.Logger) { l.With("source", "uevent").Warn("down", "error", "no\x1b[31m") }, "warning: down (source: uevent; error: no\\u001b[31m)\n"},
+		{"of a file whose name is like a message", func(l *slog.Logger) { l.Warn("down", "path", "/x\nerror: y") }, "warning: down (path: /x; error: y)\n"},
 		{"an error", func(l *slog.Logger) { l.Error("failed") }, "error: failed\n"},
 		{"below the level", func(l *slog.Logger) { l.Debug("discovered") }, ""},
 	} {

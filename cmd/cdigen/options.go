@@ -188,8 +188,8 @@ func (w *warnings) ofToolkit(c *config.Config) {
 		if !strings.HasPrefix(name, "NVIDIA_CTK_") {
 			continue // an image may have others
 		}
-		if use, ok := config.OfToolkit(c, name, value); ok {
-			slog.Warn("this variable of nvidia-ctk has no effect on cdigen", "variable", name, "use", use)
+		if option, text, ok := config.OfToolkit(c, name, value); ok {
+			slog.Warn("this variable of nvidia-ctk has no effect on cdigen", "variable", name, "use", config.Variable(option)+"="+text)
 		}
 	}
 }

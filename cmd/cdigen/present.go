@@ -152,6 +152,15 @@ func look(cmd *cobra.Command, c *config.Config, s *check.Snapshot) error {
 	return nil
 }
 
+// discovered discovers the host of a command.
+func discovered(cmd *cobra.Command, c *config.Config) (*discover.Inventory, error) {
+	target, err := c.Target()
+	if err != nil {
+		return nil, usageError(err)
+	}
+	return inventory(cmd, target)
+}
+
 // inventory discovers a host.
 func inventory(cmd *cobra.Command, target *config.Target) (*discover.Inventory, error) {
 	start := time.Now()

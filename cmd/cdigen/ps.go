@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,10 @@ func newPS() *cobra.Command {
 				if err == nil {
 					err = o.showUse(cmd, u, follow)
 				}
-				if err != nil || !follow {
+				switch {
+				case follow && cmd.Context().Err() != nil:
+					return nil //nolint:nilerr // this is how it ends
+				case err != nil || !follow:
 					return err
 				}
 				select {
@@ -153,11 +157,12 @@ func (o *options) showUse(cmd *cobra.Command, u *use, again bool) error {
 func writeUse(w io.Writer, u *use, color bool) error {
 	t := table.New(w, "DEVICES", "ENGINE", "NAME", "PIDS", "MEMORY", "DRIVER")
 	var stale []string
+	var first string // what doctor container finds the first by
 	for _, r := range u.Containers {
 		t.Row(strings.Join(r.Devices, " "), dash(r.Engine), dash(r.Name), pids(r), memory(r.Memory), driverOf(r))
 		if r.Stale() {
 			t.Paint(5, table.Red, color)
-			stale = append(stale, dash(r.Name))
+			stale, first = append(stale, dash(r.Name)), cmp.Or(first, r.Argument())
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -168,7 +173,7 @@ func writeUse(w io.Writer, u *use, color bool) error {
 		texts[0] = "Nothing has a GPU."
 	}
 	if stale != nil {
-		texts = append(texts, fmt.Sprintf("Stale: %s: the driver was changed and is %s now. cdigen doctor container %s says what to do.", strings.Join(stale, ", "), u.Driver, stale[0]))
+		texts = append(texts, fmt.Sprintf("Stale: %s: the driver was changed and is %s now. cdigen doctor container %s says what to do.", strings.Join(stale, ", "), u.Driver, first))
 	}
 	for _, text := range texts {
 		if _, err := fmt.Fprintln(w, table.Wrap(oneLine(text), table.Width(w))); err != nil {

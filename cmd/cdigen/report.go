@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -58,8 +59,14 @@ func (f *reportFlags) run(cmd *cobra.Command) error {
 	}
 	service, _ := config.Load("ps", f.layers)
 	used, err := whoHas(cmd, &service, &check.Lister{Sources: sources()})
+	if err := cmd.Context().Err(); err != nil {
+		return err
+	}
 	if err != nil {
-		used = &use{} // there is no GPU that could be used
+		if none := (*exitError)(nil); !errors.As(err, &none) || none.status != exitNoDevices {
+			slog.Warn("the page does not have what uses GPUs", "err", err)
+		}
+		used = &use{}
 	}
 	s := snapshots[0]
 	devices, _ := s.Directories.Devices()

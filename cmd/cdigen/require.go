@@ -44,11 +44,7 @@ func (f *injectFlags) required(cmd *cobra.Command, names []string) error {
 		return nil
 	}
 	c, _ := config.Load("info", f.layers)
-	target, err := c.Target()
-	if err != nil {
-		return usageError(err)
-	}
-	inv, err := inventory(cmd, target)
+	inv, err := discovered(cmd, &c)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/cdigen/cdigen/internal/table"
 )
 
-// serviceCommand is the one whose options the settings of a service are.
+// serviceCommand is the command whose options are the settings of a service.
 const serviceCommand = "watch"
 
 func newSettings() *cobra.Command {

@@ -156,7 +156,9 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	metrics := f.record(ctx, l, runtimeDir, generator.Output)
+	refresh, end := f.refresher(ctx)
+	defer end()
+	metrics := record(l, runtimeDir, generator.Output, refresh)
 	l.Changed = func(s watch.State) { notifyState(s, hangup) }
 	if f.NodeFeatures != "" && !f.Once {
 		defer f.keepFeatures(ctx, l)()
@@ -180,13 +182,13 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 // keepFeatures has the loop write the features of the node, until end is called.
 func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func()) {
 	features := &watch.Features{Path: f.NodeFeatures}
-	write := func(s watch.State) {
-		if err := features.Write(s, time.Now()); err != nil {
+	write := func() {
+		if err := features.Write(l.State, time.Now()); err != nil {
 			slog.Warn("the features of the node cannot be written", "error", err)
 		}
 	}
 	changed := l.Changed
-	l.Changed = func(s watch.State) { changed(s); write(s) }
+	l.Changed = func(s watch.State) { changed(s); write() }
 	ctx, cancel := context.WithCancel(ctx)
 	var renewals sync.WaitGroup
 	renewals.Go(func() {
@@ -195,7 +197,7 @@ func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func(
 			case <-ctx.Done():
 				return
 			case <-time.After(watch.FeaturesEvery):
-				write(l.State())
+				write()
 			}
 		}
 	})
@@ -208,9 +210,9 @@ func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func(
 	}
 }
 
-// record makes the loop keep metrics, which it returns, and the history, and follow with the
-// files that have devices.
-func (f *watchFlags) record(ctx context.Context, l *watch.Loop, runtimeDir, output string) *watch.Metrics {
+// record makes the loop keep metrics, which it returns, and the history, and call refresh after
+// each generation.
+func record(l *watch.Loop, runtimeDir, output string, refresh func()) *watch.Metrics {
 	metrics := watch.NewMetrics(l, version, output)
 	history := watch.History{Path: instanceFile(runtimeDir, output, historyFile)}
 	l.Generated = func(g watch.Generation) {
@@ -222,12 +224,32 @@ func (f *watchFlags) record(ctx context.Context, l *watch.Loop, runtimeDir, outp
 		if err := os.WriteFile(filepath.Join(runtimeDir, "generated"), nil, 0o644); err != nil {
 			slog.Warn("a generation cannot be announced to cdigen-inject.path", "error", err)
 		}
-		if f.RefreshInjected {
-			f.refreshInjected(ctx)
-		}
+		refresh()
 		debug.FreeOSMemory()
 	}
 	return metrics
+}
+
+// refresher returns what has injected files brought up to date, without waiting for it, and what
+// waits for the last time. It is done once for all generations that end meanwhile.
+func (f *watchFlags) refresher(ctx context.Context) (refresh, end func()) {
+	if !f.RefreshInjected {
+		return func() {}, func() {}
+	}
+	due := make(chan struct{}, 1)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for range due {
+			f.refreshInjected(ctx)
+		}
+	})
+	refresh = func() {
+		select {
+		case due <- struct{}{}:
+		default:
+		}
+	}
+	return refresh, func() { close(due); running.Wait() }
 }
 
 // refreshInjected runs inject --refresh where files have devices, in a process of its own: a
@@ -238,9 +260,9 @@ func (f *watchFlags) refreshInjected(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", "inject", "--refresh", "--spec-dir="+strings.Join(f.SpecDirs, ","), "--log-format="+f.LogFormat)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "inject", "--refresh", "--spec-dir="+strings.Join(f.SpecDirs, ","), "--log-level="+f.LogLevel, "--log-format="+f.LogFormat)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		slog.Error("cdigen inject --refresh", "error", err)
 	}
 }

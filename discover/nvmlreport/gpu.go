@@ -94,15 +94,20 @@ func (a *Asker) links(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 
 // processes asks which processes use the GPU, or a MIG device of it, and for their memory.
 func (a *Asker) processes(s subject, handle nvml.Device, g *discover.NVMLGPU) {
-	for kind, list := range map[string]func() ([]nvml.ProcessInfo, nvml.Return){"Compute": handle.GetComputeRunningProcesses, "Graphics": handle.GetGraphicsRunningProcesses} {
-		symbol := "nvmlDeviceGet" + kind + "RunningProcesses"
-		infos, _ := ask(a, s.name, symbol+"_v3|"+symbol+"_v2|"+symbol, list)
+	for _, kind := range []struct {
+		symbol string
+		list   func() ([]nvml.ProcessInfo, nvml.Return)
+	}{
+		{"nvmlDeviceGetComputeRunningProcesses", handle.GetComputeRunningProcesses},
+		{"nvmlDeviceGetGraphicsRunningProcesses", handle.GetGraphicsRunningProcesses},
+	} {
+		infos, _ := ask(a, s.name, kind.symbol+"_v3|"+kind.symbol+"_v2|"+kind.symbol, kind.list)
 		for _, info := range infos {
 			process := discover.NVMLProcess{PID: int(info.Pid)}
 			if info.UsedGpuMemory != math.MaxUint64 { // NVML_VALUE_NOT_AVAILABLE
 				process.Memory = info.UsedGpuMemory
 			}
-			// One that computes and draws is in both lists.
+			// One that computes and draws is in both lists: the first is taken.
 			if !slices.ContainsFunc(g.Processes, func(other discover.NVMLProcess) bool { return other.PID == process.PID }) {
 				g.Processes = append(g.Processes, process)
 			}

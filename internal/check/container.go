@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -229,6 +230,18 @@ const (
 	containerPatience = 10 * time.Second
 )
 
+// looks limits how many threads can wait for file systems of containers at the same time: one
+// stays for each that never answers. It is made when it is needed.
+var looks struct {
+	once  sync.Once
+	slots chan struct{}
+}
+
+func slots() chan struct{} {
+	looks.once.Do(func() { looks.slots = make(chan struct{}, 64) })
+	return looks.slots
+}
+
 // findNodes returns the NVIDIA and DRM nodes in a container. It ends with the context, or
 // when a file system of the container does not answer.
 func (c *Container) findNodes(ctx context.Context) ([]discover.Node, error) {
@@ -239,10 +252,15 @@ func (c *Container) findNodes(ctx context.Context) ([]discover.Node, error) {
 		err   error
 	}
 	done := make(chan answer, 1)
-	go func() {
-		nodes, err := nodesBelow(c.Root)
-		done <- answer{nodes, err}
-	}()
+	select {
+	case slots() <- struct{}{}:
+		go func() {
+			defer func() { <-slots() }()
+			nodes, err := nodesBelow(c.Root)
+			done <- answer{nodes, err}
+		}()
+	case <-ctx.Done():
+	}
 	var a answer
 	select {
 	case a = <-done:

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -122,5 +123,28 @@ func TestOddFilesOfAContainer(t *testing.T) {
 	}
 	if list, err := nodesBelow(c.root); err == nil || !strings.Contains(err.Error(), "list /dev/nvidia-caps: more than 16384 names") {
 		t.Error(list, err)
+	}
+}
+
+// Containers whose file systems do not answer keep a limited number of threads.
+func TestLooksIntoContainersAreLimited(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "dev"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(slots()) {
+		slots() <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := (&Container{Root: root}).findNodes(ctx)
+	for range cap(slots()) {
+		<-slots()
+	}
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("more are looked into: %v", err)
+	}
+	if _, err := (&Container{Root: root}).findNodes(context.Background()); err != nil {
+		t.Error(err)
 	}
 }

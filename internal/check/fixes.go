@@ -10,6 +10,7 @@ import (
 	"al.essio.dev/pkg/shellescape"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/nvidiactk"
 	"github.com/cdigen/cdigen/internal/printable"
@@ -63,7 +64,7 @@ func fixGenerate(s *Snapshot, f discover.Finding) Fix {
 	}
 	if readOnly := s.System.ReadOnly; readOnly != "" && filepath.Dir(s.Spec) != runtimeDir {
 		output := filepath.Join(runtimeDir, filepath.Base(s.Spec))
-		return Fix{Commands: s.publishWith("CDIGEN_OUTPUT="+output, "--output="+output), Safe: true, Note: readOnly + " is read-only: publish the spec elsewhere."}
+		return Fix{Commands: s.publishWith("output", output), Safe: true, Note: readOnly + " is read-only: publish the spec elsewhere."}
 	}
 	fix := s.safe("generate")
 	if wrong := s.inTheWay(); wrong != "" {
@@ -109,7 +110,7 @@ func fixForeign(s *Snapshot, f discover.Finding) Fix {
 	switch {
 	case err == nil && s.Now != nil && len(spec.Diff(content, s.Now)) == 0 && !foreign.Directory.Holds(s.Published):
 		return Fix{
-			Commands: s.publishWith("CDIGEN_OUTPUT="+f.Subject, "--output="+f.Subject), Safe: true,
+			Commands: s.publishWith("output", f.Subject), Safe: true,
 			Note: "It is what cdigen would publish: this keeps it up to date where it is.",
 		}
 	case place(foreign) >= place(s.Published):
@@ -431,7 +432,7 @@ func fixDirectories(s *Snapshot, f discover.Finding) Fix {
 	}
 	output := filepath.Join(e.SpecDirs[0], filepath.Base(s.Spec))
 	return Fix{
-		Commands: s.publishWith("CDIGEN_OUTPUT="+output, "--output="+output),
+		Commands: s.publishWith("output", output),
 		Note:     "It cannot be configured to look elsewhere. No engine needs " + s.Spec + " then.",
 	}
 }
@@ -451,7 +452,7 @@ func fixTooOld(s *Snapshot, f discover.Finding) Fix {
 	if err != nil {
 		return Fix{Note: fmt.Sprintf("Install a newer version of it: %v.", err)}
 	}
-	fix := Fix{Commands: s.publishWith("CDIGEN_MAX_CDI_VERSION="+lowest, "--max-cdi-version="+lowest)}
+	fix := Fix{Commands: s.publishWith("max-cdi-version", lowest)}
 	if lost > 0 {
 		fix.Note = fmt.Sprintf("All engines lose %s then that begin with a digit, such as %s=0; UUIDs stay.", printable.Count(lost, "name"), s.Kind)
 	}
@@ -484,26 +485,21 @@ func fixDirLink(s *Snapshot, f discover.Finding) Fix {
 }
 
 // publishWith returns the commands that have the spec made with another setting, for good.
-func (s *Snapshot) publishWith(setting, flag string) (commands []string) {
+func (s *Snapshot) publishWith(option, value string) (commands []string) {
 	// What runs has to publish again too, or it would put the old one back.
 	if s.Settings != "" {
-		commands = append(commands, s.Command("settings", "set", setting))
+		commands = append(commands, s.Command("settings", "set", config.Variable(option)+"="+value))
 		if s.System.Units[s.Unit].Active {
 			commands = append(commands, "systemctl restart "+s.Unit)
 		}
 	}
-	return append(commands, s.Command("generate", flag))
+	return append(commands, s.Command("generate", "--"+option+"="+value))
 }
 
 func fixToolkitSetting(s *Snapshot, f discover.Finding) Fix {
 	for _, t := range s.toolkitSettings() {
 		if t.place == f.Subject {
-			_, value, _ := strings.Cut(t.setting, "=")
-			name, _, _ := strings.Cut(strings.TrimPrefix(t.setting, "CDIGEN_"), "=")
-			return Fix{
-				Commands: s.publishWith(t.setting, "--"+strings.ToLower(strings.ReplaceAll(name, "_", "-"))+"="+value),
-				Note:     "Or remove it from " + nvidiactk.SettingsFile + ".",
-			}
+			return Fix{Commands: s.publishWith(t.option, t.value), Note: "Or remove it from " + nvidiactk.SettingsFile + "."}
 		}
 	}
 	return Fix{}

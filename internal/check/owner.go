@@ -12,8 +12,8 @@ import (
 	"github.com/cdigen/cdigen/internal/mountinfo"
 )
 
-// The engines that a container may be of; empty: an unknown one. Host is no engine: a process
-// in no container.
+// The engines that a container may be of; empty: an unknown one. Host stands for processes
+// outside containers.
 const (
 	enginePodman     = "podman"
 	engineDocker     = "docker"
@@ -28,8 +28,8 @@ const (
 // owner is the container that a process is in.
 type owner struct{ engine, id, name string }
 
-// form is how an engine calls something of its containers. The group is the ID, or of engines
-// whose containers have no other the name.
+// form is a pattern of what an engine names after its containers. The group is the ID, or the
+// name for engines whose containers have no other ID.
 type form struct {
 	engine string
 	named  bool
@@ -38,7 +38,8 @@ type form struct {
 
 // forms are what containers are known by.
 type forms struct {
-	// cgroups of containers, and what is mounted into them by its path in its file system.
+	// cgroups are those of containers, mounts what is mounted into them, by its path in its
+	// file system.
 	cgroups, mounts []form
 	// pod is what the kubelet mounts into each container of a pod: the group is its name.
 	pod *regexp.Regexp
@@ -101,7 +102,7 @@ func unescapeUnit(s string) string {
 		}
 		at += from
 		if c, err := strconv.ParseUint(s[at+2:at+4], 16, 8); err == nil {
-			s = s[:at] + string(rune(c)) + s[at+4:]
+			s = s[:at] + string([]byte{byte(c)}) + s[at+4:]
 		}
 		from = at + 1
 	}
@@ -133,6 +134,9 @@ func (f *forms) ownerByMounts(mounts, host []mountinfo.Mount, cgroup string) (o 
 			if _, name, _ := strings.Cut(strings.TrimSpace(line), ":/"); len(name) > len(longest) {
 				longest = name
 			}
+		}
+		if longest == "" {
+			return owner{engine: engineContainerd}, true
 		}
 		return owner{engine: engineContainerd, id: path.Base(longest)}, true
 	}

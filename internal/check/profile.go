@@ -87,19 +87,19 @@ func Settings(s *Snapshot) (list []discover.Finding) {
 		list = append(list, found(SettingInvalid, discover.Warning, place(problem), "%s=%q: %v", config.Variable(problem.Option), problem.Value, problem.Err))
 	}
 	for _, t := range s.toolkitSettings() {
-		list = append(list, found(ToolkitSetting, discover.Warning, t.place, "%s has no effect on cdigen; the setting for it is %s", t.variable, t.setting))
+		list = append(list, found(ToolkitSetting, discover.Warning, t.place, "%s has no effect on cdigen; the setting for it is %s", t.variable, config.Variable(t.option)+"="+t.value))
 	}
 	return list
 }
 
 // toolkitSetting is a setting of nvidia-cdi-refresh that cdigen has one for, which is not set.
-type toolkitSetting struct{ place, variable, setting string }
+type toolkitSetting struct{ place, variable, option, value string }
 
 func (s *Snapshot) toolkitSettings() (list []toolkitSetting) {
 	for _, variable := range slices.Sorted(maps.Keys(s.System.Toolkit)) {
 		v := s.System.Toolkit[variable]
-		if setting, ok := config.OfToolkit(s.Config, variable, v.Value); ok {
-			list = append(list, toolkitSetting{fmt.Sprintf("%s:%d", nvidiactk.SettingsFile, v.Line), variable, setting})
+		if option, value, ok := config.OfToolkit(s.Config, variable, v.Value); ok {
+			list = append(list, toolkitSetting{fmt.Sprintf("%s:%d", nvidiactk.SettingsFile, v.Line), variable, option, value})
 		}
 	}
 	return list

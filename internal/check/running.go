@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -34,14 +35,14 @@ type Running struct {
 	// NVML names.
 	PIDs  []int `json:"pids"`
 	Using []int `json:"using"`
-	// Memory of GPUs in bytes; 0: NVML says nothing of it.
+	// Memory of GPUs in bytes; 0 where NVML does not know it.
 	Memory uint64 `json:"memory,omitempty"`
 	// Driver is the version of the libraries that are mounted in it; empty: none are.
 	Driver string `json:"driver,omitempty"`
 	// Findings are what differs from the host.
 	Findings []discover.Finding `json:"findings"`
 
-	open []discover.Attr
+	open map[discover.Attr]bool // their nodes
 }
 
 // Stale reports whether the container has something that the host no longer has.
@@ -49,16 +50,27 @@ func (r *Running) Stale() bool {
 	return slices.ContainsFunc(r.Findings, func(f discover.Finding) bool { return f.Severity == discover.Broken })
 }
 
+// Argument returns what doctor container finds it by, for a shell: its name, where an engine can be
+// asked for that.
+func (r *Running) Argument() string {
+	switch {
+	case r.Engine == engineContainerd, r.Engine == engineCRIO:
+		return line(r.ID)
+	case r.Engine == "", r.Engine == engineNspawn, r.Name == "":
+		return "--pid " + strconv.Itoa(r.PIDs[0])
+	}
+	return line(r.Name)
+}
+
 // Lister lists what has GPUs.
 type Lister struct {
 	Sources *Sources
-	names   map[string]string // of containers by their IDs
-	asked   map[string]bool
+	names   map[string]string // of containers by their IDs; empty: its engine was asked in vain
 }
 
 // List returns the containers that have GPUs of the inventory, and processes of the host that
-// use one, in the order of their engines and names. Of what may not be looked at by this user
-// nothing is returned. An error is the context's, or that of proc.
+// use one, in the order of their engines and names. Those that this user may not look at are left
+// out. An error is the context's, or that of proc.
 func (l *Lister) List(ctx context.Context, host discover.Host, inv *discover.Inventory) ([]*Running, error) {
 	proc := host.Proc.Path
 	all, err := processes(proc)
@@ -71,8 +83,9 @@ func (l *Lister) List(ctx context.Context, host discover.Host, inv *discover.Inv
 	}
 	wait.Wait()
 	all = slices.DeleteFunc(all, func(r *Running) bool { return len(r.Devices) == 0 })
+	asked := map[string]bool{} // engines
 	for _, r := range all {
-		l.name(ctx, proc, r)
+		l.name(ctx, proc, r, asked)
 	}
 	slices.SortStableFunc(all, func(a, b *Running) int {
 		return cmp.Or(cmp.Compare(a.Engine, b.Engine), cmp.Compare(a.Name, b.Name))
@@ -105,18 +118,23 @@ func processes(proc string) (all []*Running, err error) {
 		}
 		r := byOwner[of]
 		if r == nil {
-			r = &Running{Engine: of.engine, ID: of.id, Name: of.name, Using: []int{}, Devices: []string{}, Findings: []discover.Finding{}}
+			r = &Running{Engine: of.engine, ID: of.id, Name: of.name, Using: []int{}, Devices: []string{}, Findings: []discover.Finding{}, open: map[discover.Attr]bool{}}
 			byOwner[of] = r
 			all = append(all, r)
 		}
 		r.PIDs = append(r.PIDs, pid)
 		if len(open) > 0 {
-			r.Using, r.open = append(r.Using, pid), append(r.open, open...)
+			r.Using = append(r.Using, pid)
+			maps.Copy(r.open, open)
 		}
 	}
 	for _, r := range all {
 		// Numbers begin again at the end, so the first process is that which started first.
-		slices.SortStableFunc(r.PIDs, func(a, b int) int { return cmp.Compare(startOf(proc, a), startOf(proc, b)) })
+		started := map[int]uint64{}
+		for _, pid := range r.PIDs {
+			started[pid] = startOf(proc, pid)
+		}
+		slices.SortStableFunc(r.PIDs, func(a, b int) int { return cmp.Compare(started[a], started[b]) })
 		slices.Sort(r.Using)
 		if r.Engine == Host {
 			r.ID = ""
@@ -125,7 +143,7 @@ func processes(proc string) (all []*Running, err error) {
 	return all, nil
 }
 
-// processName returns the name that a process has for its program.
+// processName returns the name of a process's program (proc_pid_comm(5)).
 func processName(proc string, pid int) string {
 	name, _ := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "comm"))
 	return strings.TrimSpace(string(name))
@@ -144,7 +162,7 @@ func startOf(proc string, pid int) uint64 {
 
 // openNodes returns the numbers of the device nodes that a process has open and whose names are
 // those of NVIDIA's or of a DRM node. A file system of the process is not asked: it may not answer.
-func openNodes(dir string) (list []discover.Attr) {
+func openNodes(dir string) map[discover.Attr]bool {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
@@ -152,7 +170,7 @@ func openNodes(dir string) (list []discover.Attr) {
 	f := os.NewFile(uintptr(fd), dir)
 	defer f.Close()
 	names, _ := f.Readdirnames(maxContainerNames)
-	link := make([]byte, unix.PathMax)
+	nodes, link := map[discover.Attr]bool{}, make([]byte, unix.PathMax)
 	for _, name := range names {
 		n, err := unix.Readlinkat(fd, name, link)
 		if err != nil {
@@ -164,10 +182,10 @@ func openNodes(dir string) (list []discover.Attr) {
 		}
 		var s unix.Statx_t
 		if unix.Statx(fd, name, unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &s) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
-			list = append(list, discover.Attr{Major: s.Rdev_major, Minor: s.Rdev_minor})
+			nodes[discover.Attr{Major: s.Rdev_major, Minor: s.Rdev_minor}] = true
 		}
 	}
-	return list
+	return nodes
 }
 
 // look finds out which devices it has, and how it differs from the host.
@@ -182,7 +200,7 @@ func (r *Running) look(ctx context.Context, host discover.Host, inv *discover.In
 	has := func(n *discover.Node) bool {
 		return n != nil && n.Have != nil && (slices.ContainsFunc(c.Nodes, func(other discover.Node) bool {
 			return sameNumbers(n.Have, other.Have) || n.Path == other.Path
-		}) || slices.ContainsFunc(r.open, func(a discover.Attr) bool { return sameNumbers(n.Have, &a) }))
+		}) || r.open[discover.Attr{Major: n.Have.Major, Minor: n.Have.Minor}])
 	}
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
@@ -235,23 +253,24 @@ func AddMemory(list []*Running, report *discover.NVMLReport) {
 }
 
 // name finds the name of a container: by its engine, or else by what the kubelet mounts, or else
-// it is the beginning of its ID.
-func (l *Lister) name(ctx context.Context, proc string, r *Running) {
+// it is the beginning of its ID. An engine is asked once for the names of all its containers.
+func (l *Lister) name(ctx context.Context, proc string, r *Running, asked map[string]bool) {
 	if r.Name != "" {
 		return
 	}
 	if l.names == nil {
-		l.names, l.asked = map[string]string{}, map[string]bool{}
+		l.names = map[string]string{}
 	}
 	key := r.ID
 	if r.Engine == engineApptainer {
 		key = strconv.Itoa(r.PIDs[0])
 	}
-	if _, known := l.names[key]; !known && !l.asked[key] {
+	if _, known := l.names[key]; !known && !asked[r.Engine] {
+		asked[r.Engine] = true
 		l.ask(ctx, r.Engine)
-		l.asked[key] = true
 	}
 	r.Name = l.names[key]
+	l.names[key] = r.Name // also of one that the engine does not know
 	if r.Name == "" && (r.Engine == engineContainerd || r.Engine == engineCRIO) {
 		mounts, _ := mountinfo.Read(filepath.Join(proc, strconv.Itoa(r.PIDs[0]), "mountinfo"))
 		form := newForms().pod

@@ -40,6 +40,7 @@ func TestContainersAreKnownByTheirCgroups(t *testing.T) {
 		{"0::/lxc.monitor.web", owner{}},
 		{"4:devices:/lxc/104/ns/system.slice", owner{engineLXC, "104", "104"}},
 		{`0::/machine.slice/machine-a\x2db.scope/payload/init.scope`, owner{engineNspawn, "a-b", "a-b"}},
+		{`0::/machine.slice/machine-\xc3\xa9\x5cx.scope/payload`, owner{engineNspawn, `é\x`, `é\x`}},
 		{"0::/machine.slice/machine-a.scope/supervisor", owner{}},
 		{"0::/machine.slice/systemd-nspawn@a.service/payload", owner{engineNspawn, "a", "a"}},
 		// The innermost of nested ones.
@@ -114,5 +115,51 @@ func TestProcessOfTheHostHasWhatItHasOpen(t *testing.T) {
 	AddMemory(list, &discover.NVMLReport{GPUs: []discover.NVMLGPU{{Processes: []discover.NVMLProcess{{PID: cmd.Process.Pid, Memory: 5}}}}})
 	if at >= 0 && list[at].Memory != 5 {
 		t.Errorf("memory: %+v", list[at])
+	}
+}
+
+// Containers that an engine does not know, as root's podman does not know those of users, lead to
+// one question and not to one each.
+func TestEnginesAreAskedOnceForAllNames(t *testing.T) {
+	var ran int
+	lister := &Lister{Sources: &Sources{
+		Find: func(string) (string, error) { return "/bin/x", nil },
+		Run: func(context.Context, string, ...string) ([]byte, error) {
+			ran++
+			return []byte("aaaa web\n"), nil
+		},
+	}}
+	look := func(ids ...string) (names []string) {
+		asked := map[string]bool{}
+		for _, id := range ids {
+			r := &Running{Engine: enginePodman, ID: id, PIDs: []int{1}}
+			lister.name(context.Background(), t.TempDir(), r, asked)
+			names = append(names, r.Name)
+		}
+		return names
+	}
+	if names := look("bbbb", "cccc", "aaaa"); !slices.Equal(names, []string{"bbbb", "cccc", "web"}) || ran != 1 {
+		t.Errorf("%q, asked %d times", names, ran)
+	}
+	if names := look("bbbb", "cccc", "aaaa"); names[2] != "web" || ran != 1 {
+		t.Errorf("again: %q, asked %d times", names, ran)
+	}
+	if look("dddd"); ran != 2 {
+		t.Errorf("a new one: asked %d times", ran)
+	}
+}
+
+func TestArgumentsOfDoctorContainer(t *testing.T) {
+	for want, r := range map[string]Running{
+		"web":     {Engine: enginePodman, ID: "0123", Name: "web"},
+		"'a b'":   {Engine: engineLXC, ID: "a b", Name: "a b"},
+		"0123":    {Engine: engineContainerd, ID: "0123", Name: "pod/web"},
+		"--pid 7": {Engine: engineNspawn, ID: "m", Name: "m", PIDs: []int{7, 8}},
+		"--pid 4": {ID: "4026532", Name: "4026532", PIDs: []int{4}},
+		"--pid 5": {Engine: engineApptainer, ID: "4026532", PIDs: []int{5}},
+	} {
+		if got := r.Argument(); got != want {
+			t.Errorf("%+v: %s, want %s", r, got, want)
+		}
 	}
 }

@@ -153,9 +153,9 @@ func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding
 }
 
 // upgradedFrom returns the version of the driver that a spec was made with, if one would be
-// made with another now.
+// made with another now. A watcher may have another driver root than ours.
 func (s *Snapshot) upgradedFrom(content *specs.Spec) string {
-	if s.Now == nil {
+	if s.Now == nil || s.Watcher != nil && s.Watcher.Current {
 		return ""
 	}
 	old, now := spec.DriverVersion(content), spec.DriverVersion(s.Now)

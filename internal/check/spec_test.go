@@ -199,3 +199,38 @@ func TestSpecThatLacksDevicesOrFilesIsBroken(t *testing.T) {
 		}
 	}
 }
+
+// A watcher may have been given the root of another driver than the one that doctor sees.
+func TestSpecOfAWatcherMayBeOfAnotherDriver(t *testing.T) {
+	dir := t.TempDir()
+	of := func(version string) *specs.Spec {
+		library := filepath.Join(dir, "libcuda.so."+version)
+		if err := os.WriteFile(library, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return &specs.Spec{
+			Version: "0.5.0", Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0", ContainerEdits: specs.ContainerEdits{Env: []string{"A=0"}}}},
+			ContainerEdits: specs.ContainerEdits{Mounts: []*specs.Mount{{HostPath: library, ContainerPath: "/usr/lib/libcuda.so." + version}}},
+		}
+	}
+	data, err := spec.Encode(of("535.183.01"), spec.YAML)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "nvidia.yaml")
+	if err := os.WriteFile(file, data.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := spec.ReadDirectories(nil)
+	s := &Snapshot{Wanted: Wanted{Kind: "nvidia.com/gpu", Spec: file, Now: of("550.54.15"), Published: d.File(file)}, Inventory: &discover.Inventory{}, Directories: d}
+	s.Look(Sources{}, s.Published)
+	has := func() bool {
+		return slices.ContainsFunc(published(s), func(f discover.Finding) bool { return f.ID == SpecDriver || f.ID == SpecIncomplete })
+	}
+	if !has() {
+		t.Error("without a watcher it is not found")
+	}
+	if s.Watcher = (&Watcher{Current: true}); has() {
+		t.Error("with one it is found")
+	}
+}

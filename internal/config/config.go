@@ -258,8 +258,8 @@ func (c *Config) Values() (list []Value) {
 	return list
 }
 
-// Check returns an error if a command has no option of a variable, or that cannot have the
-// value.
+// Check returns an error if a variable does not belong to an option of a command, or cannot
+// have the value.
 func Check(command, variable, value string) error {
 	for _, o := range Options(command) {
 		if Variable(o.Name) != variable {

@@ -185,6 +185,9 @@ func Assign(text, variable string, value *string) string {
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
+	if strings.HasSuffix(text, "\\\n") {
+		text += "\n" // or it would continue the last line
+	}
 	return text + line + "\n"
 }
 

@@ -112,6 +112,8 @@ func TestAssign(t *testing.T) {
 		{"C=3\n", "A", nil, "C=3\n"},
 		{"", "A", value("a b"), "A=\"a b\"\n"},
 		{"A=0", "A", value("1"), "A=1"},
+		{"B=2\\", "A", value("1"), "B=2\\\n\nA=1\n"},
+		{"B=2\\\n", "A", value("1"), "B=2\\\n\nA=1\n"},
 	} {
 		if got := Assign(c.text, c.variable, c.value); got != c.want {
 			t.Errorf("%q, %s: got %q, want %q", c.text, c.variable, got, c.want)

@@ -50,7 +50,7 @@ func Enroot(c *Contents) (mounts, environ, notes []string, err error) {
 
 // Usable returns the devices of a kind whose nodes a process may open, as the cgroup of a job
 // restricts it to those of the job. access is [unix.Access], which asks the device filter too.
-// That the mode of a DRM node refuses who is not in its group does not count: CUDA needs none.
+// A DRM node whose mode keeps out users outside its group does not count: CUDA does not need it.
 func (s Source) Usable(kind string, access func(path string, mode uint32) error) (names []string) {
 	for _, d := range s {
 		if !strings.HasPrefix(d.Name, kind+"=") || d.Availability != spec.Available || d.Name == kind+"=all" || len(d.Own.DeviceNodes) == 0 {

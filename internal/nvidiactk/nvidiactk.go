@@ -2,7 +2,7 @@
 // place: for people who type it out of habit, for settings that were made for it, and for the
 // table in docs/migrating.md.
 //
-// It is data and one function. It does not know how flags of cdigen are parsed.
+// It is data and a few functions. It does not know how flags of cdigen are parsed.
 package nvidiactk
 
 import (
