@@ -37,8 +37,8 @@ func gpuName(s NameStrategy, g *discover.GPU) string {
 	return ""
 }
 
-// migName names a MIG device; empty when the strategy has no name for it.
-func migName(s NameStrategy, g *discover.GPU, d *discover.MIGDevice) string {
+// MIGDevice names a MIG device of a GPU; empty when the strategy has no name for it.
+func (s NameStrategy) MIGDevice(g *discover.GPU, d *discover.MIGDevice) string {
 	switch s {
 	case Index:
 		return fmt.Sprintf("%d:%d", g.Index, d.Index)

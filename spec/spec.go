@@ -116,7 +116,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	}
 	o.setDefaults()
 	known := o.known(inv)
-	usable := slices.DeleteFunc(slices.Clone(known), func(d device) bool { return d.why != "" })
+	usable := usableOf(known)
 	devices, findings, err := selectDevices(known, usable, o.Devices)
 	if err != nil {
 		return nil, nil, err
@@ -163,13 +163,18 @@ func (o *Options) known(inv *discover.Inventory) []device {
 	return o.Of.hostDevices(inv, o.Edits)
 }
 
+// usableOf returns the devices that can be used.
+func usableOf(known []device) []device {
+	return slices.DeleteFunc(slices.Clone(known), func(d device) bool { return d.why != "" })
+}
+
 // ByID returns the edits of one device by any of its names: the UUID of a GPU or MIG device, the
 // PCI address or the index of a GPU, or a name of another kind. A container also needs those
 // that all devices have in common, see [New] with the name in [Options].Devices.
 func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, error) {
 	o.setDefaults()
 	known := o.known(inv)
-	usable := slices.DeleteFunc(slices.Clone(known), func(d device) bool { return d.why != "" })
+	usable := usableOf(known)
 	named := slices.DeleteFunc(slices.Clone(usable), func(d device) bool { return !slices.Contains(d.aliases, id) })
 	if len(named) == 1 {
 		return named[0].edits, nil
@@ -238,7 +243,7 @@ func devicesOf(inv *discover.Inventory, strategies []NameStrategy, o edits.Optio
 		list = append(list, gpu)
 		for j := range g.MIGDevices {
 			m := &g.MIGDevices[j]
-			mig := named(fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), g.Unusable(), gpu.aliases, func(s NameStrategy) string { return migName(s, g, m) })
+			mig := named(fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), g.Unusable(), gpu.aliases, func(s NameStrategy) string { return s.MIGDevice(g, m) })
 			switch {
 			case mig.why == "" && g.MIGEnabled && len(m.Nodes) > 0:
 				mig.edits = edits.MIGDevice(g, m, o)

@@ -118,7 +118,7 @@ func writeInfo(w io.Writer, inv *discover.Inventory, color bool) error {
 		row(number(g.Index, "-"), g.UUID, dash(g.PCI), number(g.NUMANode, "-"), shortModel(g.Model), state(g))
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
-			row(migName(g, j), d.UUID, "", "", "MIG "+dash(d.Profile), migState(d))
+			row(spec.Index.MIGDevice(g, d), d.UUID, "", "", "MIG "+dash(d.Profile), migState(d))
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -166,7 +166,7 @@ func writeInfoCSV(w io.Writer, inv *discover.Inventory) error {
 		rows = append(rows, []string{number(g.Index, ""), number(g.Minor, ""), g.UUID, g.PCI, number(g.NUMANode, ""), g.Model, state(g), "", node, g.Brand, g.Architecture, g.ComputeCapability})
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
-			rows = append(rows, []string{fmt.Sprintf("%d:%d", g.Index, d.Index), number(g.Minor, ""), d.UUID, g.PCI, number(g.NUMANode, ""), g.Model, migState(d), d.Profile, node, g.Brand, g.Architecture, g.ComputeCapability})
+			rows = append(rows, []string{spec.Index.MIGDevice(g, d), number(g.Minor, ""), d.UUID, g.PCI, number(g.NUMANode, ""), g.Model, migState(d), d.Profile, node, g.Brand, g.Architecture, g.ComputeCapability})
 		}
 	}
 	return out.WriteAll(rows)

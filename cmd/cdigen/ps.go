@@ -18,6 +18,7 @@ import (
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/table"
+	"github.com/cdigen/cdigen/spec"
 )
 
 // use is what ps prints as JSON: who has which GPU.
@@ -126,16 +127,11 @@ func deviceNames(inv *discover.Inventory) (names []string) {
 			names = append(names, strconv.Itoa(g.Index))
 		default:
 			for j := range g.MIGDevices {
-				names = append(names, migName(g, j))
+				names = append(names, spec.Index.MIGDevice(g, &g.MIGDevices[j]))
 			}
 		}
 	}
 	return names
-}
-
-// migName returns the name in CDI of a MIG device of a GPU.
-func migName(g *discover.GPU, device int) string {
-	return fmt.Sprintf("%d:%d", g.Index, g.MIGDevices[device].Index)
 }
 
 // showUse prints who has which device, again on a cleared terminal.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +12,6 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
-	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -57,8 +55,9 @@ func (f *reportFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	src := sources()
 	service, _ := config.Load("ps", f.layers)
-	used, err := whoHas(cmd, &service, &check.Lister{Sources: sources()})
+	used, err := whoHas(cmd, &service, &check.Lister{Sources: src})
 	if err := cmd.Context().Err(); err != nil {
 		return err
 	}
@@ -73,7 +72,7 @@ func (f *reportFlags) run(cmd *cobra.Command) error {
 	history, _ := watch.History{Path: watcherFile(f.RuntimeDir, s.Spec, historyFile)}.Read()
 	slices.Reverse(history)
 	p := &page{redact: redactor.Text}
-	p.host(system(), s.Inventory)
+	p.host(system(src), s.Inventory)
 	p.chain(check.Chain(list, snapshots...))
 	p.findings(check.Blocks(slices.DeleteFunc(list, func(r check.Report) bool { return r.Severity == discover.Note })))
 	p.layout(s.Inventory, used)
@@ -88,13 +87,10 @@ func (f *reportFlags) run(cmd *cobra.Command) error {
 }
 
 // system names the operating system, the kernel, the time and this program.
-func system() string {
+func system(src *check.Sources) string {
 	name := ""
-	data, _ := regular.ReadFile("/etc/os-release", 1<<16)
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
-			name = strings.Trim(value, `"'`) + ", "
-		}
+	if pretty := src.Release()["PRETTY_NAME"]; pretty != "" {
+		name = pretty + ", "
 	}
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/mountinfo"
+	"github.com/cdigen/cdigen/spec"
 )
 
 // Running is a container that has GPUs, or a process of the host that uses one.
@@ -211,7 +211,7 @@ func (r *Running) look(ctx context.Context, host discover.Host, inv *discover.In
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
 			if len(d.Nodes) > 0 && !slices.ContainsFunc(d.Nodes, func(n discover.Node) bool { return !has(&n) }) {
-				r.Devices = append(r.Devices, fmt.Sprintf("%d:%d", g.Index, d.Index))
+				r.Devices = append(r.Devices, spec.Index.MIGDevice(g, d))
 			}
 		}
 		if len(r.Devices) == before {

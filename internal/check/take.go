@@ -240,7 +240,7 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 	if inv.Driver.Version == "" || !hasCUDA(inv) {
 		y.KernelRelease = text(host.Proc, "sys/kernel/osrelease")
 		y.ModuleFile = src.moduleFile(host, y.KernelRelease)
-		y.Release = src.release()
+		y.Release = src.Release()
 		y.OtherDriverRoot = src.otherRoot(host, inv.Driver.Version)
 	}
 	return y
@@ -433,8 +433,8 @@ func readOnly(dir string) string {
 	return dir
 }
 
-// release reads /etc/os-release.
-func (src *Sources) release() map[string]string {
+// Release reads /etc/os-release.
+func (src *Sources) Release() map[string]string {
 	release := map[string]string{}
 	for line := range strings.Lines(text(src.Root, "etc/os-release")) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
