@@ -142,7 +142,7 @@ func (l *listed) add(e CSVEntry) (found bool, err error) {
 	if e.Type == "dev" {
 		tree = l.host.Dev
 	}
-	for _, name := range tree.glob(e.Path) {
+	for _, name := range tree.glob(e.Path, maxCSVEntries) {
 		if l.seen[name] {
 			found = true
 			continue
@@ -199,27 +199,4 @@ func (l *listed) file(kind, name string) error {
 		l.files = append(l.files, listedFile{name, real, kind == "sym", info.IsDir()})
 	}
 	return nil
-}
-
-// glob returns the names in the tree that a pattern stands for and that exist, in order,
-// relative to the tree.
-func (t Tree) glob(pattern string) []string {
-	names := []string{"."}
-	for part := range strings.SplitSeq(clean(pattern), "/") {
-		var next []string
-		for _, dir := range names {
-			if !strings.ContainsAny(part, `*?[\`) {
-				if name := path.Join(dir, part); exists(t, name) {
-					next = append(next, name)
-				}
-				continue
-			}
-			found, _ := t.names(dir, func(name string) bool { return matches(part, name) })
-			for _, name := range found[:min(len(found), maxCSVEntries-len(next))] {
-				next = append(next, path.Join(dir, name))
-			}
-		}
-		names = next
-	}
-	return names
 }

@@ -99,7 +99,7 @@ func (s *fileSet) row(e *FileEntry) {
 func (s *fileSet) directory(e *FileEntry, name string) {
 	tree := s.host.Driver
 	info, err := tree.Stat(name)
-	if err != nil && s.host.Root.fsys != nil {
+	if err != nil && s.host.Root.known() {
 		// The service runs on the host, whose driver may be below another root.
 		tree = s.host.Root
 		info, err = tree.Stat(name)
@@ -109,7 +109,7 @@ func (s *fileSet) directory(e *FileEntry, name string) {
 	case !fits(e.Kind, info.Mode()):
 		err = errors.New("not a directory")
 	default:
-		err = tree.checkWritable(e.Kind, name)
+		err = checkWritable(tree, e.Kind, name)
 	}
 	real, resolveErr := tree.Resolve(name)
 	if err = cmp.Or(err, resolveErr); err != nil {
@@ -279,10 +279,10 @@ func (s *fileSet) reason(kind FileKind, name string) string {
 
 // allowed reports whether containers may be given a file; else there is a finding.
 func (s *fileSet) allowed(tree Tree, kind FileKind, name string) bool {
-	if !kind.writable() {
+	if !writable(kind) {
 		return tree.trusted(name)
 	}
-	err := tree.checkWritable(kind, name)
+	err := checkWritable(tree, kind, name)
 	if refused := (*trust.Error)(nil); errors.As(err, &refused) {
 		tree.refuse(name, err)
 		return false

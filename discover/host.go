@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// Host says where to look for the parts of a machine. It remembers which paths
-// are symbolic links, so a Host serves one generation: make a new one ([Local])
-// for the next.
+// Host says where to look for the parts of a machine. Its trees remember what was seen of
+// them; [Host.Fresh] is for the next discovery.
 type Host struct {
 	// Driver is the root of the user-space driver: "/", a driver container's
 	// root, or a directory with nothing but the driver in it.
@@ -48,9 +47,24 @@ func Local(arch, driverRoot, devRoot, procRoot, sysRoot string) Host {
 	return host
 }
 
+// Fresh returns the host without what was seen of it.
+func (h Host) Fresh() Host {
+	fresh := map[*memory]Tree{} // some may be the same tree
+	for _, t := range []*Tree{&h.Driver, &h.Dev, &h.Proc, &h.Sys, &h.Root} {
+		if !t.known() {
+			continue
+		}
+		if _, ok := fresh[t.memory]; !ok {
+			fresh[t.memory] = t.fresh()
+		}
+		*t = fresh[t.memory]
+	}
+	return h
+}
+
 // root returns the root of the host itself.
 func (h Host) root() Tree {
-	if h.Root.fsys == nil {
+	if !h.Root.known() {
 		return h.Driver
 	}
 	return h.Root

@@ -27,14 +27,15 @@ func NewLookups() *Lookups {
 // what is looked up in them. The proc and sys file systems give no notice of
 // changes, so they are not recorded.
 func (h Host) Record(l *Lookups) Host {
-	h.Driver, h.Dev, h.Root = h.Driver.Record(l), h.Dev.Record(l), h.Root.Record(l)
+	h = h.Fresh() // what is already known of links would not be looked up
+	h.Driver.lookups, h.Dev.lookups, h.Root.lookups = l, l, l
 	return h
 }
 
 // Record returns the tree with a record of what is looked up in it; nil: without one.
 func (t Tree) Record(l *Lookups) Tree {
-	// What is already known of links would not be looked up.
-	t.lookups, t.links = l, map[string]string{".": "."}
+	t = t.fresh()
+	t.lookups = l
 	return t
 }
 

@@ -57,7 +57,7 @@ func (s *fileSet) named(file foundFile, mounted File, named string) error {
 	// nothing but the driver it may be a path of the host.
 	tree := s.host.Driver
 	real, err := tree.Resolve(name)
-	if err != nil && path.IsAbs(named) && s.host.Root.fsys != nil {
+	if err != nil && path.IsAbs(named) && s.host.Root.known() {
 		tree = s.host.Root
 		real, err = tree.Resolve(name)
 	}

@@ -2,7 +2,6 @@ package discover
 
 import (
 	"context"
-	"io/fs"
 )
 
 // Module reads one part of a host. Discover fills that part of the inventory and
@@ -80,7 +79,8 @@ func NodeModules(o NodeOptions) []Module { return []Module{bus{}, driver{}, gpus
 // Run discovers a host. The error is the context's; all else is a finding.
 func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {
 	inv := &Inventory{Arch: host.Arch}
-	host.Proc.files, host.Proc.dirs = memory[[]byte]{}, memory[[]fs.DirEntry]{} // each is read once
+	host = host.Fresh()
+	host.Proc = host.Proc.once()
 	for _, m := range modules {
 		if err := ctx.Err(); err != nil {
 			return inv, err

@@ -66,7 +66,7 @@ func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
 	if m.options.Host {
 		inv.useHost(host)
 	}
-	if host.inContainer() {
+	if inContainer(host) {
 		inv.withhold()
 	}
 	if len(inv.GPUs) > 0 {

@@ -52,8 +52,8 @@ func (t Tree) WithNodes(table []byte) (Tree, error) {
 		files.Add(name, node)
 	}
 	copied := NewTree(t.Path, files)
-	if copied.lookups = t.lookups; t.rule != nil {
-		copied.rule = &trustRule{tree: t.rule.tree.Over(files)}
+	if copied.lookups = t.lookups; t.trust != nil {
+		copied.trust = t.trust.Over(files)
 	}
 	return copied, lines.Err()
 }

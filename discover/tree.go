@@ -25,29 +25,53 @@ import (
 type Tree struct {
 	// Path of the tree's root on the host, the prefix of every path that goes
 	// into a spec. It is never opened.
-	Path  string
-	fsys  fs.FS
-	links map[string]string // names already looked at: name to real name, "" for one that does not exist
+	Path string
+	fsys fs.FS
+	// trust judges names; nil: all are trusted.
+	trust *trust.Tree
 	// lookups has what was looked up; nil where nobody wants to know.
 	lookups *Lookups
-	// rule says which names are trusted; nil: all.
-	rule *trustRule
-	// files and dirs remember what was read; nil: nothing is remembered.
-	files memory[[]byte]
-	dirs  memory[[]fs.DirEntry]
+	memory  *memory
 }
+
+// memory is what one discovery has seen of a tree.
+type memory struct {
+	links map[string]string // names already looked at: name to real name, "" for one that does not exist
+	// refused are the components that others can change, in the order in which they were met.
+	refused []*refusal
+	// files and dirs were read; nil: nothing is remembered.
+	files map[string]result[[]byte]
+	dirs  map[string]result[[]fs.DirEntry]
+}
+
+func newMemory() *memory { return &memory{links: map[string]string{".": "."}} }
 
 // NewTree returns the tree of a file system, which should be an [fs.ReadLinkFS]:
 // without that its symbolic links cannot be followed.
 func NewTree(hostPath string, fsys fs.FS) Tree {
-	return Tree{Path: hostPath, fsys: fsys, links: map[string]string{".": "."}}
+	return Tree{Path: hostPath, fsys: fsys, memory: newMemory()}
 }
 
 // DirTree returns the tree below a directory of this machine. It opens regular files and
 // directories only, and its names are checked by the rule of package trust.
 func DirTree(dir string) Tree {
 	t := NewTree(dir, regular.FS(dir))
-	t.rule = &trustRule{tree: trust.Local(dir, trust.Self())}
+	t.trust = trust.Local(dir, trust.Self())
+	return t
+}
+
+// fresh returns the tree without what was seen of it.
+func (t Tree) fresh() Tree {
+	t.memory = newMemory()
+	if t.trust != nil {
+		t.trust = t.trust.Fresh()
+	}
+	return t
+}
+
+// once returns the tree with each file and directory read once.
+func (t Tree) once() Tree {
+	t.memory.files, t.memory.dirs = map[string]result[[]byte]{}, map[string]result[[]fs.DirEntry]{}
 	return t
 }
 
@@ -83,7 +107,7 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 			t.lookups.name(t, real, part, false)
 			return next, nil
 		}
-		if known, ok := t.links[next]; ok && known != "" {
+		if known, ok := t.memory.links[next]; ok && known != "" {
 			real = known
 			continue
 		} else if ok {
@@ -93,11 +117,11 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 		target, err := fs.ReadLink(t.fsys, next)
 		switch {
 		case errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrInvalid):
-			real, t.links[next] = next, next // not a symbolic link
+			real, t.memory.links[next] = next, next // not a symbolic link
 			continue
 		case err != nil:
 			if errors.Is(err, fs.ErrNotExist) {
-				t.links[next] = ""
+				t.memory.links[next] = ""
 			}
 			return "", err
 		}
@@ -110,7 +134,7 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 		if real, err = t.resolve(target, true, followed); err != nil {
 			return "", err
 		}
-		t.links[next] = real
+		t.memory.links[next] = real
 	}
 	return real, nil
 }
@@ -139,19 +163,16 @@ const maxFile = 32 << 20
 
 // ReadFile reads a whole file of at most 32 MiB; a longer one is an error.
 func (t Tree) ReadFile(name string) ([]byte, error) {
-	return t.files.read(name, func(name string) ([]byte, error) { return t.readFile(name, maxFile) })
+	return remembered(t.memory.files, name, func(name string) ([]byte, error) { return t.readFile(name, maxFile) })
 }
-
-// memory has the results of reading files or directories, by name.
-type memory[T any] map[string]result[T]
 
 type result[T any] struct {
 	value T
 	err   error
 }
 
-// read returns what is remembered of a name, or reads it.
-func (m memory[T]) read(name string, read func(name string) (T, error)) (T, error) {
+// remembered returns what is remembered of a name, or reads it.
+func remembered[T any](m map[string]result[T], name string, read func(name string) (T, error)) (T, error) {
 	r, ok := m[name]
 	if !ok {
 		if r.value, r.err = read(name); m != nil {
@@ -201,7 +222,9 @@ func (t Tree) ELF(name string) (elfname.Info, error) {
 }
 
 // ReadDir lists a directory in order of name.
-func (t Tree) ReadDir(name string) ([]fs.DirEntry, error) { return t.dirs.read(name, t.readDir) }
+func (t Tree) ReadDir(name string) ([]fs.DirEntry, error) {
+	return remembered(t.memory.dirs, name, t.readDir)
+}
 
 func (t Tree) readDir(name string) ([]fs.DirEntry, error) {
 	real, err := t.Resolve(name)
@@ -278,3 +301,32 @@ func exists(tree Tree, name string) bool {
 	_, err := tree.Lstat(name)
 	return err == nil
 }
+
+// glob returns the names in the tree that a pattern stands for and that exist, in order,
+// relative to the tree: at most so many.
+func (t Tree) glob(pattern string, most int) []string {
+	names := []string{"."}
+	for part := range strings.SplitSeq(clean(pattern), "/") {
+		var next []string
+		for _, dir := range names {
+			if !strings.ContainsAny(part, `*?[\`) {
+				if name := path.Join(dir, part); exists(t, name) {
+					next = append(next, name)
+				}
+				continue
+			}
+			found, _ := t.names(dir, func(name string) bool { ok, _ := path.Match(part, name); return ok })
+			for _, name := range found[:min(len(found), most-len(next))] {
+				next = append(next, path.Join(dir, name))
+			}
+		}
+		names = next
+	}
+	return names
+}
+
+// walkDir is like [fs.WalkDir] without a record of what is looked up. The name is a real one.
+func (t Tree) walkDir(dir string, f fs.WalkDirFunc) error { return fs.WalkDir(t.fsys, dir, f) }
+
+// known reports whether the tree is there at all: the zero value is not.
+func (t Tree) known() bool { return t.fsys != nil }

@@ -11,7 +11,7 @@ var ContainerFiles = []string{".dockerenv", "run/.containerenv", "run/systemd/co
 
 // inContainer reports whether this process is in a container whose device nodes are the ones
 // that are looked at, and not in one that has those of the host somewhere else.
-func (h Host) inContainer() bool {
+func inContainer(h Host) bool {
 	root := h.root()
 	if path.Clean(h.Dev.Path) != path.Clean(root.Path) {
 		return false

@@ -15,7 +15,7 @@ import (
 )
 
 // writable reports whether containers may write to files of the kind.
-func (k FileKind) writable() bool { return k == Socket || k == Directory }
+func writable(k FileKind) bool { return k == Socket || k == Directory }
 
 // daemonAccounts are the accounts that a daemon of the driver runs as, by the directory of
 // its socket: the daemon's own name in NVIDIA's packages, nvpd in Debian's.
@@ -30,8 +30,8 @@ var daemonAccounts = map[string][]string{
 //
 // Everybody may write to the directory itself: the pipes of CUDA's multi-process service
 // serve clients of all users. Its entries do not change where its path leads.
-func (t Tree) checkWritable(kind FileKind, name string) error {
-	if err := t.checkOwners(kind, name); err != nil {
+func checkWritable(t Tree, kind FileKind, name string) error {
+	if err := checkOwners(t, kind, name); err != nil {
 		return err
 	}
 	info, err := t.Lstat(name)
@@ -57,32 +57,32 @@ func (t Tree) checkWritable(kind FileKind, name string) error {
 		}
 	}
 	if kind == Directory {
-		return t.withoutEngine(real)
+		return withoutEngine(t, real)
 	}
 	return nil
 }
 
 // checkOwners checks a name by the rule of trust. The directory of a socket and the socket
 // may belong to the daemon's account as well, which the driver's packages make for it.
-func (t Tree) checkOwners(kind FileKind, name string) error {
+func checkOwners(t Tree, kind FileKind, name string) error {
 	err := t.check(name)
 	var refused *trust.Error
 	if kind != Socket || !errors.As(err, &refused) {
 		return err
 	}
-	daemon, ok := t.daemon(path.Base(path.Dir(name)))
-	if !ok || refused.UID != daemon.UID {
+	account, ok := daemon(t, path.Base(path.Dir(name)))
+	if !ok || refused.UID != account.UID {
 		return err
 	}
 	dir, resolveErr := t.Resolve(path.Dir(name))
-	if resolveErr != nil || t.check(path.Dir(dir)) != nil || t.rule.tree.For(daemon).Check(name) != nil {
+	if resolveErr != nil || t.check(path.Dir(dir)) != nil || t.checkFor(account, name) != nil {
 		return err
 	}
 	return nil
 }
 
 // daemon returns the account of the driver's daemon whose socket is in a directory of that name.
-func (t Tree) daemon(directory string) (caller trust.Caller, ok bool) {
+func daemon(t Tree, directory string) (caller trust.Caller, ok bool) {
 	const passwd = "etc/passwd"
 	accounts := daemonAccounts[directory]
 	if accounts == nil || t.check(passwd) != nil {
@@ -174,9 +174,9 @@ const maxEntries = 10000
 
 // withoutEngine returns an error for a directory with a socket of a container engine below
 // it. Other names are not recorded for a watcher, as they come and go with the clients.
-func (t Tree) withoutEngine(dir string) error {
+func withoutEngine(t Tree, dir string) error {
 	entries := 0
-	return fs.WalkDir(t.fsys, dir, func(name string, _ fs.DirEntry, err error) error {
+	return t.walkDir(dir, func(name string, _ fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			return nil // gone meanwhile, or not to be seen by the user of this process
 		}

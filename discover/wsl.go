@@ -103,7 +103,7 @@ func wslStore(tree Tree) (store string) {
 		}
 		same := 0
 		for _, c := range common {
-			if tree.sameSize(path.Join(wslLibraries, c.Name()), dir) {
+			if sameSize(tree, path.Join(wslLibraries, c.Name()), dir) {
 				same++
 			}
 		}
@@ -124,7 +124,7 @@ func compareTimes(a, b fs.FileInfo) int {
 
 // sameSize reports whether a directory has a file of the name and size of another, or the
 // loader of that name.
-func (t Tree) sameSize(name, dir string) bool {
+func sameSize(t Tree, name, dir string) bool {
 	a, err := t.Stat(name)
 	if err != nil || !a.Mode().IsRegular() {
 		return false
