@@ -2,13 +2,16 @@ package discover
 
 import (
 	"context"
+
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // Module reads one part of a host. Discover fills that part of the inventory and
 // adds a [Finding] for whatever it could not have; it returns an error only when
 // the context ended.
 type Module interface {
-	Discover(ctx context.Context, host Host, inv *Inventory) error
+	Discover(ctx context.Context, host hosttree.Host, inv *Inventory) error
 }
 
 // Options are the choices a discovery leaves to its caller.
@@ -21,7 +24,7 @@ type Options struct {
 	ConfigSearchPath []string
 	// Probe asks NVML. Nil: NVML is not asked, MIG devices have no UUID and a lost GPU
 	// goes unnoticed.
-	Probe ProbeFunc
+	Probe nvmlprobe.Func
 	// ProbeIfNeeded: NVML is asked only where it may know more than procfs about
 	// which GPUs and MIG devices there are. Else the CUDA version stays unknown, and
 	// a lost GPU goes unnoticed.
@@ -77,10 +80,10 @@ func Modules(o Options) []Module {
 func NodeModules(o NodeOptions) []Module { return []Module{bus{}, driver{}, gpus{}, nodes{o}} }
 
 // Run discovers a host. The error is the context's; all else is a finding.
-func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {
+func Run(ctx context.Context, host hosttree.Host, modules []Module) (*Inventory, error) {
 	inv := &Inventory{Arch: host.Arch}
 	host = host.Fresh()
-	host.Proc = host.Proc.once()
+	host.Proc = host.Proc.Once()
 	for _, m := range modules {
 		if err := ctx.Err(); err != nil {
 			return inv, err

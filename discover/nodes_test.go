@@ -10,7 +10,9 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/simhost"
 )
 
@@ -22,7 +24,7 @@ func driverNodes(t *testing.T, dir string) (lines []string) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(table)) {
-		if name, _, _ := strings.Cut(line, " "); discover.IsDriverNode(name) {
+		if name, _, _ := strings.Cut(line, " "); devnode.IsDriver(name) {
 			lines = append(lines, strings.TrimSpace(line))
 		}
 	}
@@ -31,7 +33,7 @@ func driverNodes(t *testing.T, dir string) (lines []string) {
 
 // expected are the nodes that a host should have, and what is wrong with them or cannot be
 // known.
-func expected(t *testing.T, host discover.Host, o discover.NodeOptions) (nodes []discover.Node, err error) {
+func expected(t *testing.T, host hosttree.Host, o discover.NodeOptions) (nodes []discover.Node, err error) {
 	t.Helper()
 	inv, err := discover.Run(t.Context(), host, discover.NodeModules(o))
 	if err != nil {
@@ -63,7 +65,7 @@ func expected(t *testing.T, host discover.Host, o discover.NodeOptions) (nodes [
 var errNotLoaded = errors.New("not loaded")
 
 // modules are the kernel modules of a host.
-func modules(t *testing.T, host discover.Host) []discover.KernelModule {
+func modules(t *testing.T, host hosttree.Host) []discover.KernelModule {
 	t.Helper()
 	inv, err := discover.Run(t.Context(), host, discover.NodeModules(discover.NodeOptions{}))
 	if err != nil {
@@ -362,21 +364,6 @@ func TestPresentNodesHaveTheDriversNumbers(t *testing.T) {
 	} {
 		if slices.Contains(names, name) != want {
 			t.Errorf("%s: present %v; want %v", name, !want, want)
-		}
-	}
-}
-
-func TestIMEXChannelsAreNumbersAndRanges(t *testing.T) {
-	for list, want := range map[string][]int{
-		"0": {0}, "0,2-5": {0, 2, 3, 4, 5}, "3,1-3,2": {1, 2, 3}, "1048575": {1048575},
-	} {
-		if got, err := discover.ParseIMEXChannels(strings.Split(list, ",")); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q: %v, %v; want %v", list, got, err, want)
-		}
-	}
-	for _, bad := range []string{"", "x", "-1", "5-2", "1-", "1-2-3", "1048576", "0x1", "0-1048576"} {
-		if got, err := discover.ParseIMEXChannels([]string{bad}); err == nil {
-			t.Errorf("%q: %v; want an error", bad, got)
 		}
 	}
 }

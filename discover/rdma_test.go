@@ -10,6 +10,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/simhost"
 )
 
@@ -215,7 +216,7 @@ func TestKindsCostNothingWhereTheHostHasNone(t *testing.T) {
 	host := hosttest.Open(t, d, dir)
 	count := func(o discover.Options) int {
 		sys := &countingFS{ReadLinkFS: os.DirFS(filepath.Join(dir, "sys")).(fs.ReadLinkFS)}
-		host.Sys = discover.NewTree("/sys", sys)
+		host.Sys = hosttree.NewTree("/sys", sys)
 		if _, err := discover.Run(t.Context(), host, discover.Modules(o)); err != nil {
 			t.Fatal(err)
 		}

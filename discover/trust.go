@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/printable"
 )
 
@@ -13,14 +14,14 @@ import (
 // modules before it have left out.
 type trusts struct{}
 
-func (trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
-	inv.Libraries = slices.DeleteFunc(inv.Libraries, func(l Library) bool { return !host.Driver.trusted(l.Path) })
+func (trusts) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
+	inv.Libraries = slices.DeleteFunc(inv.Libraries, func(l Library) bool { return !host.Driver.Trusted(l.Path) })
 	inv.Files = slices.DeleteFunc(inv.Files, func(f File) bool {
 		// Those that containers write to were checked by a stricter rule.
-		tree := host.treeOf(f.HostPath)
-		return !writable(f.Kind) && !tree.trusted(tree.inside(f.HostPath))
+		tree := host.TreeOf(f.HostPath)
+		return !writable(f.Kind) && !tree.Trusted(tree.Inside(f.HostPath))
 	})
-	untrusted := func(n Node) bool { return !host.Dev.trusted(n.Path) }
+	untrusted := func(n Node) bool { return !host.Dev.Trusted(n.Path) }
 	inv.ControlNodes = slices.DeleteFunc(inv.ControlNodes, untrusted)
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
@@ -35,9 +36,9 @@ func (trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
 			}
 		}
 	}
-	trees := []Tree{host.Driver, host.Dev, host.Root}
+	trees := []hosttree.Tree{host.Driver, host.Dev, host.Root}
 	for i, tree := range trees {
-		if !slices.ContainsFunc(trees[:i], tree.same) {
+		if !slices.ContainsFunc(trees[:i], tree.Same) {
 			reportRefused(tree, inv)
 		}
 	}
@@ -45,16 +46,16 @@ func (trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
 }
 
 // reportRefused makes a finding of each component that was refused.
-func reportRefused(tree Tree, inv *Inventory) {
-	for _, r := range tree.refused() {
-		list, are := strings.Join(r.paths[:min(len(r.paths), 3)], ", "), "are"
-		if len(r.paths) > 3 {
+func reportRefused(tree hosttree.Tree, inv *Inventory) {
+	for _, r := range tree.Refused() {
+		list, are := strings.Join(r.Paths[:min(len(r.Paths), 3)], ", "), "are"
+		if len(r.Paths) > 3 {
 			list += ", …"
 		}
-		if len(r.paths) == 1 {
+		if len(r.Paths) == 1 {
 			are = "is"
 		}
-		inv.find(Untrusted, Warning, r.component, "%s: %s %s left out (%s), since others than root decide what is there",
-			r.reason, printable.Count(len(r.paths), "path"), are, list)
+		inv.find(Untrusted, Warning, r.Component, "%s: %s %s left out (%s), since others than root decide what is there",
+			r.Reason, printable.Count(len(r.Paths), "path"), are, list)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // Passthrough says how GPUs that are set aside for virtual machines are described.
@@ -33,7 +35,7 @@ type PassedGPU struct {
 // or to no driver. So a GPU comes with all of them.
 type vfio struct{ Passthrough }
 
-func (m vfio) Discover(_ context.Context, host Host, inv *Inventory) error {
+func (m vfio) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
 	var shared []Node
 	for i := range inv.PCI {
 		g := &inv.PCI[i]
@@ -45,7 +47,7 @@ func (m vfio) Discover(_ context.Context, host Host, inv *Inventory) error {
 		for _, n := range nodes {
 			if f, wrong := n.Finding(); wrong && f.ID != NodeMode {
 				problem = n.HostPath + " " + f.Message
-			} else if !host.Dev.trusted(n.Path) {
+			} else if !host.Dev.Trusted(n.Path) {
 				problem = n.HostPath + " can be changed by others than root"
 			}
 		}
@@ -63,13 +65,13 @@ func (m vfio) Discover(_ context.Context, host Host, inv *Inventory) error {
 }
 
 // nodes returns those of the IOMMU group of a GPU, or why there are none.
-func (m vfio) nodes(host Host, pci string) (nodes []Node, problem string) {
+func (m vfio) nodes(host hosttree.Host, pci string) (nodes []Node, problem string) {
 	real, err := host.Sys.Resolve(path.Join(pciDevices, pci, "iommu_group"))
 	if err != nil {
 		return nil, "it has no IOMMU group: the IOMMU is off"
 	}
 	group := path.Base(real)
-	endpoints, err := host.Sys.names(path.Join(real, "devices"), func(string) bool { return true })
+	endpoints, err := host.Sys.Names(path.Join(real, "devices"), func(string) bool { return true })
 	if err != nil {
 		return nil, fmt.Sprintf("its IOMMU group %s cannot be read: %v", group, cause(err))
 	}
@@ -78,11 +80,11 @@ func (m vfio) nodes(host Host, pci string) (nodes []Node, problem string) {
 	}
 	for _, address := range endpoints {
 		device := path.Join(pciDevices, address)
-		if strings.HasPrefix(host.Sys.line(path.Join(device, "class")), "0x06") {
+		if strings.HasPrefix(host.Sys.Line(path.Join(device, "class")), "0x06") {
 			continue // a bridge, which stays with the kernel
 		}
 		driver := boundDriver(host.Sys, device)
-		switch cdevs, _ := host.Sys.names(path.Join(device, "vfio-dev"), func(string) bool { return true }); {
+		switch cdevs, _ := host.Sys.Names(path.Join(device, "vfio-dev"), func(string) bool { return true }); {
 		case driver != "" && !isVFIO(driver):
 			return nil, fmt.Sprintf("%s of its IOMMU group %s is bound to %s", address, group, driver)
 		case m.IOMMUFD && len(cdevs) > 0:
@@ -95,19 +97,19 @@ func (m vfio) nodes(host Host, pci string) (nodes []Node, problem string) {
 }
 
 // shared returns the node that all GPUs have in common, if it can be used.
-func (m vfio) shared(host Host) []Node {
+func (m vfio) shared(host hosttree.Host) []Node {
 	name, device := "vfio/vfio", "class/misc/vfio"
 	if m.IOMMUFD {
 		name, device = "iommu", "class/misc/iommu"
 	}
-	if n := otherNode(host, name, device, VFIONode, "all devices for virtual machines"); n.Usable() && host.Dev.trusted(n.Path) {
+	if n := otherNode(host, name, device, VFIONode, "all devices for virtual machines"); n.Usable() && host.Dev.Trusted(n.Path) {
 		return []Node{n}
 	}
 	return nil
 }
 
 // boundDriver returns the kernel driver that a PCI device is bound to; empty: none.
-func boundDriver(sys Tree, device string) string {
+func boundDriver(sys hosttree.Tree, device string) string {
 	bound, err := sys.Resolve(path.Join(device, "driver"))
 	if err != nil {
 		return ""

@@ -12,6 +12,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // driverPackages are the files that a distribution's packages of a driver have.
@@ -133,7 +134,7 @@ func (p *driverPackages) discover(t *testing.T) *discover.Inventory {
 	host := hosttest.Open(t, d, t.TempDir())
 	root := t.TempDir()
 	p.install(t, root)
-	host.Driver = discover.NewTree("/", os.DirFS(root))
+	host.Driver = hosttree.NewTree("/", os.DirFS(root))
 	return hosttest.Discover(t, host, nil)
 }
 

@@ -8,6 +8,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 )
 
 // Options are the choices that shape a container's edits. The zero value is usual: all that
@@ -18,7 +19,7 @@ type Options struct {
 	// VersionedNames mounts libraries under their file names too.
 	VersionedNames bool
 	// Capabilities that containers want the GPU for; empty: all.
-	Capabilities []discover.Capability
+	Capabilities []driverfiles.Capability
 	// WithoutAliases leaves out names by PCI address of DRM nodes, for which a spec
 	// needs hostPath and thereby CDI 0.5.0.
 	WithoutAliases bool
@@ -31,7 +32,9 @@ type Options struct {
 }
 
 // wants says whether something that serves a capability goes in.
-func (o *Options) wants(c ...discover.Capability) bool { return discover.Wanted(c, o.Capabilities) }
+func (o *Options) wants(c ...driverfiles.Capability) bool {
+	return driverfiles.Wanted(c, o.Capabilities)
+}
 
 // visibleDevices is in all specs. Images of CUDA set it to "all", and where NVIDIA's own
 // runtime hook is installed too it would inject everything a second time.
@@ -76,7 +79,7 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 		}
 	}
 	for _, f := range inv.Files {
-		if f.Kind == discover.Directory && f.Targets[0] != "/tmp/nvidia-mps" && o.wants(f.Capabilities...) {
+		if f.Kind == driverfiles.Directory && f.Targets[0] != "/tmp/nvidia-mps" && o.wants(f.Capabilities...) {
 			e.Env = append(e.Env, "CUDA_MPS_PIPE_DIRECTORY="+f.Targets[0])
 		}
 	}
@@ -85,18 +88,18 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 }
 
 // ControlNodeCapabilities are those that a control node serves; none: all.
-func ControlNodeCapabilities(node string) []discover.Capability {
+func ControlNodeCapabilities(node string) []driverfiles.Capability {
 	switch node {
 	case "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools":
-		return []discover.Capability{discover.Compute, discover.Video, discover.Graphics}
+		return []driverfiles.Capability{driverfiles.Compute, driverfiles.Video, driverfiles.Graphics}
 	case "/dev/nvidia-modeset":
-		return []discover.Capability{discover.Graphics, discover.Display}
+		return []driverfiles.Capability{driverfiles.Graphics, driverfiles.Display}
 	}
 	return nil
 }
 
 // DRMCapabilities are those that the DRM nodes of a GPU serve.
-var DRMCapabilities = []discover.Capability{discover.Graphics, discover.Display, discover.Video}
+var DRMCapabilities = []driverfiles.Capability{driverfiles.Graphics, driverfiles.Display, driverfiles.Video}
 
 // GPU are the edits for one full GPU.
 func GPU(g *discover.GPU, o Options) specs.ContainerEdits {

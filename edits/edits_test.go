@@ -12,6 +12,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
@@ -108,7 +109,7 @@ func TestLayouts(t *testing.T) {
 // file of each kind.
 func mountsOf(t *testing.T, o Options) []string {
 	t.Helper()
-	lib := func(name, soname string, c ...discover.Capability) discover.Library {
+	lib := func(name, soname string, c ...driverfiles.Capability) discover.Library {
 		l := library(name, soname, "")
 		l.Capabilities = c
 		return l
@@ -116,15 +117,15 @@ func mountsOf(t *testing.T, o Options) []string {
 	o.Layout = layout(t, "debian", "amd64", "")
 	e := Common(&discover.Inventory{
 		Libraries: []discover.Library{
-			lib("libcuda.so.550.54.15", "libcuda.so.1", discover.Compute),
-			lib("libcuda.so.550.54.15", "libcuda.so.1", discover.Compute, discover.Compat32),
-			lib("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", discover.Graphics),
+			lib("libcuda.so.550.54.15", "libcuda.so.1", driverfiles.Compute),
+			lib("libcuda.so.550.54.15", "libcuda.so.1", driverfiles.Compute, driverfiles.Compat32),
+			lib("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", driverfiles.Graphics),
 			lib("libnvidia-new.so.550.54.15", "libnvidia-new.so.1"),
 		},
 		Files: []discover.File{
-			{Kind: discover.Binary, HostPath: "/usr/bin/nvidia-smi", Targets: []string{"/usr/bin/nvidia-smi"}, Capabilities: []discover.Capability{discover.Utility}},
-			{Kind: discover.Socket, HostPath: "/run/s/socket", Targets: []string{"/run/s/socket"}, Capabilities: []discover.Capability{discover.Utility}},
-			{Kind: discover.Directory, HostPath: "/srv/mps", Targets: []string{"/srv/mps"}, Capabilities: []discover.Capability{discover.Compute}},
+			{Kind: driverfiles.Binary, HostPath: "/usr/bin/nvidia-smi", Targets: []string{"/usr/bin/nvidia-smi"}, Capabilities: []driverfiles.Capability{driverfiles.Utility}},
+			{Kind: driverfiles.Socket, HostPath: "/run/s/socket", Targets: []string{"/run/s/socket"}, Capabilities: []driverfiles.Capability{driverfiles.Utility}},
+			{Kind: driverfiles.Directory, HostPath: "/srv/mps", Targets: []string{"/srv/mps"}, Capabilities: []driverfiles.Capability{driverfiles.Compute}},
 		},
 	}, o)
 	var list []string
@@ -144,20 +145,20 @@ func mountsOf(t *testing.T, o Options) []string {
 func TestCapabilitiesDecideWhatGoesIn(t *testing.T) {
 	const dir, dir32 = "/usr/lib/x86_64-linux-gnu/", "/usr/lib/i386-linux-gnu/"
 	for _, c := range []struct {
-		asked []discover.Capability
+		asked []driverfiles.Capability
 		want  []string
 	}{
 		{nil, []string{"/run/s/socket", "/srv/mps", "/usr/bin/nvidia-smi", dir32 + "libcuda.so.1", dir + "libGLX_nvidia.so.0", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
-		{[]discover.Capability{discover.Compute}, []string{"/srv/mps", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
-		{[]discover.Capability{discover.Utility}, []string{"/run/s/socket", "/usr/bin/nvidia-smi", dir + "libnvidia-new.so.1"}},
-		{[]discover.Capability{discover.Graphics, discover.Compat32}, []string{dir + "libGLX_nvidia.so.0", dir + "libnvidia-new.so.1"}},
-		{[]discover.Capability{discover.Compute, discover.Compat32}, []string{"/srv/mps", dir32 + "libcuda.so.1", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
+		{[]driverfiles.Capability{driverfiles.Compute}, []string{"/srv/mps", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
+		{[]driverfiles.Capability{driverfiles.Utility}, []string{"/run/s/socket", "/usr/bin/nvidia-smi", dir + "libnvidia-new.so.1"}},
+		{[]driverfiles.Capability{driverfiles.Graphics, driverfiles.Compat32}, []string{dir + "libGLX_nvidia.so.0", dir + "libnvidia-new.so.1"}},
+		{[]driverfiles.Capability{driverfiles.Compute, driverfiles.Compat32}, []string{"/srv/mps", dir32 + "libcuda.so.1", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
 	} {
 		if got := mountsOf(t, Options{Capabilities: c.asked}); !slices.Equal(got, c.want) {
 			t.Errorf("%v: %q; want %q", c.asked, got, c.want)
 		}
 	}
-	got := mountsOf(t, Options{VersionedNames: true, Capabilities: []discover.Capability{discover.Graphics}})
+	got := mountsOf(t, Options{VersionedNames: true, Capabilities: []driverfiles.Capability{driverfiles.Graphics}})
 	if want := []string{dir + "libGLX_nvidia.so.0", dir + "libGLX_nvidia.so.550.54.15", dir + "libnvidia-new.so.1", dir + "libnvidia-new.so.550.54.15"}; !slices.Equal(got, want) {
 		t.Errorf("versioned names: %q; want %q", got, want)
 	}
@@ -168,14 +169,14 @@ func TestNodesGoByCapability(t *testing.T) {
 	g := &discover.GPU{Node: &gpu, DRM: []discover.Node{node("/dev/dri/card1")}}
 	inv := &discover.Inventory{ControlNodes: []discover.Node{node("/dev/nvidiactl"), node("/dev/nvidia-uvm"), node("/dev/nvidia-modeset")}}
 	for _, c := range []struct {
-		asked           discover.Capability
+		asked           driverfiles.Capability
 		common, devices []string
 	}{
-		{discover.Compute, []string{"/dev/nvidiactl", "/dev/nvidia-uvm"}, []string{"/dev/nvidia0"}},
-		{discover.Utility, []string{"/dev/nvidiactl"}, []string{"/dev/nvidia0"}},
-		{discover.Graphics, []string{"/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-modeset"}, []string{"/dev/nvidia0", "/dev/dri/card1"}},
+		{driverfiles.Compute, []string{"/dev/nvidiactl", "/dev/nvidia-uvm"}, []string{"/dev/nvidia0"}},
+		{driverfiles.Utility, []string{"/dev/nvidiactl"}, []string{"/dev/nvidia0"}},
+		{driverfiles.Graphics, []string{"/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-modeset"}, []string{"/dev/nvidia0", "/dev/dri/card1"}},
 	} {
-		o := Options{Capabilities: []discover.Capability{c.asked}}
+		o := Options{Capabilities: []driverfiles.Capability{c.asked}}
 		if got := nodePaths(Common(inv, o)); !slices.Equal(got, c.common) {
 			t.Errorf("%s: %q; want %q", c.asked, got, c.common)
 		}
@@ -297,25 +298,25 @@ func TestNoMountIsWhereAnotherPackageHasAFile(t *testing.T) {
 		inv := p.discover(t)
 		for _, name := range Layouts {
 			e := Common(inv, Options{Layout: layout(t, name, "amd64", ""), VersionedNames: true})
-			if len(e.Mounts) < len(discover.LibraryTable) {
+			if len(e.Mounts) < len(driverfiles.Libraries) {
 				t.Fatalf("%s %s, %s: only %d mounts", p.distribution, p.version, name, len(e.Mounts))
 			}
 			for _, m := range e.Mounts {
-				if by := owner(others, m.ContainerPath); by != nil || discover.Foreign(m.ContainerPath) != nil {
+				if by := owner(others, m.ContainerPath); by != nil || driverfiles.OtherPackage(m.ContainerPath) != nil {
 					t.Errorf("%s %s, layout %s: mounts at %s, which is of %+v", p.distribution, p.version, name, m.ContainerPath, by)
 				}
 			}
 		}
 	}
 	// The tables have names of older drivers too.
-	for _, e := range discover.LibraryTable {
+	for _, e := range driverfiles.Libraries {
 		for _, name := range append([]string{e.Stem + ".so.0", e.Stem + ".so.1", e.Stem + ".so.2", e.Stem + ".so.4"}, e.Names...) {
-			if by := owner(others, path.Join("/usr/lib", e.Dir, name)); by != nil || discover.Foreign(name) != nil {
+			if by := owner(others, path.Join("/usr/lib", e.Dir, name)); by != nil || driverfiles.OtherPackage(name) != nil {
 				t.Errorf("%s is in the table, and of %+v", name, by)
 			}
 		}
 	}
-	for _, e := range discover.FileTable {
+	for _, e := range driverfiles.Files {
 		for _, target := range e.Targets {
 			if strings.HasSuffix(target, "/") {
 				target += path.Base(e.Name)
@@ -331,7 +332,7 @@ func TestNoMountIsWhereAnotherPackageHasAFile(t *testing.T) {
 
 func TestNamesOfOtherPackagesAreTheirs(t *testing.T) {
 	others := otherPackages(t)
-	for _, row := range discover.ForeignTable {
+	for _, row := range driverfiles.Others {
 		owners := map[string][]string{}
 		for _, o := range others {
 			// A pattern of the list stands for a name.
@@ -355,7 +356,7 @@ func TestNamesOfOtherPackagesAreTheirs(t *testing.T) {
 func TestCompanionFilesOfALibraryAreBesideIt(t *testing.T) {
 	inv := &discover.Inventory{
 		Libraries: []discover.Library{library("libGLX_nvidia.so.580.95.05", "libGLX_nvidia.so.0", "")},
-		Files:     []discover.File{{Kind: discover.Plugin, HostPath: "/usr/lib/nvidia/wine/nvngx.dll", Targets: []string{"nvidia/wine/nvngx.dll"}}},
+		Files:     []discover.File{{Kind: driverfiles.Plugin, HostPath: "/usr/lib/nvidia/wine/nvngx.dll", Targets: []string{"nvidia/wine/nvngx.dll"}}},
 	}
 	for _, name := range Layouts {
 		e := Common(inv, Options{Layout: layout(t, name, "amd64", "")})

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 )
 
 // Layout says where in a container the libraries of the driver land.
@@ -35,7 +36,7 @@ const PrivateDir = "/usr/local/nvidia/lib64"
 //   - nix: /run/opengl-driver/lib, where programs built by Nix look
 func ParseLayout(name, arch, private string) (Layout, error) {
 	private = cmp.Or(private, PrivateDir)
-	debian, debian32 := "/usr/lib/"+discover.Triplet(arch), "/usr/lib/"+discover.Triplet("386")
+	debian, debian32 := "/usr/lib/"+driverfiles.Triplet(arch), "/usr/lib/"+driverfiles.Triplet("386")
 	switch name {
 	case "auto":
 		return Layout{[]string{debian, "/usr/lib64"}, []string{debian32, "/usr/lib"}}, nil
@@ -97,11 +98,11 @@ func eachLibrary(inv *discover.Inventory, o *Options, f func(lib *discover.Libra
 		if lib.Bits32() {
 			dirs = o.Layout.Dirs32
 			serves = serves[:len(serves)-1]
-			if !discover.Wanted([]discover.Capability{discover.Compat32}, o.Capabilities) {
+			if !driverfiles.Wanted([]driverfiles.Capability{driverfiles.Compat32}, o.Capabilities) {
 				continue
 			}
 		}
-		if discover.Wanted(serves, o.Capabilities) {
+		if driverfiles.Wanted(serves, o.Capabilities) {
 			f(lib, dirs)
 		}
 	}
@@ -127,11 +128,11 @@ func mounts(inv *discover.Inventory, o Options) []mount {
 		}
 	})
 	for _, f := range inv.Files {
-		if !discover.Wanted(f.Capabilities, o.Capabilities) {
+		if !driverfiles.Wanted(f.Capabilities, o.Capabilities) {
 			continue
 		}
 		options := mountOptions
-		if f.Kind == discover.Socket || f.Kind == discover.Directory {
+		if f.Kind == driverfiles.Socket || f.Kind == driverfiles.Directory {
 			options = socketOptions
 		}
 		for _, target := range f.Targets {

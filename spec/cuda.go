@@ -5,7 +5,7 @@ import (
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/internal/trust"
 )
@@ -13,7 +13,7 @@ import (
 // WantsCUDA reports whether containers are to have CUDA's library, by the kind and the
 // capabilities.
 func (o *Options) WantsCUDA() bool {
-	return (o.Of == nil || o.Of.OfGPUs()) && discover.Wanted([]discover.Capability{discover.Compute, discover.Video}, o.Edits.Capabilities)
+	return (o.Of == nil || o.Of.OfGPUs()) && driverfiles.Wanted([]driverfiles.Capability{driverfiles.Compute, driverfiles.Video}, o.Edits.Capabilities)
 }
 
 // HasCUDA reports whether a spec gives all containers CUDA's library.
@@ -38,7 +38,7 @@ func GivesCUDA(file, driver string) bool {
 		return false
 	}
 	for _, source := range cudaFiles(s) {
-		version, _ := discover.DriverLibrary(path.Base(source))
+		version, _ := driverfiles.Version(path.Base(source))
 		if trust.Path(source, trust.Self()) != nil {
 			continue
 		}

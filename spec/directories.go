@@ -361,7 +361,7 @@ func (d *Directories) Neighbours(path string, s *specs.Spec) (findings []discove
 				continue
 			}
 			finding := discover.Finding{Subject: f.Path}
-			names := discover.Some(shared)
+			names := printable.Some(shared)
 			switch {
 			case i == rank:
 				finding.ID, finding.Severity = Conflict, discover.Broken

@@ -6,7 +6,7 @@ import (
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 )
 
 // DriverVersion returns the version of the driver that most libraries of a spec are of; empty:
@@ -15,7 +15,7 @@ func DriverVersion(s *specs.Spec) (version string) {
 	count := map[string]int{}
 	for _, e := range Parts(s) {
 		for _, m := range e.Mounts {
-			v, _ := discover.DriverLibrary(filepath.Base(m.HostPath))
+			v, _ := driverfiles.Version(filepath.Base(m.HostPath))
 			count[v]++
 			if v != "" && (version == "" || count[v] > count[version]) {
 				version = v

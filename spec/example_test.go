@@ -8,6 +8,8 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -16,7 +18,7 @@ import (
 // with GPUs it would be
 //
 //	discover.Local(runtime.GOARCH, "/", "/", "/proc", "/sys")
-func simulatedHost(dir string) (discover.Host, discover.ProbeFunc) {
+func simulatedHost(dir string) (hosttree.Host, nvmlprobe.Func) {
 	d, err := simhost.Load(hosttest.Path("hosts", "demo.yaml"))
 	if err == nil {
 		err = d.Build(dir, simhost.Options{})
@@ -24,7 +26,7 @@ func simulatedHost(dir string) (discover.Host, discover.ProbeFunc) {
 	if err != nil {
 		panic(err)
 	}
-	host := discover.Local("amd64", dir, dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
+	host := hosttree.Local("amd64", dir, dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
 	table, err := os.ReadFile(filepath.Join(dir, simhost.NodeTable))
 	if err == nil { // nodes that only root could make
 		host.Dev, err = host.Dev.WithNodes(table)

@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -48,7 +49,7 @@ func BenchmarkScale(b *testing.B) {
 }
 
 // generated makes a spec and looks at its neighbours, as generate does.
-func generated(b *testing.B, host discover.Host, probe discover.ProbeFunc, o spec.Options, dir string) {
+func generated(b *testing.B, host hosttree.Host, probe nvmlprobe.Func, o spec.Options, dir string) {
 	b.Helper()
 	s, _, err := spec.New(hosttest.Discover(b, host, probe), o)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/printable"
 )
 
 // AllDevices is the name of the device that has all others in it, NoDevice of one that has no
@@ -179,9 +180,9 @@ func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, 
 	if len(named) == 1 {
 		return named[0].edits, nil
 	}
-	err := fmt.Errorf("no device %q: there is %s", id, discover.Some(namesOf(usable)))
+	err := fmt.Errorf("no device %q: there is %s", id, printable.Some(namesOf(usable)))
 	if why := whyUnusable(known, id); len(named) > 1 {
-		err = fmt.Errorf("device %q is in MIG mode: it has %s", id, discover.Some(namesOf(named)))
+		err = fmt.Errorf("device %q is in MIG mode: it has %s", id, printable.Some(namesOf(named)))
 	} else if why != "" {
 		err = fmt.Errorf("device %q cannot be used: %s", id, why)
 	}
@@ -286,7 +287,7 @@ func selectDevices(known, list []device, wanted []string) ([]device, []discover.
 		findings = append(findings, discover.Finding{ID: DeviceAbsent, Subject: w, Severity: discover.Warning, Message: message})
 	}
 	if len(unknown) > 0 && len(findings) == len(wanted) && len(list) > 0 {
-		return nil, nil, &OptionError{"Devices", fmt.Errorf("no usable device %q: there is %s", unknown[0], discover.Some(namesOf(list)))}
+		return nil, nil, &OptionError{"Devices", fmt.Errorf("no usable device %q: there is %s", unknown[0], printable.Some(namesOf(list)))}
 	}
 	selected := slices.DeleteFunc(slices.Clone(list), func(d device) bool {
 		return !slices.ContainsFunc(wanted, func(w string) bool { return slices.Contains(d.aliases, w) })

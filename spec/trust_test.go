@@ -15,6 +15,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -62,7 +63,7 @@ func changeable(t *testing.T, path string) string {
 // published are the paths of the host in the spec that it gets now, each once.
 func published(t *testing.T, d *simhost.Description, dir string) ([]string, []discover.Finding) {
 	t.Helper()
-	host := discover.Local(d.Arch, d.DriverRoot(dir), dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
+	host := hosttree.Local(d.Arch, d.DriverRoot(dir), dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
 	table, err := os.ReadFile(filepath.Join(dir, simhost.NodeTable))
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // Files watches, with inotify, the directories in which the last generation looked
@@ -32,7 +32,7 @@ type Files struct {
 	mu      sync.Mutex
 	inotify *inotify // nil: it is not available, and everything is polled
 	failed  error    // why inotify was given up
-	lookups *discover.Lookups
+	lookups *hosttree.Lookups
 	watches map[int]*watched
 	polled  polled
 	emit    func(Event)
@@ -176,7 +176,7 @@ func (s *Files) changed(paths []string) {
 }
 
 // Update is called after each generation with what it has looked up.
-func (s *Files) Update(l *discover.Lookups) {
+func (s *Files) Update(l *hosttree.Lookups) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lookups = l; s.emit != nil {

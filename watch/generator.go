@@ -19,6 +19,9 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/findings"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
@@ -28,7 +31,7 @@ import (
 // a time, except for OwnChange and NamesOnly.
 type Generator struct {
 	// Host opens the host; it is called for each generation.
-	Host func() (discover.Host, error)
+	Host func() (hosttree.Host, error)
 	// ProcRoot and SysRoot are the proc and sys file systems, for the fingerprint and to know
 	// which GPUs are asleep.
 	ProcRoot, SysRoot string
@@ -57,7 +60,7 @@ type Generator struct {
 	known  map[string]information // of GPUs
 	dev    atomic.Value           // string, the directory of the device nodes
 	key    probeKey
-	report *discover.NVMLReport
+	report *nvmlprobe.Report
 	// degraded: the last generation was.
 	degraded bool
 	// readable: all users could read the spec's directory.
@@ -94,7 +97,7 @@ type Result struct {
 	// Findings about the host and the spec in place, which is the last one until [Generator.Apply].
 	Findings []discover.Finding
 	// Lookups are the places that were looked at.
-	Lookups *discover.Lookups
+	Lookups *hosttree.Lookups
 	// Probed reports whether NVML was asked, rather than its last answer used again, and
 	// ProbeTook how long that took.
 	Probed    bool
@@ -189,7 +192,7 @@ func (r *Result) NoGPU() bool {
 // even if nothing that its answer depends on has changed. With an error the result holds
 // the places that were looked at until then.
 func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
-	r := &Result{Lookups: discover.NewLookups()}
+	r := &Result{Lookups: hosttree.NewLookups()}
 	r.Exists = exists(g.Output)
 	g.fixedPlaces(r.Lookups)
 	host, err := g.Host()
@@ -202,7 +205,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 		g.known = map[string]information{}
 	}
 	asleep := sleepers(g.ProcRoot, g.SysRoot)
-	host.Proc = discover.NewTree(host.Proc.Path, quiet{regular.FS(host.Proc.Path), host.Proc.Path, asleep, g.known, &r.unknown})
+	host.Proc = hosttree.NewTree(host.Proc.Path, quiet{regular.FS(host.Proc.Path), host.Proc.Path, asleep, g.known, &r.unknown})
 	g.hostPlaces(host, r.Lookups)
 	options, err := g.Spec()
 	if err != nil {
@@ -242,7 +245,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 }
 
 // fixedPlaces adds the places that matter whatever the host is like.
-func (g *Generator) fixedPlaces(l *discover.Lookups) {
+func (g *Generator) fixedPlaces(l *hosttree.Lookups) {
 	for _, dir := range g.Directories {
 		l.Add(dir)
 	}
@@ -254,7 +257,7 @@ func (g *Generator) fixedPlaces(l *discover.Lookups) {
 
 // hostPlaces adds the places of device nodes, which may come before the driver or sysfs
 // shows their devices, and so before a module looks for any.
-func (g *Generator) hostPlaces(host discover.Host, l *discover.Lookups) {
+func (g *Generator) hostPlaces(host hosttree.Host, l *hosttree.Lookups) {
 	l.AddFile(host.Driver.Path)
 	dev := filepath.Join(host.Dev.Path, "dev")
 	g.dev.Store(dev)
@@ -348,7 +351,7 @@ func (g *Generator) judge(r *Result, directories *spec.Directories) {
 		s.Beside[i].Published = s.Directories.File(s.Beside[i].Spec)
 	}
 	s.Look(check.Sources{Hook: g.CheckHook}, s.Specs()...)
-	r.Findings = discover.Sorted(slices.Concat(check.Health(s), s.Inventory.Findings, s.Left))
+	r.Findings = findings.Sorted(slices.Concat(check.Health(s), s.Inventory.Findings, s.Left))
 }
 
 // compare compares the result with what is in place.
@@ -371,8 +374,8 @@ func (g *Generator) replaces(path string, data spec.Text) bool {
 
 // remember returns the probe with a memory of its last complete answer, which stands while a
 // GPU is asleep.
-func (g *Generator) remember(r *Result, full bool, asleep []string) discover.ProbeFunc {
-	return func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+func (g *Generator) remember(r *Result, full bool, asleep []string) nvmlprobe.Func {
+	return func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
 		key := probeKey{ProcFingerprint(g.ProcRoot), library, identityOf(library, true, true)}
 		if !full && g.report != nil && g.key == key {
 			return g.report, nil
@@ -384,7 +387,7 @@ func (g *Generator) remember(r *Result, full bool, asleep []string) discover.Pro
 		g.report = nil
 		r.Probed = true
 		began := time.Now()
-		var report *discover.NVMLReport
+		var report *nvmlprobe.Report
 		var err error
 		withUsualSlack(func() { report, err = g.Discover.Probe(ctx, library) })
 		r.ProbeTook = time.Since(began)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -109,7 +111,7 @@ func TestPathsOfTheUsersEditsAreLookedAt(t *testing.T) {
 	own.LeaveOut(spec.Judge{Untrusted: func(string) error { return nil }, Stat: os.Stat})
 	dir := t.TempDir()
 	g := &Generator{
-		Host:   func() (discover.Host, error) { return discover.Local("amd64", dir, dir, dir, dir), nil },
+		Host:   func() (hosttree.Host, error) { return hosttree.Local("amd64", dir, dir, dir, dir), nil },
 		Spec:   func() (spec.Options, error) { return spec.Options{Vendor: "nvidia.com", Class: "gpu", Own: own}, nil },
 		Output: filepath.Join(dir, "nvidia.yaml"), Format: spec.YAML,
 	}
@@ -128,16 +130,16 @@ func TestGeneratorAsksNVMLAboutAGPUThatMayBeLost(t *testing.T) {
 	hosttest.Open(t, d, dir)
 	lost := false
 	g := &Generator{
-		Host: func() (discover.Host, error) {
+		Host: func() (hosttree.Host, error) {
 			host := hosttest.Reopen(t, d, dir)
-			host.Proc = discover.NewTree(filepath.Join(dir, "proc"), os.DirFS(filepath.Join(dir, "proc")))
+			host.Proc = hosttree.NewTree(filepath.Join(dir, "proc"), os.DirFS(filepath.Join(dir, "proc")))
 			return host, nil
 		},
 		Spec: func() (spec.Options, error) {
 			return spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: spec.NameStrategies[:1]}, nil
 		},
 		ProcRoot: filepath.Join(dir, "proc"), Output: filepath.Join(dir, "cdi/nvidia.yaml"), Format: spec.YAML,
-		Discover: discover.Options{ProbeIfNeeded: true, Probe: func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+		Discover: discover.Options{ProbeIfNeeded: true, Probe: func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
 			r, err := hosttest.Probe(d)(ctx, library)
 			r.GPUs[1].Lost = lost
 			return r, err

@@ -3,7 +3,7 @@ package watch
 import (
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // packageLocks are the files that package managers lock while they are at work: dpkg(1) and
@@ -13,7 +13,7 @@ var packageLocks = []string{
 }
 
 // packageManagerAt reports whether a package manager is at work in a root.
-func packageManagerAt(root discover.Tree) bool {
+func packageManagerAt(root hosttree.Tree) bool {
 	for _, name := range packageLocks {
 		if locked(root, name) {
 			return true
@@ -23,7 +23,7 @@ func packageManagerAt(root discover.Tree) bool {
 }
 
 // locked reports whether a process has locked a file for itself, as fcntl(2) does it.
-func locked(root discover.Tree, name string) bool {
+func locked(root hosttree.Tree, name string) bool {
 	f, err := root.Open(name)
 	if err != nil {
 		return false

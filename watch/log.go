@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/findings"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -108,14 +110,14 @@ func (r *reporter) found(list []discover.Finding) {
 		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Subject, b.Subject))
 	})
 	r.findings = now
-	for _, g := range discover.Grouped(fresh) {
+	for _, g := range findings.Grouped(fresh) {
 		r.log.Warn("finding", attrs(g)...)
 	}
-	for _, g := range discover.Grouped(gone) {
+	for _, g := range findings.Grouped(gone) {
 		r.log.Info("finding resolved", attrs(g)...)
 	}
 }
 
-func attrs(g discover.Group) []any {
-	return []any{"id", g.ID, "severity", g.Severity, "subject", discover.Some(g.Subjects), "message", g.Message}
+func attrs(g findings.Group) []any {
+	return []any{"id", g.ID, "severity", g.Severity, "subject", printable.Some(g.Subjects), "message", g.Message}
 }

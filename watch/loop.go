@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -75,7 +76,7 @@ type Loop struct {
 	Sources []Source
 	// Update is called after each generation with the places that it looked at; nil: it
 	// is not.
-	Update func(l *discover.Lookups)
+	Update func(l *hosttree.Lookups)
 	// Await is called after each generation with the sleeping GPUs that another one has to
 	// wait for; nil: it is not.
 	Await func(gpus []string)

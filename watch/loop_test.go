@@ -15,6 +15,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -58,7 +59,7 @@ func (m *machine) generate(ctx context.Context, full bool) (*Result, error) {
 	defer m.mu.Unlock()
 	m.running--
 	r := &Result{
-		Inventory: m.inv, Degraded: m.degraded, Findings: m.inv.Findings, Lookups: discover.NewLookups(),
+		Inventory: m.inv, Degraded: m.degraded, Findings: m.inv.Findings, Lookups: hosttree.NewLookups(),
 		Exists: m.exists, Replaces: m.intact && m.published != m.inv,
 	}
 	for i := range m.inv.GPUs {

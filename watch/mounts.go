@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/mountinfo"
 )
 
@@ -20,7 +20,7 @@ import (
 // (proc_pid_mountinfo(5)), but not which mount it was.
 type Mounts struct {
 	mu      sync.Mutex
-	lookups *discover.Lookups
+	lookups *hosttree.Lookups
 	seen    []string // lines of mountinfo that matter
 	emit    func(Event)
 }
@@ -71,7 +71,7 @@ func (s *Mounts) Run(ctx context.Context, emit func(Event)) error {
 }
 
 // Update is called after each generation with what it has looked up.
-func (s *Mounts) Update(l *discover.Lookups) {
+func (s *Mounts) Update(l *hosttree.Lookups) {
 	_ = s.look() // by what mattered until now; Run reports an error
 	s.mu.Lock()
 	defer s.mu.Unlock()

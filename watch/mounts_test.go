@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // Mounts at what a generation looked at, and on the way to it, are events; hundreds of others
@@ -26,7 +26,7 @@ func TestMounts(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
 	}
-	l := discover.NewLookups()
+	l := hosttree.NewLookups()
 	l.AddFile(filepath.Join(link, "driver/usr/lib/libcuda.so.1"))
 	s := &Mounts{}
 	s.Update(l)
@@ -56,7 +56,7 @@ func TestMounts(t *testing.T) {
 
 	// What the next generation looks at matters from then on, and what mattered to the last one
 	// until then.
-	l = discover.NewLookups()
+	l = hosttree.NewLookups()
 	l.AddFile(filepath.Join(dir, "other/7/x"))
 	mount(wanted)
 	s.Update(l)

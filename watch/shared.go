@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
@@ -95,7 +95,7 @@ type polled struct {
 // set replaces the polled directories. A path that was polled before keeps its identity of
 // that time, so that a change since then is still noticed. Fresh reports whether one
 // was not.
-func (p *polled) set(l *discover.Lookups, dirs []string) (fresh bool) {
+func (p *polled) set(l *hosttree.Lookups, dirs []string) (fresh bool) {
 	next := polled{seen: map[string]identity{}, contents: map[string]bool{}}
 	for _, dir := range dirs {
 		names, searched := l.Names(dir)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -98,7 +99,7 @@ type existence struct {
 }
 
 func (e *existence) generate(context.Context, bool) (*Result, error) {
-	r := &Result{Inventory: complete(0), Spec: &specs.Spec{}, Lookups: discover.NewLookups()}
+	r := &Result{Inventory: complete(0), Spec: &specs.Spec{}, Lookups: hosttree.NewLookups()}
 	for _, file := range e.files {
 		r.Lookups.AddFile(file)
 		if _, err := os.Lstat(file); err == nil {
@@ -210,7 +211,7 @@ func TestSharedPollsBackOff(t *testing.T) {
 func TestSharedNoticesChanges(t *testing.T) {
 	_, dir := sharedDirectory(t)
 	path := func(name string) string { return filepath.Join(dir, name) }
-	l := discover.NewLookups()
+	l := hosttree.NewLookups()
 	for _, name := range []string{"file", "link", "directory", "socket", "late"} {
 		l.AddFile(path(name))
 	}
@@ -279,7 +280,7 @@ func TestFilesWatchesPrivateDirectoriesOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := discover.NewLookups()
+	l := hosttree.NewLookups()
 	for _, name := range []string{"lib/libcuda.so.1", "x", "tmp/nvidia-mps", "tmp/own/x", "tmp/missing/x", "open/below/x"} {
 		l.AddFile(filepath.Join(root, name))
 	}
@@ -299,7 +300,7 @@ func TestFilesWatchesPrivateDirectoriesOnly(t *testing.T) {
 // A change in a directory that others can write to is noticed in the end.
 func TestFilesPollsSharedDirectories(t *testing.T) {
 	_, dir := sharedDirectory(t)
-	l := discover.NewLookups()
+	l := hosttree.NewLookups()
 	l.AddFile(filepath.Join(dir, "wanted"))
 	s := &Files{}
 	s.Update(l)

@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // patience is how long a test waits for what has to come; it bounds nothing else.
@@ -280,8 +280,8 @@ func TestUevents(t *testing.T) {
 // directories that exist or not.
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()
-	lookups := func() *discover.Lookups {
-		l := discover.NewLookups()
+	lookups := func() *hosttree.Lookups {
+		l := hosttree.NewLookups()
 		l.AddFile(filepath.Join(dir, "lib/libcuda.so.1"))
 		l.AddFile(filepath.Join(dir, "run/nvidia/validations/driver-ready"))
 		l.Add(filepath.Join(dir, "etc/cdi"))
@@ -432,7 +432,7 @@ func TestFilesFollowsPaths(t *testing.T) {
 	if err := os.Symlink("usr/lib", alias); err != nil {
 		t.Fatal(err)
 	}
-	l := discover.NewLookups()
+	l := hosttree.NewLookups()
 	l.AddFile(filepath.Join(lib, "a"))
 	l.AddFile(filepath.Join(alias, "b"))
 	s := &Files{}
@@ -459,7 +459,7 @@ func TestFilesFollowsPaths(t *testing.T) {
 // asks for it ends.
 func TestFilesRemembersWhatItPassedOver(t *testing.T) {
 	dir := t.TempDir()
-	first := discover.NewLookups()
+	first := hosttree.NewLookups()
 	first.AddFile(filepath.Join(dir, "a"))
 	s := &Files{}
 	s.Update(first)
@@ -468,7 +468,7 @@ func TestFilesRemembersWhatItPassedOver(t *testing.T) {
 	write(t, filepath.Join(dir, "b"), "")
 	write(t, filepath.Join(dir, "a"), "") // seen after b
 	await(t, events, filepath.Join(dir, "a"))
-	second := discover.NewLookups()
+	second := hosttree.NewLookups()
 	second.AddFile(filepath.Join(dir, "b"))
 	s.Update(second)
 	await(t, events, filepath.Join(dir, "b"))
@@ -477,7 +477,7 @@ func TestFilesRemembersWhatItPassedOver(t *testing.T) {
 // More events than the kernel's queue holds lead to a look at everything.
 func TestFilesOverflow(t *testing.T) {
 	dir := t.TempDir()
-	l := discover.NewLookups()
+	l := hosttree.NewLookups()
 	l.AddFile(filepath.Join(dir, "wanted"))
 	s := &Files{}
 	stall := make(chan struct{})

@@ -14,7 +14,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // Specs watches, with fsnotify, the directories of specs and that of the settings file,
@@ -174,8 +174,8 @@ func (s *Specs) Update() {
 
 // directories returns the directories to watch, each by one path, and those to poll with the
 // names that count in them.
-func (s *Specs) directories() (private map[string]identity, lookups *discover.Lookups, others []string) {
-	lookups = discover.NewLookups()
+func (s *Specs) directories() (private map[string]identity, lookups *hosttree.Lookups, others []string) {
+	lookups = hosttree.NewLookups()
 	dirs := s.specDirs()
 	for _, dir := range dirs {
 		lookups.Add(dir)

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
 )
 
 // Uevents listens to the kernel's own uevents (netlink(7),
@@ -108,7 +108,7 @@ func (u uevent) concerns() string {
 	switch u["SUBSYSTEM"] {
 	case "module", "drivers":
 		// Debian's are called nvidia-current and the like.
-		if !strings.HasPrefix(name, "nvidia") && !discover.IsBesideNode(name) {
+		if !strings.HasPrefix(name, "nvidia") && !devnode.IsBeside(name) {
 			return ""
 		}
 	case "drm", "infiniband_verbs", "infiniband_mad", "vfio", "vfio-dev":

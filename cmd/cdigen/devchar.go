@@ -7,6 +7,8 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/devchar"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // devCharFlags are the options of create-dev-char-symlinks.
@@ -53,7 +55,7 @@ func (f *devCharFlags) run(cmd *cobra.Command) error {
 var charOptions = discover.NodeOptions{Possible: true, Present: true}
 
 // links makes links that are missing and repairs those that are wrong.
-func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discover.Inventory, dir string) error {
+func (f *devCharFlags) links(cmd *cobra.Command, host hosttree.Host, inv *discover.Inventory, dir string) error {
 	if f.createNodes {
 		err := f.nodes(cmd.Context(), inv)
 		if err == nil && !f.dryRun {
@@ -63,7 +65,7 @@ func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discov
 			return err
 		}
 	}
-	char := devchar.Dir{Path: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
+	char := devchar.Dir{Path: dir, Root: f.roots.Dev, Ours: devnode.IsDriver}
 	if !f.dryRun {
 		if err := char.Clean(cmd.Context()); err != nil {
 			f.note(err.Error())

@@ -20,6 +20,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/table"
@@ -176,7 +177,7 @@ func writeBlocks(w io.Writer, width int, blocks []check.Block, color bool) {
 		head := severityColors[b.Severity].Paint(fmt.Sprintf("%-*s", len(indent), b.Severity), color)
 		text := []string{b.Title}
 		for _, g := range b.Groups {
-			where := discover.Some(g.Subjects) + ": " + g.Message
+			where := printable.Some(g.Subjects) + ": " + g.Message
 			if b.Profile != "" {
 				where = "--profile " + b.Profile + ": " + where
 			}
@@ -207,7 +208,7 @@ type subject struct {
 
 // sources are where doctor looks.
 func sources() *check.Sources {
-	return &check.Sources{Root: discover.DirTree("/"), Run: runtimes.Local().Run, Find: exec.LookPath, Hook: config.CheckHook}
+	return &check.Sources{Root: hosttree.DirTree("/"), Run: runtimes.Local().Run, Find: exec.LookPath, Hook: config.CheckHook}
 }
 
 // examine looks at the host and at the devices that were named. It also returns the snapshots
@@ -469,7 +470,7 @@ func (f *doctorFlags) leave(blocks []check.Block) {
 func ask(ctx context.Context, answers *bufio.Reader, b check.Block) bool {
 	fmt.Fprintf(os.Stderr, "%s\n", oneLine(b.Title))
 	for _, g := range b.Groups {
-		fmt.Fprintf(os.Stderr, "  %s: %s\n", oneLine(discover.Some(g.Subjects)), oneLine(g.Message))
+		fmt.Fprintf(os.Stderr, "  %s: %s\n", oneLine(printable.Some(g.Subjects)), oneLine(g.Message))
 	}
 	for _, command := range b.Fix.CommandLines() {
 		fmt.Fprintf(os.Stderr, "  $ %s\n", oneLine(command))

@@ -16,6 +16,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -204,7 +205,7 @@ type injected struct {
 	Kind string `json:"kind"`
 	Path string `json:"path"`
 	// Capabilities that it serves; empty: all.
-	Capabilities []discover.Capability `json:"capabilities"`
+	Capabilities []driverfiles.Capability `json:"capabilities"`
 }
 
 // The kinds of files, which are flags of info files too.
@@ -221,9 +222,9 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 	for i := range inv.Libraries {
 		list = append(list, injected{"libraries", inv.Libraries[i].HostPath, inv.Libraries[i].Capabilities})
 	}
-	kinds := map[discover.FileKind]string{
-		discover.Config: "configs", discover.Plugin: "libraries", discover.Binary: "binaries", discover.Firmware: "firmware",
-		discover.Socket: "ipcs", discover.Directory: "ipcs", discover.Listed: "listed",
+	kinds := map[driverfiles.Kind]string{
+		driverfiles.Config: "configs", driverfiles.Plugin: "libraries", driverfiles.Binary: "binaries", driverfiles.Firmware: "firmware",
+		driverfiles.Socket: "ipcs", driverfiles.Directory: "ipcs", driverfiles.Listed: "listed",
 	}
 	for _, f := range inv.Files {
 		list = append(list, injected{kinds[f.Kind], f.HostPath, f.Capabilities})
@@ -278,7 +279,7 @@ func newInfoFiles() *cobra.Command {
 					return err
 				}
 				return o.writeInjected(w, slices.DeleteFunc(injectedFiles(inv), func(i injected) bool {
-					return given != nil && !given[i.Path] || !every && !*kinds[i.Kind] || compat32 && !slices.Contains(i.Capabilities, discover.Compat32) || !serves(i.Capabilities, asked)
+					return given != nil && !given[i.Path] || !every && !*kinds[i.Kind] || compat32 && !slices.Contains(i.Capabilities, driverfiles.Compat32) || !serves(i.Capabilities, asked)
 				}))
 			})
 		},
@@ -349,11 +350,11 @@ func addPaths(paths map[string]bool, s *specs.Spec, device string) bool {
 
 // serves reports whether a file goes in for what is asked for: one for 32-bit programs
 // only where those are asked for too.
-func serves(capabilities, asked []discover.Capability) bool {
-	if at := slices.Index(capabilities, discover.Compat32); at >= 0 {
-		return discover.Wanted(capabilities[at:at+1], asked) && discover.Wanted(slices.Delete(slices.Clone(capabilities), at, at+1), asked)
+func serves(capabilities, asked []driverfiles.Capability) bool {
+	if at := slices.Index(capabilities, driverfiles.Compat32); at >= 0 {
+		return driverfiles.Wanted(capabilities[at:at+1], asked) && driverfiles.Wanted(slices.Delete(slices.Clone(capabilities), at, at+1), asked)
 	}
-	return discover.Wanted(capabilities, asked)
+	return driverfiles.Wanted(capabilities, asked)
 }
 
 func (o *options) writeInjected(w io.Writer, list []injected) error {

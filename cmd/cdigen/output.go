@@ -14,6 +14,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/findings"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
@@ -41,8 +42,8 @@ func writeFindings(w io.Writer, color bool, files ...fileFindings) error {
 		t.Paint(0, severityColors[severity], color)
 	}
 	for _, f := range files {
-		for _, g := range discover.Grouped(f.Findings) {
-			row(g.Severity, f.File, string(g.ID), discover.Some(g.Subjects), g.Message)
+		for _, g := range findings.Grouped(f.Findings) {
+			row(g.Severity, f.File, string(g.ID), printable.Some(g.Subjects), g.Message)
 		}
 		if named && len(f.Findings) == 0 {
 			row("ok", f.File, "-", "-", "-")

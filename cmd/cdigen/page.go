@@ -9,6 +9,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/watch"
 )
 
@@ -90,7 +91,7 @@ func (p *page) findings(blocks []check.Block) {
 		b := &blocks[i]
 		p.put(`<p><strong class="%s">%s</strong> %s`, string(b.Severity), string(b.Severity), b.Title)
 		for _, g := range b.Groups {
-			p.put("<br/><code>[%s]</code> %s: %s", string(b.ID), discover.Some(g.Subjects), g.Message)
+			p.put("<br/><code>[%s]</code> %s: %s", string(b.ID), printable.Some(g.Subjects), g.Message)
 		}
 		if b.Fix.Note != "" {
 			p.put("<br/>%s", b.Fix.Note)

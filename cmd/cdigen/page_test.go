@@ -18,6 +18,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -38,7 +39,7 @@ func sample(t *testing.T) *contents {
 	d := hosttest.Load(t, "demo")
 	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
 	inv.Driver.CUDAVersion = "12.4"
-	inv.GPUs[1].Lost, inv.GPUs[0].NVLinks, inv.GPUs[7].MIGSlices = true, []discover.NVLink{{To: "switch", Links: 18}}, 7
+	inv.GPUs[1].Lost, inv.GPUs[0].NVLinks, inv.GPUs[7].MIGSlices = true, []nvmlprobe.NVLink{{To: "switch", Links: 18}}, 7
 	inv.GPUs[7].MIGDevices = inv.GPUs[7].MIGDevices[:3]
 	reports := check.Reports(&check.Snapshot{Inventory: inv}, []discover.Finding{
 		{ID: discover.GPULost, Severity: discover.Broken, Subject: "GPU 1 (0000:43:00.0)", Message: "is lost: it is left out"},

@@ -14,6 +14,8 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/kmod"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
@@ -66,7 +68,7 @@ func (f *systemFlags) add(cmd *cobra.Command) {
 
 // open looks at the host, and loads its modules if asked to. The inventory is nil when that
 // is all there is to do: what comes after it shows when the driver is really loaded.
-func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host discover.Host, inv *discover.Inventory, err error) {
+func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host hosttree.Host, inv *discover.Inventory, err error) {
 	if host, inv, err = f.look(cmd, o); err != nil {
 		return host, nil, err
 	}
@@ -106,7 +108,7 @@ func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host dis
 }
 
 // look reads what the driver says of device nodes.
-func (f *systemFlags) look(cmd *cobra.Command, o discover.NodeOptions) (discover.Host, *discover.Inventory, error) {
+func (f *systemFlags) look(cmd *cobra.Command, o discover.NodeOptions) (hosttree.Host, *discover.Inventory, error) {
 	host, err := f.reopen()
 	if err != nil {
 		return host, nil, err
@@ -115,17 +117,17 @@ func (f *systemFlags) look(cmd *cobra.Command, o discover.NodeOptions) (discover
 	return host, inv, err
 }
 
-func (f *systemFlags) reopen() (discover.Host, error) {
+func (f *systemFlags) reopen() (hosttree.Host, error) {
 	if f.DevNodes != "" && !f.dryRun {
-		return discover.Host{}, usageError(errors.New("--dev-nodes: nodes of a table cannot be changed: add --dry-run"))
+		return hosttree.Host{}, usageError(errors.New("--dev-nodes: nodes of a table cannot be changed: add --dry-run"))
 	}
 	target, err := f.Target()
 	if err != nil {
-		return discover.Host{}, usageError(err)
+		return hosttree.Host{}, usageError(err)
 	}
 	f.roots = target.Roots
 	if info, err := os.Stat(filepath.Join(f.roots.Dev, "dev")); err != nil || !info.IsDir() {
-		return discover.Host{}, usageError(fmt.Errorf("--dev-root %s: there is no directory dev in it", f.roots.Dev))
+		return hosttree.Host{}, usageError(fmt.Errorf("--dev-root %s: there is no directory dev in it", f.roots.Dev))
 	}
 	return target.Host, nil
 }
@@ -342,7 +344,7 @@ func newDeviceNodes() *cobra.Command {
 		Use:   "create-device-nodes",
 		Short: "Make and repair the driver's device nodes",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			imex, err := discover.ParseIMEXChannels(channels)
+			imex, err := devnode.ParseIMEXChannels(channels)
 			if err != nil {
 				return usageError(fmt.Errorf("--imex-channels: %w", err))
 			}

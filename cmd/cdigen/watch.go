@@ -27,6 +27,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/httpget"
 	"github.com/cdigen/cdigen/internal/inject"
 	"github.com/cdigen/cdigen/internal/trust"
@@ -92,10 +93,10 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		files = append(files, filepath.Join(first.Roots.Driver, "dev/nvidiactl"))
 	}
 	return &watch.Generator{
-		Host: func() (discover.Host, error) {
+		Host: func() (hosttree.Host, error) {
 			t, err := c.Target()
 			if err != nil {
-				return discover.Host{}, err
+				return hosttree.Host{}, err
 			}
 			return t.Host, nil
 		},
@@ -279,7 +280,7 @@ func (f *watchFlags) watcher(generator *watch.Generator, hangup *hangup) (*watch
 		Apply:    generator.Apply,
 		Restore:  generator.Restore,
 		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
-		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
+		Update:   func(l *hosttree.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
 		Await:    procfs.Await,
 		Log:      slog.Default(),
 	}

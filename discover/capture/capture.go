@@ -16,7 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/elfstub"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/ldcache"
 	"github.com/cdigen/cdigen/internal/memfs"
 	"github.com/cdigen/cdigen/internal/userfile"
@@ -146,7 +148,7 @@ func Parse(data []byte) (*Capture, error) {
 	if err := userfile.Decode(data, &c); err != nil {
 		return nil, err
 	}
-	if discover.Triplet(c.Arch) == "" {
+	if driverfiles.Triplet(c.Arch) == "" {
 		return nil, fmt.Errorf("arch: %q is not an architecture of the driver", c.Arch)
 	}
 	if c.NVML != nil && c.NVML.Report != nil {
@@ -188,8 +190,8 @@ func (t *Tree) check() error {
 }
 
 // Host returns the recorded host. It serves one discovery; see [discover.Host].
-func (c *Capture) Host() discover.Host {
-	host := discover.Host{Arch: c.Arch, Driver: c.Driver.tree(), Dev: c.Dev.tree(), Proc: c.Proc.tree(), Sys: c.Sys.tree()}
+func (c *Capture) Host() hosttree.Host {
+	host := hosttree.Host{Arch: c.Arch, Driver: c.Driver.tree(), Dev: c.Dev.tree(), Proc: c.Proc.tree(), Sys: c.Sys.tree()}
 	if c.Root != nil {
 		host.Root = c.Root.tree()
 	}
@@ -205,7 +207,7 @@ func (c *Capture) Options() discover.Options {
 	return o
 }
 
-func (t *Tree) tree() discover.Tree {
+func (t *Tree) tree() hosttree.Tree {
 	files := memfs.FS{}
 	files.Add(".", memfs.File{Type: fs.ModeDir | usualDirectory})
 	for name, f := range t.Files {
@@ -213,7 +215,7 @@ func (t *Tree) tree() discover.Tree {
 			files.Add(name, file)
 		}
 	}
-	return discover.NewTree(t.Path, files)
+	return hosttree.NewTree(t.Path, files)
 }
 
 // pair parses two numbers of the given sizes in bits with a colon between them.
@@ -260,7 +262,7 @@ func (f *File) file() (m memfs.File, err error) {
 		m.Type = fs.ModeDevice | fs.ModeCharDevice | usualNode
 		m.Stat = &syscall.Stat_t{Rdev: unix.Mkdev(major, minor), Uid: uid, Gid: gid}
 	case f.Library != nil:
-		if discover.Triplet(f.Library.Arch) == "" {
+		if driverfiles.Triplet(f.Library.Arch) == "" {
 			return m, fmt.Errorf("library: arch: %q is not an architecture of the driver", f.Library.Arch)
 		}
 		m.Data = elfstub.SharedObject(f.Library.Arch, f.Library.SONAME)

@@ -19,7 +19,9 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/discover/capture"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/redact"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/spec"
@@ -87,7 +89,7 @@ func again(t *testing.T, text []byte) string {
 	return found(t, inv, c.Arch)
 }
 
-func record(t *testing.T, host discover.Host, o discover.Options, r *redact.Redactor) (text []byte, inv *discover.Inventory) {
+func record(t *testing.T, host hosttree.Host, o discover.Options, r *redact.Redactor) (text []byte, inv *discover.Inventory) {
 	t.Helper()
 	c, inv, err := capture.Record(context.Background(), host, everything(o), r, "v1.2.3")
 	if err != nil {
@@ -264,7 +266,7 @@ func TestFileThatCannotBeReadIsNoted(t *testing.T) {
 	d := hosttest.Load(t, "two-gpus")
 	dir := t.TempDir()
 	host := hosttest.Open(t, d, dir)
-	host.Proc = discover.NewTree("/proc", closed{os.DirFS(filepath.Join(dir, "proc")), "driver/nvidia/params"})
+	host.Proc = hosttree.NewTree("/proc", closed{os.DirFS(filepath.Join(dir, "proc")), "driver/nvidia/params"})
 	c, _, err := capture.Record(context.Background(), host, discover.Options{}, redact.New(nil, redact.Identifiers{}), "")
 	if err != nil || !slices.Equal(c.Unreadable, []string{"/proc/driver/nvidia/params: permission denied"}) {
 		t.Errorf("unreadable: %q, %v", c.Unreadable, err)
@@ -334,7 +336,7 @@ func TestCaptureHasTheHostsRootBesideTheDrivers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	host := discover.Local("amd64", d.DriverRoot(dir), d.DriverRoot(dir), filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
+	host := hosttree.Local("amd64", d.DriverRoot(dir), d.DriverRoot(dir), filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
 	c, inv, err := capture.Record(t.Context(), host, discover.Options{Probe: hosttest.Probe(d)}, redact.New(nil, redact.Identifiers{}), "")
 	if err != nil {
 		t.Fatal(err)
@@ -345,7 +347,7 @@ func TestCaptureHasTheHostsRootBesideTheDrivers(t *testing.T) {
 	}
 	firmware := func(inv *discover.Inventory) (targets []string) {
 		for _, f := range inv.Files {
-			if f.Kind == discover.Firmware {
+			if f.Kind == driverfiles.Firmware {
 				targets = append(targets, f.Targets...)
 			}
 		}
@@ -367,7 +369,7 @@ func FuzzParse(f *testing.F) {
 		if err := d.Build(dir, simhost.Options{}); err != nil {
 			f.Fatal(err)
 		}
-		host := discover.Local("amd64", d.DriverRoot(dir), dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
+		host := hosttree.Local("amd64", d.DriverRoot(dir), dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
 		c, _, err := capture.Record(context.Background(), host, discover.Options{Probe: hosttest.Probe(d)}, redact.New(nil, redact.Identifiers{}), "")
 		if err != nil {
 			f.Fatal(err)

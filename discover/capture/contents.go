@@ -11,7 +11,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
 
@@ -154,14 +154,14 @@ func driverFile(r *recorder, n names, seen seenFile) (File, error) {
 	if path.Base(name) == "ld.so.cache" {
 		return cacheFile(n, file)
 	}
-	if slices.Contains(discover.CSVFiles, name) {
+	if slices.Contains(driverfiles.CSVFiles, name) {
 		return listFile(n, file)
 	}
 	if ext := path.Ext(name); ext == ".json" || ext == ".icd" {
 		return manifestFile(n, name, file)
 	}
 	info, err := r.quiet.ELF(name)
-	if err != nil || discover.Triplet(info.Arch) == "" {
+	if err != nil || driverfiles.Triplet(info.Arch) == "" {
 		// An empty file is not a library either.
 		return File{}, nil
 	}
@@ -171,11 +171,11 @@ func driverFile(r *recorder, n names, seen seenFile) (File, error) {
 // listFile records what a Tegra system lists for containers, at the same lines. A line that is
 // not understood becomes a question mark.
 func listFile(n names, file fs.File) (f File, err error) {
-	data, err := io.ReadAll(io.LimitReader(file, discover.MaxCSV+1))
-	if err != nil || len(data) > discover.MaxCSV {
+	data, err := io.ReadAll(io.LimitReader(file, driverfiles.MaxCSV+1))
+	if err != nil || len(data) > driverfiles.MaxCSV {
 		return File{}, cmp.Or(err, errTooLong)
 	}
-	entries, bad := discover.ParseCSV(data)
+	entries, bad := driverfiles.ParseCSV(data)
 	at := func(line int) *string {
 		for len(f.Lines) < line {
 			f.Lines = append(f.Lines, "#")
@@ -194,12 +194,12 @@ func listFile(n names, file fs.File) (f File, err error) {
 // manifestFile records the libraries that a manifest names, in the form of a manifest. A
 // manifest that cannot be read becomes an empty file.
 func manifestFile(n names, name string, file fs.File) (File, error) {
-	data, err := io.ReadAll(io.LimitReader(file, discover.MaxManifest+1))
+	data, err := io.ReadAll(io.LimitReader(file, driverfiles.MaxManifest+1))
 	if err != nil {
 		return File{}, err
 	}
-	libraries, err := discover.ManifestLibraries(name, data)
-	if err != nil || len(data) > discover.MaxManifest {
+	libraries, err := driverfiles.ManifestLibraries(name, data)
+	if err != nil || len(data) > driverfiles.MaxManifest {
 		return File{}, nil //nolint:nilerr // see above
 	}
 	for i := range libraries {

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/ldcache"
 	"github.com/cdigen/cdigen/internal/redact"
@@ -91,30 +92,30 @@ var (
 				}
 			}
 		}
-		for _, e := range discover.LeftOutFiles {
+		for _, e := range driverfiles.LeftOutFiles {
 			add(e.Name)
 		}
 		for _, name := range discover.ContainerFiles {
 			add(name)
 		}
-		for _, e := range discover.ForeignTable {
+		for _, e := range driverfiles.Others {
 			if stem, _, ok := strings.Cut(e.Name, ".so."); ok {
 				known[stem] = true
 			}
 		}
-		for _, e := range discover.FileTable {
+		for _, e := range driverfiles.Files {
 			add(e.Name)
 			for _, target := range e.Targets {
 				add(target)
 			}
 		}
-		for _, e := range discover.LibraryTable {
+		for _, e := range driverfiles.Libraries {
 			known[e.Stem] = true
 			for _, name := range e.Names {
 				add(name)
 			}
 		}
-		for stem := range discover.LeftOut {
+		for stem := range driverfiles.LeftOut {
 			known[stem] = true
 		}
 		return known, regexp.MustCompile(`^(?:` + strings.Join(patterns, "|") + `)$`)
@@ -129,7 +130,7 @@ func isStandard(name string) bool {
 		return true
 	}
 	if m := library().FindStringSubmatch(name); m != nil {
-		_, ofDriver := discover.DriverLibrary(name)
+		_, ofDriver := driverfiles.Version(name)
 		return ofDriver || files[m[1]] || ownLibrary().MatchString(m[1])
 	}
 	m := alternative().FindStringSubmatch(name)

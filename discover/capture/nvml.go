@@ -9,8 +9,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // NVML is the answer of a probe. Without report and error the probe did not run, because
@@ -19,13 +19,13 @@ type NVML struct {
 	// Report is a [discover.NVMLReport] as it is in JSON.
 	Report map[string]any `json:"report,omitempty" yaml:"report,omitempty"`
 	// ErrorKind and Error are those of a [discover.ProbeError].
-	ErrorKind discover.ProbeErrorKind `json:"errorKind,omitempty" yaml:"errorKind,omitempty"`
-	Error     string                  `json:"error,omitempty" yaml:"error,omitempty"`
+	ErrorKind nvmlprobe.ErrorKind `json:"errorKind,omitempty" yaml:"errorKind,omitempty"`
+	Error     string              `json:"error,omitempty" yaml:"error,omitempty"`
 }
 
 // nvmlAnswer is what a probe returned.
 type nvmlAnswer struct {
-	report *discover.NVMLReport
+	report *nvmlprobe.Report
 	err    error
 }
 
@@ -48,7 +48,7 @@ func or(form *regexp.Regexp, s string) string {
 // names and errors as free texts.
 func (a nvmlAnswer) record(n names) (*NVML, error) {
 	nvml := &NVML{}
-	var failed *discover.ProbeError
+	var failed *nvmlprobe.Error
 	switch {
 	case errors.As(a.err, &failed):
 		nvml.ErrorKind, nvml.Error = failed.Kind, n.text(failed.Message)
@@ -91,7 +91,7 @@ func (n names) all(list []string) (texts []string) {
 	return texts
 }
 
-func (n *NVML) answer(context.Context, string) (report *discover.NVMLReport, err error) {
+func (n *NVML) answer(context.Context, string) (report *nvmlprobe.Report, err error) {
 	if n.Report != nil {
 		if report, err = n.report(); err != nil {
 			return nil, err
@@ -99,19 +99,19 @@ func (n *NVML) answer(context.Context, string) (report *discover.NVMLReport, err
 	}
 	switch {
 	case n.ErrorKind != "":
-		err = &discover.ProbeError{Kind: n.ErrorKind, Message: n.Error}
+		err = &nvmlprobe.Error{Kind: n.ErrorKind, Message: n.Error}
 	case n.Error != "":
 		err = errors.New(n.Error)
 	case report == nil:
-		err = &discover.ProbeError{Kind: discover.ProbeFailed, Message: "the capture has no answer from NVML"}
+		err = &nvmlprobe.Error{Kind: nvmlprobe.Failed, Message: "the capture has no answer from NVML"}
 	}
 	return report, err
 }
 
-func (n *NVML) report() (*discover.NVMLReport, error) {
+func (n *NVML) report() (*nvmlprobe.Report, error) {
 	data, err := json.Marshal(n.Report)
 	if err != nil {
 		return nil, err
 	}
-	return discover.ParseNVMLReport(data)
+	return nvmlprobe.Parse(data)
 }

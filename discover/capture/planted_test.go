@@ -18,7 +18,9 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/discover/capture"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/ldcache"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/redact"
 	"github.com/cdigen/cdigen/internal/simhost"
 )
@@ -92,7 +94,7 @@ func (m *inMemory) move(from, to string) {
 	}
 }
 
-func (m *inMemory) host(t testing.TB, root string) discover.Host {
+func (m *inMemory) host(t testing.TB, root string) hosttree.Host {
 	t.Helper()
 	sub := func(dir string) fs.FS {
 		below, err := fs.Sub(m.files, dir)
@@ -101,13 +103,13 @@ func (m *inMemory) host(t testing.TB, root string) discover.Host {
 		}
 		return below
 	}
-	dev, err := discover.NewTree("/", m.files).WithNodes(m.nodes)
+	dev, err := hosttree.NewTree("/", m.files).WithNodes(m.nodes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return discover.Host{
-		Arch: m.d.Arch, Driver: discover.NewTree(root, m.files), Dev: dev,
-		Proc: discover.NewTree("/proc", sub("proc")), Sys: discover.NewTree("/sys", sub("sys")),
+	return hosttree.Host{
+		Arch: m.d.Arch, Driver: hosttree.NewTree(root, m.files), Dev: dev,
+		Proc: hosttree.NewTree("/proc", sub("proc")), Sys: hosttree.NewTree("/sys", sub("sys")),
 	}
 }
 
@@ -118,7 +120,7 @@ const (
 
 // plant puts a secret into each field of each source that a capture has, but for names
 // of models and errors. name is the secret as a name of a file.
-func (m *inMemory) plant(t testing.TB, secret, name string) (discover.Host, discover.Options) {
+func (m *inMemory) plant(t testing.TB, secret, name string) (hosttree.Host, discover.Options) {
 	t.Helper()
 	line := strings.ReplaceAll(secret, "\n", " ")
 	info := "proc/driver/nvidia/gpus/0000:1b:00.0/information"
@@ -161,11 +163,11 @@ func (m *inMemory) plant(t testing.TB, secret, name string) (discover.Host, disc
 	root := "/srv/" + name
 	return m.host(t, root), discover.Options{
 		LibrarySearchPath: []string{"/opt/" + name + "/lib", "/mnt/" + name}, MPSDirectory: "/tmp/" + name + "/mps",
-		Probe: func(context.Context, string) (*discover.NVMLReport, error) {
-			r, err := discover.ParseNVMLReport(m.d.NVMLReport())
+		Probe: func(context.Context, string) (*nvmlprobe.Report, error) {
+			r, err := nvmlprobe.Parse(m.d.NVMLReport())
 			if err == nil {
 				r.NVMLVersion = secret
-				r.GPUs[1].MIGDevices = []discover.NVMLMIGDevice{{UUID: "MIG-" + secret, Profile: secret}}
+				r.GPUs[1].MIGDevices = []nvmlprobe.MIGDevice{{UUID: "MIG-" + secret, Profile: secret}}
 				r.Error = "open " + root + "/lib: permission denied"
 			}
 			return r, err
@@ -228,8 +230,8 @@ func TestIdentifiersInFreeTextsAreNotInACapture(t *testing.T) {
 		m := load(t, "lost-gpu")
 		const information = "proc/driver/nvidia/gpus/0000:1b:00.0/information"
 		m.write(information, "Model: NVIDIA "+text+" X\nDevice Minor: 0\n")
-		probe := func(context.Context, string) (*discover.NVMLReport, error) {
-			r, err := discover.ParseNVMLReport(m.d.NVMLReport())
+		probe := func(context.Context, string) (*nvmlprobe.Report, error) {
+			r, err := nvmlprobe.Parse(m.d.NVMLReport())
 			r.GPUs[0].Name, r.GPUs[0].Errors, r.Error = text, []string{"nvmlX: " + text + ": failed"}, "("+text+")"
 			return r, errors.Join(err, errors.New("nvmlInit: "+text))
 		}
@@ -278,7 +280,7 @@ func TestOwnersOfFilesAreReplaced(t *testing.T) {
 	m := load(t, "two-gpus")
 	m.write("proc/driver/nvidia/gpus/0000:1b:00.0/information", "Model: NVIDIA of uniqueowner\nDevice Minor: 0\n")
 	host := m.host(t, "/")
-	host.Driver = discover.NewTree("/", owned{m.files, 2000001})
+	host.Driver = hosttree.NewTree("/", owned{m.files, 2000001})
 	text, _ := record(t, host, discover.Options{}, redact.New(nil, redact.Identifiers{}))
 	if !strings.Contains(string(text), "NVIDIA of redacted-user-") {
 		t.Errorf("the owner is in the capture:\n%s", grep(string(text), "model"))

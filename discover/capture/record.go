@@ -12,7 +12,10 @@ import (
 	"syscall"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/redact"
 )
@@ -21,7 +24,7 @@ import (
 // package, with stand-ins for names that not every host has. In free texts redactor
 // replaces what identifies the machine. An identifier that is left is an error, which names
 // the place. The inventory is that of the discovery, with nothing replaced.
-func Record(ctx context.Context, host discover.Host, o discover.Options, redactor *redact.Redactor, version string) (*Capture, *discover.Inventory, error) {
+func Record(ctx context.Context, host hosttree.Host, o discover.Options, redactor *redact.Redactor, version string) (*Capture, *discover.Inventory, error) {
 	driver, dev, proc, sys := record(&host.Driver), record(&host.Dev), record(&host.Proc), record(&host.Sys)
 	trees := []*recorder{driver, dev, proc, sys}
 	if host.Root.Path != "" { // it is not the driver's
@@ -30,7 +33,7 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 	var answer nvmlAnswer
 	asked := o.Probe != nil
 	if ask := o.Probe; asked {
-		o.Probe = func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+		o.Probe = func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
 			answer.report, answer.err = ask(ctx, library)
 			return answer.report, answer.err
 		}
@@ -85,15 +88,15 @@ func Record(ctx context.Context, host discover.Host, o discover.Options, redacto
 
 // recorder is a tree that records what is looked up in it.
 type recorder struct {
-	discover.Tree
-	lookups *discover.Lookups
-	quiet   discover.Tree // the same tree without a record
+	hosttree.Tree
+	lookups *hosttree.Lookups
+	quiet   hosttree.Tree // the same tree without a record
 	files   []seenFile    // that were looked up, those in a directory before the directory
 }
 
 // record makes a tree one that records.
-func record(t *discover.Tree) *recorder {
-	r := &recorder{lookups: discover.NewLookups(), quiet: t.Record(nil)}
+func record(t *hosttree.Tree) *recorder {
+	r := &recorder{lookups: hosttree.NewLookups(), quiet: t.Record(nil)}
 	r.Tree = t.Record(r.lookups)
 	*t = r.Tree
 	return r
@@ -282,7 +285,7 @@ func (r *recorder) file(n names, seen seenFile, regular fileReader) (f File, err
 	case fs.ModeSocket:
 		f.Type = "socket"
 	case fs.ModeDevice | fs.ModeCharDevice:
-		major, minor, _ := discover.DeviceNumbers(info)
+		major, minor, _ := devnode.Numbers(info)
 		f.Node, usual = fmt.Sprintf("%d:%d", major, minor), usualNode
 		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid|stat.Gid != 0 {
 			f.Owner = fmt.Sprintf("%d:%d", stat.Uid, stat.Gid)

@@ -11,7 +11,7 @@ import (
 	"github.com/NVIDIA/go-nvlib/pkg/nvlib/device"
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // subject is a GPU or MIG device.
@@ -38,7 +38,7 @@ func get[T any](s subject, symbols string, f func() (T, nvml.Return)) (answer T,
 
 const getPciInfo = "nvmlDeviceGetPciInfo_v3|nvmlDeviceGetPciInfo_v2|nvmlDeviceGetPciInfo"
 
-func (a *Asker) gpu(g *discover.NVMLGPU) {
+func (a *Asker) gpu(g *nvmlprobe.GPU) {
 	s := subject{a, fmt.Sprintf("GPU %d", g.Index), &g.Errors, &g.Lost}
 	handle, ok := get(s, "nvmlDeviceGetHandleByIndex_v2|nvmlDeviceGetHandleByIndex", func() (nvml.Device, nvml.Return) {
 		return a.Library.DeviceGetHandleByIndex(g.Index)
@@ -65,7 +65,7 @@ func (a *Asker) gpu(g *discover.NVMLGPU) {
 
 // links asks what is at the other end of each NVLink. A GPU without, or one that does not
 // answer, has none.
-func (a *Asker) links(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+func (a *Asker) links(s subject, handle nvml.Device, g *nvmlprobe.GPU) {
 	for link := range nvml.NVLINK_MAX_LINKS {
 		state, err := ask(a, s.name, "nvmlDeviceGetNvLinkState", func() (nvml.EnableState, nvml.Return) { return handle.GetNvLinkState(link) })
 		switch {
@@ -74,7 +74,7 @@ func (a *Asker) links(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 		case state != nvml.FEATURE_ENABLED:
 			continue
 		}
-		to := discover.NVLink{To: "other"}
+		to := nvmlprobe.NVLink{To: "other"}
 		kind, err := ask(a, s.name, "nvmlDeviceGetNvLinkRemoteDeviceType", func() (nvml.IntNvLinkDeviceType, nvml.Return) { return handle.GetNvLinkRemoteDeviceType(link) })
 		switch {
 		case err == nil && kind == nvml.NVLINK_DEVICE_TYPE_SWITCH:
@@ -84,7 +84,7 @@ func (a *Asker) links(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 			pci, _ := ask(a, s.name, "nvmlDeviceGetNvLinkRemotePciInfo_v2", func() (nvml.PciInfo, nvml.Return) { return handle.GetNvLinkRemotePciInfo(link) })
 			to.PCI = a.busID(&pci)
 		}
-		at := slices.IndexFunc(g.NVLinks, func(l discover.NVLink) bool { return l.To == to.To && l.PCI == to.PCI })
+		at := slices.IndexFunc(g.NVLinks, func(l nvmlprobe.NVLink) bool { return l.To == to.To && l.PCI == to.PCI })
 		if at < 0 {
 			at, g.NVLinks = len(g.NVLinks), append(g.NVLinks, to)
 		}
@@ -93,7 +93,7 @@ func (a *Asker) links(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 }
 
 // processes asks which processes use the GPU, or a MIG device of it, and for their memory.
-func (a *Asker) processes(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+func (a *Asker) processes(s subject, handle nvml.Device, g *nvmlprobe.GPU) {
 	for _, kind := range []struct {
 		symbol string
 		list   func() ([]nvml.ProcessInfo, nvml.Return)
@@ -103,20 +103,20 @@ func (a *Asker) processes(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 	} {
 		infos, _ := ask(a, s.name, kind.symbol+"_v3|"+kind.symbol+"_v2|"+kind.symbol, kind.list)
 		for _, info := range infos {
-			process := discover.NVMLProcess{PID: int(info.Pid)}
+			process := nvmlprobe.Process{PID: int(info.Pid)}
 			if info.UsedGpuMemory != math.MaxUint64 { // NVML_VALUE_NOT_AVAILABLE
 				process.Memory = info.UsedGpuMemory
 			}
 			// One that computes and draws is in both lists: the first is taken.
-			if !slices.ContainsFunc(g.Processes, func(other discover.NVMLProcess) bool { return other.PID == process.PID }) {
+			if !slices.ContainsFunc(g.Processes, func(other nvmlprobe.Process) bool { return other.PID == process.PID }) {
 				g.Processes = append(g.Processes, process)
 			}
 		}
 	}
-	slices.SortFunc(g.Processes, func(a, b discover.NVMLProcess) int { return a.PID - b.PID })
+	slices.SortFunc(g.Processes, func(a, b nvmlprobe.Process) int { return a.PID - b.PID })
 }
 
-func (a *Asker) mig(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+func (a *Asker) mig(s subject, handle nvml.Device, g *nvmlprobe.GPU) {
 	// A library older than MIG has no MIG mode.
 	if _, ok := a.lookup("nvmlDeviceGetMigMode"); !ok {
 		return
@@ -167,7 +167,7 @@ func optional[T any](s subject, symbol string, f func() (T, nvml.Return)) (answe
 
 // describe asks for what requirements of images name, and which kind of memory access the GPU
 // has.
-func (a *Asker) describe(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+func (a *Asker) describe(s subject, handle nvml.Device, g *nvmlprobe.GPU) {
 	if brand, ok := optional(s, "nvmlDeviceGetBrand", handle.GetBrand); ok {
 		g.Brand = brands[brand]
 	}
@@ -202,7 +202,7 @@ func (a *Asker) busID(pci *nvml.PciInfo) string {
 	return b.String()
 }
 
-func (a *Asker) migDevices(s subject, handle nvml.Device, g *discover.NVMLGPU) {
+func (a *Asker) migDevices(s subject, handle nvml.Device, g *nvmlprobe.GPU) {
 	count, _ := get(s, "nvmlDeviceGetMaxMigDeviceCount", handle.GetMaxMigDeviceCount)
 	if a.Details {
 		g.MIGSlices = count
@@ -222,8 +222,8 @@ func (a *Asker) migDevices(s subject, handle nvml.Device, g *discover.NVMLGPU) {
 	}
 }
 
-func (a *Asker) migDevice(index int, handle nvml.Device, g *discover.NVMLGPU) {
-	g.MIGDevices = append(g.MIGDevices, discover.NVMLMIGDevice{Index: index})
+func (a *Asker) migDevice(index int, handle nvml.Device, g *nvmlprobe.GPU) {
+	g.MIGDevices = append(g.MIGDevices, nvmlprobe.MIGDevice{Index: index})
 	d := &g.MIGDevices[len(g.MIGDevices)-1]
 	s := subject{a, fmt.Sprintf("MIG device %d of GPU %d", index, g.Index), &d.Errors, &g.Lost}
 	var known [2]bool

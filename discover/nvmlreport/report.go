@@ -9,25 +9,25 @@ import (
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // Make asks an initialized library for the GPUs and MIG devices of the host. It fails if the
 // library does not say how many GPUs there are; what else it does not know is missing in the
 // report, with the reason in the fields Errors.
-func Make(library nvml.Interface) (*discover.NVMLReport, error) {
-	report := &discover.NVMLReport{GPUs: []discover.NVMLGPU{}}
+func Make(library nvml.Interface) (*nvmlprobe.Report, error) {
+	report := &nvmlprobe.Report{GPUs: []nvmlprobe.GPU{}}
 	return report, (&Asker{Library: library}).Fill(report)
 }
 
 // Probe returns a probe for [discover.Options] that asks an initialized library, whichever file
 // the discovery has found. A call that hangs hangs the discovery, and a driver that crashes
 // ends the process: [discover.CommandProbe] does not have these risks.
-func Probe(library nvml.Interface) discover.ProbeFunc {
-	return func(context.Context, string) (*discover.NVMLReport, error) {
+func Probe(library nvml.Interface) nvmlprobe.Func {
+	return func(context.Context, string) (*nvmlprobe.Report, error) {
 		report, err := Make(library)
 		if err != nil {
-			return report, &discover.ProbeError{Kind: discover.ProbeFailed, Message: err.Error()}
+			return report, &nvmlprobe.Error{Kind: nvmlprobe.Failed, Message: err.Error()}
 		}
 		return report, nil
 	}
@@ -67,7 +67,7 @@ func (a *Asker) Do(symbols string, f func() nvml.Return) *CallError {
 // Fill adds to a report what the library says of the driver and every GPU, each as soon as it
 // is known. It fails only if the number of GPUs is unknown: the versions are informative, and
 // procfs has that of the driver.
-func (a *Asker) Fill(report *discover.NVMLReport) error {
+func (a *Asker) Fill(report *nvmlprobe.Report) error {
 	report.DriverVersion, _ = ask(a, "", "nvmlSystemGetDriverVersion", a.Library.SystemGetDriverVersion)
 	report.NVMLVersion, _ = ask(a, "", "nvmlSystemGetNVMLVersion", a.Library.SystemGetNVMLVersion)
 	report.CUDADriverVersion, _ = ask(a, "", "nvmlSystemGetCudaDriverVersion", a.Library.SystemGetCudaDriverVersion)
@@ -76,7 +76,7 @@ func (a *Asker) Fill(report *discover.NVMLReport) error {
 		return err
 	}
 	for i := range count {
-		report.GPUs = append(report.GPUs, discover.NVMLGPU{Index: i})
+		report.GPUs = append(report.GPUs, nvmlprobe.GPU{Index: i})
 		a.gpu(&report.GPUs[i])
 	}
 	return nil

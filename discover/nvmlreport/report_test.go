@@ -12,8 +12,8 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/discover/nvmlreport"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
 
@@ -42,9 +42,9 @@ func hold(t *testing.T, lines string) nvml.Interface {
 
 const gpu = "gpu uuid=GPU-4404041a-04cf-1ccf-9e70-000000000001 bus=00000000:1B:00.0 minor=3 mig=0 memory=81559 name=NVIDIA H100 80GB HBM3\n"
 
-func reported() discover.NVMLGPU {
+func reported() nvmlprobe.GPU {
 	minor := 3
-	return discover.NVMLGPU{
+	return nvmlprobe.GPU{
 		UUID: "GPU-4404041a-04cf-1ccf-9e70-000000000001", Name: "NVIDIA H100 80GB HBM3", PCIBusID: "00000000:1B:00.0", Minor: &minor,
 		Brand: "NVIDIA", Architecture: "Hopper", ComputeCapability: "9.0",
 	}
@@ -60,23 +60,23 @@ func TestTheLibraryThatTheProgramHoldsIsAsked(t *testing.T) {
 		"nvlink gpu=0 count=4 type=0 bus=00000000:1C:00.0\nnvlink gpu=1 count=18 type=2\nprocess gpu=0 pid=7 memory=512\n"+
 		"fail nvmlDeviceGetGraphicsRunningProcesses_v3 status=4\n")
 	var calls []string
-	var report discover.NVMLReport
+	var report nvmlprobe.Report
 	asker := nvmlreport.Asker{Library: library, Details: true, Around: func(call string, f func()) { calls = append(calls, call); f() }}
 	if err := asker.Fill(&report); err != nil {
 		t.Fatal(err)
 	}
 	first, second := reported(), reported()
-	first.NVLinks = []discover.NVLink{{To: "gpu", PCI: "00000000:1C:00.0", Links: 4}}
-	first.Processes = []discover.NVMLProcess{{PID: 7, Memory: 512 << 20}}
+	first.NVLinks = []nvmlprobe.NVLink{{To: "gpu", PCI: "00000000:1C:00.0", Links: 4}}
+	first.Processes = []nvmlprobe.Process{{PID: 7, Memory: 512 << 20}}
 	minor := 2
 	second.Index, second.UUID, second.PCIBusID, second.Minor = 1, "GPU-4404041a-04cf-1ccf-9e70-000000000002", "00000000:1C:00.0", &minor
-	second.NVLinks, second.MIGEnabled, second.MIGSlices = []discover.NVLink{{To: "switch", Links: 18}}, true, 7
-	second.MIGDevices = []discover.NVMLMIGDevice{
+	second.NVLinks, second.MIGEnabled, second.MIGSlices = []nvmlprobe.NVLink{{To: "switch", Links: 18}}, true, 7
+	second.MIGDevices = []nvmlprobe.MIGDevice{
 		{Index: 0, UUID: "MIG-a", GPUInstance: 1, Profile: "3g.40gb"},
 		{Index: 2, UUID: "MIG-b", GPUInstance: 9, Profile: "1g.12gb+gfx", Graphics: true},
 		{Index: 4, UUID: "MIG-d", GPUInstance: 5, ComputeInstance: 1, Profile: "2c.3g.40gb"}, // by its instances
 	}
-	if diff := cmp.Diff([]discover.NVMLGPU{first, second}, report.GPUs); diff != "" {
+	if diff := cmp.Diff([]nvmlprobe.GPU{first, second}, report.GPUs); diff != "" {
 		t.Errorf("GPUs differ (-want +got):\n%s", diff)
 	}
 	if !slices.Contains(calls, "nvmlDeviceGetUUID of MIG device 2 of GPU 1") {
@@ -99,7 +99,7 @@ func TestTheLibraryThatTheProgramHoldsIsAsked(t *testing.T) {
 	}
 	_ = library.Shutdown()
 	_, err = nvmlreport.Probe(library)(t.Context(), "")
-	if failed := (*discover.ProbeError)(nil); !errors.As(err, &failed) || failed.Kind != discover.ProbeFailed {
+	if failed := (*nvmlprobe.Error)(nil); !errors.As(err, &failed) || failed.Kind != nvmlprobe.Failed {
 		t.Errorf("a library that was shut down: %v", err)
 	}
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/findings"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/spec"
@@ -76,7 +78,7 @@ type Snapshot struct {
 	// Beside are the specs of other kinds that are published with it.
 	Beside []Wanted
 	// Host names places of the host; nothing is read from it any more.
-	Host      discover.Host
+	Host      hosttree.Host
 	Inventory *discover.Inventory
 	// Left are the findings of what the specs had to do without.
 	Left []discover.Finding
@@ -227,7 +229,7 @@ func found(id discover.ID, severity discover.Severity, subject, format string, a
 // All returns what all checks find, the worst first, and causes before what follows from
 // them.
 func All(s *Snapshot) []discover.Finding {
-	return discover.Sorted(slices.Concat(required(s), Health(s), Settings(s), engines(s), system(s)))
+	return findings.Sorted(slices.Concat(required(s), Health(s), Settings(s), engines(s), system(s)))
 }
 
 // Health returns what is wrong with the driver, its devices, the published spec and the
@@ -242,7 +244,7 @@ func Health(s *Snapshot) []discover.Finding {
 			list = append(list, published(one)...)
 		}
 	}
-	return discover.Sorted(append(list, neighbours(s)...))
+	return findings.Sorted(append(list, neighbours(s)...))
 }
 
 // serious returns the serious findings of discovery and of making the spec; the others are of interest to

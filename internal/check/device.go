@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -116,7 +117,7 @@ func (s *Snapshot) alternatives(kind, device string) string {
 		if slices.Contains(names, spec.AllDevices) {
 			names = append([]string{spec.AllDevices}, names...)
 		}
-		return "write " + kind + "=" + names[0] + ", or another of " + discover.Some(names)
+		return "write " + kind + "=" + names[0] + ", or another of " + printable.Some(names)
 	}
 	if kind == s.Kind {
 		if why := s.likely(names, device); why != "" {
@@ -126,7 +127,7 @@ func (s *Snapshot) alternatives(kind, device string) string {
 	if near := startingWith(names, device); len(near) > 0 {
 		return "; there is " + ranges(near)
 	}
-	return "; defined are " + discover.Some(withKind(kind, names))
+	return "; defined are " + printable.Some(withKind(kind, names))
 }
 
 // kindAdvice returns why there is no device of a CDI kind that cdigen knows, to follow the words
@@ -216,7 +217,7 @@ func ranges(names []string) string {
 		}
 		i = last + 1
 	}
-	return discover.Some(parts)
+	return printable.Some(parts)
 }
 
 // follows reports whether a name is another with the next number at its end.

@@ -17,7 +17,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/findings"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/mountinfo"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -71,7 +75,7 @@ type Lister struct {
 // List returns the containers that have GPUs of the inventory, and processes of the host that
 // use one, in the order of their engines and names. Those that this user may not look at are left
 // out. An error is the context's, or that of proc.
-func (l *Lister) List(ctx context.Context, host discover.Host, inv *discover.Inventory) ([]*Running, error) {
+func (l *Lister) List(ctx context.Context, host hosttree.Host, inv *discover.Inventory) ([]*Running, error) {
 	proc := host.Proc.Path
 	all, err := processes(proc)
 	if err != nil {
@@ -189,7 +193,7 @@ func openNodes(dir string) map[discover.Attr]bool {
 }
 
 // look finds out which devices it has, and how it differs from the host.
-func (r *Running) look(ctx context.Context, host discover.Host, inv *discover.Inventory) {
+func (r *Running) look(ctx context.Context, host hosttree.Host, inv *discover.Inventory) {
 	c := &Container{}
 	if r.Engine != Host {
 		c.PID = r.PIDs[0]
@@ -222,7 +226,7 @@ func (r *Running) look(ctx context.Context, host discover.Host, inv *discover.In
 		return
 	}
 	for _, m := range c.Mounts {
-		if version, _ := discover.DriverLibrary(path.Base(m.source)); version != "" {
+		if version, _ := driverfiles.Version(path.Base(m.source)); version != "" {
 			r.Driver = version
 			if isCUDA(m.target) {
 				break
@@ -230,13 +234,13 @@ func (r *Running) look(ctx context.Context, host discover.Host, inv *discover.In
 		}
 	}
 	s := &Snapshot{Inventory: inv, Container: c}
-	r.Findings = append(r.Findings, discover.Sorted(slices.Concat(containerNodes(c), containerLibraries(s)))...)
+	r.Findings = append(r.Findings, findings.Sorted(slices.Concat(containerNodes(c), containerLibraries(s)))...)
 }
 
 func sameNumbers(a, b *discover.Attr) bool { return a.Major == b.Major && a.Minor == b.Minor }
 
 // AddMemory adds what NVML says of processes.
-func AddMemory(list []*Running, report *discover.NVMLReport) {
+func AddMemory(list []*Running, report *nvmlprobe.Report) {
 	for i := range report.GPUs {
 		for _, p := range report.GPUs[i].Processes {
 			for _, r := range list {

@@ -12,6 +12,8 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/findings"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/spec"
@@ -122,7 +124,7 @@ func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
 	if ours {
 		list = append(list, s.compare(f, content)...)
 	}
-	return discover.Sorted(list)
+	return findings.Sorted(list)
 }
 
 // compare compares a spec with the one that would be published now.
@@ -139,13 +141,13 @@ func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding
 		list := []discover.Finding{found(SpecDriver, discover.Broken, f.Path, "driver %s -> %s: %s", old, spec.DriverVersion(s.Now), printable.Count(mountsOf(content, old), "mount"))}
 		missing := lacking(slices.DeleteFunc(differences, func(c spec.Change) bool { return c.Kind == "mount" }))
 		if len(missing) > 0 {
-			list = append(list, found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", discover.Some(missing)))
+			list = append(list, found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", printable.Some(missing)))
 		}
 		return list
 	}
 	switch missing := lacking(differences); {
 	case len(missing) > 0:
-		return []discover.Finding{found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", discover.Some(missing))}
+		return []discover.Finding{found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", printable.Some(missing))}
 	case len(differences) == 0 || s.nodesWrong():
 		return nil
 	}
@@ -200,7 +202,7 @@ var sharedObject = lazyregexp.New(`/lib[^/]*\.so(\.[^/]*)?$`)
 // mount looks at a mount of a spec.
 func (s *Snapshot) mount(m *specs.Mount, ours bool) (list []discover.Finding) {
 	source, loaded := s.Paths[m.HostPath], s.Inventory.Driver.Version
-	version, library := discover.DriverLibrary(filepath.Base(m.HostPath))
+	version, library := driverfiles.Version(filepath.Base(m.HostPath))
 	switch {
 	case !spec.IsHostPath(m):
 	case !filepath.IsAbs(m.HostPath):
@@ -316,5 +318,5 @@ func OfFile(s *Snapshot, f *spec.File) []discover.Finding {
 	if s.allDirectories().Has(f) || f.Is(s.Published) {
 		list = slices.Concat(list, Sharing(s, f), TooOld(s, f), Misnamed(f.Directory))
 	}
-	return discover.Sorted(list)
+	return findings.Sorted(list)
 }

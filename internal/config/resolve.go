@@ -11,7 +11,10 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/discover/capture"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hook"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -120,11 +123,11 @@ func (c *Config) OfSpec(err error) error {
 }
 
 // WantedCapabilities returns the capabilities; nil for all.
-func (c *Config) WantedCapabilities() []discover.Capability {
+func (c *Config) WantedCapabilities() []driverfiles.Capability {
 	if slices.Contains(c.Capabilities, allCapabilities) {
 		return nil
 	}
-	return typed[discover.Capability](c.Capabilities)
+	return typed[driverfiles.Capability](c.Capabilities)
 }
 
 // ownEdits reads the user's edits; nil: there are none.
@@ -162,7 +165,7 @@ func (c *Config) repeats() bool { return c.Command == "watch" || c.Command == "d
 func (c *Config) roots() (Roots, error) {
 	late, r := c.repeats(), Roots{Driver: c.DriverRoot, Dev: c.DevRoot, Proc: c.ProcRoot, Sys: c.SysRoot}
 	if r.Dev == "" {
-		r.Dev = discover.DriverRootDev(r.Driver)
+		r.Dev = hosttree.DriverRootDev(r.Driver)
 	}
 	for _, dir := range []struct {
 		option string
@@ -197,7 +200,7 @@ func (c *Config) roots() (Roots, error) {
 
 // Target is the host that is looked at, and how.
 type Target struct {
-	Host  discover.Host
+	Host  hosttree.Host
 	Roots Roots // zero for a captured host
 	// Arch is that of the driver's libraries.
 	Arch string
@@ -218,7 +221,7 @@ func (c *Config) Target() (*Target, error) {
 		return nil, err
 	}
 	t := &Target{
-		Host: discover.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
+		Host: hosttree.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
 		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, ConfigSearchPath: c.ConfigSearchPath, MPSDirectory: c.MPSDirectory},
 	}
 	c.look(&t.Discover)
@@ -237,11 +240,11 @@ func (c *Config) Target() (*Target, error) {
 		t.Discover.ProbeIfNeeded = when == NVMLAuto
 		probe, timeout := c.NVMLProbe, c.NVMLTimeout
 		if probe == "" {
-			probe = discover.FindProbe()
+			probe = nvmlprobe.Find()
 		}
-		t.Discover.Probe = discover.CommandProbe(probe, timeout)
+		t.Discover.Probe = nvmlprobe.Command(probe, timeout)
 		if slices.Contains([]string{"doctor", "info", "ps"}, c.Command) {
-			t.Discover.Probe = discover.CommandProbe(probe, timeout, discover.ProbeDetails)
+			t.Discover.Probe = nvmlprobe.Command(probe, timeout, nvmlprobe.Details)
 		}
 	}
 	return t, nil

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -51,7 +51,7 @@ func TestTheOptionsOfASpec(t *testing.T) {
 	if o.Vendor+"/"+o.Class != c.Kind() || !slices.Equal(o.Names, []spec.NameStrategy{spec.PCI}) || !o.NoAll || !slices.Equal(o.Devices, []string{"0", "1"}) || o.MaxVersion != "0.6.0" {
 		t.Errorf("got %+v", o)
 	}
-	if e := o.Edits; !slices.Equal(e.Capabilities, []discover.Capability{discover.Compute, discover.Video}) || !slices.Equal(e.Layout.Dirs, []string{"/usr/lib64"}) || !e.VersionedNames || e.Hooks.Steps != nil {
+	if e := o.Edits; !slices.Equal(e.Capabilities, []driverfiles.Capability{driverfiles.Compute, driverfiles.Video}) || !slices.Equal(e.Layout.Dirs, []string{"/usr/lib64"}) || !e.VersionedNames || e.Hooks.Steps != nil {
 		t.Errorf("got %+v", e)
 	}
 	if o.Own == nil || !slices.Equal(o.Own.ContainerEdits.Env, []string{"A=1"}) {

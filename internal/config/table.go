@@ -14,8 +14,8 @@ import (
 	"tags.cncf.io/container-device-interface/pkg/parser"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -108,7 +108,7 @@ var options = func() []Option {
 			Usage: "`directory` of the layout private; 32-bit libraries go to lib beside it"},
 		{Name: "versioned-names", commands: contentCommands, field: func(c *Config) any { return &c.VersionedNames },
 			Usage: "mount libraries under their file names too, such as libcuda.so.550.54.15"},
-		{Name: "capabilities", commands: contentCommands + ",info files", Values: append(Words(discover.Capabilities), allCapabilities), field: func(c *Config) any { return &c.Capabilities },
+		{Name: "capabilities", commands: contentCommands + ",info files", Values: append(Words(driverfiles.Capabilities), allCapabilities), field: func(c *Config) any { return &c.Capabilities },
 			Usage: "what containers use GPUs for, one or more of compute, utility, graphics, video, display, ngx, compat32, or all"},
 		{Name: "additional-gids", commands: contentCommands, field: func(c *Config) any { return &c.AdditionalGIDs },
 			Usage: "give the container's user the groups of device nodes that are not open to everybody on the host; the spec needs CDI 0.7.0 then"},

@@ -18,8 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
 	healthcheck "github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
@@ -717,7 +717,7 @@ func (m *machine) testRefresh(t *testing.T) {
 // driver.
 func (m *machine) testRealLibrary(t *testing.T) {
 	defer m.in(t)()
-	libraries, err := filepath.Glob(m.path(realRoot + "/usr/lib/" + discover.Triplet(runtime.GOARCH) + "/nvidia/current/libnvidia-ml.so.1"))
+	libraries, err := filepath.Glob(m.path(realRoot + "/usr/lib/" + driverfiles.Triplet(runtime.GOARCH) + "/nvidia/current/libnvidia-ml.so.1"))
 	if err != nil || len(libraries) != 1 {
 		t.Fatalf("libnvidia-ml: %v %v", libraries, err)
 	}

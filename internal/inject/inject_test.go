@@ -17,8 +17,8 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -109,7 +109,7 @@ func simulated(t *testing.T) (Source, string) {
 	check(t, err)
 	s, _, err := spec.New(inv, spec.Options{
 		Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index},
-		Edits: edits.Options{Layout: layout, Capabilities: []discover.Capability{discover.Compute}},
+		Edits: edits.Options{Layout: layout, Capabilities: []driverfiles.Capability{driverfiles.Compute}},
 	})
 	check(t, err)
 	numbers := map[string][2]int64{}

@@ -1,4 +1,4 @@
-package discover
+package nvmlprobe
 
 import (
 	"bytes"
@@ -26,31 +26,31 @@ import (
 
 // ProbeFunc asks NVML, given the path of libnvidia-ml.so.1 in the driver root. A report can
 // come with an error: it is then what was learnt before the error.
-type ProbeFunc func(ctx context.Context, library string) (*NVMLReport, error)
+type Func func(ctx context.Context, library string) (*Report, error)
 
 // ProbeErrorKind tells the ways apart in which a probe can fail.
-type ProbeErrorKind string
+type ErrorKind string
 
 // The ways in which a probe can fail as a whole.
 const (
-	ProbeMissing         ProbeErrorKind = "no probe"          // cdigen-nvml is not installed
-	ProbeNoLibrary       ProbeErrorKind = "no library"        // libnvidia-ml.so.1 cannot be loaded
-	ProbeNoDriver        ProbeErrorKind = "driver not loaded" // the library cannot reach a driver
-	ProbeVersionMismatch ProbeErrorKind = "version mismatch"  // library and driver are of different versions
-	ProbeTimeout         ProbeErrorKind = "timeout"           // a call did not come back
-	ProbeCrashed         ProbeErrorKind = "crashed"           // a signal ended the probe
-	ProbeUntrusted       ProbeErrorKind = "not trusted"       // others than root could exchange the program
-	ProbeFailed          ProbeErrorKind = "failed"            // anything else
+	Missing         ErrorKind = "no probe"          // cdigen-nvml is not installed
+	NoLibrary       ErrorKind = "no library"        // libnvidia-ml.so.1 cannot be loaded
+	NoDriver        ErrorKind = "driver not loaded" // the library cannot reach a driver
+	VersionMismatch ErrorKind = "version mismatch"  // library and driver are of different versions
+	Timeout         ErrorKind = "timeout"           // a call did not come back
+	Crashed         ErrorKind = "crashed"           // a signal ended the probe
+	Untrusted       ErrorKind = "not trusted"       // others than root could exchange the program
+	Failed          ErrorKind = "failed"            // anything else
 )
 
 // ProbeError says why a probe failed as a whole.
-type ProbeError struct {
-	Kind ProbeErrorKind
+type Error struct {
+	Kind ErrorKind
 	// Message in the probe's own words where it had any.
 	Message string
 }
 
-func (e *ProbeError) Error() string { return "NVML probe: " + string(e.Kind) + ": " + e.Message }
+func (e *Error) Error() string { return "NVML probe: " + string(e.Kind) + ": " + e.Message }
 
 // maxReport bounds what is taken from a probe, in bytes. A report of 16 GPUs with
 // 7 MIG devices each takes some 20 KiB.
@@ -63,7 +63,7 @@ const grace = time.Second
 // FindProbe returns the path of cdigen-nvml as it is installed: in the directory of
 // the running program, in libexec/cdigen beside that directory, or in PATH. It is
 // empty when there is none.
-func FindProbe() string {
+func Find() string {
 	const name = "cdigen-nvml"
 	if self, err := os.Executable(); err == nil {
 		dir := filepath.Dir(self)
@@ -82,8 +82,8 @@ func FindProbe() string {
 
 // HoldProbe opens the program that FindProbe finds and returns a path for [CommandProbe] that
 // leads to it after a change of the root directory too; empty: there is none.
-func HoldProbe() (path string, err error) {
-	found := FindProbe()
+func Hold() (path string, err error) {
+	found := Find()
 	if found == "" {
 		return "", nil
 	}
@@ -111,14 +111,14 @@ const heldProbe = "/proc/self/fd/"
 // given as it is.
 //
 // Further arguments are [ProbeDetails] or none.
-func CommandProbe(path string, timeout time.Duration, args ...string) ProbeFunc {
-	return func(ctx context.Context, library string) (*NVMLReport, error) {
+func Command(path string, timeout time.Duration, args ...string) Func {
+	return func(ctx context.Context, library string) (*Report, error) {
 		if path == "" {
-			return nil, &ProbeError{ProbeMissing, "cdigen-nvml is neither beside cdigen nor in PATH"}
+			return nil, &Error{Missing, "cdigen-nvml is neither beside cdigen nor in PATH"}
 		}
 		// A held one was checked before the root directory changed, in which its name says nothing.
 		if err := trust.Path(path, trust.Self()); !strings.HasPrefix(path, heldProbe) && errors.As(err, new(*trust.Error)) {
-			return nil, &ProbeError{ProbeUntrusted, fmt.Sprintf("%v: it is not run", err)}
+			return nil, &Error{Untrusted, fmt.Sprintf("%v: it is not run", err)}
 		}
 		limited, cancel := context.WithTimeout(ctx, timeout+grace)
 		defer cancel()
@@ -133,15 +133,15 @@ func CommandProbe(path string, timeout time.Duration, args ...string) ProbeFunc 
 		}
 		data, over := stdout.take()
 		if over {
-			return nil, &ProbeError{ProbeFailed, fmt.Sprintf("%s printed more than %d KiB", path, maxReport>>10)}
+			return nil, &Error{Failed, fmt.Sprintf("%s printed more than %d KiB", path, maxReport>>10)}
 		}
-		report, parseErr := ParseNVMLReport(data)
+		report, parseErr := Parse(data)
 		if err != nil {
 			talk, _ := stderr.take()
 			return report, probeError(limited, path, err, report, lastLine(talk))
 		}
 		if parseErr != nil {
-			return nil, &ProbeError{ProbeFailed, fmt.Sprintf("%s: %v", path, parseErr)}
+			return nil, &Error{Failed, fmt.Sprintf("%s: %v", path, parseErr)}
 		}
 		return report, nil
 	}
@@ -170,7 +170,7 @@ func wait(ctx context.Context, cmd *exec.Cmd) error {
 }
 
 // probeError gives the end of a probe its kind, and the best message there is.
-func probeError(ctx context.Context, path string, err error, report *NVMLReport, talk string) *ProbeError {
+func probeError(ctx context.Context, path string, err error, report *Report, talk string) *Error {
 	message := talk
 	if report != nil && report.Error != "" {
 		message = report.Error
@@ -179,29 +179,29 @@ func probeError(ctx context.Context, path string, err error, report *NVMLReport,
 	if !errors.As(err, &exit) {
 		switch {
 		case errors.Is(err, errStuck):
-			return &ProbeError{ProbeTimeout, cmp.Or(message, path+" was killed and has not ended yet")}
+			return &Error{Timeout, cmp.Or(message, path+" was killed and has not ended yet")}
 		case errors.Is(err, fs.ErrNotExist):
-			return &ProbeError{ProbeMissing, err.Error()}
+			return &Error{Missing, err.Error()}
 		}
-		return &ProbeError{ProbeFailed, err.Error()}
+		return &Error{Failed, err.Error()}
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		if ctx.Err() != nil {
-			return &ProbeError{ProbeTimeout, cmp.Or(message, path+" did not end in time and was killed")}
+			return &Error{Timeout, cmp.Or(message, path+" did not end in time and was killed")}
 		}
 		crash := fmt.Sprintf("%s was ended by the signal %q", path, status.Signal())
 		if message != "" {
 			crash += ": " + message
 		}
-		return &ProbeError{ProbeCrashed, crash}
+		return &Error{Crashed, crash}
 	}
-	kind := cmp.Or(probeExits[exit.ExitCode()], ProbeFailed)
-	return &ProbeError{kind, cmp.Or(message, err.Error())}
+	kind := cmp.Or(probeExits[exit.ExitCode()], Failed)
+	return &Error{kind, cmp.Or(message, err.Error())}
 }
 
 // probeExits are the kinds of failures by the exit status of the probe.
-var probeExits = map[int]ProbeErrorKind{
-	NVMLExitNoLibrary: ProbeNoLibrary, NVMLExitNoDriver: ProbeNoDriver, NVMLExitVersionMismatch: ProbeVersionMismatch, NVMLExitTimeout: ProbeTimeout,
+var probeExits = map[int]ErrorKind{
+	ExitNoLibrary: NoLibrary, ExitNoDriver: NoDriver, ExitVersionMismatch: VersionMismatch, ExitTimeout: Timeout,
 }
 
 func lastLine(b []byte) string {
@@ -237,8 +237,8 @@ func (b *limitedBuffer) take() (data []byte, over bool) {
 
 // ParseNVMLReport reads and checks what a probe prints. Fields it does not know,
 // of a later probe, are passed over.
-func ParseNVMLReport(data []byte) (*NVMLReport, error) {
-	var r NVMLReport
+func Parse(data []byte) (*Report, error) {
+	var r Report
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, fmt.Errorf("read the probe's report: %w", err)
 	}
@@ -256,7 +256,7 @@ func tooLong(texts ...string) bool {
 	return slices.ContainsFunc(texts, func(t string) bool { return len(t) > maxText })
 }
 
-func (r *NVMLReport) check() error {
+func (r *Report) check() error {
 	if tooLong(r.DriverVersion, r.NVMLVersion, r.Error) {
 		return fmt.Errorf("a version or the error has more than %d bytes", maxText)
 	}
@@ -266,9 +266,9 @@ func (r *NVMLReport) check() error {
 		switch {
 		case g.Index < 0 || seen[g.Index]:
 			return fmt.Errorf("GPU index %d is below 0 or there twice", g.Index)
-		case g.UUID != "" && !isNVMLUUID(g.UUID, "GPU-") && !bareUUID().MatchString(g.UUID):
+		case g.UUID != "" && !IsUUID(g.UUID, "GPU-") && !bareUUID().MatchString(g.UUID):
 			return fmt.Errorf("GPU %d has the UUID %.100q", g.Index, g.UUID)
-		case g.PCIBusID != "" && !pciBusID().MatchString(g.PCIBusID):
+		case g.PCIBusID != "" && !PCIBusID().MatchString(g.PCIBusID):
 			return fmt.Errorf("GPU %d has the PCI bus id %.100q", g.Index, g.PCIBusID)
 		case g.Minor != nil && (*g.Minor < 0 || *g.Minor >= 1<<20): // MINORBITS of the kernel is 20
 			return fmt.Errorf("GPU %d has the minor number %d", g.Index, *g.Minor)
@@ -276,7 +276,7 @@ func (r *NVMLReport) check() error {
 			return fmt.Errorf("GPU %d has a text of more than %d bytes", g.Index, maxText)
 		}
 		for _, l := range g.NVLinks {
-			if tooLong(l.To) || l.PCI != "" && !pciBusID().MatchString(l.PCI) {
+			if tooLong(l.To) || l.PCI != "" && !PCIBusID().MatchString(l.PCI) {
 				return fmt.Errorf("GPU %d has an NVLink to %.100q %.100q", g.Index, l.To, l.PCI)
 			}
 		}
@@ -288,7 +288,7 @@ func (r *NVMLReport) check() error {
 	return nil
 }
 
-func checkMIGDevices(devices []NVMLMIGDevice) error {
+func checkMIGDevices(devices []MIGDevice) error {
 	seen := map[int]bool{}
 	for i := range devices {
 		d := &devices[i]
@@ -297,7 +297,7 @@ func checkMIGDevices(devices []NVMLMIGDevice) error {
 			return fmt.Errorf("MIG index %d is below 0 or there twice", d.Index)
 		case d.GPUInstance < 0 || d.ComputeInstance < 0:
 			return fmt.Errorf("MIG device %d has an instance number below 0", d.Index)
-		case d.UUID != "" && !isNVMLUUID(d.UUID, "MIG-"):
+		case d.UUID != "" && !IsUUID(d.UUID, "MIG-"):
 			return fmt.Errorf("MIG device %d has the UUID %.100q", d.Index, d.UUID)
 		case tooLong(d.Profile) || tooLong(d.Errors...):
 			return fmt.Errorf("MIG device %d has a text of more than %d bytes", d.Index, maxText)
@@ -314,10 +314,10 @@ var (
 	// bareUUID is that of the GPU of a Tegra system up to Orin.
 	bareUUID = lazyregexp.New(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	// pciBusID is "00000000:3B:00.0", or the older form with 4 digits of domain.
-	pciBusID = lazyregexp.New(`^[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$`)
+	PCIBusID = lazyregexp.New(`^[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$`)
 )
 
 // isNVMLUUID reports whether a text is the UUID of a GPU or a MIG device, by its prefix.
-func isNVMLUUID(s, prefix string) bool {
+func IsUUID(s, prefix string) bool {
 	return strings.HasPrefix(s, prefix) && nvmlUUID().MatchString(s)
 }

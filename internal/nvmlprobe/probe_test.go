@@ -1,4 +1,4 @@
-package discover_test
+package nvmlprobe_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // A report as cdigen-nvml prints it on a host with a MIG GPU and a lost one.
@@ -40,9 +40,9 @@ func script(t *testing.T, commands string) string {
 }
 
 // kindOf fails the test unless err is a *discover.ProbeError.
-func kindOf(t *testing.T, err error) discover.ProbeErrorKind {
+func kindOf(t *testing.T, err error) nvmlprobe.ErrorKind {
 	t.Helper()
-	var failed *discover.ProbeError
+	var failed *nvmlprobe.Error
 	if !errors.As(err, &failed) {
 		t.Fatalf("error %v (%T), want a *ProbeError", err, err)
 	}
@@ -55,7 +55,7 @@ func TestProbeGetsLibraryAndTimeoutAndNoEnvironment(t *testing.T) {
 		t.Fatal("the test itself has no environment")
 	}
 	path := script(t, `printf '{"gpus":[{"index":0,"name":"%s"}]}' "$* env=$(cat /proc/$$/environ)"`)
-	report, err := discover.CommandProbe(path, 1500*time.Millisecond)(t.Context(), "/usr/lib/libnvidia-ml.so.1")
+	report, err := nvmlprobe.Command(path, 1500*time.Millisecond)(t.Context(), "/usr/lib/libnvidia-ml.so.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,22 +72,22 @@ func TestProbeFailuresAreToldApart(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		path    string
-		kind    discover.ProbeErrorKind
+		kind    nvmlprobe.ErrorKind
 		message string
 	}{
-		"no path":        {"", discover.ProbeMissing, "neither beside cdigen nor in PATH"},
-		"no such file":   {filepath.Join(filepath.Dir(plain), "none"), discover.ProbeMissing, "no such file"},
-		"not executable": {plain, discover.ProbeFailed, "permission denied"},
-		"no library":     {script(t, `echo '{"gpus":[],"error":"cannot open shared object file"}'; exit 10`), discover.ProbeNoLibrary, "cannot open shared object file"},
-		"no driver":      {script(t, `echo '{"gpus":[],"error":"Driver Not Loaded"}'; exit 11`), discover.ProbeNoDriver, "Driver Not Loaded"},
-		"other version":  {script(t, `echo '{"gpus":[],"error":"version mismatch"}'; exit 12`), discover.ProbeVersionMismatch, "version mismatch"},
-		"timeout":        {script(t, `echo '{"gpus":[],"error":"nvmlInit_v2 did not return"}'; exit 13`), discover.ProbeTimeout, "nvmlInit_v2 did not return"},
-		"other status":   {script(t, `echo first >&2; echo last >&2; exit 77`), discover.ProbeFailed, "last"},
-		"silent":         {script(t, `exit 77`), discover.ProbeFailed, "exit status 77"},
-		"crash":          {script(t, `echo the last words >&2; kill -s SEGV $$`), discover.ProbeCrashed, `"segmentation fault": the last words`},
-		"no JSON":        {script(t, `echo hello`), discover.ProbeFailed, "invalid character"},
-		"no output":      {script(t, ``), discover.ProbeFailed, "unexpected end of JSON input"},
-		"endless output": {script(t, `exec cat /dev/zero`), discover.ProbeFailed, "printed more than"},
+		"no path":        {"", nvmlprobe.Missing, "neither beside cdigen nor in PATH"},
+		"no such file":   {filepath.Join(filepath.Dir(plain), "none"), nvmlprobe.Missing, "no such file"},
+		"not executable": {plain, nvmlprobe.Failed, "permission denied"},
+		"no library":     {script(t, `echo '{"gpus":[],"error":"cannot open shared object file"}'; exit 10`), nvmlprobe.NoLibrary, "cannot open shared object file"},
+		"no driver":      {script(t, `echo '{"gpus":[],"error":"Driver Not Loaded"}'; exit 11`), nvmlprobe.NoDriver, "Driver Not Loaded"},
+		"other version":  {script(t, `echo '{"gpus":[],"error":"version mismatch"}'; exit 12`), nvmlprobe.VersionMismatch, "version mismatch"},
+		"timeout":        {script(t, `echo '{"gpus":[],"error":"nvmlInit_v2 did not return"}'; exit 13`), nvmlprobe.Timeout, "nvmlInit_v2 did not return"},
+		"other status":   {script(t, `echo first >&2; echo last >&2; exit 77`), nvmlprobe.Failed, "last"},
+		"silent":         {script(t, `exit 77`), nvmlprobe.Failed, "exit status 77"},
+		"crash":          {script(t, `echo the last words >&2; kill -s SEGV $$`), nvmlprobe.Crashed, `"segmentation fault": the last words`},
+		"no JSON":        {script(t, `echo hello`), nvmlprobe.Failed, "invalid character"},
+		"no output":      {script(t, ``), nvmlprobe.Failed, "unexpected end of JSON input"},
+		"endless output": {script(t, `exec cat /dev/zero`), nvmlprobe.Failed, "printed more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -95,7 +95,7 @@ func TestProbeFailuresAreToldApart(t *testing.T) {
 			if name == "endless output" {
 				timeout = time.Millisecond
 			}
-			_, err := discover.CommandProbe(test.path, timeout)(t.Context(), "")
+			_, err := nvmlprobe.Command(test.path, timeout)(t.Context(), "")
 			if kind := kindOf(t, err); kind != test.kind {
 				t.Errorf("kind %q, want %q", kind, test.kind)
 			}
@@ -109,9 +109,9 @@ func TestProbeFailuresAreToldApart(t *testing.T) {
 func TestProbeThatFailsKeepsWhatItLearnt(t *testing.T) {
 	t.Parallel()
 	path := script(t, `echo '{"gpus":[{"index":0}],"error":"nvmlDeviceGetName of GPU 1 did not return"}'; exit 13`)
-	report, err := discover.CommandProbe(path, time.Minute)(t.Context(), "")
-	if kind := kindOf(t, err); kind != discover.ProbeTimeout {
-		t.Errorf("kind %q, want %q", kind, discover.ProbeTimeout)
+	report, err := nvmlprobe.Command(path, time.Minute)(t.Context(), "")
+	if kind := kindOf(t, err); kind != nvmlprobe.Timeout {
+		t.Errorf("kind %q, want %q", kind, nvmlprobe.Timeout)
 	}
 	if report == nil || len(report.GPUs) != 1 {
 		t.Errorf("report %v, want one GPU", report)
@@ -128,9 +128,9 @@ func TestProbeThatIgnoresItsTimeLimitIsKilled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			report, err := discover.CommandProbe(script(t, commands), time.Millisecond)(t.Context(), "")
-			if kind := kindOf(t, err); kind != discover.ProbeTimeout {
-				t.Errorf("kind %q, want %q", kind, discover.ProbeTimeout)
+			report, err := nvmlprobe.Command(script(t, commands), time.Millisecond)(t.Context(), "")
+			if kind := kindOf(t, err); kind != nvmlprobe.Timeout {
+				t.Errorf("kind %q, want %q", kind, nvmlprobe.Timeout)
 			}
 			if strings.Contains(commands, "index") != (report != nil) {
 				t.Errorf("report %v", report)
@@ -143,25 +143,25 @@ func TestProbeEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := discover.CommandProbe(script(t, "exec sleep 600"), time.Hour)(ctx, ""); !errors.Is(err, context.Canceled) {
+	if _, err := nvmlprobe.Command(script(t, "exec sleep 600"), time.Hour)(ctx, ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want %v", err, context.Canceled)
 	}
 }
 
 func TestReportIsRead(t *testing.T) {
-	got, err := discover.ParseNVMLReport([]byte(sampleReport))
+	got, err := nvmlprobe.Parse([]byte(sampleReport))
 	if err != nil {
 		t.Fatal(err)
 	}
 	minors := []int{0, 1}
-	want := &discover.NVMLReport{
+	want := &nvmlprobe.Report{
 		DriverVersion: "550.54.15", NVMLVersion: "12.550.54.15", CUDADriverVersion: 12040,
-		GPUs: []discover.NVMLGPU{{
+		GPUs: []nvmlprobe.GPU{{
 			Index: 0, UUID: "GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c", Name: "NVIDIA H100 80GB HBM3", PCIBusID: "00000000:19:00.0", Minor: &minors[0],
 		}, {
 			Index: 1, UUID: "GPU-4404041a-04cf-1ccf-9e70-f139a9b1e23c", Name: "NVIDIA H100 80GB HBM3", PCIBusID: "00000000:3B:00.0", Minor: &minors[1],
 			MIGEnabled: true,
-			MIGDevices: []discover.NVMLMIGDevice{
+			MIGDevices: []nvmlprobe.MIGDevice{
 				{Index: 0, UUID: "MIG-b33efab0-5b2f-5a4e-8b1c-0d6a5b9b8f7e", GPUInstance: 1, Profile: "3g.40gb"},
 				{Index: 1, UUID: "MIG-GPU-4404041a-04cf-1ccf-9e70-f139a9b1e23c/2/0", GPUInstance: 2, Profile: "1g.12gb+gfx", Graphics: true},
 			},
@@ -175,7 +175,7 @@ func TestReportIsRead(t *testing.T) {
 }
 
 func TestReportOfALaterProbeIsRead(t *testing.T) {
-	report, err := discover.ParseNVMLReport([]byte(`{"gpus":[{"index":0,"fabric":{"clique":1}}],"vgpus":[]}`))
+	report, err := nvmlprobe.Parse([]byte(`{"gpus":[{"index":0,"fabric":{"clique":1}}],"vgpus":[]}`))
 	if err != nil || len(report.GPUs) != 1 {
 		t.Errorf("report %v, error %v, want one GPU", report, err)
 	}
@@ -208,7 +208,7 @@ func TestReportThatCannotBeIsRefused(t *testing.T) {
 		`{"gpus":[]} trailing`:                                                   "after top-level value",
 		``:                                                                       "unexpected end",
 	} {
-		_, err := discover.ParseNVMLReport([]byte(report))
+		_, err := nvmlprobe.Parse([]byte(report))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("report %.100s: error %v, want it to contain %q", report, err, want)
 		}
@@ -220,7 +220,7 @@ func FuzzNVMLReport(f *testing.F) {
 	f.Add([]byte(`{"gpus":[],"error":"nvmlInit_v2: Driver Not Loaded"}`))
 	f.Add([]byte(`{"gpus":[{"index":0,"errors":["nvmlDeviceGetHandleByIndex_v2: GPU is lost"],"lost":true}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		report, err := discover.ParseNVMLReport(data)
+		report, err := nvmlprobe.Parse(data)
 		if err != nil {
 			if report != nil {
 				t.Errorf("a report beside the error %v", err)
@@ -231,7 +231,7 @@ func FuzzNVMLReport(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		second, err := discover.ParseNVMLReport(again)
+		second, err := nvmlprobe.Parse(again)
 		if err != nil {
 			t.Fatalf("%s: %v", again, err)
 		}

@@ -1,4 +1,4 @@
-package discover
+package hosttree
 
 import (
 	"os"
@@ -51,7 +51,7 @@ func Local(arch, driverRoot, devRoot, procRoot, sysRoot string) Host {
 func (h Host) Fresh() Host {
 	fresh := map[*memory]Tree{} // some may be the same tree
 	for _, t := range []*Tree{&h.Driver, &h.Dev, &h.Proc, &h.Sys, &h.Root} {
-		if !t.known() {
+		if !t.Known() {
 			continue
 		}
 		if _, ok := fresh[t.memory]; !ok {
@@ -63,23 +63,23 @@ func (h Host) Fresh() Host {
 }
 
 // root returns the root of the host itself.
-func (h Host) root() Tree {
-	if !h.Root.known() {
+func (h Host) OwnRoot() Tree {
+	if !h.Root.Known() {
 		return h.Driver
 	}
 	return h.Root
 }
 
 // treeOf returns the tree that has a path of the host.
-func (h Host) treeOf(hostPath string) Tree {
-	if below(hostPath, h.Driver.Path) {
+func (h Host) TreeOf(hostPath string) Tree {
+	if Below(hostPath, h.Driver.Path) {
 		return h.Driver
 	}
-	return h.root()
+	return h.OwnRoot()
 }
 
 // below reports whether a path is a directory or below it.
-func below(file, dir string) bool {
+func Below(file, dir string) bool {
 	dir = path.Clean(dir)
 	return dir == "/" || file == dir || strings.HasPrefix(file, dir+"/")
 }

@@ -1,4 +1,4 @@
-package discover
+package driverfiles
 
 import (
 	"cmp"
@@ -26,7 +26,7 @@ const (
 var Capabilities = []Capability{Compute, Utility, Graphics, Video, Display, NGX, Compat32}
 
 // LibraryEntry is a row of [LibraryTable].
-type LibraryEntry struct {
+type Library struct {
 	// Stem is the file name up to ".so".
 	Stem string
 	// Version is a pattern of what follows ".so."; empty for a library that the
@@ -46,7 +46,7 @@ type LibraryEntry struct {
 // LibraryTable is which library goes in for which capability. A library of the
 // driver's version that is not in the table goes in for every one of them, so
 // that a new driver's new library is not missed.
-var LibraryTable = []LibraryEntry{
+var Libraries = []Library{
 	{"libcuda", "", "", []Capability{Compute, Video}, []string{"libcuda.so"}, "CUDA programs; numba and others load the bare name"},
 	{"libcudadebugger", "", "", []Capability{Compute}, nil, "libcuda, for cuda-gdb and compute-sanitizer"},
 	{"libnvidia-ptxjitcompiler", "", "", []Capability{Compute}, nil, "libcuda, to compile PTX"},
@@ -105,23 +105,23 @@ var LeftOut = map[string]string{
 
 // FileKind is what a file of the driver is, and so where it is looked for and how
 // it is mounted.
-type FileKind string
+type Kind string
 
 // The kinds of files.
 const (
-	Config    FileKind = "config"    // below /etc and /usr/share; mounted read-only
-	Binary    FileKind = "binary"    // in the directories of programs; mounted read-only as /usr/bin/<name>
-	Firmware  FileKind = "firmware"  // where the kernel looks for it; mounted read-only below /lib/firmware
-	Plugin    FileKind = "plugin"    // of the X server or Wine; mounted read-only where these look
-	Listed    FileKind = "listed"    // on a Tegra system or in WSL, a file or directory; mounted read-only under its own path
-	Named     FileKind = "named"     // a library that a manifest names by its path; mounted read-only under that path
-	Socket    FileKind = "socket"    // below /run; mounted writable
-	Directory FileKind = "directory" // the one that was asked for; mounted writable under its own name
+	Config    Kind = "config"    // below /etc and /usr/share; mounted read-only
+	Binary    Kind = "binary"    // in the directories of programs; mounted read-only as /usr/bin/<name>
+	Firmware  Kind = "firmware"  // where the kernel looks for it; mounted read-only below /lib/firmware
+	Plugin    Kind = "plugin"    // of the X server or Wine; mounted read-only where these look
+	Listed    Kind = "listed"    // on a Tegra system or in WSL, a file or directory; mounted read-only under its own path
+	Named     Kind = "named"     // a library that a manifest names by its path; mounted read-only under that path
+	Socket    Kind = "socket"    // below /run; mounted writable
+	Directory Kind = "directory" // the one that was asked for; mounted writable under its own name
 )
 
 // FileEntry is a row of [FileTable].
-type FileEntry struct {
-	Kind FileKind
+type File struct {
+	Kind Kind
 	// Name below the directories of its kind; * stands for several files and %v
 	// for the driver's version.
 	Name string
@@ -134,7 +134,7 @@ type FileEntry struct {
 }
 
 // FileTable is which files beside libraries go in for which capability.
-var FileTable = []FileEntry{
+var Files = []File{
 	{Config, "glvnd/egl_vendor.d/*_nvidia*.json", []string{"/usr/share/glvnd/egl_vendor.d/"}, []Capability{Graphics}, "GLVND's EGL"},
 	{Config, "vulkan/icd.d/nvidia_icd.i686.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Compat32}, "Vulkan's loader in 32-bit programs"},
 	{Config, "vulkan/icd.d/nvidia_icd*.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Graphics}, "Vulkan's loader"},
@@ -168,7 +168,7 @@ var FileTable = []FileEntry{
 // LeftOutFiles are files of the driver beside libraries that no container gets, with the
 // reason. Name is a pattern below the directories of the kind; %v is the driver's version.
 var LeftOutFiles = []struct {
-	Kind         FileKind
+	Kind         Kind
 	Name, Reason string
 }{
 	{Binary, "nvidia-bug-report.sh", "it reads logs of the host"},
@@ -194,9 +194,9 @@ var LeftOutFiles = []struct {
 
 // ownPlaces are the directories and names by which files are recognised as the driver's:
 // what is there and not in [FileTable] is left out with a finding.
-var ownPlaces = []struct {
-	kind FileKind
-	name string
+var OwnPlaces = []struct {
+	Kind Kind
+	Name string
 }{
 	{Config, "glvnd/egl_vendor.d/*nvidia*"},
 	{Config, "egl/egl_external_platform.d/*nvidia*"},
@@ -218,16 +218,16 @@ var ownPlaces = []struct {
 }
 
 // otherPrograms are patterns of programs that are called as if they were the driver's.
-var otherPrograms = []string{"nvidia-ctk", "nvidia-cdi-*", "nvidia-container-*", "nvidia-docker*", "nvidia-device-plugin", "nvidia-mig-*"}
+var OtherPrograms = []string{"nvidia-ctk", "nvidia-cdi-*", "nvidia-container-*", "nvidia-docker*", "nvidia-device-plugin", "nvidia-mig-*"}
 
 // libraryEntry returns the row of the table that a file name belongs to, or nil.
-func libraryEntry(name, version string) *LibraryEntry {
+func LibraryEntry(name, version string) *Library {
 	stem, rest, ok := strings.Cut(name, ".so.")
 	if !ok {
 		return nil
 	}
-	for i := range LibraryTable {
-		e := &LibraryTable[i]
+	for i := range Libraries {
+		e := &Libraries[i]
 		if ok, _ := path.Match(cmp.Or(e.Version, version), rest); ok && e.Stem == stem {
 			return e
 		}
@@ -236,12 +236,12 @@ func libraryEntry(name, version string) *LibraryEntry {
 }
 
 // stemEntry returns the row of libraries of the driver's version that have a stem, or nil.
-func stemEntry(stem string) *LibraryEntry {
-	at := slices.IndexFunc(LibraryTable, func(e LibraryEntry) bool { return e.Stem == stem && e.Version == "" })
+func StemEntry(stem string) *Library {
+	at := slices.IndexFunc(Libraries, func(e Library) bool { return e.Stem == stem && e.Version == "" })
 	if at < 0 {
 		return nil
 	}
-	return &LibraryTable[at]
+	return &Libraries[at]
 }
 
 // Wanted reports whether something that serves some capabilities goes in when others

@@ -1,4 +1,4 @@
-package discover
+package hosttree
 
 import (
 	"bytes"
@@ -70,7 +70,7 @@ func (t Tree) fresh() Tree {
 }
 
 // once returns the tree with each file and directory read once.
-func (t Tree) once() Tree {
+func (t Tree) Once() Tree {
 	t.memory.files, t.memory.dirs = map[string]result[[]byte]{}, map[string]result[[]fs.DirEntry]{}
 	return t
 }
@@ -94,7 +94,7 @@ func (t Tree) Resolve(name string) (string, error) {
 
 func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 	real := "."
-	name = clean(name)
+	name = Clean(name)
 	for begin, end := 0, 0; end < len(name) && name != "."; begin = end + 1 {
 		if end = strings.IndexByte(name[begin:], '/') + begin; end < begin {
 			end = len(name)
@@ -140,7 +140,7 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 }
 
 // clean makes a name relative to the root, with no way out of it.
-func clean(name string) string {
+func Clean(name string) string {
 	if name = path.Clean("/" + name)[1:]; name == "" {
 		return "."
 	}
@@ -163,7 +163,7 @@ const maxFile = 32 << 20
 
 // ReadFile reads a whole file of at most 32 MiB; a longer one is an error.
 func (t Tree) ReadFile(name string) ([]byte, error) {
-	return remembered(t.memory.files, name, func(name string) ([]byte, error) { return t.readFile(name, maxFile) })
+	return remembered(t.memory.files, name, func(name string) ([]byte, error) { return t.ReadAtMost(name, maxFile) })
 }
 
 type result[T any] struct {
@@ -183,13 +183,13 @@ func remembered[T any](m map[string]result[T], name string, read func(name strin
 }
 
 // line returns the text in a file of one line; empty if there is none.
-func (t Tree) line(name string) string {
+func (t Tree) Line(name string) string {
 	data, _ := t.ReadFile(name)
 	return string(bytes.TrimSpace(data))
 }
 
 // parsed returns what a file says.
-func parsed[T any](t Tree, name string, parse func(data []byte) (T, error)) (value T, err error) {
+func Parsed[T any](t Tree, name string, parse func(data []byte) (T, error)) (value T, err error) {
 	data, err := t.ReadFile(name)
 	if err != nil {
 		return value, err
@@ -198,7 +198,7 @@ func parsed[T any](t Tree, name string, parse func(data []byte) (T, error)) (val
 }
 
 // readFile is like ReadFile with another limit.
-func (t Tree) readFile(name string, limit int64) ([]byte, error) {
+func (t Tree) ReadAtMost(name string, limit int64) ([]byte, error) {
 	f, err := t.Open(name)
 	if err != nil {
 		return nil, err
@@ -242,7 +242,7 @@ func (t Tree) readDir(name string) ([]fs.DirEntry, error) {
 // names lists the names in a directory that keep says yes to, in order. A
 // directory of libraries has thousands, of which a few matter, so that it pays to
 // ask the system for nothing but names.
-func (t Tree) names(dir string, keep func(string) bool) ([]string, error) {
+func (t Tree) Names(dir string, keep func(string) bool) ([]string, error) {
 	real, err := t.Resolve(dir)
 	if err != nil {
 		return nil, err
@@ -297,25 +297,25 @@ func (t Tree) Stat(name string) (fs.FileInfo, error) {
 	return fs.Lstat(t.fsys, real)
 }
 
-func exists(tree Tree, name string) bool {
+func Exists(tree Tree, name string) bool {
 	_, err := tree.Lstat(name)
 	return err == nil
 }
 
 // glob returns the names in the tree that a pattern stands for and that exist, in order,
 // relative to the tree: at most so many.
-func (t Tree) glob(pattern string, most int) []string {
+func (t Tree) Glob(pattern string, most int) []string {
 	names := []string{"."}
-	for part := range strings.SplitSeq(clean(pattern), "/") {
+	for part := range strings.SplitSeq(Clean(pattern), "/") {
 		var next []string
 		for _, dir := range names {
 			if !strings.ContainsAny(part, `*?[\`) {
-				if name := path.Join(dir, part); exists(t, name) {
+				if name := path.Join(dir, part); Exists(t, name) {
 					next = append(next, name)
 				}
 				continue
 			}
-			found, _ := t.names(dir, func(name string) bool { ok, _ := path.Match(part, name); return ok })
+			found, _ := t.Names(dir, func(name string) bool { ok, _ := path.Match(part, name); return ok })
 			for _, name := range found[:min(len(found), most-len(next))] {
 				next = append(next, path.Join(dir, name))
 			}
@@ -326,7 +326,7 @@ func (t Tree) glob(pattern string, most int) []string {
 }
 
 // walkDir is like [fs.WalkDir] without a record of what is looked up. The name is a real one.
-func (t Tree) walkDir(dir string, f fs.WalkDirFunc) error { return fs.WalkDir(t.fsys, dir, f) }
+func (t Tree) WalkDir(dir string, f fs.WalkDirFunc) error { return fs.WalkDir(t.fsys, dir, f) }
 
 // known reports whether the tree is there at all: the zero value is not.
-func (t Tree) known() bool { return t.fsys != nil }
+func (t Tree) Known() bool { return t.fsys != nil }

@@ -1,4 +1,4 @@
-package discover
+package hosttree
 
 import (
 	"bufio"
@@ -77,5 +77,5 @@ func parseNode(line string) (name string, node memfs.File, err error) {
 	}
 	node = memfs.File{Type: fs.FileMode(stat.Mode) | fs.ModeDevice | fs.ModeCharDevice, Stat: stat}
 	stat.Mode |= syscall.S_IFCHR
-	return clean(fields[0]), node, nil
+	return Clean(fields[0]), node, nil
 }

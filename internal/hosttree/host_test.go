@@ -1,4 +1,4 @@
-package discover
+package hosttree
 
 import (
 	"errors"
@@ -10,25 +10,29 @@ import (
 	"syscall"
 	"testing"
 	"testing/fstest"
+
+	"github.com/cdigen/cdigen/internal/devnode"
 )
 
-func link(target string) *fstest.MapFile {
+func linkTo(target string) *fstest.MapFile {
 	return &fstest.MapFile{Data: []byte(target), Mode: fs.ModeSymlink | 0o777}
 }
 
-func file(content string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(content), Mode: 0o644} }
+func fileWith(content string) *fstest.MapFile {
+	return &fstest.MapFile{Data: []byte(content), Mode: 0o644}
+}
 
 func TestTreeFollowsLinksInsideItself(t *testing.T) {
 	tree := NewTree("/run/nvidia/driver", fstest.MapFS{
-		"usr/lib/nvidia/current/libcuda.so.535": file("real"),
-		"usr/lib/libcuda.so.1":                  link("/etc/alternatives/libcuda"),
-		"etc/alternatives/libcuda":              link("/usr/lib/nvidia/current/libcuda.so.535"),
-		"lib":                                   link("usr/lib"),
-		"usr/lib/up":                            link("../../../../usr/lib/nvidia"),
-		"loop":                                  link("loop"),
-		"a":                                     link("b"),
-		"b":                                     link("a"),
-		"dangling":                              link("/nowhere/at/all"),
+		"usr/lib/nvidia/current/libcuda.so.535": fileWith("real"),
+		"usr/lib/libcuda.so.1":                  linkTo("/etc/alternatives/libcuda"),
+		"etc/alternatives/libcuda":              linkTo("/usr/lib/nvidia/current/libcuda.so.535"),
+		"lib":                                   linkTo("usr/lib"),
+		"usr/lib/up":                            linkTo("../../../../usr/lib/nvidia"),
+		"loop":                                  linkTo("loop"),
+		"a":                                     linkTo("b"),
+		"b":                                     linkTo("a"),
+		"dangling":                              linkTo("/nowhere/at/all"),
 	})
 	for _, c := range []struct {
 		name, want string
@@ -81,7 +85,7 @@ func TestTreeOfADirectoryNeverLeavesIt(t *testing.T) {
 }
 
 func TestNodeTableStandsInForDeviceNodes(t *testing.T) {
-	tree, err := NewTree("/", fstest.MapFS{"dev/nvidia0": file(""), "dev/null": file("")}).WithNodes(
+	tree, err := NewTree("/", fstest.MapFS{"dev/nvidia0": fileWith(""), "dev/null": fileWith("")}).WithNodes(
 		[]byte("# nodes\n\ndev/nvidia0 195 0 0666\ndev/nvidia-caps/nvidia-cap12 237 12 0444\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +100,7 @@ func TestNodeTableStandsInForDeviceNodes(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if major, minor, ok := DeviceNumbers(info); major != c.major || minor != c.minor || ok != c.ok {
+		if major, minor, ok := devnode.Numbers(info); major != c.major || minor != c.minor || ok != c.ok {
 			t.Errorf("%s is %d:%d, %v; want %d:%d, %v", c.name, major, minor, ok, c.major, c.minor, c.ok)
 		}
 	}
@@ -133,7 +137,7 @@ func TestRealNodesHaveTheirNumbers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if major, minor, ok := DeviceNumbers(info); major != 1 || minor != 3 || !ok {
+	if major, minor, ok := devnode.Numbers(info); major != 1 || minor != 3 || !ok {
 		t.Errorf("/dev/null is %d:%d, %v; want 1:3 (null(4))", major, minor, ok)
 	}
 }

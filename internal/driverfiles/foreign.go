@@ -1,4 +1,4 @@
-package discover
+package driverfiles
 
 import (
 	"path"
@@ -6,7 +6,7 @@ import (
 )
 
 // ForeignEntry is a row of [ForeignTable].
-type ForeignEntry struct {
+type Other struct {
 	// Name is a pattern of file names.
 	Name string
 	// What the files are.
@@ -29,7 +29,7 @@ type ForeignEntry struct {
 //
 // testdata/other-packages.txt has who owns which name, as evidence and for a test; of Vulkan's
 // packages (mesa-vulkan-drivers, validation layers) all have names of their own.
-var ForeignTable = []ForeignEntry{
+var Others = []Other{
 	{"libGLX_indirect.so.*", "GLVND's vendor library for indirect rendering", "Debian: libglx-mesa0; Arch: mesa; openSUSE: Mesa-libGL1"},
 	{"libGLdispatch.so.*", "GLVND", "Debian: libglvnd0; Fedora: libglvnd; Arch: libglvnd"},
 	{"libGL.so.*", "GLVND, or the driver's own OpenGL up to r390", "Debian: libgl1; Fedora: libglvnd-glx; Arch: libglvnd"},
@@ -53,28 +53,28 @@ var ForeignTable = []ForeignEntry{
 }
 
 // Foreign returns the row of [ForeignTable] that a file name belongs to, or nil.
-func Foreign(name string) *ForeignEntry {
+func OtherPackage(name string) *Other {
 	if _, version, ok := strings.Cut(path.Base(name), ".so."); ok && strings.Trim(version, "0123456789.") != "" {
 		return nil
 	}
-	for i := range ForeignTable {
-		if matches(ForeignTable[i].Name, path.Base(name)) {
-			return &ForeignTable[i]
+	for i := range Others {
+		if Matches(Others[i].Name, path.Base(name)) {
+			return &Others[i]
 		}
 	}
 	return nil
 }
 
 // matches reports whether a name matches a pattern of this package's tables.
-func matches(pattern, name string) bool {
+func Matches(pattern, name string) bool {
 	ok, _ := path.Match(pattern, name)
 	return ok
 }
 
 // foreign returns why a file of one of some names is left out; empty: it is not.
-func foreign(names ...string) string {
+func Foreign(names ...string) string {
 	for _, name := range names {
-		if e := Foreign(name); e != nil {
+		if e := OtherPackage(name); e != nil {
 			return "containers have " + e.What + " from packages of their own (" + e.Packages + ")"
 		}
 	}

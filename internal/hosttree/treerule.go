@@ -1,4 +1,4 @@
-package discover
+package hosttree
 
 import (
 	"errors"
@@ -12,14 +12,14 @@ import (
 
 // refusal is a component that others can change, and what was left out for that.
 type refusal struct {
-	component, reason string
-	paths             []string // on the host
+	Component, Reason string
+	Paths             []string // on the host
 }
 
 // check returns why a name of the tree is not trusted, or why that is not known. A tree
 // without a rule trusts everything: the files of a capture or of a file system in memory
 // have no owners, and what is made of them is for no engine of this machine.
-func (t Tree) check(name string) error {
+func (t Tree) Check(name string) error {
 	if t.trust == nil {
 		return nil
 	}
@@ -32,17 +32,17 @@ func (t Tree) check(name string) error {
 // Modules ask it of each candidate, by the name that they look it up by. The links on the
 // way count therefore, and a file of a user's in one directory does not hide root's in the
 // next.
-func (t Tree) trusted(name string) bool {
-	err := t.check(name)
+func (t Tree) Trusted(name string) bool {
+	err := t.Check(name)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return err == nil
 	}
-	t.refuse(name, err)
+	t.Refuse(name, err)
 	return false
 }
 
 // refuse keeps why a name was left out.
-func (t Tree) refuse(name string, err error) {
+func (t Tree) Refuse(name string, err error) {
 	component, reason := t.HostPath(name), err.Error()
 	if e := (*trust.Error)(nil); errors.As(err, &e) {
 		component, reason = e.Component, e.Reason
@@ -51,23 +51,23 @@ func (t Tree) refuse(name string, err error) {
 	if real, err := t.Resolve(name); err == nil {
 		left = t.HostPath(real) // it may have been found by several names
 	}
-	at := slices.IndexFunc(t.memory.refused, func(r *refusal) bool { return r.component == component })
+	at := slices.IndexFunc(t.memory.refused, func(r *refusal) bool { return r.Component == component })
 	if at < 0 {
 		at = len(t.memory.refused)
-		t.memory.refused = append(t.memory.refused, &refusal{component: component, reason: reason})
+		t.memory.refused = append(t.memory.refused, &refusal{Component: component, Reason: reason})
 	}
-	if r := t.memory.refused[at]; !slices.Contains(r.paths, left) {
-		r.paths = append(r.paths, left)
+	if r := t.memory.refused[at]; !slices.Contains(r.Paths, left) {
+		r.Paths = append(r.Paths, left)
 	}
 }
 
 // inside returns the name of a file of the tree by its path on the host.
-func (t Tree) inside(hostPath string) string {
-	return clean(strings.TrimPrefix(hostPath, path.Clean(t.Path)))
+func (t Tree) Inside(hostPath string) string {
+	return Clean(strings.TrimPrefix(hostPath, path.Clean(t.Path)))
 }
 
 // refused returns the components that others can change, in the order in which they were met.
-func (t Tree) refused() []*refusal {
+func (t Tree) Refused() []*refusal {
 	if t.memory == nil {
 		return nil
 	}
@@ -75,10 +75,10 @@ func (t Tree) refused() []*refusal {
 }
 
 // same reports whether two trees share what is remembered of them.
-func (t Tree) same(other Tree) bool { return t.memory == other.memory }
+func (t Tree) Same(other Tree) bool { return t.memory == other.memory }
 
 // checkFor is like check for what is done with the rights of another user.
-func (t Tree) checkFor(caller trust.Caller, name string) error {
+func (t Tree) CheckFor(caller trust.Caller, name string) error {
 	if t.trust == nil {
 		return nil
 	}

@@ -1,22 +1,22 @@
-package discover
+package nvmlprobe
 
 import "fmt"
 
 // NVMLReport is what the probe cdigen-nvml prints on its standard output: one
 // JSON object. It is also printed, as far as it goes, when the probe fails.
-type NVMLReport struct {
+type Report struct {
 	DriverVersion string `json:"driverVersion,omitempty"`
 	NVMLVersion   string `json:"nvmlVersion,omitempty"`
 	// CUDADriverVersion as NVML has it: 1000 * major + 10 * minor.
-	CUDADriverVersion int       `json:"cudaDriverVersion,omitempty"`
-	GPUs              []NVMLGPU `json:"gpus"`
+	CUDADriverVersion int   `json:"cudaDriverVersion,omitempty"`
+	GPUs              []GPU `json:"gpus"`
 	// Error of the probe as a whole, empty when all GPUs were asked.
 	Error string `json:"error,omitempty"`
 }
 
 // cudaVersion returns the newest CUDA version that the driver supports, "12.4"; empty: it is
 // not known.
-func (r *NVMLReport) cudaVersion() string {
+func (r *Report) CUDAVersion() string {
 	if r.CUDADriverVersion <= 0 {
 		return ""
 	}
@@ -24,7 +24,7 @@ func (r *NVMLReport) cudaVersion() string {
 }
 
 // NVMLGPU is one GPU as NVML has it.
-type NVMLGPU struct {
+type GPU struct {
 	Index int    `json:"index"`
 	UUID  string `json:"uuid,omitempty"`
 	Name  string `json:"name,omitempty"`
@@ -40,13 +40,13 @@ type NVMLGPU struct {
 	// Minor number; nil when NVML did not tell.
 	Minor *int `json:"minor,omitempty"`
 	// MIGEnabled is the current (not the pending) MIG mode.
-	MIGEnabled bool            `json:"migEnabled,omitempty"`
-	MIGDevices []NVMLMIGDevice `json:"migDevices,omitempty"`
+	MIGEnabled bool        `json:"migEnabled,omitempty"`
+	MIGDevices []MIGDevice `json:"migDevices,omitempty"`
 	// With [ProbeDetails]: MIGSlices is how many GPU instances of the smallest size the GPU can
 	// have, NVLinks are its connections by NVLink, and Processes those that use it.
-	MIGSlices int           `json:"migSlices,omitempty"`
-	NVLinks   []NVLink      `json:"nvLinks,omitempty"`
-	Processes []NVMLProcess `json:"processes,omitempty"`
+	MIGSlices int       `json:"migSlices,omitempty"`
+	NVLinks   []NVLink  `json:"nvLinks,omitempty"`
+	Processes []Process `json:"processes,omitempty"`
 	// Lost: some call answered NVML_ERROR_GPU_IS_LOST.
 	Lost bool `json:"lost,omitempty"`
 	// Errors of the single calls, "nvmlDeviceGetUUID: GPU is lost".
@@ -54,7 +54,7 @@ type NVMLGPU struct {
 }
 
 // ProbeDetails has cdigen-nvml ask for what the publication of a spec does not need.
-const ProbeDetails = "--details"
+const Details = "--details"
 
 // NVLink is what a GPU is connected to by NVLink.
 type NVLink struct {
@@ -67,14 +67,14 @@ type NVLink struct {
 }
 
 // NVMLProcess is a process that uses a GPU.
-type NVMLProcess struct {
+type Process struct {
 	PID int `json:"pid"`
 	// Memory of the GPU in bytes; 0 where NVML does not know it.
 	Memory uint64 `json:"memory,omitempty"`
 }
 
 // NVMLMIGDevice is one MIG device as NVML has it.
-type NVMLMIGDevice struct {
+type MIGDevice struct {
 	Index           int      `json:"index"`
 	UUID            string   `json:"uuid,omitempty"`
 	GPUInstance     int      `json:"gpuInstance"`
@@ -86,11 +86,11 @@ type NVMLMIGDevice struct {
 
 // The exit statuses of cdigen-nvml.
 const (
-	NVMLExitOK              = 0  // every GPU was asked; single GPUs may still have errors
-	NVMLExitFailed          = 1  // NVML failed in another way
-	NVMLExitUsage           = 2  // unusable arguments
-	NVMLExitNoLibrary       = 10 // libnvidia-ml.so.1 cannot be loaded
-	NVMLExitNoDriver        = 11 // the kernel driver is not loaded
-	NVMLExitVersionMismatch = 12 // library and kernel driver are of different versions
-	NVMLExitTimeout         = 13 // a call did not come back in time
+	ExitOK              = 0  // every GPU was asked; single GPUs may still have errors
+	ExitFailed          = 1  // NVML failed in another way
+	ExitUsage           = 2  // unusable arguments
+	ExitNoLibrary       = 10 // libnvidia-ml.so.1 cannot be loaded
+	ExitNoDriver        = 11 // the kernel driver is not loaded
+	ExitVersionMismatch = 12 // library and kernel driver are of different versions
+	ExitTimeout         = 13 // a call did not come back in time
 )

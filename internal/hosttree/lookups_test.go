@@ -1,4 +1,4 @@
-package discover_test
+package hosttree_test
 
 import (
 	"os"
@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // What a discovery looked up is recorded whether it exists or not, with the way to it.
@@ -20,8 +20,8 @@ func TestLookups(t *testing.T) {
 	if err := os.Symlink("/real", filepath.Join(dir, "opt")); err != nil {
 		t.Fatal(err)
 	}
-	l := discover.NewLookups()
-	host := discover.Local("amd64", dir, dir, "/proc", "/sys").Record(l)
+	l := hosttree.NewLookups()
+	host := hosttree.Local("amd64", dir, dir, "/proc", "/sys").Record(l)
 	if _, err := host.Driver.Stat("/opt/driver/libcuda.so.1"); err == nil {
 		t.Fatal("a file that is not there")
 	}
