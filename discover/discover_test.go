@@ -289,8 +289,8 @@ func TestLibrarySearchPath(t *testing.T) {
 	if inv := discovered(t, host, hosttest.Probe(d)); len(inv.Libraries) > 0 || len(findings(inv, discover.LibrariesMissing, "not found below /")) != 1 {
 		t.Errorf("libraries out of the way were found: %+v, %+v", inv.Libraries, inv.Findings)
 	}
-	inv, err := discover.Run(context.Background(), hosttest.Reopen(t, d, dir), discover.Modules(discover.Options{
-		LibrarySearchPath: []string{"/opt/driver/libs", "/none"}, Probe: hosttest.Probe(d)}))
+	inv, err := discover.Run(context.Background(), hosttest.Reopen(t, d, dir), discover.Options{
+		LibrarySearchPath: []string{"/opt/driver/libs", "/none"}, Probe: hosttest.Probe(d)})
 	if err != nil || len(inv.Libraries) == 0 || inv.Libraries[0].HostPath != "/opt/driver/libs/libcuda.so.550.54.15" {
 		t.Errorf("%+v, %v", inv.Libraries, err)
 	}
@@ -360,7 +360,7 @@ func TestEndedContextEndsTheRun(t *testing.T) {
 		cancel()
 		return nil, ctx.Err()
 	}
-	if _, err := discover.Run(ctx, host, discover.Modules(discover.Options{Probe: probe})); !errors.Is(err, context.Canceled) {
+	if _, err := discover.Run(ctx, host, discover.Options{Probe: probe}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v; want %v", err, context.Canceled)
 	}
 }
@@ -501,7 +501,7 @@ func TestNVMLIsAskedIfNeeded(t *testing.T) {
 			asked.Add(1)
 			return hosttest.Probe(d)(ctx, library)
 		}
-		inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{Probe: probe, ProbeIfNeeded: true}))
+		inv, err := discover.Run(t.Context(), host, discover.Options{Probe: probe, ProbeIfNeeded: true})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -100,7 +100,7 @@ var (
 //	NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  (builder@host)  Thu Aug  8 2024
 //
 // The version is the first number of two or three parts after "Kernel Module".
-func parseVersion(data []byte) (version string, flavor Flavor, err error) {
+func parseVersion(data []byte) (version string, flavor string, err error) {
 	for line := range bytes.Lines(data) {
 		rest, ok := bytes.CutPrefix(line, []byte("NVRM version:"))
 		if !ok {

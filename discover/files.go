@@ -14,7 +14,7 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// files finds what the driver has beside libraries, by [FileTable].
+// files finds what the driver has beside libraries, by [driverfiles.Files].
 type files struct {
 	// mpsDirectory is that of [Options]; empty: none is looked for.
 	mpsDirectory string

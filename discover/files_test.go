@@ -121,7 +121,7 @@ func TestPathsOfTheHostAreNotBelowTheDriverRoot(t *testing.T) {
 		host := hosttree.Local("amd64", root, dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
 		host.Dev = hosttest.Reopen(t, d, dir).Dev
 		put(t, dir, "srv/mps/control", 0o644)
-		inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{MPSDirectory: "/srv/mps"}))
+		inv, err := discover.Run(t.Context(), host, discover.Options{MPSDirectory: "/srv/mps"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +158,7 @@ func TestSocketsAndPipesOfServices(t *testing.T) {
 	}
 	defer listener.Close()
 	put(t, dir, "run/nvidia-fabricmanager/socket", 0o644) // only called so
-	inv, err := discover.Run(t.Context(), hosttest.Reopen(t, d, dir), discover.Modules(discover.Options{MPSDirectory: "/srv/mps"}))
+	inv, err := discover.Run(t.Context(), hosttest.Reopen(t, d, dir), discover.Options{MPSDirectory: "/srv/mps"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestOfATemporaryDirectoryOnlyTheNameIsLookedUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	lookups := hosttree.NewLookups()
-	inv, err := discover.Run(t.Context(), host.Record(lookups), discover.Modules(discover.Options{MPSDirectory: "/tmp/nvidia-mps"}))
+	inv, err := discover.Run(t.Context(), host.Record(lookups), discover.Options{MPSDirectory: "/tmp/nvidia-mps"})
 	if err != nil {
 		t.Fatal(err)
 	}

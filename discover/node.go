@@ -23,8 +23,8 @@ type Node struct {
 	Capability string `json:"-"`
 	// Want is how the node should be; nil where the driver says nothing of it. Have is
 	// what there is; nil where nothing is.
-	Want *Attr `json:"want,omitempty"`
-	Have *Attr `json:"have,omitempty"`
+	Want *devnode.Attr `json:"want,omitempty"`
+	Have *devnode.Attr `json:"have,omitempty"`
 	// Unmanaged: the driver was told that user space is to leave the node alone
 	// (parameter NVreg_ModifyDeviceFiles=0, or DeviceFileModify of a capability).
 	Unmanaged bool `json:"unmanaged,omitempty"`
@@ -35,9 +35,6 @@ type Node struct {
 	Problem string `json:"problem,omitempty"`
 	Module  string `json:"module,omitempty"`
 }
-
-// Attr is what matters of a device node.
-type Attr = devnode.Attr
 
 // NodeKind is what a device node is for.
 type NodeKind string
@@ -58,7 +55,7 @@ const (
 	IMEXNode NodeKind = "imex-channel"
 	// DRMNode is one of a GPU's below /dev/dri.
 	DRMNode NodeKind = "drm"
-	// PossibleNode is of what does not exist yet; see [NodeOptions].
+	// PossibleNode is of what does not exist yet; see [Options.PossibleNodes].
 	PossibleNode NodeKind = "possible"
 	// StorageNode is one of GPUDirect Storage (nvidia-fs), CopyNode that of GDRCopy.
 	StorageNode NodeKind = "gds"
@@ -145,7 +142,7 @@ func (n *Node) look(dev hosttree.Tree) {
 	have, err := devnode.Stat(dev, n.Path)
 	if err != nil {
 		n.Problem = cause(err).Error()
-		have = &Attr{Other: "not accessible (" + n.Problem + ")"}
+		have = &devnode.Attr{Other: "not accessible (" + n.Problem + ")"}
 	}
 	n.Have = have
 }

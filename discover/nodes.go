@@ -15,29 +15,13 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
-// NodeOptions say which device nodes are looked at.
-type NodeOptions struct {
-	// ControlOnly leaves out all but those of kind [ControlNode].
-	ControlOnly bool
-	// IMEXChannels are channels to have besides those that have a node and channel
-	// 0, where the driver was told to make it (NVreg_CreateImexChannel0=1).
-	IMEXChannels []int
-	// Possible adds nodes of what is not there yet, with kind [PossibleNode]: of all MIG
-	// instances that the GPUs could have, and of nvidia-modeset when it is not loaded.
-	Possible bool
-	// Present adds the driver's other nodes that exist, with kind [OtherNode].
-	Present bool
-	// Host fills [Inventory.HostNodes] and [Inventory.StorageFiles].
-	Host bool
-}
-
 // nodes compares the device nodes that a host should have, by what its driver says in
 // procfs, with those that it has. NVML is not needed.
 //
 // Mode and owner are those that nvidia-modprobe gives the nodes: the driver's parameters
 // for its own, those in procfs for capabilities, NVLink and NVSwitches, and 0666 root for
 // nvidia-uvm, which no parameter is for.
-type nodes struct{ options NodeOptions }
+type nodes struct{ options Options }
 
 func (m nodes) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
 	if !inv.Loaded(ModuleNVIDIA) {
@@ -53,20 +37,20 @@ func (m nodes) Discover(_ context.Context, host hosttree.Host, inv *Inventory) e
 	// The one parameter stands for all nodes, whichever of them nvidia-modprobe heeds it for.
 	l.unmanaged = !p.modify && !l.guessed
 	l.control(p)
-	if !m.options.ControlOnly {
+	if !m.options.ControlNodesOnly {
 		l.gpus(p)
 		l.capabilities()
 		l.switches()
 		l.imex(p)
 	}
-	if m.options.Host {
+	if m.options.HostNodes {
 		l.beside()
 	}
-	if m.options.Present {
+	if m.options.OtherNodes {
 		l.present()
 	}
 	inv.Nodes = l.nodes
-	if m.options.Host {
+	if m.options.HostNodes {
 		inv.useHost(host)
 	}
 	if inContainer(host) {
@@ -131,7 +115,7 @@ func (inv *Inventory) useNodes() {
 type nodeList struct {
 	host      hosttree.Host
 	inv       *Inventory
-	options   NodeOptions
+	options   Options
 	pci       map[int]string // addresses of the GPUs, by minor number
 	rights    map[int]bool   // minor numbers of the capabilities that were added
 	unmanaged bool
@@ -159,7 +143,7 @@ func (l *nodeList) add(name string, kind NodeKind, p params, purpose string) *No
 		major = n.Have.Major
 	}
 	if known || n.Have != nil {
-		n.Want = &Attr{Major: major, Minor: uint32(minor), Mode: p.mode, UID: p.uid, GID: p.gid}
+		n.Want = &devnode.Attr{Major: major, Minor: uint32(minor), Mode: p.mode, UID: p.uid, GID: p.gid}
 	}
 	if l.guessed && n.Have != nil {
 		n.Want.Mode, n.Want.UID, n.Want.GID = n.Have.Mode, n.Have.UID, n.Have.GID
@@ -176,7 +160,7 @@ func (l *nodeList) control(driver params) {
 		}
 		// Hosts for computing alone do without.
 		absent := c.name == modesetNode && !l.inv.Loaded(ModuleModeset)
-		if absent && l.options.Possible {
+		if absent && l.options.PossibleNodes {
 			kind = PossibleNode
 		}
 		if n := l.add(c.name, kind, p, c.purpose); absent && kind == ControlNode && n.Have == nil {
@@ -222,7 +206,7 @@ func (l *nodeList) capabilities() {
 			}
 		}
 	}
-	if l.options.Possible {
+	if l.options.PossibleNodes {
 		table, err := hosttree.Parsed(l.host.Proc, migMinorsFile, parseMIGMinors)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a driver older than MIG has none
 			l.unreadable(migMinorsFile, err)

@@ -33,9 +33,9 @@ func driverNodes(t *testing.T, dir string) (lines []string) {
 
 // expected are the nodes that a host should have, and what is wrong with them or cannot be
 // known.
-func expected(t *testing.T, host hosttree.Host, o discover.NodeOptions) (nodes []discover.Node, err error) {
+func expected(t *testing.T, host hosttree.Host, o discover.Options) (nodes []discover.Node, err error) {
 	t.Helper()
-	inv, err := discover.Run(t.Context(), host, discover.NodeModules(o))
+	inv, err := discover.Run(t.Context(), host, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ var errNotLoaded = errors.New("not loaded")
 // modules are the kernel modules of a host.
 func modules(t *testing.T, host hosttree.Host) []discover.KernelModule {
 	t.Helper()
-	inv, err := discover.Run(t.Context(), host, discover.NodeModules(discover.NodeOptions{}))
+	inv, err := discover.Run(t.Context(), host, discover.Options{NodesOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestExpectedNodesAreThoseOfWholeHosts(t *testing.T) {
 		d := hosttest.Load(t, name)
 		d.MissingNodes, d.BesideNodes = nil, nil // those of other drivers are not expected
 		dir := t.TempDir()
-		nodes, err := expected(t, hosttest.Open(t, d, dir), discover.NodeOptions{})
+		nodes, err := expected(t, hosttest.Open(t, d, dir), discover.Options{NodesOnly: true})
 		switch want := driverNodes(t, dir); {
 		case len(want) == 0:
 			if !errors.Is(err, errNotLoaded) {
@@ -123,7 +123,7 @@ func TestNodesOfAModuleThatIsNotLoadedAreAnError(t *testing.T) {
 	d := hosttest.Load(t, "uvm-not-loaded")
 	dir := t.TempDir()
 	host := hosttest.Open(t, d, dir)
-	nodes, err := expected(t, host, discover.NodeOptions{})
+	nodes, err := expected(t, host, discover.Options{NodesOnly: true})
 	if err == nil || err.Error() != "/dev/nvidia-uvm: the kernel module nvidia-uvm is not loaded" {
 		t.Errorf("%v; want one error, for /dev/nvidia-uvm", err)
 	}
@@ -143,7 +143,7 @@ func TestExpectedNodesFollowTheDriversParameters(t *testing.T) {
 	d.Driver.Parameters["DeviceFileUID"], d.Driver.Parameters["ModifyDeviceFiles"] = 7, 0
 	dir := t.TempDir()
 	host := hosttest.Open(t, d, dir)
-	nodes, err := expected(t, host, discover.NodeOptions{IMEXChannels: []int{5, 5, 0}})
+	nodes, err := expected(t, host, discover.Options{NodesOnly: true, IMEXChannels: []int{5, 5, 0}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestExpectedNodesFollowTheDriversParameters(t *testing.T) {
 	write(t, filepath.Join(dir, "proc/driver/nvidia/params"), "ModifyDeviceFiles: 1\nImexChannelCount: 2\n")
 	write(t, filepath.Join(dir, "proc/driver/nvidia/capabilities/mig/config"), "DeviceFileMinor: 1\nDeviceFileMode: 256\nDeviceFileModify: 0\n")
 	write(t, filepath.Join(dir, "proc/driver/nvidia/capabilities/mig/monitor"), "DeviceFileMinor: 2\nDeviceFileMode: 288\nDeviceFileModify: 1\n")
-	nodes, err = expected(t, hosttest.Reopen(t, d, dir), discover.NodeOptions{IMEXChannels: []int{1, 2}})
+	nodes, err = expected(t, hosttest.Reopen(t, d, dir), discover.Options{NodesOnly: true, IMEXChannels: []int{1, 2}})
 	if want := "/dev/nvidia-caps-imex-channels/channel2: the driver has 2 channels"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v; want %q", err, want)
 	}
@@ -202,7 +202,7 @@ func TestChannelsThatHaveANodeAreExpected(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, simhost.NodeTable), string(table)+"dev/nvidia-caps-imex-channels/channel300 9 9 0600\ndev/nvidia-caps-imex-channels/channel9999 9 9 0600\n")
-	nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.NodeOptions{})
+	nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.Options{NodesOnly: true})
 	if n := node(t, nodes, "/dev/nvidia-caps-imex-channels/channel300"); err != nil || n.Want.Minor != 300 || n.Kind != discover.IMEXNode {
 		t.Errorf("%+v, %v; want minor 300", n, err)
 	}
@@ -217,11 +217,11 @@ func TestPossibleNodesAreAllThereCanBe(t *testing.T) {
 	d := hosttest.Load(t, "a100-mixed-mig")
 	d.Driver.NotLoaded = []string{"nvidia-modeset"}
 	host := hosttest.Open(t, d, t.TempDir())
-	now, err := expected(t, host, discover.NodeOptions{})
+	now, err := expected(t, host, discover.Options{NodesOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := expected(t, host, discover.NodeOptions{Possible: true})
+	all, err := expected(t, host, discover.Options{NodesOnly: true, PossibleNodes: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestPossibleNodesAreAllThereCanBe(t *testing.T) {
 		t.Errorf("%d capabilities of %d GPUs; want %d", capabilities, gpus, want)
 	}
 	node(t, all, "/dev/nvidia-modeset")
-	control, err := expected(t, host, discover.NodeOptions{ControlOnly: true})
+	control, err := expected(t, host, discover.Options{NodesOnly: true, ControlNodesOnly: true})
 	if len(control) != 3 || err != nil {
 		t.Errorf("control nodes: %+v, %v; want three", control, err)
 	}
@@ -255,7 +255,7 @@ func TestModesetIsFoundByItsModuleWhereDriversHaveOneName(t *testing.T) {
 	d := hosttest.Load(t, "t4-r470") // nvidia-frontend stands for all
 	dir := t.TempDir()
 	host := hosttest.Open(t, d, dir)
-	nodes, err := expected(t, host, discover.NodeOptions{})
+	nodes, err := expected(t, host, discover.Options{NodesOnly: true})
 	if n := node(t, nodes, "/dev/nvidia-modeset"); err != nil || n.Want.Major != 195 || n.Want.Minor != 254 {
 		t.Errorf("%+v, %v", n, err)
 	}
@@ -285,7 +285,7 @@ func TestOneUnreadablePartLeavesTheOtherNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		write(t, filepath.Join(dir, "proc", path), c.text)
-		nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.NodeOptions{Possible: true})
+		nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.Options{NodesOnly: true, PossibleNodes: true})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v; want %q and nothing else", path, err, c.want)
 		}
@@ -303,16 +303,16 @@ func TestNothingIsGuessedOfWhoMayOpenNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	// As nvidia-modprobe does it.
-	nodes, err := expected(t, host, discover.NodeOptions{})
+	nodes, err := expected(t, host, discover.Options{NodesOnly: true})
 	if n := node(t, nodes, "/dev/nvidia0"); err != nil || n.Want.Mode != 0o666 || n.Unmanaged {
 		t.Errorf("without parameters: %+v, %v; want the defaults", n, err)
 	}
 	write(t, filepath.Join(dir, "proc/driver/nvidia/params"), "DeviceFileMode: rw\n")
-	if nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.NodeOptions{}); err == nil || nodes != nil {
+	if nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.Options{NodesOnly: true}); err == nil || nodes != nil {
 		t.Errorf("a mode that is no number: %v, %v; want an error and no node", nodes, err)
 	}
 	write(t, filepath.Join(dir, "proc/devices"), "nothing\n")
-	if _, err := expected(t, hosttest.Reopen(t, d, dir), discover.NodeOptions{}); err == nil {
+	if _, err := expected(t, hosttest.Reopen(t, d, dir), discover.Options{NodesOnly: true}); err == nil {
 		t.Error("no device numbers: no error")
 	}
 }
@@ -340,7 +340,7 @@ func TestPresentNodesHaveTheDriversNumbers(t *testing.T) {
 	}
 	write(t, devices, strings.Replace(string(data), "Character devices:\n", "Character devices:\n222 nvidia-fs\n", 1))
 	host := hosttest.Reopen(t, d, dir)
-	inv, err := discover.Run(t.Context(), host, discover.NodeModules(discover.NodeOptions{Present: true}))
+	inv, err := discover.Run(t.Context(), host, discover.Options{NodesOnly: true, OtherNodes: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,16 +13,13 @@ import (
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
-// Platform is a kind of machine whose GPUs do not come by NVIDIA's driver for PCI devices.
-type Platform string
-
-// The platforms.
+// The platforms: kinds of machines whose GPUs do not come by NVIDIA's driver for PCI devices.
 const (
 	// Tegra is a system on a chip, such as those of Jetson. Its makers list what containers
 	// get.
-	Tegra Platform = "tegra"
+	Tegra = "tegra"
 	// WSL is a virtual machine of Windows with parts of Windows' driver.
-	WSL Platform = "wsl"
+	WSL = "wsl"
 )
 
 // DriverName returns the driver in a few words: "driver 550.54.15", "driver of WSL 566.03"; of
@@ -30,7 +27,7 @@ const (
 func (inv *Inventory) DriverName() string {
 	name := "driver "
 	if inv.Platform != "" {
-		name += map[Platform]string{Tegra: "of Tegra ", WSL: "of WSL "}[inv.Platform]
+		name += map[string]string{Tegra: "of Tegra ", WSL: "of WSL "}[inv.Platform]
 	}
 	return strings.TrimSuffix(name+inv.Driver.Version, " ")
 }
@@ -69,7 +66,7 @@ func (m platform) Discover(ctx context.Context, host hosttree.Host, inv *Invento
 }
 
 // restart leaves nothing of what was found by the rules of another driver.
-func (inv *Inventory) restart(p Platform) {
+func (inv *Inventory) restart(p string) {
 	inv.Platform = p
 	inv.Libraries, inv.Files = nil, nil
 	inv.Findings = slices.DeleteFunc(inv.Findings, func(f Finding) bool { return f.ID != GPUExcluded && f.ID != GPULost })

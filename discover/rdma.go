@@ -13,16 +13,6 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
-// NIC is a network card of NVIDIA's by one of its RDMA devices, which containers use it by.
-type NIC struct {
-	// Name of the RDMA device, "mlx5_0".
-	Name string
-	// PCI address of the function that it belongs to, which may have several.
-	PCI string
-	// Nodes that containers need for it.
-	Nodes []Node
-}
-
 // rdma finds NVIDIA's network cards. Those of other vendors are not NVIDIA's to name: they
 // come with device plugins of their own, and need other libraries.
 type rdma struct {
@@ -42,10 +32,10 @@ func (m rdma) Discover(_ context.Context, host hosttree.Host, inv *Inventory) er
 		}
 		return nil
 	}
-	var nics []NIC
+	var nics []Device
 	for _, name := range names {
 		if pci := nicFunction(host.Sys, path.Join(class, name, "device")); pci != "" {
-			nics = append(nics, NIC{Name: name, PCI: pci})
+			nics = append(nics, Device{Name: name, PCI: pci})
 		}
 	}
 	if len(nics) == 0 {
@@ -79,7 +69,7 @@ func nicFunction(sys hosttree.Tree, device string) string {
 // nodes gives the network cards their nodes: uverbs of the device, umad and issm of its ports
 // (the kernel's Documentation/infiniband), and rdma_cm, which all share. A card without the
 // first is left out.
-func (m rdma) nodes(host hosttree.Host, inv *Inventory, nics []NIC) {
+func (m rdma) nodes(host hosttree.Host, inv *Inventory, nics []Device) {
 	nodes := map[string][]Node{}
 	for _, c := range []struct {
 		class string
@@ -134,7 +124,7 @@ func otherNode(host hosttree.Host, name, sysDir string, kind NodeKind, purpose s
 	x, err1 := devnode.ParseMinor(major)
 	y, err2 := devnode.ParseMinor(minor)
 	if err1 == nil && err2 == nil {
-		n.Want = &Attr{Major: uint32(x), Minor: uint32(y)}
+		n.Want = &devnode.Attr{Major: uint32(x), Minor: uint32(y)}
 		if n.Have != nil {
 			n.Want.Mode, n.Want.UID, n.Want.GID = n.Have.Mode, n.Have.UID, n.Have.GID
 		}

@@ -12,6 +12,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
@@ -207,7 +208,7 @@ func TestOwnEditsGoBeforeTheDriversOwn(t *testing.T) {
 }
 
 func node(path string) discover.Node {
-	return discover.Node{Path: path, HostPath: "/host" + path, Have: &discover.Attr{Major: 195}}
+	return discover.Node{Path: path, HostPath: "/host" + path, Have: &devnode.Attr{Major: 195}}
 }
 
 func nodePaths(e specs.ContainerEdits) (list []string) {
@@ -239,7 +240,7 @@ func TestMIGDeviceHasItsCapabilitiesAndGraphicsOnlyByProfile(t *testing.T) {
 }
 
 func TestNodesHaveAModeNoNumbersAndAHostPathOnlyWhereItDiffers(t *testing.T) {
-	same := discover.Node{Path: "/dev/nvidiactl", HostPath: "/dev/nvidiactl", Have: &discover.Attr{Major: 195, Minor: 255}}
+	same := discover.Node{Path: "/dev/nvidiactl", HostPath: "/dev/nvidiactl", Have: &devnode.Attr{Major: 195, Minor: 255}}
 	e := Common(&discover.Inventory{ControlNodes: []discover.Node{same, node("/dev/nvidia-uvm")}}, Options{})
 	mode := fs.FileMode(0o666)
 	want := []*specs.DeviceNode{{Path: "/dev/nvidiactl", FileMode: &mode}, {Path: "/dev/nvidia-uvm", HostPath: "/host/dev/nvidia-uvm", FileMode: &mode}}
@@ -383,7 +384,7 @@ func TestBothLibrariesOfOneSONAMEAreReachable(t *testing.T) {
 // What everybody may open needs no group, and the group of root gives no right.
 func TestGroupsAndNumbersOfNodesAreAnOption(t *testing.T) {
 	node := func(path string, major, minor, gid uint32, mode fs.FileMode) discover.Node {
-		return discover.Node{Path: path, HostPath: path, Have: &discover.Attr{Major: major, Minor: minor, Mode: mode, GID: gid}}
+		return discover.Node{Path: path, HostPath: path, Have: &devnode.Attr{Major: major, Minor: minor, Mode: mode, GID: gid}}
 	}
 	nodes := []discover.Node{
 		node("/dev/dri/renderD128", 226, 128, 105, 0o660), node("/dev/dri/card0", 226, 0, 44, 0o660), node("/dev/dri/by-path/card", 226, 0, 44, 0o660),

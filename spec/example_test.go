@@ -43,7 +43,7 @@ func Example() {
 	defer func() { _ = os.RemoveAll(dir) }()
 	host, probe := simulatedHost(dir)
 
-	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{Probe: probe}))
+	inv, err := discover.Run(context.Background(), host, discover.Options{Probe: probe})
 	if err != nil {
 		panic(err)
 	}
@@ -68,7 +68,7 @@ func ExamplePublish_claim() {
 	defer func() { _ = os.RemoveAll(dir) }()
 	host, probe := simulatedHost(dir)
 	ctx := context.Background()
-	inv, err := discover.Run(ctx, host, discover.Modules(discover.Options{Probe: probe}))
+	inv, err := discover.Run(ctx, host, discover.Options{Probe: probe})
 	if err != nil {
 		panic(err)
 	}
@@ -105,7 +105,7 @@ func ExampleByID() {
 	dir, _ := os.MkdirTemp("", "")
 	defer func() { _ = os.RemoveAll(dir) }()
 	host, probe := simulatedHost(dir)
-	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{Probe: probe}))
+	inv, err := discover.Run(context.Background(), host, discover.Options{Probe: probe})
 	if err != nil {
 		panic(err)
 	}
@@ -127,7 +127,7 @@ func ExampleNew_driverContainer() {
 	defer func() { _ = os.RemoveAll(dir) }()
 	host, _ := simulatedHost(dir) // for instance discover.Local(runtime.GOARCH, "/run/nvidia/driver", "/", "/proc", "/sys")
 
-	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{}))
+	inv, err := discover.Run(context.Background(), host, discover.Options{})
 	if err != nil {
 		panic(err)
 	}
@@ -157,7 +157,7 @@ func ExampleParseKinds() {
 	}
 	var o discover.Options
 	kinds[0].Look(&o)
-	inv, err := discover.Run(context.Background(), host, discover.Modules(o))
+	inv, err := discover.Run(context.Background(), host, o)
 	if err != nil {
 		panic(err)
 	}

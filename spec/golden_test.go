@@ -14,7 +14,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/redact"
@@ -41,7 +41,7 @@ func captured(t testing.TB, file string) (arch string, inv *discover.Inventory) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if inv, err = discover.Run(context.Background(), c.Host(), discover.Modules(c.Options())); err != nil {
+	if inv, err = discover.Run(context.Background(), c.Host(), c.Options()); err != nil {
 		t.Fatal(err)
 	}
 	return c.Arch, inv

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"tags.cncf.io/container-device-interface/pkg/parser"
@@ -66,17 +65,13 @@ var Kinds = []Kind{
 		Devices: "RDMA name and PCI address of each network card, `all`",
 		Content: "`/dev/infiniband/uverbs*`, `umad*` and `issm*` of the card, `/dev/infiniband/rdma_cm`; with `--mofed-libraries` the host's libraries"},
 	{Name: "pgpu", Class: "pgpu", Auto: true, nodes: passedGPUs,
-		look: func(o *discover.Options) {
-			if o.Passthrough == nil {
-				o.Passthrough = &discover.Passthrough{}
-			}
-		},
+		look:    func(o *discover.Options) { o.Passthrough = true },
 		Devices: "index and PCI address of each GPU that is bound to `vfio-pci`, `all`",
 		Content: "`/dev/vfio/GROUP`, or with `--vfio iommufd` `/dev/vfio/devices/vfio*`; nothing of the driver"},
 	{Name: "mig-caps", Class: "mig-caps", nodes: migCapabilities,
 		Devices: "`config`, `monitor`, `all`", Content: "the nodes in `/dev/nvidia-caps` for the right to configure and to monitor MIG"},
 	{Name: ManagementKind, Prefix: "management.", Class: "gpu", driver: true, nodes: everyNode,
-		look:    func(o *discover.Options) { o.Nodes.Host, o.Nodes.Present = true, true },
+		look:    func(o *discover.Options) { o.HostNodes, o.OtherNodes = true, true },
 		Devices: "`all`", Content: "every node of NVIDIA's drivers, those of lost GPUs too; the driver without what only graphics needs"},
 	// Utility always goes along, as it does by default in NVIDIA's runtime and images
 	// (NVIDIA_DRIVER_CAPABILITIES=compute,utility): programs of all sorts ask NVML which GPUs
@@ -239,7 +234,7 @@ func (k *Kind) Look(o *discover.Options) {
 	case k.look != nil:
 		k.look(o)
 	case !k.OfGPUs():
-		o.Nodes.Host = true
+		o.HostNodes = true
 	}
 }
 
@@ -302,7 +297,7 @@ func passedGPUs(inv *discover.Inventory) map[string][]discover.Node {
 	list := map[string][]discover.Node{}
 	for _, g := range inv.Passed {
 		if g.Nodes != nil {
-			list[strconv.Itoa(g.Index)], list[g.PCI] = g.Nodes, g.Nodes
+			list[g.Name], list[g.PCI] = g.Nodes, g.Nodes
 		}
 	}
 	return list

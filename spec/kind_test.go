@@ -24,7 +24,7 @@ func kindHost(t *testing.T, name string) (arch string, inv *discover.Inventory) 
 	for i := range spec.Kinds {
 		spec.Kinds[i].Look(&o)
 	}
-	inv, err := discover.Run(t.Context(), hosttest.Open(t, d, t.TempDir()), discover.Modules(o))
+	inv, err := discover.Run(t.Context(), hosttest.Open(t, d, t.TempDir()), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func BenchmarkKinds(b *testing.B) {
 				kind.Look(&o)
 			}
 			for b.Loop() {
-				inv, err := discover.Run(b.Context(), hosttest.Reopen(b, d, dir), discover.Modules(o))
+				inv, err := discover.Run(b.Context(), hosttest.Reopen(b, d, dir), o)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -18,6 +18,7 @@ import (
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -473,7 +474,7 @@ func TestGroupsOfNodesNeedANewerVersionAndNumbersDoNot(t *testing.T) {
 	arch, inv := simulated(t, "demo")
 	for i := range inv.GPUs {
 		for j := range inv.GPUs[i].DRM {
-			inv.GPUs[i].DRM[j].Have = &discover.Attr{Major: 226, Minor: 1, Mode: 0o660, GID: 44}
+			inv.GPUs[i].DRM[j].Have = &devnode.Attr{Major: 226, Minor: 1, Mode: 0o660, GID: 44}
 		}
 	}
 	o := options(arch)

@@ -71,7 +71,7 @@ func published(t *testing.T, d *simhost.Description, dir string) ([]string, []di
 	if host.Dev, err = host.Dev.WithNodes(table); err != nil {
 		t.Fatal(err)
 	}
-	inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{MPSDirectory: "/srv/mps"}))
+	inv, err := discover.Run(t.Context(), host, discover.Options{MPSDirectory: "/srv/mps"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -219,7 +219,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 		discovery.Probe = g.remember(r, full, asleep)
 		discovery.ProbeIfNeeded = discovery.ProbeIfNeeded && !full && !g.degraded
 	}
-	if r.Inventory, err = discover.Run(ctx, host, discover.Modules(discovery)); err != nil {
+	if r.Inventory, err = discover.Run(ctx, host, discovery); err != nil {
 		return r, err
 	}
 	if r.unknown {
@@ -266,7 +266,7 @@ func (g *Generator) hostPlaces(host hosttree.Host, l *hosttree.Lookups) {
 	if g.Discover.NICs {
 		dirs = append(dirs, "infiniband")
 	}
-	if g.Discover.Passthrough != nil {
+	if g.Discover.Passthrough {
 		dirs = append(dirs, "vfio", "vfio/devices")
 	}
 	for _, dir := range dirs {

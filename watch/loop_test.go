@@ -14,6 +14,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/spec"
@@ -133,7 +134,7 @@ func (m *machine) times() []time.Duration {
 func inventory(mig int, nodes ...string) *discover.Inventory {
 	inv := &discover.Inventory{
 		Driver:    discover.Driver{Version: "550.54.15"},
-		GPUs:      []discover.GPU{{PCI: "0000:3b:00.0", MIGEnabled: mig > 0, MIGDevices: make([]discover.MIGDevice, mig), Node: &discover.Node{Have: &discover.Attr{}}}},
+		GPUs:      []discover.GPU{{PCI: "0000:3b:00.0", MIGEnabled: mig > 0, MIGDevices: make([]discover.MIGDevice, mig), Node: &discover.Node{Have: &devnode.Attr{}}}},
 		Libraries: []discover.Library{{SONAME: "libcuda.so.1", HostPath: "/usr/lib/libcuda.so.550.54.15"}},
 	}
 	for _, n := range nodes {

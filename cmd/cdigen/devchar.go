@@ -52,7 +52,7 @@ func (f *devCharFlags) run(cmd *cobra.Command) error {
 }
 
 // charOptions say that a link may lead to whatever node there is or could be.
-var charOptions = discover.NodeOptions{Possible: true, Present: true}
+var charOptions = discover.Options{NodesOnly: true, PossibleNodes: true, OtherNodes: true}
 
 // links makes links that are missing and repairs those that are wrong.
 func (f *devCharFlags) links(cmd *cobra.Command, host hosttree.Host, inv *discover.Inventory, dir string) error {
@@ -117,6 +117,6 @@ func (f *devCharFlags) wanted(inv *discover.Inventory) (required []devchar.Link)
 }
 
 // link returns the link to a node of these numbers.
-func link(n *discover.Node, a *discover.Attr) devchar.Link {
+func link(n *discover.Node, a *devnode.Attr) devchar.Link {
 	return devchar.Link{Name: n.Path[1:], Major: a.Major, Minor: a.Minor}
 }

@@ -164,7 +164,7 @@ func discovered(cmd *cobra.Command, c *config.Config) (*discover.Inventory, erro
 // inventory discovers a host.
 func inventory(cmd *cobra.Command, target *config.Target) (*discover.Inventory, error) {
 	start := time.Now()
-	inv, err := discover.Run(cmd.Context(), target.Host, discover.Modules(target.Discover))
+	inv, err := discover.Run(cmd.Context(), target.Host, target.Discover)
 	if err != nil {
 		return nil, fmt.Errorf("discover the host: %w", err)
 	}

@@ -68,7 +68,7 @@ func (f *systemFlags) add(cmd *cobra.Command) {
 
 // open looks at the host, and loads its modules if asked to. The inventory is nil when that
 // is all there is to do: what comes after it shows when the driver is really loaded.
-func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host hosttree.Host, inv *discover.Inventory, err error) {
+func (f *systemFlags) open(cmd *cobra.Command, o discover.Options) (host hosttree.Host, inv *discover.Inventory, err error) {
 	if host, inv, err = f.look(cmd, o); err != nil {
 		return host, nil, err
 	}
@@ -108,12 +108,12 @@ func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host hos
 }
 
 // look reads what the driver says of device nodes.
-func (f *systemFlags) look(cmd *cobra.Command, o discover.NodeOptions) (hosttree.Host, *discover.Inventory, error) {
+func (f *systemFlags) look(cmd *cobra.Command, o discover.Options) (hosttree.Host, *discover.Inventory, error) {
 	host, err := f.reopen()
 	if err != nil {
 		return host, nil, err
 	}
-	inv, err := discover.Run(cmd.Context(), host, discover.NodeModules(o))
+	inv, err := discover.Run(cmd.Context(), host, o)
 	return host, inv, err
 }
 
@@ -351,7 +351,7 @@ func newDeviceNodes() *cobra.Command {
 			if control && len(imex) > 0 {
 				return usageError(errors.New("--imex-channels: not with --control-devices"))
 			}
-			if _, inv, err := f.open(cmd, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex}); err != nil {
+			if _, inv, err := f.open(cmd, discover.Options{NodesOnly: true, ControlNodesOnly: control, IMEXChannels: imex}); err != nil {
 				return err
 			} else if inv != nil {
 				if err := f.nodes(cmd.Context(), inv); err != nil {

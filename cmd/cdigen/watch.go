@@ -89,7 +89,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		return nil, err
 	}
 	if c.DevRoot == "" {
-		// Which directory has the nodes depends on this one; see discover.DriverRootDev.
+		// Which directory has the nodes depends on this one; see hosttree.DriverRootDev.
 		files = append(files, filepath.Join(first.Roots.Driver, "dev/nvidiactl"))
 	}
 	return &watch.Generator{

@@ -22,7 +22,7 @@ func Make(library nvml.Interface) (*nvmlprobe.Report, error) {
 
 // Probe returns a probe for [discover.Options] that asks an initialized library, whichever file
 // the discovery has found. A call that hangs hangs the discovery, and a driver that crashes
-// ends the process: [discover.CommandProbe] does not have these risks.
+// ends the process: [discover.InstalledProbe] does not have these risks.
 func Probe(library nvml.Interface) nvmlprobe.Func {
 	return func(context.Context, string) (*nvmlprobe.Report, error) {
 		report, err := Make(library)

@@ -321,7 +321,7 @@ func nodesIn(root int, dir string) (list []discover.Node, err error) {
 		var s unix.Stat_t
 		if unix.Fstatat(fd, name, &s, unix.AT_SYMLINK_NOFOLLOW) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
 			dev := uint64(s.Rdev) //nolint:unconvert // 32 bits wide on some architectures
-			list = append(list, discover.Node{Path: path.Join(dir, name), Have: &discover.Attr{Major: unix.Major(dev), Minor: unix.Minor(dev)}})
+			list = append(list, discover.Node{Path: path.Join(dir, name), Have: &devnode.Attr{Major: unix.Major(dev), Minor: unix.Minor(dev)}})
 		}
 	}
 	return list, nil

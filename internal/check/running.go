@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/findings"
 	"github.com/cdigen/cdigen/internal/hosttree"
@@ -46,7 +47,7 @@ type Running struct {
 	// Findings are what differs from the host.
 	Findings []discover.Finding `json:"findings"`
 
-	open map[discover.Attr]bool // their nodes
+	open map[devnode.Attr]bool // their nodes
 }
 
 // Stale reports whether the container has something that the host no longer has.
@@ -122,7 +123,7 @@ func processes(proc string) (all []*Running, err error) {
 		}
 		r := byOwner[of]
 		if r == nil {
-			r = &Running{Engine: of.engine, ID: of.id, Name: of.name, Using: []int{}, Devices: []string{}, Findings: []discover.Finding{}, open: map[discover.Attr]bool{}}
+			r = &Running{Engine: of.engine, ID: of.id, Name: of.name, Using: []int{}, Devices: []string{}, Findings: []discover.Finding{}, open: map[devnode.Attr]bool{}}
 			byOwner[of] = r
 			all = append(all, r)
 		}
@@ -166,7 +167,7 @@ func startOf(proc string, pid int) uint64 {
 
 // openNodes returns the numbers of the device nodes that a process has open and whose names are
 // those of NVIDIA's or of a DRM node. A file system of the process is not asked: it may not answer.
-func openNodes(dir string) map[discover.Attr]bool {
+func openNodes(dir string) map[devnode.Attr]bool {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
@@ -174,7 +175,7 @@ func openNodes(dir string) map[discover.Attr]bool {
 	f := os.NewFile(uintptr(fd), dir)
 	defer f.Close()
 	names, _ := f.Readdirnames(maxContainerNames)
-	nodes, link := map[discover.Attr]bool{}, make([]byte, unix.PathMax)
+	nodes, link := map[devnode.Attr]bool{}, make([]byte, unix.PathMax)
 	for _, name := range names {
 		n, err := unix.Readlinkat(fd, name, link)
 		if err != nil {
@@ -186,7 +187,7 @@ func openNodes(dir string) map[discover.Attr]bool {
 		}
 		var s unix.Statx_t
 		if unix.Statx(fd, name, unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &s) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
-			nodes[discover.Attr{Major: s.Rdev_major, Minor: s.Rdev_minor}] = true
+			nodes[devnode.Attr{Major: s.Rdev_major, Minor: s.Rdev_minor}] = true
 		}
 	}
 	return nodes
@@ -204,7 +205,7 @@ func (r *Running) look(ctx context.Context, host hosttree.Host, inv *discover.In
 	has := func(n *discover.Node) bool {
 		return n != nil && n.Have != nil && (slices.ContainsFunc(c.Nodes, func(other discover.Node) bool {
 			return sameNumbers(n.Have, other.Have) || n.Path == other.Path
-		}) || r.open[discover.Attr{Major: n.Have.Major, Minor: n.Have.Minor}])
+		}) || r.open[devnode.Attr{Major: n.Have.Major, Minor: n.Have.Minor}])
 	}
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
@@ -237,7 +238,7 @@ func (r *Running) look(ctx context.Context, host hosttree.Host, inv *discover.In
 	r.Findings = append(r.Findings, findings.Sorted(slices.Concat(containerNodes(c), containerLibraries(s)))...)
 }
 
-func sameNumbers(a, b *discover.Attr) bool { return a.Major == b.Major && a.Minor == b.Minor }
+func sameNumbers(a, b *devnode.Attr) bool { return a.Major == b.Major && a.Minor == b.Minor }
 
 // AddMemory adds what NVML says of processes.
 func AddMemory(list []*Running, report *nvmlprobe.Report) {

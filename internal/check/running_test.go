@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/mountinfo"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
@@ -102,8 +103,8 @@ func TestProcessOfTheHostHasWhatItHasOpen(t *testing.T) {
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	inv := &discover.Inventory{GPUs: []discover.GPU{
-		{Index: 0, Node: &discover.Node{Path: "/dev/nvidia0", Have: &discover.Attr{Major: 1, Minor: 3}}},
-		{Index: 1, Node: &discover.Node{Path: "/dev/nvidia1", Have: &discover.Attr{Major: 1, Minor: 77}}},
+		{Index: 0, Node: &discover.Node{Path: "/dev/nvidia0", Have: &devnode.Attr{Major: 1, Minor: 3}}},
+		{Index: 1, Node: &discover.Node{Path: "/dev/nvidia1", Have: &devnode.Attr{Major: 1, Minor: 77}}},
 	}}
 	lister := &Lister{Sources: &Sources{Find: func(string) (string, error) { return "", os.ErrNotExist }}}
 	list, err := lister.List(context.Background(), hosttree.Local("amd64", "/", "/", "/proc", "/sys"), inv)

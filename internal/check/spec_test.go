@@ -13,6 +13,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -31,7 +32,7 @@ func TestWhatIsWrongWithSpecFiles(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "libdir.so"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	attr := func(major, minor uint32) *discover.Attr { return &discover.Attr{Major: major, Minor: minor} }
+	attr := func(major, minor uint32) *devnode.Attr { return &devnode.Attr{Major: major, Minor: minor} }
 	inv := &discover.Inventory{
 		Driver: discover.Driver{Version: "550.54.15"},
 		Nodes: []discover.Node{

@@ -96,7 +96,7 @@ type Path struct {
 	Size int64
 	// Type of a device node, "c" or "b", and its numbers.
 	Type string
-	Attr discover.Attr
+	Attr devnode.Attr
 	// HookErr is why it cannot be run as a hook.
 	HookErr error
 }
@@ -140,7 +140,7 @@ func lookAt(name string) Path {
 		var stat unix.Stat_t
 		if unix.Stat(name, &stat) == nil {
 			dev := uint64(stat.Rdev) //nolint:unconvert // 32 bits wide on some architectures
-			p.Attr = discover.Attr{Major: unix.Major(dev), Minor: unix.Minor(dev)}
+			p.Attr = devnode.Attr{Major: unix.Major(dev), Minor: unix.Minor(dev)}
 		}
 	}
 	return p

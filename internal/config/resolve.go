@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hook"
@@ -270,10 +270,10 @@ func (c *Config) look(o *discover.Options) {
 		kind.Look(o)
 		gpus = gpus || kind.OfGPUs()
 	}
-	o.WithoutDriver = !gpus && !o.Nodes.Host
+	o.WithoutDriver = !gpus && !o.HostNodes
 	o.NICLibraries = c.MOFEDLibraries
-	if o.Passthrough != nil {
-		o.Passthrough.IOMMUFD, o.Passthrough.Shared = c.VFIO == VFIOIOMMUFD, c.VFIOShared
+	if o.Passthrough {
+		o.IOMMUFD, o.SharedNode = c.VFIO == VFIOIOMMUFD, c.VFIOShared
 	}
 }
 

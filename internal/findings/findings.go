@@ -1,3 +1,4 @@
+// Package findings groups, sorts and counts findings for people.
 package findings
 
 import (

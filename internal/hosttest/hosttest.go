@@ -81,7 +81,7 @@ func Probe(d *simhost.Description) nvmlprobe.Func {
 // Discover reads a host with all modules.
 func Discover(t testing.TB, host hosttree.Host, probe nvmlprobe.Func) *discover.Inventory {
 	t.Helper()
-	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{Probe: probe}))
+	inv, err := discover.Run(context.Background(), host, discover.Options{Probe: probe})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func (h Host) Fresh() Host {
 	return h
 }
 
-// root returns the root of the host itself.
+// OwnRoot returns the root of the host itself.
 func (h Host) OwnRoot() Tree {
 	if !h.Root.Known() {
 		return h.Driver
@@ -70,7 +70,7 @@ func (h Host) OwnRoot() Tree {
 	return h.Root
 }
 
-// treeOf returns the tree that has a path of the host.
+// TreeOf returns the tree that has a path of the host.
 func (h Host) TreeOf(hostPath string) Tree {
 	if Below(hostPath, h.Driver.Path) {
 		return h.Driver
@@ -78,7 +78,7 @@ func (h Host) TreeOf(hostPath string) Tree {
 	return h.OwnRoot()
 }
 
-// below reports whether a path is a directory or below it.
+// Below reports whether a path is a directory or below it.
 func Below(file, dir string) bool {
 	dir = path.Clean(dir)
 	return dir == "/" || file == dir || strings.HasPrefix(file, dir+"/")

@@ -37,7 +37,7 @@ type Tree struct {
 // memory is what one discovery has seen of a tree.
 type memory struct {
 	links map[string]string // names already looked at: name to real name, "" for one that does not exist
-	// refused are the components that others can change, in the order in which they were met.
+	// Refused are the components that others can change, in the order in which they were met.
 	refused []*refusal
 	// files and dirs were read; nil: nothing is remembered.
 	files map[string]result[[]byte]
@@ -69,7 +69,7 @@ func (t Tree) fresh() Tree {
 	return t
 }
 
-// once returns the tree with each file and directory read once.
+// Once returns the tree with each file and directory read once.
 func (t Tree) Once() Tree {
 	t.memory.files, t.memory.dirs = map[string]result[[]byte]{}, map[string]result[[]fs.DirEntry]{}
 	return t
@@ -139,7 +139,7 @@ func (t Tree) resolve(name string, last bool, followed *int) (string, error) {
 	return real, nil
 }
 
-// clean makes a name relative to the root, with no way out of it.
+// Clean makes a name relative to the root, with no way out of it.
 func Clean(name string) string {
 	if name = path.Clean("/" + name)[1:]; name == "" {
 		return "."
@@ -182,13 +182,13 @@ func remembered[T any](m map[string]result[T], name string, read func(name strin
 	return r.value, r.err
 }
 
-// line returns the text in a file of one line; empty if there is none.
+// Line returns the text in a file of one line; empty if there is none.
 func (t Tree) Line(name string) string {
 	data, _ := t.ReadFile(name)
 	return string(bytes.TrimSpace(data))
 }
 
-// parsed returns what a file says.
+// Parsed returns what a file says.
 func Parsed[T any](t Tree, name string, parse func(data []byte) (T, error)) (value T, err error) {
 	data, err := t.ReadFile(name)
 	if err != nil {
@@ -197,7 +197,7 @@ func Parsed[T any](t Tree, name string, parse func(data []byte) (T, error)) (val
 	return parse(data)
 }
 
-// readFile is like ReadFile with another limit.
+// ReadAtMost is like ReadFile with another limit.
 func (t Tree) ReadAtMost(name string, limit int64) ([]byte, error) {
 	f, err := t.Open(name)
 	if err != nil {
@@ -239,7 +239,7 @@ func (t Tree) readDir(name string) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
-// names lists the names in a directory that keep says yes to, in order. A
+// Names lists the names in a directory that keep says yes to, in order. A
 // directory of libraries has thousands, of which a few matter, so that it pays to
 // ask the system for nothing but names.
 func (t Tree) Names(dir string, keep func(string) bool) ([]string, error) {
@@ -302,7 +302,7 @@ func Exists(tree Tree, name string) bool {
 	return err == nil
 }
 
-// glob returns the names in the tree that a pattern stands for and that exist, in order,
+// Glob returns the names in the tree that a pattern stands for and that exist, in order,
 // relative to the tree: at most so many.
 func (t Tree) Glob(pattern string, most int) []string {
 	names := []string{"."}
@@ -325,8 +325,8 @@ func (t Tree) Glob(pattern string, most int) []string {
 	return names
 }
 
-// walkDir is like [fs.WalkDir] without a record of what is looked up. The name is a real one.
+// WalkDir is like [fs.WalkDir] without a record of what is looked up. The name is a real one.
 func (t Tree) WalkDir(dir string, f fs.WalkDirFunc) error { return fs.WalkDir(t.fsys, dir, f) }
 
-// known reports whether the tree is there at all: the zero value is not.
+// Known reports whether the tree is there at all: the zero value is not.
 func (t Tree) Known() bool { return t.fsys != nil }

@@ -24,11 +24,11 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// ProbeFunc asks NVML, given the path of libnvidia-ml.so.1 in the driver root. A report can
+// Func asks NVML, given the path of libnvidia-ml.so.1 in the driver root. A report can
 // come with an error: it is then what was learnt before the error.
 type Func func(ctx context.Context, library string) (*Report, error)
 
-// ProbeErrorKind tells the ways apart in which a probe can fail.
+// ErrorKind tells the ways apart in which a probe can fail.
 type ErrorKind string
 
 // The ways in which a probe can fail as a whole.
@@ -43,7 +43,7 @@ const (
 	Failed          ErrorKind = "failed"            // anything else
 )
 
-// ProbeError says why a probe failed as a whole.
+// Error says why a probe failed as a whole.
 type Error struct {
 	Kind ErrorKind
 	// Message in the probe's own words where it had any.
@@ -60,7 +60,7 @@ const maxReport = 1 << 20
 // again to be gone after that.
 const grace = time.Second
 
-// FindProbe returns the path of cdigen-nvml as it is installed: in the directory of
+// Find returns the path of cdigen-nvml as it is installed: in the directory of
 // the running program, in libexec/cdigen beside that directory, or in PATH. It is
 // empty when there is none.
 func Find() string {
@@ -80,7 +80,7 @@ func Find() string {
 	return path
 }
 
-// HoldProbe opens the program that FindProbe finds and returns a path for [CommandProbe] that
+// HoldProbe opens the program that FindProbe finds and returns a path for [Command] that
 // leads to it after a change of the root directory too; empty: there is none.
 func Hold() (path string, err error) {
 	found := Find()
@@ -100,7 +100,7 @@ func Hold() (path string, err error) {
 // heldProbe is how the path of a held program begins.
 const heldProbe = "/proc/self/fd/"
 
-// CommandProbe returns the probe that runs the program cdigen-nvml at path, or fails
+// Command returns the probe that runs the program cdigen-nvml at path, or fails
 // when path is empty. The program is given the library to load, or chooses itself
 // when library is empty, and the time limit; should it not keep that, it is
 // killed. A program stuck in the kernel, which no signal ends, is left behind.
@@ -110,7 +110,7 @@ const heldProbe = "/proc/self/fd/"
 // failed gives a [*ProbeError]; when ctx ends first, its error is
 // given as it is.
 //
-// Further arguments are [ProbeDetails] or none.
+// Further arguments are [Details] or none.
 func Command(path string, timeout time.Duration, args ...string) Func {
 	return func(ctx context.Context, library string) (*Report, error) {
 		if path == "" {
@@ -235,7 +235,7 @@ func (b *limitedBuffer) take() (data []byte, over bool) {
 	return bytes.Clone(b.data), b.over
 }
 
-// ParseNVMLReport reads and checks what a probe prints. Fields it does not know,
+// Parse reads and checks what a probe prints. Fields it does not know,
 // of a later probe, are passed over.
 func Parse(data []byte) (*Report, error) {
 	var r Report
@@ -313,11 +313,11 @@ var (
 	nvmlUUID = lazyregexp.New(`^(?:GPU|MIG)-[0-9a-zA-Z/-]{1,91}$`)
 	// bareUUID is that of the GPU of a Tegra system up to Orin.
 	bareUUID = lazyregexp.New(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-	// pciBusID is "00000000:3B:00.0", or the older form with 4 digits of domain.
+	// PCIBusID is "00000000:3B:00.0", or the older form with 4 digits of domain.
 	PCIBusID = lazyregexp.New(`^[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$`)
 )
 
-// isNVMLUUID reports whether a text is the UUID of a GPU or a MIG device, by its prefix.
+// IsUUID reports whether a text is the UUID of a GPU or a MIG device, by its prefix.
 func IsUUID(s, prefix string) bool {
 	return strings.HasPrefix(s, prefix) && nvmlUUID().MatchString(s)
 }

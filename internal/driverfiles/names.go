@@ -21,7 +21,7 @@ func Triplet(arch string) string {
 // from the library's own version ("libnvidia-egl-wayland.so.1.1.13").
 var driverFile = lazyregexp.New(`^(?:libcuda|libcudadebugger|libnvcuvid|libnvoptix|libnvidia-[a-z0-9-]+|lib[A-Za-z0-9_]+_nvidia)\.so(?:\.(?:(\d{3,}\.\d{2,}(?:\.\d+)?)|[0-9.]+))?$`)
 
-// DriverLibrary reports whether a file is a library of the driver by its name, and of which
+// Version reports whether a file is a library of the driver by its name, and of which
 // driver version; that is empty for names without one, as "libcuda.so.1".
 func Version(name string) (version string, ok bool) {
 	m := driverFile().FindStringSubmatch(name)

@@ -16,7 +16,7 @@ type refusal struct {
 	Paths             []string // on the host
 }
 
-// check returns why a name of the tree is not trusted, or why that is not known. A tree
+// Check returns why a name of the tree is not trusted, or why that is not known. A tree
 // without a rule trusts everything: the files of a capture or of a file system in memory
 // have no owners, and what is made of them is for no engine of this machine.
 func (t Tree) Check(name string) error {
@@ -26,7 +26,7 @@ func (t Tree) Check(name string) error {
 	return t.trust.Check(name)
 }
 
-// trusted reports whether a name that exists may decide what containers get: whether it
+// Trusted reports whether a name that exists may decide what containers get: whether it
 // leads where root wants it to. The module trust reports what is refused.
 //
 // Modules ask it of each candidate, by the name that they look it up by. The links on the
@@ -41,7 +41,7 @@ func (t Tree) Trusted(name string) bool {
 	return false
 }
 
-// refuse keeps why a name was left out.
+// Refuse keeps why a name was left out.
 func (t Tree) Refuse(name string, err error) {
 	component, reason := t.HostPath(name), err.Error()
 	if e := (*trust.Error)(nil); errors.As(err, &e) {
@@ -61,12 +61,12 @@ func (t Tree) Refuse(name string, err error) {
 	}
 }
 
-// inside returns the name of a file of the tree by its path on the host.
+// Inside returns the name of a file of the tree by its path on the host.
 func (t Tree) Inside(hostPath string) string {
 	return Clean(strings.TrimPrefix(hostPath, path.Clean(t.Path)))
 }
 
-// refused returns the components that others can change, in the order in which they were met.
+// Refused returns the components that others can change, in the order in which they were met.
 func (t Tree) Refused() []*refusal {
 	if t.memory == nil {
 		return nil
@@ -74,10 +74,10 @@ func (t Tree) Refused() []*refusal {
 	return t.memory.refused
 }
 
-// same reports whether two trees share what is remembered of them.
+// Same reports whether two trees share what is remembered of them.
 func (t Tree) Same(other Tree) bool { return t.memory == other.memory }
 
-// checkFor is like check for what is done with the rights of another user.
+// CheckFor is like check for what is done with the rights of another user.
 func (t Tree) CheckFor(caller trust.Caller, name string) error {
 	if t.trust == nil {
 		return nil

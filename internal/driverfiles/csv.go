@@ -24,7 +24,7 @@ const (
 	MaxCSVEntries = 10_000
 )
 
-// CSVEntry is a line of such a file: "lib, /usr/lib/aarch64-linux-gnu/nvidia/libcuda.so.1.1".
+// Entry is a line of such a file: "lib, /usr/lib/aarch64-linux-gnu/nvidia/libcuda.so.1.1".
 type Entry struct {
 	Line int // the first is 1
 	// Type is "dev" for a device node, "lib" for a file, "sym" for a symbolic link and
@@ -34,7 +34,7 @@ type Entry struct {
 	Path string
 }
 
-// CSVError is a line that is of no use.
+// LineError is a line that is of no use.
 type LineError struct {
 	Line int
 	Err  error

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// ForeignEntry is a row of [ForeignTable].
+// Other is a row of [Others].
 type Other struct {
 	// Name is a pattern of file names.
 	Name string
@@ -15,7 +15,7 @@ type Other struct {
 	Packages string
 }
 
-// ForeignTable is which files of a driver no container gets, since packages of
+// Others is which files of a driver no container gets, since packages of
 // distributions own files of these names that are not the driver's. A mount there takes the
 // place of the image's own file, or of what a link of the image leads to; and dpkg and rpm
 // cannot install such a package in the container, since a file that something is mounted on
@@ -52,7 +52,7 @@ var Others = []Other{
 	{"??_nvidia_x*.json", "EGL on X11", "the package of the library that it names"},
 }
 
-// Foreign returns the row of [ForeignTable] that a file name belongs to, or nil.
+// OtherPackage returns the row of [Others] that a file name belongs to, or nil.
 func OtherPackage(name string) *Other {
 	if _, version, ok := strings.Cut(path.Base(name), ".so."); ok && strings.Trim(version, "0123456789.") != "" {
 		return nil
@@ -65,13 +65,13 @@ func OtherPackage(name string) *Other {
 	return nil
 }
 
-// matches reports whether a name matches a pattern of this package's tables.
+// Matches reports whether a name matches a pattern of this package's tables.
 func Matches(pattern, name string) bool {
 	ok, _ := path.Match(pattern, name)
 	return ok
 }
 
-// foreign returns why a file of one of some names is left out; empty: it is not.
+// Foreign returns why a file of one of some names is left out; empty: it is not.
 func Foreign(names ...string) string {
 	for _, name := range names {
 		if e := OtherPackage(name); e != nil {

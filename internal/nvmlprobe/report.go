@@ -2,7 +2,7 @@ package nvmlprobe
 
 import "fmt"
 
-// NVMLReport is what the probe cdigen-nvml prints on its standard output: one
+// Report is what the probe cdigen-nvml prints on its standard output: one
 // JSON object. It is also printed, as far as it goes, when the probe fails.
 type Report struct {
 	DriverVersion string `json:"driverVersion,omitempty"`
@@ -14,7 +14,7 @@ type Report struct {
 	Error string `json:"error,omitempty"`
 }
 
-// cudaVersion returns the newest CUDA version that the driver supports, "12.4"; empty: it is
+// CUDAVersion returns the newest CUDA version that the driver supports, "12.4"; empty: it is
 // not known.
 func (r *Report) CUDAVersion() string {
 	if r.CUDADriverVersion <= 0 {
@@ -23,7 +23,7 @@ func (r *Report) CUDAVersion() string {
 	return fmt.Sprintf("%d.%d", r.CUDADriverVersion/1000, r.CUDADriverVersion%1000/10)
 }
 
-// NVMLGPU is one GPU as NVML has it.
+// GPU is one GPU as NVML has it.
 type GPU struct {
 	Index int    `json:"index"`
 	UUID  string `json:"uuid,omitempty"`
@@ -42,7 +42,7 @@ type GPU struct {
 	// MIGEnabled is the current (not the pending) MIG mode.
 	MIGEnabled bool        `json:"migEnabled,omitempty"`
 	MIGDevices []MIGDevice `json:"migDevices,omitempty"`
-	// With [ProbeDetails]: MIGSlices is how many GPU instances of the smallest size the GPU can
+	// With [Details]: MIGSlices is how many GPU instances of the smallest size the GPU can
 	// have, NVLinks are its connections by NVLink, and Processes those that use it.
 	MIGSlices int       `json:"migSlices,omitempty"`
 	NVLinks   []NVLink  `json:"nvLinks,omitempty"`
@@ -53,7 +53,7 @@ type GPU struct {
 	Errors []string `json:"errors,omitempty"`
 }
 
-// ProbeDetails has cdigen-nvml ask for what the publication of a spec does not need.
+// Details has cdigen-nvml ask for what the publication of a spec does not need.
 const Details = "--details"
 
 // NVLink is what a GPU is connected to by NVLink.
@@ -66,14 +66,14 @@ type NVLink struct {
 	Links int `json:"links"`
 }
 
-// NVMLProcess is a process that uses a GPU.
+// Process is a process that uses a GPU.
 type Process struct {
 	PID int `json:"pid"`
 	// Memory of the GPU in bytes; 0 where NVML does not know it.
 	Memory uint64 `json:"memory,omitempty"`
 }
 
-// NVMLMIGDevice is one MIG device as NVML has it.
+// MIGDevice is one MIG device as NVML has it.
 type MIGDevice struct {
 	Index           int      `json:"index"`
 	UUID            string   `json:"uuid,omitempty"`

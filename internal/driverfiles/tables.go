@@ -25,7 +25,7 @@ const (
 // Capabilities lists all there are.
 var Capabilities = []Capability{Compute, Utility, Graphics, Video, Display, NGX, Compat32}
 
-// LibraryEntry is a row of [LibraryTable].
+// Library is a row of [Libraries].
 type Library struct {
 	// Stem is the file name up to ".so".
 	Stem string
@@ -43,7 +43,7 @@ type Library struct {
 	For string
 }
 
-// LibraryTable is which library goes in for which capability. A library of the
+// Libraries is which library goes in for which capability. A library of the
 // driver's version that is not in the table goes in for every one of them, so
 // that a new driver's new library is not missed.
 var Libraries = []Library{
@@ -103,7 +103,7 @@ var LeftOut = map[string]string{
 	"libnvidia-wayland-client": "only nvidia-settings needs it, which is not injected",
 }
 
-// FileKind is what a file of the driver is, and so where it is looked for and how
+// Kind is what a file of the driver is, and so where it is looked for and how
 // it is mounted.
 type Kind string
 
@@ -119,7 +119,7 @@ const (
 	Directory Kind = "directory" // the one that was asked for; mounted writable under its own name
 )
 
-// FileEntry is a row of [FileTable].
+// File is a row of [Files].
 type File struct {
 	Kind Kind
 	// Name below the directories of its kind; * stands for several files and %v
@@ -133,7 +133,7 @@ type File struct {
 	For string
 }
 
-// FileTable is which files beside libraries go in for which capability.
+// Files is which files beside libraries go in for which capability.
 var Files = []File{
 	{Config, "glvnd/egl_vendor.d/*_nvidia*.json", []string{"/usr/share/glvnd/egl_vendor.d/"}, []Capability{Graphics}, "GLVND's EGL"},
 	{Config, "vulkan/icd.d/nvidia_icd.i686.json", []string{"/etc/vulkan/icd.d/"}, []Capability{Compat32}, "Vulkan's loader in 32-bit programs"},
@@ -192,8 +192,8 @@ var LeftOutFiles = []struct {
 	{Config, "nvidia/nvidia-application-profiles-rc", "programs look for the name with the driver's version"},
 }
 
-// ownPlaces are the directories and names by which files are recognised as the driver's:
-// what is there and not in [FileTable] is left out with a finding.
+// OwnPlaces are the directories and names by which files are recognised as the driver's:
+// what is there and not in [Files] is left out with a finding.
 var OwnPlaces = []struct {
 	Kind Kind
 	Name string
@@ -217,10 +217,10 @@ var OwnPlaces = []struct {
 	{Binary, "nvswitch-audit"},
 }
 
-// otherPrograms are patterns of programs that are called as if they were the driver's.
+// OtherPrograms are patterns of programs that are called as if they were the driver's.
 var OtherPrograms = []string{"nvidia-ctk", "nvidia-cdi-*", "nvidia-container-*", "nvidia-docker*", "nvidia-device-plugin", "nvidia-mig-*"}
 
-// libraryEntry returns the row of the table that a file name belongs to, or nil.
+// LibraryEntry returns the row of the table that a file name belongs to, or nil.
 func LibraryEntry(name, version string) *Library {
 	stem, rest, ok := strings.Cut(name, ".so.")
 	if !ok {
@@ -235,7 +235,7 @@ func LibraryEntry(name, version string) *Library {
 	return nil
 }
 
-// stemEntry returns the row of libraries of the driver's version that have a stem, or nil.
+// StemEntry returns the row of libraries of the driver's version that have a stem, or nil.
 func StemEntry(stem string) *Library {
 	at := slices.IndexFunc(Libraries, func(e Library) bool { return e.Stem == stem && e.Version == "" })
 	if at < 0 {

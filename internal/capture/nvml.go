@@ -16,9 +16,9 @@ import (
 // NVML is the answer of a probe. Without report and error the probe did not run, because
 // the library was not found.
 type NVML struct {
-	// Report is a [discover.NVMLReport] as it is in JSON.
+	// Report is a [nvmlprobe.Report] as it is in JSON.
 	Report map[string]any `json:"report,omitempty" yaml:"report,omitempty"`
-	// ErrorKind and Error are those of a [discover.ProbeError].
+	// ErrorKind and Error are those of a [nvmlprobe.Error].
 	ErrorKind nvmlprobe.ErrorKind `json:"errorKind,omitempty" yaml:"errorKind,omitempty"`
 	Error     string              `json:"error,omitempty" yaml:"error,omitempty"`
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
@@ -82,7 +82,7 @@ func again(t *testing.T, text []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inv, err := discover.Run(context.Background(), c.Host(), discover.Modules(everything(c.Options())))
+	inv, err := discover.Run(context.Background(), c.Host(), everything(c.Options()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +341,7 @@ func TestCaptureHasTheHostsRootBesideTheDrivers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := discover.Run(t.Context(), c.Host(), discover.Modules(c.Options()))
+	again, err := discover.Run(t.Context(), c.Host(), c.Options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,7 +387,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := discover.Run(context.Background(), c.Host(), discover.Modules(everything(c.Options()))); err != nil {
+		if _, err := discover.Run(context.Background(), c.Host(), everything(c.Options())); err != nil {
 			t.Error(err)
 		}
 		once, err := c.Encode()

@@ -189,7 +189,7 @@ func (t *Tree) check() error {
 	return nil
 }
 
-// Host returns the recorded host. It serves one discovery; see [discover.Host].
+// Host returns the recorded host.
 func (c *Capture) Host() hosttree.Host {
 	host := hosttree.Host{Arch: c.Arch, Driver: c.Driver.tree(), Dev: c.Dev.tree(), Proc: c.Proc.tree(), Sys: c.Sys.tree()}
 	if c.Root != nil {

@@ -36,7 +36,7 @@ const (
 	ImexNodes       = "nvidia-caps-imex-channels"
 )
 
-// nodeDevice returns the driver of a node, as /proc/devices calls it, and its minor
+// DriverOf returns the driver of a node, as /proc/devices calls it, and its minor
 // number; "" and -1 for a node of another driver. The name begins with "dev/".
 func DriverOf(name string) (device string, minor int) {
 	name = strings.TrimPrefix(name, "dev/")
@@ -56,21 +56,21 @@ func DriverOf(name string) (device string, minor int) {
 	return "", -1
 }
 
-// plainNumber reads a minor number that has no zeros before it.
+// PlainNumber reads a minor number that has no zeros before it.
 func PlainNumber(digits string) (int, bool) {
 	n, err := ParseMinor(digits)
 	return n, err == nil && strconv.Itoa(n) == digits
 }
 
-// gpuNode returns the device node of a GPU.
+// GPUNode returns the device node of a GPU.
 func GPUNode(minor int) string { return fmt.Sprintf("dev/nvidia%d", minor) }
 
-// capabilityNode returns the device node of a capability.
+// CapabilityNode returns the device node of a capability.
 func CapabilityNode(minor int) string {
 	return fmt.Sprintf("dev/%s/nvidia-cap%d", CapabilityNodes, minor)
 }
 
-// IsDriverNode reports whether a path below the dev root is where the driver has device
+// IsDriver reports whether a path below the dev root is where the driver has device
 // nodes: "/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap1".
 func IsDriver(name string) bool {
 	dir, file := path.Split(path.Clean("/" + name)[1:])
@@ -83,14 +83,14 @@ func IsDriver(name string) bool {
 	return false
 }
 
-// DeviceNumbers returns the numbers of a character device node; ok is false for every
+// Numbers returns the numbers of a character device node; ok is false for every
 // other kind of file.
 func Numbers(info fs.FileInfo) (major, minor uint32, ok bool) {
 	a := Describe(info)
 	return a.Major, a.Minor, a.Other == ""
 }
 
-// parseMinor reads a minor number, which has up to MINORBITS of Linux.
+// ParseMinor reads a minor number, which has up to MINORBITS of Linux.
 func ParseMinor(s string) (int, error) {
 	n, err := strconv.ParseUint(s, 10, 20)
 	return int(n), err
@@ -103,7 +103,7 @@ const (
 	CopyNode     = "gdrdrv"
 )
 
-// IsBesideNode reports whether a name below dev is that of a node of another driver of
+// IsBeside reports whether a name below dev is that of a node of another driver of
 // NVIDIA's than that of GPUs.
 func IsBeside(name string) bool {
 	storage, _ := path.Match(StorageNodes, name)

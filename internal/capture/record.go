@@ -39,13 +39,13 @@ func Record(ctx context.Context, host hosttree.Host, o discover.Options, redacto
 		}
 	}
 	o.NICs = true // the capture is of a host for all kinds of devices
-	inv, err := discover.Run(ctx, host, discover.Modules(o))
+	inv, err := discover.Run(ctx, host, o)
 	if err != nil {
 		return nil, inv, err
 	}
 	for _, iommufd := range []bool{false, true} {
-		nodes := discover.Options{WithoutDriver: true, Passthrough: &discover.Passthrough{IOMMUFD: iommufd, Shared: true}}
-		if _, err := discover.Run(ctx, host, discover.Modules(nodes)); err != nil {
+		nodes := discover.Options{WithoutDriver: true, Passthrough: true, IOMMUFD: iommufd, SharedNode: true}
+		if _, err := discover.Run(ctx, host, nodes); err != nil {
 			return nil, inv, err
 		}
 	}
