@@ -46,11 +46,11 @@ type Inventory struct {
 	// NICs are NVIDIA's network cards with RDMA, in order of name, and NICFiles the host's
 	// libraries for them. Only with [Options.NICs] and [Options.NICLibraries].
 	NICs     []Device `json:"-"`
-	NICFiles []File `json:"-"`
+	NICFiles []File   `json:"-"`
 	// Passed are the GPUs that are set aside for virtual machines, in order of PCI address. Only
 	// with [Options.Passthrough].
-	Passed   []Device `json:"-"`
-	Findings []Finding   `json:"findings"`
+	Passed   []Device  `json:"-"`
+	Findings []Finding `json:"findings"`
 }
 
 // Driver describes the kernel module and the user-space driver that goes with it.
@@ -127,11 +127,11 @@ type GPU struct {
 
 // The states of a GPU: whether containers can be given it or parts of it, and if not, why.
 const (
-	StateUsable = "usable"
+	StateUsable   = "usable"
 	StateExcluded = "excluded"
-	StateLost = "lost"
+	StateLost     = "lost"
 	StateWithheld = "withheld"
-	StateNoNode = "no-node"
+	StateNoNode   = "no-node"
 )
 
 // GPUStates are all of them.

@@ -98,12 +98,7 @@ func node(t *testing.T, nodes []discover.Node, path string) discover.Node {
 }
 
 func TestExpectedNodesAreThoseOfWholeHosts(t *testing.T) {
-	files, err := filepath.Glob(hosttest.Path("hosts", "*.yaml"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no hosts: %v", err)
-	}
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+	for _, name := range hosttest.Hosts(t) {
 		d := hosttest.Load(t, name)
 		d.MissingNodes, d.BesideNodes = nil, nil // those of other drivers are not expected
 		dir := t.TempDir()

@@ -165,7 +165,7 @@ func TestEveryFileOfNewDriversGoesInOrIsLeftOutWithAReason(t *testing.T) {
 	for _, p := range readDriverPackages(t) {
 		t.Run(p.distribution+" "+p.version, func(t *testing.T) {
 			inv := p.discover(t)
-			e := Common(inv, Options{Layout: layout(t, "auto", "amd64", "")})
+			e := Common(inv, Options{Layout: "auto"})
 			for _, name := range p.files {
 				file := name
 				if end := p.end(name); end != "" {

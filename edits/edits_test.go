@@ -14,21 +14,13 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/editset"
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
 func library(name, soname, dir string, names ...string) discover.Library {
 	path := "/usr/lib/x86_64-linux-gnu/" + strings.TrimPrefix(dir+"/", "/") + name
 	return discover.Library{Name: name, SONAME: soname, Dir: dir, Names: names, Path: path, HostPath: "/run/nvidia/driver" + path}
-}
-
-func layout(t *testing.T, name, arch, private string) Layout {
-	t.Helper()
-	l, err := ParseLayout(name, arch, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
 }
 
 func targets(e specs.ContainerEdits, source string) (list []string) {
@@ -41,14 +33,14 @@ func targets(e specs.ContainerEdits, source string) (list []string) {
 }
 
 func TestLibrariesAreMountedUnderTheNamesProgramsLoad(t *testing.T) {
-	inv := &discover.Inventory{Libraries: []discover.Library{
+	inv := &discover.Inventory{Arch: "amd64", Libraries: []discover.Library{
 		library("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", ""),
 		library("libcuda.so.550.54.15", "libcuda.so.1", "", "libcuda.so"),
 		library("libnvidia-eglcore.so.550.54.15", "libnvidia-eglcore.so.550.54.15", ""),
 		library("libnvidia-none.so.550.54.15", "", ""),
 		library("libvdpau_nvidia.so.550.54.15", "libvdpau_nvidia.so.1", "vdpau"),
 	}}
-	e := Common(inv, Options{Layout: layout(t, "auto", "amd64", "")})
+	e := Common(inv, Options{Layout: "auto"})
 	for source, names := range map[string][]string{
 		"libGLX_nvidia.so.550.54.15":     {"libGLX_nvidia.so.0"},
 		"libcuda.so.550.54.15":           {"libcuda.so", "libcuda.so.1"},
@@ -75,7 +67,7 @@ func TestLibrariesAreMountedUnderTheNamesProgramsLoad(t *testing.T) {
 
 func TestNoTargetIsMountedTwice(t *testing.T) {
 	first, second := library("libcuda.so.550.54.15", "libcuda.so.1", "", "libcuda.so"), library("libcuda-other.so.550.54.15", "libcuda.so.1", "")
-	e := Common(&discover.Inventory{Libraries: []discover.Library{first, second}}, Options{Layout: Layout{Dirs: []string{"/a", "/a"}}})
+	e := Common(&discover.Inventory{Arch: "amd64", Libraries: []discover.Library{first, second}}, Options{Layout: "fedora"})
 	if len(e.Mounts) != 2 || e.Mounts[0].HostPath != first.HostPath {
 		t.Errorf("%d mounts, the first of %s; want libcuda.so and libcuda.so.1 once each, of %s", len(e.Mounts), e.Mounts[0].HostPath, first.HostPath)
 	}
@@ -94,13 +86,14 @@ func TestLayouts(t *testing.T) {
 		{"private", "amd64", "/opt/gpu/lib", []string{"/opt/gpu/lib"}, []string{"/opt/gpu/lib32"}},
 		{"nix", "amd64", "", []string{"/run/opengl-driver/lib"}, []string{"/run/opengl-driver-32/lib"}},
 	} {
-		l := layout(t, c.name, c.arch, c.private)
-		if !slices.Equal(l.Dirs, c.dirs) || !slices.Equal(l.Dirs32, c.dirs32) {
-			t.Errorf("%s on %s: %q, %q; want %q, %q", c.name, c.arch, l.Dirs, l.Dirs32, c.dirs, c.dirs32)
+		o := Options{Layout: c.name, PrivateDir: c.private}
+		l := o.layout(&discover.Inventory{Arch: c.arch})
+		if err := o.Check(); err != nil || !slices.Equal(l.dirs, c.dirs) || !slices.Equal(l.dirs32, c.dirs32) {
+			t.Errorf("%s on %s: %q, %q, %v; want %q, %q", c.name, c.arch, l.dirs, l.dirs32, err, c.dirs, c.dirs32)
 		}
 	}
 	for _, bad := range [][2]string{{"alpine", ""}, {"private", "lib64"}} {
-		if _, err := ParseLayout(bad[0], "amd64", bad[1]); err == nil {
+		if err := (&Options{Layout: bad[0], PrivateDir: bad[1]}).Check(); err == nil {
 			t.Errorf("%q: no error", bad)
 		}
 	}
@@ -115,8 +108,8 @@ func mountsOf(t *testing.T, o Options) []string {
 		l.Capabilities = c
 		return l
 	}
-	o.Layout = layout(t, "debian", "amd64", "")
-	e := Common(&discover.Inventory{
+	o.Layout = "debian"
+	e := Common(&discover.Inventory{Arch: "amd64",
 		Libraries: []discover.Library{
 			lib("libcuda.so.550.54.15", "libcuda.so.1", driverfiles.Compute),
 			lib("libcuda.so.550.54.15", "libcuda.so.1", driverfiles.Compute, driverfiles.Compat32),
@@ -168,7 +161,7 @@ func TestCapabilitiesDecideWhatGoesIn(t *testing.T) {
 func TestNodesGoByCapability(t *testing.T) {
 	gpu := node("/dev/nvidia0")
 	g := &discover.GPU{Node: &gpu, DRM: []discover.Node{node("/dev/dri/card1")}}
-	inv := &discover.Inventory{ControlNodes: []discover.Node{node("/dev/nvidiactl"), node("/dev/nvidia-uvm"), node("/dev/nvidia-modeset")}}
+	inv := &discover.Inventory{Arch: "amd64", ControlNodes: []discover.Node{node("/dev/nvidiactl"), node("/dev/nvidia-uvm"), node("/dev/nvidia-modeset")}}
 	for _, c := range []struct {
 		asked           driverfiles.Capability
 		common, devices []string
@@ -193,7 +186,7 @@ func TestOwnEditsGoBeforeTheDriversOwn(t *testing.T) {
 		DeviceNodes: []*specs.DeviceNode{{Path: "/dev/nvidia0"}},
 		Mounts:      []*specs.Mount{{HostPath: "/driver/x", ContainerPath: "/x"}},
 	}
-	merged := Merge(base, specs.ContainerEdits{
+	merged := editset.Merge(base, specs.ContainerEdits{
 		Env:         []string{"B=3", "C=4"},
 		DeviceNodes: []*specs.DeviceNode{{Path: "/dev/nvidia0", Permissions: "r"}, {Path: "/dev/infiniband/uverbs0"}},
 		Mounts:      []*specs.Mount{{HostPath: "/mine", ContainerPath: "/x"}},
@@ -233,7 +226,7 @@ func TestMIGDeviceHasItsCapabilitiesAndGraphicsOnlyByProfile(t *testing.T) {
 	if got, want := nodePaths(GPU(g, Options{})), []string{"/dev/nvidia3", "/dev/dri/card1", "/dev/dri/renderD128"}; !slices.Equal(got, want) {
 		t.Errorf("full GPU: %q; want %q", got, want)
 	}
-	all := Union([]specs.ContainerEdits{GPU(g, Options{}), MIGDevice(g, d, Options{})})
+	all := editset.Union([]specs.ContainerEdits{GPU(g, Options{}), MIGDevice(g, d, Options{})})
 	if got, want := nodePaths(all), []string{"/dev/nvidia3", "/dev/dri/card1", "/dev/dri/renderD128", "/dev/nvidia-caps/nvidia-cap12", "/dev/nvidia-caps/nvidia-cap13"}; !slices.Equal(got, want) {
 		t.Errorf("union: %q; want each node once, %q", got, want)
 	}
@@ -241,7 +234,7 @@ func TestMIGDeviceHasItsCapabilitiesAndGraphicsOnlyByProfile(t *testing.T) {
 
 func TestNodesHaveAModeNoNumbersAndAHostPathOnlyWhereItDiffers(t *testing.T) {
 	same := discover.Node{Path: "/dev/nvidiactl", HostPath: "/dev/nvidiactl", Have: &devnode.Attr{Major: 195, Minor: 255}}
-	e := Common(&discover.Inventory{ControlNodes: []discover.Node{same, node("/dev/nvidia-uvm")}}, Options{})
+	e := Common(&discover.Inventory{Arch: "amd64", ControlNodes: []discover.Node{same, node("/dev/nvidia-uvm")}}, Options{})
 	mode := fs.FileMode(0o666)
 	want := []*specs.DeviceNode{{Path: "/dev/nvidiactl", FileMode: &mode}, {Path: "/dev/nvidia-uvm", HostPath: "/host/dev/nvidia-uvm", FileMode: &mode}}
 	if diff := cmp.Diff(want, e.DeviceNodes); diff != "" {
@@ -298,7 +291,7 @@ func TestNoMountIsWhereAnotherPackageHasAFile(t *testing.T) {
 	for _, p := range readDriverPackages(t) {
 		inv := p.discover(t)
 		for _, name := range Layouts {
-			e := Common(inv, Options{Layout: layout(t, name, "amd64", ""), VersionedNames: true})
+			e := Common(inv, Options{Layout: name, VersionedNames: true})
 			if len(e.Mounts) < len(driverfiles.Libraries) {
 				t.Fatalf("%s %s, %s: only %d mounts", p.distribution, p.version, name, len(e.Mounts))
 			}
@@ -355,12 +348,12 @@ func TestNamesOfOtherPackagesAreTheirs(t *testing.T) {
 }
 
 func TestCompanionFilesOfALibraryAreBesideIt(t *testing.T) {
-	inv := &discover.Inventory{
+	inv := &discover.Inventory{Arch: "amd64",
 		Libraries: []discover.Library{library("libGLX_nvidia.so.580.95.05", "libGLX_nvidia.so.0", "")},
 		Files:     []discover.File{{Kind: driverfiles.Plugin, HostPath: "/usr/lib/nvidia/wine/nvngx.dll", Targets: []string{"nvidia/wine/nvngx.dll"}}},
 	}
 	for _, name := range Layouts {
-		e := Common(inv, Options{Layout: layout(t, name, "amd64", "")})
+		e := Common(inv, Options{Layout: name})
 		var want []string
 		for _, glx := range targets(e, "libGLX_nvidia.so.580.95.05") {
 			want = append(want, path.Join(path.Dir(glx), "nvidia/wine/nvngx.dll"))
@@ -374,8 +367,8 @@ func TestCompanionFilesOfALibraryAreBesideIt(t *testing.T) {
 func TestBothLibrariesOfOneSONAMEAreReachable(t *testing.T) {
 	second := library("libnvidia-other.so.580.95.05", "libnvidia-new.so.1", "")
 	second.Shadowed = true
-	e := Common(&discover.Inventory{Libraries: []discover.Library{library("libnvidia-new.so.580.95.05", "libnvidia-new.so.1", ""), second}},
-		Options{Layout: layout(t, "debian", "amd64", "")})
+	e := Common(&discover.Inventory{Arch: "amd64", Libraries: []discover.Library{library("libnvidia-new.so.580.95.05", "libnvidia-new.so.1", ""), second}},
+		Options{Layout: "debian"})
 	if got := targets(e, "libnvidia-other.so.580.95.05"); !slices.Equal(got, []string{"/usr/lib/x86_64-linux-gnu/libnvidia-other.so.580.95.05"}) {
 		t.Errorf("the second is mounted as %q", got)
 	}
@@ -404,7 +397,7 @@ func TestGroupsAndNumbersOfNodesAreAnOption(t *testing.T) {
 	if n := e.DeviceNodes[6]; n.Type != "" {
 		t.Errorf("a node whose numbers are not known: %+v", n)
 	}
-	if all := Union([]specs.ContainerEdits{e, {AdditionalGIDs: []uint32{44, 7}}}); !slices.Equal(all.AdditionalGIDs, []uint32{7, 44, 105}) {
+	if all := editset.Union([]specs.ContainerEdits{e, {AdditionalGIDs: []uint32{44, 7}}}); !slices.Equal(all.AdditionalGIDs, []uint32{7, 44, 105}) {
 		t.Errorf("groups of all %v", all.AdditionalGIDs)
 	}
 }

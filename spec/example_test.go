@@ -11,6 +11,8 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -79,18 +81,18 @@ func ExamplePublish_claim() {
 		panic(err) // the device cannot be used
 	}
 	s.Devices[0].Name = "4f9c2b3e"
-	text, err := spec.Encode(s, spec.YAML)
+	text, err := spectext.Encode(s, spectext.YAML)
 	if err != nil {
 		panic(err)
 	}
 	file := filepath.Join(dir, "cdi", "nvidia.com-claim-4f9c2b3e.yaml")
-	published, err := spec.Publish(ctx, file, text, spec.PublishOptions{})
+	published, err := specfile.Publish(ctx, file, text, specfile.Options{})
 	fmt.Println(published, err)
 	for _, n := range s.Devices[0].ContainerEdits.DeviceNodes {
 		fmt.Println(n.Path)
 	}
 
-	removed, err := spec.Remove(ctx, file, spec.PublishOptions{Kind: s.Kind})
+	removed, err := specfile.Remove(ctx, file, specfile.Options{Kind: s.Kind})
 	fmt.Println(removed, err)
 	// Output:
 	// published <nil>

@@ -13,6 +13,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/editset"
 )
 
 // Kind is something on a host that containers are given by a kind of CDI devices of its
@@ -49,7 +50,7 @@ const (
 )
 
 // Kinds is the table of all kinds. That of GPUs and MIG devices is the first.
-var Kinds = []Kind{
+var Kinds = kinds{
 	{Name: GPUKind, Class: "gpu", Auto: true, Devices: "GPUs and MIG devices, `all`", Content: "their nodes and the driver"},
 	{Name: "nvswitch", Class: "nvswitch", Auto: true, nodes: ofKind(discover.SwitchNode),
 		Devices: "`all`", Content: "`/dev/nvidia-nvswitch*`, `/dev/nvidia-nvswitchctl`, `/dev/nvidia-nvlink`"},
@@ -99,36 +100,13 @@ func joined(list []driverfiles.Capability, separator string) string {
 // AutoKinds stands for the kinds that are published where the host has them.
 const AutoKinds = "auto"
 
-// modes are what nvidia-ctk calls kinds, as values of its --mode, in its order.
-var modes = []struct{ mode, kind string }{
-	{"auto", AutoKinds}, {"nvml", GPUKind}, {"csv", GPUKind}, {"wsl", GPUKind}, {"management", ManagementKind}, {"mig-caps", "mig-caps"}, {"imex", "imex-channel"},
-	{"nvswitch", "nvswitch"}, {"gds", "gds"}, {"gdrcopy", "gdrcopy"}, {"mofed", "mofed"}, {"vfio", "pgpu"},
-}
+// kinds is the type of [Kinds].
+type kinds []Kind
 
-// Modes returns the names of nvidia-ctk's modes that stand for a kind.
-func Modes() (names []string) {
-	for _, m := range modes {
-		if m.kind == AutoKinds || FindKind(m.kind) != nil {
-			names = append(names, m.mode)
-		}
-	}
-	return names
-}
-
-// KindOfMode returns the name of the kind that one of [Modes] stands for, or [AutoKinds].
-func KindOfMode(mode string) string {
-	for _, m := range modes {
-		if m.mode == mode {
-			return m.kind
-		}
-	}
-	return ""
-}
-
-// FindKind returns the kind of a name; nil: there is none.
-func FindKind(name string) *Kind {
-	if i := slices.IndexFunc(Kinds, func(k Kind) bool { return k.Name == name }); i >= 0 {
-		return &Kinds[i]
+// Find returns the kind of a name; nil: there is none.
+func (list kinds) Find(name string) *Kind {
+	if i := slices.IndexFunc(list, func(k Kind) bool { return k.Name == name }); i >= 0 {
+		return &list[i]
 	}
 	return nil
 }
@@ -143,7 +121,7 @@ func ParseKinds(list []string) (kinds []*Kind, err error) {
 		}
 	}
 	for _, text := range list {
-		if text == AutoKinds || FindKind(text) != nil {
+		if text == AutoKinds || Kinds.Find(text) != nil {
 			continue
 		}
 		k, err := defineKind(text)
@@ -163,8 +141,8 @@ func defineKind(text string) (*Kind, error) {
 	name, list, ok := strings.Cut(text, "=")
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("unknown kind %q: use %s, %s, or define one by its capabilities, such as gpu-render=graphics+display", text, AutoKinds, strings.Join(KindNames(), ", "))
-	case name == AutoKinds || FindKind(name) != nil:
+		return nil, fmt.Errorf("unknown kind %q: use %s, %s, or define one by its capabilities, such as gpu-render=graphics+display", text, AutoKinds, strings.Join(Kinds.Names(), ", "))
+	case name == AutoKinds || Kinds.Find(name) != nil:
 		return nil, fmt.Errorf("%s=%s: %s has a meaning already: choose another name", name, list, name)
 	}
 	if err := parser.ValidateClassName(name); err != nil {
@@ -183,18 +161,18 @@ func defineKind(text string) (*Kind, error) {
 
 // Text returns the kind as [ParseKinds] reads it.
 func (k *Kind) Text() string {
-	if FindKind(k.Name) != nil {
+	if Kinds.Find(k.Name) != nil {
 		return k.Name
 	}
 	return k.Name + "=" + joined(k.Capabilities, "+")
 }
 
-// KindOf returns the kind that has devices of a CDI kind, "nvidia.com/gds", whichever the
+// Of returns the kind that has devices of a CDI kind, "nvidia.com/gds", whichever the
 // vendor is; nil: none has.
-func KindOf(cdiKind string) (found *Kind) {
+func (list kinds) Of(cdiKind string) (found *Kind) {
 	vendor, class, _ := strings.Cut(cdiKind, "/")
-	for i := range Kinds {
-		k := &Kinds[i]
+	for i := range list {
+		k := &list[i]
 		if k.Class == class && strings.HasPrefix(vendor, k.Prefix) && (found == nil || k.Prefix != "") {
 			found = k
 		}
@@ -206,10 +184,10 @@ func KindOf(cdiKind string) (found *Kind) {
 // cards or GPUs for virtual machines.
 func (k *Kind) NeedsDriver() bool { return k.look == nil || k.driver }
 
-// KindNames returns the names of all kinds.
-func KindNames() (names []string) {
-	for i := range Kinds {
-		names = append(names, Kinds[i].Name)
+// Names returns the names of all kinds.
+func (list kinds) Names() (names []string) {
+	for i := range list {
+		names = append(names, list[i].Name)
 	}
 	return names
 }
@@ -307,7 +285,7 @@ func passedGPUs(inv *discover.Inventory) map[string][]discover.Node {
 func (k *Kind) hostDevices(inv *discover.Inventory, o edits.Options) (list []device) {
 	for name, nodes := range k.nodes(inv) {
 		// Network cards may share one.
-		d := device{subject: k.Name + " " + name, edits: edits.Union([]specs.ContainerEdits{edits.Nodes(nodes, o)})}
+		d := device{subject: k.Name + " " + name, edits: editset.Union([]specs.ContainerEdits{edits.Nodes(nodes, o)})}
 		if name != AllDevices {
 			d.names = []string{name}
 		}

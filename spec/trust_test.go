@@ -17,6 +17,7 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -75,7 +76,7 @@ func published(t *testing.T, d *simhost.Description, dir string) ([]string, []di
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _, err := spec.New(inv, options(d.Arch))
+	s, _, err := spec.New(inv, spec.Options{})
 	if errors.Is(err, spec.ErrNoDevices) {
 		s, err = &specs.Spec{}, nil
 	}
@@ -83,7 +84,7 @@ func published(t *testing.T, d *simhost.Description, dir string) ([]string, []di
 		t.Fatal(err)
 	}
 	var list []string
-	for _, e := range spec.Parts(s) {
+	for _, e := range specdir.Parts(s) {
 		for _, m := range e.Mounts {
 			list = append(list, m.HostPath)
 		}

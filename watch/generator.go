@@ -23,6 +23,9 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -45,7 +48,7 @@ type Generator struct {
 	Spec func() (spec.Options, error)
 	// Output is the absolute path of the spec, Format its format.
 	Output string
-	Format spec.Format
+	Format spectext.Format
 	// Others are the specs of other kinds, which are published and withdrawn together with
 	// that at Output, in its directory.
 	Others []Other
@@ -55,7 +58,7 @@ type Generator struct {
 	CheckHook func(path string) error
 	// Directories and Files matter beside what a generation looks up.
 	Directories, Files []string
-	Publish            spec.PublishOptions
+	Publish            specfile.Options
 
 	known  map[string]information // of GPUs
 	dev    atomic.Value           // string, the directory of the device nodes
@@ -122,9 +125,9 @@ type Result struct {
 	LosesCUDA bool
 
 	options  spec.Options
-	data     spec.Text
-	others   []spec.Text // in the order of the generator's; nil: there is none to publish
-	unknown  bool        // what is to be known of a sleeping GPU
+	data     spectext.Text
+	others   []spectext.Text // in the order of the generator's; nil: there is none to publish
+	unknown  bool            // what is to be known of a sleeping GPU
 	snapshot check.Snapshot
 }
 
@@ -173,7 +176,7 @@ func (r *Result) files() int { return len(r.Inventory.Libraries) + len(r.Invento
 
 // differs reports whether another result leads to another spec or lacks other things.
 func (r *Result) differs(other *Result) bool {
-	return other == nil || !r.data.Equal(other.data) || !slices.EqualFunc(r.others, other.others, spec.Text.Equal) || r.Missing() != other.Missing()
+	return other == nil || !r.data.Equal(other.data) || !slices.EqualFunc(r.others, other.others, spectext.Text.Equal) || r.Missing() != other.Missing()
 }
 
 // NoGPU reports whether the host clearly has no GPU for containers, and none that waits
@@ -234,7 +237,7 @@ func (g *Generator) Generate(ctx context.Context, full bool) (*Result, error) {
 	if err := g.encode(r, options); err != nil {
 		return r, err
 	}
-	directories := spec.ReadDirectories(g.SpecDirs)
+	directories := specdir.ReadDirectories(g.SpecDirs)
 	if err := g.encodeOthers(r, directories); err != nil {
 		return r, err
 	}
@@ -284,12 +287,12 @@ func (g *Generator) encode(r *Result, options spec.Options) (err error) {
 	if err != nil {
 		return err
 	}
-	r.data, err = spec.Encode(r.Spec, g.Format)
+	r.data, err = spectext.Encode(r.Spec, g.Format)
 	return err
 }
 
 // encodeOthers makes the specs of the other kinds.
-func (g *Generator) encodeOthers(r *Result, directories *spec.Directories) error {
+func (g *Generator) encodeOthers(r *Result, directories *specdir.Directories) error {
 	for _, other := range g.Others {
 		options, err := other.Spec()
 		if err != nil {
@@ -303,10 +306,10 @@ func (g *Generator) encodeOthers(r *Result, directories *spec.Directories) error
 				s, err = nil, spec.ErrNoDevices
 			}
 		}
-		var data spec.Text
+		var data spectext.Text
 		if err == nil {
 			r.LosesCUDA = r.LosesCUDA || r.losesCUDA(s, &options, other.Output)
-			data, err = spec.Encode(s, g.Format)
+			data, err = spectext.Encode(s, g.Format)
 		}
 		if err != nil && !errors.Is(err, spec.ErrNoDevices) {
 			return err
@@ -320,7 +323,7 @@ func (g *Generator) encodeOthers(r *Result, directories *spec.Directories) error
 // losesCUDA reports whether a spec is without CUDA's library although containers are to have
 // it, and CUDA works with the one in its place.
 func (r *Result) losesCUDA(s *specs.Spec, o *spec.Options, output string) bool {
-	return s != nil && o.WantsCUDA() && !spec.HasCUDA(s) && spec.GivesCUDA(output, r.Inventory.Driver.Version)
+	return s != nil && o.WantsCUDA() && !specdir.HasCUDA(s) && specdir.GivesCUDA(output, r.Inventory.Driver.Version)
 }
 
 // specs returns the specs of a result that have devices.
@@ -342,7 +345,7 @@ func exists(path string) bool {
 }
 
 // judge finds what is wrong with the host and the spec in place.
-func (g *Generator) judge(r *Result, directories *spec.Directories) {
+func (g *Generator) judge(r *Result, directories *specdir.Directories) {
 	s := &r.snapshot
 	s.Spec, s.SpecDirs, s.Inventory, s.Now = g.Output, g.SpecDirs, r.Inventory, r.Spec
 	s.Directories = directories
@@ -363,7 +366,7 @@ func (g *Generator) compare(r *Result) {
 }
 
 // replaces reports whether a file is as it was published last, and is to be another.
-func (g *Generator) replaces(path string, data spec.Text) bool {
+func (g *Generator) replaces(path string, data spectext.Text) bool {
 	g.mu.Lock()
 	sum, published := g.sums[path]
 	g.mu.Unlock()
@@ -412,19 +415,19 @@ func (g *Generator) remember(r *Result, full bool, asleep []string) nvmlprobe.Fu
 // Apply publishes the specs of a result, or removes those of which the host has no device.
 // The outcome is that of the first of them; if it stays and others change, that of those. If
 // others have taken away the permission to read their directory, it is given back.
-func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) {
+func (g *Generator) Apply(ctx context.Context, r *Result) (specfile.Outcome, error) {
 	outcome, err := g.put(ctx, g.Output, r.data, g.Publish)
 	for i := range g.Others {
 		if err != nil {
 			break
 		}
-		var changed spec.Outcome
+		var changed specfile.Outcome
 		if changed, err = g.putOther(ctx, r, i); !wrote(outcome) && wrote(changed) {
 			outcome = changed
 		}
 	}
 	if wrote(outcome) {
-		g.judge(r, spec.ReadDirectories(g.SpecDirs))
+		g.judge(r, specdir.ReadDirectories(g.SpecDirs))
 	}
 	return outcome, err
 }
@@ -434,7 +437,7 @@ func (g *Generator) Apply(ctx context.Context, r *Result) (spec.Outcome, error) 
 // it are not held.
 func (g *Generator) Restore(ctx context.Context, r *Result) error {
 	for i := range g.Others {
-		kind := spec.KindOf(g.Others[i].Kind)
+		kind := spec.Kinds.Of(g.Others[i].Kind)
 		if (kind == nil || kind.NeedsDriver()) && (r.others[i].Bytes() == nil || exists(g.Others[i].Output)) {
 			continue
 		}
@@ -446,7 +449,7 @@ func (g *Generator) Restore(ctx context.Context, r *Result) error {
 }
 
 // putOther publishes or removes the spec of another kind.
-func (g *Generator) putOther(ctx context.Context, r *Result, i int) (spec.Outcome, error) {
+func (g *Generator) putOther(ctx context.Context, r *Result, i int) (specfile.Outcome, error) {
 	other, o := &g.Others[i], g.Publish
 	if other.Unnamed {
 		o.Kind = other.Kind
@@ -458,10 +461,10 @@ func (g *Generator) putOther(ctx context.Context, r *Result, i int) (spec.Outcom
 	return outcome, err
 }
 
-func wrote(o spec.Outcome) bool { return o == spec.Published || o == spec.Removed }
+func wrote(o specfile.Outcome) bool { return o == specfile.Published || o == specfile.Removed }
 
 // put publishes a spec, or removes it if there is none.
-func (g *Generator) put(ctx context.Context, path string, data spec.Text, o spec.PublishOptions) (spec.Outcome, error) {
+func (g *Generator) put(ctx context.Context, path string, data spectext.Text, o specfile.Options) (specfile.Outcome, error) {
 	g.mu.Lock()
 	if g.sums == nil {
 		g.sums = map[string][sha256.Size]byte{}
@@ -469,12 +472,12 @@ func (g *Generator) put(ctx context.Context, path string, data spec.Text, o spec
 	g.sums[path] = sha256.Sum256(data.Bytes())
 	g.mu.Unlock()
 	if data.Bytes() == nil {
-		return spec.Remove(ctx, path, o)
+		return specfile.Remove(ctx, path, o)
 	}
 	if err := g.keepReadable(filepath.Dir(path)); err != nil {
 		return "", err
 	}
-	return spec.Publish(ctx, path, data, o)
+	return specfile.Publish(ctx, path, data, o)
 }
 
 // readable are the permissions that engines of other users need for a directory of specs.
@@ -506,13 +509,13 @@ func (g *Generator) NamesOnly(dir string) bool {
 // file of a publication, or the spec as it was published last.
 func (g *Generator) OwnChange(path string) bool {
 	if path != g.Output && !slices.ContainsFunc(g.Others, func(o Other) bool { return o.Output == path }) {
-		return filepath.Dir(path) == filepath.Dir(g.Output) && spec.IsTemporary(path)
+		return filepath.Dir(path) == filepath.Dir(g.Output) && specfile.IsTemporary(path)
 	}
 	var s unix.Stat_t
 	if unix.Lstat(path, &s) != nil || s.Mode != unix.S_IFREG|0o644 || s.Uid != uint32(os.Geteuid()) { //nolint:gosec // not negative
 		return false
 	}
-	data, err := regular.ReadFile(path, spec.MaxSize)
+	data, err := regular.ReadFile(path, specdir.MaxSize)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return err == nil && sha256.Sum256(data) == g.sums[path]

@@ -11,6 +11,8 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
+	"github.com/cdigen/cdigen/internal/ownedits"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -49,11 +51,11 @@ func TestOwnChangesAreThoseThatPublishMakes(t *testing.T) {
 func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
 	const published, other = `{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=1"]}}]}`,
 		`{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=2"]}}]}`
-	data := func(s string) (text spec.Text) {
+	data := func(s string) (text spectext.Text) {
 		if s == "" {
 			return text
 		}
-		text, err := spec.Validate([]byte(s))
+		text, err := spectext.Validate([]byte(s))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,16 +106,16 @@ func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
 // The paths that the user's edits name decide what is in the spec, even those that are
 // missing at the moment.
 func TestPathsOfTheUsersEditsAreLookedAt(t *testing.T) {
-	own, err := spec.ParseOwnEdits([]byte("containerEdits: {mounts: [{hostPath: /nowhere/models, containerPath: /models}]}"))
+	own, err := ownedits.Parse([]byte("containerEdits: {mounts: [{hostPath: /nowhere/models, containerPath: /models}]}"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	own.LeaveOut(spec.Judge{Untrusted: func(string) error { return nil }, Stat: os.Stat})
+	own.LeaveOut(ownedits.Judge{Untrusted: func(string) error { return nil }, Stat: os.Stat})
 	dir := t.TempDir()
 	g := &Generator{
 		Host:   func() (hosttree.Host, error) { return hosttree.Local("amd64", dir, dir, dir, dir), nil },
 		Spec:   func() (spec.Options, error) { return spec.Options{Vendor: "nvidia.com", Class: "gpu", Own: own}, nil },
-		Output: filepath.Join(dir, "nvidia.yaml"), Format: spec.YAML,
+		Output: filepath.Join(dir, "nvidia.yaml"), Format: spectext.YAML,
 	}
 	r, err := g.Generate(t.Context(), false)
 	if err != nil || !r.Lookups.Has("/nowhere/models") || !r.Lookups.Has("/nowhere") {
@@ -138,7 +140,7 @@ func TestGeneratorAsksNVMLAboutAGPUThatMayBeLost(t *testing.T) {
 		Spec: func() (spec.Options, error) {
 			return spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: spec.NameStrategies[:1]}, nil
 		},
-		ProcRoot: filepath.Join(dir, "proc"), Output: filepath.Join(dir, "cdi/nvidia.yaml"), Format: spec.YAML,
+		ProcRoot: filepath.Join(dir, "proc"), Output: filepath.Join(dir, "cdi/nvidia.yaml"), Format: spectext.YAML,
 		Discover: discover.Options{ProbeIfNeeded: true, Probe: func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
 			r, err := hosttest.Probe(d)(ctx, library)
 			r.GPUs[1].Lost = lost

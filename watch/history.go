@@ -8,7 +8,7 @@ import (
 
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/regular"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specfile"
 )
 
 const (
@@ -29,7 +29,7 @@ type History struct {
 
 // Add adds a generation if it changed the published spec.
 func (h History) Add(g Generation) error {
-	if g.Result != string(spec.Published) && g.Result != string(spec.Removed) {
+	if g.Result != string(specfile.Published) && g.Result != string(specfile.Removed) {
 		return nil
 	}
 	if more := len(g.Changes) - maxChanges; more > 0 {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specfile"
 )
 
 func TestHistoryKeepsTheLastPublications(t *testing.T) {
@@ -27,26 +27,26 @@ func TestHistoryKeepsTheLastPublications(t *testing.T) {
 	}
 	var want []Generation
 	for i := range maxHistory + 20 {
-		result := string(spec.Published)
+		result := string(specfile.Published)
 		switch i % 10 {
 		case 3:
-			result = string(spec.Removed)
+			result = string(specfile.Removed)
 		case 4:
 			result = Held
 		case 5:
-			result = string(spec.Unchanged)
+			result = string(specfile.Unchanged)
 		}
 		g := generation(i, result)
 		// Each by a watcher of its own, as after restarts.
 		if err := (History{h.Path}).Add(g); err != nil {
 			t.Fatal(err)
 		}
-		if result == string(spec.Published) || result == string(spec.Removed) {
+		if result == string(specfile.Published) || result == string(specfile.Removed) {
 			want = append(want, g)
 		}
 	}
 	for i := range maxHistory {
-		g := generation(1000+i, string(spec.Published))
+		g := generation(1000+i, string(specfile.Published))
 		if err := h.Add(g); err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +73,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	h := History{filepath.Join(t.TempDir(), "h")}
 	changes := slices.Repeat([]string{strings.Repeat("x", 100)}, 500)
 	for range maxHistory {
-		if err := h.Add(Generation{Result: string(spec.Published), Changes: changes}); err != nil {
+		if err := h.Add(Generation{Result: string(specfile.Published), Changes: changes}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,7 +98,7 @@ func TestDamagedHistoryIsBegunAgain(t *testing.T) {
 		if list, err := h.Read(); err == nil || !strings.Contains(err.Error(), h.Path) {
 			t.Errorf("%d bytes are %v, %v", len(damaged), list, err)
 		}
-		if err := h.Add(Generation{Result: string(spec.Removed)}); err != nil {
+		if err := h.Add(Generation{Result: string(specfile.Removed)}); err != nil {
 			t.Fatal(err)
 		}
 		if list, err := h.Read(); err != nil || len(list) != 1 {

@@ -10,7 +10,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/findings"
 	"github.com/cdigen/cdigen/internal/printable"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specfile"
 )
 
 // reporter logs what changes, and nothing twice.
@@ -59,14 +59,14 @@ func (r *reporter) decided(result *Result, before driverState, d *decision, o *O
 
 // applied logs what is new since the last result that was applied; before is nil for
 // the first.
-func (r *reporter) applied(trigger Event, outcome spec.Outcome, before, result *Result, changes []string) {
+func (r *reporter) applied(trigger Event, outcome specfile.Outcome, before, result *Result, changes []string) {
 	attrs := []any{"trigger", trigger.Source}
 	if trigger.Detail != "" {
 		attrs = append(attrs, "detail", trigger.Detail)
 	}
 	what := strings.Join(changes, ", ")
 	switch outcome {
-	case spec.Published:
+	case specfile.Published:
 		if what == "" {
 			what = "none of the host; the spec file differed"
 		}
@@ -75,13 +75,13 @@ func (r *reporter) applied(trigger Event, outcome spec.Outcome, before, result *
 			devices += len(w.Now.Devices)
 		}
 		r.log.Info("published", append(attrs, "changes", what, "devices", devices)...)
-	case spec.Removed:
+	case specfile.Removed:
 		attrs = append(attrs, "changes", what)
 		if missing := result.Missing(); missing != "" {
 			attrs = append(attrs, "missing", missing)
 		}
 		r.log.Warn("withdrawn", attrs...)
-	case spec.Unchanged, spec.Absent:
+	case specfile.Unchanged, specfile.Absent:
 		if before == nil {
 			r.log.Info(string(outcome), append(attrs, "changes", what)...)
 		}

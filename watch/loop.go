@@ -10,7 +10,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttree"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specfile"
 )
 
 // Policy is what becomes of the spec when the driver is gone for good.
@@ -70,7 +70,7 @@ type Loop struct {
 	// in any case. Apply makes that the spec in place. See [Generator]. The loop calls
 	// them from one goroutine at a time.
 	Generate func(ctx context.Context, full bool) (*Result, error)
-	Apply    func(ctx context.Context, r *Result) (spec.Outcome, error)
+	Apply    func(ctx context.Context, r *Result) (specfile.Outcome, error)
 	// Restore is called in place of Apply while the last spec is held; nil: it is not.
 	Restore func(ctx context.Context, r *Result) error
 	Sources []Source
@@ -121,7 +121,7 @@ type generation struct {
 // phase is the end of Generate or of Apply.
 type phase struct {
 	result  *Result
-	outcome spec.Outcome
+	outcome specfile.Outcome
 	err     error
 }
 
@@ -408,7 +408,7 @@ func (l *Loop) note(g *generation, p phase, now time.Time) []string {
 	changes := Changes(before, p.result.Inventory)
 	l.report.applied(g.trigger, p.outcome, l.last, p.result, changes)
 	l.last = p.result
-	if p.outcome == spec.Published && p.result.Replaces {
+	if p.outcome == specfile.Published && p.result.Replaces {
 		l.report.limited = l.report.limited && !l.publish.full(now)
 		l.publish = l.publish.spend(l.Publications, now)
 	}
@@ -443,7 +443,7 @@ func (l *Loop) record(r *Result, g Generation) {
 		if len(r.specs()) > 0 {
 			s.Condition, s.InPlace = Current, true
 		}
-		if g.Result == string(spec.Published) || g.Result == string(spec.Removed) || s.LastChange == nil {
+		if g.Result == string(specfile.Published) || g.Result == string(specfile.Removed) || s.LastChange == nil {
 			s.LastChange = &g
 		}
 		s.describe(r)

@@ -17,7 +17,7 @@ import (
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specfile"
 )
 
 // machine is a host in a bubble: its generations take a while, and their results are
@@ -71,7 +71,7 @@ func (m *machine) generate(ctx context.Context, full bool) (*Result, error) {
 	return r, m.err
 }
 
-func (m *machine) apply(_ context.Context, r *Result) (spec.Outcome, error) {
+func (m *machine) apply(_ context.Context, r *Result) (specfile.Outcome, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before, existed := m.published, m.exists
@@ -81,16 +81,16 @@ func (m *machine) apply(_ context.Context, r *Result) (spec.Outcome, error) {
 	case r.Spec == nil:
 		m.published, m.exists, m.intact = nil, false, true
 		if existed {
-			return spec.Removed, nil
+			return specfile.Removed, nil
 		}
-		return spec.Absent, nil
+		return specfile.Absent, nil
 	}
 	m.published, m.exists, m.intact = r.Inventory, true, true
 	m.applied++
 	if existed && before == r.Inventory {
-		return spec.Unchanged, nil
+		return specfile.Unchanged, nil
 	}
-	return spec.Published, nil
+	return specfile.Published, nil
 }
 
 // spec is what is published.

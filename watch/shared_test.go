@@ -22,7 +22,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specfile"
 )
 
 // attackVariable makes the test program attack a directory instead of testing.
@@ -113,14 +113,14 @@ func (e *existence) generate(context.Context, bool) (*Result, error) {
 	return r, nil
 }
 
-func (e *existence) apply(_ context.Context, r *Result) (spec.Outcome, error) {
+func (e *existence) apply(_ context.Context, r *Result) (specfile.Outcome, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if r.Exists && !r.Replaces {
-		return spec.Unchanged, nil
+		return specfile.Unchanged, nil
 	}
 	e.published = append([]string{}, filePaths(r.Inventory)...)
-	return spec.Published, nil
+	return specfile.Published, nil
 }
 
 // has reports whether these files are published, and no others.

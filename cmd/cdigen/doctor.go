@@ -23,8 +23,8 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
 
@@ -247,7 +247,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 	}
 	list = check.Merge(append(lists, others)...)
 	for _, name := range devices {
-		if r, unknown := device(snapshots, name); unknown && (r.ID != check.DeviceConflict || !slices.ContainsFunc(list, func(r check.Report) bool { return r.ID == spec.Conflict })) {
+		if r, unknown := device(snapshots, name); unknown && (r.ID != check.DeviceConflict || !slices.ContainsFunc(list, func(r check.Report) bool { return r.ID == specdir.Conflict })) {
 			list = slices.Insert(list, 0, r)
 		}
 	}
@@ -278,7 +278,7 @@ func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err
 	if !slices.ContainsFunc([]string{"profile", "output", "kind", "vendor", "class"}, given) {
 		names = append(names, config.ProfileNames()...)
 	}
-	directories := spec.ReadDirectories(nil)
+	directories := specdir.ReadDirectories(nil)
 	var all []*subject
 	for _, name := range names {
 		s, err := f.subject(cmd, name, engines, directories)
@@ -327,7 +327,7 @@ func inUse(ctx context.Context, all []*subject) (used, unused []*subject) {
 
 // subject returns the spec of a profile, with the settings of its service. What is wrong
 // with these is reported later.
-func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runtimes.Engine, directories *spec.Directories) (*subject, error) {
+func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runtimes.Engine, directories *specdir.Directories) (*subject, error) {
 	layers := f.layers
 	if profile != "" {
 		layers.Flags = maps.Clone(layers.Flags)
@@ -354,7 +354,7 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	}
 	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
 	if err == nil {
-		changed := slices.ContainsFunc(p.Specs(), func(f *spec.File) bool { return changedSince(f.Path, status.LastGeneration) })
+		changed := slices.ContainsFunc(p.Specs(), func(f *specdir.File) bool { return changedSince(f.Path, status.LastGeneration) })
 		p.Watcher = &check.Watcher{Current: status.Condition == watch.Current && !changed, Error: status.Error}
 	}
 	return s, nil

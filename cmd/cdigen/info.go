@@ -14,7 +14,6 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/table"
@@ -233,7 +232,7 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 		list = append(list, injected{"configs", f.HostPath, nil})
 	}
 	for _, n := range inv.ControlNodes {
-		list = append(list, injected{"devices", n.Path, edits.ControlNodeCapabilities(n.Path)})
+		list = append(list, injected{"devices", n.Path, driverfiles.OfControlNode(n.Path)})
 	}
 	var nodes []discover.Node
 	for i := range inv.GPUs {
@@ -243,7 +242,7 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 		}
 		nodes = append(append(nodes, *g.Node), g.Beside...)
 		for _, n := range g.DRM {
-			list = append(list, injected{"devices", n.Path, edits.DRMCapabilities})
+			list = append(list, injected{"devices", n.Path, driverfiles.OfDRM})
 		}
 		for _, d := range g.MIGDevices {
 			nodes = append(nodes, d.Nodes...)
@@ -303,7 +302,7 @@ func (o *options) givenPaths(inv *discover.Inventory) (map[string]bool, error) {
 	case names == nil:
 		return nil, nil //nolint:nilnil // no devices are no error
 	}
-	o.Kinds = append(slices.Clone(o.Kinds), spec.KindNames()...)
+	o.Kinds = append(slices.Clone(o.Kinds), spec.Kinds.Names()...)
 	given := map[string]bool{}
 	for _, name := range names {
 		kind, device, _ := strings.Cut(name, "=")
@@ -312,7 +311,7 @@ func (o *options) givenPaths(inv *discover.Inventory) (map[string]bool, error) {
 			if c.Kind() != kind {
 				continue
 			}
-			options, err := c.Spec(o.Arch)
+			options, err := c.Spec()
 			if err != nil {
 				return nil, err
 			}

@@ -16,8 +16,9 @@ import (
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/findings"
 	"github.com/cdigen/cdigen/internal/printable"
+	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/spec"
 )
 
 // fileFindings are findings about a spec file, or about a host where there is no file.
@@ -111,8 +112,8 @@ func dryRun(cmd *cobra.Command, p change.Plan) error {
 }
 
 // preview is dryRun for a spec file that would be published with data, or removed without.
-func preview(cmd *cobra.Command, path string, data spec.Text) error {
-	plan, err := spec.Preview(path, data)
+func preview(cmd *cobra.Command, path string, data spectext.Text) error {
+	plan, err := specfile.Preview(path, data)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/watch"
 )
 
@@ -55,9 +55,9 @@ func sample(t *testing.T) *contents {
 			{Engine: "lxc", Name: "c1", Devices: []string{"4"}, PIDs: []int{812}, Driver: "535.104.05", Findings: []discover.Finding{{ID: check.ContainerLibraryStale, Severity: discover.Broken}}},
 		}},
 		[]listed{
-			{Defined: spec.Defined{Name: "nvidia.com/gpu=0", File: "/etc/cdi/nvidia.yaml", Availability: spec.Available}, UUID: "GPU-1", Model: "NVIDIA H100 80GB HBM3", gpus: 1},
-			{Defined: spec.Defined{Name: "nvidia.com/gpu=GPU-1", File: "/etc/cdi/nvidia.yaml", Availability: spec.Available}, UUID: "GPU-1", Model: "NVIDIA H100 80GB HBM3", gpus: 1},
-			{Defined: spec.Defined{Name: "nvidia.com/gpu=7:0", File: "/etc/cdi/nvidia.yaml", Availability: spec.Shadowed, By: "/run/cdi/x.yaml"}, UUID: "MIG-1", Model: "NVIDIA H100 80GB HBM3", Profile: "3g.40gb", gpus: 1},
+			{Defined: specdir.Defined{Name: "nvidia.com/gpu=0", File: "/etc/cdi/nvidia.yaml", Availability: specdir.Available}, UUID: "GPU-1", Model: "NVIDIA H100 80GB HBM3", gpus: 1},
+			{Defined: specdir.Defined{Name: "nvidia.com/gpu=GPU-1", File: "/etc/cdi/nvidia.yaml", Availability: specdir.Available}, UUID: "GPU-1", Model: "NVIDIA H100 80GB HBM3", gpus: 1},
+			{Defined: specdir.Defined{Name: "nvidia.com/gpu=7:0", File: "/etc/cdi/nvidia.yaml", Availability: specdir.Shadowed, By: "/run/cdi/x.yaml"}, UUID: "MIG-1", Model: "NVIDIA H100 80GB HBM3", Profile: "3g.40gb", gpus: 1},
 		},
 		[]watch.Generation{{At: at, Trigger: "files", Result: "published", Changes: []string{"gpu 1: usable → lost"}}},
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/printable"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
 
@@ -93,7 +93,7 @@ func (o *options) statusOfFile(cmd *cobra.Command, path string) (*watch.Status, 
 		return nil, err
 	}
 	service, _ := config.Load("check", o.layers)
-	snapshot, err := newSnapshot(&service, spec.ReadDirectories(nil))
+	snapshot, err := newSnapshot(&service, specdir.ReadDirectories(nil))
 	if err != nil {
 		return nil, err
 	}

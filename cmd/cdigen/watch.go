@@ -30,6 +30,7 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/httpget"
 	"github.com/cdigen/cdigen/internal/inject"
+	"github.com/cdigen/cdigen/internal/specfile"
 	"github.com/cdigen/cdigen/internal/trust"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
@@ -58,12 +59,12 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 	if err != nil {
 		return nil, usageError(err)
 	}
-	if _, err := f.Spec(first.Arch); err != nil {
+	if _, err := f.Spec(); err != nil {
 		return nil, usageError(err)
 	}
 	c := f.Config // each look opens the host again
 	kinds := f.EachKind()
-	if err := spec.CheckPath(kinds[0].Output); err != nil {
+	if err := specfile.CheckPath(kinds[0].Output); err != nil {
 		return nil, usageError(err)
 	}
 	output, err := filepath.Abs(kinds[0].Output)
@@ -77,7 +78,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 			return nil, err
 		}
 		others = append(others, watch.Other{
-			Output: path, Kind: kinds[i].Kind(), Unnamed: kinds[i].Unnamed, Spec: func() (spec.Options, error) { return kinds[i].Spec(c.Arch) },
+			Output: path, Kind: kinds[i].Kind(), Unnamed: kinds[i].Unnamed, Spec: func() (spec.Options, error) { return kinds[i].Spec() },
 		})
 	}
 	dirs, err := absolute(c.SpecDirs...)
@@ -103,7 +104,7 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		ProcRoot: first.Roots.Proc,
 		SysRoot:  first.Roots.Sys,
 		Discover: first.Discover,
-		Spec:     func() (spec.Options, error) { return kinds[0].Spec(c.Arch) },
+		Spec:     func() (spec.Options, error) { return kinds[0].Spec() },
 		Output:   output,
 		Others:   others,
 		Format:   f.OutputFormat(),

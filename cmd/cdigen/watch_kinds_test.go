@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/spec"
 	"github.com/cdigen/cdigen/watch"
 )
@@ -18,7 +19,7 @@ import (
 // kindDevices returns the names of the devices in the published spec of a kind; nil: there
 // is none.
 func (r *rig) kindDevices(name string) (names []string) {
-	s, err := spec.Read(spec.FindKind(name).File(r.spec()))
+	s, err := specdir.Read(spec.Kinds.Find(name).File(r.spec()))
 	if err != nil {
 		return nil
 	}
@@ -75,7 +76,7 @@ func TestWatchKeepsTheSpecsOfAllKinds(t *testing.T) {
 
 	// What others do to a file is undone, and a spec of theirs has precedence where nobody has
 	// asked for ours.
-	file := spec.FindKind("gds").File(r.spec())
+	file := spec.Kinds.Find("gds").File(r.spec())
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +119,7 @@ func TestWatchKeepsOtherKindsWithoutGPUs(t *testing.T) {
 // kind returns the published spec of a kind; nil: there is none.
 func (r *rig) kind(name string) []byte {
 	r.t.Helper()
-	data, err := os.ReadFile(spec.FindKind(name).File(r.spec()))
+	data, err := os.ReadFile(spec.Kinds.Find(name).File(r.spec()))
 	if err != nil && !os.IsNotExist(err) {
 		r.t.Fatal(err)
 	}

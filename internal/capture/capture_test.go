@@ -17,13 +17,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/redact"
 	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -44,10 +45,6 @@ func everything(o discover.Options) discover.Options {
 // findings.
 func found(t *testing.T, inv *discover.Inventory, arch string) string {
 	t.Helper()
-	layout, err := edits.ParseLayout("auto", arch, "")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "driver %+v\n", inv.Driver)
 	for _, f := range inv.Findings {
@@ -57,7 +54,7 @@ func found(t *testing.T, inv *discover.Inventory, arch string) string {
 		kind := &spec.Kinds[i]
 		s, left, err := spec.New(inv, spec.Options{
 			Of: kind, Vendor: kind.Prefix + "nvidia.com", Class: kind.Class, Names: []spec.NameStrategy{spec.Index, spec.UUID, spec.PCI},
-			Edits: edits.Options{Layout: layout, Capabilities: kind.Capabilities},
+			Edits: edits.Options{Capabilities: kind.Capabilities},
 		})
 		for _, f := range left {
 			fmt.Fprintf(&b, "%s: %+v\n", kind.Name, f)
@@ -66,7 +63,7 @@ func found(t *testing.T, inv *discover.Inventory, arch string) string {
 			fmt.Fprintln(&b, kind.Name, err)
 			continue
 		}
-		data, err := spec.Encode(s, spec.YAML)
+		data, err := spectext.Encode(s, spectext.YAML)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,12 +101,7 @@ func record(t *testing.T, host hosttree.Host, o discover.Options, r *redact.Reda
 // A captured host gives the very spec and findings that the host itself gives, but for
 // its identifiers, of which none is anywhere in the capture.
 func TestCaptureIsTheHostWithoutItsIdentifiers(t *testing.T) {
-	files, err := filepath.Glob(hosttest.Path("hosts", "*.yaml"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no hosts: %v", err)
-	}
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+	for _, name := range hosttest.Hosts(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d, dir := hosttest.Load(t, name), t.TempDir()

@@ -20,6 +20,7 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -34,13 +35,13 @@ type Wanted struct {
 	// Now is the spec that would be published now; nil: none, for want of a device.
 	Now *specs.Spec
 	// Published is the file at Spec.
-	Published *spec.File
+	Published *specdir.File
 }
 
 // LeftAlone reports whether the file in place of a spec that nobody has asked for is another
 // program's, which cdigen neither replaces nor removes.
 func (w *Wanted) LeftAlone() bool {
-	return w.Unnamed && spec.Foreign(w.Published, w.Kind)
+	return w.Unnamed && specdir.Foreign(w.Published, w.Kind)
 }
 
 // Target is how the specs are made that are asked for, and for whom.
@@ -83,7 +84,7 @@ type Snapshot struct {
 	// Left are the findings of what the specs had to do without.
 	Left []discover.Finding
 	// Directories are SpecDirs.
-	Directories *spec.Directories
+	Directories *specdir.Directories
 	// Exposed is what other users can change of the directories that engines read, and of
 	// that of the spec.
 	Exposed []discover.Finding
@@ -115,7 +116,7 @@ func (s *Snapshot) each() []*Snapshot {
 }
 
 // Specs returns the files of all specs that are asked for, but for those of other programs.
-func (s *Snapshot) Specs() (files []*spec.File) {
+func (s *Snapshot) Specs() (files []*specdir.File) {
 	for _, one := range s.each() {
 		if !one.LeftAlone() {
 			files = append(files, one.Published)
@@ -132,7 +133,7 @@ func (s *Snapshot) Makes(device string) bool {
 
 // Against returns the snapshot to compare a spec file with: that of the devices in it, or else
 // of what is published at its path.
-func (s *Snapshot) Against(f *spec.File) *Snapshot {
+func (s *Snapshot) Against(f *specdir.File) *Snapshot {
 	all := s.each()
 	at := -1
 	if content, err := f.Spec(); err == nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // The tests of the command break machines and fix them; here is what they do not cover.
@@ -45,7 +45,7 @@ func newBed(t *testing.T, name string, change func(dir string)) *bed {
 	}
 	host := hosttest.Reopen(t, d, dir)
 	b := &bed{dir: dir}
-	directories := spec.ReadDirectories([]string{filepath.Join(dir, "etc/cdi")})
+	directories := specdir.ReadDirectories([]string{filepath.Join(dir, "etc/cdi")})
 	inv, err := discover.Run(t.Context(), host, discover.Options{Probe: hosttest.Probe(d)})
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func newBed(t *testing.T, name string, change func(dir string)) *bed {
 // look looks at the host as it is now, and judges it.
 func (b *bed) look(t *testing.T, judge func(*Snapshot) []discover.Finding) []Report {
 	t.Helper()
-	b.Directories = spec.ReadDirectories(b.SpecDirs)
+	b.Directories = specdir.ReadDirectories(b.SpecDirs)
 	b.Published = b.Directories.File(b.Spec)
 	b.Look(b.Sources, b.Published)
 	b.LookAtSystem(t.Context(), b.Sources)
@@ -582,7 +582,7 @@ func TestChecksReadNothing(t *testing.T) {
 		list = append(list, unknown, conflict)
 		texts = append(texts, strings.ReplaceAll(fmt.Sprintf("%+v", Reports(b.Snapshot, append(list, OfFile(b.Snapshot, b.Published)...))), b.dir, ""))
 	}
-	for _, id := range []discover.ID{spec.Conflict, spec.Hidden, spec.Untrusted, SpecFileBroken, EngineDirectories, DeviceConflict, DeviceUnknown} {
+	for _, id := range []discover.ID{specdir.Conflict, specdir.Hidden, specdir.Untrusted, SpecFileBroken, EngineDirectories, DeviceConflict, DeviceUnknown} {
 		if !strings.Contains(texts[0], string(id)) {
 			t.Errorf("there is no %s", id)
 		}

@@ -24,7 +24,7 @@ import (
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/mountinfo"
 	"github.com/cdigen/cdigen/internal/nvidiactk"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // Sources are where snapshots are taken from.
@@ -41,7 +41,7 @@ type Sources struct {
 }
 
 // Look reads all that matters of spec directories, and what spec files name of the host.
-func (s *Snapshot) Look(src Sources, files ...*spec.File) {
+func (s *Snapshot) Look(src Sources, files ...*specdir.File) {
 	all := s.allDirectories().With(filepath.Dir(s.Spec))
 	for _, name := range append(slices.Clone(s.Others), refreshOutput) {
 		s.Directories.File(name)
@@ -111,7 +111,7 @@ func (src *Sources) paths(s *specs.Spec, paths map[string]Path) {
 		}
 		return p
 	}
-	for _, e := range spec.Parts(s) {
+	for _, e := range specdir.Parts(s) {
 		for _, m := range e.Mounts {
 			look(m.HostPath)
 		}

@@ -13,10 +13,13 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
+// hookSteps are the names of all steps of the hook.
+func hookSteps() []string { return slices.Sorted(slices.Values(Words(hook.Steps))) }
+
 // hooks returns the hooks of the spec.
 func (c *Config) hooks() (edits.Hooks, error) {
 	steps := slices.DeleteFunc(slices.Clone(c.Hooks), func(s string) bool { return s == noHooks })
-	o := edits.Hooks{Steps: typed[hook.Step](steps), Flavor: edits.HookFlavor(c.HookFlavor), Strict: c.StrictHook}
+	o := edits.Hooks{Steps: steps, Flavor: c.HookFlavor, Strict: c.StrictHook}
 	if len(steps) == 0 {
 		return o, nil
 	}

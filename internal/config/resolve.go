@@ -9,12 +9,15 @@ import (
 	"slices"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hook"
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
+	"github.com/cdigen/cdigen/internal/ownedits"
+	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -72,30 +75,28 @@ func (c *Config) checkKinds() error {
 }
 
 // OutputFormat returns the format asked for, or that of the output's name.
-func (c *Config) OutputFormat() spec.Format {
+func (c *Config) OutputFormat() spectext.Format {
 	switch {
 	case c.Format != "":
-		return spec.Format(c.Format)
+		return spectext.Format(c.Format)
 	case filepath.Ext(c.Output) == ".json":
-		return spec.JSON
+		return spectext.JSON
 	}
-	return spec.YAML
+	return spectext.YAML
 }
 
 // PublishOptions returns how a spec is published.
-func (c *Config) PublishOptions() spec.PublishOptions {
-	o := spec.PublishOptions{LockTimeout: c.LockTimeout}
+func (c *Config) PublishOptions() specfile.Options {
+	o := specfile.Options{LockTimeout: c.LockTimeout}
 	if c.Unnamed {
 		o.Kind = c.Kind()
 	}
 	return o
 }
 
-// Spec returns the options of a spec for the libraries of an architecture. It reads the
-// file of the user's edits and looks for the hook program.
-func (c *Config) Spec(arch string) (spec.Options, error) {
-	layout, err := edits.ParseLayout(c.Layout, arch, c.PrivateDir)
-	if err != nil {
+// Spec returns the options of a spec. It reads the file of the user's edits and looks for the hook program.
+func (c *Config) Spec() (spec.Options, error) {
+	if err := (&edits.Options{Layout: c.Layout, PrivateDir: c.PrivateDir}).Check(); err != nil {
 		return spec.Options{}, c.Problem("private-library-dir", err)
 	}
 	hooks, err := c.hooks()
@@ -108,7 +109,7 @@ func (c *Config) Spec(arch string) (spec.Options, error) {
 	}
 	return spec.Options{
 		Of: c.Of(), Vendor: c.Vendor, Class: c.Class, Names: typed[spec.NameStrategy](c.Names), NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
-		Edits: edits.Options{Layout: layout, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks,
+		Edits: edits.Options{Layout: c.Layout, PrivateDir: c.PrivateDir, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks,
 			NodeGroups: c.AdditionalGIDs, PinNumbers: c.PinNumbers},
 		Own: own,
 	}, nil
@@ -131,7 +132,7 @@ func (c *Config) WantedCapabilities() []driverfiles.Capability {
 }
 
 // ownEdits reads the user's edits; nil: there are none.
-func (c *Config) ownEdits() (*spec.OwnEdits, error) {
+func (c *Config) ownEdits() (*ownedits.Edits, error) {
 	if c.Edits == "" {
 		return nil, nil //nolint:nilnil // no edits are no error
 	}
@@ -139,12 +140,12 @@ func (c *Config) ownEdits() (*spec.OwnEdits, error) {
 	if err != nil {
 		return nil, c.Problem("edits", err)
 	}
-	own, err := spec.ParseOwnEdits(data)
+	own, err := ownedits.Parse(data)
 	if err != nil {
 		return nil, c.Problem("edits", err)
 	}
 	own.Source = c.Edits
-	judge := spec.Judge{Untrusted: untrustedPath(), Stat: os.Stat}
+	judge := ownedits.Judge{Untrusted: untrustedPath(), Stat: os.Stat}
 	if c.Captured != "" {
 		judge.Stat = nil // the paths are of another host
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/watch"
 )
 
@@ -134,7 +134,7 @@ func testPod(t *testing.T, p podman, manifest *pod) {
 	w := watcher{bin: filepath.Join(bin, "cdigen"), run: "/run/cdigen", spec: published}
 	ready := func(s *watch.Status, err error) bool { return err == nil && s.Ready && s.Condition == watch.Current }
 	until(t, "the spec", func() bool { return ready(w.ask()) })
-	file, err := spec.Read(published)
+	file, err := specdir.Read(published)
 	check(t, err)
 	if len(file.Devices) < 8 || !slices.ContainsFunc(file.Devices, func(d specs.Device) bool { return strings.HasPrefix(d.Name, "MIG-") }) {
 		t.Errorf("devices without MIG devices of NVML: %v", file.Devices)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
@@ -35,6 +36,26 @@ func Load(t testing.TB, name string) *simhost.Description {
 	}
 	d.Arch = cmp.Or(d.Arch, "amd64")
 	return d
+}
+
+// Hosts returns the names of all hosts of testdata/hosts.
+func Hosts(t testing.TB) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob(Path("hosts", "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no hosts: %v", err)
+	}
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(f), ".yaml"))
+	}
+	return names
+}
+
+// Simulated discovers a host of testdata/hosts.
+func Simulated(t testing.TB, name string) *discover.Inventory {
+	t.Helper()
+	d := Load(t, name)
+	return Discover(t, Open(t, d, t.TempDir()), Probe(d))
 }
 
 // Open builds a host in dir and opens it as if it were the whole machine, so

@@ -1,4 +1,4 @@
-package spec
+package specdir
 
 import (
 	"path"
@@ -9,12 +9,6 @@ import (
 	"github.com/cdigen/cdigen/internal/regular"
 	"github.com/cdigen/cdigen/internal/trust"
 )
-
-// WantsCUDA reports whether containers are to have CUDA's library, by the kind and the
-// capabilities.
-func (o *Options) WantsCUDA() bool {
-	return (o.Of == nil || o.Of.OfGPUs()) && driverfiles.Wanted([]driverfiles.Capability{driverfiles.Compute, driverfiles.Video}, o.Edits.Capabilities)
-}
 
 // HasCUDA reports whether a spec gives all containers CUDA's library.
 func HasCUDA(s *specs.Spec) bool { return len(cudaFiles(s)) > 0 }

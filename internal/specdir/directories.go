@@ -1,4 +1,4 @@
-package spec
+package specdir
 
 import (
 	"errors"
@@ -14,14 +14,15 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/editset"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/limits"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/regular"
+	"github.com/cdigen/cdigen/internal/spectext"
 )
 
-// The findings of this package.
+// The findings of spec directories.
 const (
 	// Conflict: another file of the same directory defines the same devices.
 	Conflict discover.ID = "spec-conflict"
@@ -31,19 +32,8 @@ const (
 	Hides discover.ID = "spec-shadows"
 	// Untrusted: other users can change a directory that engines read, or a spec in it.
 	Untrusted discover.ID = "spec-untrusted"
-	// EditsUntrusted: the same of a path that the user's edits name.
-	EditsUntrusted discover.ID = "edits-untrusted"
-	// EditsPathUnusable: a path that the user's edits name is not there, or not of the
-	// kind that a container could be given.
-	EditsPathUnusable discover.ID = "edits-path-unusable"
-	// EditsDeviceAbsent: the user's edits are for a device that the spec does not have.
-	EditsDeviceAbsent discover.ID = "edits-device-absent"
-	// DeviceAbsent: the spec is to have a device that is not usable.
-	DeviceAbsent discover.ID = "spec-device-absent"
 	// KindTaken: a spec that nobody has asked for is not published, since there is one already.
 	KindTaken discover.ID = "spec-kind-taken"
-	// NameLeftOut: the newest CDI version allowed does not have such names.
-	NameLeftOut discover.ID = "spec-name-left-out"
 )
 
 // Directories are the spec directories that engines read, by rising priority. Each is
@@ -243,7 +233,7 @@ func Read(path string) (*specs.Spec, error) {
 	}
 	s, err := cdi.ReadSpec(name, 0)
 	if err != nil {
-		return nil, short(errors.New(strings.ReplaceAll(err.Error(), name, path)))
+		return nil, spectext.Short(errors.New(strings.ReplaceAll(err.Error(), name, path)))
 	}
 	return s.Spec, nil
 }
@@ -291,7 +281,7 @@ type Defined struct {
 }
 
 // Edits returns what a container is given that asks for the device.
-func (d *Defined) Edits() specs.ContainerEdits { return edits.Merge(d.Common, d.Own) }
+func (d *Defined) Edits() specs.ContainerEdits { return editset.Merge(d.Common, d.Own) }
 
 // Broken is a file or directory that engines cannot use.
 type Broken struct {

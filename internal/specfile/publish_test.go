@@ -1,4 +1,4 @@
-package spec_test
+package specfile_test
 
 import (
 	"bytes"
@@ -20,14 +20,14 @@ import (
 
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/rundir"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specfile"
 )
 
-var noOptions spec.PublishOptions
+var noOptions specfile.Options
 
-func publish(t *testing.T, path, data string) spec.Outcome {
+func publish(t *testing.T, path, data string) specfile.Outcome {
 	t.Helper()
-	outcome, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte(data)), noOptions)
+	outcome, err := specfile.PublishData(context.Background(), path, []byte(data), noOptions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func wantFile(t *testing.T, path, data string) {
 
 func TestPublishReplacesAndLeavesAloneWhatIsTheSame(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a/b/nvidia.yaml")
-	if got := publish(t, path, "one"); got != spec.Published {
+	if got := publish(t, path, "one"); got != specfile.Published {
 		t.Errorf("first: %s", got)
 	}
 	wantFile(t, path, "one")
@@ -60,13 +60,13 @@ func TestPublishReplacesAndLeavesAloneWhatIsTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := publish(t, path, "one"); got != spec.Unchanged {
+	if got := publish(t, path, "one"); got != specfile.Unchanged {
 		t.Errorf("same again: %s", got)
 	}
 	if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) || !before.ModTime().Equal(after.ModTime()) {
 		t.Errorf("an unchanged file was written: %v", err)
 	}
-	if got := publish(t, path, "two"); got != spec.Published {
+	if got := publish(t, path, "two"); got != specfile.Published {
 		t.Errorf("other data: %s", got)
 	}
 	wantFile(t, path, "two")
@@ -74,7 +74,7 @@ func TestPublishReplacesAndLeavesAloneWhatIsTheSame(t *testing.T) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := publish(t, path, "two"); got != spec.Published {
+	if got := publish(t, path, "two"); got != specfile.Published {
 		t.Errorf("wrong mode: %s", got)
 	}
 	wantFile(t, path, "two")
@@ -82,27 +82,27 @@ func TestPublishReplacesAndLeavesAloneWhatIsTheSame(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cdi/nvidia.yaml")
-	remove := func() spec.Outcome {
-		outcome, err := spec.Remove(context.Background(), path, noOptions)
+	remove := func() specfile.Outcome {
+		outcome, err := specfile.Remove(context.Background(), path, noOptions)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return outcome
 	}
-	if got := remove(); got != spec.Absent {
+	if got := remove(); got != specfile.Absent {
 		t.Errorf("no directory: %s", got)
 	}
 	publish(t, path, "one")
-	if got := remove(); got != spec.Removed {
+	if got := remove(); got != specfile.Removed {
 		t.Errorf("published: %s", got)
 	}
-	if got := remove(); got != spec.Absent {
+	if got := remove(); got != specfile.Absent {
 		t.Errorf("removed: %s", got)
 	}
 	if err := os.Mkdir(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := spec.Remove(context.Background(), path, noOptions); err == nil {
+	if _, err := specfile.Remove(context.Background(), path, noOptions); err == nil {
 		t.Error("a directory in place of the file: no error")
 	}
 }
@@ -121,7 +121,7 @@ func TestPublishTellsWhatIsInItsWay(t *testing.T) {
 		filepath.Join(file, "below/nvidia.yaml"):                    "part of the path is a file",
 		filepath.Join(dir, strings.Repeat("n", 300)+"/nvidia.json"): "file name too long",
 	} {
-		_, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte("new")), noOptions)
+		_, err := specfile.PublishData(context.Background(), path, []byte("new"), noOptions)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v; want an error with %q and the path", path, err, want)
 		}
@@ -163,7 +163,7 @@ func TestLeftoversOfKilledWritersAreRemoved(t *testing.T) {
 	if err := file(filepath.Join(dir, ".nvidia.yaml.cdigen-new")); err != nil {
 		t.Fatal(err)
 	}
-	if outcome, err := spec.Remove(context.Background(), path, noOptions); outcome != spec.Removed || err != nil {
+	if outcome, err := specfile.Remove(context.Background(), path, noOptions); outcome != specfile.Removed || err != nil {
 		t.Errorf("%s, %v", outcome, err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
@@ -178,13 +178,13 @@ func TestSecondWriterWaitsForTheFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = spec.Publish(context.Background(), path, spec.Unchecked([]byte("new")), spec.PublishOptions{LockTimeout: 50 * time.Millisecond})
+	_, err = specfile.PublishData(context.Background(), path, []byte("new"), specfile.Options{LockTimeout: 50 * time.Millisecond})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "lock "+path+": locked by another process of cdigen") {
 		t.Errorf("%v; want an error that names the file", err)
 	}
 	done := make(chan error)
 	go func() {
-		_, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte("second")), noOptions)
+		_, err := specfile.PublishData(context.Background(), path, []byte("second"), noOptions)
 		done <- err
 	}()
 	unlock()
@@ -221,7 +221,7 @@ func TestLinkOfAnotherUserOnTheWayIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{filepath.Join(link, "nvidia.yaml"), filepath.Join(link, "sub/nvidia.yaml")} {
-		_, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte("new")), noOptions)
+		_, err := specfile.PublishData(context.Background(), path, []byte("new"), noOptions)
 		if err == nil || !strings.Contains(err.Error(), link+" belongs to uid 12345") {
 			t.Errorf("%v; want an error with the link and its owner", err)
 		}
@@ -281,12 +281,12 @@ func TestAnUnprivilegedUserCannotHoldUpAWriter(t *testing.T) {
 	path := filepath.Join(dir, "nvidia.yaml")
 	publish(t, path, "old")
 	lockedByAnUnprivilegedUser(t, dir, rundir.Default())
-	o := spec.PublishOptions{LockTimeout: 5 * time.Second}
-	if outcome, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte("new")), o); outcome != spec.Published || err != nil {
+	o := specfile.Options{LockTimeout: 5 * time.Second}
+	if outcome, err := specfile.PublishData(context.Background(), path, []byte("new"), o); outcome != specfile.Published || err != nil {
 		t.Errorf("publish: %s, %v", outcome, err)
 	}
 	wantFile(t, path, "new")
-	if outcome, err := spec.Remove(context.Background(), path, o); outcome != spec.Removed || err != nil {
+	if outcome, err := specfile.Remove(context.Background(), path, o); outcome != specfile.Removed || err != nil {
 		t.Errorf("remove: %s, %v", outcome, err)
 	}
 }
@@ -298,7 +298,7 @@ func TestManyWritersLeaveOneWholeFile(t *testing.T) {
 	for n := range 8 {
 		writers.Go(func() {
 			for range 5 {
-				if _, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte(content(n))), noOptions); err != nil {
+				if _, err := specfile.PublishData(context.Background(), path, []byte(content(n)), noOptions); err != nil {
 					t.Error(err)
 				}
 			}
@@ -441,7 +441,7 @@ func TestFullDiskKeepsTheOldSpec(t *testing.T) {
 	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
 	path := filepath.Join(dir, "nvidia.yaml")
 	publish(t, path, "old")
-	_, err := spec.Publish(context.Background(), path, spec.Unchecked(bytes.Repeat([]byte("new"), 100_000)), noOptions)
+	_, err := specfile.PublishData(context.Background(), path, bytes.Repeat([]byte("new"), 100_000), noOptions)
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "make room on the file system") {
 		t.Errorf("%v; want %v with advice", err, unix.ENOSPC)
 	}
@@ -449,7 +449,7 @@ func TestFullDiskKeepsTheOldSpec(t *testing.T) {
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatalf("make it read-only: %v", err)
 	}
-	_, err = spec.Publish(context.Background(), path, spec.Unchecked([]byte("new")), noOptions)
+	_, err = specfile.PublishData(context.Background(), path, []byte("new"), noOptions)
 	if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), "the file system is read-only") {
 		t.Errorf("%v; want %v with advice", err, unix.EROFS)
 	}

@@ -1,4 +1,4 @@
-package spec_test
+package transform_test
 
 import (
 	"fmt"
@@ -9,17 +9,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/spectext"
+	"github.com/cdigen/cdigen/internal/transform"
 )
 
 // transformed parses a spec, transforms it and returns it in YAML.
-func transformed(t *testing.T, text string, tr spec.RootTransform) (string, int) {
+func transformed(t *testing.T, text string, tr transform.Roots) (string, int) {
 	t.Helper()
-	s, _, err := spec.Parse([]byte(text))
+	s, _, err := spectext.Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := spec.Encode(s, spec.YAML)
+	before, err := spectext.Encode(s, spectext.YAML)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,15 +28,15 @@ func transformed(t *testing.T, text string, tr spec.RootTransform) (string, int)
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := spec.Encode(s, spec.YAML)
+	after, err := spectext.Encode(s, spectext.YAML)
 	if err != nil || string(before.Bytes()) != string(after.Bytes()) {
 		t.Errorf("the spec given was changed, %v: %s", err, cmp.Diff(string(before.Bytes()), string(after.Bytes())))
 	}
-	out, err := spec.Encode(moved, spec.YAML)
+	out, err := spectext.Encode(moved, spectext.YAML)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := spec.Validate(out.Bytes()); err != nil {
+	if _, err := spectext.Validate(out.Bytes()); err != nil {
 		t.Errorf("%v:\n%s", err, out.Bytes())
 	}
 	return string(out.Bytes()), count
@@ -47,14 +48,14 @@ func specWith(edits string) string {
 }
 
 func TestPathsAreMovedOnOneSide(t *testing.T) {
-	host := func(from, to string) spec.RootTransform {
-		return spec.RootTransform{From: from, To: to, Side: spec.HostSide}
+	host := func(from, to string) transform.Roots {
+		return transform.Roots{From: from, To: to, Side: transform.HostSide}
 	}
-	container := func(from, to string) spec.RootTransform {
-		return spec.RootTransform{From: from, To: to, Side: spec.ContainerSide}
+	container := func(from, to string) transform.Roots {
+		return transform.Roots{From: from, To: to, Side: transform.ContainerSide}
 	}
 	for name, c := range map[string]struct {
-		tr            spec.RootTransform
+		tr            transform.Roots
 		edits, wanted string
 		count         int
 	}{
@@ -162,7 +163,7 @@ func TestPathsAreMovedOnOneSide(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, count := transformed(t, specWith(c.edits), c.tr)
-			want, _ := transformed(t, specWith(c.wanted), spec.RootTransform{From: "/no/such", To: "/x", Side: c.tr.Side})
+			want, _ := transformed(t, specWith(c.wanted), transform.Roots{From: "/no/such", To: "/x", Side: c.tr.Side})
 			if diff := cmp.Diff(want, got); diff != "" || count != c.count {
 				t.Errorf("%d moved; want %d\n%s", count, c.count, diff)
 			}
@@ -173,7 +174,7 @@ func TestPathsAreMovedOnOneSide(t *testing.T) {
 func TestCommonEditsAndEachDeviceAreTransformed(t *testing.T) {
 	const mount = "{mounts: [{hostPath: /driver/a, containerPath: /a}]}"
 	got, count := transformed(t, specWith(mount)+"- name: b\n  containerEdits: "+mount+"\ncontainerEdits: "+mount+"\n",
-		spec.RootTransform{From: "/driver", To: "/x", Side: spec.HostSide})
+		transform.Roots{From: "/driver", To: "/x", Side: transform.HostSide})
 	if strings.Count(got, "hostPath: /x/a\n") != 3 || count != 3 {
 		t.Errorf("%d moved:\n%s", count, got)
 	}
@@ -182,18 +183,18 @@ func TestCommonEditsAndEachDeviceAreTransformed(t *testing.T) {
 func TestVersionIsTheLowestNeeded(t *testing.T) {
 	for name, c := range map[string]struct {
 		version, edits string
-		tr             spec.RootTransform
+		tr             transform.Roots
 		want           string
 	}{
-		"a host path needs 0.5.0": {"0.3.0", "{deviceNodes: [{path: /driver/a}]}", spec.RootTransform{From: "/", To: "/x", Side: spec.HostSide}, "0.5.0"},
+		"a host path needs 0.5.0": {"0.3.0", "{deviceNodes: [{path: /driver/a}]}", transform.Roots{From: "/", To: "/x", Side: transform.HostSide}, "0.5.0"},
 		"nothing needs it any more": {
-			"0.5.0", "{deviceNodes: [{path: /dev/a, hostPath: /x/dev/a}]}", spec.RootTransform{From: "/x", To: "/", Side: spec.HostSide}, "0.3.0",
+			"0.5.0", "{deviceNodes: [{path: /dev/a, hostPath: /x/dev/a}]}", transform.Roots{From: "/x", To: "/", Side: transform.HostSide}, "0.3.0",
 		},
 		"nothing moved needs no more than before": {
-			"0.3.0", "{deviceNodes: [{path: /dev/a}]}", spec.RootTransform{From: "/x", To: "/", Side: spec.HostSide}, "0.3.0",
+			"0.3.0", "{deviceNodes: [{path: /dev/a}]}", transform.Roots{From: "/x", To: "/", Side: transform.HostSide}, "0.3.0",
 		},
-		"it was more than needed":      {"0.8.0", "{env: [A=1]}", spec.RootTransform{From: "/x", To: "/", Side: spec.HostSide}, "0.3.0"},
-		"group IDs go on needing more": {"1.0.0", "{additionalGids: [5]}", spec.RootTransform{From: "/x", To: "/", Side: spec.HostSide}, "0.7.0"},
+		"it was more than needed":      {"0.8.0", "{env: [A=1]}", transform.Roots{From: "/x", To: "/", Side: transform.HostSide}, "0.3.0"},
+		"group IDs go on needing more": {"1.0.0", "{additionalGids: [5]}", transform.Roots{From: "/x", To: "/", Side: transform.HostSide}, "0.7.0"},
 	} {
 		got, _ := transformed(t, strings.Replace(specWith(c.edits), "0.5.0", c.version, 1), c.tr)
 		if want := "cdiVersion: " + c.want + "\n"; !strings.HasPrefix(got, want) {
@@ -203,13 +204,13 @@ func TestVersionIsTheLowestNeeded(t *testing.T) {
 }
 
 func TestTransformsThatCannotBeAreRefused(t *testing.T) {
-	for _, tr := range []spec.RootTransform{
-		{From: "", To: "/x", Side: spec.HostSide},
-		{From: "/x", To: "", Side: spec.HostSide},
-		{From: "x", To: "/x", Side: spec.HostSide},
-		{From: "/x", To: "./x", Side: spec.ContainerSide},
-		{From: "/x/../y", To: "/x", Side: spec.HostSide},
-		{From: "/x", To: "/..", Side: spec.HostSide},
+	for _, tr := range []transform.Roots{
+		{From: "", To: "/x", Side: transform.HostSide},
+		{From: "/x", To: "", Side: transform.HostSide},
+		{From: "x", To: "/x", Side: transform.HostSide},
+		{From: "/x", To: "./x", Side: transform.ContainerSide},
+		{From: "/x/../y", To: "/x", Side: transform.HostSide},
+		{From: "/x", To: "/..", Side: transform.HostSide},
 		{From: "/x", To: "/y", Side: "hosts"},
 		{From: "/x", To: "/y"},
 	} {
@@ -217,7 +218,7 @@ func TestTransformsThatCannotBeAreRefused(t *testing.T) {
 			t.Errorf("%+v: %+v", tr, s)
 		}
 	}
-	if _, _, err := (spec.RootTransform{From: "/x/..y", To: "/...", Side: spec.HostSide}).Apply(&specs.Spec{}); err != nil {
+	if _, _, err := (transform.Roots{From: "/x/..y", To: "/...", Side: transform.HostSide}).Apply(&specs.Spec{}); err != nil {
 		t.Errorf("names that begin with dots: %v", err)
 	}
 }
@@ -272,12 +273,12 @@ func TestThereAndBackIsTheSame(t *testing.T) {
 		from := []string{"/", "/a", "/a/b", "/usr/lib64/"}[r.IntN(4)]
 		to := []string{"/run/nvidia/driver", "/z/", "/a-backup2"}[r.IntN(3)]
 		s := randomSpec(r, []string{"/a", "/a/b", "/usr/lib64", "/usr", "/dev"})
-		side := []spec.Side{spec.HostSide, spec.ContainerSide}[r.IntN(2)]
-		there, moved, err := spec.RootTransform{From: from, To: to, Side: side}.Apply(s)
+		side := []transform.Side{transform.HostSide, transform.ContainerSide}[r.IntN(2)]
+		there, moved, err := transform.Roots{From: from, To: to, Side: side}.Apply(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, movedBack, err := spec.RootTransform{From: to, To: from, Side: side}.Apply(there)
+		back, movedBack, err := transform.Roots{From: to, To: from, Side: side}.Apply(there)
 		if err != nil {
 			t.Fatal(err)
 		}

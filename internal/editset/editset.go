@@ -1,4 +1,4 @@
-package edits
+package editset
 
 import (
 	"slices"
@@ -36,4 +36,22 @@ func merge[T any](base, own []T, key func(T) string) []T {
 		}
 	}
 	return list
+}
+
+// Union are the device nodes of several edits and their groups, each once.
+func Union(list []specs.ContainerEdits) specs.ContainerEdits {
+	var all specs.ContainerEdits
+	seen := map[string]bool{}
+	for _, e := range list {
+		for _, n := range e.DeviceNodes {
+			if !seen[n.Path] {
+				seen[n.Path] = true
+				all.DeviceNodes = append(all.DeviceNodes, n)
+			}
+		}
+		all.AdditionalGIDs = append(all.AdditionalGIDs, e.AdditionalGIDs...)
+	}
+	slices.Sort(all.AdditionalGIDs)
+	all.AdditionalGIDs = slices.Compact(all.AdditionalGIDs)
+	return all
 }

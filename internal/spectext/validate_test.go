@@ -1,4 +1,4 @@
-package spec_test
+package spectext_test
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -34,13 +36,13 @@ func validatedAsByTheLibrary(t *testing.T, s *specs.Spec) bool {
 		t.Skip(err)
 	}
 	invalid := refuses(t, b.Bytes())
-	for _, format := range []spec.Format{spec.YAML, spec.JSON} {
-		data, err := spec.Encode(s, format)
-		if format == spec.YAML && (err != nil) != invalid || err == nil && refuses(t, data.Bytes()) {
+	for _, format := range []spectext.Format{spectext.YAML, spectext.JSON} {
+		data, err := spectext.Encode(s, format)
+		if format == spectext.YAML && (err != nil) != invalid || err == nil && refuses(t, data.Bytes()) {
 			t.Errorf("Encode to %s: %v; the library: invalid %v\n%s", format, err, invalid, b.Bytes())
 		}
 	}
-	if _, _, err := spec.Parse(b.Bytes()); (err != nil) != invalid {
+	if _, _, err := spectext.Parse(b.Bytes()); (err != nil) != invalid {
 		t.Errorf("Parse: %v; the library: invalid %v\n%s", err, invalid, b.Bytes())
 	}
 	return !invalid
@@ -122,9 +124,9 @@ func TestValidationIsThatOfTheCDILibrary(t *testing.T) {
 }
 
 func TestEveryHostIsValidatedAsByTheLibrary(t *testing.T) {
-	for _, name := range hosts(t) {
-		arch, inv := simulated(t, name)
-		s, _, err := spec.New(inv, options(arch))
+	for _, name := range hosttest.Hosts(t) {
+		inv := hosttest.Simulated(t, name)
+		s, _, err := spec.New(inv, spec.Options{})
 		if errors.Is(err, spec.ErrNoDevices) {
 			continue
 		}

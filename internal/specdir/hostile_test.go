@@ -1,4 +1,4 @@
-package spec_test
+package specdir_test
 
 import (
 	"fmt"
@@ -11,7 +11,9 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/ownedits"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/spectext"
 )
 
 const specHead = "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\n"
@@ -88,21 +90,21 @@ func TestHostileSpecFiles(t *testing.T) {
 				if err := os.WriteFile(file, data, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				_, err := spec.Read(file)
+				_, err := specdir.Read(file)
 				if (err == nil) != c.ok || err != nil && len(err.Error()) > 2000 {
 					t.Errorf("Read: %v", err)
 				}
-				if _, _, err := spec.Parse(data); (err == nil) != c.ok || err != nil && len(err.Error()) > 2000 {
+				if _, _, err := spectext.Parse(data); (err == nil) != c.ok || err != nil && len(err.Error()) > 2000 {
 					t.Errorf("Parse: %v", err)
 				}
-				if _, err := spec.ParseOwnEdits(data); err == nil || len(err.Error()) > 2000 {
+				if _, err := ownedits.Parse(data); err == nil || len(err.Error()) > 2000 {
 					t.Errorf("ParseOwnEdits: %v", err)
 				}
-				devices, broken := spec.ReadDirectories([]string{dir}).Devices()
+				devices, broken := specdir.ReadDirectories([]string{dir}).Devices()
 				if (len(devices) > 0) != c.ok || (len(broken) == 0) != c.ok {
 					t.Errorf("Devices: %d devices, %v", len(devices), broken)
 				}
-				found := spec.ReadDirectories([]string{dir}).Neighbours(filepath.Join(dir, "nvidia.yaml"), &specs.Spec{Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0"}}})
+				found := specdir.ReadDirectories([]string{dir}).Neighbours(filepath.Join(dir, "nvidia.yaml"), &specs.Spec{Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0"}}})
 				if shares := c.ok && strings.Contains(string(data), `name: "0"`); shares != (len(found) == 1) {
 					t.Errorf("Neighbours: %v", found)
 				}
@@ -130,10 +132,10 @@ func TestOddSpecFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if devices, broken := spec.ReadDirectories([]string{dir}).Devices(); len(devices) != 0 || len(broken) != 5 {
+	if devices, broken := specdir.ReadDirectories([]string{dir}).Devices(); len(devices) != 0 || len(broken) != 5 {
 		t.Error(devices, broken)
 	}
-	if found := spec.ReadDirectories([]string{dir}).Neighbours(filepath.Join(dir, "nvidia.yaml"), &specs.Spec{Kind: "nvidia.com/gpu"}); len(found) != 0 {
+	if found := specdir.ReadDirectories([]string{dir}).Neighbours(filepath.Join(dir, "nvidia.yaml"), &specs.Spec{Kind: "nvidia.com/gpu"}); len(found) != 0 {
 		t.Error(found)
 	}
 }

@@ -1,4 +1,4 @@
-package spec
+package specdiff
 
 import (
 	"path/filepath"
@@ -7,13 +7,14 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // DriverVersion returns the version of the driver that most libraries of a spec are of; empty:
 // none has one in its name.
 func DriverVersion(s *specs.Spec) (version string) {
 	count := map[string]int{}
-	for _, e := range Parts(s) {
+	for _, e := range specdir.Parts(s) {
 		for _, m := range e.Mounts {
 			v, _ := driverfiles.Version(filepath.Base(m.HostPath))
 			count[v]++

@@ -1,4 +1,4 @@
-package spec
+package transform
 
 import (
 	"fmt"
@@ -18,7 +18,7 @@ const (
 	ContainerSide Side = "container"
 )
 
-// RootTransform moves the paths below one directory to another, on one side: a spec
+// Roots moves the paths below one directory to another, on one side: a spec
 // made in a driver container becomes one for the host, or a driver gets another place
 // in containers.
 //
@@ -34,7 +34,7 @@ const (
 // run in the container's namespaces (createContainer, startContainer), and else the
 // host's. Paths in variables and arguments are found alone, after "=", and in lists
 // with ":" or "::". Whole components count: /driver is not a part of /driver-backup.
-type RootTransform struct {
+type Roots struct {
 	// From and To are absolute paths.
 	From, To string
 	Side     Side
@@ -48,7 +48,7 @@ var hostArguments = []string{"--ldconfig-path", "--container-spec", "--host-driv
 
 // Check returns what is wrong with the transform itself; the error begins with the name
 // of the field as the flags of "cdigen transform root" have it.
-func (t RootTransform) Check() error {
+func (t Roots) Check() error {
 	for _, p := range []struct{ name, path string }{{"from", t.From}, {"to", t.To}} {
 		switch {
 		case p.path == "":
@@ -67,7 +67,7 @@ func (t RootTransform) Check() error {
 
 // Apply returns the spec with its paths moved, at the lowest CDI version that it needs
 // then, and how many paths were moved. The spec given is not changed.
-func (t RootTransform) Apply(s *specs.Spec) (*specs.Spec, int, error) {
+func (t Roots) Apply(s *specs.Spec) (*specs.Spec, int, error) {
 	if err := t.Check(); err != nil {
 		return nil, 0, err
 	}

@@ -1,4 +1,4 @@
-package spec_test
+package specfile_test
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specfile"
 )
 
 // TestMain makes the test binary a program that publishes, for tests that need
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	// no other code makes show where the writer begins and ends.
 	runtime.LockOSThread()
 	_ = unix.Access(beginMark, 0)
-	_, err := spec.Publish(context.Background(), path, spec.Unchecked([]byte(os.Getenv("PUBLISH_DATA"))), spec.PublishOptions{})
+	_, err := specfile.PublishData(context.Background(), path, []byte(os.Getenv("PUBLISH_DATA")), specfile.Options{})
 	_ = unix.Access(endMark, 0)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -1,4 +1,4 @@
-package spec_test
+package specdir_test
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // attacker is an ordinary user.
@@ -78,13 +78,13 @@ func TestWhatOthersCanChangeOfSpecDirectoriesIsFound(t *testing.T) {
 				t.Fatal(err)
 			}
 			dirs := []string{at("etc/cdi"), at("run/cdi")}
-			got := spec.ReadDirectories(dirs).Exposed()
+			got := specdir.ReadDirectories(dirs).Exposed()
 			if len(got) != len(c.want) {
 				t.Errorf("found %+v, want %v", got, c.want)
 			}
 			for component, reason := range c.want {
 				if !slices.ContainsFunc(got, func(f discover.Finding) bool {
-					return f.ID == spec.Untrusted && f.Severity.Serious() && f.Subject == at(component) && strings.HasPrefix(f.Message, reason)
+					return f.ID == specdir.Untrusted && f.Severity.Serious() && f.Subject == at(component) && strings.HasPrefix(f.Message, reason)
 				}) {
 					t.Errorf("found %+v, want %s, which %s", got, at(component), reason)
 				}

@@ -1,4 +1,4 @@
-package spec_test
+package spectext_test
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -23,7 +25,7 @@ func sameAsLibrary(t *testing.T, s *specs.Spec) bool {
 	if err := e.Encode(s); err != nil {
 		t.Skip(err)
 	}
-	got, ok := spec.YAMLOf(s)
+	got, ok := spectext.YAMLOf(s)
 	if diff := cmp.Diff(want.String(), string(got)); ok && diff != "" {
 		t.Error(diff)
 	}
@@ -31,9 +33,9 @@ func sameAsLibrary(t *testing.T, s *specs.Spec) bool {
 }
 
 func TestYAMLOfEveryHostIsThatOfTheLibrary(t *testing.T) {
-	for _, name := range hosts(t) {
-		arch, inv := simulated(t, name)
-		o := options(arch)
+	for _, name := range hosttest.Hosts(t) {
+		inv := hosttest.Simulated(t, name)
+		o := spec.Options{}
 		for _, o.Edits.VersionedNames = range []bool{false, true} {
 			s, _, err := spec.New(inv, o)
 			if errors.Is(err, spec.ErrNoDevices) {
