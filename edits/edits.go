@@ -56,18 +56,8 @@ func Nodes(nodes []discover.Node, o Options) (e specs.ContainerEdits) {
 	return e
 }
 
-// Host are the edits every container gets that is given no GPU: files of the host,
-// read-only.
-func Host(files []discover.File, o Options) specs.ContainerEdits {
-	e := specs.ContainerEdits{Env: []string{visibleDevices}}
-	for _, m := range mounts(&discover.Inventory{Files: files}, o) {
-		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: m.options})
-	}
-	return e
-}
-
 // Common are the edits every container gets, whichever device it asks for: the
-// control nodes and the user-space driver.
+// control nodes, the user-space driver and the other files of an inventory.
 func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 	dirs := o.layout(inv).dirs
 	e := Nodes(slices.DeleteFunc(slices.Clone(inv.ControlNodes), func(n discover.Node) bool { return !o.wants(driverfiles.OfControlNode(n.Path)...) }), o)

@@ -324,7 +324,13 @@ func (k *Kind) common(inv *discover.Inventory, o edits.Options) specs.ContainerE
 		e.DeviceNodes = nil // its device has all
 		return e
 	case k.files != nil:
-		return edits.Host(k.files(inv), o)
+		return hostFiles(k.files(inv), o)
 	}
-	return edits.Host(nil, o)
+	return hostFiles(nil, o)
+}
+
+// hostFiles are the edits of containers that are given no GPU: files of the host, read-only.
+func hostFiles(files []discover.File, o edits.Options) specs.ContainerEdits {
+	o.Hooks = edits.Hooks{} // they are for the driver
+	return edits.Common(&discover.Inventory{Files: files}, o)
 }

@@ -136,7 +136,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	}
 	if slices.Contains(o.Devices, NoDevice) && inv.Driver.Version != "" {
 		// CDI knows no device without edits.
-		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: edits.Host(nil, o.Edits)})
+		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: hostFiles(nil, o.Edits)})
 	}
 	findings = append(findings, ownFindings(o.Own, known, usable, devices)...)
 	if len(devices) == 0 {

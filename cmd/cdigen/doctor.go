@@ -24,8 +24,8 @@ import (
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
 	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/specwatch"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // doctorFlags are the options of doctor and its subcommand.
@@ -352,16 +352,16 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	if p.For != nil {
 		p.Engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(p.For, e.Name.Kind()) })
 	}
-	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
+	status, err := specwatch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
 	if err == nil {
 		changed := slices.ContainsFunc(p.Specs(), func(f *specdir.File) bool { return changedSince(f.Path, status.LastGeneration) })
-		p.Watcher = &check.Watcher{Current: status.Condition == watch.Current && !changed, Error: status.Error}
+		p.Watcher = &check.Watcher{Current: status.Condition == specwatch.Current && !changed, Error: status.Error}
 	}
 	return s, nil
 }
 
 // changedSince reports whether a file was changed after a generation.
-func changedSince(file string, g *watch.Generation) bool {
+func changedSince(file string, g *specwatch.Generation) bool {
 	info, err := os.Stat(file)
 	return err == nil && g != nil && info.ModTime().After(g.At.Add(time.Duration(g.Seconds*float64(time.Second))))
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/internal/specfile"
 	"github.com/cdigen/cdigen/internal/spectext"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 func newGenerate() *cobra.Command {
@@ -206,7 +206,7 @@ func warnOfWatcher(ctx context.Context, c *config.Config) {
 		return
 	}
 	service, _ := config.Load("watch", config.Layers{Settings: c.Settings, Environment: environment()})
-	running, err := watch.AskStatus(ctx, watcherSocket(service.RuntimeDir, output))
+	running, err := specwatch.AskStatus(ctx, watcherSocket(service.RuntimeDir, output))
 	if err != nil {
 		return // none runs, or none that answers
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/printable"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 // page is an HTML page that is also XML, without scripts and without anything from elsewhere.
@@ -214,7 +214,7 @@ func (p *page) containers(u *use) {
 	}
 }
 
-func (p *page) history(list []watch.Generation) {
+func (p *page) history(list []specwatch.Generation) {
 	var rows [][]string
 	for i := range list {
 		g := &list[i]

@@ -20,7 +20,7 @@ import (
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/specdir"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 // contents is what a page shows.
@@ -31,7 +31,7 @@ type contents struct {
 	Blocks    []check.Block
 	Use       *use
 	Devices   []listed
-	History   []watch.Generation
+	History   []specwatch.Generation
 }
 
 // sample is a host with something of everything.
@@ -59,7 +59,7 @@ func sample(t *testing.T) *contents {
 			{Defined: specdir.Defined{Name: "nvidia.com/gpu=GPU-1", File: "/etc/cdi/nvidia.yaml", Availability: specdir.Available}, UUID: "GPU-1", Model: "NVIDIA H100 80GB HBM3", gpus: 1},
 			{Defined: specdir.Defined{Name: "nvidia.com/gpu=7:0", File: "/etc/cdi/nvidia.yaml", Availability: specdir.Shadowed, By: "/run/cdi/x.yaml"}, UUID: "MIG-1", Model: "NVIDIA H100 80GB HBM3", Profile: "3g.40gb", gpus: 1},
 		},
-		[]watch.Generation{{At: at, Trigger: "files", Result: "published", Changes: []string{"gpu 1: usable → lost"}}},
+		[]specwatch.Generation{{At: at, Trigger: "files", Result: "published", Changes: []string{"gpu 1: usable → lost"}}},
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/nvidiactk"
 	"github.com/cdigen/cdigen/internal/runtimes"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 func main() {
@@ -195,7 +195,7 @@ func writeReleases(file string) error {
 func writeMetrics(file string) error {
 	var b strings.Builder
 	b.WriteString("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n")
-	for _, m := range watch.MetricTable() {
+	for _, m := range specwatch.MetricTable() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, code(m.Labels), m.Help)
 	}
 	return replaceTable(file, "metrics", b.String())

@@ -15,7 +15,7 @@ import (
 	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 	"github.com/cdigen/cdigen/internal/specdir"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 // volume is a directory of the host.
@@ -132,7 +132,9 @@ func testPod(t *testing.T, p podman, manifest *pod) {
 	})
 
 	w := watcher{bin: filepath.Join(bin, "cdigen"), run: "/run/cdigen", spec: published}
-	ready := func(s *watch.Status, err error) bool { return err == nil && s.Ready && s.Condition == watch.Current }
+	ready := func(s *specwatch.Status, err error) bool {
+		return err == nil && s.Ready && s.Condition == specwatch.Current
+	}
 	until(t, "the spec", func() bool { return ready(w.ask()) })
 	file, err := specdir.Read(published)
 	check(t, err)
