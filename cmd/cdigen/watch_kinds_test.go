@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/internal/specwatch"
 	"github.com/cdigen/cdigen/spec"

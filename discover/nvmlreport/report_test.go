@@ -14,7 +14,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover/nvmlreport"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
 )
 
 // hold loads the fake library with lines of configuration, as a program that uses NVML does.

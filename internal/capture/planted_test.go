@@ -22,7 +22,7 @@ import (
 	"github.com/cdigen/cdigen/internal/ldcache"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/redact"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/discover/simhost"
 )
 
 // inMemory is a simulated host that tests can change.

@@ -18,7 +18,7 @@ import (
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/driverroots"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/discover/simhost"
 )
 
 // driverRoot is a root that `make driver-roots` made of Debian's packages of a

@@ -11,9 +11,9 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
-	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 // root is the top of the source tree.
@@ -87,17 +87,7 @@ func Reopen(t testing.TB, d *simhost.Description, dir string) hosttree.Host {
 }
 
 // Probe answers as cdigen-nvml would on the host.
-func Probe(d *simhost.Description) nvmlprobe.Func {
-	return func(context.Context, string) (*nvmlprobe.Report, error) {
-		switch {
-		case len(d.NVML.Fail) > 0:
-			return nil, &nvmlprobe.Error{Kind: nvmlprobe.VersionMismatch, Message: "nvmlInit: driver/library version mismatch"}
-		case len(d.NVML.Hang) > 0:
-			return nil, &nvmlprobe.Error{Kind: nvmlprobe.Timeout, Message: d.NVML.Hang[0].Call + " did not return within 10s"}
-		}
-		return nvmlprobe.Parse(d.NVMLReport())
-	}
-}
+func Probe(d *simhost.Description) nvmlprobe.Func { return d.Probe() }
 
 // Discover reads a host with all modules.
 func Discover(t testing.TB, host hosttree.Host, probe nvmlprobe.Func) *discover.Inventory {

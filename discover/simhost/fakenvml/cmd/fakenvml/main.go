@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
 )
 
 func main() {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
 )
 
 // build is Build for a machine that may have no compiler.

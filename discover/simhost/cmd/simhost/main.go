@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/discover/simhost"
 )
 
 func main() {
