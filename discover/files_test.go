@@ -10,11 +10,11 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
-	"github.com/cdigen/cdigen/discover/simhost"
 )
 
 func put(t *testing.T, dir, name string, mode os.FileMode) {

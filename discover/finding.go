@@ -44,6 +44,11 @@ func (s Severity) Worse(than Severity) bool {
 	return slices.Index(Severities, s) < slices.Index(Severities, than)
 }
 
+// FindingsOf returns the findings that are as serious as some severity, or more.
+func (inv *Inventory) FindingsOf(least Severity) []Finding {
+	return slices.DeleteFunc(slices.Clone(inv.Findings), func(f Finding) bool { return least.Worse(f.Severity) })
+}
+
 // Serious reports whether strict callers refuse to go on: all but [Note].
 func (s Severity) Serious() bool { return s != Note }
 

@@ -10,10 +10,10 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
-	"github.com/cdigen/cdigen/discover/simhost"
 )
 
 // driverNodes are the lines of a simulated host's table that are the driver's own.

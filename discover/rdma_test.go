@@ -9,9 +9,9 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
-	"github.com/cdigen/cdigen/discover/simhost"
 )
 
 // beside discovers what a host has beside NVIDIA's driver, after a change of its directory.

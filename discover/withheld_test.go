@@ -5,9 +5,9 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
-	"github.com/cdigen/cdigen/discover/simhost"
 )
 
 func TestGPUThatAContainerWasNotGivenIsNotBroken(t *testing.T) {

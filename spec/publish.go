@@ -2,6 +2,7 @@ package spec
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 
 	specs "tags.cncf.io/container-device-interface/specs-go"
@@ -12,7 +13,8 @@ import (
 
 // Publish writes a spec to a file, YAML or JSON by its extension (.yaml, .json; the CDI library
 // reads nothing else), and reports whether the file changed. A spec that engines would refuse
-// is an error, and nothing is written.
+// is an error, and nothing is written. One without a CDI version gets the lowest that its content
+// needs.
 //
 // A reader sees the old file or the new one, complete and with mode 0644, whenever the machine
 // or this process stops. Nothing is written where the file has the spec already. Missing
@@ -20,6 +22,13 @@ import (
 // One writer at a time has the lock of the path, also among processes of one user; the others
 // wait until their context ends. After an error the old file is in place.
 func Publish(ctx context.Context, path string, s *specs.Spec) (changed bool, err error) {
+	if s.Version == "" {
+		lowest := *s
+		if lowest.Version, err = specs.MinimumRequiredVersion(s); err != nil {
+			return false, fmt.Errorf("find the lowest CDI version: %w", err)
+		}
+		s = &lowest
+	}
 	format := spectext.YAML
 	if filepath.Ext(path) == ".json" {
 		format = spectext.JSON

@@ -19,8 +19,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // What the tests run, made once by TestMain: the probe, a fake NVML and an old one.

@@ -10,7 +10,7 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/dl"
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"github.com/cdigen/cdigen/discover/nvmlreport"
+	"github.com/cdigen/cdigen/internal/nvmlask"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
@@ -51,7 +51,7 @@ func (p *probe) run(path string) int {
 		p.report.Error = err.Error()
 		return nvmlprobe.ExitNoLibrary
 	}
-	asker := nvmlreport.Asker{Library: nvml.New(nvml.WithLibraryPath(path)), Details: p.details, Lookup: library.Lookup, Around: p.inside}
+	asker := nvmlask.Asker{Library: nvml.New(nvml.WithLibraryPath(path)), Details: p.details, Lookup: library.Lookup, Around: p.inside}
 	if err := asker.Do("nvmlInit_v2|nvmlInit", asker.Library.Init); err != nil {
 		p.report.Error = err.Error()
 		return initStatus(err.Return)

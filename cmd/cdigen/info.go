@@ -75,7 +75,7 @@ func writeDriver(w io.Writer, inv *discover.Inventory, width int) error {
 	if inv.Driver.Version != "" || inv.Platform != "" {
 		name, cuda := inv.DriverName(), ""
 		if inv.Driver.Flavor != "" {
-			name += " (" + string(inv.Driver.Flavor) + " kernel module)"
+			name += " (" + inv.Driver.Flavor + " kernel module)"
 		}
 		if inv.Driver.CUDAVersion != "" {
 			cuda = ", CUDA " + inv.Driver.CUDAVersion

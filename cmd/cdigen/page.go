@@ -65,7 +65,7 @@ func (p *page) host(system string, inv *discover.Inventory) {
 	p.b.WriteString(pageHead)
 	name := inv.DriverName()
 	if inv.Driver.Flavor != "" {
-		name += " (" + string(inv.Driver.Flavor) + " kernel module)"
+		name += " (" + inv.Driver.Flavor + " kernel module)"
 	}
 	p.put("<p>%s<br/>%s</p>\n", system, name)
 }

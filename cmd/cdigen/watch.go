@@ -33,7 +33,6 @@ import (
 	"github.com/cdigen/cdigen/internal/specfile"
 	"github.com/cdigen/cdigen/internal/specwatch"
 	"github.com/cdigen/cdigen/internal/trust"
-	"github.com/cdigen/cdigen/spec"
 )
 
 // watchFlags are the options of watch.
@@ -78,7 +77,7 @@ func (f *watchFlags) generator() (*specwatch.Generator, error) {
 			return nil, err
 		}
 		others = append(others, specwatch.Other{
-			Output: path, Kind: kinds[i].Kind(), Unnamed: kinds[i].Unnamed, Spec: func() (spec.Options, error) { return kinds[i].Spec() },
+			Output: path, Kind: kinds[i].Kind(), Unnamed: kinds[i].Unnamed, Spec: kinds[i].Spec,
 		})
 	}
 	dirs, err := absolute(c.SpecDirs...)
@@ -94,19 +93,8 @@ func (f *watchFlags) generator() (*specwatch.Generator, error) {
 		files = append(files, filepath.Join(first.Roots.Driver, "dev/nvidiactl"))
 	}
 	return &specwatch.Generator{
-		Observer: specwatch.Observer{
-			Host: func() (hosttree.Host, error) {
-				t, err := c.Target()
-				if err != nil {
-					return hosttree.Host{}, err
-				}
-				return t.Host, nil
-			},
-			ProcRoot: first.Roots.Proc,
-			SysRoot:  first.Roots.Sys,
-			Discover: first.Discover,
-		},
-		Spec:     func() (spec.Options, error) { return kinds[0].Spec() },
+		Observer: specwatch.Observer{Host: c.Host, ProcRoot: first.Roots.Proc, SysRoot: first.Roots.Sys, Discover: first.Discover},
+		Spec:     kinds[0].Spec,
 		Output:   output,
 		Others:   others,
 		Format:   f.OutputFormat(),

@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/specwatch"
 )
 

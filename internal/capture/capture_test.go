@@ -17,13 +17,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/redact"
-	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -43,7 +43,7 @@ func everything(o discover.Options) discover.Options {
 
 // found is what a discovery makes of a host: the specs of all kinds, or why there is none, and
 // findings.
-func found(t *testing.T, inv *discover.Inventory, arch string) string {
+func found(t *testing.T, inv *discover.Inventory) string {
 	t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "driver %+v\n", inv.Driver)
@@ -83,7 +83,7 @@ func again(t *testing.T, text []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return found(t, inv, c.Arch)
+	return found(t, inv)
 }
 
 func record(t *testing.T, host hosttree.Host, o discover.Options, r *redact.Redactor) (text []byte, inv *discover.Inventory) {
@@ -108,7 +108,7 @@ func TestCaptureIsTheHostWithoutItsIdentifiers(t *testing.T) {
 			host := hosttest.Open(t, d, dir)
 			r := redact.New([]byte(name), secrets)
 			text, inv := record(t, host, discover.Options{Probe: hosttest.Probe(d)}, r)
-			if diff := cmp.Diff(capture.Text(r, found(t, inv, d.Arch)), again(t, text)); diff != "" {
+			if diff := cmp.Diff(capture.Text(r, found(t, inv)), again(t, text)); diff != "" {
 				t.Errorf("the capture is another host (-host +capture):\n%s", diff)
 			}
 			if again := r.Text(string(text)); again != string(text) {
@@ -188,7 +188,7 @@ func TestCaptureOfAHostWithItsOwnersNames(t *testing.T) {
 	}
 	r := redact.New([]byte("key"), secrets)
 	text, inv := record(t, hosttest.Reopen(t, d, dir), discover.Options{Probe: hosttest.Probe(d), LibrarySearchPath: []string{"/home/jane"}, MPSDirectory: "/home/jane/mps"}, r)
-	was := found(t, inv, d.Arch)
+	was := found(t, inv)
 	if diff := cmp.Diff(capture.Text(r, strings.ReplaceAll(was, `"note"`, strconv.Quote(r.Name("note")))), again(t, text)); diff != "" {
 		t.Errorf("the capture is another host (-host +capture):\n%s", diff)
 	}
@@ -230,7 +230,7 @@ func TestCaptureOfAHostThatNobodyAsksNVMLOf(t *testing.T) {
 	d := hosttest.Load(t, "demo")
 	r := redact.New(nil, redact.Identifiers{})
 	text, inv := record(t, hosttest.Open(t, d, t.TempDir()), discover.Options{}, r)
-	if diff := cmp.Diff(capture.Text(r, found(t, inv, d.Arch)), again(t, text)); diff != "" {
+	if diff := cmp.Diff(capture.Text(r, found(t, inv)), again(t, text)); diff != "" {
 		t.Error(diff)
 	}
 	if strings.Contains(string(text), "nvml:") {

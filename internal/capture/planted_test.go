@@ -16,13 +16,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/ldcache"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/redact"
-	"github.com/cdigen/cdigen/discover/simhost"
 )
 
 // inMemory is a simulated host that tests can change.
@@ -205,7 +205,7 @@ func TestUnknownNamesAreNotInACapture(t *testing.T) {
 				slices.Sort(lines)
 				return slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "not an ELF file") })
 			}
-			was := strings.ReplaceAll(found(t, inv, m.d.Arch), " nvidia-"+name+":77", "")
+			was := strings.ReplaceAll(found(t, inv), " nvidia-"+name+":77", "")
 			if diff := cmp.Diff(sorted(capture.Text(r, was)), sorted(again(t, text))); diff != "" {
 				t.Errorf("the capture is another host (-host +capture):\n%s", diff)
 			}

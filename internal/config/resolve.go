@@ -209,6 +209,15 @@ type Target struct {
 	Discover discover.Options
 }
 
+// Host opens the host, for another look at it.
+func (c *Config) Host() (hosttree.Host, error) {
+	t, err := c.Target()
+	if err != nil {
+		return hosttree.Host{}, err
+	}
+	return t.Host, nil
+}
+
 // Target opens the host.
 func (c *Config) Target() (*Target, error) {
 	if err := c.checkKinds(); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/cdigen/cdigen/internal/printable"
 )
 
-// The files in which the makers of a Tegra system list what containers get, in the
+// CSVDir has the files in which the makers of a Tegra system list what containers get, in the
 // directory and with the names of NVIDIA's container toolkit.
 const CSVDir = "etc/nvidia-container-runtime/host-files-for-container.d"
 

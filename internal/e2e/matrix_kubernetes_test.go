@@ -16,9 +16,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
+	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
 // pluginSpec is the file that NVIDIA's device plugin writes, and cdigen with its profile.

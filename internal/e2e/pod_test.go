@@ -11,9 +11,9 @@ import (
 	"sigs.k8s.io/yaml"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/internal/specwatch"
 )

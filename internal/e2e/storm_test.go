@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
-	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/specwatch"
 )
 

@@ -297,6 +297,7 @@ func (t Tree) Stat(name string) (fs.FileInfo, error) {
 	return fs.Lstat(t.fsys, real)
 }
 
+// Exists reports whether there is a file of a name, or a link that leads nowhere.
 func Exists(tree Tree, name string) bool {
 	_, err := tree.Lstat(name)
 	return err == nil

@@ -80,7 +80,7 @@ func Find() string {
 	return path
 }
 
-// HoldProbe opens the program that FindProbe finds and returns a path for [Command] that
+// Hold opens the program that [Find] finds and returns a path for [Command] that
 // leads to it after a change of the root directory too; empty: there is none.
 func Hold() (path string, err error) {
 	found := Find()

@@ -126,7 +126,7 @@ func (own *Edits) LeaveOut(judge Judge) {
 	})
 }
 
-// file names the file of the edits.
+// File names the file of the edits.
 func (own *Edits) File() string {
 	if own.Source == "" {
 		return ""
@@ -187,7 +187,7 @@ func IsHostPath(m *specs.Mount) bool {
 	return bind || filepath.IsAbs(m.HostPath)
 }
 
-// of are the edits for a device by its names.
+// Of are the edits for a device by its names.
 func (own *Edits) Of(names []string) []specs.ContainerEdits {
 	if own == nil {
 		return nil

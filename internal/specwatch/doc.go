@@ -1,4 +1,4 @@
-// Package watch keeps a published CDI spec up to date while the machine changes.
+// Package specwatch keeps a published CDI spec up to date while the machine changes.
 //
 // Sources ([Source]) notice that something may have changed: [Uevents] of the kernel,
 // [Files] that the last generation looked up, [Specs] in the directories that engines read,

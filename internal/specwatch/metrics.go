@@ -196,7 +196,7 @@ func gpuStates(s *State) (list []promtext.Sample) {
 	for i := range s.gpus {
 		for _, state := range discover.GPUStates {
 			sample := is(s.gpus[i].State() == state)[0]
-			sample.Labels = []string{gpuLabel(&s.gpus[i]), string(state)}
+			sample.Labels = []string{gpuLabel(&s.gpus[i]), state}
 			list = append(list, sample)
 		}
 	}

@@ -1,6 +1,6 @@
 //go:build cgo
 
-package nvmlreport
+package nvmlask
 
 import (
 	"fmt"

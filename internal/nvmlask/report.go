@@ -1,9 +1,8 @@
 //go:build cgo
 
-package nvmlreport
+package nvmlask
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -18,19 +17,6 @@ import (
 func Make(library nvml.Interface) (*nvmlprobe.Report, error) {
 	report := &nvmlprobe.Report{GPUs: []nvmlprobe.GPU{}}
 	return report, (&Asker{Library: library}).Fill(report)
-}
-
-// Probe returns a probe for [discover.Options] that asks an initialized library, whichever file
-// the discovery has found. A call that hangs hangs the discovery, and a driver that crashes
-// ends the process: [discover.InstalledProbe] does not have these risks.
-func Probe(library nvml.Interface) nvmlprobe.Func {
-	return func(context.Context, string) (*nvmlprobe.Report, error) {
-		report, err := Make(library)
-		if err != nil {
-			return report, &nvmlprobe.Error{Kind: nvmlprobe.Failed, Message: err.Error()}
-		}
-		return report, nil
-	}
 }
 
 // Asker makes calls of NVML, each only if the library has the function: the loader would end

@@ -1,6 +1,6 @@
 //go:build cgo
 
-package nvmlreport_test
+package nvmlask_test
 
 import (
 	"errors"
@@ -13,8 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cdigen/cdigen/discover/nvmlreport"
-	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
+	"github.com/cdigen/cdigen/internal/nvmlask"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // hold loads the fake library with lines of configuration, as a program that uses NVML does.
@@ -61,7 +62,7 @@ func TestTheLibraryThatTheProgramHoldsIsAsked(t *testing.T) {
 		"fail nvmlDeviceGetGraphicsRunningProcesses_v3 status=4\n")
 	var calls []string
 	var report nvmlprobe.Report
-	asker := nvmlreport.Asker{Library: library, Details: true, Around: func(call string, f func()) { calls = append(calls, call); f() }}
+	asker := nvmlask.Asker{Library: library, Details: true, Around: func(call string, f func()) { calls = append(calls, call); f() }}
 	if err := asker.Fill(&report); err != nil {
 		t.Fatal(err)
 	}
