@@ -107,7 +107,7 @@ const heldProbe = "/proc/self/fd/"
 //
 // It runs with an empty environment, so that nothing like LD_PRELOAD reaches it.
 // A program that others than root, or the user, could exchange is not run. A probe that
-// failed gives a [*ProbeError]; when ctx ends first, its error is
+// failed gives a [*Error]; when ctx ends first, its error is
 // given as it is.
 //
 // Further arguments are [Details] or none.

@@ -21,6 +21,7 @@ import (
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/rundir"
 	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/spectext"
 )
 
 var noOptions specfile.Options
@@ -454,4 +455,53 @@ func TestFullDiskKeepsTheOldSpec(t *testing.T) {
 		t.Errorf("%v; want %v with advice", err, unix.EROFS)
 	}
 	wantFile(t, path, "old")
+}
+
+func specText(t *testing.T, kind, value string) spectext.Text {
+	t.Helper()
+	text, err := spectext.Validate([]byte("cdiVersion: 0.5.0\nkind: " + kind + "\ndevices: [{name: a, containerEdits: {env: [A=" + value + "]}}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestPreviewIsWhatWouldChange(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.yaml")
+	first, second := specText(t, "v.com/a", "1"), specText(t, "v.com/a", "2")
+	count := func(text spectext.Text) int {
+		t.Helper()
+		plan, err := specfile.Preview(path, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(plan)
+	}
+	if n := count(spectext.Text{}); n != 0 {
+		t.Errorf("removing nothing is %d changes", n)
+	}
+	if n := count(first); n != 1 {
+		t.Errorf("a new file is %d changes", n)
+	}
+	if outcome, err := specfile.Publish(t.Context(), path, first, specfile.Options{}); outcome != specfile.Published || err != nil {
+		t.Fatal(outcome, err)
+	}
+	if same, other, none := count(first), count(second), count(spectext.Text{}); same != 0 || other != 1 || none != 1 {
+		t.Errorf("the same, another and no text are %d, %d and %d changes", same, other, none)
+	}
+	if _, err := specfile.Preview(path+".txt", first); err == nil {
+		t.Error("a name that engines do not read is previewed")
+	}
+	if _, err := specfile.Publish(t.Context(), path, spectext.Text{}, specfile.Options{}); err == nil {
+		t.Error("nothing was published without an error")
+	}
+	if outcome, err := specfile.Remove(t.Context(), path, specfile.Options{Kind: "v.com/b"}); outcome != specfile.Absent || err != nil {
+		t.Errorf("a file of another kind: %s, %v", outcome, err)
+	}
+	if outcome, err := specfile.Remove(t.Context(), path, specfile.Options{Kind: "v.com/a"}); outcome != specfile.Removed || err != nil {
+		t.Errorf("a file of the kind: %s, %v", outcome, err)
+	}
+	if !specfile.IsTemporary(filepath.Join(filepath.Dir(path), ".a.yaml.cdigen-new")) || specfile.IsTemporary(path) {
+		t.Error("temporary names are not told from others")
+	}
 }
