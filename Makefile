@@ -46,6 +46,8 @@ RUNC := build/tools/runc-$(RUNC_VERSION)
 
 NFPM_VERSION := v2.45.2
 NFPM := build/tools/nfpm-$(NFPM_VERSION)
+APIDIFF_VERSION := v0.0.0-20261113113407-e3970619a1a4
+APIDIFF := build/tools/apidiff-$(APIDIFF_VERSION)
 CYCLONEDX_VERSION := v1.10.0
 CYCLONEDX := build/tools/cyclonedx-gomod-$(CYCLONEDX_VERSION)
 
@@ -182,6 +184,10 @@ VULNDB ?= https://vuln.go.dev
 .PHONY: vulncheck
 vulncheck: ## Look for known vulnerabilities in what the programs call
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) -db '$(VULNDB)' ./cmd/...
+
+.PHONY: api
+api: $(APIDIFF) ## Compare the public Go packages with those of the last release
+	internal/api/compare.sh '$(CURDIR)/$(APIDIFF)'
 
 # What makes a spec of a host, from the public packages down. Their tests count together, since
 # what was moved below a package is tested through it.
@@ -353,6 +359,11 @@ $(NFPM):
 	@mkdir -p $(@D)/tmp
 	GOBIN='$(CURDIR)/$(@D)/tmp' $(GO) install -trimpath github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 	mv $(@D)/tmp/nfpm $@
+
+$(APIDIFF):
+	@mkdir -p $(@D)/tmp
+	GOBIN='$(CURDIR)/$(@D)/tmp' $(GO) install golang.org/x/exp/cmd/apidiff@$(APIDIFF_VERSION)
+	mv $(@D)/tmp/apidiff $@
 
 $(ACTIONLINT):
 	@mkdir -p $(@D)/tmp

@@ -12,9 +12,11 @@ tag=$(git describe --tags --abbrev=0 --match 'v[0-9]*.[0-9]*.[0-9]*' 2>/dev/null
 }
 work=$(mktemp -d)
 trap 'git worktree remove --force "$work/old" 2>/dev/null; rm -rf "$work"' EXIT
+# apidiff says of each package below internal that it passes over it.
+run() { "$apidiff" "$@" 2>"$work/errors" || { cat "$work/errors" >&2; exit 1; }; }
 git worktree add --quiet --detach "$work/old" "$tag"
-(cd "$work/old" && "$apidiff" -m -w "$work/old.api" "$module")
-"$apidiff" -m -incompatible "$work/old.api" "$module" >"$work/changes"
+(cd "$work/old" && run -m -w "$work/old.api" "$module")
+run -m -incompatible "$work/old.api" "$module" >"$work/changes"
 sed '/^## \[Unreleased\]/,/^## \[[0-9]/!d' CHANGELOG.md >"$work/unreleased"
 status=0
 while read -r sign name _; do

@@ -1,6 +1,6 @@
 // Command contentsdoc writes the tables of the documentation from those in the code:
-// docs/contents.md from package discover, docs/findings.md from package check, and those of
-// docs/runtimes.md from package runtimes and of docs/metrics.md from package watch.
+// docs/contents.md from package driverfiles, docs/findings.md from package check, and those of
+// docs/runtimes.md from package runtimes and of docs/metrics.md from package specwatch.
 package main
 
 import (
@@ -22,7 +22,7 @@ func main() {
 	var b strings.Builder
 	b.WriteString(`# What goes into a container
 
-Written by ` + "`make docs`" + ` from the tables in discover/contents.go; do not edit.
+Written by ` + "`make docs`" + ` from the tables in internal/driverfiles/tables.go; do not edit.
 
 ` + "`--capabilities`" + ` says what containers want GPUs for, in NVIDIA's terms; the default is
 all. A library or file goes in when it serves one of them. A library of the
