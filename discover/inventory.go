@@ -4,9 +4,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/cdigen/cdigen/internal/driverfiles"
-	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // Inventory is all that was found on a host by [Host.Discover].
@@ -114,8 +111,8 @@ type GPU struct {
 	MIGDevices []MIGDevice `json:"migDevices,omitempty"`
 	// MIGSlices is how many of the smallest MIG devices the GPU can have, and NVLinks are its
 	// connections by NVLink; both only if NVML was asked for details.
-	MIGSlices int                `json:"migSlices,omitempty"`
-	NVLinks   []nvmlprobe.NVLink `json:"nvLinks,omitempty"`
+	MIGSlices int      `json:"migSlices,omitempty"`
+	NVLinks   []NVLink `json:"nvLinks,omitempty"`
 	// Node is /dev/nvidia<Minor>; nil when it does not exist.
 	Node *Node `json:"node,omitempty"`
 	// DRM are the GPU's card and render nodes below /dev/dri, and their names by
@@ -234,7 +231,7 @@ type Library struct {
 	// Names beside its SONAME under which programs load it.
 	Names []string `json:"names,omitempty"`
 	// Capabilities it serves; empty: all.
-	Capabilities []driverfiles.Capability `json:"capabilities,omitempty"`
+	Capabilities []Capability `json:"capabilities,omitempty"`
 	// Path is the absolute path of the file below the driver root.
 	Path string `json:"path"`
 	// HostPath is the absolute path of the file for the container engine.
@@ -242,18 +239,18 @@ type Library struct {
 }
 
 // Bits32 reports whether the library is for 32-bit programs.
-func (l *Library) Bits32() bool { return slices.Contains(l.Capabilities, driverfiles.Compat32) }
+func (l *Library) Bits32() bool { return slices.Contains(l.Capabilities, Compat32) }
 
 // File is a file of the driver that is no library.
 type File struct {
-	Kind driverfiles.Kind `json:"kind"`
+	Kind FileKind `json:"kind"`
 	// HostPath is the absolute path, with all links resolved, for the container
 	// engine.
 	HostPath string `json:"hostPath"`
 	// Targets are the paths in the container: absolute ones, and those below each of the
 	// container's library directories.
-	Targets      []string                 `json:"targets"`
-	Capabilities []driverfiles.Capability `json:"capabilities"`
+	Targets      []string     `json:"targets"`
+	Capabilities []Capability `json:"capabilities"`
 }
 
 // Usable returns how many GPUs are usable.

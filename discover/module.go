@@ -25,7 +25,7 @@ type Options struct {
 	ConfigSearchPath []string
 	// Probe asks NVML. Nil: NVML is not asked, MIG devices have no UUID and a lost GPU
 	// goes unnoticed.
-	Probe nvmlprobe.Func
+	Probe Probe
 	// ProbeIfNeeded: NVML is asked only where it may know more than procfs about
 	// which GPUs and MIG devices there are. Else the CUDA version stays unknown, and
 	// a lost GPU goes unnoticed.
@@ -124,6 +124,6 @@ func Run(ctx context.Context, host hosttree.Host, o Options) (*Inventory, error)
 // InstalledProbe returns a probe for [Options] that runs cdigen-nvml, as it is installed beside
 // the running program, in libexec/cdigen beside its directory, or in PATH. It ends after a time
 // limit, whatever the driver does. Where the program is missing, a discovery has a finding.
-func InstalledProbe(limit time.Duration) nvmlprobe.Func {
+func InstalledProbe(limit time.Duration) Probe {
 	return nvmlprobe.Command(nvmlprobe.Find(), limit)
 }

@@ -22,7 +22,7 @@ type Options struct {
 	// VersionedNames mounts libraries under their file names too.
 	VersionedNames bool
 	// Capabilities that containers want the GPU for; empty: all.
-	Capabilities []driverfiles.Capability
+	Capabilities []discover.Capability
 	// WithoutAliases leaves out names by PCI address of DRM nodes, for which a spec
 	// needs hostPath and thereby CDI 0.5.0.
 	WithoutAliases bool
@@ -35,7 +35,7 @@ type Options struct {
 }
 
 // wants says whether something that serves a capability goes in.
-func (o *Options) wants(c ...driverfiles.Capability) bool {
+func (o *Options) wants(c ...discover.Capability) bool {
 	return driverfiles.Wanted(c, o.Capabilities)
 }
 

@@ -29,7 +29,7 @@ type Kind struct {
 	Devices, Content string
 	// Capabilities that containers are given GPUs for; empty: those of the options, or the
 	// kind is not one of GPUs.
-	Capabilities []driverfiles.Capability
+	Capabilities []discover.Capability
 
 	// look asks a discovery for what the kind needs; nil: for the nodes of NVIDIA's drivers,
 	// or nothing if it is one of GPUs.
@@ -49,8 +49,10 @@ const (
 	ManagementKind = "management"
 )
 
-// Kinds is the table of all kinds. That of GPUs and MIG devices is the first.
-var Kinds = kinds{
+// Kinds are all kinds; docs/kinds.md describes them. That of GPUs and MIG devices is the first.
+var Kinds = kindTable
+
+var kindTable = kinds{
 	{Name: GPUKind, Class: "gpu", Auto: true, Devices: "GPUs and MIG devices, `all`", Content: "their nodes and the driver"},
 	{Name: "nvswitch", Class: "nvswitch", Auto: true, nodes: ofKind(discover.SwitchNode),
 		Devices: "`all`", Content: "`/dev/nvidia-nvswitch*`, `/dev/nvidia-nvswitchctl`, `/dev/nvidia-nvlink`"},
@@ -77,19 +79,19 @@ var Kinds = kinds{
 	// Utility always goes along, as it does by default in NVIDIA's runtime and images
 	// (NVIDIA_DRIVER_CAPABILITIES=compute,utility): programs of all sorts ask NVML which GPUs
 	// there are. An X server's modules are linked with OpenGL's.
-	{Name: "gpu-compute", Class: "gpu-compute", Capabilities: []driverfiles.Capability{driverfiles.Compute, driverfiles.Utility},
+	{Name: "gpu-compute", Class: "gpu-compute", Capabilities: []discover.Capability{driverfiles.Compute, driverfiles.Utility},
 		Devices: "as of `gpu`", Content: "their nodes and the driver for CUDA and OpenCL (compute, utility)"},
-	{Name: "gpu-graphics", Class: "gpu-graphics", Capabilities: []driverfiles.Capability{driverfiles.Graphics, driverfiles.Utility},
+	{Name: "gpu-graphics", Class: "gpu-graphics", Capabilities: []discover.Capability{driverfiles.Graphics, driverfiles.Utility},
 		Devices: "as of `gpu`", Content: "their nodes and the driver for OpenGL, EGL and Vulkan (graphics, utility)"},
-	{Name: "gpu-video", Class: "gpu-video", Capabilities: []driverfiles.Capability{driverfiles.Video, driverfiles.Utility},
+	{Name: "gpu-video", Class: "gpu-video", Capabilities: []discover.Capability{driverfiles.Video, driverfiles.Utility},
 		Devices: "as of `gpu`", Content: "their nodes and the driver for the video codec SDK (video, utility)"},
-	{Name: "gpu-display", Class: "gpu-display", Capabilities: []driverfiles.Capability{driverfiles.Display, driverfiles.Graphics, driverfiles.Utility},
+	{Name: "gpu-display", Class: "gpu-display", Capabilities: []discover.Capability{driverfiles.Display, driverfiles.Graphics, driverfiles.Utility},
 		Devices: "as of `gpu`", Content: "their nodes and the driver for an X server in the container (display, graphics, utility)"},
-	{Name: "gpu-utility", Class: "gpu-utility", Capabilities: []driverfiles.Capability{driverfiles.Utility},
+	{Name: "gpu-utility", Class: "gpu-utility", Capabilities: []discover.Capability{driverfiles.Utility},
 		Devices: "as of `gpu`", Content: "their nodes and the driver for `nvidia-smi` and NVML (utility)"},
 }
 
-func joined(list []driverfiles.Capability, separator string) string {
+func joined(list []discover.Capability, separator string) string {
 	var words []string
 	for _, c := range list {
 		words = append(words, string(c))
@@ -150,7 +152,7 @@ func defineKind(text string) (*Kind, error) {
 	}
 	k := &Kind{Name: name, Class: name}
 	for word := range strings.SplitSeq(list, "+") {
-		c := driverfiles.Capability(strings.TrimSpace(word))
+		c := discover.Capability(strings.TrimSpace(word))
 		if !slices.Contains(driverfiles.Capabilities, c) {
 			return nil, fmt.Errorf("kind %s: unknown capability %q: use one or more of %s, with + between them", name, c, joined(driverfiles.Capabilities, ", "))
 		}
@@ -319,7 +321,7 @@ func (k *Kind) common(inv *discover.Inventory, o edits.Options) specs.ContainerE
 	case k.OfGPUs():
 		return edits.Common(inv, o)
 	case k.driver:
-		o.Capabilities = []driverfiles.Capability{driverfiles.Compute, driverfiles.Utility, driverfiles.Video}
+		o.Capabilities = []discover.Capability{driverfiles.Compute, driverfiles.Utility, driverfiles.Video}
 		e := edits.Common(inv, o)
 		e.DeviceNodes = nil // its device has all
 		return e

@@ -17,7 +17,7 @@ func (d *Description) Host(dir string) discover.Host {
 }
 
 // Probe returns a probe for [discover.Options] that answers as cdigen-nvml would on the host.
-func (d *Description) Probe() nvmlprobe.Func {
+func (d *Description) Probe() discover.Probe {
 	return func(context.Context, string) (*nvmlprobe.Report, error) {
 		switch {
 		case len(d.NVML.Fail) > 0:

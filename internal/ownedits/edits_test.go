@@ -2,7 +2,6 @@ package ownedits_test
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,7 +44,7 @@ devices:
 			}
 			return nil
 		},
-		Stat: func(path string) (fs.FileInfo, error) { return os.Stat(path) },
+		Stat: os.Stat,
 	})
 	var mounts []string
 	for _, m := range own.ContainerEdits.Mounts {
