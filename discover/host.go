@@ -20,6 +20,10 @@ type Host struct {
 	// DevRoot has the directory dev with the device nodes. Empty: the driver root where it has
 	// nodes of the driver, as a driver container's has, else "/".
 	DevRoot string
+	// DriverRootOnHost and DevRootOnHost are where the driver root and the dev root are on the
+	// host, and in specs, for a program in a container that has them as volumes, such as a
+	// device plugin. Empty: this program is on the host.
+	DriverRootOnHost, DevRootOnHost string
 	// ProcRoot and SysRoot are the proc and sys file systems. Empty: "/proc" and "/sys".
 	ProcRoot, SysRoot string
 	// Arch is the driver's architecture by its Go name. Empty: that of this program.
@@ -38,12 +42,17 @@ func (h Host) Open() (hosttree.Host, error) {
 		h.DevRoot = hosttree.DriverRootDev(h.DriverRoot)
 	}
 	h.ProcRoot, h.SysRoot = cmp.Or(h.ProcRoot, "/proc"), cmp.Or(h.SysRoot, "/sys")
-	for _, dir := range []string{h.DriverRoot, h.DevRoot, h.ProcRoot, h.SysRoot} {
+	onHost := [2]string{cmp.Or(h.DriverRootOnHost, h.DriverRoot), cmp.Or(h.DevRootOnHost, h.DevRoot)}
+	for _, dir := range []string{h.DriverRoot, h.DevRoot, h.ProcRoot, h.SysRoot, onHost[0], onHost[1]} {
 		if !path.IsAbs(dir) {
 			return hosttree.Host{}, fmt.Errorf("directory %q of a host: use an absolute path", dir)
 		}
 	}
 	host := hosttree.Local(cmp.Or(h.Arch, runtime.GOARCH), h.DriverRoot, h.DevRoot, h.ProcRoot, h.SysRoot)
+	host.Driver.Path, host.Dev.Path = onHost[0], onHost[1]
+	if h.DriverRootOnHost != "" {
+		host.Root = hosttree.Tree{} // the root of this program is not that of the host
+	}
 	if h.NodeTable == "" {
 		return host, nil
 	}
