@@ -3,6 +3,7 @@
 package nvmlreport
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -20,17 +21,28 @@ func Make(library nvml.Interface) (*discover.NVMLReport, error) {
 	return report, (&Asker{Library: library}).Fill(report)
 }
 
-// Probe returns a probe for [discover.Options] that asks an initialized library, whichever file
-// the discovery has found. A call that hangs hangs the discovery, and a driver that crashes
+// Probe returns a probe for [discover.Options] that asks a library, whichever file the discovery
+// has found. The library is initialized for that, and shut down again: it may be initialized
+// already, since NVML counts. A call that hangs hangs the discovery, and a driver that crashes
 // ends the process: [discover.CommandProbe] does not have these risks.
 func Probe(library nvml.Interface) discover.ProbeFunc {
 	return func(context.Context, string) (*discover.NVMLReport, error) {
+		if ret := library.Init(); ret != nvml.SUCCESS {
+			return nil, &discover.ProbeError{Kind: cmp.Or(initErrors[ret], discover.ProbeFailed), Message: "initialize NVML: " + ret.Error()}
+		}
+		defer func() { _ = library.Shutdown() }()
 		report, err := Make(library)
 		if err != nil {
 			return report, &discover.ProbeError{Kind: discover.ProbeFailed, Message: err.Error()}
 		}
 		return report, nil
 	}
+}
+
+// initErrors are those of a library's Init with a meaning of their own.
+var initErrors = map[nvml.Return]discover.ProbeErrorKind{
+	nvml.ERROR_LIBRARY_NOT_FOUND: discover.ProbeNoLibrary, nvml.ERROR_FUNCTION_NOT_FOUND: discover.ProbeNoLibrary,
+	nvml.ERROR_DRIVER_NOT_LOADED: discover.ProbeNoDriver, nvml.ERROR_LIB_RM_VERSION_MISMATCH: discover.ProbeVersionMismatch,
 }
 
 // Asker makes calls of NVML, each only if the library has the function: the loader would end

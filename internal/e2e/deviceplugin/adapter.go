@@ -1,0 +1,105 @@
+// Package cdi takes the place of NVIDIA's package of this name in its device plugin: cdigen's
+// packages make the specs. What the plugin asks of it is in the file api.go, which stays.
+package cdi
+
+import (
+	"context"
+	"errors"
+	"runtime"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+	config "github.com/NVIDIA/k8s-device-plugin/api/config/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/nvmlreport"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// Handler makes the specs. The zero value is for a plugin that does not use CDI.
+type Handler struct {
+	enabled                                  bool
+	vendor, driver, hostDriver, dev, hostDev string
+	look                                     discover.Options
+	specs                                    []spec.Options
+	additional                               []string
+}
+
+// Option is a setting of the plugin.
+type Option func(*Handler)
+
+func WithDeviceListStrategies(s config.DeviceListStrategies) Option {
+	return func(h *Handler) { h.enabled = s.AnyCDIEnabled() }
+}
+func WithDeviceIDStrategy(name string) Option {
+	return with(true, "gpu", spec.Options{NoAll: true, Names: []spec.NameStrategy{spec.NameStrategy(name)}})
+}
+func WithImexChannels[T any](channels []T) Option {
+	return with(len(channels) > 0, "imex-channel", spec.Options{NoAll: true})
+}
+func WithGdrcopyEnabled(on bool) Option      { return with(on, "gdrcopy", spec.Options{}) }
+func WithGdsEnabled(on bool) Option          { return with(on, "gds", spec.Options{}) }
+func WithMofedEnabled(on bool) Option        { return with(on, "mofed", spec.Options{}) }
+func WithVendor(vendor string) Option        { return func(h *Handler) { h.vendor = vendor } }
+func WithDriverRoot(dir string) Option       { return func(h *Handler) { h.driver = dir } }
+func WithTargetDriverRoot(dir string) Option { return func(h *Handler) { h.hostDriver = dir } }
+func WithDevRoot(dir string) Option          { return func(h *Handler) { h.dev = dir } }
+func WithTargetDevRoot(dir string) Option    { return func(h *Handler) { h.hostDev = dir } }
+
+// There are no hooks, and the discovery sees by itself what the host is.
+func WithNvidiaCTKPath(string) Option           { return func(*Handler) {} }
+func WithFeatureFlags(...string) Option         { return func(*Handler) {} }
+func WithDeviceDiscoveryStrategy(string) Option { return func(*Handler) {} }
+
+func with(on bool, kind string, o spec.Options) Option {
+	return func(h *Handler) {
+		if o.Of = spec.FindKind(kind); on {
+			o.Of.Look(&h.look)
+			h.specs = append(h.specs, o)
+		}
+	}
+}
+
+func NewNullHandler() *Handler { return &Handler{} }
+func New(_ any, library nvml.Interface, _ any, options ...Option) (*Handler, error) {
+	h := &Handler{look: discover.Options{Probe: nvmlreport.Probe(library)}}
+	for _, set := range options {
+		set(h)
+	}
+	return h, nil
+}
+
+func (h *Handler) QualifiedName(class, id string) string { return h.vendor + "/" + class + "=" + id }
+func (h *Handler) AdditionalDevices() []string           { return h.additional }
+func (h *Handler) CreateSpecFile() error {
+	if !h.enabled {
+		return nil
+	}
+	host := discover.Local(runtime.GOARCH, h.driver, h.dev, "/proc", "/sys")
+	host.Driver.Path, host.Dev.Path, host.Root = h.hostDriver, h.hostDev, discover.Tree{}
+	inv, err := discover.Run(context.Background(), host, discover.Modules(h.look))
+	if err != nil {
+		return err
+	}
+	for _, o := range h.specs {
+		o.Vendor = h.vendor
+		s, left, err := spec.New(inv, o)
+		klog.InfoS("Made CDI spec", "class", o.Of.Class, "findings", append(left, inv.Findings...), "error", err)
+		if errors.Is(err, spec.ErrNoDevices) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		text, err := spec.Encode(s, spec.JSON)
+		if err != nil {
+			return err
+		}
+		if _, err := spec.Publish(context.Background(), "/var/run/cdi/"+h.vendor+"-"+o.Of.Class+".json", text, spec.PublishOptions{}); err != nil {
+			return err
+		}
+		if !o.NoAll {
+			h.additional = append(h.additional, h.QualifiedName(o.Of.Class, spec.AllDevices))
+		}
+	}
+	return nil
+}
