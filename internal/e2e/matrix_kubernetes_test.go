@@ -42,8 +42,10 @@ type node struct {
 	log    *hosttest.Log // of the kubelet
 	watch  *hosttest.Log // of cdigen watch
 	specs  *specWrites
-	plugin string // the manifest of the device plugin's pod
-	pods   int
+	// program is the directory of the device plugin, plugin the manifest of its pod.
+	program, plugin string
+	use             string // a script with which pods use what they see
+	pods            int
 }
 
 // kubernetesCases are those of TestKubernetes, in their order; each gives a note.
@@ -97,9 +99,7 @@ func TestKubernetes(t *testing.T) {
 func newNode(t *testing.T) *node {
 	t.Helper()
 	n := newHost(t, "sid")
-	check(t, os.MkdirAll(n.inPlace("/etc/pods"), 0o755))
-	n.startKubelet("staticPodPath: /etc/pods\nenableServer: false\n")
-	t.Cleanup(n.tellPlugin)
+	n.startStandalone()
 	n.specs = watchSpecs(t)
 	n.startWatch()
 	return n
@@ -117,6 +117,8 @@ func newHost(t *testing.T, suite string, more ...goProgram) *node {
 	bin, err := build()
 	check(t, err)
 	n.path += bin + ":"
+	n.program, err = devicePlugin.build()
+	check(t, err)
 	n.nvml, err = fakenvml.Build()
 	check(t, err)
 	n.host = filepath.Join(n.dir, "host")
@@ -139,6 +141,14 @@ func (n *node) startWatch() {
 func (n *node) build(d *simhost.Description, dir string) {
 	n.t.Helper()
 	check(n.t, d.Build(dir, simhost.Options{NVMLLibrary: n.nvml}))
+}
+
+// startStandalone starts a kubelet without an API server.
+func (n *node) startStandalone() {
+	n.t.Helper()
+	check(n.t, os.MkdirAll(n.inPlace("/etc/pods"), 0o755))
+	n.startKubelet("staticPodPath: /etc/pods\nenableServer: false\n")
+	n.t.Cleanup(n.tellPlugin)
 }
 
 // startKubelet starts a kubelet with more of a configuration and more arguments.
@@ -201,8 +211,6 @@ func (n *node) start(list, id, resource, cdiRoot, volume string) {
 // pluginPod is a pod with the device plugin, as NVIDIA's chart makes one.
 func (n *node) pluginPod(list, id, cdiRoot, volume string) (name, manifest string) {
 	n.t.Helper()
-	programs, err := devicePlugin.build()
-	check(n.t, err)
 	n.pods++
 	mount := ""
 	if cdiRoot != "" {
@@ -219,8 +227,8 @@ spec:
   - name: nvidia-device-plugin-ctr
     image: %s
     imagePullPolicy: Never
-    # A container has a procfs of its own, which knows nothing of the simulated driver.
-    command: [sh, -ec, "for f in driver devices; do mount --bind /driver-root/proc/$f /proc/$f; done; exec nvidia-device-plugin"]
+    # A container has a procfs and the sysfs of this machine, which know nothing of the simulated driver.
+    command: [sh, -ec, "for f in proc/driver proc/devices sys; do mount --bind /driver-root/$f /$f; done; exec nvidia-device-plugin"]
     env:
     - {name: DEVICE_LIST_STRATEGY, value: %s}
     - {name: DEVICE_ID_STRATEGY, value: %s}
@@ -235,7 +243,7 @@ spec:
   - {name: program, hostPath: {path: %[8]s/nvidia-device-plugin, type: File}}
   - {name: kubelet-device-plugins-dir, hostPath: {path: /var/lib/kubelet/device-plugins, type: Directory}}
   - {name: driver-root, hostPath: {path: %[5]s, type: Directory}}%[7]s
-`, name, imageName, list, id, n.host, mount, volume, programs)
+`, name, imageName, list, id, n.host, mount, volume, n.program)
 }
 
 // tellPlugin logs what the last plugin said, if something failed.
@@ -306,6 +314,12 @@ func (n *node) updates(resource string) int {
 // and gives what that saw. meanwhile, if any, is done when the pod is there.
 func (n *node) pod(resource string, count int, meanwhile ...func(name string)) inside {
 	n.t.Helper()
+	return parseBusyLook(n.t, n.runPod(resource, count, meanwhile...))
+}
+
+// runPod is pod, and gives what the container has printed.
+func (n *node) runPod(resource string, count int, meanwhile ...func(name string)) string {
+	n.t.Helper()
 	n.pods++
 	name := "pod" + strconv.Itoa(n.pods)
 	manifest := "/etc/pods/" + name + ".yaml"
@@ -327,13 +341,13 @@ func (n *node) pod(resource string, count int, meanwhile ...func(name string)) i
 		return strings.Contains(out, "env THE=END")
 	})
 	check(n.t, os.Remove(n.inPlace(manifest)))
-	return parseBusyLook(n.t, out)
+	return out
 }
 
 // lookingPod is a pod with one container that asks for some of a resource, looks around, and then does something else.
 func (n *node) lookingPod(name, resource string, count int, then string) string {
 	n.t.Helper()
-	check(n.t, os.WriteFile(filepath.Join(work, "look.sh"), []byte(busyLook+"echo env THE=END\n"), 0o644))
+	check(n.t, os.WriteFile(filepath.Join(work, "look.sh"), []byte(busyLook+n.use+"echo env THE=END\n"), 0o644))
 	return fmt.Sprintf(`apiVersion: v1
 kind: Pod
 metadata: {name: %s, namespace: default}

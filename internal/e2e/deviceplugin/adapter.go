@@ -1,5 +1,4 @@
-// Package cdi takes the place of NVIDIA's package of this name in its device plugin: cdigen's
-// packages make the specs. What the plugin asks of it is in the file api.go, which stays.
+// Package cdi takes the place of the CDI package of NVIDIA's device plugin, of which api.go stays.
 package cdi
 
 import (
@@ -13,6 +12,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/discover/nvmlreport"
+	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -25,35 +25,30 @@ type Handler struct {
 	additional                               []string
 }
 
-// Option is a setting of the plugin.
 type Option func(*Handler)
 
-func WithDeviceListStrategies(s config.DeviceListStrategies) Option {
-	return func(h *Handler) { h.enabled = s.AnyCDIEnabled() }
-}
-func WithDeviceIDStrategy(name string) Option {
-	return with(true, "gpu", spec.Options{NoAll: true, Names: []spec.NameStrategy{spec.NameStrategy(name)}})
-}
-func WithImexChannels[T any](channels []T) Option {
-	return with(len(channels) > 0, "imex-channel", spec.Options{NoAll: true})
-}
-func WithGdrcopyEnabled(on bool) Option      { return with(on, "gdrcopy", spec.Options{}) }
-func WithGdsEnabled(on bool) Option          { return with(on, "gds", spec.Options{}) }
-func WithMofedEnabled(on bool) Option        { return with(on, "mofed", spec.Options{}) }
 func WithVendor(vendor string) Option        { return func(h *Handler) { h.vendor = vendor } }
 func WithDriverRoot(dir string) Option       { return func(h *Handler) { h.driver = dir } }
 func WithTargetDriverRoot(dir string) Option { return func(h *Handler) { h.hostDriver = dir } }
 func WithDevRoot(dir string) Option          { return func(h *Handler) { h.dev = dir } }
 func WithTargetDevRoot(dir string) Option    { return func(h *Handler) { h.hostDev = dir } }
+func WithGdrcopyEnabled(on bool) Option      { return with(on, "gdrcopy", true) }
+func WithGdsEnabled(on bool) Option          { return with(on, "gds", true) }
+func WithMofedEnabled(on bool) Option        { return with(on, "mofed", true) }
+func WithImexChannels[T any](l []T) Option   { return with(len(l) > 0, "imex-channel", false) }
+func WithDeviceIDStrategy(s string) Option   { return with(true, "gpu", false, spec.NameStrategy(s)) }
+func WithDeviceListStrategies(s config.DeviceListStrategies) Option {
+	return func(h *Handler) { h.enabled = s.AnyCDIEnabled() }
+}
+func WithNvidiaCTKPath(string) Option           { return func(*Handler) {} } // there are no hooks
+func WithFeatureFlags(...string) Option         { return func(*Handler) {} } // of nvcdi
+func WithDeviceDiscoveryStrategy(string) Option { return func(*Handler) {} } // discover sees what the host is
 
-// There are no hooks, and the discovery sees by itself what the host is.
-func WithNvidiaCTKPath(string) Option           { return func(*Handler) {} }
-func WithFeatureFlags(...string) Option         { return func(*Handler) {} }
-func WithDeviceDiscoveryStrategy(string) Option { return func(*Handler) {} }
-
-func with(on bool, kind string, o spec.Options) Option {
+// with adds a kind of devices; all of it is one of them, or not.
+func with(on bool, kind string, all bool, names ...spec.NameStrategy) Option {
 	return func(h *Handler) {
-		if o.Of = spec.FindKind(kind); on {
+		if on {
+			o := spec.Options{Of: spec.FindKind(kind), NoAll: !all, Names: names, Edits: edits.Options{VersionedNames: true}}
 			o.Of.Look(&h.look)
 			h.specs = append(h.specs, o)
 		}

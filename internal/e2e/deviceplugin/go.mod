@@ -1,3 +1,4 @@
+// A module of its own keeps NVIDIA's device plugin out of cdigen's dependencies.
 module github.com/cdigen/cdigen/internal/e2e/deviceplugin
 
 go 1.26.0
@@ -55,10 +56,12 @@ require (
 	tags.cncf.io/container-device-interface/specs-go v1.1.1 // indirect
 )
 
-replace github.com/cdigen/cdigen => ../../..
-
 tool github.com/NVIDIA/k8s-device-plugin/cmd/nvidia-device-plugin
 
-replace github.com/NVIDIA/go-nvml => github.com/NVIDIA/go-nvml v0.13.0-1.0.20260212130905-92cf8c963449
+replace github.com/cdigen/cdigen => ../../..
 
-replace github.com/NVIDIA/go-nvlib => github.com/NVIDIA/go-nvlib v0.10.0
+// The plugin's versions: it does not build with the ones that cdigen has.
+replace (
+	github.com/NVIDIA/go-nvlib => github.com/NVIDIA/go-nvlib v0.10.0
+	github.com/NVIDIA/go-nvml => github.com/NVIDIA/go-nvml v0.13.0-1.0.20260212130905-92cf8c963449
+)

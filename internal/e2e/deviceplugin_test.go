@@ -1,0 +1,254 @@
+package e2e
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/spec"
+)
+
+// toolkit has the program of the hooks that are in the device plugin's specs, of the version of
+// NVIDIA's CDI package that the plugin has.
+var toolkit = goProgram{module: "github.com/NVIDIA/nvidia-container-toolkit", version: "v1.19.1", packages: []string{"cmd/nvidia-ctk"}, cgo: true}
+
+// adaptedPlugin builds the device plugin with the package of internal/e2e/deviceplugin in the
+// place of its CDI package, and gives the program's directory. Go does not overlay files of its
+// module cache, hence the copy.
+var adaptedPlugin = sync.OnceValues(func() (dir string, err error) {
+	adapter, err := filepath.Abs("deviceplugin")
+	if err != nil {
+		return "", err
+	}
+	module, err := devicePlugin.download(adapter)
+	if err != nil {
+		return "", err
+	}
+	const script = `set -e
+adapter=$1 dir=$2 module=$3
+mkdir "$dir"
+cp -r "$4" "$dir/source"
+chmod -R u+w "$dir/source"
+find "$dir/source/internal/cdi" -name '*.go' ! -name 'api*.go' -delete
+cp "$adapter/adapter.go" "$dir/source/internal/cdi"
+printf 'go 1.26.0\nuse %s\nreplace %s => %s\n' "$adapter" "$module" "$dir/source" >"$dir/go.work"
+export GOWORK=$dir/go.work CGO_ENABLED=1
+go build -buildvcs=false -trimpath -o "$dir/" "$module/cmd/nvidia-device-plugin"`
+	dir = filepath.Join(work, "device-plugin")
+	return dir, command(adapter, "sh", "-c", script, "sh", adapter, dir, devicePlugin.module, module.Dir)
+})
+
+// TestDevicePlugin has pods ask for GPUs and MIG devices of NVIDIA's device plugin, as it is and
+// with its specs made by cdigen's packages: they get the same. As TestKubernetes, it takes
+// make e2e.
+func TestDevicePlugin(t *testing.T) {
+	if run, _ := selected(kubernetesName, false); !run {
+		t.Logf("not asked for: %s=%s", engineVariable, kubernetesName)
+		return
+	}
+	n := newHost(t, "sid")
+	plain := n.program
+	adapted, err := adaptedPlugin()
+	check(t, err)
+	hooks, err := toolkit.build()
+	check(t, err)
+	// Where the plugin's specs have it.
+	n.must(t, "ln", "-s", filepath.Join(hooks, "nvidia-ctk"), "/usr/bin/nvidia-ctk")
+	n.use = n.useAll()
+	n.startStandalone()
+	for _, c := range []struct{ list, id string }{{"cdi-cri", "uuid"}, {"cdi-annotations", "index"}} {
+		t.Run(c.list+", "+c.id, func(t *testing.T) {
+			n.t = t
+			n.program = plain
+			theirs := n.handOut(c.list, c.id)
+			n.program = adapted
+			ours := n.handOut(c.list, c.id)
+			if !theirs.hooks || ours.hooks {
+				t.Errorf("the specs have hooks: %v of the plugin's, %v of cdigen's", theirs.hooks, ours.hooks)
+			}
+			if diff := cmp.Diff(theirs.devices, ours.devices); diff != "" {
+				t.Errorf("devices in the specs (-plugin's +cdigen's):\n%s", diff)
+			}
+			if diff := cmp.Diff(theirs.registered, ours.registered); diff != "" {
+				t.Errorf("devices that the kubelet knows (-plugin's +cdigen's):\n%s", diff)
+			}
+			for i := range theirs.pods {
+				compareGiven(t, theirs.pods[i], ours.pods[i])
+			}
+		})
+	}
+}
+
+// handedOut is what a device plugin has made of a host.
+type handedOut struct {
+	hooks      bool
+	devices    []string            // in its spec
+	registered map[string][]string // by resource
+	pods       []handedPod
+}
+
+// handedPod is a pod that was given devices, and what it sees of them.
+type handedPod struct {
+	names []string // of the CDI devices
+	inside
+	opened map[string]string // what opening a node gives
+	loaded []string          // the libraries that it can load, by name
+}
+
+// handOut starts the device plugin and has pods ask for all of its GPUs, for a MIG device of
+// which there is one, and for all of a profile that has several: whichever order the plugin
+// has, they are the same.
+func (n *node) handOut(list, id string) (h handedOut) {
+	n.t.Helper()
+	asked := []struct {
+		resource string
+		count    int
+	}{{fullGPU, 6}, {oneMIG, 1}, {"nvidia.com/mig-1g.10gb", 9}}
+	file := filepath.Join(runCDI(), filepath.Base(pluginSpec))
+	check(n.t, os.RemoveAll(file))
+	before := map[string]int{}
+	for _, a := range asked {
+		before[a.resource] = n.updates(a.resource)
+	}
+	n.start(list, id, fullGPU, "cdi-root", hostSpecs)
+	s, err := spec.ReadDirectories(nil).File(file).Spec()
+	check(n.t, err)
+	h.hooks = len(s.ContainerEdits.Hooks) > 0
+	for _, d := range s.Devices {
+		h.devices = append(h.devices, s.Kind+"="+d.Name)
+	}
+	slices.Sort(h.devices)
+	for _, a := range asked {
+		until(n.t, "the plugin's "+a.resource, func() bool { return n.updates(a.resource) > before[a.resource] })
+		pod := n.handTo(a.resource, a.count)
+		if len(pod.names) != a.count {
+			n.t.Errorf("%d of %s are the CDI devices %q", a.count, a.resource, pod.names)
+		}
+		for _, name := range pod.names {
+			if !slices.Contains(h.devices, name) {
+				n.t.Errorf("%s is not in the spec", name)
+			}
+		}
+		h.pods = append(h.pods, pod)
+	}
+	h.registered = n.checkpoint().RegisteredDevices
+	return h
+}
+
+// useAll opens the nodes in a container, and loads the libraries that the host has.
+func (n *node) useAll() string {
+	n.t.Helper()
+	files, err := filepath.Glob(filepath.Join(n.host, "usr/lib/x86_64-linux-gnu/*.so*"))
+	check(n.t, err)
+	names := make([]string, len(files))
+	for i, file := range files {
+		names[i] = filepath.Base(file)
+	}
+	// load ends at the first one that it cannot load.
+	return `for n in $(find /dev \( -path '/dev/nvidia*' -o -path '/dev/dri/*' \) ! -type d); do (: < $n) 2>&1 | sed "s,.*: ,open $n ,"; done
+for l in ` + strings.Join(names, " ") + "; do load $l; done\n"
+}
+
+// handTo has a pod ask for devices, and waits until the kubelet has them back.
+func (n *node) handTo(resource string, count int) (pod handedPod) {
+	n.t.Helper()
+	earlier := n.checkpoint().PodDeviceEntries
+	var look strings.Builder
+	pod.opened = map[string]string{}
+	for line := range strings.Lines(n.runPod(resource, count)) {
+		words := strings.SplitN(strings.TrimSpace(line), " ", 3)
+		switch {
+		case words[0] == "open":
+			pod.opened[words[1]] = words[2]
+		case words[0] != "load":
+			look.WriteString(line)
+		case strings.HasPrefix(words[2], "/"): // else it is an error
+			pod.loaded = append(pod.loaded, words[1])
+		}
+	}
+	pod.inside = parseBusyLook(n.t, look.String())
+	for _, e := range n.checkpoint().PodDeviceEntries {
+		if slices.ContainsFunc(earlier, func(other podDevices) bool { return other.PodUID == e.PodUID }) {
+			continue
+		}
+		pod.names = regexp.MustCompile(`k8s\.device-plugin\.nvidia\.com/gpu=[\w.:-]+`).FindAllString(string(e.AllocResp), -1)
+		slices.Sort(pod.names)
+		until(n.t, "the end of the pod", func() bool { _, err := n.run("test", "!", "-e", "/var/lib/kubelet/pods/"+e.PodUID); return err == nil })
+	}
+	return pod
+}
+
+// podDevices is what the kubelet remembers of a container's devices. AllocResp is the device
+// plugin's answer, in which names are plain text.
+type podDevices struct {
+	PodUID    string
+	AllocResp []byte
+}
+
+type checkpoint struct {
+	PodDeviceEntries  []podDevices
+	RegisteredDevices map[string][]string
+}
+
+// checkpoint reads what the kubelet remembers of devices.
+func (n *node) checkpoint() checkpoint {
+	n.t.Helper()
+	var file struct{ Data checkpoint }
+	check(n.t, json.Unmarshal([]byte(n.must(n.t, "cat", "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint")), &file))
+	for _, ids := range file.Data.RegisteredDevices {
+		slices.Sort(ids)
+	}
+	return file.Data
+}
+
+// compareGiven checks that a pod has from cdigen's spec what it has from the plugin's. The names by
+// PCI address of DRM nodes are not in the latter, and what packages of distributions own is not
+// in the former.
+func compareGiven(t *testing.T, theirs, ours handedPod) {
+	t.Helper()
+	for path := range ours.nodes {
+		if strings.HasPrefix(path, "/dev/dri/by-path/") {
+			delete(ours.nodes, path)
+			delete(ours.opened, path)
+		}
+	}
+	for path, message := range ours.opened {
+		if message != allowed {
+			t.Errorf("opening %s: %s", path, message)
+		}
+	}
+	for what, diff := range map[string]string{
+		"CDI devices": cmp.Diff(theirs.names, ours.names), "device nodes": cmp.Diff(theirs.nodes, ours.nodes), "opened nodes": cmp.Diff(theirs.opened, ours.opened),
+	} {
+		if diff != "" {
+			t.Errorf("%s (-plugin's +cdigen's):\n%s", what, diff)
+		}
+	}
+	owned := func(name string) bool { return discover.Foreign(filepath.Base(name)) != nil }
+	for what, lists := range map[string][2][]string{
+		"libraries": {theirs.loaded, ours.loaded}, "mounts": {slices.Sorted(maps.Keys(theirs.mounts)), slices.Sorted(maps.Keys(ours.mounts))},
+	} {
+		missing := slices.DeleteFunc(slices.Clone(lists[0]), func(name string) bool { return owned(name) || slices.Contains(lists[1], name) })
+		if len(missing) > 0 {
+			t.Errorf("%s that only the plugin's spec gives: %q", what, missing)
+		}
+	}
+	if !slices.Contains(theirs.loaded, "libcuda.so.1") {
+		t.Errorf("with the plugin's spec libcuda.so.1 cannot be loaded, but %q", theirs.loaded)
+	}
+	for name, value := range theirs.env {
+		// The directory is for programs of NVIDIA's toolkit in the container.
+		if name != "HOSTNAME" && name != "NVIDIA_CTK_LIBCUDA_DIR" && ours.env[name] != value {
+			t.Errorf("%s=%q, and %q with the plugin's spec", name, ours.env[name], value)
+		}
+	}
+}
