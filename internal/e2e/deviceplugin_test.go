@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -32,6 +33,15 @@ var adaptedPlugin = sync.OnceValues(func() (dir string, err error) {
 	module, err := devicePlugin.download(adapter)
 	if err != nil {
 		return "", err
+	}
+	mod, err := os.ReadFile(filepath.Join(adapter, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	for _, p := range []goProgram{devicePlugin, toolkit} {
+		if version := p.module + " " + p.version; !strings.Contains(string(mod), version) {
+			return "", fmt.Errorf("deviceplugin/go.mod has another version than %s", version)
+		}
 	}
 	const script = `set -e
 adapter=$1 dir=$2 module=$3
