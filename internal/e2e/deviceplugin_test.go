@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -73,84 +75,101 @@ func TestDevicePlugin(t *testing.T) {
 	check(t, err)
 	// Where the plugin's specs have it.
 	n.must(t, "ln", "-s", filepath.Join(hooks, "nvidia-ctk"), "/usr/bin/nvidia-ctk")
-	n.use = n.useAll()
 	n.startStandalone()
-	for _, c := range []struct{ list, id string }{{"cdi-cri", "uuid"}, {"cdi-annotations", "index"}} {
-		t.Run(c.list+", "+c.id, func(t *testing.T) {
+	for _, c := range []struct {
+		host, list, id string
+		asked          []request
+		settings       map[string]string
+		beside         int // CDI devices that are given along with GPUs
+	}{
+		{"demo", "cdi-cri", "uuid", []request{{fullGPU, 6}, {"nvidia.com/mig-1g.10gb", 9}, {"nvidia.com/mig-2g.20gb", 1}, {oneMIG, 1}}, nil, 0},
+		{"demo", "cdi-annotations", "index", []request{{fullGPU, 6}, {oneMIG, 1}}, nil, 0},
+		{"demo", "envvar", "uuid", []request{{oneMIG, 1}}, nil, 0},
+		{
+			"everything", "cdi-cri", "uuid", []request{{fullGPU, 1}, {"nvidia.com/mig-4g.40gb", 1}},
+			map[string]string{"GDS_ENABLED": "true", "GDRCOPY_ENABLED": "true", "MOFED_ENABLED": "true", "IMEX_CHANNEL_IDS": "0"}, 4,
+		},
+	} {
+		t.Run(c.host+", "+c.list+", "+c.id, func(t *testing.T) {
 			n.t = t
-			n.program = plain
-			theirs := n.handOut(c.list, c.id)
+			d := hosttest.Load(t, c.host)
+			// NVIDIA's package gives those of all vendors.
+			d.NICs = slices.DeleteFunc(d.NICs, func(nic simhost.NIC) bool { return !strings.HasPrefix(nic.Name, "mlx5") })
+			n.be(d, c.host+"-"+c.list)
+			n.use = n.useAll()
+			n.settings, n.program = c.settings, plain
+			theirs := n.handOut(c.list, c.id, c.asked)
 			n.program = adapted
-			ours := n.handOut(c.list, c.id)
-			if !theirs.hooks || ours.hooks {
-				t.Errorf("the specs have hooks: %v of the plugin's, %v of cdigen's", theirs.hooks, ours.hooks)
+			ours := n.handOut(c.list, c.id, c.asked)
+			if c.list == "envvar" {
+				compareHandedOut(t, theirs, ours, false)
+				return
 			}
-			if diff := cmp.Diff(theirs.devices, ours.devices); diff != "" {
-				t.Errorf("devices in the specs (-plugin's +cdigen's):\n%s", diff)
-			}
-			if diff := cmp.Diff(theirs.registered, ours.registered); diff != "" {
-				t.Errorf("devices that the kubelet knows (-plugin's +cdigen's):\n%s", diff)
-			}
-			for i := range theirs.pods {
-				compareGiven(t, theirs.pods[i], ours.pods[i])
+			compareHandedOut(t, theirs, ours, true)
+			for i, a := range c.asked {
+				if names := ours.pods[i].names; len(names) != a.count+c.beside {
+					t.Errorf("a pod that asks for %d of %s has the CDI devices %q", a.count, a.resource, names)
+				}
 			}
 		})
 	}
 }
 
+// request is what a pod asks for. Requests are for all that there is of a resource: whichever
+// order a plugin has, the devices are the same.
+type request struct {
+	resource string
+	count    int
+}
+
 // handedOut is what a device plugin has made of a host.
 type handedOut struct {
-	hooks      bool
-	devices    []string            // in its spec
-	registered map[string][]string // by resource
+	hooks      bool       // in its specs
+	devices    []string   // in its specs
+	registered [][]string // by request, of the resource
 	pods       []handedPod
 }
 
 // handedPod is a pod that was given devices, and what it sees of them.
 type handedPod struct {
-	names []string // of the CDI devices
+	resource string
+	names    []string // of the CDI devices
 	inside
 	opened map[string]string // what opening a node gives
 	loaded []string          // the libraries that it can load, by name
 }
 
-// handOut starts the device plugin and has pods ask for all of its GPUs, for a MIG device of
-// which there is one, and for all of a profile that has several: whichever order the plugin
-// has, they are the same.
-func (n *node) handOut(list, id string) (h handedOut) {
+// handOut starts the device plugin and has pods ask for its devices.
+func (n *node) handOut(list, id string, asked []request) (h handedOut) {
 	n.t.Helper()
-	asked := []struct {
-		resource string
-		count    int
-	}{{fullGPU, 6}, {oneMIG, 1}, {"nvidia.com/mig-1g.10gb", 9}}
-	file := filepath.Join(runCDI(), filepath.Base(pluginSpec))
-	check(n.t, os.RemoveAll(file))
+	files, err := filepath.Glob(filepath.Join(runCDI(), "*"))
+	check(n.t, err)
+	for _, file := range files {
+		check(n.t, os.Remove(file))
+	}
 	before := map[string]int{}
 	for _, a := range asked {
 		before[a.resource] = n.updates(a.resource)
 	}
 	n.start(list, id, fullGPU, "cdi-root", hostSpecs)
-	s, err := spec.ReadDirectories(nil).File(file).Spec()
-	check(n.t, err)
-	h.hooks = len(s.ContainerEdits.Hooks) > 0
-	for _, d := range s.Devices {
-		h.devices = append(h.devices, s.Kind+"="+d.Name)
+	devices, broken := spec.ReadDirectories([]string{runCDI()}).Devices()
+	if len(broken) > 0 {
+		n.t.Errorf("specs that engines cannot read: %v", broken)
 	}
-	slices.Sort(h.devices)
+	for _, d := range devices {
+		h.hooks = h.hooks || len(d.Common.Hooks) > 0
+		// A network card has two names of cdigen's besides.
+		if _, card, _ := strings.Cut(d.Name, "/mofed="); card == "" || card == spec.AllDevices {
+			h.devices = append(h.devices, d.Name)
+		}
+	}
 	for _, a := range asked {
 		until(n.t, "the plugin's "+a.resource, func() bool { return n.updates(a.resource) > before[a.resource] })
-		pod := n.handTo(a.resource, a.count)
-		if len(pod.names) != a.count {
-			n.t.Errorf("%d of %s are the CDI devices %q", a.count, a.resource, pod.names)
-		}
-		for _, name := range pod.names {
-			if !slices.Contains(h.devices, name) {
-				n.t.Errorf("%s is not in the spec", name)
-			}
-		}
-		h.pods = append(h.pods, pod)
+		h.pods = append(h.pods, n.handTo(a))
 	}
-	h.registered = n.checkpoint().RegisteredDevices
+	for _, a := range asked {
+		h.registered = append(h.registered, n.checkpoint().RegisteredDevices[a.resource])
+	}
 	return h
 }
 
@@ -164,17 +183,17 @@ func (n *node) useAll() string {
 		names[i] = filepath.Base(file)
 	}
 	// load ends at the first one that it cannot load.
-	return `for n in $(find /dev \( -path '/dev/nvidia*' -o -path '/dev/dri/*' \) ! -type d); do (: < $n) 2>&1 | sed "s,.*: ,open $n ,"; done
+	return `for n in $(find /dev \( -path '/dev/nvidia*' -o -path '/dev/dri/*' -o -path '/dev/infiniband/*' -o -path /dev/gdrdrv \) ! -type d); do (: < $n) 2>&1 | sed "s,.*: ,open $n ,"; done
 for l in ` + strings.Join(names, " ") + "; do load $l; done\n"
 }
 
 // handTo has a pod ask for devices, and waits until the kubelet has them back.
-func (n *node) handTo(resource string, count int) (pod handedPod) {
+func (n *node) handTo(asked request) (pod handedPod) {
 	n.t.Helper()
 	earlier := n.checkpoint().PodDeviceEntries
 	var look strings.Builder
-	pod.opened = map[string]string{}
-	for line := range strings.Lines(n.runPod(resource, count)) {
+	pod.resource, pod.opened = asked.resource, map[string]string{}
+	for line := range strings.Lines(n.runPod(asked.resource, asked.count)) {
 		words := strings.SplitN(strings.TrimSpace(line), " ", 3)
 		switch {
 		case words[0] == "open":
@@ -190,7 +209,7 @@ func (n *node) handTo(resource string, count int) (pod handedPod) {
 		if slices.ContainsFunc(earlier, func(other podDevices) bool { return other.PodUID == e.PodUID }) {
 			continue
 		}
-		pod.names = regexp.MustCompile(`k8s\.device-plugin\.nvidia\.com/gpu=[\w.:-]+`).FindAllString(string(e.AllocResp), -1)
+		pod.names = regexp.MustCompile(`k8s\.device-plugin\.nvidia\.com/[a-z-]+=[\w.:-]+`).FindAllString(string(e.AllocResp), -1)
 		slices.Sort(pod.names)
 		until(n.t, "the end of the pod", func() bool { _, err := n.run("test", "!", "-e", "/var/lib/kubelet/pods/"+e.PodUID); return err == nil })
 	}
@@ -220,27 +239,54 @@ func (n *node) checkpoint() checkpoint {
 	return file.Data
 }
 
-// compareGiven checks that a pod has from cdigen's spec what it has from the plugin's. The names by
-// PCI address of DRM nodes are not in the latter, and what packages of distributions own is not
-// in the former.
-func compareGiven(t *testing.T, theirs, ours handedPod) {
+// compareHandedOut checks that the kubelet and pods have from the adapted plugin what they have
+// from NVIDIA's.
+func compareHandedOut(t *testing.T, theirs, ours handedOut, cdi bool) {
 	t.Helper()
-	for path := range ours.nodes {
-		if strings.HasPrefix(path, "/dev/dri/by-path/") {
-			delete(ours.nodes, path)
-			delete(ours.opened, path)
+	if theirs.hooks != cdi || ours.hooks {
+		t.Errorf("the specs have hooks: %v of the plugin's, %v of cdigen's", theirs.hooks, ours.hooks)
+	}
+	if diff := cmp.Diff(theirs.devices, ours.devices); diff != "" {
+		t.Errorf("devices in the specs (-plugin's +cdigen's):\n%s", diff)
+	}
+	if diff := cmp.Diff(theirs.registered, ours.registered); diff != "" {
+		t.Errorf("devices that the kubelet knows (-plugin's +cdigen's):\n%s", diff)
+	}
+	for i := range theirs.pods {
+		their, our := &theirs.pods[i], &ours.pods[i]
+		compareGiven(t, their, our)
+		for _, name := range our.names {
+			if !slices.Contains(ours.devices, name) {
+				t.Errorf("%s is not in a spec", name)
+			}
+		}
+		if cdi != slices.Contains(their.loaded, "libcuda.so.1") {
+			t.Errorf("with the plugin's specs a pod can load %q", their.loaded)
 		}
 	}
+}
+
+// compareGiven checks that a pod has from cdigen's specs what it has from the plugin's. The names by
+// PCI address of DRM nodes and the network cards' nodes for management are not in the latter, and what
+// packages of distributions own is not in the former.
+func compareGiven(t *testing.T, theirs, ours *handedPod) {
+	t.Helper()
+	more := regexp.MustCompile(`^/dev/(dri/by-path/|infiniband/(umad|issm))`)
 	for path, message := range ours.opened {
-		if message != allowed {
+		// rdma_cm is in Linux itself, which says it in another way.
+		if !strings.HasPrefix(allowed, message) {
 			t.Errorf("opening %s: %s", path, message)
+		}
+		if more.MatchString(path) {
+			delete(ours.nodes, path)
+			delete(ours.opened, path)
 		}
 	}
 	for what, diff := range map[string]string{
 		"CDI devices": cmp.Diff(theirs.names, ours.names), "device nodes": cmp.Diff(theirs.nodes, ours.nodes), "opened nodes": cmp.Diff(theirs.opened, ours.opened),
 	} {
 		if diff != "" {
-			t.Errorf("%s (-plugin's +cdigen's):\n%s", what, diff)
+			t.Errorf("%s of %s (-plugin's +cdigen's):\n%s", what, ours.resource, diff)
 		}
 	}
 	owned := func(name string) bool { return discover.Foreign(filepath.Base(name)) != nil }
@@ -251,9 +297,6 @@ func compareGiven(t *testing.T, theirs, ours handedPod) {
 		if len(missing) > 0 {
 			t.Errorf("%s that only the plugin's spec gives: %q", what, missing)
 		}
-	}
-	if !slices.Contains(theirs.loaded, "libcuda.so.1") {
-		t.Errorf("with the plugin's spec libcuda.so.1 cannot be loaded, but %q", theirs.loaded)
 	}
 	for name, value := range theirs.env {
 		// The directory is for programs of NVIDIA's toolkit in the container.

@@ -44,7 +44,8 @@ type node struct {
 	specs  *specWrites
 	// program is the directory of the device plugin, plugin the manifest of its pod.
 	program, plugin string
-	use             string // a script with which pods use what they see
+	settings        map[string]string // further variables of the plugin
+	use             string            // a script with which pods use what they see
 	pods            int
 }
 
@@ -121,14 +122,7 @@ func newHost(t *testing.T, suite string, more ...goProgram) *node {
 	check(t, err)
 	n.nvml, err = fakenvml.Build()
 	check(t, err)
-	n.host = filepath.Join(n.dir, "host")
-	n.build(n.demo, n.host)
-	// The plugin loads a library of the driver for which there is no fake.
-	libraries, err := filepath.Glob(filepath.Join(n.host, "usr/lib/x86_64-linux-gnu/libnvidia-sandboxutils.so*"))
-	check(t, err)
-	for _, path := range libraries {
-		check(t, os.Remove(path))
-	}
+	n.be(n.demo, "host")
 	runContainerd(t, n.place)
 	return n
 }
@@ -136,6 +130,19 @@ func newHost(t *testing.T, suite string, more ...goProgram) *node {
 func (n *node) startWatch() {
 	n.t.Helper()
 	n.watch = n.daemon(n.top, n.published, append([]string{"cdigen", "watch", "--profile", "k8s-device-plugin", "--kernel-log="}, hosttest.Flags(n.host, n.host)...)...)
+}
+
+// be makes the node one with a simulated host, in a directory of the place's.
+func (n *node) be(d *simhost.Description, dir string) {
+	n.t.Helper()
+	n.host = filepath.Join(n.dir, dir)
+	n.build(d, n.host)
+	// The plugin loads a library of the driver for which there is no fake.
+	libraries, err := filepath.Glob(filepath.Join(n.host, "usr/lib/x86_64-linux-gnu/libnvidia-sandboxutils.so*"))
+	check(n.t, err)
+	for _, path := range libraries {
+		check(n.t, os.Remove(path))
+	}
 }
 
 func (n *node) build(d *simhost.Description, dir string) {
@@ -217,6 +224,10 @@ func (n *node) pluginPod(list, id, cdiRoot, volume string) (name, manifest strin
 		mount = "\n    - {name: " + cdiRoot + ", mountPath: /var/run/cdi}"
 		volume = "\n  - {name: " + cdiRoot + ", " + volume + "}"
 	}
+	var settings strings.Builder
+	for variable, value := range n.settings {
+		fmt.Fprintf(&settings, "\n    - {name: %s, value: %q}", variable, value)
+	}
 	name = "plugin" + strconv.Itoa(n.pods)
 	return name, fmt.Sprintf(`apiVersion: v1
 kind: Pod
@@ -233,7 +244,7 @@ spec:
     - {name: DEVICE_LIST_STRATEGY, value: %s}
     - {name: DEVICE_ID_STRATEGY, value: %s}
     - {name: MIG_STRATEGY, value: mixed}
-    - {name: NVIDIA_DRIVER_ROOT, value: %[5]s}
+    - {name: NVIDIA_DRIVER_ROOT, value: %[5]s}%[9]s
     securityContext: {privileged: true}
     volumeMounts:
     - {name: program, mountPath: /usr/bin/nvidia-device-plugin, readOnly: true}
@@ -243,7 +254,7 @@ spec:
   - {name: program, hostPath: {path: %[8]s/nvidia-device-plugin, type: File}}
   - {name: kubelet-device-plugins-dir, hostPath: {path: /var/lib/kubelet/device-plugins, type: Directory}}
   - {name: driver-root, hostPath: {path: %[5]s, type: Directory}}%[7]s
-`, name, imageName, list, id, n.host, mount, volume, n.program)
+`, name, imageName, list, id, n.host, mount, volume, n.program, &settings)
 }
 
 // tellPlugin logs what the last plugin said, if something failed.
