@@ -145,7 +145,8 @@ var (
 	architectures = map[nvml.DeviceArchitecture]string{
 		nvml.DEVICE_ARCH_KEPLER: "Kepler", nvml.DEVICE_ARCH_MAXWELL: "Maxwell", nvml.DEVICE_ARCH_PASCAL: "Pascal", nvml.DEVICE_ARCH_VOLTA: "Volta",
 		nvml.DEVICE_ARCH_TURING: "Turing", nvml.DEVICE_ARCH_AMPERE: "Ampere", nvml.DEVICE_ARCH_ADA: "Ada", nvml.DEVICE_ARCH_HOPPER: "Hopper",
-		nvml.DEVICE_ARCH_BLACKWELL: "Blackwell", nvml.DEVICE_ARCH_RUBIN: "Rubin",
+		nvml.DEVICE_ARCH_BLACKWELL: "Blackwell",
+		13:                         "Rubin", // NVML_DEVICE_ARCH_RUBIN, which the go-nvml of device plugins may not have
 	}
 )
 

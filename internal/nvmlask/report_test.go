@@ -98,9 +98,15 @@ func TestTheLibraryThatTheProgramHoldsIsAsked(t *testing.T) {
 	if diff := cmp.Diff(&report, asked); diff != "" {
 		t.Errorf("a probe has another report (-want +got):\n%s", diff)
 	}
+	if _, ret := library.DeviceGetCount(); ret != nvml.SUCCESS {
+		t.Errorf("after a probe the library is shut down: %v", ret)
+	}
 	_ = library.Shutdown()
-	_, err = nvmlreport.Probe(library)(t.Context(), "")
-	if failed := (*nvmlprobe.Error)(nil); !errors.As(err, &failed) || failed.Kind != nvmlprobe.Failed {
-		t.Errorf("a library that was shut down: %v", err)
+	if asked, err = nvmlreport.Probe(library)(t.Context(), ""); err != nil || len(asked.GPUs) != 2 {
+		t.Errorf("a library that was shut down: %v, %v", asked, err)
+	}
+	_, err = nvmlreport.Probe(nvml.New(nvml.WithLibraryPath("none.so")))(t.Context(), "")
+	if failed := (*nvmlprobe.Error)(nil); !errors.As(err, &failed) || failed.Kind != nvmlprobe.NoLibrary {
+		t.Errorf("a library that does not exist: %v", err)
 	}
 }
