@@ -137,7 +137,7 @@ func (n *node) be(d *simhost.Description, dir string) {
 	n.t.Helper()
 	n.host = filepath.Join(n.dir, dir)
 	n.build(d, n.host)
-	// The plugin loads a library of the driver for which there is no fake.
+	// The plugin loads a library of the driver that has no fake.
 	libraries, err := filepath.Glob(filepath.Join(n.host, "usr/lib/x86_64-linux-gnu/libnvidia-sandboxutils.so*"))
 	check(n.t, err)
 	for _, path := range libraries {
