@@ -52,7 +52,7 @@ func TestTheOptionsOfASpec(t *testing.T) {
 	if o.Vendor+"/"+o.Class != c.Kind() || !slices.Equal(o.Names, []spec.NameStrategy{spec.PCI}) || !o.NoAll || !slices.Equal(o.Devices, []string{"0", "1"}) || o.MaxVersion != "0.6.0" {
 		t.Errorf("got %+v", o)
 	}
-	if e := o.Edits; !slices.Equal(e.Capabilities, []driverfiles.Capability{driverfiles.Compute, driverfiles.Video}) || e.Layout != "fedora" || !e.VersionedNames || e.Hooks.Steps != nil {
+	if e := o.Edits; !slices.Equal(e.Capabilities, []driverfiles.Capability{driverfiles.Compute, driverfiles.Video}) || e.Layout != "fedora" || !e.VersionedNames || len(e.Hooks.Steps) > 0 {
 		t.Errorf("got %+v", e)
 	}
 	if o.Own == nil || !slices.Equal(o.Own.ContainerEdits.Env, []string{"A=1"}) {

@@ -15,10 +15,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const rulesFile = "../packaging/prometheus/cdigen.rules.yml"
+const rulesFile = "../../packaging/prometheus/cdigen.rules.yml"
 
 // dashboardFiles are that of a node and that of a cluster.
-var dashboardFiles = []string{"../packaging/grafana/cdigen.json", "../packaging/grafana/cdigen-cluster.json"}
+var dashboardFiles = []string{"../../packaging/grafana/cdigen.json", "../../packaging/grafana/cdigen-cluster.json"}
 
 // expressions returns the queries of the alerts and of the dashboards by where they are.
 func expressions(t *testing.T) map[string]string {
@@ -118,7 +118,7 @@ func TestAlertsAndDashboardNameMetrics(t *testing.T) {
 
 // Documentation lists each alert.
 func TestAlertsAreDocumented(t *testing.T) {
-	data, err := os.ReadFile("../docs/metrics.md")
+	data, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}
