@@ -200,9 +200,11 @@ func (i *ids) Generate(value []byte, _ ast.NodeKind) []byte {
 
 func (i *ids) Put(value []byte) { i.used[string(value)] = true }
 
-// resolve checks the links of a page and makes them those of the site.
+// resolve checks the links of a page and makes them those of the site, which loads no pictures
+// from elsewhere: their texts stand for them.
 func (s *site) resolve(p *page) error {
 	var errs []error
+	var foreign []*ast.Image
 	err := ast.Walk(p.tree, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		var destination *[]byte
 		switch n := n.(type) {
@@ -219,8 +221,14 @@ func (s *site) resolve(p *page) error {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", p.name, *destination, err))
 		}
 		*destination = []byte(link)
+		if image, ok := n.(*ast.Image); ok && strings.Contains(link, "://") {
+			foreign = append(foreign, image)
+		}
 		return ast.WalkContinue, nil
 	})
+	for _, image := range foreign {
+		image.Parent().ReplaceChild(image.Parent(), image, image.FirstChild())
+	}
 	return errors.Join(append(errs, err)...)
 }
 
@@ -350,14 +358,14 @@ nav a { display: block; padding: 0.1rem 0.5rem; color: var(--text); border-radiu
 nav a.home { font-size: 1.3rem; font-weight: bold }
 nav a.here { background: var(--line) }
 nav h2 { font-size: 0.75rem; text-transform: uppercase; letter-spacing: 0.04em; margin: 1.2rem 0.5rem 0.2rem; opacity: 0.7 }
-main { flex: 1 1 auto; min-width: 0; max-width: 60rem; padding: 1.5rem 2rem }
+main { flex: 1 1 auto; min-width: 0; max-width: 60rem; padding: 1.5rem 2rem; overflow-wrap: break-word }
 a { color: var(--link); text-decoration: none }
 a:hover { text-decoration: underline }
 h1, h2 { border-bottom: 1px solid var(--line); padding-bottom: 0.2rem }
 code { font: 0.85em ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; background: var(--soft); padding: 0.1em 0.3em; border-radius: 4px }
 pre { background: var(--soft); padding: 0.8rem; overflow-x: auto; border-radius: 6px }
 pre code { background: none; padding: 0 }
-.wide { overflow-x: auto }
+.wide { overflow-x: auto; overflow-wrap: normal }
 table { border-collapse: collapse; font-size: 0.92rem }
 th, td { border: 1px solid var(--line); padding: 0.3rem 0.6rem; text-align: left; vertical-align: top }
 th { background: var(--soft) }
