@@ -198,7 +198,7 @@ func writeChanges(w io.Writer, changes []difference, file string, color bool) er
 		}
 	}
 	if width > 0 && lines > maxChanges {
-		fmt.Fprintf(&b, "… and %d more: cdigen diff | less\n", lines-maxChanges)
+		fmt.Fprintf(&b, "%s and %d more: cdigen diff | less\n", table.Ellipsis(), lines-maxChanges)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

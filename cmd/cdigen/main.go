@@ -33,6 +33,7 @@ func newRoot(args ...string) *cobra.Command {
 	root.PersistentFlags().String(hostRootFlag, "", "`directory` where a container has the root of the host, to work on the host")
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(usage)
+	root.SetHelpFunc(help)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
 	commands, all := chosen(args)
 	for _, c := range commands {

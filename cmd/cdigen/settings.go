@@ -60,11 +60,11 @@ func (o *options) showSettings(cmd *cobra.Command) error {
 	w := cmd.OutOrStdout()
 	err := o.print(w, list, func() error {
 		if len(list) == 0 && o.Settings.Variables == nil && o.Settings.Path != "" && !o.Settings.Unreadable {
-			_, err := fmt.Fprintf(w, "All settings have their defaults: there is no %s.\n", o.Settings.Path)
+			_, err := fmt.Fprintln(w, table.Wrap("All settings have their defaults: there is no "+o.Settings.Path+".", table.Width(w)))
 			return err
 		}
 		if len(list) == 0 {
-			_, err := fmt.Fprintf(w, "All settings have their defaults (%s).\n", o.Settings.Path)
+			_, err := fmt.Fprintln(w, table.Wrap("All settings have their defaults ("+o.Settings.Path+").", table.Width(w)))
 			return err
 		}
 		t := table.New(w, "SETTING", "VALUE", "FROM")
