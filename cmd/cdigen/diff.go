@@ -30,6 +30,9 @@ func newDiff() *cobra.Command {
 			}
 			w := cmd.OutOrStdout()
 			err = o.print(w, notNull(changes), func() error { return writeChanges(w, changes, append(args, o.EachKind()[0].Output)[0], colored(cmd)) })
+			if err == nil && len(changes) == 0 && table.IsTerminal(os.Stderr) {
+				say("There is no difference.", "equal")
+			}
 			if err == nil && len(changes) > 0 {
 				err = &exitError{exitStale, errors.New(printable.Count(len(changes), "difference"))}
 			}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 
@@ -132,6 +133,11 @@ func setUp(cmd *cobra.Command) error {
 		w.ofSettings(&o.Config)
 	}
 	w.ofToolkit(&o.Config)
+	if c.Command == "generate" || c.Command == serviceCommand {
+		for _, text := range c.WithoutEffect() {
+			slog.Warn(text)
+		}
+	}
 	return nil
 }
 

@@ -81,11 +81,7 @@ func (c *Config) OutputFormat() spec.Format {
 
 // PublishOptions returns how a spec is published.
 func (c *Config) PublishOptions() spec.PublishOptions {
-	o := spec.PublishOptions{LockTimeout: c.LockTimeout}
-	if c.Unnamed {
-		o.Kind = c.Kind()
-	}
-	return o
+	return spec.PublishOptions{LockTimeout: c.LockTimeout, Kind: c.Kind()}
 }
 
 // Spec returns the options of a spec for the libraries of an architecture. It reads the
