@@ -283,7 +283,7 @@ func (s *site) navigation(current *page) string {
 		return ""
 	}
 	var b strings.Builder
-	done := map[string]bool{}
+	done := map[string]bool{"index.html": true} // which is the first link
 	_ = ast.Walk(p.tree, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		switch n := n.(type) {
 		case *ast.Heading:
@@ -353,7 +353,7 @@ const style = `:root { color-scheme: light dark; --text: #1f2328; --back: #fff; 
 @media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --back: #0d1117; --soft: #161b22; --line: #30363d; --link: #4493f8 } }
 * { box-sizing: border-box }
 body { margin: 0; display: flex; font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back) }
-nav { flex: 0 0 16rem; padding: 1.5rem 1rem; background: var(--soft); border-right: 1px solid var(--line); min-height: 100vh; font-size: 0.9rem }
+nav { flex: 0 0 16rem; padding: 1.5rem 1rem; background: var(--soft); border-right: 1px solid var(--line); position: sticky; top: 0; height: 100vh; overflow-y: auto; font-size: 0.9rem }
 nav a { display: block; padding: 0.1rem 0.5rem; color: var(--text); border-radius: 4px }
 nav a.home { font-size: 1.3rem; font-weight: bold }
 nav a.here { background: var(--line) }
@@ -370,5 +370,5 @@ table { border-collapse: collapse; font-size: 0.92rem }
 th, td { border: 1px solid var(--line); padding: 0.3rem 0.6rem; text-align: left; vertical-align: top }
 th { background: var(--soft) }
 main img { max-width: 100% }
-@media (max-width: 50rem) { body { flex-direction: column } nav { order: 1; flex: none; min-height: 0; border: 0 } main { padding: 1rem } }
+@media (max-width: 50rem) { body { flex-direction: column } nav { order: 1; flex: none; position: static; height: auto; border: 0 } main { padding: 1rem } }
 `
