@@ -18,9 +18,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
@@ -345,8 +347,30 @@ func (s *site) render(p *page) ([]byte, error) {
 </body>
 </html>
 `, html.EscapeString(p.title), style, home, relative(p.name, target(index)), s.navigation(p),
-		strings.NewReplacer("<table>", "<div class=\"wide\"><table>", "</table>", "</table></div>").Replace(body.String()))
+		strings.NewReplacer("<table>", "<div class=\"wide\"><table>", "</table>", "</table></div>").Replace(words(body.String())))
 	return b.Bytes(), nil
+}
+
+var (
+	code     = regexp.MustCompile(`(?:<pre>)?<code>[^<]*</code>`)
+	hyphened = regexp.MustCompile(`[^\s<>]*-[^\s<>]*`)
+)
+
+// words keeps browsers from breaking a flag or another word of code at its hyphens, unless it is
+// long.
+func words(body string) string {
+	return code.ReplaceAllStringFunc(body, func(span string) string {
+		text, inline := strings.CutPrefix(span, "<code>")
+		if !inline {
+			return span // a block, which keeps its lines
+		}
+		return "<code>" + hyphened.ReplaceAllStringFunc(strings.TrimSuffix(text, "</code>"), func(word string) string {
+			if utf8.RuneCountInString(word) > 34 {
+				return word
+			}
+			return "<span>" + word + "</span>"
+		}) + "</code>"
+	})
 }
 
 const style = `:root { color-scheme: light dark; --text: #1f2328; --back: #fff; --soft: #f6f8fa; --line: #d1d9e0; --link: #0969da }
@@ -364,6 +388,7 @@ a:hover { text-decoration: underline }
 h1, h2 { border-bottom: 1px solid var(--line); padding-bottom: 0.2rem }
 code { font: 0.85em ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; background: var(--soft); padding: 0.1em 0.3em; border-radius: 4px }
 pre { background: var(--soft); padding: 0.8rem; overflow-x: auto; border-radius: 6px }
+code span { white-space: nowrap }
 pre code { background: none; padding: 0 }
 .wide { overflow-x: auto; overflow-wrap: normal }
 table { border-collapse: collapse; font-size: 0.92rem }

@@ -21,6 +21,9 @@ func TestTheDocumentationHasNoBrokenLink(t *testing.T) {
 			t.Errorf("docs/watch.html has no %s", want)
 		}
 	}
+	if want := "<code><span>--on-driver-loss</span> keep</code>"; !strings.Contains(string(data), want) {
+		t.Errorf("docs/watch.html has no %s", want)
+	}
 	// The badges of the README are texts.
 	if data, err = os.ReadFile(filepath.Join(output, "index.html")); err != nil {
 		t.Fatal(err)
