@@ -106,6 +106,9 @@ test: test-packages ## Run all tests (as root: with real container runtimes)
 	$(GO) -C packaging/helm test -count=1 $(TESTFLAGS) ./...
 	$(GO) -C internal/site test -count=1 $(TESTFLAGS) ./...
 
+# Where make e2e-browser puts pictures of the pages.
+PICTURES ?=
+
 # The engines of a run: names of docs/engines.md or their beginnings, separated by commas.
 ENGINE ?= all
 
@@ -118,6 +121,10 @@ e2e: test-packages ## Run every container engine (ENGINE=podman,docker-28: these
 .PHONY: e2e-packages
 e2e-packages: test-packages ## Install, upgrade and remove the packages on every distribution that is available
 	CDIGEN_E2E_PACKAGES=all $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run 'Package|Probe' ./internal/e2e
+
+.PHONY: e2e-browser
+e2e-browser: test-packages ## Look at the page of cdigen report and at the documentation's site in headless Chromium (PICTURES=DIR: keep pictures)
+	CDIGEN_E2E_BROWSER=1 CDIGEN_E2E_PICTURES='$(abspath $(PICTURES))' $(GO) test -count=1 -timeout=20m $(TESTFLAGS) -run 'InABrowser$$' ./internal/e2e
 
 .PHONY: demo
 demo: build ## Show the GPUs, the device names and the spec of this or a simulated host

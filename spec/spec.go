@@ -299,7 +299,7 @@ func selectDevices(known, list []device, wanted []string) ([]device, []discover.
 		findings = append(findings, discover.Finding{ID: DeviceAbsent, Subject: w, Severity: discover.Warning, Message: message})
 	}
 	if len(unknown) > 0 && len(findings) == len(wanted) && len(list) > 0 {
-		return nil, nil, &OptionError{"Devices", fmt.Errorf("no usable device %q: there is %s", unknown[0], printable.Some(namesOf(list)))}
+		return nil, nil, &OptionError{"Devices", fmt.Errorf("no usable device has such a name: there is %s", printable.Some(namesOf(list)))}
 	}
 	selected := slices.DeleteFunc(slices.Clone(list), func(d device) bool {
 		return !slices.ContainsFunc(wanted, func(w string) bool { return slices.Contains(d.aliases, w) })

@@ -95,7 +95,7 @@ func TestSelectedDevices(t *testing.T) {
 		{[]string{"0000:1b:00.0", "1"}, []string{"0", "1:0", "all"}, ""},
 		{[]string{"all"}, []string{"0", "1:0", "all"}, ""},
 		{[]string{"0", "2"}, []string{"0", "all"}, ""},
-		{[]string{"2"}, nil, `no usable device "2": there is 0, 1:0`},
+		{[]string{"2"}, nil, `no usable device has such a name: there is 0, 1:0`},
 	} {
 		o := spec.Options{}
 		o.Names, o.Devices = []spec.NameStrategy{spec.Index}, c.devices

@@ -31,6 +31,9 @@ func newDiff() *cobra.Command {
 			}
 			w := cmd.OutOrStdout()
 			err = o.print(w, notNull(changes), func() error { return writeChanges(w, changes, append(args, o.EachKind()[0].Output)[0], colored(cmd)) })
+			if err == nil && len(changes) == 0 && table.IsTerminal(os.Stderr) {
+				say("There is no difference.", "equal")
+			}
 			if err == nil && len(changes) > 0 {
 				err = &exitError{exitStale, errors.New(printable.Count(len(changes), "difference"))}
 			}
@@ -199,7 +202,7 @@ func writeChanges(w io.Writer, changes []difference, file string, color bool) er
 		}
 	}
 	if width > 0 && lines > maxChanges {
-		fmt.Fprintf(&b, "… and %d more: cdigen diff | less\n", lines-maxChanges)
+		fmt.Fprintf(&b, "%s and %d more: cdigen diff | less\n", table.Ellipsis(), lines-maxChanges)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -240,7 +240,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 		if snapshots == nil {
 			s.snapshot.Required = f.require.Requirement
 		}
-		if why := s.snapshot.Inventory.NoGPU(); why != "" {
+		if why := nothingToFix(s.snapshot.Inventory); why != "" {
 			return nil, nil, &exitError{exitNoDevices, fmt.Errorf("%s: there is nothing to fix", why)}
 		}
 		snapshots, lists = append(snapshots, s.snapshot), append(lists, check.Reports(s.snapshot, check.All(s.snapshot)))

@@ -44,6 +44,9 @@ func run() int {
 	fmt.Fprintf(os.Stderr, "%s: %s\n", ran.CommandPath(), oneError(err))
 	if withStatus != nil {
 		if withStatus.status == exitUsage {
+			if ran.Name() == "help" {
+				ran = ran.Parent()
+			}
 			fmt.Fprintf(os.Stderr, "Run '%s --help' for usage.\n", ran.CommandPath())
 		}
 		return withStatus.status

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -78,5 +79,38 @@ func TestHelpHasEveryFlag(t *testing.T) {
 		if name == "generate" && (!strings.Contains(text, "\nThe host:\n") || strings.Index(text, "--output") > strings.Index(text, "--library-layout")) {
 			t.Errorf("the flags of generate are not in groups:\n%s", text)
 		}
+	}
+}
+
+// On a narrow terminal help texts are wrapped, without a change of their words; only commands,
+// which people copy, are in lines that are wider.
+func TestHelpFitsANarrowTerminal(t *testing.T) {
+	files, err := helpTexts.ReadDir("help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := helpTexts.ReadFile("help/" + file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _, _ := strings.Cut(string(data), "\nExamples:\n")
+		if got := fill(text, 80); got != text {
+			t.Errorf("%s is not as it was written on a terminal of 80 columns:\n%s", file.Name(), got)
+		}
+		got := fill(text, 40)
+		if diff := cmp.Diff(strings.Fields(text), strings.Fields(got)); diff != "" {
+			t.Errorf("%s has other words (-want +got):\n%s", file.Name(), diff)
+		}
+		for line := range strings.Lines(got) {
+			if line = strings.TrimSuffix(line, "\n"); utf8.RuneCountInString(line) > 40 && len(strings.Fields(line)) > 1 && (!strings.HasPrefix(line, "  ") || !strings.Contains(text, line)) {
+				t.Errorf("%s: %q", file.Name(), line)
+			}
+		}
+	}
+	const list = "Text that is\nwrapped.\n\n  cdigen generate --output nvidia.yaml\n\n  0, 1  one entry of a\n        list\n  2  another\n"
+	const want = "Text that is wrapped.\n\n  cdigen generate --output nvidia.yaml\n\n  0, 1  one entry of a\n        list\n  2  another"
+	if diff := cmp.Diff(want, fill(list, 22)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -65,7 +65,7 @@ func (g *generation) run(cmd *cobra.Command) error {
 		return err
 	}
 	findings := g.findings(list)
-	if err := writeReport(os.Stderr, g.Report, findings, g.Captured == ""); err != nil {
+	if err := writeReport(os.Stderr, g.Report, findings, g.Captured == "" && nothingToFix(list[0].inv) == ""); err != nil {
 		return err
 	}
 	if n := serious(findings); g.Strict && n > 0 {
@@ -233,7 +233,10 @@ func (g *generation) leaves() bool {
 // go on offering GPUs that are gone.
 func (g *generation) withdraw(cmd *cobra.Command, why error) error {
 	result := "nothing published"
+	o := g.PublishOptions()
 	switch {
+	case g.Output != "-" && !g.Unnamed && o.Leaves(g.Output):
+		result = g.Output + " stays, whose devices are of another kind"
 	case g.Output == "-" || g.leaves():
 	case g.dryRun:
 		switch err := preview(cmd, g.Output, spectext.Text{}); {

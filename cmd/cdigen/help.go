@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"os"
@@ -33,6 +34,61 @@ func explain(cmd *cobra.Command) {
 // helpWidth is the width of help texts where there is no terminal, or a wide one.
 const helpWidth = 80
 
+// helpColumns returns how wide help texts are.
+func helpColumns() int {
+	if width := table.Width(os.Stdout); width > 0 {
+		return min(width, helpWidth)
+	}
+	return helpWidth
+}
+
+// help prints the help of a command, as cobra does.
+func help(c *cobra.Command, _ []string) {
+	w := c.OutOrStdout()
+	fmt.Fprintf(w, "%s\n\n", fill(strings.TrimRight(cmp.Or(c.Long, c.Short), " \n"), helpColumns()))
+	fmt.Fprint(w, c.UsageString())
+}
+
+// fill wraps a help text, whose lines are not wider than helpWidth, for a narrower terminal: its
+// paragraphs, and the entries of lists, which have a word and its meaning two spaces apart. Other
+// lines that are indented are commands to copy and stay as they are.
+func fill(text string, width int) string {
+	if width >= helpWidth {
+		return text
+	}
+	var b strings.Builder
+	head, words, indent := "", "", 0
+	flush := func() {
+		if head+words != "" {
+			b.WriteString(head + strings.ReplaceAll(table.Wrap(words, max(width-indent, 1)), "\n", "\n"+strings.Repeat(" ", indent)) + "\n")
+		}
+		head, words, indent = "", "", 0
+	}
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		rest := strings.TrimLeft(line, " ")
+		at := len(line) - len(rest)
+		word, meaning, entry := strings.Cut(rest, "  ")
+		switch {
+		case rest != "" && words != "" && at == indent:
+			words += " " + rest
+		case at == 0 && rest != "":
+			flush()
+			words = rest
+		case entry:
+			flush()
+			words = strings.TrimLeft(meaning, " ")
+			indent = len(line) - len(words)
+			head = strings.Repeat(" ", at) + word + strings.Repeat(" ", indent-at-len(word))
+		default:
+			flush()
+			b.WriteString(line + "\n")
+		}
+	}
+	flush()
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
 // usage prints how a command is used, as cobra does.
 func usage(c *cobra.Command) error {
 	var b strings.Builder
@@ -50,7 +106,9 @@ func usage(c *cobra.Command) error {
 		heading := "\n\n" + title
 		for _, sub := range c.Commands() {
 			if sub.GroupID == group && (sub.IsAvailableCommand() || sub.Name() == "help") {
-				fmt.Fprintf(&b, "%s\n  %-*s %s", heading, sub.NamePadding(), sub.Name(), sub.Short)
+				indent := sub.NamePadding() + 3
+				short := strings.ReplaceAll(table.Wrap(sub.Short, max(helpColumns()-indent, 1)), "\n", "\n"+strings.Repeat(" ", indent))
+				fmt.Fprintf(&b, "%s\n  %-*s %s", heading, sub.NamePadding(), sub.Name(), short)
 				heading = ""
 			}
 		}
@@ -61,7 +119,7 @@ func usage(c *cobra.Command) error {
 	list(map[bool]string{true: "Available Commands:", false: "Additional Commands:"}[len(c.Groups()) == 0], "")
 	writeFlags(&b, c)
 	if c.HasAvailableSubCommands() {
-		fmt.Fprintf(&b, "\n\nUse \"%s [command] --help\" for more information about a command.", c.CommandPath())
+		fmt.Fprintf(&b, "\n\n%s", fill("Use \""+c.CommandPath()+" [command] --help\" for more information about a command.", helpColumns()))
 	}
 	_, err := fmt.Fprintln(c.OutOrStderr(), b.String())
 	return err
@@ -70,10 +128,6 @@ func usage(c *cobra.Command) error {
 // writeFlags writes the flags of a command, wrapped, and options under the headings of their
 // groups.
 func writeFlags(b *strings.Builder, c *cobra.Command) {
-	width := table.Width(os.Stdout)
-	if width == 0 || width > helpWidth {
-		width = helpWidth
-	}
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
 	options := map[string]*pflag.FlagSet{}
 	var headings []string
@@ -95,7 +149,7 @@ func writeFlags(b *strings.Builder, c *cobra.Command) {
 	flags := func(title string, set *pflag.FlagSet) {
 		if set.HasAvailableFlags() {
 			b.WriteString("\n\n" + title + ":")
-			for line := range strings.Lines(set.FlagUsagesWrapped(width)) {
+			for line := range strings.Lines(set.FlagUsagesWrapped(helpColumns())) {
 				b.WriteString("\n" + strings.TrimRight(line, " \n"))
 			}
 		}

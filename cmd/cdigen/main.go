@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 
@@ -33,6 +34,7 @@ func newRoot(args ...string) *cobra.Command {
 	root.PersistentFlags().String(hostRootFlag, "", "`directory` where a container has the root of the host, to work on the host")
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(usage)
+	root.SetHelpFunc(help)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return setUp(cmd) }
 	commands, all := chosen(args)
 	for _, c := range commands {
@@ -131,6 +133,11 @@ func setUp(cmd *cobra.Command) error {
 		w.ofSettings(&o.Config)
 	}
 	w.ofToolkit(&o.Config)
+	if c.Command == "generate" || c.Command == serviceCommand {
+		for _, text := range c.WithoutEffect() {
+			slog.Warn(text)
+		}
+	}
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/specwatch"
+	"github.com/cdigen/cdigen/internal/table"
 )
 
 // page is an HTML page that is also XML, without scripts and without anything from elsewhere.
@@ -21,12 +22,15 @@ type page struct {
 	redact func(text string) string
 }
 
-// put writes markup. Texts in it are redacted and escaped, whatever they are; only numbers go in
-// as they are. A text stands between tags or in double quotes.
+// class is what a style is chosen by.
+type class string
+
+// put writes markup. Texts in it are redacted and escaped, whatever they are; only numbers and
+// classes go in as they are. A text stands between tags or in double quotes.
 func (p *page) put(markup string, args ...any) {
 	for i, arg := range args {
 		switch v := arg.(type) {
-		case int, float64:
+		case int, class:
 		case string:
 			args[i] = html.EscapeString(oneLine(p.redact(v)))
 		default:
@@ -45,15 +49,15 @@ const pageHead = `<!DOCTYPE html>
 <title>GPUs for containers</title>
 <style>
 :root { color-scheme: light dark; --text: #1b1f24; --dim: #57606a; --back: #ffffff; --line: #d0d7de; --well: #1a7f37; --warn: #9a6700; --bad: #cf222e; --free: #ddf4e4; --used: #8ddb8c }
-@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --dim: #9198a1; --back: #0d1117; --line: #3d444d; --well: #3fb950; --warn: #d29922; --bad: #f85149; --free: #12331d; --used: #238636 } }
+@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --dim: #9198a1; --back: #0d1117; --line: #3d444d; --well: #3fb950; --warn: #d29922; --bad: #f85149; --free: #12331d; --used: #196c2e } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 60em; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid var(--line) }
-table { border-collapse: collapse; width: 100% } th, td { text-align: left; vertical-align: top; padding: .2em .8em .2em 0; overflow-wrap: anywhere }
-td:first-child { overflow-wrap: normal } th { color: var(--dim); font-weight: 600; white-space: nowrap } tr + tr td { border-top: 1px solid var(--line) }
-.chain td { overflow-wrap: normal } .chain td:first-child { width: 1em } .chain td:nth-child(2) { width: 8em }
+table { border-collapse: collapse; width: 100% } th, td { text-align: left; vertical-align: top; padding: .2em .8em .2em 0 }
+th { color: var(--dim); font-weight: 600; white-space: nowrap } tr + tr td { border-top: 1px solid var(--line) }
+.chain td:first-child { width: 1em } .chain td:nth-child(2) { width: 8em } .chain td:last-child { overflow-wrap: anywhere }
 code, pre { font-family: ui-monospace, monospace; font-size: .9em } pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); padding: .4em .8em }
 .well { color: var(--well) } .warning { color: var(--warn) } .broken { color: var(--bad) } .dim, .unknown { color: var(--dim) }
-svg { width: 100%; height: auto } svg text { fill: var(--text); font: 12px system-ui, sans-serif } svg .small { font-size: 10px } svg .dim { fill: var(--dim) } svg .node { font-weight: 600 }
+.wide { overflow-x: auto } .wide td { min-width: 6em } svg { display: block; width: 100%; min-width: 48em; height: auto } svg text { fill: var(--text); font: 12px system-ui, sans-serif } svg .small { font-size: 11px } svg .dim { fill: var(--dim) } svg .node { font-weight: 600 }
 svg rect { stroke: var(--line) } svg .free { fill: var(--free) } svg .used { fill: var(--used) } svg .empty { fill: none; stroke-dasharray: 3 } svg .bad { fill: none; stroke: var(--bad) }
 </style>
 </head>
@@ -64,6 +68,9 @@ svg rect { stroke: var(--line) } svg .free { fill: var(--free) } svg .used { fil
 func (p *page) host(system string, inv *discover.Inventory) {
 	p.b.WriteString(pageHead)
 	name := inv.DriverName()
+	if inv.Driver.Version == "" {
+		name = "no driver is loaded"
+	}
 	if inv.Driver.Flavor != "" {
 		name += " (" + inv.Driver.Flavor + " kernel module)"
 	}
@@ -73,11 +80,11 @@ func (p *page) host(system string, inv *discover.Inventory) {
 func (p *page) chain(links []check.Link) {
 	p.put(`<table class="chain">` + "\n")
 	for _, l := range links {
-		class, sign := string(l.Severity), map[discover.Severity]string{discover.Warning: "!", discover.Broken: "✘", check.Unknown: "–"}[l.Severity]
+		of, sign := class(l.Severity), map[discover.Severity]string{discover.Warning: "!", discover.Broken: "✘", check.Unknown: "–"}[l.Severity]
 		if l.Severity == "" {
-			class, sign = "well", "✔"
+			of, sign = "well", "✔"
 		}
-		p.put(`<tr><td class="%s">%s</td><td>%s</td><td>%s</td></tr>`+"\n", class, sign, l.Name, l.Text)
+		p.put(`<tr><td class="%s">%s</td><td>%s</td><td>%s</td></tr>`+"\n", of, sign, l.Name, l.Text)
 	}
 	p.put("</table>\n")
 }
@@ -89,7 +96,7 @@ func (p *page) findings(blocks []check.Block) {
 	}
 	for i := range blocks {
 		b := &blocks[i]
-		p.put(`<p><strong class="%s">%s</strong> %s`, string(b.Severity), string(b.Severity), b.Title)
+		p.put(`<p><strong class="%s">%s</strong> %s`, class(b.Severity), string(b.Severity), b.Title)
 		for _, g := range b.Groups {
 			p.put("<br/><code>[%s]</code> %s: %s", string(b.ID), printable.Some(g.Subjects), g.Message)
 		}
@@ -106,7 +113,7 @@ func (p *page) findings(blocks []check.Block) {
 // The picture of the GPUs, in units of its own.
 const (
 	pictureWidth = 800
-	barAt        = 290
+	barAt        = 310
 	rowHeight    = 44
 	letterWidth  = 7
 )
@@ -118,7 +125,7 @@ func (p *page) layout(inv *discover.Inventory, u *use) {
 	if len(inv.GPUs) == 0 {
 		return
 	}
-	p.put("<h2>Layout</h2>\n"+`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="GPUs and MIG devices">`+"\n", pictureWidth, height)
+	p.put("<h2>Layout</h2>\n"+`<div class="wide"><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="GPUs and MIG devices">`+"\n", pictureWidth, height)
 	y := 0
 	for _, node := range nodes {
 		y += 20
@@ -128,12 +135,15 @@ func (p *page) layout(inv *discover.Inventory, u *use) {
 			y += rowHeight
 		}
 	}
-	p.put("</svg>\n" + `<p class="dim">Strong green: a container or a process has it. Pale green: free. Dashed: not given to a MIG device. Red: not usable.</p>` + "\n")
+	p.put("</svg></div>\n" + `<p class="dim">Strong green: a container or a process has it. Faint green: free. Dashed: not given to a MIG device. Red: not usable.</p>` + "\n")
 }
 
 func (p *page) gpu(inv *discover.Inventory, g *discover.GPU, u *use, y int) {
-	p.put(`<text x="8" y="%d">GPU %s  %s</text><text class="small dim" x="8" y="%d">%s</text>`+"\n", y+16, number(g.Index, "-"), shortModel(g.Model),
-		y+31, strings.Join(append([]string{g.PCI, state(g)}, nvLinks(inv, g)...), ", "))
+	line := func(text string, y int, of class) {
+		p.put(`<text class="%s" x="8" y="%d">%s<title>%s</title></text>`+"\n", of, y, table.Cut(p.redact(text), (barAt-8)/letterWidth), text)
+	}
+	line("GPU "+number(g.Index, "-")+"  "+shortModel(g.Model), y+16, "model")
+	line(strings.Join(append([]string{g.PCI, state(g)}, nvLinks(inv, g)...), ", "), y+31, "small dim")
 	parts, total := layout(g)
 	if !g.MIGEnabled || !g.Usable() {
 		parts, total = []part{{name: number(g.Index, "-"), slices: 1, usable: g.Usable()}}, 1
@@ -148,19 +158,19 @@ func (p *page) gpu(inv *discover.Inventory, g *discover.GPU, u *use, y int) {
 				by = append(by, dash(r.Name))
 			}
 		}
-		class := "free"
+		of := class("free")
 		switch {
 		case one.name == "":
-			class = "empty"
+			of = "empty"
 		case !one.usable:
-			class = "bad"
+			of = "bad"
 		case by != nil:
-			class = "used"
+			of = "used"
 		}
-		p.put(`<rect class="%s" x="%d" y="%d" width="%d" height="36" rx="4"><title>%s</title></rect>`, class, x, y, width, strings.TrimSpace(one.name+" "+one.profile+" "+strings.Join(by, ", ")))
-		label := func(text string, line int, class string) {
-			if len(text)*letterWidth < width {
-				p.put(`<text class="%s" x="%d" y="%d">%s</text>`, class, x+6, y+line, text)
+		p.put(`<rect class="%s" x="%d" y="%d" width="%d" height="36" rx="4"><title>%s</title></rect>`, of, x, y, width, strings.TrimSpace(one.name+" "+one.profile+" "+strings.Join(by, ", ")))
+		label := func(text string, line int, of class) {
+			if text != "" && len(text)*letterWidth < width {
+				p.put(`<text class="%s" x="%d" y="%d">%s</text>`, of, x+6, y+line, text)
 			}
 		}
 		label(one.name, 15, "name")
@@ -180,7 +190,7 @@ func (p *page) rows(title string, head []string, rows [][]string) {
 		p.put("<p>None.</p>\n")
 		return
 	}
-	p.put("<table>\n<tr>")
+	p.put(`<div class="wide"><table>` + "\n<tr>")
 	for _, cell := range head {
 		p.put("<th>%s</th>", cell)
 	}
@@ -192,7 +202,7 @@ func (p *page) rows(title string, head []string, rows [][]string) {
 		}
 		p.put("</tr>\n")
 	}
-	p.put("</table>\n")
+	p.put("</table></div>\n")
 }
 
 func (p *page) devices(list []listed) {

@@ -188,6 +188,15 @@ func noDevices(inv *discover.Inventory) error {
 	return spec.ErrNoDevices
 }
 
+// nothingToFix returns why doctor has nothing to say about a machine; empty: it has, as about one
+// whose GPU needs files that are not installed.
+func nothingToFix(inv *discover.Inventory) string {
+	if slices.ContainsFunc(inv.Findings, func(f discover.Finding) bool { return f.ID == discover.PlatformFilesMissing }) {
+		return ""
+	}
+	return inv.NoGPU()
+}
+
 // readSpec reads a spec file. For the published one the error has what to do about it.
 func readSpec(file string, c *config.Config) (*specs.Spec, error) {
 	s, err := specdir.Read(file)

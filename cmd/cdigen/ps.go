@@ -28,6 +28,8 @@ type use struct {
 	Containers []*check.Running `json:"containers"`
 	// Free are the usable devices that nothing has.
 	Free []string `json:"free"`
+	// why there is no device at all; empty: there is one.
+	why string
 }
 
 func newPS() *cobra.Command {
@@ -50,6 +52,9 @@ func newPS() *cobra.Command {
 			lister := &check.Lister{Sources: sources()}
 			for {
 				u, err := whoHas(cmd, &o.Config, lister)
+				if none := (*exitError)(nil); follow && errors.As(err, &none) && none.status == exitNoDevices {
+					u, err = &use{Containers: []*check.Running{}, Free: []string{}, why: none.Error()}, nil // the driver may come back
+				}
 				if err == nil {
 					err = o.showUse(cmd, u, follow)
 				}
@@ -166,7 +171,10 @@ func writeUse(w io.Writer, u *use, color bool) error {
 		return err
 	}
 	texts := []string{"", "Free: " + dash(strings.Join(u.Free, " "))}
-	if t.Len() == 0 {
+	switch {
+	case u.why != "":
+		texts = []string{u.why}
+	case t.Len() == 0:
 		texts[0] = "Nothing has a GPU."
 	}
 	if stale != nil {

@@ -60,11 +60,11 @@ func (o *options) showSettings(cmd *cobra.Command) error {
 	w := cmd.OutOrStdout()
 	err := o.print(w, list, func() error {
 		if len(list) == 0 && o.Settings.Variables == nil && o.Settings.Path != "" && !o.Settings.Unreadable {
-			_, err := fmt.Fprintf(w, "All settings have their defaults: there is no %s.\n", o.Settings.Path)
+			_, err := fmt.Fprintln(w, table.Wrap("All settings have their defaults: there is no "+o.Settings.Path+".", table.Width(w)))
 			return err
 		}
 		if len(list) == 0 {
-			_, err := fmt.Fprintf(w, "All settings have their defaults (%s).\n", o.Settings.Path)
+			_, err := fmt.Fprintln(w, table.Wrap("All settings have their defaults ("+o.Settings.Path+").", table.Width(w)))
 			return err
 		}
 		t := table.New(w, "SETTING", "VALUE", "FROM")
@@ -125,17 +125,19 @@ func (o *options) changeSettings(cmd *cobra.Command, args []string, set, preview
 		if name = strings.TrimLeft(name, "-"); !strings.HasPrefix(name, "CDIGEN_") {
 			name = config.Variable(name) // it is that of the flag
 		}
-		if !set {
-			text = config.Assign(text, name, nil)
-			continue
+		before, err := text, error(nil)
+		if set {
+			err = config.Check(serviceCommand, name, value)
+			text = config.Assign(text, name, &value)
+		} else if text = config.Assign(text, name, nil); text == before && !slices.Contains(variables(), name) {
+			err = fmt.Errorf("%s is not a setting", name) // and not in the file
 		}
-		if err := config.Check(serviceCommand, name, value); err != nil {
-			if near := alike(name, variables()); !slices.Contains(variables(), name) && len(near) > 0 {
-				err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, ", "))
-			}
+		if near := alike(name, variables()); err != nil && !slices.Contains(variables(), name) && len(near) > 0 {
+			err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, ", "))
+		}
+		if err != nil {
 			return usageError(err)
 		}
-		text = config.Assign(text, name, &value)
 	}
 	if text == string(old) {
 		say("There is nothing to change in "+file+".", "unchanged", "path", file)

@@ -174,9 +174,14 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 // keepFeatures has the loop write the features of the node, until end is called.
 func (f *watchFlags) keepFeatures(ctx context.Context, l *specwatch.Loop) (end func()) {
 	features := &specwatch.Features{Path: f.NodeFeatures}
+	failed := atomic.Bool{}
 	write := func() {
-		if err := features.Write(l.State, time.Now()); err != nil {
-			slog.Warn("the features of the node cannot be written", "error", err)
+		err := features.Write(l.State, time.Now())
+		switch before := failed.Swap(err != nil); {
+		case err != nil && !before:
+			slog.Warn("the features of the node cannot be written; another attempt follows each change", "error", err)
+		case err == nil && before:
+			slog.Info("the features of the node are written again")
 		}
 	}
 	changed := l.Changed

@@ -854,9 +854,10 @@ func TestWatchRecovers(t *testing.T) {
 	}
 }
 
-// The features of the node are there while the watcher is.
+// The features of the node are there while the watcher is. A directory that is missing is one
+// warning, however many generations there are.
 func TestWatchKeepsFeaturesOfTheNode(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "cdigen")
+	file := filepath.Join(t.TempDir(), "features.d", "cdigen")
 	t.Cleanup(func() { // after the end of the watcher
 		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the file is still there: %v", err)
@@ -864,6 +865,22 @@ func TestWatchKeepsFeaturesOfTheNode(t *testing.T) {
 	})
 	r := newRig(t, "two-gpus")
 	r.start("--node-features", file)
+	restored := func() {
+		before := r.status().Generations
+		if err := os.Remove(r.spec()); err != nil {
+			t.Fatal(err)
+		}
+		r.until("the next generation", func() bool { return r.status().Generations > before })
+		r.settle()
+	}
+	restored()
+	if n := strings.Count(r.log.String(), "the features of the node cannot be written"); n != 1 {
+		t.Errorf("%d warnings of the missing directory", n)
+	}
+	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	restored()
 	r.until("the features", func() bool {
 		data, err := os.ReadFile(file)
 		return err == nil && strings.Contains(string(data), "\ncdigen.spec=current\ncdigen.driver-version=")

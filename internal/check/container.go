@@ -140,7 +140,7 @@ func apptainerInstance(out, id string) (pid, full string, err error) {
 // FindContainer asks the engines that are installed for a container by its name or
 // ID. The error is clear when none has it, or when it does not run.
 func (src *Sources) FindContainer(ctx context.Context, id string) (*Container, error) {
-	var failed []string
+	var without, failed []string
 	asked := false
 	for _, q := range src.engineQueries() {
 		if !src.has(q.program) {
@@ -149,6 +149,8 @@ func (src *Sources) FindContainer(ctx context.Context, id string) (*Container, e
 		asked = true
 		c, err := src.ask(ctx, q, id)
 		switch {
+		case err != nil && containerAbsent(err.Error()):
+			without = append(without, q.engine)
 		case err != nil:
 			failed = append(failed, q.engine+": "+err.Error())
 		case c.PID == 0:
@@ -160,7 +162,16 @@ func (src *Sources) FindContainer(ctx context.Context, id string) (*Container, e
 	if !asked {
 		return nil, errors.New("no engine is installed that could be asked (podman, Docker, crictl, LXC, Incus, LXD or Apptainer): name the container's first process with --pid")
 	}
-	return nil, fmt.Errorf("no running container %s; those of another user's rootless engine are seen by that user only (%s)", id, strings.Join(failed, "; "))
+	if without != nil {
+		failed = slices.Insert(failed, 0, strings.Join(without, ", ")+": none of this name")
+	}
+	return nil, fmt.Errorf("no running container %s (%s); those of a rootless engine are seen by its user only", id, strings.Join(failed, "; "))
+}
+
+// containerAbsent reports whether an engine says that it does not have a container.
+func containerAbsent(text string) bool {
+	text = strings.ToLower(text)
+	return slices.ContainsFunc([]string{"no such", "not exist", "n't exist", "not found"}, func(words string) bool { return strings.Contains(text, words) })
 }
 
 // ask asks an engine for a container.
@@ -174,8 +185,9 @@ func (src *Sources) ask(ctx context.Context, q engineQuery, id string) (*Contain
 		// Without the command, of which the template is most.
 		text := err.Error()
 		if at := strings.Index(text, "exit status"); at >= 0 {
-			text = text[at:]
+			_, text, _ = strings.Cut(text[at:], ": ")
 		}
+		text, _, _ = strings.Cut(strings.TrimPrefix(text, "Error: "), ". ")
 		return nil, errors.New(text)
 	}
 	pid, full, err := q.answer(out, id)

@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
+	"os/user"
 	"path"
 	"path/filepath"
 	"slices"
@@ -266,13 +268,14 @@ func (l *Lister) name(ctx context.Context, proc string, r *Running, asked map[st
 	if l.names == nil {
 		l.names = map[string]string{}
 	}
-	key := r.ID
+	key, of, whose := r.ID, r.Engine, ""
 	if r.Engine == engineApptainer {
-		key = strconv.Itoa(r.PIDs[0])
+		key, whose = instanceKey(proc, r.PIDs[0]), userOf(proc, r.PIDs[0])
+		of += " " + whose
 	}
-	if _, known := l.names[key]; !known && !asked[r.Engine] {
-		asked[r.Engine] = true
-		l.ask(ctx, r.Engine)
+	if _, known := l.names[key]; !known && !asked[of] {
+		asked[of] = true
+		l.ask(ctx, proc, r.Engine, whose)
 	}
 	r.Name = l.names[key]
 	l.names[key] = r.Name // also of one that the engine does not know
@@ -290,8 +293,28 @@ func (l *Lister) name(ctx context.Context, proc string, r *Running, asked map[st
 	}
 }
 
-// ask asks an engine for the names of its containers.
-func (l *Lister) ask(ctx context.Context, engine string) {
+// instanceKey stands for an instance of Apptainer, which has no ID: its first process. Another one
+// may get its number later.
+func instanceKey(proc string, pid int) string {
+	return fmt.Sprintf("%d %d", pid, startOf(proc, pid))
+}
+
+// userOf returns the name of the user of a process if that is another one; empty: it is not, or
+// it is not known.
+func userOf(proc string, pid int) string {
+	var s unix.Stat_t
+	if unix.Stat(filepath.Join(proc, strconv.Itoa(pid)), &s) != nil || int(s.Uid) == os.Geteuid() {
+		return ""
+	}
+	u, err := user.LookupId(strconv.Itoa(int(s.Uid)))
+	if err != nil {
+		return ""
+	}
+	return u.Username
+}
+
+// ask asks an engine for the names of its containers, or of another user's.
+func (l *Lister) ask(ctx context.Context, proc, engine, whose string) {
 	run := func(program string, args ...string) string {
 		if !l.Sources.has(program) {
 			return ""
@@ -323,10 +346,14 @@ func (l *Lister) ask(ctx context.Context, engine string) {
 			}
 		}
 	case engineApptainer:
+		args := []string{"instance", "list", "--json"}
+		if whose != "" {
+			args = append(args, "--user", whose)
+		}
 		var list apptainerInstances
-		if json.Unmarshal([]byte(run("apptainer", "instance", "list", "--json")), &list) == nil {
+		if json.Unmarshal([]byte(run("apptainer", args...)), &list) == nil {
 			for _, i := range list.Instances {
-				l.names[strconv.Itoa(i.Pid)] = i.Instance
+				l.names[instanceKey(proc, i.Pid)] = i.Instance
 			}
 		}
 	}

@@ -2,6 +2,8 @@ package check
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,6 +151,38 @@ func TestEnginesAreAskedOnceForAllNames(t *testing.T) {
 	}
 	if look("dddd"); ran != 2 {
 		t.Errorf("a new one: asked %d times", ran)
+	}
+}
+
+// Another process may get the number of an instance that has ended.
+func TestAReusedNumberIsNotTheOldInstance(t *testing.T) {
+	proc, answer := t.TempDir(), `{"instances": [{"instance": "first", "pid": 7}]}`
+	lister := &Lister{Sources: &Sources{
+		Find: func(string) (string, error) { return "/bin/x", nil },
+		Run:  func(context.Context, string, ...string) ([]byte, error) { return []byte(answer), nil },
+	}}
+	look := func(started int) string {
+		stat := fmt.Sprintf("7 (appinit) S 1 %s %d 0", strings.Repeat("0 ", 17), started)
+		if err := errors.Join(os.MkdirAll(filepath.Join(proc, "7"), 0o755), os.WriteFile(filepath.Join(proc, "7/stat"), []byte(stat), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		r := &Running{Engine: engineApptainer, ID: "4026532", PIDs: []int{7}}
+		lister.name(context.Background(), proc, r, map[string]bool{})
+		return r.Name
+	}
+	if got := look(100); got != "first" {
+		t.Errorf("the instance: %q", got)
+	}
+	answer = `{"instances": []}`
+	if got := look(100); got != "first" {
+		t.Errorf("the instance again: %q", got)
+	}
+	if got := look(200); got != "" {
+		t.Errorf("another container: %q", got)
+	}
+	answer = `{"instances": [{"instance": "second", "pid": 7}]}`
+	if got := look(300); got != "second" {
+		t.Errorf("another instance: %q", got)
 	}
 }
 

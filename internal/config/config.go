@@ -240,6 +240,30 @@ func (c *Config) Without(option string) Config {
 	return next
 }
 
+// WithoutEffect returns a sentence for each option that was given and has no effect without another.
+func (c *Config) WithoutEffect() (list []string) {
+	hooks := slices.ContainsFunc(c.Hooks, func(step string) bool { return step != noHooks })
+	for _, o := range []struct {
+		option, needs string
+		used          bool
+	}{
+		{"private-library-dir", "library-layout=private", c.Layout == "private"},
+		{"hook-path", "hooks", hooks}, {"hook-flavor", "hooks", hooks}, {"strict-hook", "hooks", hooks},
+	} {
+		option := find(c.Command, o.option)
+		if option == nil || o.used || c.Sources[o.option].Kind < FromSettings || option.text(c) == option.Default() {
+			continue
+		}
+		name, needs := "--"+o.option, "--"+o.needs
+		if c.Sources[o.option].Kind < FromFlag {
+			other, value, _ := strings.Cut(o.needs, "=")
+			name, needs = Variable(o.option), strings.TrimSuffix(Variable(other)+"="+value, "=")
+		}
+		list = append(list, name+" has no effect without "+needs)
+	}
+	return list
+}
+
 // Value is what an option was given.
 type Value struct {
 	Variable string `json:"variable"`

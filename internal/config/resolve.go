@@ -87,11 +87,7 @@ func (c *Config) OutputFormat() spectext.Format {
 
 // PublishOptions returns how a spec is published.
 func (c *Config) PublishOptions() specfile.Options {
-	o := specfile.Options{LockTimeout: c.LockTimeout}
-	if c.Unnamed {
-		o.Kind = c.Kind()
-	}
-	return o
+	return specfile.Options{LockTimeout: c.LockTimeout, Kind: c.Kind()}
 }
 
 // Spec returns the options of a spec. It reads the file of the user's edits and looks for the hook program.

@@ -1,11 +1,11 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,21 +22,29 @@ import (
 
 // table has all options, in the order of help texts. The profile comes first: it has values
 // for others.
-var table = sync.OnceValue(func() []Option {
-	// The headings of options, each by the first option below it.
-	groups := map[string]string{
-		profileOption: "Which spec", "driver-root": "The host", "output": "The spec", "library-layout": "What is in it",
-		"keep-on-empty": "What is missing", "poll": "Watching", "log-level": "Messages",
-	}
-	list, group := options(), ""
-	for i := range list {
-		group = cmp.Or(groups[list[i].Name], group)
-		list[i].Group = group
+var table = sync.OnceValue(func() (list []Option) {
+	for _, group := range []struct {
+		heading string
+		options []Option
+	}{
+		{"Which spec", whichOptions()},
+		{"The host", hostOptions()},
+		{"The spec", specOptions()},
+		{"What is in it", contentOptions()},
+		{"What is missing", missingOptions()},
+		{"Watching", watchOptions()},
+		{"Messages", messageOptions()},
+	} {
+		for _, o := range group.options {
+			o.Group = group.heading
+			list = append(list, o)
+		}
 	}
 	return list
 })
 
-var options = func() []Option {
+// whichOptions are about which spec, and by which settings.
+func whichOptions() []Option {
 	return []Option{
 		{Name: profileOption, commands: contentCommands + ",status,settings", Values: ProfileNames(), field: func(c *Config) any { return &c.Profile },
 			Usage: "`profile` of the spec, for a program that has its own names for devices: " + strings.Join(ProfileNames(), ", ") + " (default: none)"},
@@ -44,7 +52,12 @@ var options = func() []Option {
 			Usage: "`file` with the settings of the service, used for flags and variables that are not given; empty: none (default: " + settingsFile("") + ", with --profile NAME " + settingsFile("NAME") + ")"},
 		{Name: settingsOption, commands: "report", field: func(c *Config) any { return &c.Settings.Path },
 			Usage: "`file` with the settings of the service, used for flags and variables that are not given; empty: none (default: " + settingsFile("") + ")"},
+	}
+}
 
+// hostOptions are about where to look.
+func hostOptions() []Option {
+	return []Option{
 		{Name: "driver-root", commands: rootCommands, field: func(c *Config) any { return &c.DriverRoot },
 			Usage: "`directory` below which the user-space driver is installed"},
 		{Name: "dev-root", commands: rootCommands, field: func(c *Config) any { return &c.DevRoot },
@@ -68,12 +81,17 @@ var options = func() []Option {
 		{Name: "nvml-timeout", commands: hostCommands, least: 1, field: func(c *Config) any { return &c.NVMLTimeout },
 			Usage: "time limit of the NVML probe"},
 		{Name: nvmlOption, commands: hostCommands, Values: []string{NVMLAuto, NVMLAlways, NVMLNever}, field: func(c *Config) any { return &c.NVML },
-			Usage: "`when` to ask NVML: auto (if a GPU may have MIG devices, or procfs and the PCI bus disagree; info, capture and doctor: always), always or never (MIG devices have no UUID)"},
+			Usage: "`when` to ask NVML: auto (if a GPU may have MIG devices, or procfs and the PCI bus disagree; info, capture, doctor and report: always), always or never (MIG devices have no UUID)"},
 		{Name: noNVMLOption, commands: hostCommands, field: func(c *Config) any { return &c.NoNVML },
 			Usage: "the same as --nvml never"},
 		{Name: capturedOption, commands: "generate,diff,info,info files", field: func(c *Config) any { return &c.Captured },
 			Usage: "`file` of cdigen capture from another host, to look at instead of this one"},
+	}
+}
 
+// specOptions are about its file, its kind and its devices.
+func specOptions() []Option {
+	return []Option{
 		{Name: "output", Short: "o", commands: publishCommands, field: func(c *Config) any { return &c.Output },
 			Usage: "`file` to publish the spec as, .yaml or .json; generate: - is standard output"},
 		{Name: "output", commands: "check,diff,doctor,status", field: func(c *Config) any { return &c.Output },
@@ -102,7 +120,12 @@ var options = func() []Option {
 			Usage: "newest CDI `version` that the spec may need, for older engines; what needs a newer one is left out (default: no limit; the lowest possible is used)"},
 		{Name: "spec-dir", commands: contentCommands + ",inject,list", check: checkSpecDir, field: func(c *Config) any { return &c.SpecDirs },
 			Usage: "`directories` of specs that engines read, by rising priority, and no others"},
+	}
+}
 
+// contentOptions are about what devices give a container.
+func contentOptions() []Option {
+	return []Option{
 		{Name: "library-layout", commands: contentCommands, Values: edits.Layouts, field: func(c *Config) any { return &c.Layout },
 			Usage: "where libraries go in a container: auto (debian and fedora), debian (/usr/lib/<triplet>), fedora (/usr/lib64), private (one directory) or nix (/run/opengl-driver/lib)"},
 		{Name: "private-library-dir", commands: contentCommands, field: func(c *Config) any { return &c.PrivateDir },
@@ -132,14 +155,24 @@ var options = func() []Option {
 			Usage: "`interface` of GPUs for virtual machines (--kind pgpu): group (/dev/vfio/GROUP) or iommufd (/dev/vfio/devices/vfioN)"},
 		{Name: "vfio-shared-node", commands: contentCommands, field: func(c *Config) any { return &c.VFIOShared },
 			Usage: "with the node that these GPUs have in common, for programs that open it in the container: /dev/vfio/vfio, or /dev/iommu with --vfio iommufd"},
+	}
+}
 
+// missingOptions are about what is done with findings.
+func missingOptions() []Option {
+	return []Option{
 		{Name: "keep-on-empty", commands: "generate", field: func(c *Config) any { return &c.KeepOnEmpty },
 			Usage: "keep the old spec when the host has no usable GPU"},
 		{Name: "strict", commands: "generate", field: func(c *Config) any { return &c.Strict },
 			Usage: "publish nothing and exit with 4 if something that GPU programs require is broken or missing"},
 		{Name: "report", commands: "generate,info,info files", Values: []string{"table", "json", "none"}, Bare: "table", field: func(c *Config) any { return &c.Report },
 			Usage: "findings on standard error: table, json or none (default: a table without notes)"},
+	}
+}
 
+// watchOptions are about the watcher.
+func watchOptions() []Option {
+	return []Option{
 		{Name: "poll", commands: "watch", least: 10 * time.Millisecond, field: func(c *Config) any { return &c.Poll },
 			Usage: "how often to read procfs, which has no events"},
 		{Name: "debounce", commands: "watch", least: time.Millisecond, field: func(c *Config) any { return &c.Debounce },
@@ -162,7 +195,12 @@ var options = func() []Option {
 			Usage: "`file` to keep for Node Feature Discovery, with the driver's version, MIG devices and the state of the spec (default: none)"},
 		{Name: "runtime-dir", commands: "watch,status,doctor,report", field: func(c *Config) any { return &c.RuntimeDir },
 			Usage: "`directory` of the watcher's lock and socket (default: /run/cdigen, for users other than root $XDG_RUNTIME_DIR/cdigen)"},
+	}
+}
 
+// messageOptions are about messages.
+func messageOptions() []Option {
+	return []Option{
 		{Name: "log-level", commands: logCommands, Values: []string{"debug", "info", "warn", "error"}, field: func(c *Config) any { return &c.LogLevel },
 			Usage: "least `level` that is logged: debug, info, warn or error"},
 		{Name: "log-format", commands: logCommands, Values: []string{LogAuto, LogHuman, LogText, LogJSON}, field: func(c *Config) any { return &c.LogFormat },
@@ -189,6 +227,14 @@ func checkDevice(name string) error {
 	}
 	if strings.ContainsAny(name, " \t") {
 		return fmt.Errorf("separate devices by commas: %s", strings.Join(strings.Fields(name), ","))
+	}
+	var first, last int
+	if n, _ := fmt.Sscanf(name, "%d-%d", &first, &last); n == 2 && name == fmt.Sprintf("%d-%d", first, last) && first < last && last < 100 {
+		var names []string
+		for ; first <= last; first++ {
+			names = append(names, strconv.Itoa(first))
+		}
+		return fmt.Errorf("a range is not a device: name each: %s", strings.Join(names, ","))
 	}
 	return nil
 }

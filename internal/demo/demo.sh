@@ -37,7 +37,7 @@ echo "\$ cat $spec"
 head -n 14 "$spec"
 echo "… $(($(wc -l <"$spec") - 14)) more lines in $spec"
 run bin/cdigen list --spec-dir "$(dirname "$spec")" "${flags[@]}"
-run bin/cdigen info "${flags[@]}"
+run bin/cdigen info --tree "${flags[@]}"
 echo
 echo "Next, on a machine with GPUs: sudo make install && sudo cdigen generate, then"
 echo "  podman run --rm --device nvidia.com/gpu=all debian nvidia-smi -L"

@@ -36,7 +36,7 @@ var injectEngines = []matrixEngine{
 	}, forced: "`lxc.init.cmd`, since the image has no init, and no network; case 13 in a privileged instance, since others make no nodes"},
 	nspawn("nspawn-252", ""),
 	nspawn("nspawn-257", "trixie"),
-	nspawn("nspawn-261", "sid"),
+	nspawn("nspawn-262", "sid"),
 }
 
 func nspawn(name, suite string) matrixEngine {

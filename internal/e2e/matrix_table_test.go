@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -43,6 +44,20 @@ func TestEngineTables(t *testing.T) {
 	_, got, _ := splitTables(t)
 	if diff := cmp.Diff(tables(readResults(t)), got); diff != "" {
 		t.Errorf("docs/engines.md is not what docs/engines.json says: run make e2e (-want +got):\n%s", diff)
+	}
+}
+
+// A suite of Debian gets newer versions: then the engine gets a name with them.
+func TestEnginesHaveTheVersionsOfTheirNames(t *testing.T) {
+	number := regexp.MustCompile(`-([0-9]+(?:\.[0-9]+)?)`)
+	for name, r := range readResults(t) {
+		m := number.FindStringSubmatch(name)
+		if m == nil || strings.HasPrefix(r.Version, "CDI library ") {
+			continue
+		}
+		if !regexp.MustCompile(`(^| )` + regexp.QuoteMeta(m[1]) + `([.+~, ]|$)`).MatchString(r.Version) {
+			t.Errorf("%s is %s", name, r.Version)
+		}
 	}
 }
 

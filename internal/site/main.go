@@ -18,9 +18,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
@@ -200,9 +202,11 @@ func (i *ids) Generate(value []byte, _ ast.NodeKind) []byte {
 
 func (i *ids) Put(value []byte) { i.used[string(value)] = true }
 
-// resolve checks the links of a page and makes them those of the site.
+// resolve checks the links of a page and makes them those of the site, which loads no pictures
+// from elsewhere: their texts stand for them.
 func (s *site) resolve(p *page) error {
 	var errs []error
+	var foreign []*ast.Image
 	err := ast.Walk(p.tree, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		var destination *[]byte
 		switch n := n.(type) {
@@ -219,8 +223,14 @@ func (s *site) resolve(p *page) error {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", p.name, *destination, err))
 		}
 		*destination = []byte(link)
+		if image, ok := n.(*ast.Image); ok && strings.Contains(link, "://") {
+			foreign = append(foreign, image)
+		}
 		return ast.WalkContinue, nil
 	})
+	for _, image := range foreign {
+		image.Parent().ReplaceChild(image.Parent(), image, image.FirstChild())
+	}
 	return errors.Join(append(errs, err)...)
 }
 
@@ -275,7 +285,7 @@ func (s *site) navigation(current *page) string {
 		return ""
 	}
 	var b strings.Builder
-	done := map[string]bool{}
+	done := map[string]bool{"index.html": true} // which is the first link
 	_ = ast.Walk(p.tree, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		switch n := n.(type) {
 		case *ast.Heading:
@@ -337,30 +347,53 @@ func (s *site) render(p *page) ([]byte, error) {
 </body>
 </html>
 `, html.EscapeString(p.title), style, home, relative(p.name, target(index)), s.navigation(p),
-		strings.NewReplacer("<table>", "<div class=\"wide\"><table>", "</table>", "</table></div>").Replace(body.String()))
+		strings.NewReplacer("<table>", "<div class=\"wide\"><table>", "</table>", "</table></div>").Replace(words(body.String())))
 	return b.Bytes(), nil
+}
+
+var (
+	code     = regexp.MustCompile(`(?:<pre>)?<code>[^<]*</code>`)
+	hyphened = regexp.MustCompile(`[^\s<>]*-[^\s<>]*`)
+)
+
+// words keeps browsers from breaking a flag or another word of code at its hyphens, unless it is
+// long.
+func words(body string) string {
+	return code.ReplaceAllStringFunc(body, func(span string) string {
+		text, inline := strings.CutPrefix(span, "<code>")
+		if !inline {
+			return span // a block, which keeps its lines
+		}
+		return "<code>" + hyphened.ReplaceAllStringFunc(strings.TrimSuffix(text, "</code>"), func(word string) string {
+			if utf8.RuneCountInString(word) > 34 {
+				return word
+			}
+			return "<span>" + word + "</span>"
+		}) + "</code>"
+	})
 }
 
 const style = `:root { color-scheme: light dark; --text: #1f2328; --back: #fff; --soft: #f6f8fa; --line: #d1d9e0; --link: #0969da }
 @media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --back: #0d1117; --soft: #161b22; --line: #30363d; --link: #4493f8 } }
 * { box-sizing: border-box }
 body { margin: 0; display: flex; font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back) }
-nav { flex: 0 0 16rem; padding: 1.5rem 1rem; background: var(--soft); border-right: 1px solid var(--line); min-height: 100vh; font-size: 0.9rem }
+nav { flex: 0 0 16rem; padding: 1.5rem 1rem; background: var(--soft); border-right: 1px solid var(--line); position: sticky; top: 0; height: 100vh; overflow-y: auto; font-size: 0.9rem }
 nav a { display: block; padding: 0.1rem 0.5rem; color: var(--text); border-radius: 4px }
 nav a.home { font-size: 1.3rem; font-weight: bold }
 nav a.here { background: var(--line) }
 nav h2 { font-size: 0.75rem; text-transform: uppercase; letter-spacing: 0.04em; margin: 1.2rem 0.5rem 0.2rem; opacity: 0.7 }
-main { flex: 1 1 auto; min-width: 0; max-width: 60rem; padding: 1.5rem 2rem }
+main { flex: 1 1 auto; min-width: 0; max-width: 60rem; padding: 1.5rem 2rem; overflow-wrap: break-word }
 a { color: var(--link); text-decoration: none }
 a:hover { text-decoration: underline }
 h1, h2 { border-bottom: 1px solid var(--line); padding-bottom: 0.2rem }
 code { font: 0.85em ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; background: var(--soft); padding: 0.1em 0.3em; border-radius: 4px }
 pre { background: var(--soft); padding: 0.8rem; overflow-x: auto; border-radius: 6px }
+code span { white-space: nowrap }
 pre code { background: none; padding: 0 }
-.wide { overflow-x: auto }
+.wide { overflow-x: auto; overflow-wrap: normal }
 table { border-collapse: collapse; font-size: 0.92rem }
 th, td { border: 1px solid var(--line); padding: 0.3rem 0.6rem; text-align: left; vertical-align: top }
 th { background: var(--soft) }
 main img { max-width: 100% }
-@media (max-width: 50rem) { body { flex-direction: column } nav { order: 1; flex: none; min-height: 0; border: 0 } main { padding: 1rem } }
+@media (max-width: 50rem) { body { flex-direction: column } nav { order: 1; flex: none; position: static; height: auto; border: 0 } main { padding: 1rem } }
 `

@@ -21,6 +21,16 @@ func TestTheDocumentationHasNoBrokenLink(t *testing.T) {
 			t.Errorf("docs/watch.html has no %s", want)
 		}
 	}
+	if want := "<code><span>--on-driver-loss</span> keep</code>"; !strings.Contains(string(data), want) {
+		t.Errorf("docs/watch.html has no %s", want)
+	}
+	// The badges of the README are texts.
+	if data, err = os.ReadFile(filepath.Join(output, "index.html")); err != nil {
+		t.Fatal(err)
+	}
+	if page := string(data); strings.Contains(page, `src="http`) || !strings.Contains(page, `>CI</a>`) || !strings.Contains(page, `<img src="docs/session.svg"`) {
+		t.Error("the pictures of index.html are not those of the site")
+	}
 	// Every page of docs/ is in the index.
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil {

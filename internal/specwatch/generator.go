@@ -346,9 +346,7 @@ func (g *Generator) Restore(ctx context.Context, r *Result) error {
 // putOther publishes or removes the spec of another kind.
 func (g *Generator) putOther(ctx context.Context, r *Result, i int) (specfile.Outcome, error) {
 	other, o := &g.Others[i], g.Publish
-	if other.Unnamed {
-		o.Kind = other.Kind
-	}
+	o.Kind = other.Kind
 	outcome, err := g.put(ctx, other.Output, r.others[i], o)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", other.Output, err)

@@ -141,7 +141,8 @@ func writeRow(b *strings.Builder, limits []int, cells []string, colors map[int]C
 	}
 }
 
-// blocks returns the table with a line for each cell that is not empty, after its heading.
+// blocks returns the table with a line for each cell that is not empty, after its heading, or with
+// more where its words need them.
 func (t *Table) blocks() string {
 	label := 0
 	for _, h := range t.header {
@@ -156,10 +157,17 @@ func (t *Table) blocks() string {
 			if cell == "" {
 				continue
 			}
+			indent := 0
 			if len(t.header) > 0 {
 				b.WriteString(t.header[j] + strings.Repeat(" ", label-uniseg.StringWidth(t.header[j])) + gap)
+				indent = label + len(gap)
 			}
-			b.WriteString(t.colors[i][j].Paint(cell, t.colors[i][j] != "") + "\n")
+			for n, line := range strings.Split(Wrap(cell, max(t.width-indent, 1)), "\n") {
+				if n > 0 {
+					b.WriteString(strings.Repeat(" ", indent))
+				}
+				b.WriteString(t.colors[i][j].Paint(line, t.colors[i][j] != "") + "\n")
+			}
 		}
 	}
 	return b.String()
@@ -190,14 +198,23 @@ func Wrap(s string, width int) string {
 	return b.String()
 }
 
-// Cut returns the beginning of a line that is wider than a terminal, with "…" at its end; a
-// width of 0 is no limit.
+// Ellipsis stands for what was cut off: "…", or "..." if the locale does not have that.
+func Ellipsis() string {
+	if Unicode() {
+		return "…"
+	}
+	return "..."
+}
+
+// Cut returns the beginning of a line that is wider than a terminal, with an ellipsis at its end;
+// a width of 0 is no limit.
 func Cut(s string, width int) string {
 	if width <= 0 || uniseg.StringWidth(s) <= width {
 		return s
 	}
 	var b strings.Builder
-	for left := width - 1; s != ""; {
+	end := Ellipsis()
+	for left := width - uniseg.StringWidth(end); s != ""; {
 		cluster, rest, w, _ := uniseg.FirstGraphemeClusterInString(s, -1)
 		if left -= w; left < 0 {
 			break
@@ -205,7 +222,7 @@ func Cut(s string, width int) string {
 		b.WriteString(cluster)
 		s = rest
 	}
-	return b.String() + "…"
+	return b.String() + end
 }
 
 // Width returns the columns of the terminal w; 0: w is not a terminal, or unknown.

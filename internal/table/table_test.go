@@ -56,7 +56,8 @@ nvidia.com/gpu=all  1         GREENokOFF
 		{"too narrow for words", 40, `
 DEVICE    nvidia.com/gpu=0
 PRIORITY  0
-STATE     shadowed by /var/run/cdi/nvidia.yaml
+STATE     shadowed by
+          /var/run/cdi/nvidia.yaml
 
 DEVICE    nvidia.com/gpu=all
 PRIORITY  1
@@ -146,9 +147,14 @@ func TestCut(t *testing.T) {
 		width int
 		want  string
 	}{{"abcdef", 0, "abcdef"}, {"abcdef", 6, "abcdef"}, {"abcdef", 5, "abcd…"}, {"a漢字b", 5, "a漢…"}, {"a漢字b", 4, "a漢…"}} {
+		t.Setenv("LC_ALL", "C.UTF-8")
 		if got := Cut(c.text, c.width); got != c.want {
 			t.Errorf("Cut(%q, %d) = %q, want %q", c.text, c.width, got, c.want)
 		}
+	}
+	t.Setenv("LC_ALL", "C")
+	if got := Cut("abcdef", 5); got != "ab..." {
+		t.Errorf("without Unicode: %q", got)
 	}
 }
 
