@@ -14,7 +14,10 @@ import (
 
 // mig reads the GPU and compute instances of GPUs in MIG mode and the access
 // capabilities that open them.
-type mig struct{ withoutUUIDs bool }
+type mig struct {
+	withoutUUIDs bool
+	planned      []string
+}
 
 // instance is a compute instance by its numbers; a ComputeInstance of -1 stands
 // for the GPU instance itself.
@@ -32,13 +35,15 @@ func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
 			inv.find(MIGUnreadable, Warning, g.Name(), "its MIG instances cannot be read: %v", err)
 			continue
 		}
-		if len(instances) == 0 && !g.MIGEnabled {
+		planned := m.plannedOf(g)
+		if len(instances) == 0 && !g.MIGEnabled && len(planned) == 0 {
 			continue
 		}
 		if table == nil {
 			table = m.minors(host, inv)
 		}
 		m.match(g, instances, inv)
+		plan(g, planned)
 		for j := range g.MIGDevices {
 			g.MIGDevices[j].minors = m.capabilities(host, inv, g, g.MIGDevices[j], table)
 		}
@@ -119,6 +124,42 @@ func (m mig) match(g *GPU, instances []instance, inv *Inventory) {
 		inv.find(MIGNotInNVML, Warning, g.Name(), "GPU instance %d, compute instance %d is in procfs but not in NVML: it is left out", i.gi, i.ci)
 	}
 	slices.SortFunc(g.MIGDevices, func(a, b MIGDevice) int { return cmp.Compare(a.Index, b.Index) })
+}
+
+// MIGID returns the name that a MIG device has by its place on a GPU, so that it is known before
+// the device exists: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>". NVML used it as the UUID
+// before R470, and CUDA still takes it.
+func MIGID(gpuUUID string, gpuInstance, computeInstance int) string {
+	return fmt.Sprintf("MIG-%s/%d/%d", gpuUUID, gpuInstance, computeInstance)
+}
+
+// plannedOf returns the planned MIG devices of a GPU.
+func (m mig) plannedOf(g *GPU) (list []MIGDevice) {
+	for _, id := range m.planned {
+		d := MIGDevice{planned: true}
+		place, _ := strings.CutPrefix(id, "MIG-"+g.UUID)
+		if n, _ := fmt.Sscanf(place, "/%d/%d", &d.GPUInstance, &d.ComputeInstance); n == 2 && id == MIGID(g.UUID, d.GPUInstance, d.ComputeInstance) {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// plan adds MIG devices that do not exist yet, and marks those that exist.
+func plan(g *GPU, planned []MIGDevice) {
+	for _, d := range planned {
+		at := slices.IndexFunc(g.MIGDevices, func(m MIGDevice) bool {
+			return m.GPUInstance == d.GPUInstance && m.ComputeInstance == d.ComputeInstance
+		})
+		if at >= 0 {
+			g.MIGDevices[at].planned = true
+			continue
+		}
+		if n := len(g.MIGDevices); n > 0 {
+			d.Index = g.MIGDevices[n-1].Index + 1
+		}
+		g.MIGDevices = append(g.MIGDevices, d)
+	}
 }
 
 const migMinorsFile = "driver/nvidia-caps/mig-minors"

@@ -30,6 +30,11 @@ type Options struct {
 	// WithoutUUIDs: no device is named by the UUID of a GPU or MIG device, so that one
 	// without a UUID is not a finding.
 	WithoutUUIDs bool
+	// PlannedMIG are MIG devices, by their [MIGID], that need not exist yet, nor their device nodes:
+	// the driver has the numbers of these nodes in a table. The spec of one that has no nodes has
+	// these numbers, so that a container starts without them. A GPU counts as in MIG mode from
+	// its first planned device on. One of a GPU that the host does not have is ignored.
+	PlannedMIG []string
 	// MPSDirectory is where the host's CUDA multi-process service has its pipes,
 	// an absolute path in the driver root that containers are given to write to.
 	// Empty: they are no clients of that service.
@@ -58,7 +63,7 @@ func Modules(o Options) []Module {
 			libraries{o.LibrarySearchPath, probe},
 			files{mpsDirectory: o.MPSDirectory, configDirectories: o.ConfigSearchPath},
 			probe,
-			mig{o.WithoutUUIDs},
+			mig{o.WithoutUUIDs, o.PlannedMIG},
 			nodes{o.Nodes},
 			drm{},
 			platform{probe},

@@ -89,7 +89,11 @@ func (trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
 		tree := host.treeOf(f.HostPath)
 		return !f.Kind.writable() && !tree.trusted(tree.inside(f.HostPath))
 	})
-	untrusted := func(n Node) bool { return !host.Dev.trusted(n.Path) }
+	untrusted := func(n Node) bool {
+		// A spec has the numbers of such a node, and what comes to be at its path does not matter.
+		planned := n.Have == nil && errors.Is(host.Dev.check(n.Path), fs.ErrNotExist)
+		return !planned && !host.Dev.trusted(n.Path)
+	}
 	inv.ControlNodes = slices.DeleteFunc(inv.ControlNodes, untrusted)
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
