@@ -16,7 +16,7 @@ import (
 // capabilities that open them.
 type mig struct {
 	withoutUUIDs bool
-	planned      []string
+	planned      map[string][]MIGDevice
 }
 
 // instance is a compute instance by its numbers; a ComputeInstance of -1 stands
@@ -35,15 +35,14 @@ func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
 			inv.find(MIGUnreadable, Warning, g.Name(), "its MIG instances cannot be read: %v", err)
 			continue
 		}
-		planned := m.plannedOf(g)
-		if len(instances) == 0 && !g.MIGEnabled && len(planned) == 0 {
+		if len(instances) == 0 && !g.MIGEnabled && len(m.planned[g.UUID]) == 0 {
 			continue
 		}
 		if table == nil {
 			table = m.minors(host, inv)
 		}
 		m.match(g, instances, inv)
-		plan(g, planned)
+		plan(g, m.planned[g.UUID])
 		for j := range g.MIGDevices {
 			g.MIGDevices[j].minors = m.capabilities(host, inv, g, g.MIGDevices[j], table)
 		}
@@ -126,23 +125,10 @@ func (m mig) match(g *GPU, instances []instance, inv *Inventory) {
 	slices.SortFunc(g.MIGDevices, func(a, b MIGDevice) int { return cmp.Compare(a.Index, b.Index) })
 }
 
-// MIGID returns the name that a MIG device has by its place on a GPU, so that it is known before
-// the device exists: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>". NVML used it as the UUID
-// before R470, and CUDA still takes it.
+// MIGID returns the name of a MIG device by its place on a GPU, which is known before the device
+// exists: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>". NVML had it as UUID up to R470.
 func MIGID(gpuUUID string, gpuInstance, computeInstance int) string {
 	return fmt.Sprintf("MIG-%s/%d/%d", gpuUUID, gpuInstance, computeInstance)
-}
-
-// plannedOf returns the planned MIG devices of a GPU.
-func (m mig) plannedOf(g *GPU) (list []MIGDevice) {
-	for _, id := range m.planned {
-		d := MIGDevice{planned: true}
-		place, _ := strings.CutPrefix(id, "MIG-"+g.UUID)
-		if n, _ := fmt.Sscanf(place, "/%d/%d", &d.GPUInstance, &d.ComputeInstance); n == 2 && id == MIGID(g.UUID, d.GPUInstance, d.ComputeInstance) {
-			list = append(list, d)
-		}
-	}
-	return list
 }
 
 // plan adds MIG devices that do not exist yet, and marks those that exist.
@@ -151,14 +137,14 @@ func plan(g *GPU, planned []MIGDevice) {
 		at := slices.IndexFunc(g.MIGDevices, func(m MIGDevice) bool {
 			return m.GPUInstance == d.GPUInstance && m.ComputeInstance == d.ComputeInstance
 		})
-		if at >= 0 {
-			g.MIGDevices[at].planned = true
-			continue
+		if at < 0 {
+			at, d.Index, d.Nodes = len(g.MIGDevices), 0, nil
+			if at > 0 {
+				d.Index = g.MIGDevices[at-1].Index + 1
+			}
+			g.MIGDevices = append(g.MIGDevices, d)
 		}
-		if n := len(g.MIGDevices); n > 0 {
-			d.Index = g.MIGDevices[n-1].Index + 1
-		}
-		g.MIGDevices = append(g.MIGDevices, d)
+		g.MIGDevices[at].planned = true
 	}
 }
 

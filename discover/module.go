@@ -30,11 +30,12 @@ type Options struct {
 	// WithoutUUIDs: no device is named by the UUID of a GPU or MIG device, so that one
 	// without a UUID is not a finding.
 	WithoutUUIDs bool
-	// PlannedMIG are MIG devices, by their [MIGID], that need not exist yet, nor their device nodes:
-	// the driver has the numbers of these nodes in a table. The spec of one that has no nodes has
-	// these numbers, so that a container starts without them. A GPU counts as in MIG mode from
-	// its first planned device on. One of a GPU that the host does not have is ignored.
-	PlannedMIG []string
+	// PlannedMIG are MIG devices by the UUIDs of their GPUs, that need not exist yet, nor their
+	// device nodes: the driver has the numbers of these nodes in a table. GPUInstance and
+	// ComputeInstance are needed, and Index and Nodes ignored. A spec has the numbers of nodes that do
+	// not exist, so that a container starts without them. With a planned device a GPU counts as in
+	// MIG mode. GPUs that the host does not have are ignored.
+	PlannedMIG map[string][]MIGDevice
 	// MPSDirectory is where the host's CUDA multi-process service has its pipes,
 	// an absolute path in the driver root that containers are given to write to.
 	// Empty: they are no clients of that service.

@@ -28,21 +28,23 @@ func TestPlannedMIGDeviceNeedsNoNodes(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, id string
-		planned  []string
+		gpu      string // of the planned device
+		gi, ci   int
 		want     []string
 		fault    string
 	}{
-		{"exists without nodes", discover.MIGID(uuid, 1, 0), []string{discover.MIGID(uuid, 1, 0)}, append([]string{"/dev/nvidia7"}, pinned(957, 958)...), ""},
-		{"exists without nodes, by its index", "7:0", []string{discover.MIGID(uuid, 1, 0)}, append([]string{"/dev/nvidia7"}, pinned(957, 958)...), ""},
-		{"beside others", discover.MIGID(uuid, 9, 2), []string{discover.MIGID(uuid, 9, 2)}, append([]string{"/dev/nvidia7"}, pinned(1029, 1032)...), ""},
-		{"on a GPU that is not in MIG mode", "0:0", []string{discover.MIGID(first, 9, 0)}, append([]string{"/dev/nvidia0"}, pinned(84, 85)...), ""},
-		{"with nodes", discover.MIGID(uuid, 3, 0), []string{discover.MIGID(uuid, 3, 0)}, []string{"/dev/nvidia7", "/dev/nvidia-caps/nvidia-cap975", "/dev/nvidia-caps/nvidia-cap976"}, ""},
-		{"is not planned", discover.MIGID(uuid, 1, 0), nil, nil, "no device nodes"},
-		{"beyond the driver's table", discover.MIGID(uuid, 15, 0), []string{discover.MIGID(uuid, 15, 0)}, nil, "no device nodes"},
-		{"of another host's GPU", discover.MIGID("GPU-0", 1, 0), []string{discover.MIGID("GPU-0", 1, 0)}, nil, `no device "MIG-GPU-0/1/0"`},
-		{"not an ID", "MIG-" + uuid + "/1/0x", []string{"MIG-" + uuid + "/1/0x"}, nil, "no device"},
+		{"exists without nodes", discover.MIGID(uuid, 1, 0), uuid, 1, 0, append([]string{"/dev/nvidia7"}, pinned(957, 958)...), ""},
+		{"exists without nodes, by its index", "7:0", uuid, 1, 0, append([]string{"/dev/nvidia7"}, pinned(957, 958)...), ""},
+		{"beside others", discover.MIGID(uuid, 9, 2), uuid, 9, 2, append([]string{"/dev/nvidia7"}, pinned(1029, 1032)...), ""},
+		{"on a GPU that is not in MIG mode", "0:0", first, 9, 0, append([]string{"/dev/nvidia0"}, pinned(84, 85)...), ""},
+		{"with nodes", discover.MIGID(uuid, 3, 0), uuid, 3, 0, []string{"/dev/nvidia7", "/dev/nvidia-caps/nvidia-cap975", "/dev/nvidia-caps/nvidia-cap976"}, ""},
+		{"is not planned", discover.MIGID(uuid, 1, 0), uuid, 9, 2, nil, "no device nodes"},
+		{"beyond the driver's table", discover.MIGID(uuid, 15, 0), uuid, 15, 0, nil, "no device nodes"},
+		{"of another host's GPU", discover.MIGID("GPU-0", 1, 0), "GPU-0", 1, 0, nil, `no device "MIG-GPU-0/1/0"`},
 	} {
-		inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{PlannedMIG: c.planned}))
+		inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{
+			PlannedMIG: map[string][]discover.MIGDevice{c.gpu: {{GPUInstance: c.gi, ComputeInstance: c.ci, Profile: "1g.10gb"}}},
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +61,7 @@ func TestPlannedMIGDeviceNeedsNoNodes(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q, %q", c.name, got, err, c.want, c.fault)
 		}
 		missing := slices.ContainsFunc(inv.Findings, func(f discover.Finding) bool { return f.ID == discover.NodeMissing && f.Severity == discover.Broken })
-		if planned := len(c.planned) > 0 && c.planned[0] == discover.MIGID(uuid, 1, 0); missing == planned {
+		if planned := discover.MIGID(c.gpu, c.gi, c.ci) == discover.MIGID(uuid, 1, 0); missing == planned {
 			t.Errorf("%s: nodes are reported as missing: %v", c.name, missing)
 		}
 	}
