@@ -25,16 +25,17 @@ var draDriver = sync.OnceValues(func() (string, error) {
 // plannedMIG is the first MIG device that GPU 3 has when it is partitioned.
 const plannedMIG = "GPU-141e1709-f239-58c5-a959-e2c3e2103e93/1/0=4g.40gb"
 
-// given to pods by their claims, in words of the attributes that the driver publishes.
+// claimed are the devices that pods claim, by the attributes that the driver publishes.
 var claimed = []struct {
 	name, class, selector string
+	planned               bool
 	nodes                 []string
 }{
-	{"a GPU", "gpu", "pciBusID == '0000:52:00.0'", slices.Concat(common, graphics(2, "52"))},
-	{"a MIG device", "mig", "profile == '3g.40gb'", given[3].nodes},
-	{"a MIG device that does not exist yet", "mig", "profile == '4g.40gb'",
+	{"a GPU", "gpu", "pciBusID == '0000:52:00.0'", false, slices.Concat(common, graphics(2, "52"))},
+	{"a MIG device", "mig", "profile == '3g.40gb'", false, given[3].nodes},
+	{"a MIG device that does not exist yet", "mig", "profile == '4g.40gb'", true,
 		slices.Concat(common, []string{"/dev/nvidia3", "/dev/nvidia-caps/nvidia-cap417", "/dev/nvidia-caps/nvidia-cap418"})},
-	{"a GPU for virtual machines", "vfio", "pciBusID == '0000:e9:00.0'", []string{"/dev/vfio/42", "/dev/vfio/vfio"}},
+	{"a GPU for virtual machines", "vfio", "pciBusID == '0000:e9:00.0'", false, []string{"/dev/vfio/42", "/dev/vfio/vfio"}},
 }
 
 // TestDRA has pods claim devices of a driver that is made with the packages of cdigen. As
@@ -57,16 +58,15 @@ func TestDRA(t *testing.T) {
 			claim := c.claim(d.class, d.selector)
 			pod := c.claimingPod(claim, "{name: claim}")
 			in := c.seen(pod)
-			if d.selector == claimed[2].selector {
-				if _, err := os.Lstat(filepath.Join(c.host, d.nodes[len(d.nodes)-1])); !errors.Is(err, os.ErrNotExist) {
-					t.Fatalf("the node should not exist yet: %v", err)
+			if last := filepath.Join(c.host, d.nodes[len(d.nodes)-1]); d.planned {
+				if _, err := os.Lstat(last); !errors.Is(err, os.ErrNotExist) {
+					c.t.Fatalf("the node should not exist yet: %v", err)
 				}
 				c.partition() // and now it does, with the driver's number
 			}
-			checkNodes(c.t, c.host, in, d.nodes)
 			if d.class != "vfio" {
 				checkInside(c.t, c.host, in, d.nodes)
-			} else if slices.ContainsFunc(driverFiles, func(file string) bool { return in.mounts[file] != "" }) {
+			} else if checkNodes(c.t, c.host, in, d.nodes); slices.ContainsFunc(driverFiles, func(file string) bool { return in.mounts[file] != "" }) {
 				c.t.Errorf("the driver of containers is mounted: %v", in.mounts)
 			}
 			c.endClaim(pod, claim)
