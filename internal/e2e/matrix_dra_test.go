@@ -165,7 +165,7 @@ func (c *cluster) restartDriver() {
 	claim := c.claim(claimed[0].class, claimed[0].selector)
 	pod := c.claimingPod(claim, "{name: claim}")
 	c.seen(pod)
-	c.must(c.t, "pkill", "-x", "dra")
+	c.must(c.t, "pkill", "-KILL", "-x", "dra")
 	c.startDriver()
 	c.endClaim(pod, claim)
 }
