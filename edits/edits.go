@@ -1,6 +1,7 @@
 package edits
 
 import (
+	"cmp"
 	"io/fs"
 	"path"
 	"slices"
@@ -125,8 +126,9 @@ func deviceNode(n discover.Node, o *Options) *specs.DeviceNode {
 	if n.HostPath != n.Path {
 		d.HostPath = n.HostPath
 	}
-	if o.PinNumbers && n.Have != nil && n.Have.Other == "" {
-		d.Type, d.Major, d.Minor = "c", int64(n.Have.Major), int64(n.Have.Minor)
+	// Of a node that does not exist yet no engine could look them up.
+	if numbers := cmp.Or(n.Have, n.Want); numbers != nil && numbers.Other == "" && (o.PinNumbers || n.Have == nil) {
+		d.Type, d.Major, d.Minor = "c", int64(numbers.Major), int64(numbers.Minor)
 	}
 	return d
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // simulatedHost makes a host with two GPUs in MIG mode and six others in a directory. On a machine
-// with GPUs it would be the zero [discover.Host], and the probe discover.InstalledProbe(10 * time.Second).
+// with GPUs it would be the zero [discover.Host], and the probe discover.ProgramProbe("", 10 * time.Second).
 func simulatedHost(dir string) (discover.Host, discover.Options) {
 	d, err := simhost.Load("../testdata/hosts/demo.yaml")
 	if err == nil {

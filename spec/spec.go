@@ -182,7 +182,7 @@ func usableOf(known []device) []device {
 }
 
 // ByID returns the edits of one device by any of its names: the UUID of a GPU or MIG device, the
-// PCI address or the index of a GPU, or a name of another kind. A container also needs those
+// PCI address or the index of a GPU, a [discover.MIGID], or a name of another kind. A container also needs those
 // that all devices have in common, see [New] with the name in [Options].Devices.
 func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, error) {
 	o.setDefaults()
@@ -256,7 +256,8 @@ func devicesOf(inv *discover.Inventory, strategies []NameStrategy, o edits.Optio
 		list = append(list, gpu)
 		for j := range g.MIGDevices {
 			m := &g.MIGDevices[j]
-			mig := named(fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), g.Unusable(), gpu.aliases, func(s NameStrategy) string { return s.MIGDevice(g, m) })
+			mig := named(fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), g.Unusable(), append(gpu.aliases, discover.MIGID(g.UUID, m.GPUInstance, m.ComputeInstance)),
+				func(s NameStrategy) string { return s.MIGDevice(g, m) })
 			switch {
 			case mig.why == "" && g.MIGEnabled && len(m.Nodes) > 0:
 				mig.edits = edits.MIGDevice(g, m, o)

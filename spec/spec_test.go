@@ -494,6 +494,30 @@ func TestZeroOptionsAreUsual(t *testing.T) {
 	}
 }
 
+func TestDevicesOfOtherKindsAreFoundByTheirNames(t *testing.T) {
+	node := func(path string) []discover.Node { return []discover.Node{{Path: path, HostPath: path}} }
+	inv := &discover.Inventory{
+		Passed:    []discover.Device{{Name: "0", PCI: "0000:01:00.0", Nodes: node("/dev/vfio/12")}, {Name: "1", PCI: "0000:41:00.0", Nodes: node("/dev/vfio/33")}},
+		HostNodes: []discover.Node{{Path: "/dev/gdrdrv", HostPath: "/dev/gdrdrv", Kind: discover.CopyNode}},
+	}
+	for _, c := range []struct{ kind, id, node string }{
+		{"pgpu", "1", "/dev/vfio/33"}, {"pgpu", "0000:41:00.0", "/dev/vfio/33"}, {"gdrcopy", spec.AllDevices, "/dev/gdrdrv"},
+	} {
+		o := spec.Options{Of: spec.Kinds.Find(c.kind), NoAll: c.id != spec.AllDevices, Devices: []string{c.id}}
+		e, err := spec.ByID(inv, c.id, o)
+		if err != nil || len(e.DeviceNodes) != 1 || e.DeviceNodes[0].Path != c.node {
+			t.Errorf("%s %s: %v, %+v", c.kind, c.id, err, e)
+		}
+		s, _, err := spec.New(inv, o)
+		if err != nil || len(s.Devices) != 1 || s.Devices[0].Name != c.id || s.Devices[0].ContainerEdits.DeviceNodes[0].Path != c.node {
+			t.Errorf("the spec of %s %s: %v, %+v", c.kind, c.id, err, s)
+		}
+	}
+	if _, err := spec.ByID(inv, "2", spec.Options{Of: spec.Kinds.Find("pgpu")}); err == nil || err.Error() != `no device "2": there is 0, 1, 0000:01:00.0, 0000:41:00.0` {
+		t.Error(err)
+	}
+}
+
 func TestByID(t *testing.T) {
 	inv := inventory("")
 	lost := inv.GPUs[0]
