@@ -87,6 +87,9 @@ func (o Options) Check() error {
 	if err := parser.ValidateClassName(o.Class); err != nil {
 		return err
 	}
+	if err := o.Edits.Check(); err != nil {
+		return err
+	}
 	if v := "v" + o.MaxVersion; o.MaxVersion != "" && (semver.Canonical(v) != v || semver.Compare(v, "v0.3.0") < 0) {
 		return fmt.Errorf("newest CDI version %q: want one from 0.3.0 to %s", o.MaxVersion, specs.CurrentVersion)
 	}

@@ -18,6 +18,7 @@ import (
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/ownedits"
@@ -157,12 +158,17 @@ func TestNothingUsableIsAnErrorOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestBadKindIsRefused(t *testing.T) {
+func TestBadOptionsAreRefused(t *testing.T) {
 	for _, c := range [][2]string{{"no vendor", "gpu"}, {"nvidia.com", "1gpu"}} {
 		o := spec.Options{}
 		o.Vendor, o.Class = c[0], c[1]
 		if _, _, err := spec.New(inventory(""), o); err == nil {
 			t.Errorf("%q: no error", c)
+		}
+	}
+	for _, o := range []edits.Options{{Layout: "alpine"}, {Hooks: edits.Hooks{Steps: []string{"nothing"}, Path: "/x"}}, {Hooks: edits.Hooks{Steps: []string{"ldcache"}}}} {
+		if _, _, err := spec.New(inventory(""), spec.Options{Edits: o}); err == nil {
+			t.Errorf("%+v: no error", o)
 		}
 	}
 }
