@@ -61,11 +61,10 @@ func ExamplePublish_claim() {
 	}
 	mig := inv.GPUs[7].MIGDevices[0].UUID
 
-	s, _, err := spec.New(inv, spec.Options{Class: "claim", Devices: []string{mig}, Names: []spec.NameStrategy{spec.UUID}, NoAll: true})
+	s, _, err := spec.New(inv, spec.Options{Class: "claim", As: map[string]string{"4f9c2b3e": mig}})
 	if err != nil {
 		panic(err) // the device cannot be used
 	}
-	s.Devices[0].Name = "4f9c2b3e"
 	file := filepath.Join(dir, "cdi", "nvidia.com-claim-4f9c2b3e.yaml")
 	published, err := spec.Publish(ctx, file, s)
 	fmt.Println(published, err)

@@ -554,3 +554,28 @@ func TestByID(t *testing.T) {
 		}
 	}
 }
+
+func TestDevicesOfAClaimHaveItsNames(t *testing.T) {
+	inv := hosttest.Simulated(t, "demo")
+	gpu, mig := inv.GPUs[0].UUID, inv.GPUs[7].MIGDevices[1].UUID
+	s, findings, err := spec.New(inv, spec.Options{Class: "claim", As: map[string]string{"1b-x": mig, "a": gpu, "b": inv.GPUs[0].PCI}})
+	if err != nil || len(findings) > 0 {
+		t.Fatal(err, findings)
+	}
+	if !slices.Equal(names(s), []string{"1b-x", "a", "b"}) || s.Version != "0.5.0" || len(s.Devices[0].ContainerEdits.DeviceNodes) != 3 {
+		t.Errorf("devices %q of version %s", names(s), s.Version)
+	}
+	for _, c := range []struct {
+		as   map[string]string
+		want string
+	}{
+		{map[string]string{}, spec.ErrNoDevices.Error()},
+		{map[string]string{"a": gpu, "b": "GPU-0"}, `no device "GPU-0"`}, // one is not enough
+		{map[string]string{"a": "7"}, "is in MIG mode"},
+		{map[string]string{"a/b": gpu}, "a/b"},
+	} {
+		if _, _, err := spec.New(inv, spec.Options{As: c.as}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v; want %q", c.as, err, c.want)
+		}
+	}
+}

@@ -180,7 +180,7 @@ func (c *cluster) claimGone() {
 	var events string
 	c.until("the failure of "+pod, func() bool {
 		events = c.get("events", "{range .items[*]}{.message}{\"\\n\"}{end}", "--field-selector", "involvedObject.name="+pod)
-		return strings.Contains(events, "device gpu-5: ")
+		return strings.Contains(events, "-gpu-5: device ")
 	})
 	if !strings.Contains(events, "cannot be used: GPU 5 (0000:c3:00.0, ") || !strings.Contains(events, "): no device node") {
 		c.t.Errorf("that does not say what is wrong:\n%s", events)

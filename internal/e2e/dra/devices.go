@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	specs "tags.cncf.io/container-device-interface/specs-go"
-
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -99,8 +97,7 @@ func (h *Host) Publish(ctx context.Context, claim string, names []string) error 
 	if err != nil {
 		return err
 	}
-	o := spec.Options{Vendor: vendor, Class: class, NoAll: true, Names: []spec.NameStrategy{spec.Index}}
-	var devices []specs.Device
+	o := spec.Options{Vendor: vendor, Class: class, As: map[string]string{}}
 	for _, name := range names {
 		at := slices.IndexFunc(list, func(d Device) bool { return d.Name == name })
 		if at < 0 {
@@ -110,19 +107,12 @@ func (h *Host) Publish(ctx context.Context, claim string, names []string) error 
 		if o.Of = cmp.Or(o.Of, d.kind); o.Of != d.kind {
 			return fmt.Errorf("device %s cannot be in one claim with %s: one is for containers, the other for virtual machines", name, names[0])
 		}
-		edits, err := spec.ByID(inv, d.id, o)
-		if err != nil {
-			return fmt.Errorf("device %s: %w", name, err)
-		}
-		devices, o.Devices = append(devices, specs.Device{Name: deviceName(claim, name), ContainerEdits: edits}), append(o.Devices, d.id)
+		o.As[deviceName(claim, name)] = d.id
 	}
 	s, _, err := spec.New(inv, o)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = spec.Publish(ctx, h.path(claim), s)
 	}
-	s.Devices = devices
-	s.Version = "" // the lowest that these edits need
-	_, err = spec.Publish(ctx, h.path(claim), s)
 	return err
 }
 
