@@ -1,88 +1,20 @@
 package discover
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
-	"strings"
 
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/printable"
 )
 
-// The files in which the makers of a Tegra system list what containers get, in the
-// directory and with the names of NVIDIA's container toolkit.
-const csvDir = "etc/nvidia-container-runtime/host-files-for-container.d"
-
-// CSVFiles are the paths of the files below the driver root.
-var CSVFiles = []string{csvDir + "/devices.csv", csvDir + "/drivers.csv", csvDir + "/l4t.csv"}
-
-// MaxCSV bounds the size of the files, maxCSVEntries their lines. Those of JetPack have some hundred lines, all together.
-const (
-	MaxCSV        = 1 << 20
-	maxCSVEntries = 10_000
-)
-
-// CSVEntry is a line of such a file: "lib, /usr/lib/aarch64-linux-gnu/nvidia/libcuda.so.1.1".
-type CSVEntry struct {
-	Line int // the first is 1
-	// Type is "dev" for a device node, "lib" for a file, "sym" for a symbolic link and
-	// "dir" for a directory.
-	Type string
-	// Path is absolute and clean; its components may be patterns.
-	Path string
-}
-
-// CSVError is a line that is of no use.
-type CSVError struct {
-	Line int
-	Err  error
-}
-
-// ParseCSV reads the lines of a file. Those that are not understood are returned too; the
-// others are good. Empty lines and those that begin with # mean nothing.
-func ParseCSV(data []byte) (entries []CSVEntry, bad []CSVError) {
-	number := 0
-	for line := range bytes.Lines(data) {
-		number++
-		text := strings.TrimSpace(string(line))
-		if text == "" || text[0] == '#' {
-			continue
-		}
-		entry, err := parseCSVLine(text)
-		if err == nil && len(entries) == maxCSVEntries {
-			err = fmt.Errorf("the file has more than %d entries", maxCSVEntries)
-		}
-		if err != nil {
-			bad = append(bad, CSVError{number, err})
-			continue
-		}
-		entry.Line = number
-		entries = append(entries, entry)
-	}
-	return entries, bad
-}
-
-// errCSVLine does not repeat the line, which the file has.
-var errCSVLine = errors.New("it is not dev, lib, sym or dir, a comma and an absolute path")
-
-func parseCSVLine(text string) (CSVEntry, error) {
-	kind, name, _ := strings.Cut(text, ",")
-	kind, name = strings.TrimSpace(kind), strings.TrimSpace(name)
-	_, syntax := path.Match(name, "")
-	if !slices.Contains([]string{"dev", "lib", "sym", "dir"}, kind) || !path.IsAbs(name) || len(name) > 4096 || syntax != nil ||
-		slices.Contains(strings.Split(name, "/"), "..") || printable.Line(name) != name {
-		return CSVEntry{}, errCSVLine
-	}
-	return CSVEntry{Type: kind, Path: path.Clean(name)}, nil
-}
-
 // listed is what the files list and the host has.
 type listed struct {
-	host  Host
+	host  hosttree.Host
 	nodes []Node
 	files []listedFile
 	seen  map[string]bool // names
@@ -99,25 +31,25 @@ type listedFile struct {
 
 // readCSV reads the files of a host. A line that is not understood, or a path that the host
 // does not have, costs only itself.
-func readCSV(host Host, inv *Inventory) *listed {
+func readCSV(host hosttree.Host, inv *Inventory) *listed {
 	l := &listed{host: host, seen: map[string]bool{}}
-	for _, name := range CSVFiles {
-		if !exists(host.Driver, name) || !host.Driver.trusted(name) {
+	for _, name := range driverfiles.CSVFiles {
+		if !hosttree.Exists(host.Driver, name) || !host.Driver.Trusted(name) {
 			continue
 		}
 		subject := host.Driver.HostPath(name)
-		data, err := host.Driver.readFile(name, MaxCSV)
+		data, err := host.Driver.ReadAtMost(name, driverfiles.MaxCSV)
 		if err != nil {
 			inv.find(ListUnreadable, Broken, subject, "%v: containers do not get what it lists", cause(err))
 			continue
 		}
 		l.lists++
-		entries, bad := ParseCSV(data)
+		entries, bad := driverfiles.ParseCSV(data)
 		var absent []string
 		for _, e := range entries {
 			switch found, err := l.add(e); {
 			case err != nil:
-				bad = append(bad, CSVError{e.Line, err})
+				bad = append(bad, driverfiles.LineError{Line: e.Line, Err: err})
 			case !found:
 				absent = append(absent, e.Path)
 			}
@@ -130,19 +62,19 @@ func readCSV(host Host, inv *Inventory) *listed {
 			inv.find(ListLineInvalid, Warning, fmt.Sprintf("%s, line %d", subject, bad[0].Line), "%v: it is left out%s", bad[0].Err, more)
 		}
 		if len(absent) > 0 {
-			inv.find(ListPathMissing, Note, subject, "lists what this host does not have: %s", Some(absent))
+			inv.find(ListPathMissing, Note, subject, "lists what this host does not have: %s", printable.Some(absent))
 		}
 	}
 	return l
 }
 
 // add adds what an entry stands for, and reports whether the host has any of it.
-func (l *listed) add(e CSVEntry) (found bool, err error) {
+func (l *listed) add(e driverfiles.Entry) (found bool, err error) {
 	tree := l.host.Driver
 	if e.Type == "dev" {
 		tree = l.host.Dev
 	}
-	for _, name := range tree.glob(e.Path) {
+	for _, name := range tree.Glob(e.Path, driverfiles.MaxCSVEntries) {
 		if l.seen[name] {
 			found = true
 			continue
@@ -195,31 +127,8 @@ func (l *listed) file(kind, name string) error {
 			return fmt.Errorf("containers cannot have /%s: %s", name, why)
 		}
 	}
-	if tree.trusted(name) {
+	if tree.Trusted(name) {
 		l.files = append(l.files, listedFile{name, real, kind == "sym", info.IsDir()})
 	}
 	return nil
-}
-
-// glob returns the names in the tree that a pattern stands for and that exist, in order,
-// relative to the tree.
-func (t Tree) glob(pattern string) []string {
-	names := []string{"."}
-	for part := range strings.SplitSeq(clean(pattern), "/") {
-		var next []string
-		for _, dir := range names {
-			if !strings.ContainsAny(part, `*?[\`) {
-				if name := path.Join(dir, part); exists(t, name) {
-					next = append(next, name)
-				}
-				continue
-			}
-			found, _ := t.names(dir, func(name string) bool { return matches(part, name) })
-			for _, name := range found[:min(len(found), maxCSVEntries-len(next))] {
-				next = append(next, path.Join(dir, name))
-			}
-		}
-		names = next
-	}
-	return names
 }

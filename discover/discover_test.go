@@ -17,6 +17,8 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // findings are those of a cause that contain a text.
@@ -31,7 +33,7 @@ func findings(inv *discover.Inventory, id discover.ID, text string) (list []disc
 
 // discovered discovers a host and passes over the companion files it lacks, as
 // every simulated host does, and over the platform libraries of EGL that are left out.
-func discovered(t *testing.T, host discover.Host, probe discover.ProbeFunc) *discover.Inventory {
+func discovered(t *testing.T, host hosttree.Host, probe nvmlprobe.Func) *discover.Inventory {
 	t.Helper()
 	inv := hosttest.Discover(t, host, probe)
 	inv.Findings = slices.DeleteFunc(inv.Findings, func(f discover.Finding) bool {
@@ -49,9 +51,9 @@ func wantFinding(t *testing.T, inv *discover.Inventory, id discover.ID, severity
 }
 
 // changed is a probe whose report was changed.
-func changed(t *testing.T, probe discover.ProbeFunc, change func(*discover.NVMLReport) error) discover.ProbeFunc {
+func changed(t *testing.T, probe nvmlprobe.Func, change func(*nvmlprobe.Report) error) nvmlprobe.Func {
 	t.Helper()
-	return func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+	return func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
 		r, err := probe(ctx, library)
 		if err != nil {
 			t.Errorf("report: %v", err)
@@ -88,26 +90,26 @@ func TestIndexIsNotMinor(t *testing.T) {
 
 func TestDisagreementOfNVMLAndProcfsIsAFinding(t *testing.T) {
 	minor := 9
-	for text, change := range map[string]func(r *discover.NVMLReport){
-		"NVML says 999.88.77":         func(r *discover.NVMLReport) { r.DriverVersion = "999.88.77" },
-		"has another UUID":            func(r *discover.NVMLReport) { r.GPUs[1].UUID = "GPU-00000000-0000-4000-8000-000000000000" },
-		"has another minor number: 9": func(r *discover.NVMLReport) { r.GPUs[1].Minor = &minor },
-		"in procfs but not in NVML":   func(r *discover.NVMLReport) { r.GPUs = r.GPUs[:2] },
-		"in NVML but not in procfs": func(r *discover.NVMLReport) {
-			r.GPUs = append(r.GPUs, discover.NVMLGPU{Index: 3, PCIBusID: "00000000:F0:00.0"})
+	for text, change := range map[string]func(r *nvmlprobe.Report){
+		"NVML says 999.88.77":         func(r *nvmlprobe.Report) { r.DriverVersion = "999.88.77" },
+		"has another UUID":            func(r *nvmlprobe.Report) { r.GPUs[1].UUID = "GPU-00000000-0000-4000-8000-000000000000" },
+		"has another minor number: 9": func(r *nvmlprobe.Report) { r.GPUs[1].Minor = &minor },
+		"in procfs but not in NVML":   func(r *nvmlprobe.Report) { r.GPUs = r.GPUs[:2] },
+		"in NVML but not in procfs": func(r *nvmlprobe.Report) {
+			r.GPUs = append(r.GPUs, nvmlprobe.GPU{Index: 3, PCIBusID: "00000000:F0:00.0"})
 		},
-		"nvmlDeviceGetName: Unknown Error": func(r *discover.NVMLReport) { r.GPUs[0].Errors = []string{"nvmlDeviceGetName: Unknown Error"} },
-		"NVML has another index: 7":        func(r *discover.NVMLReport) { r.GPUs[2].Index = 7 },
-		"GPU 1 (0000:43:00.0": func(r *discover.NVMLReport) {
-			r.GPUs[1] = discover.NVMLGPU{Index: 1, Lost: true, Errors: []string{"handle"}}
+		"nvmlDeviceGetName: Unknown Error": func(r *nvmlprobe.Report) { r.GPUs[0].Errors = []string{"nvmlDeviceGetName: Unknown Error"} },
+		"NVML has another index: 7":        func(r *nvmlprobe.Report) { r.GPUs[2].Index = 7 },
+		"GPU 1 (0000:43:00.0": func(r *nvmlprobe.Report) {
+			r.GPUs[1] = nvmlprobe.GPU{Index: 1, Lost: true, Errors: []string{"handle"}}
 		},
-		"nvmlDeviceGetMinorNumber: Timeout": func(r *discover.NVMLReport) {
+		"nvmlDeviceGetMinorNumber: Timeout": func(r *nvmlprobe.Report) {
 			r.GPUs[0].Minor, r.GPUs[0].Errors = nil, []string{"nvmlDeviceGetMinorNumber: Timeout"}
 		},
 	} {
 		d := hosttest.Load(t, "missing-node")
 		d.MissingNodes = nil
-		probe := changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error { change(r); return nil })
+		probe := changed(t, hosttest.Probe(d), func(r *nvmlprobe.Report) error { change(r); return nil })
 		inv := discovered(t, hosttest.Open(t, d, t.TempDir()), probe)
 		wantFinding(t, inv, "", discover.Severity(cmp.Or(map[string]string{"GPU 1 (0000:43:00.0": "broken"}[text], "warning")), text)
 		for i := range inv.GPUs {
@@ -123,9 +125,9 @@ func TestDisagreementOfNVMLAndProcfsIsAFinding(t *testing.T) {
 
 func TestProbeThatBrokeOffIsBelievedAsFarAsItWent(t *testing.T) {
 	d := hosttest.Load(t, "lost-gpu")
-	probe := changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error {
+	probe := changed(t, hosttest.Probe(d), func(r *nvmlprobe.Report) error {
 		r.GPUs = r.GPUs[:2]
-		return &discover.ProbeError{Kind: discover.ProbeTimeout, Message: "nvmlDeviceGetName of GPU 2 did not return within 10s"}
+		return &nvmlprobe.Error{Kind: nvmlprobe.Timeout, Message: "nvmlDeviceGetName of GPU 2 did not return within 10s"}
 	})
 	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), probe)
 	wantFinding(t, inv, discover.NVMLTimeout, discover.Warning, "nvmlDeviceGetName of GPU 2 did not return")
@@ -236,7 +238,7 @@ func TestMIGDeviceNeedsBothItsNodes(t *testing.T) {
 
 func TestMIGDevicesOfOneSideOnlyAreLeftOut(t *testing.T) {
 	d := hosttest.Load(t, "all-mig")
-	probe := changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error {
+	probe := changed(t, hosttest.Probe(d), func(r *nvmlprobe.Report) error {
 		r.GPUs[0].MIGDevices[0].GPUInstance = 5
 		r.GPUs[1].MIGDevices[1].Errors = []string{"nvmlDeviceGetUUID: Unknown Error"}
 		return nil
@@ -287,8 +289,8 @@ func TestLibrarySearchPath(t *testing.T) {
 	if inv := discovered(t, host, hosttest.Probe(d)); len(inv.Libraries) > 0 || len(findings(inv, discover.LibrariesMissing, "not found below /")) != 1 {
 		t.Errorf("libraries out of the way were found: %+v, %+v", inv.Libraries, inv.Findings)
 	}
-	inv, err := discover.Run(context.Background(), hosttest.Reopen(t, d, dir), discover.Modules(discover.Options{
-		LibrarySearchPath: []string{"/opt/driver/libs", "/none"}, Probe: hosttest.Probe(d)}))
+	inv, err := discover.Run(context.Background(), hosttest.Reopen(t, d, dir), discover.Options{
+		LibrarySearchPath: []string{"/opt/driver/libs", "/none"}, Probe: hosttest.Probe(d)})
 	if err != nil || len(inv.Libraries) == 0 || inv.Libraries[0].HostPath != "/opt/driver/libs/libcuda.so.550.54.15" {
 		t.Errorf("%+v, %v", inv.Libraries, err)
 	}
@@ -354,11 +356,11 @@ func TestEndedContextEndsTheRun(t *testing.T) {
 	d := hosttest.Load(t, "demo")
 	host := hosttest.Open(t, d, t.TempDir())
 	ctx, cancel := context.WithCancel(context.Background())
-	probe := func(ctx context.Context, _ string) (*discover.NVMLReport, error) {
+	probe := func(ctx context.Context, _ string) (*nvmlprobe.Report, error) {
 		cancel()
 		return nil, ctx.Err()
 	}
-	if _, err := discover.Run(ctx, host, discover.Modules(discover.Options{Probe: probe})); !errors.Is(err, context.Canceled) {
+	if _, err := discover.Run(ctx, host, discover.Options{Probe: probe}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v; want %v", err, context.Canceled)
 	}
 }
@@ -383,21 +385,21 @@ func TestInventoryIsJSON(t *testing.T) {
 // or be of no help. It is one GPU all the same.
 func TestGPUsOfNVMLAreThoseOfProcfs(t *testing.T) {
 	d := hosttest.Load(t, "pci-domain") // NVML's GPU 0 is in MIG mode
-	unchanged := func(*discover.NVMLReport) {}
+	unchanged := func(*nvmlprobe.Report) {}
 	indexes := []discover.ID{discover.GPUIndexDiffers, discover.GPUIndexDiffers}
 	for _, c := range []struct {
 		by       string
 		sysfs    bool
-		change   func(r *discover.NVMLReport)
+		change   func(r *nvmlprobe.Report)
 		findings []discover.ID
 	}{
 		{"the address that sysfs has", true, unchanged, nil},
 		{"UUID", false, unchanged, indexes},
-		{"minor number", false, func(r *discover.NVMLReport) { r.GPUs[0].UUID, r.GPUs[1].UUID = "", "" }, indexes},
-		{"the part of the address that is there", false, func(r *discover.NVMLReport) {
-			r.GPUs[1] = discover.NVMLGPU{Index: 1, PCIBusID: r.GPUs[1].PCIBusID, Lost: true, Errors: []string{"GPU is lost"}}
+		{"minor number", false, func(r *nvmlprobe.Report) { r.GPUs[0].UUID, r.GPUs[1].UUID = "", "" }, indexes},
+		{"the part of the address that is there", false, func(r *nvmlprobe.Report) {
+			r.GPUs[1] = nvmlprobe.GPU{Index: 1, PCIBusID: r.GPUs[1].PCIBusID, Lost: true, Errors: []string{"GPU is lost"}}
 		}, append([]discover.ID{discover.GPULost}, indexes...)},
-		{"nothing, as the UUID is another", true, func(r *discover.NVMLReport) {
+		{"nothing, as the UUID is another", true, func(r *nvmlprobe.Report) {
 			r.GPUs[1].UUID, r.GPUs[1].PCIBusID = "GPU-00000000-0000-4000-8000-000000000000", "0000FF2B:00:00.0"
 		}, []discover.ID{discover.GPUNotInNVML, discover.GPUNotInProcfs}},
 	} {
@@ -406,7 +408,7 @@ func TestGPUsOfNVMLAreThoseOfProcfs(t *testing.T) {
 		if !c.sysfs {
 			removeAll(t, dir, "sys")
 		}
-		inv := discovered(t, host, changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error {
+		inv := discovered(t, host, changed(t, hosttest.Probe(d), func(r *nvmlprobe.Report) error {
 			c.change(r)
 			return nil
 		}))
@@ -495,11 +497,11 @@ func TestNVMLIsAskedIfNeeded(t *testing.T) {
 			host = hosttest.Reopen(t, d, dir)
 		}
 		var asked atomic.Int64
-		probe := func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+		probe := func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
 			asked.Add(1)
 			return hosttest.Probe(d)(ctx, library)
 		}
-		inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{Probe: probe, ProbeIfNeeded: true}))
+		inv, err := discover.Run(t.Context(), host, discover.Options{Probe: probe, ProbeIfNeeded: true})
 		if err != nil {
 			t.Fatal(err)
 		}

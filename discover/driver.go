@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
@@ -18,7 +19,7 @@ type driver struct{}
 
 const versionFile = "driver/nvidia/version"
 
-func (m driver) Discover(_ context.Context, host Host, inv *Inventory) error {
+func (m driver) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
 	data, err := host.Proc.ReadFile(versionFile)
 	loaded := !errors.Is(err, fs.ErrNotExist)
 	if err == nil {
@@ -33,7 +34,7 @@ func (m driver) Discover(_ context.Context, host Host, inv *Inventory) error {
 	} else if err != nil {
 		inv.find(DriverUnreadable, Broken, host.Proc.HostPath(versionFile), "%v: the driver's version is not known", cause(err))
 	}
-	majors, err := parsed(host.Proc, "devices", parseDevices)
+	majors, err := hosttree.Parsed(host.Proc, "devices", parseDevices)
 	inv.Modules = []KernelModule{
 		{ModuleNVIDIA, loaded, true, "all GPUs"},
 		{ModuleUVM, has(majors, ModuleUVM), false, "CUDA"},
@@ -78,7 +79,7 @@ func (inv *Inventory) Loaded(module string) bool {
 
 // modesetLoaded looks for nvidia-modeset where /proc/devices does not have it: up to r535
 // it shares the major number under nvidia-frontend's name.
-func modesetLoaded(proc Tree) bool {
+func modesetLoaded(proc hosttree.Tree) bool {
 	data, err := proc.ReadFile("modules")
 	return err == nil && modesetModule().Match(data)
 }
@@ -99,7 +100,7 @@ var (
 //	NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  (builder@host)  Thu Aug  8 2024
 //
 // The version is the first number of two or three parts after "Kernel Module".
-func parseVersion(data []byte) (version string, flavor Flavor, err error) {
+func parseVersion(data []byte) (version string, flavor string, err error) {
 	for line := range bytes.Lines(data) {
 		rest, ok := bytes.CutPrefix(line, []byte("NVRM version:"))
 		if !ok {

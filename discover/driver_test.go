@@ -9,7 +9,7 @@ import (
 var versionSamples = []struct {
 	data    string
 	version string
-	flavor  Flavor
+	flavor  string
 }{
 	{"NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023\nGCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n", "535.129.03", Proprietary},
 	{"NVRM version: NVIDIA UNIX x86_64 Kernel Module  390.48  Thu Mar 22 00:42:57 PDT 2018\nGCC version:  gcc version 7.3.0\n", "390.48", Proprietary},

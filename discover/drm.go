@@ -6,12 +6,14 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // drm finds each GPU's nodes below /dev/dri.
 type drm struct{}
 
-func (m drm) Discover(_ context.Context, host Host, inv *Inventory) error {
+func (m drm) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
 		if !g.Usable() {
@@ -52,7 +54,7 @@ func (m drm) Discover(_ context.Context, host Host, inv *Inventory) error {
 
 // byPath returns the name by PCI address that udev has given a DRM node; empty when
 // there is none or it leads elsewhere.
-func byPath(dev Tree, pci, node string) string {
+func byPath(dev hosttree.Tree, pci, node string) string {
 	kind := "-card"
 	if strings.HasPrefix(node, "renderD") {
 		kind = "-render"

@@ -10,9 +10,11 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 func put(t *testing.T, dir, name string, mode os.FileMode) {
@@ -116,10 +118,10 @@ func TestPathsOfTheHostAreNotBelowTheDriverRoot(t *testing.T) {
 		overwrite(t, filepath.Join(dir, "sys/module/firmware_class/parameters/path"), place+"\n")
 		firmware := filepath.Join(place, "nvidia/560.35.03/gsp_ga10x.bin")
 		put(t, dir, firmware, 0o644)
-		host := discover.Local("amd64", root, dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
+		host := hosttree.Local("amd64", root, dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
 		host.Dev = hosttest.Reopen(t, d, dir).Dev
 		put(t, dir, "srv/mps/control", 0o644)
-		inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{MPSDirectory: "/srv/mps"}))
+		inv, err := discover.Run(t.Context(), host, discover.Options{MPSDirectory: "/srv/mps"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +158,7 @@ func TestSocketsAndPipesOfServices(t *testing.T) {
 	}
 	defer listener.Close()
 	put(t, dir, "run/nvidia-fabricmanager/socket", 0o644) // only called so
-	inv, err := discover.Run(t.Context(), hosttest.Reopen(t, d, dir), discover.Modules(discover.Options{MPSDirectory: "/srv/mps"}))
+	inv, err := discover.Run(t.Context(), hosttest.Reopen(t, d, dir), discover.Options{MPSDirectory: "/srv/mps"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,10 +188,10 @@ func TestNoProcessSaysWhereThePipesAre(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "srv/mps"), 0o755), os.MkdirAll(filepath.Join(dir, "tmp/nvidia-mps"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	lookups := discover.NewLookups()
+	lookups := hosttree.NewLookups()
 	inv := hosttest.Discover(t, host.Record(lookups), hosttest.Probe(d))
 	for _, f := range inv.Files {
-		if f.Kind == discover.Directory {
+		if f.Kind == driverfiles.Directory {
 			t.Errorf("containers write to %s", f.HostPath)
 		}
 	}
@@ -206,8 +208,8 @@ func TestOfATemporaryDirectoryOnlyTheNameIsLookedUp(t *testing.T) {
 	if err := os.MkdirAll(pipes, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	lookups := discover.NewLookups()
-	inv, err := discover.Run(t.Context(), host.Record(lookups), discover.Modules(discover.Options{MPSDirectory: "/tmp/nvidia-mps"}))
+	lookups := hosttree.NewLookups()
+	inv, err := discover.Run(t.Context(), host.Record(lookups), discover.Options{MPSDirectory: "/tmp/nvidia-mps"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,13 +266,13 @@ func TestLoaderOfOpenCLIsLeftOut(t *testing.T) {
 }
 
 func TestEveryRowOfTheTablesHasAReason(t *testing.T) {
-	for _, e := range discover.LibraryTable {
+	for _, e := range driverfiles.Libraries {
 		if e.For == "" || len(e.Capabilities) == 0 {
 			t.Errorf("%s has no reason or capability", e.Stem)
 		}
 	}
-	for _, e := range discover.FileTable {
-		if e.For == "" || len(e.Capabilities) == 0 || len(e.Targets) == 0 && e.Kind != discover.Directory {
+	for _, e := range driverfiles.Files {
+		if e.For == "" || len(e.Capabilities) == 0 || len(e.Targets) == 0 && e.Kind != driverfiles.Directory {
 			t.Errorf("%s has no reason, capability or target", e.Name)
 		}
 	}

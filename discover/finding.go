@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 )
 
 // Finding is one thing that is wrong, or that a user may wonder about. It is a fact;
@@ -43,6 +42,11 @@ var Severities = []Severity{Broken, Warning, Note}
 // Worse reports whether a severity is worse than another.
 func (s Severity) Worse(than Severity) bool {
 	return slices.Index(Severities, s) < slices.Index(Severities, than)
+}
+
+// FindingsOf returns the findings that are as serious as some severity, or more.
+func (inv *Inventory) FindingsOf(least Severity) []Finding {
+	return slices.DeleteFunc(slices.Clone(inv.Findings), func(f Finding) bool { return least.Worse(f.Severity) })
 }
 
 // Serious reports whether strict callers refuse to go on: all but [Note].
@@ -136,58 +140,4 @@ func (f Finding) LogValue() slog.Value {
 
 func (inv *Inventory) find(id ID, severity Severity, subject, format string, args ...any) {
 	inv.Findings = append(inv.Findings, Finding{ID: id, Severity: severity, Subject: subject, Message: fmt.Sprintf(format, args...)})
-}
-
-// Group is findings that differ in their subjects only, as when a driver that is gone is
-// missed by each GPU.
-type Group struct {
-	// Finding is the first of them.
-	Finding
-	// Subjects of all.
-	Subjects []string
-}
-
-// Grouped returns findings in groups, in the order of each group's first.
-func Grouped(list []Finding) (groups []Group) {
-	for _, f := range list {
-		at := slices.IndexFunc(groups, func(g Group) bool {
-			return g.ID == f.ID && g.Severity == f.Severity && g.Message == f.Message
-		})
-		if at < 0 {
-			groups = append(groups, Group{f, []string{f.Subject}})
-			continue
-		}
-		groups[at].Subjects = append(groups[at].Subjects, f.Subject)
-	}
-	return groups
-}
-
-// Some returns the first of a list and how many others there are.
-func Some(list []string) string {
-	const enough = 3
-	if len(list) <= enough+1 {
-		return strings.Join(list, ", ")
-	}
-	return fmt.Sprintf("%s and %d others", strings.Join(list[:enough], ", "), len(list)-enough)
-}
-
-// Sorted returns findings with the worst first; of equal ones the first stays, with the
-// worst of their severities.
-func Sorted(list []Finding) []Finding {
-	var sorted []Finding
-	for _, f := range list {
-		at := slices.IndexFunc(sorted, func(other Finding) bool {
-			return other.ID == f.ID && other.Subject == f.Subject && other.Message == f.Message
-		})
-		switch {
-		case at < 0:
-			sorted = append(sorted, f)
-		case f.Severity.Worse(sorted[at].Severity):
-			sorted[at].Severity = f.Severity
-		}
-	}
-	slices.SortStableFunc(sorted, func(a, b Finding) int {
-		return slices.Index(Severities, a.Severity) - slices.Index(Severities, b.Severity)
-	})
-	return sorted
 }

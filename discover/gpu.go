@@ -11,14 +11,17 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // gpus reads the GPUs that the kernel module drives, and finds why it does not drive others
 // on the bus.
 type gpus struct{}
 
-func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
+func (m gpus) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
 	m.read(host, inv)
 	m.findOthers(host, inv)
 	for i := range inv.GPUs {
@@ -30,7 +33,7 @@ func (m gpus) Discover(_ context.Context, host Host, inv *Inventory) error {
 }
 
 // read lists the GPUs in their order.
-func (m gpus) read(host Host, inv *Inventory) {
+func (m gpus) read(host hosttree.Host, inv *Inventory) {
 	const dir = "driver/nvidia/gpus"
 	entries, err := host.Proc.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +68,7 @@ const pciDevices = "bus/pci/devices"
 
 // sysfsAddress returns the address that sysfs has for one of procfs, in which older kernel
 // modules cut the domain to 16 bits; those of virtual machines may have more.
-func sysfsAddress(sys Tree, procfs string) string {
+func sysfsAddress(sys hosttree.Tree, procfs string) string {
 	if _, err := sys.Lstat(path.Join(pciDevices, procfs)); !errors.Is(err, fs.ErrNotExist) {
 		return procfs
 	}
@@ -90,13 +93,13 @@ func shortPCI(address string) string {
 
 // isVirtualFunction reports whether a PCI device is a part of another one (SR-IOV) that
 // virtual machines get.
-func isVirtualFunction(sys Tree, address string) bool {
-	return exists(sys, path.Join(pciDevices, address, "physfn"))
+func isVirtualFunction(sys hosttree.Tree, address string) bool {
+	return hosttree.Exists(sys, path.Join(pciDevices, address, "physfn"))
 }
 
 // numaNode reads the NUMA node of a PCI device.
-func numaNode(host Host, pci string) int {
-	n, err := strconv.Atoi(host.Sys.line(path.Join(pciDevices, pci, "numa_node")))
+func numaNode(host hosttree.Host, pci string) int {
+	n, err := strconv.Atoi(host.Sys.Line(path.Join(pciDevices, pci, "numa_node")))
 	if err != nil {
 		return -1
 	}
@@ -121,7 +124,7 @@ func numberGPUs(list []GPU) {
 }
 
 // findOthers adds findings about NVIDIA's GPUs on the PCI bus that its driver does not list.
-func (m gpus) findOthers(host Host, inv *Inventory) {
+func (m gpus) findOthers(host hosttree.Host, inv *Inventory) {
 	for i := range inv.PCI {
 		other := &inv.PCI[i]
 		if slices.ContainsFunc(inv.GPUs, func(g GPU) bool { return g.PCI == other.PCI }) {
@@ -173,7 +176,7 @@ type bus struct{}
 
 // Discover lists NVIDIA's GPUs in the order of sysfs, without their virtual functions. A
 // host without PCI has none.
-func (bus) Discover(_ context.Context, host Host, inv *Inventory) error {
+func (bus) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
 	entries, err := host.Sys.ReadDir(pciDevices)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		inv.find(PCIUnreadable, Warning, host.Sys.HostPath(pciDevices), "%v: GPUs without NVIDIA's driver are not known", cause(err))
@@ -183,11 +186,11 @@ func (bus) Discover(_ context.Context, host Host, inv *Inventory) error {
 		device := path.Join(pciDevices, e.Name())
 		// 10de is NVIDIA; class 03 is a display controller, which GPUs without a
 		// display output are too (pci.ids).
-		if host.Sys.line(path.Join(device, "vendor")) != "0x10de" || !strings.HasPrefix(host.Sys.line(path.Join(device, "class")), "0x03") || isVirtualFunction(host.Sys, e.Name()) {
+		if host.Sys.Line(path.Join(device, "vendor")) != "0x10de" || !strings.HasPrefix(host.Sys.Line(path.Join(device, "class")), "0x03") || isVirtualFunction(host.Sys, e.Name()) {
 			continue
 		}
 		g := PCIGPU{PCI: e.Name(), Driver: boundDriver(host.Sys, device)}
-		if g.ReservedFor = host.Sys.line(path.Join(device, "driver_override")); g.ReservedFor == "(null)" || g.ReservedFor == "nvidia" {
+		if g.ReservedFor = host.Sys.Line(path.Join(device, "driver_override")); g.ReservedFor == "(null)" || g.ReservedFor == "nvidia" {
 			g.ReservedFor = ""
 		}
 		inv.PCI = append(inv.PCI, g)
@@ -231,7 +234,7 @@ func parseInformation(data []byte) (information, error) {
 		case "Bus Location":
 			info.Bus = value
 		case "Device Minor":
-			minor, err := parseMinor(value)
+			minor, err := devnode.ParseMinor(value)
 			if err != nil {
 				return info, fmt.Errorf("device minor: %w", err)
 			}
@@ -249,16 +252,10 @@ func parseInformation(data []byte) (information, error) {
 	return info, nil
 }
 
-// parseMinor reads a minor number, which has up to MINORBITS of Linux.
-func parseMinor(s string) (int, error) {
-	n, err := strconv.ParseUint(s, 10, 20)
-	return int(n), err
-}
-
 // parsePCI returns a number for an address "0000:3b:00.0" that sorts as the bus
 // does.
 func parsePCI(address string) (uint64, error) {
-	if !pciBusID().MatchString(address) || strings.ToLower(address) != address {
+	if !nvmlprobe.PCIBusID().MatchString(address) || strings.ToLower(address) != address {
 		return 0, fmt.Errorf("%q is not a PCI address", address)
 	}
 	return strconv.ParseUint(strings.ReplaceAll(strings.ReplaceAll(address, ":", ""), ".", ""), 16, 64)

@@ -1,81 +1,67 @@
 package discover
 
 import (
+	"cmp"
+	"fmt"
 	"os"
 	"path"
-	"path/filepath"
-	"strings"
+	"runtime"
+
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
-// Host says where to look for the parts of a machine. It remembers which paths
-// are symbolic links, so a Host serves one generation: make a new one ([Local])
-// for the next.
+// Host says where the parts of a machine are; the zero value is this machine. The paths are
+// absolute. A Host can be asked any number of times, by several at once; each time it is
+// looked at again.
 type Host struct {
-	// Driver is the root of the user-space driver: "/", a driver container's
-	// root, or a directory with nothing but the driver in it.
-	Driver Tree
-	// Dev is the root that has the directory dev.
-	Dev Tree
-	// Proc and Sys are the proc and sys file systems.
-	Proc, Sys Tree
-	// Root is the root of the host itself, for paths that the kernel and daemons tell.
-	// The zero value stands for that of the driver.
-	Root Tree
-	// Arch is the driver's architecture by its Go name: "amd64", "arm64".
+	// DriverRoot is the root of the user-space driver: a driver container's root, or a
+	// directory with nothing but the driver in it. Empty: "/".
+	DriverRoot string
+	// DevRoot has the directory dev with the device nodes. Empty: the driver root where it has
+	// nodes of the driver, as a driver container's has, else "/".
+	DevRoot string
+	// DriverRootOnHost and DevRootOnHost are where the driver root and the dev root are on the
+	// host, and in specs, for a program in a container that has them as volumes, such as a
+	// device plugin. Empty: this program is on the host.
+	DriverRootOnHost, DevRootOnHost string
+	// ProcRoot and SysRoot are the proc and sys file systems. Empty: "/proc" and "/sys".
+	ProcRoot, SysRoot string
+	// Arch is the driver's architecture by its Go name. Empty: that of this program.
 	Arch string
+	// NodeTable is a file with device nodes that stand in for those of the dev root, for
+	// hosts that are simulated or recorded, where only root could make them. Each line is a
+	// path below the dev root, the major and minor number, the mode in octal and, unless they
+	// are root's, the numbers of user and group. Empty: none.
+	NodeTable string
 }
 
-// Local returns the host whose parts are in the given directories, which must be
-// absolute.
-func Local(arch, driverRoot, devRoot, procRoot, sysRoot string) Host {
-	host := Host{Arch: arch, Driver: DirTree(driverRoot), Proc: DirTree(procRoot), Sys: DirTree(sysRoot)}
-	host.Dev = host.Driver
-	if devRoot != driverRoot {
-		host.Dev = DirTree(devRoot)
+// Open opens the trees of a host, for packages of this module.
+func (h Host) Open() (hosttree.Host, error) {
+	h.DriverRoot = cmp.Or(h.DriverRoot, "/")
+	if h.DevRoot == "" {
+		h.DevRoot = hosttree.DriverRootDev(h.DriverRoot)
 	}
-	// The host's root is where its sys file system is mounted.
-	root := "/"
-	if path.Base(sysRoot) == "sys" {
-		root = path.Dir(path.Clean(sysRoot))
+	h.ProcRoot, h.SysRoot = cmp.Or(h.ProcRoot, "/proc"), cmp.Or(h.SysRoot, "/sys")
+	onHost := [2]string{cmp.Or(h.DriverRootOnHost, h.DriverRoot), cmp.Or(h.DevRootOnHost, h.DevRoot)}
+	for _, dir := range []string{h.DriverRoot, h.DevRoot, h.ProcRoot, h.SysRoot, onHost[0], onHost[1]} {
+		if !path.IsAbs(dir) {
+			return hosttree.Host{}, fmt.Errorf("directory %q of a host: use an absolute path", dir)
+		}
 	}
-	switch root {
-	case path.Clean(driverRoot):
-	case path.Clean(devRoot):
-		host.Root = host.Dev
-	default:
-		host.Root = DirTree(root)
+	host := hosttree.Local(cmp.Or(h.Arch, runtime.GOARCH), h.DriverRoot, h.DevRoot, h.ProcRoot, h.SysRoot)
+	host.Driver.Path, host.Dev.Path = onHost[0], onHost[1]
+	if h.DriverRootOnHost != "" {
+		host.Root = hosttree.Tree{} // the root of this program is not that of the host
 	}
-	return host
-}
-
-// root returns the root of the host itself.
-func (h Host) root() Tree {
-	if h.Root.fsys == nil {
-		return h.Driver
+	if h.NodeTable == "" {
+		return host, nil
 	}
-	return h.Root
-}
-
-// treeOf returns the tree that has a path of the host.
-func (h Host) treeOf(hostPath string) Tree {
-	if below(hostPath, h.Driver.Path) {
-		return h.Driver
+	table, err := os.ReadFile(h.NodeTable)
+	if err == nil {
+		host.Dev, err = host.Dev.WithNodes(table)
 	}
-	return h.root()
-}
-
-// below reports whether a path is a directory or below it.
-func below(file, dir string) bool {
-	dir = path.Clean(dir)
-	return dir == "/" || file == dir || strings.HasPrefix(file, dir+"/")
-}
-
-// DriverRootDev returns the dev root that goes with a driver root when none is named:
-// the driver root itself where it has device nodes of the driver, as a driver
-// container's root has, else the host's own root.
-func DriverRootDev(driverRoot string) string {
-	if _, err := os.Lstat(filepath.Join(driverRoot, "dev/nvidiactl")); err == nil {
-		return driverRoot
+	if err != nil {
+		return hosttree.Host{}, fmt.Errorf("table of device nodes %s: %w", h.NodeTable, err)
 	}
-	return "/"
+	return host, nil
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Inventory is all that was found on a host. Each [Module] fills its own part.
+// Inventory is all that was found on a host by [Host.Discover].
 // The zero value is a host on which nothing was found yet.
 type Inventory struct {
 	// Arch is [Host.Arch].
@@ -14,7 +14,7 @@ type Inventory struct {
 	Driver Driver `json:"driver"`
 	// Platform of a machine whose GPUs do not come by NVIDIA's driver for PCI devices;
 	// empty: any other.
-	Platform Platform `json:"platform,omitempty"`
+	Platform string `json:"platform,omitempty"`
 	// GPUs holds every GPU the kernel driver has, in order of PCI address,
 	// those that cannot be used included (see [GPU.Usable]).
 	GPUs []GPU `json:"gpus"`
@@ -34,19 +34,20 @@ type Inventory struct {
 	// Libraries are the shared libraries of the user-space driver, in order of
 	// file name. All belong to one driver version.
 	Libraries []Library `json:"libraries"`
-	// Files are the other files of the driver, in the order of [FileTable].
+	// Files are the other files of the driver, in the order of the table in docs/contents.md.
 	Files []File `json:"files"`
 	// HostNodes are the usable nodes of the host, whatever they are for, and StorageFiles
-	// what GPUDirect Storage needs beside its own. Only with [NodeOptions.Host].
+	// what GPUDirect Storage needs beside its own. Only with [Options.HostNodes].
 	HostNodes    []Node `json:"-"`
 	StorageFiles []File `json:"-"`
 	// NICs are NVIDIA's network cards with RDMA, in order of name, and NICFiles the host's
 	// libraries for them. Only with [Options.NICs] and [Options.NICLibraries].
-	NICs     []NIC  `json:"-"`
-	NICFiles []File `json:"-"`
-	// Passed are GPUs that are set aside for virtual machines. Only with [Options.Passthrough].
-	Passed   []PassedGPU `json:"-"`
-	Findings []Finding   `json:"findings"`
+	NICs     []Device `json:"-"`
+	NICFiles []File   `json:"-"`
+	// Passed are the GPUs that are set aside for virtual machines, in order of PCI address. Only
+	// with [Options.Passthrough].
+	Passed   []Device  `json:"-"`
+	Findings []Finding `json:"findings"`
 }
 
 // Driver describes the kernel module and the user-space driver that goes with it.
@@ -57,8 +58,8 @@ type Driver struct {
 	// OtherVersions are those of libraries that go with another kernel module than
 	// the loaded one: left over, or newer and waiting for a reboot.
 	OtherVersions []string `json:"otherVersions,omitempty"`
-	// Flavor of the kernel module; empty when no module is loaded.
-	Flavor Flavor `json:"flavor,omitempty"`
+	// Flavor of the kernel module, [Proprietary] or [Open]; empty when no module is loaded.
+	Flavor string `json:"flavor,omitempty"`
 	// CUDAVersion is the newest CUDA version the driver supports, for instance
 	// "12.4". Empty without NVML.
 	CUDAVersion string `json:"cudaVersion,omitempty"`
@@ -68,13 +69,10 @@ type Driver struct {
 	Majors map[string]uint32 `json:"majors,omitempty"`
 }
 
-// Flavor tells the two families of NVIDIA's kernel modules apart.
-type Flavor string
-
 // The flavours of the kernel module.
 const (
-	Proprietary Flavor = "proprietary"
-	Open        Flavor = "open"
+	Proprietary = "proprietary"
+	Open        = "open"
 )
 
 // GPU is one physical GPU.
@@ -124,23 +122,20 @@ type GPU struct {
 	Beside []Node `json:"beside,omitempty"`
 }
 
-// GPUState is whether containers can be given a GPU or parts of it, and if not, why.
-type GPUState string
-
-// The states.
+// The states of a GPU: whether containers can be given it or parts of it, and if not, why.
 const (
-	StateUsable   GPUState = "usable"
-	StateExcluded GPUState = "excluded"
-	StateLost     GPUState = "lost"
-	StateWithheld GPUState = "withheld"
-	StateNoNode   GPUState = "no-node"
+	StateUsable   = "usable"
+	StateExcluded = "excluded"
+	StateLost     = "lost"
+	StateWithheld = "withheld"
+	StateNoNode   = "no-node"
 )
 
 // GPUStates are all of them.
-var GPUStates = []GPUState{StateUsable, StateExcluded, StateLost, StateWithheld, StateNoNode}
+var GPUStates = []string{StateUsable, StateExcluded, StateLost, StateWithheld, StateNoNode}
 
 // State returns the first of its states that the GPU is in.
-func (g *GPU) State() GPUState {
+func (g *GPU) State() string {
 	switch {
 	case g.Excluded:
 		return StateExcluded
@@ -167,7 +162,7 @@ func (g *GPU) Unusable() string {
 	case StateNoNode:
 		return "no device node"
 	default:
-		return string(state)
+		return state
 	}
 }
 
@@ -182,6 +177,17 @@ func (g *GPU) Name() string {
 		name += " (" + known + ")"
 	}
 	return name
+}
+
+// Device is a device that is not one of NVIDIA's driver for GPUs: a network card, or a GPU that
+// is set aside for virtual machines.
+type Device struct {
+	// Name of a card's RDMA device, "mlx5_0"; of a GPU its place among these, "0".
+	Name string
+	// PCI address. A function of a card may have several RDMA devices.
+	PCI string
+	// Nodes that containers need for it; nil where they cannot use it.
+	Nodes []Node
 }
 
 // MIGDevice is a compute instance of a GPU instance: what the MIG user guide

@@ -11,7 +11,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/cdigen/cdigen/internal/lazyregexp"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
 
@@ -21,23 +22,9 @@ type libraries struct {
 	nvml       *nvml // is started as soon as its library is found
 }
 
-// Triplet returns the multiarch name of an architecture, by which Debian and its
-// descendants name a directory of libraries; empty for one they do not have.
-func Triplet(arch string) string {
-	switch arch {
-	case "amd64":
-		return "x86_64-linux-gnu"
-	case "arm64":
-		return "aarch64-linux-gnu"
-	case "386":
-		return "i386-linux-gnu"
-	}
-	return ""
-}
-
 // libraryDirs returns the directories searched besides those of ld.so.cache, for a driver version.
 func libraryDirs(arch, version string) []string {
-	triplet := Triplet(arch)
+	triplet := driverfiles.Triplet(arch)
 	return []string{
 		"usr/lib/" + triplet + "/nvidia/current", // Debian's alternatives
 		"usr/lib/" + triplet,                     // Debian, Ubuntu, flatcar's driver container
@@ -77,22 +64,7 @@ func libraryDirs(arch, version string) []string {
 // subdirs are the directories below one of libraries that hold some as well.
 var subdirs = []string{"", "vdpau", "tls", "nvidia"}
 
-// driverFile matches the name of a library of the driver, and the driver version that
-// may end it. A driver version begins with three digits ("470.256.02"), which tells it
-// from the library's own version ("libnvidia-egl-wayland.so.1.1.13").
-var driverFile = lazyregexp.New(`^(?:libcuda|libcudadebugger|libnvcuvid|libnvoptix|libnvidia-[a-z0-9-]+|lib[A-Za-z0-9_]+_nvidia)\.so(?:\.(?:(\d{3,}\.\d{2,}(?:\.\d+)?)|[0-9.]+))?$`)
-
-// DriverLibrary reports whether a file is a library of the driver by its name, and of which
-// driver version; that is empty for names without one, as "libcuda.so.1".
-func DriverLibrary(name string) (version string, ok bool) {
-	m := driverFile().FindStringSubmatch(name)
-	if m == nil {
-		return "", false
-	}
-	return m[1], true
-}
-
-func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) error {
+func (m libraries) Discover(ctx context.Context, host hosttree.Host, inv *Inventory) error {
 	version := inv.Driver.Version
 	if version == "" {
 		return nil // the driver module has told why
@@ -146,7 +118,7 @@ func (m libraries) Discover(ctx context.Context, host Host, inv *Inventory) erro
 }
 
 // LibrariesMissing returns the finding of a kernel module whose libraries are not there.
-func (inv *Inventory) LibrariesMissing(host Host) Finding {
+func (inv *Inventory) LibrariesMissing(host hosttree.Host) Finding {
 	f := Finding{LibrariesMissing, Broken, "libcuda.so." + cmp.Or(inv.Driver.Version, "1"), "not found below " + host.Driver.Path + ": no CUDA program starts"}
 	if others := inv.Driver.OtherVersions; len(others) > 0 {
 		f.ID = DriverMismatch
@@ -158,7 +130,7 @@ func (inv *Inventory) LibrariesMissing(host Host) Finding {
 // locateNVML looks for NVML alone, so that it can be asked while the rest is
 // looked for. It is the file that scan takes too, the first that is trusted: the probe
 // runs its code with the rights of this process.
-func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, inv *Inventory) {
+func (m libraries) locateNVML(ctx context.Context, host hosttree.Host, dirs []string, inv *Inventory) {
 	version := inv.Driver.Version
 	// A file that is called by its SONAME counts where there is none of the version.
 	for _, base := range []string{"libnvidia-ml.so." + version, "libnvidia-ml.so.1"} {
@@ -168,7 +140,7 @@ func (m libraries) locateNVML(ctx context.Context, host Host, dirs []string, inv
 			if err != nil || path.Base(real) != base && !strings.HasSuffix(real, ".so."+version) {
 				continue
 			}
-			if host.Driver.trusted(name) {
+			if host.Driver.Trusted(name) {
 				m.nvml.start(ctx, host, inv, host.Driver.HostPath(real))
 				return
 			}
@@ -193,16 +165,16 @@ func (s *librarySet) scanAll(ctx context.Context, dirs []string, inv *Inventory)
 }
 
 // read looks into the files of a set.
-func (m libraries) read(host Host, arch string, set *librarySet, inv *Inventory) {
+func (m libraries) read(host hosttree.Host, arch string, set *librarySet, inv *Inventory) {
 	bits32 := arch == "386"
 	for _, f := range set.files {
 		name := path.Base(f.path)
 		lib := Library{Name: name, Path: f.path, HostPath: host.Driver.HostPath(f.path)}
-		if e := cmp.Or(libraryEntry(name, set.version), stemEntry(unversionedStem(name))); e != nil {
+		if e := cmp.Or(driverfiles.LibraryEntry(name, set.version), driverfiles.StemEntry(unversionedStem(name))); e != nil {
 			lib.Dir, lib.Names, lib.Capabilities = e.Dir, e.Names, e.Capabilities
 		}
 		if bits32 {
-			lib.Capabilities = append(slices.Clone(lib.Capabilities), Compat32)
+			lib.Capabilities = append(slices.Clone(lib.Capabilities), driverfiles.Compat32)
 		}
 		info, err := host.Driver.ELF(f.path)
 		lib.SONAME = info.SONAME
@@ -218,8 +190,8 @@ func (m libraries) read(host Host, arch string, set *librarySet, inv *Inventory)
 			// A file called by its SONAME beside one called by its version.
 		case !f.ofDriver && set.seen[stem(name)+".so."+set.version]:
 			inv.find(FileLeftOut, Note, lib.HostPath, "the loaded driver has %s of its own version: it is left out", stem(name))
-		case foreign(lib.SONAME) != "":
-			inv.find(FileLeftOut, Note, lib.HostPath, "%s, by its SONAME %s: it is left out", foreign(lib.SONAME), lib.SONAME)
+		case driverfiles.Foreign(lib.SONAME) != "":
+			inv.find(FileLeftOut, Note, lib.HostPath, "%s, by its SONAME %s: it is left out", driverfiles.Foreign(lib.SONAME), lib.SONAME)
 		default:
 			inv.Libraries = append(inv.Libraries, lib)
 		}
@@ -228,7 +200,7 @@ func (m libraries) read(host Host, arch string, set *librarySet, inv *Inventory)
 
 // sharedNames decides which of several libraries with one SONAME has it in containers: the
 // one that is called so, else the first. The others have their file names there.
-func (inv *Inventory) sharedNames(host Host) {
+func (inv *Inventory) sharedNames(host hosttree.Host) {
 	type key struct {
 		soname, dir string
 		bits32      bool
@@ -266,8 +238,8 @@ func (inv *Inventory) provides(soname string, bits32 bool) bool {
 }
 
 // dirs32 returns the real directories of 32-bit libraries.
-func dirs32(root Tree) []string {
-	triplet := Triplet("386")
+func dirs32(root hosttree.Tree) []string {
+	triplet := driverfiles.Triplet("386")
 	return addDirs(root, nil,
 		"usr/lib/"+triplet+"/nvidia/current", // Debian's alternatives
 		"usr/lib/"+triplet,                   // Debian and Ubuntu
@@ -278,9 +250,9 @@ func dirs32(root Tree) []string {
 }
 
 // addDirs adds the real directories of those that exist and are trusted to a list, each once.
-func addDirs(root Tree, list []string, dirs ...string) []string {
+func addDirs(root hosttree.Tree, list []string, dirs ...string) []string {
 	for _, dir := range dirs {
-		if real, err := root.Resolve(dir); err == nil && !slices.Contains(list, real) && root.trusted(dir) {
+		if real, err := root.Resolve(dir); err == nil && !slices.Contains(list, real) && root.Trusted(dir) {
 			list = append(list, real)
 		}
 	}
@@ -289,7 +261,7 @@ func addDirs(root Tree, list []string, dirs ...string) []string {
 
 // dirs returns the real directories to search, each once and the likeliest first:
 // the caller's, those where the loader finds the driver, the usual ones.
-func (m libraries) dirs(host Host, inv *Inventory) []string {
+func (m libraries) dirs(host hosttree.Host, inv *Inventory) []string {
 	var list []string
 	for _, dir := range m.searchPath {
 		info, err := host.Driver.Stat(dir)
@@ -297,7 +269,7 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 			err = errors.New("not a directory")
 		}
 		if err == nil {
-			err = host.Driver.check(dir)
+			err = host.Driver.Check(dir)
 		}
 		if err != nil {
 			inv.find(LibraryPathInvalid, Warning, host.Driver.HostPath(dir), "%v: no library is searched there", cause(err))
@@ -316,7 +288,7 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 		entries = append(entries, path.Join(dir, "libcuda.so.1"))
 	}
 	for _, name := range entries {
-		if real, err := host.Driver.Resolve(name); err == nil && host.Driver.trusted(name) {
+		if real, err := host.Driver.Resolve(name); err == nil && host.Driver.Trusted(name) {
 			list = addDirs(host.Driver, list, path.Dir(real))
 		}
 	}
@@ -327,9 +299,9 @@ func (m libraries) dirs(host Host, inv *Inventory) []string {
 }
 
 // cached lists, from ld.so.cache, where the loader finds libraries of the driver.
-func (m libraries) cached(host Host) ([]string, error) {
+func (m libraries) cached(host hosttree.Host) ([]string, error) {
 	const cache = "etc/ld.so.cache"
-	if _, err := host.Driver.Stat(cache); err == nil && !host.Driver.trusted(cache) {
+	if _, err := host.Driver.Stat(cache); err == nil && !host.Driver.Trusted(cache) {
 		return nil, nil
 	}
 	data, err := host.Driver.ReadFile(cache)
@@ -359,7 +331,7 @@ func (m libraries) cached(host Host) ([]string, error) {
 
 // librarySet gathers the files of one driver version.
 type librarySet struct {
-	root    Tree
+	root    hosttree.Tree
 	version string
 	files   []libraryFile
 	seen    map[string]bool // real paths, and the file names of those in files
@@ -370,7 +342,7 @@ type librarySet struct {
 	candidates []unversionedFile
 }
 
-func newLibrarySet(root Tree, version string) *librarySet {
+func newLibrarySet(root hosttree.Tree, version string) *librarySet {
 	return &librarySet{root: root, version: version, seen: map[string]bool{}}
 }
 
@@ -393,7 +365,7 @@ func (s *librarySet) add(name, real string, ofDriver bool) bool {
 	if s.seen[real] || s.seen[base] {
 		return false
 	}
-	if !s.root.trusted(name) {
+	if !s.root.Trusted(name) {
 		s.refused = append(s.refused, base)
 		return false
 	}
@@ -406,8 +378,8 @@ func (s *librarySet) scan(dir string) error {
 	suffix := ".so." + s.version
 	// A loader of other drivers too is the driver's own only among the driver's files.
 	private := strings.Contains(path.Base(dir), "nvidia") || strings.Contains(dir, "/nvidia/")
-	names, err := s.root.names(dir, func(name string) bool {
-		return mayBeNVIDIA(name) || strings.HasSuffix(name, suffix) || private && foreign(name) != ""
+	names, err := s.root.Names(dir, func(name string) bool {
+		return mayBeNVIDIA(name) || strings.HasSuffix(name, suffix) || private && driverfiles.Foreign(name) != ""
 	})
 	if err != nil {
 		return err
@@ -419,7 +391,7 @@ func (s *librarySet) scan(dir string) error {
 			s.leaveOut(name, why)
 			continue
 		}
-		if !versioned && libraryEntry(base, s.version) == nil {
+		if !versioned && driverfiles.LibraryEntry(base, s.version) == nil {
 			if version := s.otherVersion(name); version != "" {
 				s.other(dir, version)
 			} else {
@@ -442,10 +414,10 @@ func leftOut(name string, own bool) string {
 	if !own && !strings.HasPrefix(name, "libnvidia-") {
 		return ""
 	}
-	if why := LeftOut[stem]; why != "" {
+	if why := driverfiles.LeftOut[stem]; why != "" {
 		return why
 	}
-	return foreign(name)
+	return driverfiles.Foreign(name)
 }
 
 // leaveOut keeps a file for a finding, under its real name.
@@ -465,11 +437,11 @@ func mayBeNVIDIA(name string) bool {
 // otherVersion returns the driver version that ends a library's name; empty for links and
 // files that are not a library of the driver.
 func (s *librarySet) otherVersion(name string) string {
-	version, _ := DriverLibrary(path.Base(name))
+	version, _ := driverfiles.Version(path.Base(name))
 	if version == "" {
 		return ""
 	}
-	if info, err := s.root.Lstat(name); err != nil || !info.Mode().IsRegular() || s.root.check(name) != nil {
+	if info, err := s.root.Lstat(name); err != nil || !info.Mode().IsRegular() || s.root.Check(name) != nil {
 		return ""
 	}
 	return version

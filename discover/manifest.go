@@ -1,17 +1,15 @@
 package discover
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
-)
 
-// MaxManifest bounds what is read of a manifest. The driver's have some hundred bytes.
-const MaxManifest = 256 << 10
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
+)
 
 // manifest looks into a file by which a loader finds a library of the driver. A manifest
 // that names one without a directory needs no more than what the loader searches. One that
@@ -21,10 +19,10 @@ func (s *fileSet) manifest(file foundFile, mounted File) {
 	if ext := path.Ext(file.name); ext != ".json" && ext != ".icd" {
 		return
 	}
-	data, err := file.tree.readFile(file.real, MaxManifest)
+	data, err := file.tree.ReadAtMost(file.real, driverfiles.MaxManifest)
 	var paths []string
 	if err == nil {
-		paths, err = ManifestLibraries(file.name, data)
+		paths, err = driverfiles.ManifestLibraries(file.name, data)
 	}
 	if err != nil {
 		s.inv.find(ManifestUnreadable, Warning, file.hostPath(), "%v: programs may not find the driver by it", cause(err))
@@ -57,7 +55,7 @@ func (s *fileSet) named(file foundFile, mounted File, named string) error {
 	// nothing but the driver it may be a path of the host.
 	tree := s.host.Driver
 	real, err := tree.Resolve(name)
-	if err != nil && path.IsAbs(named) && s.host.Root.fsys != nil {
+	if err != nil && path.IsAbs(named) && s.host.Root.Known() {
 		tree = s.host.Root
 		real, err = tree.Resolve(name)
 	}
@@ -73,9 +71,9 @@ func (s *fileSet) named(file foundFile, mounted File, named string) error {
 	default:
 		return err
 	}
-	f := File{Kind: Named, HostPath: hostPath, Targets: targets, Capabilities: mounted.Capabilities}
+	f := File{Kind: driverfiles.Named, HostPath: hostPath, Targets: targets, Capabilities: mounted.Capabilities}
 	if !slices.ContainsFunc(s.inv.Files, func(other File) bool {
-		return other.Kind == Named && other.HostPath == f.HostPath && slices.Equal(other.Targets, f.Targets) && slices.Equal(other.Capabilities, f.Capabilities)
+		return other.Kind == driverfiles.Named && other.HostPath == f.HostPath && slices.Equal(other.Targets, f.Targets) && slices.Equal(other.Capabilities, f.Capabilities)
 	}) {
 		s.inv.Files = append(s.inv.Files, f)
 	}
@@ -83,8 +81,8 @@ func (s *fileSet) named(file foundFile, mounted File, named string) error {
 }
 
 // library returns the library of the driver that programs load by a name; nil: there is none.
-func (s *fileSet) library(name string, capabilities []Capability) *Library {
-	bits32 := slices.Contains(capabilities, Compat32)
+func (s *fileSet) library(name string, capabilities []driverfiles.Capability) *Library {
+	bits32 := slices.Contains(capabilities, driverfiles.Compat32)
 	i := slices.IndexFunc(s.inv.Libraries, func(l Library) bool {
 		return l.Bits32() == bits32 && (l.SONAME == name || l.Name == name)
 	})
@@ -95,85 +93,27 @@ func (s *fileSet) library(name string, capabilities []Capability) *Library {
 }
 
 // usable returns why containers are not given a library that a manifest names.
-func (s *fileSet) usable(tree Tree, name, real string, capabilities []Capability) error {
-	if why := foreign(name, real); why != "" {
+func (s *fileSet) usable(tree hosttree.Tree, name, real string, capabilities []driverfiles.Capability) error {
+	if why := driverfiles.Foreign(name, real); why != "" {
 		return errors.New(why)
 	}
-	version, ok := DriverLibrary(path.Base(real))
+	version, ok := driverfiles.Version(path.Base(real))
 	switch {
 	case !ok:
 		return errors.New("it is not a library of the driver by its name")
 	case version != "" && version != s.inv.Driver.Version:
 		return fmt.Errorf("it is of driver %s", version)
 	}
-	if err := tree.check(name); err != nil {
+	if err := tree.Check(name); err != nil {
 		return err
 	}
 	info, err := tree.ELF(real)
 	want := s.host.Arch
-	if slices.Contains(capabilities, Compat32) {
+	if slices.Contains(capabilities, driverfiles.Compat32) {
 		want = "386"
 	}
 	if err == nil && info.Arch != want {
 		return fmt.Errorf("it is a library for %s, not %s", info.Arch, want)
 	}
 	return err
-}
-
-// ManifestLibraries returns the libraries that a manifest of EGL, Vulkan or OpenCL names: what
-// it is shows in its name, and other files name none.
-func ManifestLibraries(name string, data []byte) ([]string, error) {
-	switch path.Ext(name) {
-	case ".json":
-		return jsonLibraries(data)
-	case ".icd":
-		return icdLibraries(data)
-	}
-	return nil, nil
-}
-
-// icdLibraries reads a manifest of OpenCL: the library in one line (cl_khr_icd). A relative
-// path in it is relative to nothing that is known.
-func icdLibraries(data []byte) ([]string, error) {
-	line, _, _ := bytes.Cut(bytes.TrimSpace(data), []byte("\n"))
-	library := string(bytes.TrimSpace(line))
-	switch {
-	case library == "":
-		return nil, errors.New("it names no library")
-	case !path.IsAbs(library):
-		return []string{path.Base(library)}, nil
-	}
-	return []string{library}, nil
-}
-
-// jsonLibraries reads a manifest of Vulkan or EGL: of a driver ("ICD"), or of one or more
-// layers.
-func jsonLibraries(data []byte) (list []string, err error) {
-	type library struct {
-		Path *string `json:"library_path"`
-	}
-	var m struct {
-		ICD    *library  `json:"ICD"`
-		Layer  *library  `json:"layer"`
-		Layers []library `json:"layers"`
-	}
-	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, fmt.Errorf("not a manifest in JSON: %w", err)
-	}
-	all := m.Layers
-	for _, l := range []*library{m.ICD, m.Layer} {
-		if l != nil {
-			all = append(all, *l)
-		}
-	}
-	for _, l := range all {
-		// A layer may be made of others and have no library.
-		if l.Path != nil && *l.Path != "" && !slices.Contains(list, *l.Path) {
-			list = append(list, *l.Path)
-		}
-	}
-	if m.ICD != nil && len(list) == 0 {
-		return nil, errors.New("it names no library")
-	}
-	return list, nil
 }

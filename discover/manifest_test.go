@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
@@ -22,7 +23,7 @@ func writeIn(t *testing.T, dir, name, data string) {
 // named are the targets of libraries that manifests name.
 func named(inv *discover.Inventory) (list []string) {
 	for _, f := range inv.Files {
-		if f.Kind == discover.Named {
+		if f.Kind == driverfiles.Named {
 			for _, target := range f.Targets {
 				list = append(list, target+" <- "+f.HostPath)
 			}

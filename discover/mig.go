@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // mig reads the GPU and compute instances of GPUs in MIG mode and the access
@@ -20,7 +23,7 @@ type mig struct{ withoutUUIDs bool }
 // for the GPU instance itself.
 type instance struct{ gpu, gi, ci int }
 
-func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
+func (m mig) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
 	var table map[instance]int
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
@@ -52,7 +55,7 @@ func (m mig) Discover(_ context.Context, host Host, inv *Inventory) error {
 // instancesOf lists the instances below capabilities/gpu<minor>/mig, the GPU
 // instances (ci -1) included. The directory is there for every GPU, in MIG mode
 // or not, since drivers know MIG.
-func instancesOf(proc Tree, minor int) ([]instance, error) {
+func instancesOf(proc hosttree.Tree, minor int) ([]instance, error) {
 	dir := fmt.Sprintf("driver/nvidia/capabilities/gpu%d/mig", minor)
 	var list []instance
 	gis, err := numbered(proc, dir, "gi")
@@ -73,7 +76,7 @@ func instancesOf(proc Tree, minor int) ([]instance, error) {
 }
 
 // numbered lists the numbers N of the entries <prefix>N of a directory, in order.
-func numbered(tree Tree, dir, prefix string) ([]int, error) {
+func numbered(tree hosttree.Tree, dir, prefix string) ([]int, error) {
 	entries, err := tree.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -81,7 +84,7 @@ func numbered(tree Tree, dir, prefix string) ([]int, error) {
 	var list []int
 	for _, e := range entries {
 		if number, ok := strings.CutPrefix(e.Name(), prefix); ok {
-			if n, ok := plainNumber(number); ok {
+			if n, ok := devnode.PlainNumber(number); ok {
 				list = append(list, n)
 			}
 		}
@@ -124,8 +127,8 @@ func (m mig) match(g *GPU, instances []instance, inv *Inventory) {
 const migMinorsFile = "driver/nvidia-caps/mig-minors"
 
 // minors reads the driver's table of all capabilities there can be.
-func (m mig) minors(host Host, inv *Inventory) map[instance]int {
-	table, err := parsed(host.Proc, migMinorsFile, parseMIGMinors)
+func (m mig) minors(host hosttree.Host, inv *Inventory) map[instance]int {
+	table, err := hosttree.Parsed(host.Proc, migMinorsFile, parseMIGMinors)
 	if err != nil {
 		table = map[instance]int{}
 		inv.find(MIGMinorsUnreadable, Note, host.Proc.HostPath(migMinorsFile), "%v: capabilities are read one by one", cause(err))
@@ -135,11 +138,11 @@ func (m mig) minors(host Host, inv *Inventory) map[instance]int {
 
 // capabilities returns the minor numbers of the two device nodes of a MIG device; nil when
 // one is not known.
-func (m mig) capabilities(host Host, inv *Inventory, g *GPU, d MIGDevice, table map[instance]int) []int {
+func (m mig) capabilities(host hosttree.Host, inv *Inventory, g *GPU, d MIGDevice, table map[instance]int) []int {
 	var minors []int
 	for _, i := range []instance{{g.Minor, d.GPUInstance, -1}, {g.Minor, d.GPUInstance, d.ComputeInstance}} {
 		access := path.Join(driverCapabilities, capabilityName(i))
-		p, err := parsed(host.Proc, access, parseCapability)
+		p, err := hosttree.Parsed(host.Proc, access, parseCapability)
 		minor := p.minor
 		listed, ok := table[i]
 		switch {
@@ -177,7 +180,7 @@ func parseMIGMinors(data []byte) (map[instance]int, error) {
 	table := map[instance]int{}
 	for line := range strings.Lines(string(data)) {
 		name, minor, _ := strings.Cut(strings.TrimRight(line, "\n"), " ")
-		number, err := parseMinor(minor)
+		number, err := devnode.ParseMinor(minor)
 		if i, ok := parseInstance(name); ok && err == nil {
 			table[i] = number
 		}

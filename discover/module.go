@@ -2,14 +2,17 @@ package discover
 
 import (
 	"context"
-	"io/fs"
+	"time"
+
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
-// Module reads one part of a host. Discover fills that part of the inventory and
+// module reads one part of a host. Discover fills that part of the inventory and
 // adds a [Finding] for whatever it could not have; it returns an error only when
 // the context ended.
-type Module interface {
-	Discover(ctx context.Context, host Host, inv *Inventory) error
+type module interface {
+	Discover(ctx context.Context, host hosttree.Host, inv *Inventory) error
 }
 
 // Options are the choices a discovery leaves to its caller.
@@ -22,7 +25,7 @@ type Options struct {
 	ConfigSearchPath []string
 	// Probe asks NVML. Nil: NVML is not asked, MIG devices have no UUID and a lost GPU
 	// goes unnoticed.
-	Probe ProbeFunc
+	Probe Probe
 	// ProbeIfNeeded: NVML is asked only where it may know more than procfs about
 	// which GPUs and MIG devices there are. Else the CUDA version stays unknown, and
 	// a lost GPU goes unnoticed.
@@ -34,24 +37,42 @@ type Options struct {
 	// an absolute path in the driver root that containers are given to write to.
 	// Empty: they are no clients of that service.
 	MPSDirectory string
-	Nodes        NodeOptions
+	// NodesOnly leaves out what device nodes do not need: the user-space driver is not looked
+	// at, nor NVML asked. ControlNodesOnly also leaves out all nodes but those of kind
+	// [ControlNode].
+	NodesOnly, ControlNodesOnly bool
+	// IMEXChannels are channels to have besides those that have a node and channel
+	// 0, where the driver was told to make it (NVreg_CreateImexChannel0=1).
+	IMEXChannels []int
+	// PossibleNodes adds nodes of what is not there yet, with kind [PossibleNode]: of all MIG
+	// instances that the GPUs could have, and of nvidia-modeset when it is not loaded.
+	PossibleNodes bool
+	// OtherNodes adds the driver's other nodes that exist, with kind [OtherNode].
+	OtherNodes bool
+	// HostNodes fills [Inventory.HostNodes] and [Inventory.StorageFiles].
+	HostNodes bool
 	// WithoutDriver leaves out NVIDIA's driver for GPUs and all that it has.
 	WithoutDriver bool
 	// NICs finds NVIDIA's network cards with RDMA, NICLibraries the host's libraries for
 	// them too.
 	NICs, NICLibraries bool
-	// Passthrough finds the nodes of GPUs that are set aside for virtual machines; nil: they
-	// are not looked for.
-	Passthrough *Passthrough
+	// Passthrough finds the nodes of GPUs that are set aside for virtual machines: with
+	// IOMMUFD those of their functions, for iommufd, and not that of their IOMMU group (a
+	// program that is given both opens a GPU twice, and fails); with SharedNode also the one
+	// that all have in common, /dev/vfio/vfio or /dev/iommu.
+	Passthrough, IOMMUFD, SharedNode bool
 }
 
-// Modules returns all modules in the order they run: a module may read
+// modules returns those of a discovery in the order they run: a module may read
 // what those before it have found.
-func Modules(o Options) []Module {
-	list := []Module{bus{}}
+func modules(o Options) []module {
+	if o.NodesOnly {
+		return []module{bus{}, driver{}, gpus{}, nodes{o}}
+	}
+	list := []module{bus{}}
 	if !o.WithoutDriver {
 		probe := &nvml{probe: o.Probe, ifNeeded: o.ProbeIfNeeded}
-		list = append(list, []Module{
+		list = append(list, []module{
 			driver{},
 			gpus{}, // they decide whether NVML is asked
 			// The probe takes longest, so it starts as soon as its library is found.
@@ -59,7 +80,7 @@ func Modules(o Options) []Module {
 			files{mpsDirectory: o.MPSDirectory, configDirectories: o.ConfigSearchPath},
 			probe,
 			mig{o.WithoutUUIDs},
-			nodes{o.Nodes},
+			nodes{o},
 			drm{},
 			platform{probe},
 		}...)
@@ -67,21 +88,29 @@ func Modules(o Options) []Module {
 	if o.NICs {
 		list = append(list, rdma{o.NICLibraries})
 	}
-	if o.Passthrough != nil {
-		list = append(list, vfio{*o.Passthrough})
+	if o.Passthrough {
+		list = append(list, vfio{o})
 	}
 	return append(list, trusts{}) // the last: it checks what the others have found
 }
 
-// NodeModules returns the modules that device nodes need: neither the user-space
-// driver is looked at nor NVML asked.
-func NodeModules(o NodeOptions) []Module { return []Module{bus{}, driver{}, gpus{}, nodes{o}} }
+// Discover finds out what the host has. The error is the context's, or that of the
+// directories of the host; all else is a finding.
+func (h Host) Discover(ctx context.Context, o Options) (*Inventory, error) {
+	host, err := h.Open()
+	if err != nil {
+		return nil, err
+	}
+	return Run(ctx, host, o)
+}
 
-// Run discovers a host. The error is the context's; all else is a finding.
-func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {
+// Run is [Host.Discover] on a host that packages of this module have opened or made up. The
+// error is the context's.
+func Run(ctx context.Context, host hosttree.Host, o Options) (*Inventory, error) {
+	host = host.Fresh()
+	host.Proc = host.Proc.Once()
 	inv := &Inventory{Arch: host.Arch}
-	host.Proc.files, host.Proc.dirs = memory[[]byte]{}, memory[[]fs.DirEntry]{} // each is read once
-	for _, m := range modules {
+	for _, m := range modules(o) {
 		if err := ctx.Err(); err != nil {
 			return inv, err
 		}
@@ -90,4 +119,11 @@ func Run(ctx context.Context, host Host, modules []Module) (*Inventory, error) {
 		}
 	}
 	return inv, nil
+}
+
+// InstalledProbe returns a probe for [Options] that runs cdigen-nvml, as it is installed beside
+// the running program, in libexec/cdigen beside its directory, or in PATH. It ends after a time
+// limit, whatever the driver does. Where the program is missing, a discovery has a finding.
+func InstalledProbe(limit time.Duration) Probe {
+	return nvmlprobe.Command(nvmlprobe.Find(), limit)
 }

@@ -3,12 +3,10 @@ package discover
 import (
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // Node is a device node: as the driver wants it, and as the host has it.
@@ -25,8 +23,8 @@ type Node struct {
 	Capability string `json:"-"`
 	// Want is how the node should be; nil where the driver says nothing of it. Have is
 	// what there is; nil where nothing is.
-	Want *Attr `json:"want,omitempty"`
-	Have *Attr `json:"have,omitempty"`
+	Want *devnode.Attr `json:"want,omitempty"`
+	Have *devnode.Attr `json:"have,omitempty"`
 	// Unmanaged: the driver was told that user space is to leave the node alone
 	// (parameter NVreg_ModifyDeviceFiles=0, or DeviceFileModify of a capability).
 	Unmanaged bool `json:"unmanaged,omitempty"`
@@ -37,9 +35,6 @@ type Node struct {
 	Problem string `json:"problem,omitempty"`
 	Module  string `json:"module,omitempty"`
 }
-
-// Attr is what matters of a device node.
-type Attr = devnode.Attr
 
 // NodeKind is what a device node is for.
 type NodeKind string
@@ -60,7 +55,7 @@ const (
 	IMEXNode NodeKind = "imex-channel"
 	// DRMNode is one of a GPU's below /dev/dri.
 	DRMNode NodeKind = "drm"
-	// PossibleNode is of what does not exist yet; see [NodeOptions].
+	// PossibleNode is of what does not exist yet; see [Options.PossibleNodes].
 	PossibleNode NodeKind = "possible"
 	// StorageNode is one of GPUDirect Storage (nvidia-fs), CopyNode that of GDRCopy.
 	StorageNode NodeKind = "gds"
@@ -123,59 +118,6 @@ func (n *Node) Finding() (Finding, bool) {
 	return f, true
 }
 
-// namedNodes are the driver's device nodes by their names below dev, in which # is a
-// number: the name of their driver in /proc/devices, and their minor number, -1 where
-// it is the number in the name (nv-chardev-numbers.h of the kernel module,
-// nvidia-modprobe-utils.h of nvidia-modprobe).
-var namedNodes = []struct {
-	name   string
-	device string
-	minor  int
-}{
-	{"nvidiactl", "nvidia", 255},
-	{"nvidia-modeset", "nvidia", 254},
-	{"nvidia#", "nvidia", -1},
-	{"nvidia-uvm", "nvidia-uvm", 0},
-	{"nvidia-uvm-tools", "nvidia-uvm", 1},
-	{"nvidia-nvlink", "nvidia-nvlink", 0},
-	{"nvidia-nvswitchctl", "nvidia-nvswitch", 255},
-	{"nvidia-nvswitch#", "nvidia-nvswitch", -1},
-	{capabilityNodes + "/nvidia-cap#", "nvidia-caps", -1},
-	{imexNodes + "/channel#", "nvidia-caps-imex-channels", -1},
-}
-
-// The directories below dev that have nodes of the driver.
-const (
-	capabilityNodes = "nvidia-caps"
-	imexNodes       = "nvidia-caps-imex-channels"
-)
-
-// nodeDevice returns the driver of a node, as /proc/devices calls it, and its minor
-// number; "" and -1 for a node of another driver. The name begins with "dev/".
-func nodeDevice(name string) (device string, minor int) {
-	name = strings.TrimPrefix(name, "dev/")
-	for _, n := range namedNodes {
-		stem, numbered := strings.CutSuffix(n.name, "#")
-		if !numbered && name == n.name {
-			return n.device, n.minor
-		}
-		digits, ok := strings.CutPrefix(name, stem)
-		if !numbered || !ok {
-			continue
-		}
-		if number, ok := plainNumber(digits); ok {
-			return n.device, number
-		}
-	}
-	return "", -1
-}
-
-// plainNumber reads a minor number that has no zeros before it.
-func plainNumber(digits string) (int, bool) {
-	n, err := parseMinor(digits)
-	return n, err == nil && strconv.Itoa(n) == digits
-}
-
 // controlNode is a node that all GPUs share.
 type controlNode struct {
 	name    string
@@ -194,41 +136,13 @@ var controlNodes = []controlNode{
 
 const modesetNode = "dev/nvidia-modeset"
 
-// gpuNode returns the device node of a GPU.
-func gpuNode(minor int) string { return fmt.Sprintf("dev/nvidia%d", minor) }
-
-// capabilityNode returns the device node of a capability.
-func capabilityNode(minor int) string {
-	return fmt.Sprintf("dev/%s/nvidia-cap%d", capabilityNodes, minor)
-}
-
-// IsDriverNode reports whether a path below the dev root is where the driver has device
-// nodes: "/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap1".
-func IsDriverNode(name string) bool {
-	dir, file := path.Split(clean(name))
-	switch dir {
-	case "dev/":
-		return strings.HasPrefix(file, "nvidia") && file != capabilityNodes && file != imexNodes
-	case "dev/" + capabilityNodes + "/", "dev/" + imexNodes + "/":
-		return true
-	}
-	return false
-}
-
-// DeviceNumbers returns the numbers of a character device node; ok is false for every
-// other kind of file.
-func DeviceNumbers(info fs.FileInfo) (major, minor uint32, ok bool) {
-	a := devnode.Describe(info)
-	return a.Major, a.Minor, a.Other == ""
-}
-
 // look describes what there is at the node's path. As engines do it: a symbolic link is not
 // a device node.
-func (n *Node) look(dev Tree) {
+func (n *Node) look(dev hosttree.Tree) {
 	have, err := devnode.Stat(dev, n.Path)
 	if err != nil {
 		n.Problem = cause(err).Error()
-		have = &Attr{Other: "not accessible (" + n.Problem + ")"}
+		have = &devnode.Attr{Other: "not accessible (" + n.Problem + ")"}
 	}
 	n.Have = have
 }
@@ -239,30 +153,4 @@ func cause(err error) error {
 		return path.Err
 	}
 	return err
-}
-
-// maxIMEXChannel is the last channel there can be: a channel's number is the minor
-// number of its node, which has 20 bits.
-const maxIMEXChannel = 1<<20 - 1
-
-// ParseIMEXChannels reads numbers of channels and ranges of them, "0" and "2-5". They
-// come back sorted, each once.
-func ParseIMEXChannels(list []string) ([]int, error) {
-	var channels []int
-	for _, item := range list {
-		first, last, isRange := strings.Cut(strings.TrimSpace(item), "-")
-		if !isRange {
-			last = first
-		}
-		from, err1 := strconv.ParseUint(first, 10, 20)
-		to, err2 := strconv.ParseUint(last, 10, 20)
-		if err1 != nil || err2 != nil || from > to {
-			return nil, fmt.Errorf("%q is not a channel from 0 to %d, such as 3, nor a range of channels, such as 2-5", item, maxIMEXChannel)
-		}
-		for n := from; n <= to; n++ {
-			channels = append(channels, int(n))
-		}
-	}
-	slices.Sort(channels)
-	return slices.Compact(channels), nil
 }

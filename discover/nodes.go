@@ -10,23 +10,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-)
 
-// NodeOptions say which device nodes are looked at.
-type NodeOptions struct {
-	// ControlOnly leaves out all but those of kind [ControlNode].
-	ControlOnly bool
-	// IMEXChannels are channels to have besides those that have a node and channel
-	// 0, where the driver was told to make it (NVreg_CreateImexChannel0=1).
-	IMEXChannels []int
-	// Possible adds nodes of what is not there yet, with kind [PossibleNode]: of all MIG
-	// instances that the GPUs could have, and of nvidia-modeset when it is not loaded.
-	Possible bool
-	// Present adds the driver's other nodes that exist, with kind [OtherNode].
-	Present bool
-	// Host fills [Inventory.HostNodes] and [Inventory.StorageFiles].
-	Host bool
-}
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
+)
 
 // nodes compares the device nodes that a host should have, by what its driver says in
 // procfs, with those that it has. NVML is not needed.
@@ -34,9 +21,9 @@ type NodeOptions struct {
 // Mode and owner are those that nvidia-modprobe gives the nodes: the driver's parameters
 // for its own, those in procfs for capabilities, NVLink and NVSwitches, and 0666 root for
 // nvidia-uvm, which no parameter is for.
-type nodes struct{ options NodeOptions }
+type nodes struct{ options Options }
 
-func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
+func (m nodes) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
 	if !inv.Loaded(ModuleNVIDIA) {
 		return nil
 	}
@@ -50,23 +37,23 @@ func (m nodes) Discover(_ context.Context, host Host, inv *Inventory) error {
 	// The one parameter stands for all nodes, whichever of them nvidia-modprobe heeds it for.
 	l.unmanaged = !p.modify && !l.guessed
 	l.control(p)
-	if !m.options.ControlOnly {
+	if !m.options.ControlNodesOnly {
 		l.gpus(p)
 		l.capabilities()
 		l.switches()
 		l.imex(p)
 	}
-	if m.options.Host {
+	if m.options.HostNodes {
 		l.beside()
 	}
-	if m.options.Present {
+	if m.options.OtherNodes {
 		l.present()
 	}
 	inv.Nodes = l.nodes
-	if m.options.Host {
+	if m.options.HostNodes {
 		inv.useHost(host)
 	}
-	if host.inContainer() {
+	if inContainer(host) {
 		inv.withhold()
 	}
 	if len(inv.GPUs) > 0 {
@@ -100,14 +87,14 @@ func (inv *Inventory) useNodes() {
 		if g.Excluded || g.Lost || g.Minor < 0 {
 			continue
 		}
-		for _, n := range use("/" + gpuNode(g.Minor)) {
+		for _, n := range use("/" + devnode.GPUNode(g.Minor)) {
 			g.Node = &n
 		}
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
 			var list []Node
 			for _, minor := range d.minors {
-				list = append(list, use("/"+capabilityNode(minor))...)
+				list = append(list, use("/"+devnode.CapabilityNode(minor))...)
 			}
 			if len(list) == 2 {
 				d.Nodes = list
@@ -126,9 +113,9 @@ func (inv *Inventory) useNodes() {
 
 // nodeList collects nodes.
 type nodeList struct {
-	host      Host
+	host      hosttree.Host
 	inv       *Inventory
-	options   NodeOptions
+	options   Options
 	pci       map[int]string // addresses of the GPUs, by minor number
 	rights    map[int]bool   // minor numbers of the capabilities that were added
 	unmanaged bool
@@ -139,7 +126,7 @@ type nodeList struct {
 
 // add adds a node.
 func (l *nodeList) add(name string, kind NodeKind, p params, purpose string) *Node {
-	device, minor := nodeDevice(name)
+	device, minor := devnode.DriverOf(name)
 	n := Node{
 		Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: kind, Purpose: purpose, Unmanaged: l.unmanaged || !p.modify,
 	}
@@ -156,7 +143,7 @@ func (l *nodeList) add(name string, kind NodeKind, p params, purpose string) *No
 		major = n.Have.Major
 	}
 	if known || n.Have != nil {
-		n.Want = &Attr{Major: major, Minor: uint32(minor), Mode: p.mode, UID: p.uid, GID: p.gid}
+		n.Want = &devnode.Attr{Major: major, Minor: uint32(minor), Mode: p.mode, UID: p.uid, GID: p.gid}
 	}
 	if l.guessed && n.Have != nil {
 		n.Want.Mode, n.Want.UID, n.Want.GID = n.Have.Mode, n.Have.UID, n.Have.GID
@@ -168,12 +155,12 @@ func (l *nodeList) add(name string, kind NodeKind, p params, purpose string) *No
 func (l *nodeList) control(driver params) {
 	for _, c := range controlNodes {
 		kind, p := ControlNode, driver
-		if device, _ := nodeDevice(c.name); device == ModuleUVM {
+		if device, _ := devnode.DriverOf(c.name); device == ModuleUVM {
 			p = defaultParams
 		}
 		// Hosts for computing alone do without.
 		absent := c.name == modesetNode && !l.inv.Loaded(ModuleModeset)
-		if absent && l.options.Possible {
+		if absent && l.options.PossibleNodes {
 			kind = PossibleNode
 		}
 		if n := l.add(c.name, kind, p, c.purpose); absent && kind == ControlNode && n.Have == nil {
@@ -192,7 +179,7 @@ func (l *nodeList) gpus(p params) {
 			}
 		default:
 			l.pci[g.Minor] = g.PCI
-			l.add(gpuNode(g.Minor), GPUNode, p, "GPU "+g.PCI)
+			l.add(devnode.GPUNode(g.Minor), GPUNode, p, "GPU "+g.PCI)
 		}
 	}
 }
@@ -219,8 +206,8 @@ func (l *nodeList) capabilities() {
 			}
 		}
 	}
-	if l.options.Possible {
-		table, err := parsed(l.host.Proc, migMinorsFile, parseMIGMinors)
+	if l.options.PossibleNodes {
+		table, err := hosttree.Parsed(l.host.Proc, migMinorsFile, parseMIGMinors)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a driver older than MIG has none
 			l.unreadable(migMinorsFile, err)
 		}
@@ -231,8 +218,8 @@ func (l *nodeList) capabilities() {
 		}
 	}
 	slices.SortFunc(l.nodes[first:], func(a, b Node) int {
-		_, x := nodeDevice(a.Path[1:])
-		_, y := nodeDevice(b.Path[1:])
+		_, x := devnode.DriverOf(a.Path[1:])
+		_, y := devnode.DriverOf(b.Path[1:])
 		return cmp.Compare(x, y)
 	})
 }
@@ -247,7 +234,7 @@ func (l *nodeList) capability(name string, kind NodeKind, p params) {
 	if _, ok := instanceOf(name); ok && kind == CapabilityNode {
 		kind = MIGNode
 	}
-	n := l.add(capabilityNode(p.minor), kind, p, l.purpose(name))
+	n := l.add(devnode.CapabilityNode(p.minor), kind, p, l.purpose(name))
 	if kind == CapabilityNode {
 		n.Capability = name
 	}
@@ -275,7 +262,7 @@ func (l *nodeList) walk(root, dir string) {
 			l.walk(root, name)
 			continue
 		}
-		p, err := parsed(l.host.Proc, name, parseCapability)
+		p, err := hosttree.Parsed(l.host.Proc, name, parseCapability)
 		switch {
 		case err == nil:
 			l.capability(strings.TrimPrefix(name, root+"/"), CapabilityNode, p)
@@ -345,16 +332,16 @@ func (l *nodeList) imex(p params) {
 	if p.imexChannel0 {
 		channels = append(channels, 0)
 	}
-	if _, ok := l.inv.Driver.Majors[imexNodes]; ok {
-		present, err := numbered(l.host.Dev, "dev/"+imexNodes, "channel")
+	if _, ok := l.inv.Driver.Majors[devnode.ImexNodes]; ok {
+		present, err := numbered(l.host.Dev, "dev/"+devnode.ImexNodes, "channel")
 		if err != nil {
-			l.inv.find(DriverFileUnreadable, Note, l.host.Dev.HostPath("dev/"+imexNodes), "%v: IMEX channels are not known", cause(err))
+			l.inv.find(DriverFileUnreadable, Note, l.host.Dev.HostPath("dev/"+devnode.ImexNodes), "%v: IMEX channels are not known", cause(err))
 		}
 		channels = append(channels, present...)
 	}
 	slices.Sort(channels)
 	for _, n := range slices.Compact(channels) {
-		name := fmt.Sprintf("dev/%s/channel%d", imexNodes, n)
+		name := fmt.Sprintf("dev/%s/channel%d", devnode.ImexNodes, n)
 		if p.imexChannels < 0 || n < p.imexChannels {
 			l.add(name, IMEXNode, p, fmt.Sprintf("IMEX channel %d", n))
 		} else if slices.Contains(l.options.IMEXChannels, n) {
@@ -376,14 +363,8 @@ type besideNode struct {
 }
 
 var besideNodes = []besideNode{
-	{"nvidia-fs*", "nvidia-fs", StorageNode, "GPUDirect Storage"},
-	{"gdrdrv", gdrDevice, CopyNode, "GDRCopy"},
-}
-
-// IsBesideNode reports whether a name below dev is that of a node of another driver of
-// NVIDIA's than that of GPUs.
-func IsBesideNode(name string) bool {
-	return slices.ContainsFunc(besideNodes, func(b besideNode) bool { ok, _ := path.Match(b.pattern, name); return ok })
+	{devnode.StorageNodes, "nvidia-fs", StorageNode, "GPUDirect Storage"},
+	{devnode.CopyNode, gdrDevice, CopyNode, "GDRCopy"},
 }
 
 // beside adds the nodes that NVIDIA's other drivers have. One whose driver is not loaded stands
@@ -392,7 +373,7 @@ func (l *nodeList) beside() {
 	row := func(name string) int {
 		return slices.IndexFunc(besideNodes, func(b besideNode) bool { ok, _ := path.Match(b.pattern, name); return ok })
 	}
-	names, err := l.host.Dev.names("dev", func(name string) bool { return row(name) >= 0 })
+	names, err := l.host.Dev.Names("dev", func(name string) bool { return row(name) >= 0 })
 	if err != nil {
 		l.inv.find(DriverFileUnreadable, Note, l.host.Dev.HostPath("dev"), "%v: its device nodes are not known", cause(err))
 	}
@@ -412,10 +393,10 @@ func (l *nodeList) beside() {
 }
 
 // useHost gives the inventory what it has of the host beside GPUs.
-func (inv *Inventory) useHost(host Host) {
+func (inv *Inventory) useHost(host hosttree.Host) {
 	storage := false
 	for i := range inv.Nodes {
-		if n := &inv.Nodes[i]; n.Usable() && host.Dev.trusted(n.Path) {
+		if n := &inv.Nodes[i]; n.Usable() && host.Dev.Trusted(n.Path) {
 			inv.HostNodes = append(inv.HostNodes, *n)
 			storage = storage || n.Kind == StorageNode
 		}
@@ -424,9 +405,9 @@ func (inv *Inventory) useHost(host Host) {
 		return
 	}
 	// cuFile asks udev for the devices of file systems.
-	for _, p := range []place{{host.Driver, "etc/cufile.json"}, {host.root(), "run/udev"}} {
+	for _, p := range []place{{host.Driver, "etc/cufile.json"}, {host.OwnRoot(), "run/udev"}} {
 		real, err := p.tree.Resolve(p.dir)
-		if err != nil || !p.tree.trusted(p.dir) {
+		if err != nil || !p.tree.Trusted(p.dir) {
 			continue
 		}
 		if _, err := p.tree.Stat(real); err == nil {
@@ -446,19 +427,19 @@ func (l *nodeList) present() {
 	for _, major := range l.inv.Driver.Majors {
 		own = append(own, major)
 	}
-	for _, dir := range []string{"dev", "dev/" + capabilityNodes, "dev/" + imexNodes} {
+	for _, dir := range []string{"dev", "dev/" + devnode.CapabilityNodes, "dev/" + devnode.ImexNodes} {
 		entries, err := l.host.Dev.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			l.inv.find(DriverFileUnreadable, Note, l.host.Dev.HostPath(dir), "%v: its device nodes are not known", cause(err))
 		}
 		for _, entry := range entries {
 			name := path.Join(dir, entry.Name())
-			if !IsDriverNode(name) || known["/"+name] || entry.Type()&fs.ModeCharDevice == 0 {
+			if !devnode.IsDriver(name) || known["/"+name] || entry.Type()&fs.ModeCharDevice == 0 {
 				continue
 			}
 			n := Node{Path: "/" + name, HostPath: l.host.Dev.HostPath(name), Kind: OtherNode}
 			n.look(l.host.Dev)
-			device, minor := nodeDevice(name)
+			device, minor := devnode.DriverOf(name)
 			if major, ok := l.inv.Driver.Majors[device]; ok && n.Have != nil {
 				want := *n.Have
 				want.Major, want.Minor = major, uint32(minor)

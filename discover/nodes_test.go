@@ -10,8 +10,10 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // driverNodes are the lines of a simulated host's table that are the driver's own.
@@ -22,7 +24,7 @@ func driverNodes(t *testing.T, dir string) (lines []string) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(table)) {
-		if name, _, _ := strings.Cut(line, " "); discover.IsDriverNode(name) {
+		if name, _, _ := strings.Cut(line, " "); devnode.IsDriver(name) {
 			lines = append(lines, strings.TrimSpace(line))
 		}
 	}
@@ -31,9 +33,9 @@ func driverNodes(t *testing.T, dir string) (lines []string) {
 
 // expected are the nodes that a host should have, and what is wrong with them or cannot be
 // known.
-func expected(t *testing.T, host discover.Host, o discover.NodeOptions) (nodes []discover.Node, err error) {
+func expected(t *testing.T, host hosttree.Host, o discover.Options) (nodes []discover.Node, err error) {
 	t.Helper()
-	inv, err := discover.Run(t.Context(), host, discover.NodeModules(o))
+	inv, err := discover.Run(t.Context(), host, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,9 +65,9 @@ func expected(t *testing.T, host discover.Host, o discover.NodeOptions) (nodes [
 var errNotLoaded = errors.New("not loaded")
 
 // modules are the kernel modules of a host.
-func modules(t *testing.T, host discover.Host) []discover.KernelModule {
+func modules(t *testing.T, host hosttree.Host) []discover.KernelModule {
 	t.Helper()
-	inv, err := discover.Run(t.Context(), host, discover.NodeModules(discover.NodeOptions{}))
+	inv, err := discover.Run(t.Context(), host, discover.Options{NodesOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,16 +98,11 @@ func node(t *testing.T, nodes []discover.Node, path string) discover.Node {
 }
 
 func TestExpectedNodesAreThoseOfWholeHosts(t *testing.T) {
-	files, err := filepath.Glob(hosttest.Path("hosts", "*.yaml"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no hosts: %v", err)
-	}
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+	for _, name := range hosttest.Hosts(t) {
 		d := hosttest.Load(t, name)
 		d.MissingNodes, d.BesideNodes = nil, nil // those of other drivers are not expected
 		dir := t.TempDir()
-		nodes, err := expected(t, hosttest.Open(t, d, dir), discover.NodeOptions{})
+		nodes, err := expected(t, hosttest.Open(t, d, dir), discover.Options{NodesOnly: true})
 		switch want := driverNodes(t, dir); {
 		case len(want) == 0:
 			if !errors.Is(err, errNotLoaded) {
@@ -121,7 +118,7 @@ func TestNodesOfAModuleThatIsNotLoadedAreAnError(t *testing.T) {
 	d := hosttest.Load(t, "uvm-not-loaded")
 	dir := t.TempDir()
 	host := hosttest.Open(t, d, dir)
-	nodes, err := expected(t, host, discover.NodeOptions{})
+	nodes, err := expected(t, host, discover.Options{NodesOnly: true})
 	if err == nil || err.Error() != "/dev/nvidia-uvm: the kernel module nvidia-uvm is not loaded" {
 		t.Errorf("%v; want one error, for /dev/nvidia-uvm", err)
 	}
@@ -141,7 +138,7 @@ func TestExpectedNodesFollowTheDriversParameters(t *testing.T) {
 	d.Driver.Parameters["DeviceFileUID"], d.Driver.Parameters["ModifyDeviceFiles"] = 7, 0
 	dir := t.TempDir()
 	host := hosttest.Open(t, d, dir)
-	nodes, err := expected(t, host, discover.NodeOptions{IMEXChannels: []int{5, 5, 0}})
+	nodes, err := expected(t, host, discover.Options{NodesOnly: true, IMEXChannels: []int{5, 5, 0}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +163,7 @@ func TestExpectedNodesFollowTheDriversParameters(t *testing.T) {
 	write(t, filepath.Join(dir, "proc/driver/nvidia/params"), "ModifyDeviceFiles: 1\nImexChannelCount: 2\n")
 	write(t, filepath.Join(dir, "proc/driver/nvidia/capabilities/mig/config"), "DeviceFileMinor: 1\nDeviceFileMode: 256\nDeviceFileModify: 0\n")
 	write(t, filepath.Join(dir, "proc/driver/nvidia/capabilities/mig/monitor"), "DeviceFileMinor: 2\nDeviceFileMode: 288\nDeviceFileModify: 1\n")
-	nodes, err = expected(t, hosttest.Reopen(t, d, dir), discover.NodeOptions{IMEXChannels: []int{1, 2}})
+	nodes, err = expected(t, hosttest.Reopen(t, d, dir), discover.Options{NodesOnly: true, IMEXChannels: []int{1, 2}})
 	if want := "/dev/nvidia-caps-imex-channels/channel2: the driver has 2 channels"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v; want %q", err, want)
 	}
@@ -200,7 +197,7 @@ func TestChannelsThatHaveANodeAreExpected(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, simhost.NodeTable), string(table)+"dev/nvidia-caps-imex-channels/channel300 9 9 0600\ndev/nvidia-caps-imex-channels/channel9999 9 9 0600\n")
-	nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.NodeOptions{})
+	nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.Options{NodesOnly: true})
 	if n := node(t, nodes, "/dev/nvidia-caps-imex-channels/channel300"); err != nil || n.Want.Minor != 300 || n.Kind != discover.IMEXNode {
 		t.Errorf("%+v, %v; want minor 300", n, err)
 	}
@@ -215,11 +212,11 @@ func TestPossibleNodesAreAllThereCanBe(t *testing.T) {
 	d := hosttest.Load(t, "a100-mixed-mig")
 	d.Driver.NotLoaded = []string{"nvidia-modeset"}
 	host := hosttest.Open(t, d, t.TempDir())
-	now, err := expected(t, host, discover.NodeOptions{})
+	now, err := expected(t, host, discover.Options{NodesOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := expected(t, host, discover.NodeOptions{Possible: true})
+	all, err := expected(t, host, discover.Options{NodesOnly: true, PossibleNodes: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +240,7 @@ func TestPossibleNodesAreAllThereCanBe(t *testing.T) {
 		t.Errorf("%d capabilities of %d GPUs; want %d", capabilities, gpus, want)
 	}
 	node(t, all, "/dev/nvidia-modeset")
-	control, err := expected(t, host, discover.NodeOptions{ControlOnly: true})
+	control, err := expected(t, host, discover.Options{NodesOnly: true, ControlNodesOnly: true})
 	if len(control) != 3 || err != nil {
 		t.Errorf("control nodes: %+v, %v; want three", control, err)
 	}
@@ -253,7 +250,7 @@ func TestModesetIsFoundByItsModuleWhereDriversHaveOneName(t *testing.T) {
 	d := hosttest.Load(t, "t4-r470") // nvidia-frontend stands for all
 	dir := t.TempDir()
 	host := hosttest.Open(t, d, dir)
-	nodes, err := expected(t, host, discover.NodeOptions{})
+	nodes, err := expected(t, host, discover.Options{NodesOnly: true})
 	if n := node(t, nodes, "/dev/nvidia-modeset"); err != nil || n.Want.Major != 195 || n.Want.Minor != 254 {
 		t.Errorf("%+v, %v", n, err)
 	}
@@ -283,7 +280,7 @@ func TestOneUnreadablePartLeavesTheOtherNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		write(t, filepath.Join(dir, "proc", path), c.text)
-		nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.NodeOptions{Possible: true})
+		nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.Options{NodesOnly: true, PossibleNodes: true})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v; want %q and nothing else", path, err, c.want)
 		}
@@ -301,16 +298,16 @@ func TestNothingIsGuessedOfWhoMayOpenNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	// As nvidia-modprobe does it.
-	nodes, err := expected(t, host, discover.NodeOptions{})
+	nodes, err := expected(t, host, discover.Options{NodesOnly: true})
 	if n := node(t, nodes, "/dev/nvidia0"); err != nil || n.Want.Mode != 0o666 || n.Unmanaged {
 		t.Errorf("without parameters: %+v, %v; want the defaults", n, err)
 	}
 	write(t, filepath.Join(dir, "proc/driver/nvidia/params"), "DeviceFileMode: rw\n")
-	if nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.NodeOptions{}); err == nil || nodes != nil {
+	if nodes, err := expected(t, hosttest.Reopen(t, d, dir), discover.Options{NodesOnly: true}); err == nil || nodes != nil {
 		t.Errorf("a mode that is no number: %v, %v; want an error and no node", nodes, err)
 	}
 	write(t, filepath.Join(dir, "proc/devices"), "nothing\n")
-	if _, err := expected(t, hosttest.Reopen(t, d, dir), discover.NodeOptions{}); err == nil {
+	if _, err := expected(t, hosttest.Reopen(t, d, dir), discover.Options{NodesOnly: true}); err == nil {
 		t.Error("no device numbers: no error")
 	}
 }
@@ -338,7 +335,7 @@ func TestPresentNodesHaveTheDriversNumbers(t *testing.T) {
 	}
 	write(t, devices, strings.Replace(string(data), "Character devices:\n", "Character devices:\n222 nvidia-fs\n", 1))
 	host := hosttest.Reopen(t, d, dir)
-	inv, err := discover.Run(t.Context(), host, discover.NodeModules(discover.NodeOptions{Present: true}))
+	inv, err := discover.Run(t.Context(), host, discover.Options{NodesOnly: true, OtherNodes: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,21 +359,6 @@ func TestPresentNodesHaveTheDriversNumbers(t *testing.T) {
 	} {
 		if slices.Contains(names, name) != want {
 			t.Errorf("%s: present %v; want %v", name, !want, want)
-		}
-	}
-}
-
-func TestIMEXChannelsAreNumbersAndRanges(t *testing.T) {
-	for list, want := range map[string][]int{
-		"0": {0}, "0,2-5": {0, 2, 3, 4, 5}, "3,1-3,2": {1, 2, 3}, "1048575": {1048575},
-	} {
-		if got, err := discover.ParseIMEXChannels(strings.Split(list, ",")); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q: %v, %v; want %v", list, got, err, want)
-		}
-	}
-	for _, bad := range []string{"", "x", "-1", "5-2", "1-", "1-2-3", "1048576", "0x1", "0-1048576"} {
-		if got, err := discover.ParseIMEXChannels([]string{bad}); err == nil {
-			t.Errorf("%q: %v; want an error", bad, got)
 		}
 	}
 }

@@ -7,27 +7,30 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // nvml asks NVML what procfs does not have, and compares the rest.
 type nvml struct {
-	probe    ProbeFunc
+	probe    nvmlprobe.Func
 	ifNeeded bool
 	answer   chan probeAnswer // nil until the probe was started
 	// unneeded: there is a library, and nothing to ask it.
 	unneeded bool
 	// refused: there is a library that is not trusted.
 	refused bool
-	report  *NVMLReport // nil: there is none
+	report  *nvmlprobe.Report // nil: there is none
 }
 
 type probeAnswer struct {
-	report *NVMLReport
+	report *nvmlprobe.Report
 	err    error
 }
 
 // start asks NVML in the background, where there is something to ask.
-func (m *nvml) start(ctx context.Context, host Host, inv *Inventory, library string) {
+func (m *nvml) start(ctx context.Context, host hosttree.Host, inv *Inventory, library string) {
 	if m.probe == nil || m.answer != nil {
 		return
 	}
@@ -41,7 +44,7 @@ func (m *nvml) start(ctx context.Context, host Host, inv *Inventory, library str
 	}()
 }
 
-func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
+func (m *nvml) Discover(ctx context.Context, host hosttree.Host, inv *Inventory) error {
 	switch {
 	case m.probe == nil || m.unneeded || inv.Driver.Version == "":
 		return nil
@@ -69,14 +72,14 @@ func (m *nvml) Discover(ctx context.Context, host Host, inv *Inventory) error {
 const withoutNVML = "GPUs are taken from procfs, MIG devices have no UUID, a lost GPU goes unnoticed"
 
 // probeFindings are the IDs for the ways in which a probe can fail.
-var probeFindings = map[ProbeErrorKind]ID{
-	ProbeMissing: NVMLProbeMissing, ProbeVersionMismatch: NVMLVersionMismatch, ProbeTimeout: NVMLTimeout, ProbeUntrusted: NVMLUntrusted,
+var probeFindings = map[nvmlprobe.ErrorKind]ID{
+	nvmlprobe.Missing: NVMLProbeMissing, nvmlprobe.VersionMismatch: NVMLVersionMismatch, nvmlprobe.Timeout: NVMLTimeout, nvmlprobe.Untrusted: NVMLUntrusted,
 }
 
 // probeFailure returns the finding's ID of a failed probe, and why it failed without saying
 // whose failure it is.
 func probeFailure(err error) (ID, error) {
-	var failed *ProbeError
+	var failed *nvmlprobe.Error
 	if !errors.As(err, &failed) {
 		return NVMLFailed, err
 	}
@@ -85,8 +88,8 @@ func probeFailure(err error) (ID, error) {
 
 // merge reconciles NVML with procfs. What a probe that broke off did not come to is not a
 // disagreement.
-func (m *nvml) merge(report *NVMLReport, whole bool, inv *Inventory) {
-	inv.Driver.CUDAVersion = report.cudaVersion()
+func (m *nvml) merge(report *nvmlprobe.Report, whole bool, inv *Inventory) {
+	inv.Driver.CUDAVersion = report.CUDAVersion()
 	if v := report.DriverVersion; v != "" && v != inv.Driver.Version {
 		inv.find(NVMLVersionMismatch, Warning, "driver version", "NVML says %s, procfs %s", v, inv.Driver.Version)
 	}
@@ -110,28 +113,28 @@ func (m *nvml) merge(report *NVMLReport, whole bool, inv *Inventory) {
 
 // sameGPU are the ways to recognise a GPU of procfs in what NVML says of one, the surest
 // first. Old kernel modules cut the PCI domain to 16 bits in procfs, NVML has it in full.
-var sameGPU = []func(n *NVMLGPU, g *GPU) bool{
-	func(n *NVMLGPU, g *GPU) bool { return n.PCIBusID != "" && sysfsPCI(n.PCIBusID) == g.PCI },
-	func(n *NVMLGPU, g *GPU) bool { return n.UUID != "" && n.UUID == g.UUID },
-	func(n *NVMLGPU, g *GPU) bool {
+var sameGPU = []func(n *nvmlprobe.GPU, g *GPU) bool{
+	func(n *nvmlprobe.GPU, g *GPU) bool { return n.PCIBusID != "" && sysfsPCI(n.PCIBusID) == g.PCI },
+	func(n *nvmlprobe.GPU, g *GPU) bool { return n.UUID != "" && n.UUID == g.UUID },
+	func(n *nvmlprobe.GPU, g *GPU) bool {
 		return n.Minor != nil && *n.Minor == g.Minor && (n.UUID == "" || g.UUID == "") && maybeAt(n, g)
 	},
-	func(n *NVMLGPU, g *GPU) bool {
+	func(n *nvmlprobe.GPU, g *GPU) bool {
 		return n.PCIBusID != "" && (n.UUID == "" || g.UUID == "") && maybeAt(n, g)
 	},
 	// One that answers no question has its index only.
-	func(n *NVMLGPU, g *GPU) bool {
+	func(n *nvmlprobe.GPU, g *GPU) bool {
 		return n.PCIBusID == "" && n.UUID == "" && n.Minor == nil && n.Index == g.Index
 	},
 }
 
 // maybeAt reports whether a GPU of NVML's may be at the address that procfs has for one.
-func maybeAt(n *NVMLGPU, g *GPU) bool {
+func maybeAt(n *nvmlprobe.GPU, g *GPU) bool {
 	return n.PCIBusID == "" || shortPCI(sysfsPCI(n.PCIBusID)) == shortPCI(g.PCI)
 }
 
 // matchGPUs returns for each GPU of NVML's the one of procfs that it is; nil: none.
-func matchGPUs(report []NVMLGPU, list []GPU) []*GPU {
+func matchGPUs(report []nvmlprobe.GPU, list []GPU) []*GPU {
 	matched, taken := make([]*GPU, len(report)), make([]bool, len(list))
 	for _, same := range sameGPU {
 		for i := range report {
@@ -147,7 +150,7 @@ func matchGPUs(report []NVMLGPU, list []GPU) []*GPU {
 	return matched
 }
 
-func (m *nvml) findUnmatched(n *NVMLGPU, inv *Inventory) {
+func (m *nvml) findUnmatched(n *nvmlprobe.GPU, inv *Inventory) {
 	subject := fmt.Sprintf("GPU %d", n.Index)
 	if n.PCIBusID != "" || n.UUID != "" {
 		subject += " (" + strings.Trim(sysfsPCI(n.PCIBusID)+", "+n.UUID, ", ") + ")"
@@ -159,7 +162,7 @@ func (m *nvml) findUnmatched(n *NVMLGPU, inv *Inventory) {
 	inv.find(GPUNotInProcfs, Warning, subject, "%s", message)
 }
 
-func (m *nvml) mergeGPU(n *NVMLGPU, g *GPU, inv *Inventory) {
+func (m *nvml) mergeGPU(n *nvmlprobe.GPU, g *GPU, inv *Inventory) {
 	if g.UUID == "" {
 		g.UUID = n.UUID
 	}
@@ -202,7 +205,7 @@ func (m *nvml) mergeGPU(n *NVMLGPU, g *GPU, inv *Inventory) {
 }
 
 // describe takes over what only NVML knows of a GPU.
-func (g *GPU) describe(n *NVMLGPU) {
+func (g *GPU) describe(n *nvmlprobe.GPU) {
 	g.Brand, g.Architecture, g.ComputeCapability, g.Coherent = n.Brand, n.Architecture, n.ComputeCapability, n.Coherent
 }
 

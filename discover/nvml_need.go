@@ -5,11 +5,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // needsNVML reports whether NVML may know more than procfs about which GPUs and MIG
 // devices the host has. It opens no device, so that a suspended GPU stays suspended.
-func needsNVML(host Host, inv *Inventory) bool {
+func needsNVML(host hosttree.Host, inv *Inventory) bool {
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
 		if g.Excluded {
@@ -31,7 +33,7 @@ func needsNVML(host Host, inv *Inventory) bool {
 }
 
 // mayHaveMIG reports whether a GPU may have MIG mode, by its PCI device ID. An unknown one may.
-func mayHaveMIG(sys Tree, address string) bool {
+func mayHaveMIG(sys hosttree.Tree, address string) bool {
 	data, _ := sys.ReadFile(path.Join(pciDevices, address, "device"))
 	id, err := strconv.ParseUint(strings.TrimSpace(string(data)), 0, 16)
 	return err != nil || idMayHaveMIG(id)

@@ -7,6 +7,8 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // params is what a file of the driver in procfs says of device nodes: the parameters of the
@@ -100,7 +102,7 @@ func keyValues(data []byte) iter.Seq2[string, string] {
 const paramsFile = "driver/nvidia/params"
 
 // readParams reads a file that need not exist; the defaults if it does not.
-func readParams(proc Tree, name string) (params, error) {
+func readParams(proc hosttree.Tree, name string) (params, error) {
 	data, err := proc.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return defaultParams, err

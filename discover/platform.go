@@ -7,19 +7,19 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
-// Platform is a kind of machine whose GPUs do not come by NVIDIA's driver for PCI devices.
-type Platform string
-
-// The platforms.
+// The platforms: kinds of machines whose GPUs do not come by NVIDIA's driver for PCI devices.
 const (
 	// Tegra is a system on a chip, such as those of Jetson. Its makers list what containers
 	// get.
-	Tegra Platform = "tegra"
+	Tegra = "tegra"
 	// WSL is a virtual machine of Windows with parts of Windows' driver.
-	WSL Platform = "wsl"
+	WSL = "wsl"
 )
 
 // DriverName returns the driver in a few words: "driver 550.54.15", "driver of WSL 566.03"; of
@@ -27,7 +27,7 @@ const (
 func (inv *Inventory) DriverName() string {
 	name := "driver "
 	if inv.Platform != "" {
-		name += map[Platform]string{Tegra: "of Tegra ", WSL: "of WSL "}[inv.Platform]
+		name += map[string]string{Tegra: "of Tegra ", WSL: "of WSL "}[inv.Platform]
 	}
 	return strings.TrimSuffix(name+inv.Driver.Version, " ")
 }
@@ -46,12 +46,12 @@ const (
 // tegraChip is such a name of a chip.
 var tegraChip = lazyregexp.New(`^nvidia,tegra[0-9a-z]*$`)
 
-func (m platform) Discover(ctx context.Context, host Host, inv *Inventory) error {
+func (m platform) Discover(ctx context.Context, host hosttree.Host, inv *Inventory) error {
 	switch chip := tegra(host.Proc); {
 	case chip != "" && !inv.hasOwnCUDA():
 		inv.restart(Tegra)
 		m.tegra(ctx, host, inv, chip)
-	case len(inv.GPUs) == 0 && exists(host.Dev, dxgNode):
+	case len(inv.GPUs) == 0 && hosttree.Exists(host.Dev, dxgNode):
 		inv.restart(WSL)
 		m.wsl(ctx, host, inv)
 	default:
@@ -66,7 +66,7 @@ func (m platform) Discover(ctx context.Context, host Host, inv *Inventory) error
 }
 
 // restart leaves nothing of what was found by the rules of another driver.
-func (inv *Inventory) restart(p Platform) {
+func (inv *Inventory) restart(p string) {
 	inv.Platform = p
 	inv.Libraries, inv.Files = nil, nil
 	inv.Findings = slices.DeleteFunc(inv.Findings, func(f Finding) bool { return f.ID != GPUExcluded && f.ID != GPULost })
@@ -76,8 +76,8 @@ func (inv *Inventory) restart(p Platform) {
 }
 
 // tegra returns the name of the machine's Tegra chip; empty: it has none.
-func tegra(proc Tree) string {
-	for name := range strings.SplitSeq(proc.line(compatibleFile), "\x00") {
+func tegra(proc hosttree.Tree) string {
+	for name := range strings.SplitSeq(proc.Line(compatibleFile), "\x00") {
 		if name = strings.TrimSpace(name); tegraChip().MatchString(name) {
 			return name
 		}
@@ -95,13 +95,13 @@ func (inv *Inventory) hasOwnCUDA() bool {
 
 // report asks NVML for the GPUs, if the modules before have not, by the first library that
 // exists and is trusted. Nil: it has no answer.
-func (m platform) report(ctx context.Context, host Host, inv *Inventory, libraries ...string) *NVMLReport {
+func (m platform) report(ctx context.Context, host hosttree.Host, inv *Inventory, libraries ...string) *nvmlprobe.Report {
 	if m.nvml.report != nil || m.nvml.probe == nil {
 		return m.nvml.report
 	}
 	for _, name := range libraries {
 		real, err := host.Driver.Resolve(name)
-		if err != nil || !host.Driver.trusted(name) {
+		if err != nil || !host.Driver.Trusted(name) {
 			continue
 		}
 		report, err := m.nvml.probe(ctx, host.Driver.HostPath(real))
@@ -116,10 +116,10 @@ func (m platform) report(ctx context.Context, host Host, inv *Inventory, librari
 
 // library returns a shared library by one of its names; false: it is not one that programs
 // can load, or is not trusted. Names beside its SONAME are those of the driver's libraries.
-func (inv *Inventory) library(host Host, name, real string) (Library, bool) {
+func (inv *Inventory) library(host hosttree.Host, name, real string) (Library, bool) {
 	base := path.Base(real)
 	lib := Library{Name: base, Path: "/" + real, HostPath: host.Driver.HostPath(real)}
-	if e := stemEntry(stem(base)); e != nil {
+	if e := driverfiles.StemEntry(stem(base)); e != nil {
 		lib.Names = slices.Clone(e.Names)
 	}
 	info, err := host.Driver.ELF(real)
@@ -129,10 +129,10 @@ func (inv *Inventory) library(host Host, name, real string) (Library, bool) {
 	case info.Arch != host.Arch:
 		inv.find(LibraryOtherArch, Warning, lib.HostPath, "is a library for %s, not %s: programs do not find it by its name", info.Arch, host.Arch)
 	}
-	if lib.SONAME = info.SONAME; foreign(lib.SONAME) != "" {
+	if lib.SONAME = info.SONAME; driverfiles.Foreign(lib.SONAME) != "" {
 		return lib, false
 	}
-	return lib, err == nil && info.Arch == host.Arch && host.Driver.trusted(name)
+	return lib, err == nil && info.Arch == host.Arch && host.Driver.Trusted(name)
 }
 
 // isLibrary reports whether a file is a shared library by its name.

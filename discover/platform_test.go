@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 func TestTheStoreOfWindowsInUse(t *testing.T) {
@@ -32,7 +35,7 @@ func TestTheStoreOfWindowsInUse(t *testing.T) {
 		if name != "" {
 			want = WSLDrivers + "/" + name
 		}
-		if got := wslStore(NewTree("/", tree)); got != want {
+		if got := wslStore(hosttree.NewTree("/", tree)); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -42,11 +45,11 @@ func TestTheStoreOfWindowsInUse(t *testing.T) {
 func TestTheGPUOfATegraSystemHasItsUUIDFromNVML(t *testing.T) {
 	host, inv := tegraHost(t, "dev, /dev/nvmap\ndev, /dev/nvidia0\nlib, /usr/lib/aarch64-linux-gnu/nvidia/libnvidia-ml.so.1\n",
 		fstest.MapFS{"usr/lib/aarch64-linux-gnu/nvidia/libnvidia-ml.so.1": {}})
-	host.Proc = NewTree("/proc", fstest.MapFS{compatibleFile: file("nvidia,p3737-0000\x00nvidia,tegra234\x00")})
+	host.Proc = hosttree.NewTree("/proc", fstest.MapFS{compatibleFile: file("nvidia,p3737-0000\x00nvidia,tegra234\x00")})
 	asked := ""
-	probe := func(_ context.Context, library string) (*NVMLReport, error) {
+	probe := func(_ context.Context, library string) (*nvmlprobe.Report, error) {
 		asked = library
-		return ParseNVMLReport([]byte(`{"driverVersion": "540.4.0", "cudaDriverVersion": 12060, "gpus": [{"index": 0, "uuid": "1833c8b5-9aa0-5382-b784-68b7e77eb185", "name": "Orin (nvgpu)"}]}`))
+		return nvmlprobe.Parse([]byte(`{"driverVersion": "540.4.0", "cudaDriverVersion": 12060, "gpus": [{"index": 0, "uuid": "1833c8b5-9aa0-5382-b784-68b7e77eb185", "name": "Orin (nvgpu)"}]}`))
 	}
 	if err := (platform{&nvml{probe: probe}}).Discover(t.Context(), host, inv); err != nil {
 		t.Fatal(err)

@@ -7,17 +7,11 @@ import (
 	"path"
 	"slices"
 	"strings"
-)
 
-// NIC is a network card of NVIDIA's by one of its RDMA devices, which containers use it by.
-type NIC struct {
-	// Name of the RDMA device, "mlx5_0".
-	Name string
-	// PCI address of the function that it belongs to, which may have several.
-	PCI string
-	// Nodes that containers need for it.
-	Nodes []Node
-}
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
+)
 
 // rdma finds NVIDIA's network cards. Those of other vendors are not NVIDIA's to name: they
 // come with device plugins of their own, and need other libraries.
@@ -29,19 +23,19 @@ type rdma struct {
 // The PCI vendors of NVIDIA's network cards (pci.ids): Mellanox for nearly all.
 var nicVendors = []string{"0x15b3", "0x10de"}
 
-func (m rdma) Discover(_ context.Context, host Host, inv *Inventory) error {
+func (m rdma) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
 	const class = "class/infiniband"
-	names, err := host.Sys.names(class, func(string) bool { return true })
+	names, err := host.Sys.Names(class, func(string) bool { return true })
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			inv.find(NICUnreadable, Warning, host.Sys.HostPath(class), "%v: network cards are not known", cause(err))
 		}
 		return nil
 	}
-	var nics []NIC
+	var nics []Device
 	for _, name := range names {
 		if pci := nicFunction(host.Sys, path.Join(class, name, "device")); pci != "" {
-			nics = append(nics, NIC{Name: name, PCI: pci})
+			nics = append(nics, Device{Name: name, PCI: pci})
 		}
 	}
 	if len(nics) == 0 {
@@ -56,14 +50,14 @@ func (m rdma) Discover(_ context.Context, host Host, inv *Inventory) error {
 
 // nicFunction returns the PCI address of the function of NVIDIA's that a device is, or is a
 // part of, as sub-functions are (mlx5_core.sf.4); empty: of none.
-func nicFunction(sys Tree, device string) string {
+func nicFunction(sys hosttree.Tree, device string) string {
 	real, err := sys.Resolve(device)
 	if err != nil {
 		return ""
 	}
 	for dir := real; dir != "."; dir = path.Dir(dir) {
 		if _, err := parsePCI(path.Base(dir)); err == nil {
-			if slices.Contains(nicVendors, sys.line(path.Join(dir, "vendor"))) {
+			if slices.Contains(nicVendors, sys.Line(path.Join(dir, "vendor"))) {
 				return path.Base(dir)
 			}
 			return ""
@@ -75,17 +69,17 @@ func nicFunction(sys Tree, device string) string {
 // nodes gives the network cards their nodes: uverbs of the device, umad and issm of its ports
 // (the kernel's Documentation/infiniband), and rdma_cm, which all share. A card without the
 // first is left out.
-func (m rdma) nodes(host Host, inv *Inventory, nics []NIC) {
+func (m rdma) nodes(host hosttree.Host, inv *Inventory, nics []Device) {
 	nodes := map[string][]Node{}
 	for _, c := range []struct {
 		class string
 		kind  NodeKind
 	}{{"class/infiniband_verbs", VerbsNode}, {"class/infiniband_mad", MADNode}} {
-		names, _ := host.Sys.names(c.class, func(string) bool { return true }) // without ib_umad there is no such class
+		names, _ := host.Sys.Names(c.class, func(string) bool { return true }) // without ib_umad there is no such class
 		slices.SortFunc(names, byNumber)
 		for _, name := range names {
 			dir := path.Join(c.class, name)
-			if of := host.Sys.line(path.Join(dir, "ibdev")); of != "" {
+			if of := host.Sys.Line(path.Join(dir, "ibdev")); of != "" {
 				nodes[of] = append(nodes[of], otherNode(host, "infiniband/"+name, dir, c.kind, "network card "+of))
 			}
 		}
@@ -98,14 +92,14 @@ func (m rdma) nodes(host Host, inv *Inventory, nics []NIC) {
 					f.Severity, f.Message = Warning, f.Message+": its network card is left out"
 				}
 				inv.Findings = append(inv.Findings, f)
-			} else if host.Dev.trusted(n.Path) {
+			} else if host.Dev.Trusted(n.Path) {
 				nic.Nodes = append(nic.Nodes, n)
 			}
 		}
 		if !slices.ContainsFunc(nic.Nodes, func(n Node) bool { return n.Kind == VerbsNode }) {
 			continue
 		}
-		if shared.Usable() && host.Dev.trusted(shared.Path) {
+		if shared.Usable() && host.Dev.Trusted(shared.Path) {
 			nic.Nodes = append(nic.Nodes, shared)
 		}
 		inv.NICs = append(inv.NICs, nic)
@@ -122,15 +116,15 @@ func byNumber(a, b string) int {
 
 // otherNode returns a node of another driver than NVIDIA's for GPUs, whose numbers are in a
 // directory of sysfs. Nothing is known of the mode that it should have.
-func otherNode(host Host, name, sysDir string, kind NodeKind, purpose string) Node {
+func otherNode(host hosttree.Host, name, sysDir string, kind NodeKind, purpose string) Node {
 	name = "dev/" + name
 	n := Node{Path: "/" + name, HostPath: host.Dev.HostPath(name), Kind: kind, Purpose: purpose}
 	n.look(host.Dev)
-	major, minor, _ := strings.Cut(host.Sys.line(path.Join(sysDir, "dev")), ":")
-	x, err1 := parseMinor(major)
-	y, err2 := parseMinor(minor)
+	major, minor, _ := strings.Cut(host.Sys.Line(path.Join(sysDir, "dev")), ":")
+	x, err1 := devnode.ParseMinor(major)
+	y, err2 := devnode.ParseMinor(minor)
 	if err1 == nil && err2 == nil {
-		n.Want = &Attr{Major: uint32(x), Minor: uint32(y)}
+		n.Want = &devnode.Attr{Major: uint32(x), Minor: uint32(y)}
 		if n.Have != nil {
 			n.Want.Mode, n.Want.UID, n.Want.GID = n.Have.Mode, n.Have.UID, n.Have.GID
 		}
@@ -147,18 +141,18 @@ var nicLibraries = []string{
 // findLibraries finds the libraries, the plugins by which libibverbs uses the cards, and the
 // files that name these. All are of the host's own system, not of the driver's root. libibverbs
 // accepts plugins of its own build only, and looks for them where it was built to.
-func (m rdma) findLibraries(host Host, inv *Inventory) {
-	root, triplet := host.root(), Triplet(host.Arch)
+func (m rdma) findLibraries(host hosttree.Host, inv *Inventory) {
+	root, triplet := host.OwnRoot(), driverfiles.Triplet(host.Arch)
 	dirs := []string{"usr/lib/" + triplet, "usr/lib64", "lib/" + triplet, "usr/lib"}
 	add := func(name string, targets ...string) bool {
 		real, err := root.Resolve(name)
-		if err != nil || !root.trusted(name) {
+		if err != nil || !root.Trusted(name) {
 			return false
 		}
 		if _, err := root.Stat(real); err != nil {
 			return false
 		}
-		inv.NICFiles = append(inv.NICFiles, File{Kind: Named, HostPath: root.HostPath(real), Targets: targets})
+		inv.NICFiles = append(inv.NICFiles, File{Kind: driverfiles.Named, HostPath: root.HostPath(real), Targets: targets})
 		return true
 	}
 	at := slices.IndexFunc(dirs, func(dir string) bool { return add(path.Join(dir, nicLibraries[0]), nicLibraries[0]) })
@@ -172,7 +166,7 @@ func (m rdma) findLibraries(host Host, inv *Inventory) {
 		}
 	}
 	for _, dir := range []string{path.Join(dirs[at], "libibverbs"), "etc/libibverbs.d"} {
-		names, _ := root.names(dir, func(name string) bool { return strings.HasPrefix(name, "mlx") || strings.HasPrefix(name, "libmlx") })
+		names, _ := root.Names(dir, func(name string) bool { return strings.HasPrefix(name, "mlx") || strings.HasPrefix(name, "libmlx") })
 		for _, name := range names {
 			add(path.Join(dir, name), "/"+path.Join(dir, name))
 		}

@@ -9,8 +9,9 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // beside discovers what a host has beside NVIDIA's driver, after a change of its directory.
@@ -22,7 +23,7 @@ func beside(t *testing.T, d *simhost.Description, o discover.Options, change fun
 		change(dir)
 	}
 	o.WithoutDriver = true
-	inv, err := discover.Run(t.Context(), hosttest.Reopen(t, d, dir), discover.Modules(o))
+	inv, err := discover.Run(t.Context(), hosttest.Reopen(t, d, dir), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,20 +137,20 @@ func TestLibrariesOfNetworkCards(t *testing.T) {
 
 func TestGPUsForVirtualMachines(t *testing.T) {
 	for _, c := range []struct {
-		how  discover.Passthrough
+		how  discover.Options
 		want []string
 	}{
-		{discover.Passthrough{}, []string{"0 0000:01:00.0 vfio/12", "1 0000:21:00.0 ", "2 0000:41:00.0 vfio/33", "3 0000:42:00.0 vfio/33", "4 0000:61:00.0 "}},
-		{discover.Passthrough{Shared: true}, []string{"0 0000:01:00.0 vfio/12 vfio/vfio", "1 0000:21:00.0 ", "2 0000:41:00.0 vfio/33 vfio/vfio", "3 0000:42:00.0 vfio/33 vfio/vfio", "4 0000:61:00.0 "}},
-		{discover.Passthrough{IOMMUFD: true, Shared: true}, []string{
+		{discover.Options{Passthrough: true}, []string{"0 0000:01:00.0 vfio/12", "1 0000:21:00.0 ", "2 0000:41:00.0 vfio/33", "3 0000:42:00.0 vfio/33", "4 0000:61:00.0 "}},
+		{discover.Options{Passthrough: true, SharedNode: true}, []string{"0 0000:01:00.0 vfio/12 vfio/vfio", "1 0000:21:00.0 ", "2 0000:41:00.0 vfio/33 vfio/vfio", "3 0000:42:00.0 vfio/33 vfio/vfio", "4 0000:61:00.0 "}},
+		{discover.Options{Passthrough: true, IOMMUFD: true, SharedNode: true}, []string{
 			"0 0000:01:00.0 vfio/devices/vfio0 vfio/devices/vfio1 iommu", "1 0000:21:00.0 ",
 			"2 0000:41:00.0 vfio/devices/vfio3 vfio/devices/vfio4 iommu", "3 0000:42:00.0 vfio/devices/vfio3 vfio/devices/vfio4 iommu", "4 0000:61:00.0 ",
 		}},
 	} {
-		inv := beside(t, hosttest.Load(t, "vfio"), discover.Options{Passthrough: &c.how}, nil)
+		inv := beside(t, hosttest.Load(t, "vfio"), c.how, nil)
 		var got []string
 		for _, g := range inv.Passed {
-			got = append(got, string(rune('0'+g.Index))+" "+g.PCI+" "+names(g.Nodes))
+			got = append(got, g.Name+" "+g.PCI+" "+names(g.Nodes))
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%+v: got\n%s\nwant\n%s", c.how, strings.Join(got, "\n"), strings.Join(c.want, "\n"))
@@ -163,7 +164,7 @@ func TestGPUsForVirtualMachines(t *testing.T) {
 func TestIOMMUFDNeedsTheKernelsNodes(t *testing.T) {
 	d := hosttest.Load(t, "vfio")
 	d.IOMMUFD = false
-	inv := beside(t, d, discover.Options{Passthrough: &discover.Passthrough{IOMMUFD: true}}, nil)
+	inv := beside(t, d, discover.Options{Passthrough: true, IOMMUFD: true}, nil)
 	for _, g := range inv.Passed {
 		if g.Nodes != nil {
 			t.Errorf("%s has %v", g.PCI, g.Nodes)
@@ -177,7 +178,7 @@ func TestIOMMUFDNeedsTheKernelsNodes(t *testing.T) {
 // Bridges of an IOMMU group stay with the kernel.
 func TestABridgeInTheGroupDoesNotMatter(t *testing.T) {
 	d := hosttest.Load(t, "vfio")
-	inv := beside(t, d, discover.Options{Passthrough: &discover.Passthrough{}}, func(dir string) {
+	inv := beside(t, d, discover.Options{Passthrough: true}, func(dir string) {
 		if err := os.WriteFile(filepath.Join(dir, "sys/bus/pci/devices/0000:21:00.1/class"), []byte("0x060400\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -215,14 +216,14 @@ func TestKindsCostNothingWhereTheHostHasNone(t *testing.T) {
 	host := hosttest.Open(t, d, dir)
 	count := func(o discover.Options) int {
 		sys := &countingFS{ReadLinkFS: os.DirFS(filepath.Join(dir, "sys")).(fs.ReadLinkFS)}
-		host.Sys = discover.NewTree("/sys", sys)
-		if _, err := discover.Run(t.Context(), host, discover.Modules(o)); err != nil {
+		host.Sys = hosttree.NewTree("/sys", sys)
+		if _, err := discover.Run(t.Context(), host, o); err != nil {
 			t.Fatal(err)
 		}
 		return sys.n
 	}
 	without := count(discover.Options{})
-	with := count(discover.Options{NICs: true, Passthrough: &discover.Passthrough{}, Nodes: discover.NodeOptions{Host: true}})
+	with := count(discover.Options{NICs: true, Passthrough: true, HostNodes: true})
 	if with > without+3 {
 		t.Errorf("%d lookups in sysfs, and %d with all kinds", without, with)
 	}

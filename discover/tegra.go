@@ -6,6 +6,11 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // chips are the names of generations by their chips.
@@ -14,16 +19,16 @@ var chips = map[string]string{
 }
 
 // tegra finds the GPU of a Tegra system, and others beside it, by the lists of its makers.
-func (m platform) tegra(ctx context.Context, host Host, inv *Inventory, chip string) {
+func (m platform) tegra(ctx context.Context, host hosttree.Host, inv *Inventory, chip string) {
 	l := readCSV(host, inv)
 	if l.lists == 0 {
 		inv.GPUs = nil
-		inv.find(PlatformFilesMissing, Broken, host.Driver.HostPath(csvDir), "has no list of what containers get on this Tegra system (%s)", chip)
+		inv.find(PlatformFilesMissing, Broken, host.Driver.HostPath(driverfiles.CSVDir), "has no list of what containers get on this Tegra system (%s)", chip)
 		return
 	}
 	// By its release programs recognise a Jetson. A GPU with a screen of its own has a
 	// second node.
-	for _, e := range []CSVEntry{{Type: "lib", Path: "/etc/nv_tegra_release"}, {Type: "dev", Path: "/dev/nvidia[0-9]*"}} {
+	for _, e := range []driverfiles.Entry{{Type: "lib", Path: "/etc/nv_tegra_release"}, {Type: "dev", Path: "/dev/nvidia[0-9]*"}} {
 		_, _ = l.add(e) // what is not there is not needed
 	}
 	inv.listedFiles(host, l)
@@ -38,13 +43,13 @@ func (m platform) tegra(ctx context.Context, host Host, inv *Inventory, chip str
 		inv.GPUs = integratedGPU(chip, report)
 	}
 	if report != nil && inv.Driver.CUDAVersion == "" {
-		inv.Driver.CUDAVersion = report.cudaVersion()
+		inv.Driver.CUDAVersion = report.CUDAVersion()
 	}
 	inv.giveNodes(l.nodes)
 }
 
 // integratedGPU returns the GPU of a chip, for which NVML need not be there.
-func integratedGPU(chip string, report *NVMLReport) []GPU {
+func integratedGPU(chip string, report *nvmlprobe.Report) []GPU {
 	g := GPU{Minor: -1, NUMANode: -1, Model: "NVIDIA " + cmp.Or(chips[chip], chip)}
 	if report != nil && len(report.GPUs) > 0 {
 		n := &report.GPUs[0]
@@ -68,7 +73,7 @@ func (inv *Inventory) giveNodes(nodes []Node) {
 	own, others := inv.integrated(), map[string]bool{}
 	for i := range inv.GPUs {
 		if g := &inv.GPUs[i]; g != own {
-			others["/"+gpuNode(g.Minor)] = true
+			others["/"+devnode.GPUNode(g.Minor)] = true
 			for _, n := range g.DRM {
 				others[n.HostPath] = true
 			}
@@ -77,10 +82,10 @@ func (inv *Inventory) giveNodes(nodes []Node) {
 	own.DRM = nil // they are listed
 	var regular []Node
 	for _, n := range nodes {
-		device, minor := nodeDevice(n.Path[1:])
+		device, minor := devnode.DriverOf(n.Path[1:])
 		switch {
 		case others[n.Path]:
-		case device == ModuleNVIDIA && minor >= 0 && n.Path == "/"+gpuNode(minor):
+		case device == ModuleNVIDIA && minor >= 0 && n.Path == "/"+devnode.GPUNode(minor):
 			regular = append(regular, n)
 		case !slices.ContainsFunc(inv.ControlNodes, func(c Node) bool { return c.Path == n.Path }):
 			inv.ControlNodes = append(inv.ControlNodes, n)
@@ -108,14 +113,14 @@ func (inv *Inventory) giveNodes(nodes []Node) {
 
 // listedFiles adds the listed files under their own paths, and NVIDIA's libraries among them
 // under the names by which programs load them too.
-func (inv *Inventory) listedFiles(host Host, l *listed) {
+func (inv *Inventory) listedFiles(host hosttree.Host, l *listed) {
 	at := map[string]int{} // places of libraries in the inventory by their real paths; -1: it is of no use
 	for _, f := range l.files {
-		if !slices.ContainsFunc(l.files, func(d listedFile) bool { return d.dir && d.name != f.name && below(f.name, d.name) }) {
-			inv.Files = append(inv.Files, File{Kind: Listed, HostPath: host.Driver.HostPath(f.real), Targets: []string{"/" + f.name}})
+		if !slices.ContainsFunc(l.files, func(d listedFile) bool { return d.dir && d.name != f.name && hosttree.Below(f.name, d.name) }) {
+			inv.Files = append(inv.Files, File{Kind: driverfiles.Listed, HostPath: host.Driver.HostPath(f.real), Targets: []string{"/" + f.name}})
 		}
 		base := path.Base(f.name)
-		if f.dir || !isLibrary(base) || !searched(host.Arch, path.Dir(f.name)) || !ofNVIDIA(base) || foreign(base) != "" {
+		if f.dir || !isLibrary(base) || !searched(host.Arch, path.Dir(f.name)) || !ofNVIDIA(base) || driverfiles.Foreign(base) != "" {
 			continue
 		}
 		i, known := at[f.real]
@@ -140,7 +145,7 @@ func (inv *Inventory) listedFiles(host Host, l *listed) {
 // and those of Tegra that its ld.so.conf names.
 func searched(arch, dir string) bool {
 	return slices.Contains([]string{"nvidia", "tegra", "tegra-egl"}, path.Base(dir)) ||
-		slices.Contains([]string{"usr/lib/" + Triplet(arch), "lib/" + Triplet(arch), "usr/lib64", "usr/lib", "lib64", "lib"}, dir)
+		slices.Contains([]string{"usr/lib/" + driverfiles.Triplet(arch), "lib/" + driverfiles.Triplet(arch), "usr/lib64", "usr/lib", "lib64", "lib"}, dir)
 }
 
 // ofNVIDIA reports whether a library has a name that only NVIDIA's have, as opposed to the

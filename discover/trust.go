@@ -2,94 +2,26 @@ package discover
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"path"
 	"slices"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/printable"
-	"github.com/cdigen/cdigen/internal/trust"
 )
-
-// trustRule judges the names of a tree by the rule of package trust, and keeps what it
-// has refused. It serves one discovery, as its [Host] does.
-type trustRule struct {
-	tree *trust.Tree
-	// refused are the components that others can change, in the order in which they
-	// were met.
-	refused []*refusal
-}
-
-// refusal is a component that others can change, and what was left out for that.
-type refusal struct {
-	component, reason string
-	paths             []string // on the host
-}
-
-// check returns why a name of the tree is not trusted, or why that is not known. A tree
-// without a rule trusts everything: the files of a capture or of a file system in memory
-// have no owners, and what is made of them is for no engine of this machine.
-func (t Tree) check(name string) error {
-	if t.rule == nil {
-		return nil
-	}
-	return t.rule.tree.Check(name)
-}
-
-// trusted reports whether a name that exists may decide what containers get: whether it
-// leads where root wants it to. The module trust reports what is refused.
-//
-// Modules ask it of each candidate, by the name that they look it up by. The links on the
-// way count therefore, and a file of a user's in one directory does not hide root's in the
-// next.
-func (t Tree) trusted(name string) bool {
-	err := t.check(name)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return err == nil
-	}
-	t.refuse(name, err)
-	return false
-}
-
-// refuse keeps why a name was left out.
-func (t Tree) refuse(name string, err error) {
-	component, reason := t.HostPath(name), err.Error()
-	if e := (*trust.Error)(nil); errors.As(err, &e) {
-		component, reason = e.Component, e.Reason
-	}
-	left := t.HostPath(name)
-	if real, err := t.Resolve(name); err == nil {
-		left = t.HostPath(real) // it may have been found by several names
-	}
-	at := slices.IndexFunc(t.rule.refused, func(r *refusal) bool { return r.component == component })
-	if at < 0 {
-		at = len(t.rule.refused)
-		t.rule.refused = append(t.rule.refused, &refusal{component: component, reason: reason})
-	}
-	if r := t.rule.refused[at]; !slices.Contains(r.paths, left) {
-		r.paths = append(r.paths, left)
-	}
-}
-
-// inside returns the name of a file of the tree by its path on the host.
-func (t Tree) inside(hostPath string) string {
-	return clean(strings.TrimPrefix(hostPath, path.Clean(t.Path)))
-}
 
 // trusts is the last module. It leaves out of the inventory what others than root can
 // exchange, so that no path enters a spec that was not checked, and reports what it and the
 // modules before it have left out.
 type trusts struct{}
 
-func (trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
-	inv.Libraries = slices.DeleteFunc(inv.Libraries, func(l Library) bool { return !host.Driver.trusted(l.Path) })
+func (trusts) Discover(_ context.Context, host hosttree.Host, inv *Inventory) error {
+	inv.Libraries = slices.DeleteFunc(inv.Libraries, func(l Library) bool { return !host.Driver.Trusted(l.Path) })
 	inv.Files = slices.DeleteFunc(inv.Files, func(f File) bool {
 		// Those that containers write to were checked by a stricter rule.
-		tree := host.treeOf(f.HostPath)
-		return !f.Kind.writable() && !tree.trusted(tree.inside(f.HostPath))
+		tree := host.TreeOf(f.HostPath)
+		return !writable(f.Kind) && !tree.Trusted(tree.Inside(f.HostPath))
 	})
-	untrusted := func(n Node) bool { return !host.Dev.trusted(n.Path) }
+	untrusted := func(n Node) bool { return !host.Dev.Trusted(n.Path) }
 	inv.ControlNodes = slices.DeleteFunc(inv.ControlNodes, untrusted)
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
@@ -104,26 +36,26 @@ func (trusts) Discover(_ context.Context, host Host, inv *Inventory) error {
 			}
 		}
 	}
-	rules := []*trustRule{host.Driver.rule, host.Dev.rule, host.Root.rule}
-	for i, rule := range rules {
-		if rule != nil && !slices.Contains(rules[:i], rule) {
-			rule.report(inv)
+	trees := []hosttree.Tree{host.Driver, host.Dev, host.Root}
+	for i, tree := range trees {
+		if !slices.ContainsFunc(trees[:i], tree.Same) {
+			reportRefused(tree, inv)
 		}
 	}
 	return nil
 }
 
-// report makes a finding of each component that was refused.
-func (t *trustRule) report(inv *Inventory) {
-	for _, r := range t.refused {
-		list, are := strings.Join(r.paths[:min(len(r.paths), 3)], ", "), "are"
-		if len(r.paths) > 3 {
+// reportRefused makes a finding of each component that was refused.
+func reportRefused(tree hosttree.Tree, inv *Inventory) {
+	for _, r := range tree.Refused() {
+		list, are := strings.Join(r.Paths[:min(len(r.Paths), 3)], ", "), "are"
+		if len(r.Paths) > 3 {
 			list += ", …"
 		}
-		if len(r.paths) == 1 {
+		if len(r.Paths) == 1 {
 			are = "is"
 		}
-		inv.find(Untrusted, Warning, r.component, "%s: %s %s left out (%s), since others than root decide what is there",
-			r.reason, printable.Count(len(r.paths), "path"), are, list)
+		inv.find(Untrusted, Warning, r.Component, "%s: %s %s left out (%s), since others than root decide what is there",
+			r.Reason, printable.Count(len(r.Paths), "path"), are, list)
 	}
 }

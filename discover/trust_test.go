@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 func TestOneFindingForAllThatLeadsThroughADirectory(t *testing.T) {
@@ -15,7 +18,7 @@ func TestOneFindingForAllThatLeadsThroughADirectory(t *testing.T) {
 	if err := errors.Join(os.Mkdir(open, 0o755), os.Chmod(open, 0o777), os.WriteFile(filepath.Join(dir, "own"), nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	host := Host{Driver: DirTree(dir)}
+	host := hosttree.Host{Driver: hosttree.DirTree(dir)}
 	host.Dev = host.Driver
 	inv := &Inventory{Libraries: []Library{{Name: "own", Path: "/own"}, {Name: "none", Path: "/none"}}}
 	for i := range 5 {
@@ -24,7 +27,7 @@ func TestOneFindingForAllThatLeadsThroughADirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		inv.Libraries = append(inv.Libraries, Library{Path: "/" + name}, Library{Path: "/" + name})
-		inv.Files = append(inv.Files, File{Kind: Config, HostPath: filepath.Join(dir, name)})
+		inv.Files = append(inv.Files, File{Kind: driverfiles.Config, HostPath: filepath.Join(dir, name)})
 	}
 	inv.GPUs = []GPU{{Node: &Node{Path: "/open/f0"}, DRM: []Node{{Path: "/own"}, {Path: "/open/f1"}}, MIGDevices: []MIGDevice{{Nodes: []Node{{Path: "/own"}, {Path: "/open/f2"}}}}}}
 	if err := (trusts{}).Discover(t.Context(), host, inv); err != nil {
@@ -53,16 +56,16 @@ func TestTheRuleStaysWithTheTree(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o644), os.Chmod(file, 0o666)); err != nil {
 		t.Fatal(err)
 	}
-	tree, err := DirTree(dir).WithNodes([]byte("dev/nvidia0 195 0 0666 12345 12345\n"))
+	tree, err := hosttree.DirTree(dir).WithNodes([]byte("dev/nvidia0 195 0 0666 12345 12345\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, tree := range []Tree{DirTree(dir), tree, tree.Record(NewLookups())} {
-		if err := tree.check("dev/f"); err == nil || !strings.Contains(err.Error(), "can be written by everyone") {
+	for _, tree := range []hosttree.Tree{hosttree.DirTree(dir), tree, tree.Record(hosttree.NewLookups())} {
+		if err := tree.Check("dev/f"); err == nil || !strings.Contains(err.Error(), "can be written by everyone") {
 			t.Error(err)
 		}
 	}
-	if err := tree.check("dev/nvidia0"); err != nil {
+	if err := tree.Check("dev/nvidia0"); err != nil {
 		t.Errorf("a node of the table: %v", err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 )
 
@@ -24,7 +26,7 @@ var sonameFile = lazyregexp.New(`^(lib[A-Za-z0-9_-]+)\.so\.\d{1,2}$`)
 // unversionedStem returns the stem of such a name; empty: it is another name, or not the driver's.
 func unversionedStem(name string) string {
 	m := sonameFile().FindStringSubmatch(name)
-	if version, ok := DriverLibrary(name); m == nil || !ok || version != "" || strings.HasPrefix(name, "libnvidia-container") {
+	if version, ok := driverfiles.Version(name); m == nil || !ok || version != "" || strings.HasPrefix(name, "libnvidia-container") {
 		return ""
 	}
 	return m[1]
@@ -81,7 +83,7 @@ func (s *librarySet) unversioned(inv *Inventory) {
 // Of those that no table has, the version must be known.
 func (s *librarySet) takeUnversioned(group []unversionedFile, known bool) (taken int) {
 	for _, c := range group {
-		known := known || stemEntry(unversionedStem(path.Base(c.real))) != nil || strings.HasSuffix(c.real, ".so."+s.version)
+		known := known || driverfiles.StemEntry(unversionedStem(path.Base(c.real))) != nil || strings.HasSuffix(c.real, ".so."+s.version)
 		if known && s.add(c.name, c.real, true) {
 			taken++
 		}
@@ -91,10 +93,10 @@ func (s *librarySet) takeUnversioned(group []unversionedFile, known bool) (taken
 
 // versionOf returns the driver version of the candidates of a directory; empty: not known.
 func (s *librarySet) versionOf(dir string, group []unversionedFile) string {
-	names, _ := s.root.names(dir, mayBeNVIDIA)
+	names, _ := s.root.Names(dir, mayBeNVIDIA)
 	var versions []string
 	for _, name := range names {
-		if v, _ := DriverLibrary(name); v != "" && !slices.Contains(versions, v) {
+		if v, _ := driverfiles.Version(name); v != "" && !slices.Contains(versions, v) {
 			if _, err := s.root.Resolve(path.Join(dir, name)); err == nil {
 				versions = append(versions, v)
 			}
@@ -105,7 +107,7 @@ func (s *librarySet) versionOf(dir string, group []unversionedFile) string {
 	}
 	for _, stem := range []string{"libcuda", "libnvidia-ml"} {
 		for _, c := range group {
-			if unversionedStem(path.Base(c.real)) != stem || s.root.check(c.name) != nil {
+			if unversionedStem(path.Base(c.real)) != stem || s.root.Check(c.name) != nil {
 				continue
 			}
 			if v := contentVersion(s.root, c.real, s.version); v != "" {
@@ -125,7 +127,7 @@ const maxLibrary = 256 << 20
 
 // contentVersion returns the version that a library's content tells: want if it is in it,
 // else the first other one; empty: none.
-func contentVersion(root Tree, name, want string) (version string) {
+func contentVersion(root hosttree.Tree, name, want string) (version string) {
 	f, err := root.Open(name)
 	if err != nil {
 		return ""

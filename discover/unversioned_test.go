@@ -9,8 +9,10 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 const usrLib = "usr/lib/x86_64-linux-gnu"
@@ -26,7 +28,7 @@ func sonamesOnly(t *testing.T, dir string, keep func(soname string) bool) (names
 	}
 	for _, e := range entries {
 		file := filepath.Join(lib, e.Name())
-		if _, ours := discover.DriverLibrary(e.Name()); !ours || e.IsDir() {
+		if _, ours := driverfiles.Version(e.Name()); !ours || e.IsDir() {
 			continue
 		}
 		if e.Type()&os.ModeSymlink != 0 && keep(e.Name()) {
@@ -64,7 +66,7 @@ func TestLibrariesCalledByTheirSONAMEsAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	var asked string
-	inv := discovered(t, host, func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+	inv := discovered(t, host, func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
 		asked = library
 		return hosttest.Probe(d)(ctx, library)
 	})

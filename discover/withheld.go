@@ -4,6 +4,9 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // ContainerFiles are files that container engines and service managers make in a container.
@@ -11,12 +14,12 @@ var ContainerFiles = []string{".dockerenv", "run/.containerenv", "run/systemd/co
 
 // inContainer reports whether this process is in a container whose device nodes are the ones
 // that are looked at, and not in one that has those of the host somewhere else.
-func (h Host) inContainer() bool {
-	root := h.root()
+func inContainer(h hosttree.Host) bool {
+	root := h.OwnRoot()
 	if path.Clean(h.Dev.Path) != path.Clean(root.Path) {
 		return false
 	}
-	if slices.ContainsFunc(ContainerFiles, func(name string) bool { return exists(root, name) }) {
+	if slices.ContainsFunc(ContainerFiles, func(name string) bool { return hosttree.Exists(root, name) }) {
 		return true
 	}
 	// The first process of a container has a variable by systemd's interface for containers.
@@ -41,12 +44,12 @@ func (inv *Inventory) withhold() {
 	}
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
-		if g.Minor >= 0 && hide(gpuNode(g.Minor)) {
+		if g.Minor >= 0 && hide(devnode.GPUNode(g.Minor)) {
 			g.Withheld, withheld[g.Name()] = true, true
 		}
 		for _, d := range g.MIGDevices { // which are given one by one
 			for _, minor := range d.minors {
-				hide(capabilityNode(minor))
+				hide(devnode.CapabilityNode(minor))
 			}
 		}
 	}

@@ -5,8 +5,9 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 func TestGPUThatAContainerWasNotGivenIsNotBroken(t *testing.T) {
@@ -34,8 +35,8 @@ func TestGPUThatAContainerWasNotGivenIsNotBroken(t *testing.T) {
 				writeIn(t, dir, c.mark, "PATH=/bin\x00container=lxc\x00HOME=/\x00")
 			}
 			// NVML knows the GPUs with a node only, and numbers those.
-			probe := changed(t, hosttest.Probe(d), func(r *discover.NVMLReport) error {
-				r.GPUs = slices.DeleteFunc(r.GPUs, func(g discover.NVMLGPU) bool {
+			probe := changed(t, hosttest.Probe(d), func(r *nvmlprobe.Report) error {
+				r.GPUs = slices.DeleteFunc(r.GPUs, func(g nvmlprobe.GPU) bool {
 					return c.mark != "" && g.Minor != nil && slices.Contains(c.missing, "nvidia"+string(rune('0'+*g.Minor)))
 				})
 				for i := range r.GPUs {

@@ -11,11 +11,13 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // writable reports whether containers may write to files of the kind.
-func (k FileKind) writable() bool { return k == Socket || k == Directory }
+func writable(k driverfiles.Kind) bool { return k == driverfiles.Socket || k == driverfiles.Directory }
 
 // daemonAccounts are the accounts that a daemon of the driver runs as, by the directory of
 // its socket: the daemon's own name in NVIDIA's packages, nvpd in Debian's.
@@ -30,8 +32,8 @@ var daemonAccounts = map[string][]string{
 //
 // Everybody may write to the directory itself: the pipes of CUDA's multi-process service
 // serve clients of all users. Its entries do not change where its path leads.
-func (t Tree) checkWritable(kind FileKind, name string) error {
-	if err := t.checkOwners(kind, name); err != nil {
+func checkWritable(t hosttree.Tree, kind driverfiles.Kind, name string) error {
+	if err := checkOwners(t, kind, name); err != nil {
 		return err
 	}
 	info, err := t.Lstat(name)
@@ -42,7 +44,7 @@ func (t Tree) checkWritable(kind FileKind, name string) error {
 	if err != nil {
 		return err
 	}
-	if kind == Socket {
+	if kind == driverfiles.Socket {
 		if info.Mode()&fs.ModeSymlink != 0 {
 			return errors.New("a symbolic link and not a socket")
 		}
@@ -56,36 +58,36 @@ func (t Tree) checkWritable(kind FileKind, name string) error {
 			return errors.New(why)
 		}
 	}
-	if kind == Directory {
-		return t.withoutEngine(real)
+	if kind == driverfiles.Directory {
+		return withoutEngine(t, real)
 	}
 	return nil
 }
 
 // checkOwners checks a name by the rule of trust. The directory of a socket and the socket
 // may belong to the daemon's account as well, which the driver's packages make for it.
-func (t Tree) checkOwners(kind FileKind, name string) error {
-	err := t.check(name)
+func checkOwners(t hosttree.Tree, kind driverfiles.Kind, name string) error {
+	err := t.Check(name)
 	var refused *trust.Error
-	if kind != Socket || !errors.As(err, &refused) {
+	if kind != driverfiles.Socket || !errors.As(err, &refused) {
 		return err
 	}
-	daemon, ok := t.daemon(path.Base(path.Dir(name)))
-	if !ok || refused.UID != daemon.UID {
+	account, ok := daemon(t, path.Base(path.Dir(name)))
+	if !ok || refused.UID != account.UID {
 		return err
 	}
 	dir, resolveErr := t.Resolve(path.Dir(name))
-	if resolveErr != nil || t.check(path.Dir(dir)) != nil || t.rule.tree.For(daemon).Check(name) != nil {
+	if resolveErr != nil || t.Check(path.Dir(dir)) != nil || t.CheckFor(account, name) != nil {
 		return err
 	}
 	return nil
 }
 
 // daemon returns the account of the driver's daemon whose socket is in a directory of that name.
-func (t Tree) daemon(directory string) (caller trust.Caller, ok bool) {
+func daemon(t hosttree.Tree, directory string) (caller trust.Caller, ok bool) {
 	const passwd = "etc/passwd"
 	accounts := daemonAccounts[directory]
-	if accounts == nil || t.check(passwd) != nil {
+	if accounts == nil || t.Check(passwd) != nil {
 		return trust.Caller{}, false
 	}
 	data, err := t.ReadFile(passwd)
@@ -131,7 +133,7 @@ var engineNames = []string{
 
 // engineSocket reports whether a socket is one of a container engine by its name.
 func engineSocket(name string) bool {
-	return slices.ContainsFunc(engineNames, func(p string) bool { return matches(p, path.Base(name)) })
+	return slices.ContainsFunc(engineNames, func(p string) bool { return driverfiles.Matches(p, path.Base(name)) })
 }
 
 // rulesHost returns why who writes to a path rules the host; empty when that is not so.
@@ -161,7 +163,7 @@ func rulesHost(file string) string {
 func overlap(pattern, file string) bool {
 	parts, names := strings.Split(pattern, "/"), strings.Split(file, "/")
 	for i := range min(len(parts), len(names)) {
-		if !matches(parts[i], names[i]) {
+		if !driverfiles.Matches(parts[i], names[i]) {
 			return false
 		}
 	}
@@ -174,9 +176,9 @@ const maxEntries = 10000
 
 // withoutEngine returns an error for a directory with a socket of a container engine below
 // it. Other names are not recorded for a watcher, as they come and go with the clients.
-func (t Tree) withoutEngine(dir string) error {
+func withoutEngine(t hosttree.Tree, dir string) error {
 	entries := 0
-	return fs.WalkDir(t.fsys, dir, func(name string, _ fs.DirEntry, err error) error {
+	return t.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			return nil // gone meanwhile, or not to be seen by the user of this process
 		}

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 func TestWhatNoContainerMayWriteTo(t *testing.T) {
@@ -32,11 +35,11 @@ func TestWhatNoContainerMayWriteTo(t *testing.T) {
 
 func TestADirectoryWithAnEnginesSocket(t *testing.T) {
 	socket := &fstest.MapFile{Mode: fs.ModeSocket | 0o666}
-	tree := NewTree("/", fstest.MapFS{
+	tree := hosttree.NewTree("/", fstest.MapFS{
 		"srv/good/control": socket, "srv/good/docker.sock": &fstest.MapFile{}, "srv/bad/a/b/docker.sock": socket, "srv/link": &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("bad")},
 	})
 	for name, want := range map[string]string{"srv/good": "", "srv/bad": "it contains /srv/bad/a/b/docker.sock", "srv/link": "it contains /srv/bad/a/b/docker.sock", "srv/bad/a/b": "contains"} {
-		err := tree.checkWritable(Directory, name)
+		err := checkWritable(tree, driverfiles.Directory, name)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", name, err, want)
 		}
@@ -45,7 +48,7 @@ func TestADirectoryWithAnEnginesSocket(t *testing.T) {
 	for i := range maxEntries + 1 {
 		full["srv/full/"+strings.Repeat("x", i%100)+string(rune('a'+i%26))+strings.Repeat("y", i/100)] = &fstest.MapFile{}
 	}
-	if err := NewTree("/", full).checkWritable(Directory, "srv/full"); err == nil || !strings.Contains(err.Error(), "more than 10000 files") {
+	if err := checkWritable(hosttree.NewTree("/", full), driverfiles.Directory, "srv/full"); err == nil || !strings.Contains(err.Error(), "more than 10000 files") {
 		t.Error(err)
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // WSLDrivers is where Windows shows its drivers, below the driver root. Some may be older ones.
@@ -21,7 +24,7 @@ const wslLibraries = "usr/lib/wsl/lib"
 const loaderSuffix = "_loader.so"
 
 // wsl finds the GPUs of Windows. All have one node.
-func (m platform) wsl(ctx context.Context, host Host, inv *Inventory) {
+func (m platform) wsl(ctx context.Context, host hosttree.Host, inv *Inventory) {
 	n := Node{Path: "/" + dxgNode, HostPath: host.Dev.HostPath(dxgNode), Kind: GPUNode, Purpose: "GPUs of Windows"}
 	n.look(host.Dev)
 	if f, wrong := n.Finding(); wrong {
@@ -38,14 +41,14 @@ func (m platform) wsl(ctx context.Context, host Host, inv *Inventory) {
 	}
 	for _, dir := range dirs {
 		name := path.Join(dir, "nvidia-smi")
-		if info, err := host.Driver.Stat(name); err == nil && fits(Binary, info.Mode()) && host.Driver.trusted(name) {
-			inv.Files = append(inv.Files, File{Kind: Binary, HostPath: host.Driver.HostPath(name), Targets: []string{"/usr/bin/nvidia-smi"}, Capabilities: []Capability{Utility}})
+		if info, err := host.Driver.Stat(name); err == nil && fits(driverfiles.Binary, info.Mode()) && host.Driver.Trusted(name) {
+			inv.Files = append(inv.Files, File{Kind: driverfiles.Binary, HostPath: host.Driver.HostPath(name), Targets: []string{"/usr/bin/nvidia-smi"}, Capabilities: []driverfiles.Capability{driverfiles.Utility}})
 			break
 		}
 	}
 	inv.GPUs = []GPU{{Minor: -1, NUMANode: -1}}
 	if report := m.report(ctx, host, inv, path.Join(wslLibraries, "libnvidia-ml.so.1"), path.Join(store, "libnvidia-ml.so.1")); report != nil {
-		inv.Driver.Version, inv.Driver.CUDAVersion = report.DriverVersion, report.cudaVersion()
+		inv.Driver.Version, inv.Driver.CUDAVersion = report.DriverVersion, report.CUDAVersion()
 		if len(report.GPUs) > 0 {
 			inv.GPUs = nil
 		}
@@ -66,14 +69,14 @@ func (m platform) wsl(ctx context.Context, host Host, inv *Inventory) {
 
 // wslDirectory adds a directory under its own path, where libraries load others from, and its
 // libraries under the names by which programs load them.
-func (inv *Inventory) wslDirectory(host Host, dir string) {
+func (inv *Inventory) wslDirectory(host hosttree.Host, dir string) {
 	real, err := host.Driver.Resolve(dir)
-	if err != nil || !host.Driver.trusted(dir) {
+	if err != nil || !host.Driver.Trusted(dir) {
 		return
 	}
-	inv.Files = append(inv.Files, File{Kind: Listed, HostPath: host.Driver.HostPath(real), Targets: []string{"/" + dir}})
-	names, _ := host.Driver.names(dir, func(name string) bool {
-		return isLibrary(name) && !strings.HasSuffix(name, loaderSuffix) && foreign(name) == ""
+	inv.Files = append(inv.Files, File{Kind: driverfiles.Listed, HostPath: host.Driver.HostPath(real), Targets: []string{"/" + dir}})
+	names, _ := host.Driver.Names(dir, func(name string) bool {
+		return isLibrary(name) && !strings.HasSuffix(name, loaderSuffix) && driverfiles.Foreign(name) == ""
 	})
 	for _, base := range names {
 		name := path.Join(dir, base)
@@ -90,7 +93,7 @@ func (inv *Inventory) wslDirectory(host Host, dir string) {
 
 // wslStore returns the directory of NVIDIA's driver in Windows' store. Of several it is the
 // one from which most of the common directory comes, by names and sizes, then the newest.
-func wslStore(tree Tree) (store string) {
+func wslStore(tree hosttree.Tree) (store string) {
 	entries, _ := tree.ReadDir(WSLDrivers)
 	common, _ := tree.ReadDir(wslLibraries)
 	var best fs.FileInfo
@@ -98,12 +101,12 @@ func wslStore(tree Tree) (store string) {
 	for _, e := range entries {
 		dir := path.Join(WSLDrivers, e.Name())
 		cuda, err := tree.Stat(path.Join(dir, "libcuda.so.1.1"))
-		if err != nil || !cuda.Mode().IsRegular() || !tree.trusted(path.Join(dir, "libcuda.so.1.1")) {
+		if err != nil || !cuda.Mode().IsRegular() || !tree.Trusted(path.Join(dir, "libcuda.so.1.1")) {
 			continue
 		}
 		same := 0
 		for _, c := range common {
-			if tree.sameSize(path.Join(wslLibraries, c.Name()), dir) {
+			if sameSize(tree, path.Join(wslLibraries, c.Name()), dir) {
 				same++
 			}
 		}
@@ -124,7 +127,7 @@ func compareTimes(a, b fs.FileInfo) int {
 
 // sameSize reports whether a directory has a file of the name and size of another, or the
 // loader of that name.
-func (t Tree) sameSize(name, dir string) bool {
+func sameSize(t hosttree.Tree, name, dir string) bool {
 	a, err := t.Stat(name)
 	if err != nil || !a.Mode().IsRegular() {
 		return false

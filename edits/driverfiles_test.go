@@ -12,6 +12,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/elfstub"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // driverPackages are the files that a distribution's packages of a driver have.
@@ -133,7 +134,7 @@ func (p *driverPackages) discover(t *testing.T) *discover.Inventory {
 	host := hosttest.Open(t, d, t.TempDir())
 	root := t.TempDir()
 	p.install(t, root)
-	host.Driver = discover.NewTree("/", os.DirFS(root))
+	host.Driver = hosttree.NewTree("/", os.DirFS(root))
 	return hosttest.Discover(t, host, nil)
 }
 
@@ -164,7 +165,7 @@ func TestEveryFileOfNewDriversGoesInOrIsLeftOutWithAReason(t *testing.T) {
 	for _, p := range readDriverPackages(t) {
 		t.Run(p.distribution+" "+p.version, func(t *testing.T) {
 			inv := p.discover(t)
-			e := Common(inv, Options{Layout: layout(t, "auto", "amd64", "")})
+			e := Common(inv, Options{Layout: "auto"})
 			for _, name := range p.files {
 				file := name
 				if end := p.end(name); end != "" {

@@ -8,13 +8,17 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 )
 
 // Options are the choices that shape a container's edits. The zero value is usual: all that
 // programs need of the driver, without hooks.
 type Options struct {
-	// Layout says where libraries go; the zero value is the layout "auto".
-	Layout Layout
+	// Layout is one of [Layouts] and says where libraries go; empty: "auto", so that they are
+	// found in images of every distribution.
+	Layout string
+	// PrivateDir is the directory of the layout "private", absolute; empty: [PrivateDir].
+	PrivateDir string
 	// VersionedNames mounts libraries under their file names too.
 	VersionedNames bool
 	// Capabilities that containers want the GPU for; empty: all.
@@ -31,7 +35,9 @@ type Options struct {
 }
 
 // wants says whether something that serves a capability goes in.
-func (o *Options) wants(c ...discover.Capability) bool { return discover.Wanted(c, o.Capabilities) }
+func (o *Options) wants(c ...discover.Capability) bool {
+	return driverfiles.Wanted(c, o.Capabilities)
+}
 
 // visibleDevices is in all specs. Images of CUDA set it to "all", and where NVIDIA's own
 // runtime hook is installed too it would inject everything a second time.
@@ -50,33 +56,21 @@ func Nodes(nodes []discover.Node, o Options) (e specs.ContainerEdits) {
 	return e
 }
 
-// Host are the edits every container gets that is given no GPU: files of the host,
-// read-only.
-func Host(files []discover.File, o Options) specs.ContainerEdits {
-	e := specs.ContainerEdits{Env: []string{visibleDevices}}
-	for _, m := range mounts(&discover.Inventory{Files: files}, o) {
-		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: m.options})
-	}
-	return e
-}
-
 // Common are the edits every container gets, whichever device it asks for: the
-// control nodes and the user-space driver.
+// control nodes, the user-space driver and the other files of an inventory.
 func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
-	if len(o.Layout.Dirs) == 0 {
-		o.Layout, _ = ParseLayout("auto", inv.Arch, "") // which is known
-	}
-	e := Nodes(slices.DeleteFunc(slices.Clone(inv.ControlNodes), func(n discover.Node) bool { return !o.wants(ControlNodeCapabilities(n.Path)...) }), o)
+	dirs := o.layout(inv).dirs
+	e := Nodes(slices.DeleteFunc(slices.Clone(inv.ControlNodes), func(n discover.Node) bool { return !o.wants(driverfiles.OfControlNode(n.Path)...) }), o)
 	e.Env = []string{visibleDevices}
 	for _, m := range mounts(inv, o) {
 		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: m.options})
-		if path.Base(m.target) == "libcuda.so.1" && slices.Contains(o.Layout.Dirs, path.Dir(m.target)) && len(e.Env) == 1 {
+		if path.Base(m.target) == "libcuda.so.1" && slices.Contains(dirs, path.Dir(m.target)) && len(e.Env) == 1 {
 			// Triton asks ldconfig, which knows of no mounts, unless a variable has the directory.
 			e.Env = append(e.Env, "TRITON_LIBCUDA_PATH="+path.Dir(m.target))
 		}
 	}
 	for _, f := range inv.Files {
-		if f.Kind == discover.Directory && f.Targets[0] != "/tmp/nvidia-mps" && o.wants(f.Capabilities...) {
+		if f.Kind == driverfiles.Directory && f.Targets[0] != "/tmp/nvidia-mps" && o.wants(f.Capabilities...) {
 			e.Env = append(e.Env, "CUDA_MPS_PIPE_DIRECTORY="+f.Targets[0])
 		}
 	}
@@ -84,24 +78,10 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 	return e
 }
 
-// ControlNodeCapabilities are those that a control node serves; none: all.
-func ControlNodeCapabilities(node string) []discover.Capability {
-	switch node {
-	case "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools":
-		return []discover.Capability{discover.Compute, discover.Video, discover.Graphics}
-	case "/dev/nvidia-modeset":
-		return []discover.Capability{discover.Graphics, discover.Display}
-	}
-	return nil
-}
-
-// DRMCapabilities are those that the DRM nodes of a GPU serve.
-var DRMCapabilities = []discover.Capability{discover.Graphics, discover.Display, discover.Video}
-
 // GPU are the edits for one full GPU.
 func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
 	nodes := append([]discover.Node{*g.Node}, g.Beside...)
-	if o.wants(DRMCapabilities...) {
+	if o.wants(driverfiles.OfDRM...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}
 	return Nodes(nodes, o)
@@ -122,28 +102,10 @@ func drm(g *discover.GPU, o *Options) (nodes []discover.Node) {
 // capabilities, and the GPU's DRM nodes where the profile has graphics.
 func MIGDevice(g *discover.GPU, d *discover.MIGDevice, o Options) specs.ContainerEdits {
 	nodes := append([]discover.Node{*g.Node}, d.Nodes...)
-	if d.Graphics && o.wants(DRMCapabilities...) {
+	if d.Graphics && o.wants(driverfiles.OfDRM...) {
 		nodes = append(nodes, drm(g, &o)...)
 	}
 	return Nodes(nodes, o)
-}
-
-// Union are the device nodes of several edits and their groups, each once.
-func Union(list []specs.ContainerEdits) specs.ContainerEdits {
-	var all specs.ContainerEdits
-	seen := map[string]bool{}
-	for _, e := range list {
-		for _, n := range e.DeviceNodes {
-			if !seen[n.Path] {
-				seen[n.Path] = true
-				all.DeviceNodes = append(all.DeviceNodes, n)
-			}
-		}
-		all.AdditionalGIDs = append(all.AdditionalGIDs, e.AdditionalGIDs...)
-	}
-	slices.Sort(all.AdditionalGIDs)
-	all.AdditionalGIDs = slices.Compact(all.AdditionalGIDs)
-	return all
 }
 
 // nodeMode is the mode of nodes in containers. Without one it depends on the engine: 0666

@@ -12,21 +12,15 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/editset"
 	"github.com/cdigen/cdigen/internal/hosttest"
 )
 
 func library(name, soname, dir string, names ...string) discover.Library {
 	path := "/usr/lib/x86_64-linux-gnu/" + strings.TrimPrefix(dir+"/", "/") + name
 	return discover.Library{Name: name, SONAME: soname, Dir: dir, Names: names, Path: path, HostPath: "/run/nvidia/driver" + path}
-}
-
-func layout(t *testing.T, name, arch, private string) Layout {
-	t.Helper()
-	l, err := ParseLayout(name, arch, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
 }
 
 func targets(e specs.ContainerEdits, source string) (list []string) {
@@ -39,14 +33,14 @@ func targets(e specs.ContainerEdits, source string) (list []string) {
 }
 
 func TestLibrariesAreMountedUnderTheNamesProgramsLoad(t *testing.T) {
-	inv := &discover.Inventory{Libraries: []discover.Library{
+	inv := &discover.Inventory{Arch: "amd64", Libraries: []discover.Library{
 		library("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", ""),
 		library("libcuda.so.550.54.15", "libcuda.so.1", "", "libcuda.so"),
 		library("libnvidia-eglcore.so.550.54.15", "libnvidia-eglcore.so.550.54.15", ""),
 		library("libnvidia-none.so.550.54.15", "", ""),
 		library("libvdpau_nvidia.so.550.54.15", "libvdpau_nvidia.so.1", "vdpau"),
 	}}
-	e := Common(inv, Options{Layout: layout(t, "auto", "amd64", "")})
+	e := Common(inv, Options{Layout: "auto"})
 	for source, names := range map[string][]string{
 		"libGLX_nvidia.so.550.54.15":     {"libGLX_nvidia.so.0"},
 		"libcuda.so.550.54.15":           {"libcuda.so", "libcuda.so.1"},
@@ -73,7 +67,7 @@ func TestLibrariesAreMountedUnderTheNamesProgramsLoad(t *testing.T) {
 
 func TestNoTargetIsMountedTwice(t *testing.T) {
 	first, second := library("libcuda.so.550.54.15", "libcuda.so.1", "", "libcuda.so"), library("libcuda-other.so.550.54.15", "libcuda.so.1", "")
-	e := Common(&discover.Inventory{Libraries: []discover.Library{first, second}}, Options{Layout: Layout{Dirs: []string{"/a", "/a"}}})
+	e := Common(&discover.Inventory{Arch: "amd64", Libraries: []discover.Library{first, second}}, Options{Layout: "fedora"})
 	if len(e.Mounts) != 2 || e.Mounts[0].HostPath != first.HostPath {
 		t.Errorf("%d mounts, the first of %s; want libcuda.so and libcuda.so.1 once each, of %s", len(e.Mounts), e.Mounts[0].HostPath, first.HostPath)
 	}
@@ -92,13 +86,14 @@ func TestLayouts(t *testing.T) {
 		{"private", "amd64", "/opt/gpu/lib", []string{"/opt/gpu/lib"}, []string{"/opt/gpu/lib32"}},
 		{"nix", "amd64", "", []string{"/run/opengl-driver/lib"}, []string{"/run/opengl-driver-32/lib"}},
 	} {
-		l := layout(t, c.name, c.arch, c.private)
-		if !slices.Equal(l.Dirs, c.dirs) || !slices.Equal(l.Dirs32, c.dirs32) {
-			t.Errorf("%s on %s: %q, %q; want %q, %q", c.name, c.arch, l.Dirs, l.Dirs32, c.dirs, c.dirs32)
+		o := Options{Layout: c.name, PrivateDir: c.private}
+		l := o.layout(&discover.Inventory{Arch: c.arch})
+		if err := o.Check(); err != nil || !slices.Equal(l.dirs, c.dirs) || !slices.Equal(l.dirs32, c.dirs32) {
+			t.Errorf("%s on %s: %q, %q, %v; want %q, %q", c.name, c.arch, l.dirs, l.dirs32, err, c.dirs, c.dirs32)
 		}
 	}
 	for _, bad := range [][2]string{{"alpine", ""}, {"private", "lib64"}} {
-		if _, err := ParseLayout(bad[0], "amd64", bad[1]); err == nil {
+		if err := (&Options{Layout: bad[0], PrivateDir: bad[1]}).Check(); err == nil {
 			t.Errorf("%q: no error", bad)
 		}
 	}
@@ -108,23 +103,23 @@ func TestLayouts(t *testing.T) {
 // file of each kind.
 func mountsOf(t *testing.T, o Options) []string {
 	t.Helper()
-	lib := func(name, soname string, c ...discover.Capability) discover.Library {
+	lib := func(name, soname string, c ...driverfiles.Capability) discover.Library {
 		l := library(name, soname, "")
 		l.Capabilities = c
 		return l
 	}
-	o.Layout = layout(t, "debian", "amd64", "")
-	e := Common(&discover.Inventory{
+	o.Layout = "debian"
+	e := Common(&discover.Inventory{Arch: "amd64",
 		Libraries: []discover.Library{
-			lib("libcuda.so.550.54.15", "libcuda.so.1", discover.Compute),
-			lib("libcuda.so.550.54.15", "libcuda.so.1", discover.Compute, discover.Compat32),
-			lib("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", discover.Graphics),
+			lib("libcuda.so.550.54.15", "libcuda.so.1", driverfiles.Compute),
+			lib("libcuda.so.550.54.15", "libcuda.so.1", driverfiles.Compute, driverfiles.Compat32),
+			lib("libGLX_nvidia.so.550.54.15", "libGLX_nvidia.so.0", driverfiles.Graphics),
 			lib("libnvidia-new.so.550.54.15", "libnvidia-new.so.1"),
 		},
 		Files: []discover.File{
-			{Kind: discover.Binary, HostPath: "/usr/bin/nvidia-smi", Targets: []string{"/usr/bin/nvidia-smi"}, Capabilities: []discover.Capability{discover.Utility}},
-			{Kind: discover.Socket, HostPath: "/run/s/socket", Targets: []string{"/run/s/socket"}, Capabilities: []discover.Capability{discover.Utility}},
-			{Kind: discover.Directory, HostPath: "/srv/mps", Targets: []string{"/srv/mps"}, Capabilities: []discover.Capability{discover.Compute}},
+			{Kind: driverfiles.Binary, HostPath: "/usr/bin/nvidia-smi", Targets: []string{"/usr/bin/nvidia-smi"}, Capabilities: []driverfiles.Capability{driverfiles.Utility}},
+			{Kind: driverfiles.Socket, HostPath: "/run/s/socket", Targets: []string{"/run/s/socket"}, Capabilities: []driverfiles.Capability{driverfiles.Utility}},
+			{Kind: driverfiles.Directory, HostPath: "/srv/mps", Targets: []string{"/srv/mps"}, Capabilities: []driverfiles.Capability{driverfiles.Compute}},
 		},
 	}, o)
 	var list []string
@@ -144,20 +139,20 @@ func mountsOf(t *testing.T, o Options) []string {
 func TestCapabilitiesDecideWhatGoesIn(t *testing.T) {
 	const dir, dir32 = "/usr/lib/x86_64-linux-gnu/", "/usr/lib/i386-linux-gnu/"
 	for _, c := range []struct {
-		asked []discover.Capability
+		asked []driverfiles.Capability
 		want  []string
 	}{
 		{nil, []string{"/run/s/socket", "/srv/mps", "/usr/bin/nvidia-smi", dir32 + "libcuda.so.1", dir + "libGLX_nvidia.so.0", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
-		{[]discover.Capability{discover.Compute}, []string{"/srv/mps", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
-		{[]discover.Capability{discover.Utility}, []string{"/run/s/socket", "/usr/bin/nvidia-smi", dir + "libnvidia-new.so.1"}},
-		{[]discover.Capability{discover.Graphics, discover.Compat32}, []string{dir + "libGLX_nvidia.so.0", dir + "libnvidia-new.so.1"}},
-		{[]discover.Capability{discover.Compute, discover.Compat32}, []string{"/srv/mps", dir32 + "libcuda.so.1", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
+		{[]driverfiles.Capability{driverfiles.Compute}, []string{"/srv/mps", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
+		{[]driverfiles.Capability{driverfiles.Utility}, []string{"/run/s/socket", "/usr/bin/nvidia-smi", dir + "libnvidia-new.so.1"}},
+		{[]driverfiles.Capability{driverfiles.Graphics, driverfiles.Compat32}, []string{dir + "libGLX_nvidia.so.0", dir + "libnvidia-new.so.1"}},
+		{[]driverfiles.Capability{driverfiles.Compute, driverfiles.Compat32}, []string{"/srv/mps", dir32 + "libcuda.so.1", dir + "libcuda.so.1", dir + "libnvidia-new.so.1"}},
 	} {
 		if got := mountsOf(t, Options{Capabilities: c.asked}); !slices.Equal(got, c.want) {
 			t.Errorf("%v: %q; want %q", c.asked, got, c.want)
 		}
 	}
-	got := mountsOf(t, Options{VersionedNames: true, Capabilities: []discover.Capability{discover.Graphics}})
+	got := mountsOf(t, Options{VersionedNames: true, Capabilities: []driverfiles.Capability{driverfiles.Graphics}})
 	if want := []string{dir + "libGLX_nvidia.so.0", dir + "libGLX_nvidia.so.550.54.15", dir + "libnvidia-new.so.1", dir + "libnvidia-new.so.550.54.15"}; !slices.Equal(got, want) {
 		t.Errorf("versioned names: %q; want %q", got, want)
 	}
@@ -166,16 +161,16 @@ func TestCapabilitiesDecideWhatGoesIn(t *testing.T) {
 func TestNodesGoByCapability(t *testing.T) {
 	gpu := node("/dev/nvidia0")
 	g := &discover.GPU{Node: &gpu, DRM: []discover.Node{node("/dev/dri/card1")}}
-	inv := &discover.Inventory{ControlNodes: []discover.Node{node("/dev/nvidiactl"), node("/dev/nvidia-uvm"), node("/dev/nvidia-modeset")}}
+	inv := &discover.Inventory{Arch: "amd64", ControlNodes: []discover.Node{node("/dev/nvidiactl"), node("/dev/nvidia-uvm"), node("/dev/nvidia-modeset")}}
 	for _, c := range []struct {
-		asked           discover.Capability
+		asked           driverfiles.Capability
 		common, devices []string
 	}{
-		{discover.Compute, []string{"/dev/nvidiactl", "/dev/nvidia-uvm"}, []string{"/dev/nvidia0"}},
-		{discover.Utility, []string{"/dev/nvidiactl"}, []string{"/dev/nvidia0"}},
-		{discover.Graphics, []string{"/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-modeset"}, []string{"/dev/nvidia0", "/dev/dri/card1"}},
+		{driverfiles.Compute, []string{"/dev/nvidiactl", "/dev/nvidia-uvm"}, []string{"/dev/nvidia0"}},
+		{driverfiles.Utility, []string{"/dev/nvidiactl"}, []string{"/dev/nvidia0"}},
+		{driverfiles.Graphics, []string{"/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-modeset"}, []string{"/dev/nvidia0", "/dev/dri/card1"}},
 	} {
-		o := Options{Capabilities: []discover.Capability{c.asked}}
+		o := Options{Capabilities: []driverfiles.Capability{c.asked}}
 		if got := nodePaths(Common(inv, o)); !slices.Equal(got, c.common) {
 			t.Errorf("%s: %q; want %q", c.asked, got, c.common)
 		}
@@ -191,7 +186,7 @@ func TestOwnEditsGoBeforeTheDriversOwn(t *testing.T) {
 		DeviceNodes: []*specs.DeviceNode{{Path: "/dev/nvidia0"}},
 		Mounts:      []*specs.Mount{{HostPath: "/driver/x", ContainerPath: "/x"}},
 	}
-	merged := Merge(base, specs.ContainerEdits{
+	merged := editset.Merge(base, specs.ContainerEdits{
 		Env:         []string{"B=3", "C=4"},
 		DeviceNodes: []*specs.DeviceNode{{Path: "/dev/nvidia0", Permissions: "r"}, {Path: "/dev/infiniband/uverbs0"}},
 		Mounts:      []*specs.Mount{{HostPath: "/mine", ContainerPath: "/x"}},
@@ -206,7 +201,7 @@ func TestOwnEditsGoBeforeTheDriversOwn(t *testing.T) {
 }
 
 func node(path string) discover.Node {
-	return discover.Node{Path: path, HostPath: "/host" + path, Have: &discover.Attr{Major: 195}}
+	return discover.Node{Path: path, HostPath: "/host" + path, Have: &devnode.Attr{Major: 195}}
 }
 
 func nodePaths(e specs.ContainerEdits) (list []string) {
@@ -231,15 +226,15 @@ func TestMIGDeviceHasItsCapabilitiesAndGraphicsOnlyByProfile(t *testing.T) {
 	if got, want := nodePaths(GPU(g, Options{})), []string{"/dev/nvidia3", "/dev/dri/card1", "/dev/dri/renderD128"}; !slices.Equal(got, want) {
 		t.Errorf("full GPU: %q; want %q", got, want)
 	}
-	all := Union([]specs.ContainerEdits{GPU(g, Options{}), MIGDevice(g, d, Options{})})
+	all := editset.Union([]specs.ContainerEdits{GPU(g, Options{}), MIGDevice(g, d, Options{})})
 	if got, want := nodePaths(all), []string{"/dev/nvidia3", "/dev/dri/card1", "/dev/dri/renderD128", "/dev/nvidia-caps/nvidia-cap12", "/dev/nvidia-caps/nvidia-cap13"}; !slices.Equal(got, want) {
 		t.Errorf("union: %q; want each node once, %q", got, want)
 	}
 }
 
 func TestNodesHaveAModeNoNumbersAndAHostPathOnlyWhereItDiffers(t *testing.T) {
-	same := discover.Node{Path: "/dev/nvidiactl", HostPath: "/dev/nvidiactl", Have: &discover.Attr{Major: 195, Minor: 255}}
-	e := Common(&discover.Inventory{ControlNodes: []discover.Node{same, node("/dev/nvidia-uvm")}}, Options{})
+	same := discover.Node{Path: "/dev/nvidiactl", HostPath: "/dev/nvidiactl", Have: &devnode.Attr{Major: 195, Minor: 255}}
+	e := Common(&discover.Inventory{Arch: "amd64", ControlNodes: []discover.Node{same, node("/dev/nvidia-uvm")}}, Options{})
 	mode := fs.FileMode(0o666)
 	want := []*specs.DeviceNode{{Path: "/dev/nvidiactl", FileMode: &mode}, {Path: "/dev/nvidia-uvm", HostPath: "/host/dev/nvidia-uvm", FileMode: &mode}}
 	if diff := cmp.Diff(want, e.DeviceNodes); diff != "" {
@@ -296,26 +291,26 @@ func TestNoMountIsWhereAnotherPackageHasAFile(t *testing.T) {
 	for _, p := range readDriverPackages(t) {
 		inv := p.discover(t)
 		for _, name := range Layouts {
-			e := Common(inv, Options{Layout: layout(t, name, "amd64", ""), VersionedNames: true})
-			if len(e.Mounts) < len(discover.LibraryTable) {
+			e := Common(inv, Options{Layout: name, VersionedNames: true})
+			if len(e.Mounts) < len(driverfiles.Libraries) {
 				t.Fatalf("%s %s, %s: only %d mounts", p.distribution, p.version, name, len(e.Mounts))
 			}
 			for _, m := range e.Mounts {
-				if by := owner(others, m.ContainerPath); by != nil || discover.Foreign(m.ContainerPath) != nil {
+				if by := owner(others, m.ContainerPath); by != nil || driverfiles.OtherPackage(m.ContainerPath) != nil {
 					t.Errorf("%s %s, layout %s: mounts at %s, which is of %+v", p.distribution, p.version, name, m.ContainerPath, by)
 				}
 			}
 		}
 	}
 	// The tables have names of older drivers too.
-	for _, e := range discover.LibraryTable {
+	for _, e := range driverfiles.Libraries {
 		for _, name := range append([]string{e.Stem + ".so.0", e.Stem + ".so.1", e.Stem + ".so.2", e.Stem + ".so.4"}, e.Names...) {
-			if by := owner(others, path.Join("/usr/lib", e.Dir, name)); by != nil || discover.Foreign(name) != nil {
+			if by := owner(others, path.Join("/usr/lib", e.Dir, name)); by != nil || driverfiles.OtherPackage(name) != nil {
 				t.Errorf("%s is in the table, and of %+v", name, by)
 			}
 		}
 	}
-	for _, e := range discover.FileTable {
+	for _, e := range driverfiles.Files {
 		for _, target := range e.Targets {
 			if strings.HasSuffix(target, "/") {
 				target += path.Base(e.Name)
@@ -331,7 +326,7 @@ func TestNoMountIsWhereAnotherPackageHasAFile(t *testing.T) {
 
 func TestNamesOfOtherPackagesAreTheirs(t *testing.T) {
 	others := otherPackages(t)
-	for _, row := range discover.ForeignTable {
+	for _, row := range driverfiles.Others {
 		owners := map[string][]string{}
 		for _, o := range others {
 			// A pattern of the list stands for a name.
@@ -353,12 +348,12 @@ func TestNamesOfOtherPackagesAreTheirs(t *testing.T) {
 }
 
 func TestCompanionFilesOfALibraryAreBesideIt(t *testing.T) {
-	inv := &discover.Inventory{
+	inv := &discover.Inventory{Arch: "amd64",
 		Libraries: []discover.Library{library("libGLX_nvidia.so.580.95.05", "libGLX_nvidia.so.0", "")},
-		Files:     []discover.File{{Kind: discover.Plugin, HostPath: "/usr/lib/nvidia/wine/nvngx.dll", Targets: []string{"nvidia/wine/nvngx.dll"}}},
+		Files:     []discover.File{{Kind: driverfiles.Plugin, HostPath: "/usr/lib/nvidia/wine/nvngx.dll", Targets: []string{"nvidia/wine/nvngx.dll"}}},
 	}
 	for _, name := range Layouts {
-		e := Common(inv, Options{Layout: layout(t, name, "amd64", "")})
+		e := Common(inv, Options{Layout: name})
 		var want []string
 		for _, glx := range targets(e, "libGLX_nvidia.so.580.95.05") {
 			want = append(want, path.Join(path.Dir(glx), "nvidia/wine/nvngx.dll"))
@@ -372,8 +367,8 @@ func TestCompanionFilesOfALibraryAreBesideIt(t *testing.T) {
 func TestBothLibrariesOfOneSONAMEAreReachable(t *testing.T) {
 	second := library("libnvidia-other.so.580.95.05", "libnvidia-new.so.1", "")
 	second.Shadowed = true
-	e := Common(&discover.Inventory{Libraries: []discover.Library{library("libnvidia-new.so.580.95.05", "libnvidia-new.so.1", ""), second}},
-		Options{Layout: layout(t, "debian", "amd64", "")})
+	e := Common(&discover.Inventory{Arch: "amd64", Libraries: []discover.Library{library("libnvidia-new.so.580.95.05", "libnvidia-new.so.1", ""), second}},
+		Options{Layout: "debian"})
 	if got := targets(e, "libnvidia-other.so.580.95.05"); !slices.Equal(got, []string{"/usr/lib/x86_64-linux-gnu/libnvidia-other.so.580.95.05"}) {
 		t.Errorf("the second is mounted as %q", got)
 	}
@@ -382,7 +377,7 @@ func TestBothLibrariesOfOneSONAMEAreReachable(t *testing.T) {
 // What everybody may open needs no group, and the group of root gives no right.
 func TestGroupsAndNumbersOfNodesAreAnOption(t *testing.T) {
 	node := func(path string, major, minor, gid uint32, mode fs.FileMode) discover.Node {
-		return discover.Node{Path: path, HostPath: path, Have: &discover.Attr{Major: major, Minor: minor, Mode: mode, GID: gid}}
+		return discover.Node{Path: path, HostPath: path, Have: &devnode.Attr{Major: major, Minor: minor, Mode: mode, GID: gid}}
 	}
 	nodes := []discover.Node{
 		node("/dev/dri/renderD128", 226, 128, 105, 0o660), node("/dev/dri/card0", 226, 0, 44, 0o660), node("/dev/dri/by-path/card", 226, 0, 44, 0o660),
@@ -402,7 +397,7 @@ func TestGroupsAndNumbersOfNodesAreAnOption(t *testing.T) {
 	if n := e.DeviceNodes[6]; n.Type != "" {
 		t.Errorf("a node whose numbers are not known: %+v", n)
 	}
-	if all := Union([]specs.ContainerEdits{e, {AdditionalGIDs: []uint32{44, 7}}}); !slices.Equal(all.AdditionalGIDs, []uint32{7, 44, 105}) {
+	if all := editset.Union([]specs.ContainerEdits{e, {AdditionalGIDs: []uint32{44, 7}}}); !slices.Equal(all.AdditionalGIDs, []uint32{7, 44, 105}) {
 		t.Errorf("groups of all %v", all.AdditionalGIDs)
 	}
 }

@@ -1,6 +1,7 @@
 package edits
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -8,49 +9,54 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hook"
 )
 
 // Hooks say which hooks a spec has; the zero value is none.
 type Hooks struct {
-	// Steps are what is done to a container, of [HookSteps], in an order of their own.
-	Steps []hook.Step
+	// Steps are what is done to a container, in an order of their own: "ldcache",
+	// "symlinks", "cuda-compat", "device-params" (docs/hook.md). Empty: there is no hook.
+	Steps []string
 	// Path of the program, for the container engine.
 	Path string
 	// Flavor of its arguments; empty: [FlavorCdigen].
-	Flavor HookFlavor
+	Flavor string
 	// Strict: a container does not start when one of the steps fails.
 	Strict bool
 }
 
-// HookFlavor is a form of the arguments.
-type HookFlavor string
-
-// The flavors.
+// The flavors of hooks.
 const (
 	// FlavorCdigen is one call for all steps.
-	FlavorCdigen HookFlavor = "cdigen"
+	FlavorCdigen = "cdigen"
 	// FlavorNVIDIA is a call for each step, with the names and flags of
 	// nvidia-cdi-hook.
-	FlavorNVIDIA HookFlavor = "nvidia"
+	FlavorNVIDIA = "nvidia"
 )
 
 // hookTimeout in seconds is when a runtime ends a hook. cdigen-hook itself gives up
 // before.
 const hookTimeout = 10
 
-// HookSteps are the names of all steps.
-func HookSteps() []string {
-	names := make([]string, 0, len(hook.Steps))
-	for _, s := range hook.Steps {
-		names = append(names, string(s))
+// check returns the first thing wrong with the hooks.
+func (h *Hooks) check() error {
+	for _, step := range h.Steps {
+		if !slices.Contains(hook.Steps, hook.Step(step)) {
+			return fmt.Errorf("unknown step %q of the hook", step)
+		}
 	}
-	slices.Sort(names)
-	return names
+	switch {
+	case h.Flavor != "" && h.Flavor != FlavorCdigen && h.Flavor != FlavorNVIDIA:
+		return fmt.Errorf("unknown flavor %q of hooks: use %s or %s", h.Flavor, FlavorCdigen, FlavorNVIDIA)
+	case len(h.Steps) > 0 && !path.IsAbs(h.Path):
+		return fmt.Errorf("path %q of the hook: use an absolute path", h.Path)
+	}
+	return nil
 }
 
 // has says whether a step is asked for.
-func (h *Hooks) has(s hook.Step) bool { return slices.Contains(h.Steps, s) }
+func (h *Hooks) has(s hook.Step) bool { return slices.Contains(h.Steps, string(s)) }
 
 // steps returns those asked for, in the order in which they are done.
 func (h *Hooks) steps() []hook.Step {
@@ -191,7 +197,7 @@ func libraryLinks(inv *discover.Inventory, o *Options) (links []hook.Link) {
 
 // nodeLinks are the names of DRM nodes by PCI address as links to the nodes.
 func nodeLinks(inv *discover.Inventory, o *Options) (links []hook.Link) {
-	if !o.wants(DRMCapabilities...) {
+	if !o.wants(driverfiles.OfDRM...) {
 		return nil
 	}
 	for i := range inv.GPUs {

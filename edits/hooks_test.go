@@ -6,12 +6,11 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/hook"
 )
 
 // hookInventory has a GPU with a DRM node, and libraries of all kinds of names.
 func hookInventory() *discover.Inventory {
-	return &discover.Inventory{
+	return &discover.Inventory{Arch: "amd64",
 		Driver: discover.Driver{Version: "550.54.15", CUDAVersion: "12.4"},
 		GPUs: []discover.GPU{{Node: &discover.Node{Path: "/dev/nvidia0", HostPath: "/dev/nvidia0"}, DRM: []discover.Node{
 			{Path: "/dev/dri/card1", HostPath: "/dev/dri/card1"},
@@ -25,9 +24,9 @@ func hookInventory() *discover.Inventory {
 }
 
 func TestOneHookForAllSteps(t *testing.T) {
-	steps := []hook.Step{hook.LDCache, hook.Symlinks, hook.CUDACompat, hook.DeviceParams, hook.LDCache}
+	steps := []string{"ldcache", "symlinks", "cuda-compat", "device-params", "ldcache"}
 	inv := hookInventory()
-	o := Options{Layout: layout(t, "debian", "amd64", ""), Hooks: Hooks{Steps: steps, Path: "/opt/cdigen-hook", Strict: true}}
+	o := Options{Layout: "debian", Hooks: Hooks{Steps: steps, Path: "/opt/cdigen-hook", Strict: true}}
 	list := Common(inv, o).Hooks
 	if len(list) != 1 || list[0].Timeout == nil || len(list[0].Env) == 0 || list[0].Path != "/opt/cdigen-hook" {
 		t.Fatalf("hooks %+v", list)
@@ -53,7 +52,7 @@ func TestOneHookForAllSteps(t *testing.T) {
 }
 
 func TestHooksInTheFormOfNVIDIA(t *testing.T) {
-	o := Options{Layout: layout(t, "auto", "amd64", ""), Hooks: Hooks{Steps: hook.Steps, Path: "/opt/nvidia-cdi-hook", Flavor: FlavorNVIDIA}}
+	o := Options{Layout: "auto", Hooks: Hooks{Steps: []string{"symlinks", "cuda-compat", "ldcache", "device-params"}, Path: "/opt/nvidia-cdi-hook", Flavor: FlavorNVIDIA}}
 	var got []string
 	for _, h := range Common(hookInventory(), o).Hooks {
 		got = append(got, strings.Join(h.Args, " "))
@@ -69,7 +68,7 @@ func TestHooksInTheFormOfNVIDIA(t *testing.T) {
 		t.Errorf("calls\n%q, want\n%q", got, want)
 	}
 	// Nothing to do is no call.
-	if n := len(Common(&discover.Inventory{}, o).Hooks); n != 1 {
+	if n := len(Common(&discover.Inventory{Arch: "amd64"}, o).Hooks); n != 1 {
 		t.Errorf("%d calls for a host without a driver", n)
 	}
 }

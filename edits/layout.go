@@ -4,58 +4,67 @@ import (
 	"cmp"
 	"fmt"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 )
 
-// Layout says where in a container the libraries of the driver land.
-type Layout struct {
-	// Dirs are absolute directories of the container; each gets all libraries.
-	Dirs []string
-	// Dirs32 are those of 32-bit libraries.
-	Dirs32 []string
+// layout is where in a container the libraries of the driver are.
+type layout struct {
+	// dirs are absolute directories of the container; each gets all libraries. dirs32 are those
+	// of 32-bit libraries.
+	dirs, dirs32 []string
 }
 
-// Layouts are the names that [ParseLayout] knows.
+// Layouts are the names of layouts:
+//
+//   - auto: debian and fedora
+//   - debian: the directories that loaders of Debian-like images search without a
+//     cache, /usr/lib/<triplet> (ld.so(8), "default path")
+//   - fedora: those of Fedora-like images, /usr/lib64
+//   - private: one directory, for images that name it in LD_LIBRARY_PATH
+//   - nix: /run/opengl-driver/lib, where programs built by Nix look
 var Layouts = []string{"auto", "debian", "fedora", "private", "nix"}
 
 // PrivateDir is the directory of the layout "private" when none is named. Images
 // made from nvidia/cuda have it in LD_LIBRARY_PATH.
 const PrivateDir = "/usr/local/nvidia/lib64"
 
-// ParseLayout is the layout of a name, for an architecture by its Go name:
-//
-//   - debian: the directories that loaders of Debian-like images search without a
-//     cache, /usr/lib/<triplet> (ld.so(8), "default path")
-//   - fedora: those of Fedora-like images, /usr/lib64
-//   - auto: both
-//   - private: one directory, for images that name it in LD_LIBRARY_PATH
-//   - nix: /run/opengl-driver/lib, where programs built by Nix look
-func ParseLayout(name, arch, private string) (Layout, error) {
-	private = cmp.Or(private, PrivateDir)
-	debian, debian32 := "/usr/lib/"+discover.Triplet(arch), "/usr/lib/"+discover.Triplet("386")
-	switch name {
-	case "auto":
-		return Layout{[]string{debian, "/usr/lib64"}, []string{debian32, "/usr/lib"}}, nil
-	case "debian":
-		return Layout{[]string{debian}, []string{debian32}}, nil
-	case "fedora":
-		return Layout{[]string{"/usr/lib64"}, []string{"/usr/lib"}}, nil
-	case "private":
-		if !path.IsAbs(private) {
-			return Layout{}, fmt.Errorf("private library directory %q: use an absolute path", private)
-		}
-		dir32 := path.Join(path.Dir(private), "lib")
-		if dir32 == path.Clean(private) {
-			dir32 = path.Join(path.Dir(private), "lib32")
-		}
-		return Layout{[]string{path.Clean(private)}, []string{dir32}}, nil
-	case "nix":
-		return Layout{[]string{"/run/opengl-driver/lib"}, []string{"/run/opengl-driver-32/lib"}}, nil
+// Check returns the first thing wrong with the options.
+func (o *Options) Check() error {
+	switch name := cmp.Or(o.Layout, Layouts[0]); {
+	case !slices.Contains(Layouts, name):
+		return fmt.Errorf("unknown library layout %q: use one of %s", name, strings.Join(Layouts, ", "))
+	case name == "private" && !path.IsAbs(cmp.Or(o.PrivateDir, PrivateDir)):
+		return fmt.Errorf("private library directory %q: use an absolute path", o.PrivateDir)
 	}
-	return Layout{}, fmt.Errorf("unknown library layout %q: use one of %s", name, strings.Join(Layouts, ", "))
+	return o.Hooks.check()
+}
+
+// layout returns the one for the architecture of a host's driver. What [Options.Check]
+// refuses is that of "auto".
+func (o *Options) layout(inv *discover.Inventory) layout {
+	debian := "/usr/lib/" + driverfiles.Triplet(cmp.Or(inv.Arch, runtime.GOARCH))
+	debian32 := "/usr/lib/" + driverfiles.Triplet("386")
+	switch o.Layout {
+	case "debian":
+		return layout{[]string{debian}, []string{debian32}}
+	case "fedora":
+		return layout{[]string{"/usr/lib64"}, []string{"/usr/lib"}}
+	case "private":
+		dir := path.Clean(cmp.Or(o.PrivateDir, PrivateDir))
+		dir32 := path.Join(path.Dir(dir), "lib")
+		if dir32 == dir {
+			dir32 = path.Join(path.Dir(dir), "lib32")
+		}
+		return layout{[]string{dir}, []string{dir32}}
+	case "nix":
+		return layout{[]string{"/run/opengl-driver/lib"}, []string{"/run/opengl-driver-32/lib"}}
+	}
+	return layout{[]string{debian, "/usr/lib64"}, []string{debian32, "/usr/lib"}}
 }
 
 // libraryNames are the file names under which a library is needed: its SONAME,
@@ -90,18 +99,19 @@ var socketOptions = []string{"nosuid", "nodev", "noexec", "rbind", "rprivate"}
 // eachLibrary calls f with each library that is wanted and the directories it goes
 // to.
 func eachLibrary(inv *discover.Inventory, o *Options, f func(lib *discover.Library, dirs []string)) {
+	l := o.layout(inv)
 	for i := range inv.Libraries {
 		lib := &inv.Libraries[i]
-		dirs := o.Layout.Dirs
+		dirs := l.dirs
 		serves := lib.Capabilities
 		if lib.Bits32() {
-			dirs = o.Layout.Dirs32
+			dirs = l.dirs32
 			serves = serves[:len(serves)-1]
-			if !discover.Wanted([]discover.Capability{discover.Compat32}, o.Capabilities) {
+			if !driverfiles.Wanted([]driverfiles.Capability{driverfiles.Compat32}, o.Capabilities) {
 				continue
 			}
 		}
-		if discover.Wanted(serves, o.Capabilities) {
+		if driverfiles.Wanted(serves, o.Capabilities) {
 			f(lib, dirs)
 		}
 	}
@@ -127,11 +137,11 @@ func mounts(inv *discover.Inventory, o Options) []mount {
 		}
 	})
 	for _, f := range inv.Files {
-		if !discover.Wanted(f.Capabilities, o.Capabilities) {
+		if !driverfiles.Wanted(f.Capabilities, o.Capabilities) {
 			continue
 		}
 		options := mountOptions
-		if f.Kind == discover.Socket || f.Kind == discover.Directory {
+		if f.Kind == driverfiles.Socket || f.Kind == driverfiles.Directory {
 			options = socketOptions
 		}
 		for _, target := range f.Targets {
@@ -139,7 +149,7 @@ func mounts(inv *discover.Inventory, o Options) []mount {
 				add(f.HostPath, target, options)
 				continue
 			}
-			for _, dir := range o.Layout.Dirs {
+			for _, dir := range o.layout(inv).dirs {
 				add(f.HostPath, path.Join(dir, target), options)
 			}
 		}

@@ -7,41 +7,30 @@ import (
 	"path/filepath"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/spec"
 )
 
 // simulatedHost makes a host with two GPUs in MIG mode and six others in a directory. On a machine
-// with GPUs it would be
-//
-//	discover.Local(runtime.GOARCH, "/", "/", "/proc", "/sys")
-func simulatedHost(dir string) (discover.Host, discover.ProbeFunc) {
-	d, err := simhost.Load(hosttest.Path("hosts", "demo.yaml"))
+// with GPUs it would be the zero [discover.Host], and the probe discover.InstalledProbe(10 * time.Second).
+func simulatedHost(dir string) (discover.Host, discover.Options) {
+	d, err := simhost.Load("../testdata/hosts/demo.yaml")
 	if err == nil {
 		err = d.Build(dir, simhost.Options{})
 	}
 	if err != nil {
 		panic(err)
 	}
-	host := discover.Local("amd64", dir, dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
-	table, err := os.ReadFile(filepath.Join(dir, simhost.NodeTable))
-	if err == nil { // nodes that only root could make
-		host.Dev, err = host.Dev.WithNodes(table)
-	}
-	if err != nil {
-		panic(err)
-	}
-	return host, hosttest.Probe(d)
+	return d.Host(dir), discover.Options{Probe: d.Probe()}
 }
 
 // The spec of all GPUs and MIG devices of a host.
 func Example() {
 	dir, _ := os.MkdirTemp("", "")
 	defer func() { _ = os.RemoveAll(dir) }()
-	host, probe := simulatedHost(dir)
+	host, options := simulatedHost(dir)
 
-	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{Probe: probe}))
+	inv, err := host.Discover(context.Background(), options)
 	if err != nil {
 		panic(err)
 	}
@@ -64,9 +53,9 @@ func Example() {
 func ExamplePublish_claim() {
 	dir, _ := os.MkdirTemp("", "")
 	defer func() { _ = os.RemoveAll(dir) }()
-	host, probe := simulatedHost(dir)
+	host, options := simulatedHost(dir)
 	ctx := context.Background()
-	inv, err := discover.Run(ctx, host, discover.Modules(discover.Options{Probe: probe}))
+	inv, err := host.Discover(ctx, options)
 	if err != nil {
 		panic(err)
 	}
@@ -77,33 +66,29 @@ func ExamplePublish_claim() {
 		panic(err) // the device cannot be used
 	}
 	s.Devices[0].Name = "4f9c2b3e"
-	text, err := spec.Encode(s, spec.YAML)
-	if err != nil {
-		panic(err)
-	}
 	file := filepath.Join(dir, "cdi", "nvidia.com-claim-4f9c2b3e.yaml")
-	published, err := spec.Publish(ctx, file, text, spec.PublishOptions{})
+	published, err := spec.Publish(ctx, file, s)
 	fmt.Println(published, err)
 	for _, n := range s.Devices[0].ContainerEdits.DeviceNodes {
 		fmt.Println(n.Path)
 	}
 
-	removed, err := spec.Remove(ctx, file, spec.PublishOptions{Kind: s.Kind})
+	removed, err := spec.Remove(ctx, file, s.Kind)
 	fmt.Println(removed, err)
 	// Output:
-	// published <nil>
+	// true <nil>
 	// /dev/nvidia7
 	// /dev/nvidia-caps/nvidia-cap957
 	// /dev/nvidia-caps/nvidia-cap958
-	// removed <nil>
+	// true <nil>
 }
 
 // The device nodes that a GPU or MIG device needs, by any of its names.
 func ExampleByID() {
 	dir, _ := os.MkdirTemp("", "")
 	defer func() { _ = os.RemoveAll(dir) }()
-	host, probe := simulatedHost(dir)
-	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{Probe: probe}))
+	host, options := simulatedHost(dir)
+	inv, err := host.Discover(context.Background(), options)
 	if err != nil {
 		panic(err)
 	}
@@ -123,9 +108,9 @@ func ExampleByID() {
 func ExampleNew_driverContainer() {
 	dir, _ := os.MkdirTemp("", "")
 	defer func() { _ = os.RemoveAll(dir) }()
-	host, _ := simulatedHost(dir) // for instance discover.Local(runtime.GOARCH, "/run/nvidia/driver", "/", "/proc", "/sys")
+	host, _ := simulatedHost(dir) // for instance discover.Host{DriverRoot: "/run/nvidia/driver"}
 
-	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{}))
+	inv, err := host.Discover(context.Background(), discover.Options{})
 	if err != nil {
 		panic(err)
 	}
@@ -155,7 +140,7 @@ func ExampleParseKinds() {
 	}
 	var o discover.Options
 	kinds[0].Look(&o)
-	inv, err := discover.Run(context.Background(), host, discover.Modules(o))
+	inv, err := host.Discover(context.Background(), o)
 	if err != nil {
 		panic(err)
 	}

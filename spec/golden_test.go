@@ -14,24 +14,17 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/discover/capture"
-	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/redact"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
 var update = flag.Bool("update", false, "write the golden files again")
 
-// simulated discovers a host of testdata/hosts.
-func simulated(t testing.TB, name string) (arch string, inv *discover.Inventory) {
-	t.Helper()
-	d := hosttest.Load(t, name)
-	return d.Arch, hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
-}
-
 // captured discovers a real host of testdata/captured, where cdigen capture has put it.
-func captured(t testing.TB, file string) (arch string, inv *discover.Inventory) {
+func captured(t testing.TB, file string) *discover.Inventory {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -41,38 +34,19 @@ func captured(t testing.TB, file string) (arch string, inv *discover.Inventory) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if inv, err = discover.Run(context.Background(), c.Host(), discover.Modules(c.Options())); err != nil {
+	inv, err := discover.Run(context.Background(), c.Host(), c.Options())
+	if err != nil {
 		t.Fatal(err)
 	}
-	return c.Arch, inv
-}
-
-func options(arch string) spec.Options {
-	layout, err := edits.ParseLayout("auto", arch, "")
-	if err != nil {
-		panic(err) // auto is a layout
-	}
-	return spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID}, Edits: edits.Options{Layout: layout}}
-}
-
-func hosts(t testing.TB) (names []string) {
-	t.Helper()
-	files, err := filepath.Glob(hosttest.Path("hosts", "*.yaml"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no hosts: %v", err)
-	}
-	for _, f := range files {
-		names = append(names, strings.TrimSuffix(filepath.Base(f), ".yaml"))
-	}
-	return names
+	return inv
 }
 
 func TestEveryHostHasItsGoldenSpec(t *testing.T) {
-	for _, name := range hosts(t) {
+	for _, name := range hosttest.Hosts(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			arch, inv := simulated(t, name)
-			compareGolden(t, hosttest.Path("golden", name+".txt"), golden(t, arch, inv))
+			inv := hosttest.Simulated(t, name)
+			compareGolden(t, hosttest.Path("golden", name+".txt"), golden(t, inv))
 		})
 	}
 }
@@ -85,8 +59,8 @@ func TestEveryCapturedHostHasItsGoldenSpec(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			arch, inv := captured(t, file)
-			compareGolden(t, hosttest.Path("golden", "captured-"+strings.TrimSuffix(filepath.Base(file), ".yaml")+".txt"), golden(t, arch, inv))
+			inv := captured(t, file)
+			compareGolden(t, hosttest.Path("golden", "captured-"+strings.TrimSuffix(filepath.Base(file), ".yaml")+".txt"), golden(t, inv))
 		})
 	}
 	t.Run("made here", func(t *testing.T) {
@@ -108,17 +82,17 @@ func TestEveryCapturedHostHasItsGoldenSpec(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		arch, inv := captured(t, file)
-		if diff := cmp.Diff(r.Text(string(want)), golden(t, arch, inv)); diff != "" {
+		inv := captured(t, file)
+		if diff := cmp.Diff(r.Text(string(want)), golden(t, inv)); diff != "" {
 			t.Errorf("not the golden spec of the host:\n%s", diff)
 		}
 	})
 }
 
 // golden is a host's spec, and what was found wanting.
-func golden(t *testing.T, arch string, inv *discover.Inventory) string {
+func golden(t *testing.T, inv *discover.Inventory) string {
 	t.Helper()
-	s, left, err := spec.New(inv, options(arch))
+	s, left, err := spec.New(inv, spec.Options{})
 	var b strings.Builder
 	for _, f := range append(inv.Findings, left...) {
 		if f.ID == discover.FileMissing {
@@ -137,12 +111,12 @@ func golden(t *testing.T, arch string, inv *discover.Inventory) string {
 // One spec in full shows its form; the summaries of all others leave nothing out
 // either, but are short enough to be read.
 func TestSpecIsWrittenAsYAML(t *testing.T) {
-	arch, inv := simulated(t, "lost-gpu")
-	s, _, err := spec.New(inv, options(arch))
+	inv := hosttest.Simulated(t, "lost-gpu")
+	s, _, err := spec.New(inv, spec.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := spec.Encode(s, spec.YAML)
+	data, err := spectext.Encode(s, spectext.YAML)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,11 +143,11 @@ func compareGolden(t *testing.T, file, got string) {
 // encoded form so that nothing is seen that engines do not see.
 func summary(t *testing.T, s *specs.Spec) string {
 	t.Helper()
-	data, err := spec.Encode(s, spec.YAML)
+	data, err := spectext.Encode(s, spectext.YAML)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := spec.Validate(data.Bytes()); err != nil {
+	if _, err := spectext.Validate(data.Bytes()); err != nil {
 		t.Fatal(err)
 	}
 	var back specs.Spec

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"tags.cncf.io/container-device-interface/pkg/parser"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/editset"
 )
 
 // Kind is something on a host that containers are given by a kind of CDI devices of its
@@ -48,8 +49,10 @@ const (
 	ManagementKind = "management"
 )
 
-// Kinds is the table of all kinds. That of GPUs and MIG devices is the first.
-var Kinds = []Kind{
+// Kinds are all kinds; docs/kinds.md describes them. That of GPUs and MIG devices is the first.
+var Kinds = kindTable
+
+var kindTable = kinds{
 	{Name: GPUKind, Class: "gpu", Auto: true, Devices: "GPUs and MIG devices, `all`", Content: "their nodes and the driver"},
 	{Name: "nvswitch", Class: "nvswitch", Auto: true, nodes: ofKind(discover.SwitchNode),
 		Devices: "`all`", Content: "`/dev/nvidia-nvswitch*`, `/dev/nvidia-nvswitchctl`, `/dev/nvidia-nvlink`"},
@@ -65,30 +68,26 @@ var Kinds = []Kind{
 		Devices: "RDMA name and PCI address of each network card, `all`",
 		Content: "`/dev/infiniband/uverbs*`, `umad*` and `issm*` of the card, `/dev/infiniband/rdma_cm`; with `--mofed-libraries` the host's libraries"},
 	{Name: "pgpu", Class: "pgpu", Auto: true, nodes: passedGPUs,
-		look: func(o *discover.Options) {
-			if o.Passthrough == nil {
-				o.Passthrough = &discover.Passthrough{}
-			}
-		},
+		look:    func(o *discover.Options) { o.Passthrough = true },
 		Devices: "index and PCI address of each GPU that is bound to `vfio-pci`, `all`",
 		Content: "`/dev/vfio/GROUP`, or with `--vfio iommufd` `/dev/vfio/devices/vfio*`; nothing of the driver"},
 	{Name: "mig-caps", Class: "mig-caps", nodes: migCapabilities,
 		Devices: "`config`, `monitor`, `all`", Content: "the nodes in `/dev/nvidia-caps` for the right to configure and to monitor MIG"},
 	{Name: ManagementKind, Prefix: "management.", Class: "gpu", driver: true, nodes: everyNode,
-		look:    func(o *discover.Options) { o.Nodes.Host, o.Nodes.Present = true, true },
+		look:    func(o *discover.Options) { o.HostNodes, o.OtherNodes = true, true },
 		Devices: "`all`", Content: "every node of NVIDIA's drivers, those of lost GPUs too; the driver without what only graphics needs"},
 	// Utility always goes along, as it does by default in NVIDIA's runtime and images
 	// (NVIDIA_DRIVER_CAPABILITIES=compute,utility): programs of all sorts ask NVML which GPUs
 	// there are. An X server's modules are linked with OpenGL's.
-	{Name: "gpu-compute", Class: "gpu-compute", Capabilities: []discover.Capability{discover.Compute, discover.Utility},
+	{Name: "gpu-compute", Class: "gpu-compute", Capabilities: []discover.Capability{driverfiles.Compute, driverfiles.Utility},
 		Devices: "as of `gpu`", Content: "their nodes and the driver for CUDA and OpenCL (compute, utility)"},
-	{Name: "gpu-graphics", Class: "gpu-graphics", Capabilities: []discover.Capability{discover.Graphics, discover.Utility},
+	{Name: "gpu-graphics", Class: "gpu-graphics", Capabilities: []discover.Capability{driverfiles.Graphics, driverfiles.Utility},
 		Devices: "as of `gpu`", Content: "their nodes and the driver for OpenGL, EGL and Vulkan (graphics, utility)"},
-	{Name: "gpu-video", Class: "gpu-video", Capabilities: []discover.Capability{discover.Video, discover.Utility},
+	{Name: "gpu-video", Class: "gpu-video", Capabilities: []discover.Capability{driverfiles.Video, driverfiles.Utility},
 		Devices: "as of `gpu`", Content: "their nodes and the driver for the video codec SDK (video, utility)"},
-	{Name: "gpu-display", Class: "gpu-display", Capabilities: []discover.Capability{discover.Display, discover.Graphics, discover.Utility},
+	{Name: "gpu-display", Class: "gpu-display", Capabilities: []discover.Capability{driverfiles.Display, driverfiles.Graphics, driverfiles.Utility},
 		Devices: "as of `gpu`", Content: "their nodes and the driver for an X server in the container (display, graphics, utility)"},
-	{Name: "gpu-utility", Class: "gpu-utility", Capabilities: []discover.Capability{discover.Utility},
+	{Name: "gpu-utility", Class: "gpu-utility", Capabilities: []discover.Capability{driverfiles.Utility},
 		Devices: "as of `gpu`", Content: "their nodes and the driver for `nvidia-smi` and NVML (utility)"},
 }
 
@@ -103,36 +102,13 @@ func joined(list []discover.Capability, separator string) string {
 // AutoKinds stands for the kinds that are published where the host has them.
 const AutoKinds = "auto"
 
-// modes are what nvidia-ctk calls kinds, as values of its --mode, in its order.
-var modes = []struct{ mode, kind string }{
-	{"auto", AutoKinds}, {"nvml", GPUKind}, {"csv", GPUKind}, {"wsl", GPUKind}, {"management", ManagementKind}, {"mig-caps", "mig-caps"}, {"imex", "imex-channel"},
-	{"nvswitch", "nvswitch"}, {"gds", "gds"}, {"gdrcopy", "gdrcopy"}, {"mofed", "mofed"}, {"vfio", "pgpu"},
-}
+// kinds is the type of [Kinds].
+type kinds []Kind
 
-// Modes returns the names of nvidia-ctk's modes that stand for a kind.
-func Modes() (names []string) {
-	for _, m := range modes {
-		if m.kind == AutoKinds || FindKind(m.kind) != nil {
-			names = append(names, m.mode)
-		}
-	}
-	return names
-}
-
-// KindOfMode returns the name of the kind that one of [Modes] stands for, or [AutoKinds].
-func KindOfMode(mode string) string {
-	for _, m := range modes {
-		if m.mode == mode {
-			return m.kind
-		}
-	}
-	return ""
-}
-
-// FindKind returns the kind of a name; nil: there is none.
-func FindKind(name string) *Kind {
-	if i := slices.IndexFunc(Kinds, func(k Kind) bool { return k.Name == name }); i >= 0 {
-		return &Kinds[i]
+// Find returns the kind of a name; nil: there is none.
+func (list kinds) Find(name string) *Kind {
+	if i := slices.IndexFunc(list, func(k Kind) bool { return k.Name == name }); i >= 0 {
+		return &list[i]
 	}
 	return nil
 }
@@ -147,7 +123,7 @@ func ParseKinds(list []string) (kinds []*Kind, err error) {
 		}
 	}
 	for _, text := range list {
-		if text == AutoKinds || FindKind(text) != nil {
+		if text == AutoKinds || Kinds.Find(text) != nil {
 			continue
 		}
 		k, err := defineKind(text)
@@ -167,8 +143,8 @@ func defineKind(text string) (*Kind, error) {
 	name, list, ok := strings.Cut(text, "=")
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("unknown kind %q: use %s, %s, or define one by its capabilities, such as gpu-render=graphics+display", text, AutoKinds, strings.Join(KindNames(), ", "))
-	case name == AutoKinds || FindKind(name) != nil:
+		return nil, fmt.Errorf("unknown kind %q: use %s, %s, or define one by its capabilities, such as gpu-render=graphics+display", text, AutoKinds, strings.Join(Kinds.Names(), ", "))
+	case name == AutoKinds || Kinds.Find(name) != nil:
 		return nil, fmt.Errorf("%s=%s: %s has a meaning already: choose another name", name, list, name)
 	}
 	if err := parser.ValidateClassName(name); err != nil {
@@ -177,8 +153,8 @@ func defineKind(text string) (*Kind, error) {
 	k := &Kind{Name: name, Class: name}
 	for word := range strings.SplitSeq(list, "+") {
 		c := discover.Capability(strings.TrimSpace(word))
-		if !slices.Contains(discover.Capabilities, c) {
-			return nil, fmt.Errorf("kind %s: unknown capability %q: use one or more of %s, with + between them", name, c, joined(discover.Capabilities, ", "))
+		if !slices.Contains(driverfiles.Capabilities, c) {
+			return nil, fmt.Errorf("kind %s: unknown capability %q: use one or more of %s, with + between them", name, c, joined(driverfiles.Capabilities, ", "))
 		}
 		k.Capabilities = append(k.Capabilities, c)
 	}
@@ -187,18 +163,18 @@ func defineKind(text string) (*Kind, error) {
 
 // Text returns the kind as [ParseKinds] reads it.
 func (k *Kind) Text() string {
-	if FindKind(k.Name) != nil {
+	if Kinds.Find(k.Name) != nil {
 		return k.Name
 	}
 	return k.Name + "=" + joined(k.Capabilities, "+")
 }
 
-// KindOf returns the kind that has devices of a CDI kind, "nvidia.com/gds", whichever the
+// Of returns the kind that has devices of a CDI kind, "nvidia.com/gds", whichever the
 // vendor is; nil: none has.
-func KindOf(cdiKind string) (found *Kind) {
+func (list kinds) Of(cdiKind string) (found *Kind) {
 	vendor, class, _ := strings.Cut(cdiKind, "/")
-	for i := range Kinds {
-		k := &Kinds[i]
+	for i := range list {
+		k := &list[i]
 		if k.Class == class && strings.HasPrefix(vendor, k.Prefix) && (found == nil || k.Prefix != "") {
 			found = k
 		}
@@ -210,10 +186,10 @@ func KindOf(cdiKind string) (found *Kind) {
 // cards or GPUs for virtual machines.
 func (k *Kind) NeedsDriver() bool { return k.look == nil || k.driver }
 
-// KindNames returns the names of all kinds.
-func KindNames() (names []string) {
-	for i := range Kinds {
-		names = append(names, Kinds[i].Name)
+// Names returns the names of all kinds.
+func (list kinds) Names() (names []string) {
+	for i := range list {
+		names = append(names, list[i].Name)
 	}
 	return names
 }
@@ -238,7 +214,7 @@ func (k *Kind) Look(o *discover.Options) {
 	case k.look != nil:
 		k.look(o)
 	case !k.OfGPUs():
-		o.Nodes.Host = true
+		o.HostNodes = true
 	}
 }
 
@@ -301,7 +277,7 @@ func passedGPUs(inv *discover.Inventory) map[string][]discover.Node {
 	list := map[string][]discover.Node{}
 	for _, g := range inv.Passed {
 		if g.Nodes != nil {
-			list[strconv.Itoa(g.Index)], list[g.PCI] = g.Nodes, g.Nodes
+			list[g.Name], list[g.PCI] = g.Nodes, g.Nodes
 		}
 	}
 	return list
@@ -311,7 +287,7 @@ func passedGPUs(inv *discover.Inventory) map[string][]discover.Node {
 func (k *Kind) hostDevices(inv *discover.Inventory, o edits.Options) (list []device) {
 	for name, nodes := range k.nodes(inv) {
 		// Network cards may share one.
-		d := device{subject: k.Name + " " + name, edits: edits.Union([]specs.ContainerEdits{edits.Nodes(nodes, o)})}
+		d := device{subject: k.Name + " " + name, edits: editset.Union([]specs.ContainerEdits{edits.Nodes(nodes, o)})}
 		if name != AllDevices {
 			d.names = []string{name}
 		}
@@ -345,12 +321,18 @@ func (k *Kind) common(inv *discover.Inventory, o edits.Options) specs.ContainerE
 	case k.OfGPUs():
 		return edits.Common(inv, o)
 	case k.driver:
-		o.Capabilities = []discover.Capability{discover.Compute, discover.Utility, discover.Video}
+		o.Capabilities = []discover.Capability{driverfiles.Compute, driverfiles.Utility, driverfiles.Video}
 		e := edits.Common(inv, o)
 		e.DeviceNodes = nil // its device has all
 		return e
 	case k.files != nil:
-		return edits.Host(k.files(inv), o)
+		return hostFiles(k.files(inv), o)
 	}
-	return edits.Host(nil, o)
+	return hostFiles(nil, o)
+}
+
+// hostFiles are the edits of containers that are given no GPU: files of the host, read-only.
+func hostFiles(files []discover.File, o edits.Options) specs.ContainerEdits {
+	o.Hooks = edits.Hooks{} // they are for the driver
+	return edits.Common(&discover.Inventory{Files: files}, o)
 }

@@ -17,24 +17,18 @@ import (
 )
 
 // kindHost discovers a host with what all kinds need, and without NVML.
-func kindHost(t *testing.T, name string) (arch string, inv *discover.Inventory) {
+func kindHost(t *testing.T, name string) *discover.Inventory {
 	t.Helper()
 	d := hosttest.Load(t, name)
 	var o discover.Options
 	for i := range spec.Kinds {
 		spec.Kinds[i].Look(&o)
 	}
-	inv, err := discover.Run(t.Context(), hosttest.Open(t, d, t.TempDir()), discover.Modules(o))
+	inv, err := discover.Run(t.Context(), hosttest.Open(t, d, t.TempDir()), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d.Arch, inv
-}
-
-func kindOptions(arch string, kind *spec.Kind) spec.Options {
-	o := options(arch)
-	o.Of, o.Vendor, o.Class, o.Edits.Capabilities = kind, kind.Prefix+o.Vendor, kind.Class, kind.Capabilities
-	return o
+	return inv
 }
 
 func TestEachKindHasItsGoldenSpec(t *testing.T) {
@@ -46,9 +40,9 @@ func TestEachKindHasItsGoldenSpec(t *testing.T) {
 		case kind.OfGPUs():
 			host = "fedora" // with graphics
 		}
-		arch, inv := kindHost(t, host)
+		inv := kindHost(t, host)
 		t.Run(kind.Name, func(t *testing.T) {
-			s, left, err := spec.New(inv, kindOptions(arch, kind))
+			s, left, err := spec.New(inv, spec.Options{Of: kind})
 			if err != nil || len(left) > 0 {
 				t.Fatal(err, left)
 			}
@@ -58,9 +52,9 @@ func TestEachKindHasItsGoldenSpec(t *testing.T) {
 }
 
 func TestCapabilityKindsHaveTheDevicesOfGPUs(t *testing.T) {
-	arch, inv := kindHost(t, "a100-mixed-mig")
+	inv := kindHost(t, "a100-mixed-mig")
 	names := func(kind *spec.Kind) (list []string) {
-		s, _, err := spec.New(inv, kindOptions(arch, kind))
+		s, _, err := spec.New(inv, spec.Options{Of: kind})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +63,7 @@ func TestCapabilityKindsHaveTheDevicesOfGPUs(t *testing.T) {
 		}
 		return list
 	}
-	gpus := names(spec.FindKind(spec.GPUKind))
+	gpus := names(spec.Kinds.Find(spec.GPUKind))
 	defined, err := spec.ParseKinds([]string{"gpu-render=graphics+compat32", "gpu-compute", "gpu-utility"})
 	if err != nil {
 		t.Fatal(err)
@@ -121,9 +115,9 @@ func TestParseKinds(t *testing.T) {
 }
 
 func TestAKindThatTheHostLacksHasNoSpec(t *testing.T) {
-	arch, inv := kindHost(t, "h100x8")
+	inv := kindHost(t, "h100x8")
 	for _, name := range []string{"nvswitch", "imex-channel", "gds", "gdrcopy"} {
-		if s, _, err := spec.New(inv, kindOptions(arch, spec.FindKind(name))); err != spec.ErrNoDevices { //nolint:errorlint // itself
+		if s, _, err := spec.New(inv, spec.Options{Of: spec.Kinds.Find(name)}); err != spec.ErrNoDevices { //nolint:errorlint // itself
 			t.Errorf("%s: %v, %v", name, s, err)
 		}
 	}
@@ -131,8 +125,8 @@ func TestAKindThatTheHostLacksHasNoSpec(t *testing.T) {
 
 func TestManagementHasLostGPUsAndThoseWithoutMIGInstances(t *testing.T) {
 	for host, node := range map[string]string{"lost-gpu": "/dev/nvidia1", "mig-no-instances": "/dev/nvidia0"} {
-		arch, inv := kindHost(t, host)
-		s, _, err := spec.New(inv, kindOptions(arch, spec.FindKind(spec.ManagementKind)))
+		inv := kindHost(t, host)
+		s, _, err := spec.New(inv, spec.Options{Of: spec.Kinds.Find(spec.ManagementKind)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,8 +137,8 @@ func TestManagementHasLostGPUsAndThoseWithoutMIGInstances(t *testing.T) {
 }
 
 func TestNodesOfRightsKeepTheDriversMode(t *testing.T) {
-	arch, inv := kindHost(t, "everything")
-	s, _, err := spec.New(inv, kindOptions(arch, spec.FindKind("mig-caps")))
+	inv := kindHost(t, "everything")
+	s, _, err := spec.New(inv, spec.Options{Of: spec.Kinds.Find("mig-caps")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,8 +151,8 @@ func TestNodesOfRightsKeepTheDriversMode(t *testing.T) {
 }
 
 func TestOnlyTheNodesOfADriverMakeAKind(t *testing.T) {
-	inv := &discover.Inventory{Nodes: []discover.Node{{Path: "/dev/gdrdrv", Kind: discover.CopyNode}}}        // not usable
-	if _, _, err := spec.New(inv, kindOptions("amd64", spec.FindKind("gdrcopy"))); err != spec.ErrNoDevices { //nolint:errorlint // itself
+	inv := &discover.Inventory{Nodes: []discover.Node{{Path: "/dev/gdrdrv", Kind: discover.CopyNode}}}      // not usable
+	if _, _, err := spec.New(inv, spec.Options{Of: spec.Kinds.Find("gdrcopy")}); err != spec.ErrNoDevices { //nolint:errorlint // itself
 		t.Error(err)
 	}
 }
@@ -170,7 +164,7 @@ func TestFilesOfKindsAreBesideThatOfGPUs(t *testing.T) {
 		{"management", "/etc/cdi/nvidia.yaml", "/etc/cdi/nvidia-management.yaml"},
 		{"gds", "/var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json", "/var/run/cdi/k8s.device-plugin.nvidia.com-gds.json"},
 	} {
-		if got := spec.FindKind(c.kind).File(c.gpus); got != c.want {
+		if got := spec.Kinds.Find(c.kind).File(c.gpus); got != c.want {
 			t.Errorf("%s beside %s: %s, want %s", c.kind, c.gpus, got, c.want)
 		}
 	}
@@ -211,12 +205,12 @@ func BenchmarkKinds(b *testing.B) {
 				kind.Look(&o)
 			}
 			for b.Loop() {
-				inv, err := discover.Run(b.Context(), hosttest.Reopen(b, d, dir), discover.Modules(o))
+				inv, err := discover.Run(b.Context(), hosttest.Reopen(b, d, dir), o)
 				if err != nil {
 					b.Fatal(err)
 				}
 				for _, kind := range kinds {
-					if _, _, err := spec.New(inv, kindOptions(d.Arch, kind)); err != nil && !errors.Is(err, spec.ErrNoDevices) {
+					if _, _, err := spec.New(inv, spec.Options{Of: kind}); err != nil && !errors.Is(err, spec.ErrNoDevices) {
 						b.Fatal(err)
 					}
 				}

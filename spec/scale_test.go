@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -37,28 +39,28 @@ func BenchmarkScale(b *testing.B) {
 				write(b, filepath.Join(dir, "usr/lib/x86_64-linux-gnu", fmt.Sprintf("libother%d.so.1", i)), "")
 			}
 			for i := range c.specs {
-				write(b, filepath.Join(specs, fmt.Sprintf("other%d.yaml", i)), strings.Replace(specWith("{env: [A=1]}"), "vendor", fmt.Sprint("vendor", i), 1))
+				write(b, filepath.Join(specs, fmt.Sprintf("other%d.yaml", i)), fmt.Sprintf("cdiVersion: 0.5.0\nkind: vendor%d.com/x\ndevices: [{name: a, containerEdits: {env: [A=1]}}]\n", i))
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				generated(b, hosttest.Reopen(b, d, dir), hosttest.Probe(d), options(d.Arch), specs)
+				generated(b, hosttest.Reopen(b, d, dir), hosttest.Probe(d), spec.Options{}, specs)
 			}
 		})
 	}
 }
 
 // generated makes a spec and looks at its neighbours, as generate does.
-func generated(b *testing.B, host discover.Host, probe discover.ProbeFunc, o spec.Options, dir string) {
+func generated(b *testing.B, host hosttree.Host, probe nvmlprobe.Func, o spec.Options, dir string) {
 	b.Helper()
 	s, _, err := spec.New(hosttest.Discover(b, host, probe), o)
 	if err != nil {
 		b.Fatal(err)
 	}
-	if _, err := spec.Encode(s, spec.YAML); err != nil {
+	if _, err := spectext.Encode(s, spectext.YAML); err != nil {
 		b.Fatal(err)
 	}
 	path := filepath.Join(dir, "nvidia.yaml")
-	spec.ReadDirectories([]string{dir}).Neighbours(path, s)
+	specdir.ReadDirectories([]string{dir}).Neighbours(path, s)
 }
 
 func write(b *testing.B, path, content string) {

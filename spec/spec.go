@@ -1,24 +1,23 @@
 package spec
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
 	"golang.org/x/mod/semver"
-	"tags.cncf.io/container-device-interface/pkg/cdi"
 	"tags.cncf.io/container-device-interface/pkg/parser"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
-	"github.com/cdigen/cdigen/internal/limits"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/editset"
+	"github.com/cdigen/cdigen/internal/ownedits"
+	"github.com/cdigen/cdigen/internal/printable"
+	"github.com/cdigen/cdigen/internal/spectext"
 )
 
 // AllDevices is the name of the device that has all others in it, NoDevice of one that has no
@@ -26,6 +25,14 @@ import (
 const (
 	AllDevices = "all"
 	NoDevice   = "none"
+)
+
+// The findings of this package.
+const (
+	// DeviceAbsent: the spec is to have a device that is not usable.
+	DeviceAbsent discover.ID = "spec-device-absent"
+	// NameLeftOut: the newest CDI version allowed does not have such names.
+	NameLeftOut discover.ID = "spec-name-left-out"
 )
 
 // ErrNoDevices is returned when a host has nothing to name in a spec; CDI knows no
@@ -53,7 +60,7 @@ type Options struct {
 	MaxVersion string
 	Edits      edits.Options
 	// Own are the user's additions; nil for none.
-	Own *OwnEdits
+	Own *ownedits.Edits
 }
 
 // setDefaults replaces zero values.
@@ -84,6 +91,12 @@ func (o Options) Check() error {
 		return fmt.Errorf("newest CDI version %q: want one from 0.3.0 to %s", o.MaxVersion, specs.CurrentVersion)
 	}
 	return nil
+}
+
+// WantsCUDA reports whether containers are to have CUDA's library, by the kind and the
+// capabilities.
+func (o *Options) WantsCUDA() bool {
+	return (o.Of == nil || o.Of.OfGPUs()) && driverfiles.Wanted([]driverfiles.Capability{driverfiles.Compute, driverfiles.Video}, o.Edits.Capabilities)
 }
 
 // device is one device and all its names.
@@ -123,19 +136,19 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	}
 	if slices.Contains(o.Devices, NoDevice) && inv.Driver.Version != "" {
 		// CDI knows no device without edits.
-		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: edits.Host(nil, o.Edits)})
+		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: hostFiles(nil, o.Edits)})
 	}
-	findings = append(findings, o.Own.findings(known, usable, devices)...)
+	findings = append(findings, ownFindings(o.Own, known, usable, devices)...)
 	if len(devices) == 0 {
 		return nil, findings, ErrNoDevices
 	}
 	s := &specs.Spec{Kind: o.Vendor + "/" + o.Class, ContainerEdits: o.Of.common(inv, o.Edits)}
 	if o.Own != nil {
-		s.ContainerEdits = edits.Merge(s.ContainerEdits, o.Own.ContainerEdits)
+		s.ContainerEdits = editset.Merge(s.ContainerEdits, o.Own.ContainerEdits)
 	}
 	list, left := specDevices(devices, o)
 	s.Devices, findings = list, append(findings, left...)
-	if err := duplicates(s.Devices); err != nil {
+	if err := spectext.Duplicates(s.Devices); err != nil {
 		return nil, findings, err
 	}
 	if s.Version, err = specs.MinimumRequiredVersion(s); err != nil {
@@ -179,9 +192,9 @@ func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, 
 	if len(named) == 1 {
 		return named[0].edits, nil
 	}
-	err := fmt.Errorf("no device %q: there is %s", id, discover.Some(namesOf(usable)))
+	err := fmt.Errorf("no device %q: there is %s", id, printable.Some(namesOf(usable)))
 	if why := whyUnusable(known, id); len(named) > 1 {
-		err = fmt.Errorf("device %q is in MIG mode: it has %s", id, discover.Some(namesOf(named)))
+		err = fmt.Errorf("device %q is in MIG mode: it has %s", id, printable.Some(namesOf(named)))
 	} else if why != "" {
 		err = fmt.Errorf("device %q cannot be used: %s", id, why)
 	}
@@ -193,8 +206,8 @@ func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, 
 func specDevices(devices []device, o Options) (list []specs.Device, findings []discover.Finding) {
 	var all, own []specs.ContainerEdits
 	for _, d := range devices {
-		for _, e := range o.Own.of(d.aliases) {
-			d.edits = edits.Merge(d.edits, e)
+		for _, e := range o.Own.Of(d.aliases) {
+			d.edits = editset.Merge(d.edits, e)
 			own = append(own, e)
 		}
 		names := slices.DeleteFunc(slices.Clone(d.names), func(name string) bool { return !fits(name, o.MaxVersion) })
@@ -212,9 +225,9 @@ func specDevices(devices []device, o Options) (list []specs.Device, findings []d
 	if o.NoAll || all == nil {
 		return list, findings
 	}
-	union := edits.Union(all)
-	for _, e := range append(own, o.Own.of([]string{AllDevices})...) {
-		union = edits.Merge(union, e)
+	union := editset.Union(all)
+	for _, e := range append(own, o.Own.Of([]string{AllDevices})...) {
+		union = editset.Merge(union, e)
 	}
 	return append(list, specs.Device{Name: AllDevices, ContainerEdits: union}), findings
 }
@@ -286,7 +299,7 @@ func selectDevices(known, list []device, wanted []string) ([]device, []discover.
 		findings = append(findings, discover.Finding{ID: DeviceAbsent, Subject: w, Severity: discover.Warning, Message: message})
 	}
 	if len(unknown) > 0 && len(findings) == len(wanted) && len(list) > 0 {
-		return nil, nil, &OptionError{"Devices", fmt.Errorf("no usable device has such a name: there is %s", discover.Some(namesOf(list)))}
+		return nil, nil, &OptionError{"Devices", fmt.Errorf("no usable device has such a name: there is %s", printable.Some(namesOf(list)))}
 	}
 	selected := slices.DeleteFunc(slices.Clone(list), func(d device) bool {
 		return !slices.ContainsFunc(wanted, func(w string) bool { return slices.Contains(d.aliases, w) })
@@ -339,138 +352,4 @@ func whyVersion(s *specs.Spec) string {
 		return "a class with a dot needs 0.6.0"
 	}
 	return "device nodes below another root need hostPath, which came with 0.5.0"
-}
-
-func duplicates(list []specs.Device) error {
-	seen := map[string]bool{}
-	for _, d := range list {
-		if seen[d.Name] {
-			return fmt.Errorf("two devices are called %q", d.Name)
-		}
-		seen[d.Name] = true
-	}
-	return nil
-}
-
-// Format of a spec's file.
-type Format string
-
-// The formats that CDI knows.
-const (
-	YAML Format = "yaml"
-	JSON Format = "json"
-)
-
-// Text is the text of a valid spec, as [Encode] and [Validate] return it, and what [Publish]
-// writes. The zero value is that of none.
-type Text struct{ data []byte }
-
-// Bytes returns the text; nil: there is none. They must not be changed.
-func (t Text) Bytes() []byte { return t.data }
-
-// Equal reports whether two texts are the same.
-func (t Text) Equal(other Text) bool { return bytes.Equal(t.data, other.data) }
-
-// Encode checks a spec as engines do and writes it. The bytes depend on nothing but the spec.
-func Encode(s *specs.Spec, f Format) (Text, error) {
-	var data []byte
-	var err error
-	switch f {
-	case YAML:
-		if text, ok := yamlOf(s); ok {
-			return checked(text, validate(s))
-		}
-		var b bytes.Buffer
-		e := yaml.NewEncoder(&b)
-		e.SetIndent(2)
-		err = errors.Join(e.Encode(s), e.Close())
-		data = b.Bytes()
-	case JSON:
-		data, err = json.MarshalIndent(s, "", "  ")
-		data = append(data, '\n')
-	default:
-		err = fmt.Errorf("unknown format %q: use yaml or json", f)
-	}
-	if err != nil {
-		return Text{}, err
-	}
-	// There are texts that the library writes and does not read.
-	return Validate(data)
-}
-
-// checked returns a text unless it was found to be invalid.
-func checked(data []byte, err error) (Text, error) {
-	if err != nil {
-		return Text{}, fmt.Errorf("the spec is not valid: %w", err)
-	}
-	return Text{data}, nil
-}
-
-// Parse reads the bytes of a spec, YAML or JSON, and checks them as engines do, with the
-// CDI library. The format is the one they are in.
-func Parse(data []byte) (*specs.Spec, Format, error) {
-	if err := limits.YAML(data); err != nil {
-		return nil, "", err
-	}
-	s, err := cdi.ParseSpec(data)
-	switch {
-	case errors.Is(err, io.EOF) || err == nil && s == nil:
-		return nil, "", errors.New("there is no spec in it")
-	case err != nil:
-		return nil, "", short(err)
-	}
-	if err := validate(s); err != nil {
-		return nil, "", err
-	}
-	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
-		return s, JSON, nil
-	}
-	return s, YAML, nil
-}
-
-// Validate checks the text of a spec as engines do, with the CDI library.
-func Validate(data []byte) (Text, error) {
-	s, err := cdi.ParseSpec(data)
-	switch {
-	case err != nil:
-	case s == nil:
-		err = errors.New("there is nothing in it")
-	default:
-		err = validate(s)
-	}
-	return checked(data, err)
-}
-
-// validate checks a spec by the rules of the CDI library, which has them in one function for
-// files alone (ReadSpec). A test compares the two.
-func validate(s *specs.Spec) error {
-	vendor, class := parser.ParseQualifier(s.Kind)
-	err := cmp.Or(specs.ValidateVersion(s), parser.ValidateVendorName(vendor), parser.ValidateClassName(class), validateEdits(&s.ContainerEdits), duplicates(s.Devices))
-	if err == nil && len(s.Devices) == 0 {
-		err = errors.New("it has no devices")
-	}
-	for i := range s.Devices {
-		d := &s.Devices[i]
-		switch {
-		case err != nil:
-			return err
-		case !hasFields(&d.ContainerEdits):
-			return fmt.Errorf("device %q has no edits", d.Name)
-		}
-		if err = cmp.Or(parser.ValidateDeviceName(d.Name), validateEdits(&d.ContainerEdits)); err != nil {
-			err = fmt.Errorf("device %q: %w", d.Name, err)
-		}
-	}
-	return err
-}
-
-// short is an error of the CDI library in one line of a length that can be read. It has
-// a line for each field that it does not know.
-func short(err error) error {
-	const enough = 1000
-	text := strings.Join(strings.Fields(err.Error()), " ")
-	if len(text) > enough {
-		text = strings.ToValidUTF8(text[:enough], "") + " …"
-	}
-	return errors.New(text)
 }

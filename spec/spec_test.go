@@ -18,7 +18,12 @@ import (
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/ownedits"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -56,7 +61,7 @@ func TestDeviceNamesByStrategy(t *testing.T) {
 		{"type-index,pci", []string{"gpu0", "0000:1b:00.0", "mig1:0", "0000:43:00.0:0", "all"}},
 		{"index,index", []string{"0", "1:0", "all"}},
 	} {
-		o := options("amd64")
+		o := spec.Options{}
 		o.Names = nil
 		for name := range strings.SplitSeq(c.strategies, ",") {
 			o.Names = append(o.Names, spec.NameStrategy(name))
@@ -72,7 +77,7 @@ func TestUUIDsThatAreNotKnownOrNotNamesAreLeftOut(t *testing.T) {
 	inv := inventory("")
 	inv.GPUs[0].UUID = ""
 	inv.GPUs[1].MIGDevices[0].UUID = "MIG-GPU-bbbbbbbb-0000-4000-8000-000000000000/1/0" // as before r470
-	s, _, err := spec.New(inv, options("amd64"))
+	s, _, err := spec.New(inv, spec.Options{})
 	if want := []string{"0", "1:0", "all"}; err != nil || !slices.Equal(names(s), want) {
 		t.Errorf("%q, %v; want %q", names(s), err, want)
 	}
@@ -92,7 +97,7 @@ func TestSelectedDevices(t *testing.T) {
 		{[]string{"0", "2"}, []string{"0", "all"}, ""},
 		{[]string{"2"}, nil, `no usable device has such a name: there is 0, 1:0`},
 	} {
-		o := options("amd64")
+		o := spec.Options{}
 		o.Names, o.Devices = []spec.NameStrategy{spec.Index}, c.devices
 		s, _, err := spec.New(inventory(""), o)
 		switch {
@@ -124,7 +129,7 @@ func TestVersionIsTheLowestThatDoes(t *testing.T) {
 		{"dotted class, capped", func(o *spec.Options) { o.MaxVersion, o.Class = "0.5.0", "gpu.full" }, "", "", "a class with a dot needs 0.6.0"},
 		{"unknown version", func(o *spec.Options) { o.MaxVersion = "five" }, "", "", `newest CDI version "five"`},
 	} {
-		o := options("amd64")
+		o := spec.Options{}
 		c.change(&o)
 		s, left, err := spec.New(inventory(c.host), o)
 		if c.fault != "" {
@@ -147,14 +152,14 @@ func TestNothingUsableIsAnErrorOfItsOwn(t *testing.T) {
 	inv := inventory("")
 	inv.GPUs[0].Lost = true
 	inv.GPUs[1].MIGDevices = nil
-	if _, _, err := spec.New(inv, options("amd64")); !errors.Is(err, spec.ErrNoDevices) {
+	if _, _, err := spec.New(inv, spec.Options{}); !errors.Is(err, spec.ErrNoDevices) {
 		t.Errorf("%v; want %v", err, spec.ErrNoDevices)
 	}
 }
 
 func TestBadKindIsRefused(t *testing.T) {
 	for _, c := range [][2]string{{"no vendor", "gpu"}, {"nvidia.com", "1gpu"}} {
-		o := options("amd64")
+		o := spec.Options{}
 		o.Vendor, o.Class = c[0], c[1]
 		if _, _, err := spec.New(inventory(""), o); err == nil {
 			t.Errorf("%q: no error", c)
@@ -163,19 +168,19 @@ func TestBadKindIsRefused(t *testing.T) {
 }
 
 func TestBytesDependOnTheSpecAlone(t *testing.T) {
-	for _, format := range []spec.Format{spec.YAML, spec.JSON} {
+	for _, format := range []spectext.Format{spectext.YAML, spectext.JSON} {
 		var first []byte
 		for range 5 {
-			_, inv := simulated(t, "demo")
-			s, _, err := spec.New(inv, options("amd64"))
+			inv := hosttest.Simulated(t, "demo")
+			s, _, err := spec.New(inv, spec.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			data, err := spec.Encode(s, format)
+			data, err := spectext.Encode(s, format)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := spec.Validate(data.Bytes()); err != nil {
+			if _, err := spectext.Validate(data.Bytes()); err != nil {
 				t.Fatal(err)
 			}
 			if first == nil {
@@ -186,14 +191,14 @@ func TestBytesDependOnTheSpecAlone(t *testing.T) {
 			}
 		}
 	}
-	if _, err := spec.Encode(&specs.Spec{}, "toml"); err == nil {
+	if _, err := spectext.Encode(&specs.Spec{}, "toml"); err == nil {
 		t.Error("toml: no error")
 	}
 }
 
 // A published spec is injected by the library engines use.
 func TestPublishedSpecIsInjected(t *testing.T) {
-	_, inv := simulated(t, "demo")
+	inv := hosttest.Simulated(t, "demo")
 	for i := range inv.GPUs {
 		real := discover.Node{Path: inv.GPUs[i].Node.Path, HostPath: "/dev/null"}
 		inv.GPUs[i].Node, inv.GPUs[i].DRM = &real, nil
@@ -206,16 +211,16 @@ func TestPublishedSpecIsInjected(t *testing.T) {
 	for i := range inv.ControlNodes {
 		inv.ControlNodes[i].HostPath = "/dev/null"
 	}
-	s, _, err := spec.New(inv, options("amd64"))
+	s, _, err := spec.New(inv, spec.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := spec.Encode(s, spec.YAML)
+	data, err := spectext.Encode(s, spectext.YAML)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if _, err := spec.Publish(context.Background(), filepath.Join(dir, "nvidia.yaml"), data, noOptions); err != nil {
+	if _, err := specfile.Publish(context.Background(), filepath.Join(dir, "nvidia.yaml"), data, specfile.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	cache, err := cdi.NewCache(cdi.WithSpecDirs(dir), cdi.WithAutoRefresh(false))
@@ -251,7 +256,7 @@ func TestPublishedSpecIsInjected(t *testing.T) {
 }
 
 func TestNeighboursThatDefineTheSameDevicesAreFound(t *testing.T) {
-	s, _, err := spec.New(inventory(""), options("amd64"))
+	s, _, err := spec.New(inventory(""), spec.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,10 +293,10 @@ func TestNeighboursThatDefineTheSameDevicesAreFound(t *testing.T) {
 		if err := os.Symlink(dirs[1], alias); err != nil {
 			t.Fatal(err)
 		}
-		if a, b := spec.ReadDirectories(dirs).Neighbours(filepath.Join(alias, "nvidia.yaml"), s), spec.ReadDirectories(dirs).Neighbours(filepath.Join(dirs[1], "nvidia.yaml"), s); !slices.Equal(a, b) {
+		if a, b := specdir.ReadDirectories(dirs).Neighbours(filepath.Join(alias, "nvidia.yaml"), s), specdir.ReadDirectories(dirs).Neighbours(filepath.Join(dirs[1], "nvidia.yaml"), s); !slices.Equal(a, b) {
 			t.Errorf("%s: by another name of the directory %+v, not %+v", c.file, a, b)
 		}
-		got := spec.ReadDirectories(dirs).Neighbours(filepath.Join(dir, "etc/nvidia.yaml"), s)
+		got := specdir.ReadDirectories(dirs).Neighbours(filepath.Join(dir, "etc/nvidia.yaml"), s)
 		switch {
 		case c.severity == "" && len(got) > 0:
 			t.Errorf("%s: %+v; want nothing", c.file, got)
@@ -302,7 +307,7 @@ func TestNeighboursThatDefineTheSameDevicesAreFound(t *testing.T) {
 }
 
 func TestOwnEdits(t *testing.T) {
-	own, err := spec.ParseOwnEdits([]byte(`
+	own, err := ownedits.Parse([]byte(`
 containerEdits:
   env: [NCCL_DEBUG=WARN]
 devices:
@@ -316,7 +321,7 @@ devices:
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := options("amd64")
+	o := spec.Options{}
 	o.Own = own
 	s, _, err := spec.New(inventory(""), o)
 	if err != nil {
@@ -339,7 +344,7 @@ devices:
 
 // Edits for, and a limit to, devices that are not usable at the moment leave the others.
 func TestAbsentDevicesDoNotTakeOthersAway(t *testing.T) {
-	own, err := spec.ParseOwnEdits([]byte(`
+	own, err := ownedits.Parse([]byte(`
 devices:
   - {name: "0", containerEdits: {env: [A=0]}}
   - {name: "1", containerEdits: {env: [A=1]}}
@@ -352,7 +357,7 @@ devices:
 	inv := inventory("")
 	inv.GPUs[0].Lost = true
 	for _, devices := range [][]string{nil, {"0", "1", "7"}} {
-		o := options("amd64")
+		o := spec.Options{}
 		o.Own, o.Devices = own, devices
 		s, findings, err := spec.New(inv, o)
 		if err != nil || !slices.Contains(names(s), "1:0") || slices.Contains(names(s), "0") {
@@ -376,13 +381,13 @@ devices:
 			t.Errorf("%q: findings %q, want %q", devices, got, want)
 		}
 	}
-	o := options("amd64")
+	o := spec.Options{}
 	o.Own, o.Devices = own, []string{"1"}
 	if _, findings, err := spec.New(inventory(""), o); err != nil || len(findings) != 2 || findings[0].Severity != discover.Note ||
 		!strings.Contains(findings[0].Message, "is not among the devices that were chosen for the spec") {
 		t.Errorf("edits for a device that is not wanted: %+v, %v", findings, err)
 	}
-	o = options("amd64")
+	o = spec.Options{}
 	o.Devices = []string{"0"}
 	if _, _, err := spec.New(inv, o); !errors.Is(err, spec.ErrNoDevices) {
 		t.Errorf("the only device that is wanted is lost: %v", err)
@@ -406,11 +411,11 @@ func TestOwnEditsThatCDIDoesNotKnowAreRefused(t *testing.T) {
 		"devices: [{name: x, annotations: {a: b}}]":                                    "annotations",
 		"{": "yaml",
 	} {
-		if _, err := spec.ParseOwnEdits([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ownedits.Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v; want an error with %q", text, err, want)
 		}
 	}
-	if own, err := spec.ParseOwnEdits(nil); err != nil || len(own.Devices) > 0 {
+	if own, err := ownedits.Parse(nil); err != nil || len(own.Devices) > 0 {
 		t.Errorf("an empty file: %+v, %v", own, err)
 	}
 }
@@ -423,15 +428,15 @@ func BenchmarkGenerate(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		inv := hosttest.Discover(b, hosttest.Reopen(b, d, dir), hosttest.Probe(d))
-		s, _, err := spec.New(inv, options(d.Arch))
+		s, _, err := spec.New(inv, spec.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		data, err := spec.Encode(s, spec.YAML)
+		data, err := spectext.Encode(s, spectext.YAML)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := spec.Publish(context.Background(), output, data, noOptions); err != nil {
+		if _, err := specfile.Publish(context.Background(), output, data, specfile.Options{}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -440,43 +445,14 @@ func BenchmarkGenerate(b *testing.B) {
 	}
 }
 
-func TestParseTellsTheFormat(t *testing.T) {
-	yaml := specWith("{env: [A=1]}")
-	s, format, err := spec.Parse([]byte(yaml))
-	if err != nil || format != spec.YAML {
-		t.Fatalf("%s, %v", format, err)
-	}
-	json, err := spec.Encode(s, spec.JSON)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, format, err := spec.Parse(slices.Concat([]byte("\n "), json.Bytes()))
-	if diff := cmp.Diff(s, again); err != nil || format != spec.JSON || diff != "" {
-		t.Errorf("%s, %v\n%s", format, err, diff)
-	}
-	for text, want := range map[string]string{
-		"":     "there is no spec in it",
-		"\n\n": "there is no spec in it",
-		"null": "there is no spec in it",
-		"cdiVersion: 0.5.0\nkind: v.com/d\nmore: 1\ndevices: [{name: a, containerEdits: {env: [A=1]}}]\n": "field more not found",
-		"cdiVersion: 0.5.0\nkind: v.com/d\ndevices: []\n":                                                 "no devices",
-		"{": "yaml",
-		strings.Replace(yaml, "0.5.0", "9.9.9", 1): "9.9.9",
-	} {
-		if _, _, err := spec.Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v; want %q", text, err, want)
-		}
-	}
-}
-
 func TestGroupsOfNodesNeedANewerVersionAndNumbersDoNot(t *testing.T) {
-	arch, inv := simulated(t, "demo")
+	inv := hosttest.Simulated(t, "demo")
 	for i := range inv.GPUs {
 		for j := range inv.GPUs[i].DRM {
-			inv.GPUs[i].DRM[j].Have = &discover.Attr{Major: 226, Minor: 1, Mode: 0o660, GID: 44}
+			inv.GPUs[i].DRM[j].Have = &devnode.Attr{Major: 226, Minor: 1, Mode: 0o660, GID: 44}
 		}
 	}
-	o := options(arch)
+	o := spec.Options{}
 	o.Edits.PinNumbers = true
 	s, _, err := spec.New(inv, o)
 	if err != nil || s.Version != "0.5.0" || s.Devices[0].ContainerEdits.DeviceNodes[0].Type != "c" {
@@ -486,9 +462,9 @@ func TestGroupsOfNodesNeedANewerVersionAndNumbersDoNot(t *testing.T) {
 	if s, _, err = spec.New(inv, o); err != nil || s.Version != "0.7.0" {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	data, err := spec.Encode(s, spec.YAML)
+	data, err := spectext.Encode(s, spectext.YAML)
 	if err == nil {
-		_, _, err = spec.Parse(data.Bytes())
+		_, _, err = spectext.Parse(data.Bytes())
 	}
 	if err != nil {
 		t.Error(err)
@@ -501,8 +477,8 @@ func TestGroupsOfNodesNeedANewerVersionAndNumbersDoNot(t *testing.T) {
 
 // Without options there is the spec that cdigen generate publishes.
 func TestZeroOptionsAreUsual(t *testing.T) {
-	arch, inv := kindHost(t, "demo")
-	want, _, err := spec.New(inv, options(arch))
+	inv := kindHost(t, "demo")
+	want, _, err := spec.New(inv, spec.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -513,7 +489,7 @@ func TestZeroOptionsAreUsual(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("zero options differ (-usual +zero):\n%s", diff)
 	}
-	if !spec.HasCUDA(got) {
+	if !specdir.HasCUDA(got) {
 		t.Error("no CUDA")
 	}
 }

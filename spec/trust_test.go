@@ -14,8 +14,10 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -62,7 +64,7 @@ func changeable(t *testing.T, path string) string {
 // published are the paths of the host in the spec that it gets now, each once.
 func published(t *testing.T, d *simhost.Description, dir string) ([]string, []discover.Finding) {
 	t.Helper()
-	host := discover.Local(d.Arch, d.DriverRoot(dir), dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
+	host := hosttree.Local(d.Arch, d.DriverRoot(dir), dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
 	table, err := os.ReadFile(filepath.Join(dir, simhost.NodeTable))
 	if err != nil {
 		t.Fatal(err)
@@ -70,11 +72,11 @@ func published(t *testing.T, d *simhost.Description, dir string) ([]string, []di
 	if host.Dev, err = host.Dev.WithNodes(table); err != nil {
 		t.Fatal(err)
 	}
-	inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{MPSDirectory: "/srv/mps"}))
+	inv, err := discover.Run(t.Context(), host, discover.Options{MPSDirectory: "/srv/mps"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _, err := spec.New(inv, options(d.Arch))
+	s, _, err := spec.New(inv, spec.Options{})
 	if errors.Is(err, spec.ErrNoDevices) {
 		s, err = &specs.Spec{}, nil
 	}
@@ -82,7 +84,7 @@ func published(t *testing.T, d *simhost.Description, dir string) ([]string, []di
 		t.Fatal(err)
 	}
 	var list []string
-	for _, e := range spec.Parts(s) {
+	for _, e := range specdir.Parts(s) {
 		for _, m := range e.Mounts {
 			list = append(list, m.HostPath)
 		}

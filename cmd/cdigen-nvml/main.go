@@ -1,12 +1,12 @@
 //go:build cgo
 
 // Command cdigen-nvml asks NVML, NVIDIA's management library, for the GPUs and MIG devices
-// of this host, prints one JSON object (a [discover.NVMLReport]) on standard output and
+// of this host, prints one JSON object (a [nvmlprobe.Report]) on standard output and
 // exits. It is the only part of cdigen that needs cgo. It is a separate program so that a
 // driver that hangs or crashes affects only this process, and so that the driver is not
 // kept open.
 //
-// Its exit statuses are the NVMLExit constants of package discover.
+// Its exit statuses are the Exit constants of package nvmlprobe.
 package main
 
 /*
@@ -34,7 +34,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // version is set by the Makefile.
@@ -49,22 +49,22 @@ func run(args []string, stdout io.WriteCloser, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	library := flags.String("library", "", "absolute `path` of libnvidia-ml.so.1 (default: where the loader finds it)")
 	timeout := flags.Duration("timeout", 10*time.Second, "give up on NVML after this `time`")
-	details := flags.Bool(strings.TrimPrefix(discover.ProbeDetails, "--"), false, "ask also for NVLink and for processes that use GPUs")
+	details := flags.Bool(strings.TrimPrefix(nvmlprobe.Details, "--"), false, "ask also for NVLink and for processes that use GPUs")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		return discover.NVMLExitOK
+		return nvmlprobe.ExitOK
 	case err != nil:
-		return discover.NVMLExitUsage
+		return nvmlprobe.ExitUsage
 	case *showVersion:
 		fmt.Fprintln(stdout, "cdigen-nvml", version)
-		return discover.NVMLExitOK
+		return nvmlprobe.ExitOK
 	case flags.NArg() > 0:
 		fmt.Fprintf(stderr, "cdigen-nvml: unexpected argument %q\n", flags.Arg(0))
-		return discover.NVMLExitUsage
+		return nvmlprobe.ExitUsage
 	case *timeout <= 0:
 		fmt.Fprintf(stderr, "cdigen-nvml: --timeout %v: must be above 0\n", *timeout)
-		return discover.NVMLExitUsage
+		return nvmlprobe.ExitUsage
 	}
 	dieProperly()
 
@@ -82,7 +82,7 @@ func run(args []string, stdout io.WriteCloser, stderr io.Writer) int {
 	}
 	if err := json.NewEncoder(stdout).Encode(p.report); err != nil {
 		fmt.Fprintln(stderr, "cdigen-nvml: print the report:", err)
-		return discover.NVMLExitFailed
+		return nvmlprobe.ExitFailed
 	}
 	// A thread that is stuck in the kernel keeps the process and its open files. The reader
 	// needs the end of the report before.

@@ -19,8 +19,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // What the tests run, made once by TestMain: the probe, a fake NVML and an old one.
@@ -83,20 +83,20 @@ func gpus(count int, mig ...int) string {
 }
 
 // full is what the probe says of a GPU of gpus that has nothing to hide.
-func full(count, gpu int) discover.NVMLGPU {
+func full(count, gpu int) nvmlprobe.GPU {
 	minor := count - 1 - gpu
-	return discover.NVMLGPU{Index: gpu, UUID: uuid(gpu), Name: "NVIDIA H100 80GB HBM3", PCIBusID: busID(gpu), Minor: &minor, Brand: "NVIDIA", Architecture: "Hopper", ComputeCapability: "9.0"}
+	return nvmlprobe.GPU{Index: gpu, UUID: uuid(gpu), Name: "NVIDIA H100 80GB HBM3", PCIBusID: busID(gpu), Minor: &minor, Brand: "NVIDIA", Architecture: "Hopper", ComputeCapability: "9.0"}
 }
 
 // unasked is full of a probe that did not come to its last questions, or has no answer to them.
-func unasked(count, gpu int) discover.NVMLGPU {
+func unasked(count, gpu int) nvmlprobe.GPU {
 	g := full(count, gpu)
 	g.Brand, g.Architecture, g.ComputeCapability = "", "", ""
 	return g
 }
 
-func allFull(count int) []discover.NVMLGPU {
-	list := []discover.NVMLGPU{}
+func allFull(count int) []nvmlprobe.GPU {
+	list := []nvmlprobe.GPU{}
 	for i := range count {
 		list = append(list, full(count, i))
 	}
@@ -106,7 +106,7 @@ func allFull(count int) []discover.NVMLGPU {
 // result is how a probe ended.
 type result struct {
 	status int // as the shell has it: 128 and the number for a signal
-	report discover.NVMLReport
+	report nvmlprobe.Report
 	stderr string
 }
 
@@ -146,7 +146,7 @@ func ask(t *testing.T, library, lines string, args ...string) result {
 }
 
 // expect compares the end of a probe with a status, GPUs and the error.
-func (r result) expect(t *testing.T, status int, gpus []discover.NVMLGPU, failure string) {
+func (r result) expect(t *testing.T, status int, gpus []nvmlprobe.GPU, failure string) {
 	t.Helper()
 	if r.status != status {
 		t.Errorf("status %d, want %d; standard error: %s", r.status, status, r.stderr)
@@ -165,9 +165,9 @@ func (r result) expect(t *testing.T, status int, gpus []discover.NVMLGPU, failur
 func TestEveryGPUIsReported(t *testing.T) {
 	t.Parallel()
 	r := ask(t, library, gpus(8))
-	r.expect(t, discover.NVMLExitOK, allFull(8), "")
+	r.expect(t, nvmlprobe.ExitOK, allFull(8), "")
 	r.report.GPUs = nil
-	want := discover.NVMLReport{DriverVersion: "550.54.15", NVMLVersion: "12.550.54.15", CUDADriverVersion: 12040}
+	want := nvmlprobe.Report{DriverVersion: "550.54.15", NVMLVersion: "12.550.54.15", CUDADriverVersion: 12040}
 	if diff := cmp.Diff(want, r.report); diff != "" {
 		t.Errorf("versions differ (-want +got):\n%s", diff)
 	}
@@ -178,7 +178,7 @@ func TestEveryGPUIsReported(t *testing.T) {
 
 func TestHostWithoutGPUsGivesAnEmptyList(t *testing.T) {
 	t.Parallel()
-	ask(t, library, versions).expect(t, discover.NVMLExitOK, []discover.NVMLGPU{}, "")
+	ask(t, library, versions).expect(t, nvmlprobe.ExitOK, []nvmlprobe.GPU{}, "")
 }
 
 func TestMIGDevicesAreReportedWithTheirProfiles(t *testing.T) {
@@ -192,7 +192,7 @@ migdev gpu=1 index=5 gi=6 ci=0 uuid=MIG-e gislices=1 cislices=1 memory=9984 gfx=
 `
 	want := allFull(3)
 	want[1].MIGEnabled = true
-	want[1].MIGDevices = []discover.NVMLMIGDevice{
+	want[1].MIGDevices = []nvmlprobe.MIGDevice{
 		{Index: 0, UUID: "MIG-a", GPUInstance: 1, ComputeInstance: 0, Profile: "3g.40gb"},
 		{Index: 2, UUID: "MIG-b", GPUInstance: 9, ComputeInstance: 0, Profile: "1g.12gb+gfx", Graphics: true},
 		// Without a profile in the name: made up from the instances.
@@ -201,23 +201,23 @@ migdev gpu=1 index=5 gi=6 ci=0 uuid=MIG-e gislices=1 cislices=1 memory=9984 gfx=
 		{Index: 5, UUID: "MIG-e", GPUInstance: 6, ComputeInstance: 0, Profile: "1g.10gb+gfx", Graphics: true},
 	}
 	want[2].MIGEnabled = true // with no instance made yet
-	ask(t, library, lines).expect(t, discover.NVMLExitOK, want, "")
+	ask(t, library, lines).expect(t, nvmlprobe.ExitOK, want, "")
 }
 
 func TestOneLostGPULeavesTheOthers(t *testing.T) {
 	t.Parallel()
 	want := allFull(4)
-	want[1] = discover.NVMLGPU{Index: 1, Lost: true, Errors: []string{"nvmlDeviceGetHandleByIndex_v2: GPU is lost"}}
-	ask(t, library, gpus(4)+"fail * gpu=1 status=15\n").expect(t, discover.NVMLExitOK, want, "")
+	want[1] = nvmlprobe.GPU{Index: 1, Lost: true, Errors: []string{"nvmlDeviceGetHandleByIndex_v2: GPU is lost"}}
+	ask(t, library, gpus(4)+"fail * gpu=1 status=15\n").expect(t, nvmlprobe.ExitOK, want, "")
 }
 
 func TestGPUThatIsLostOnTheWayKeepsItsAddressAndIsAskedNoMore(t *testing.T) {
 	t.Parallel()
 	want := allFull(4)
-	want[2] = discover.NVMLGPU{Index: 2, PCIBusID: busID(2), Lost: true, Errors: []string{"nvmlDeviceGetUUID: GPU is lost"}}
+	want[2] = nvmlprobe.GPU{Index: 2, PCIBusID: busID(2), Lost: true, Errors: []string{"nvmlDeviceGetUUID: GPU is lost"}}
 	// The second rule would show: what hangs was asked.
 	lines := gpus(4) + "fail nvmlDeviceGetUUID gpu=2 status=15\nhang nvmlDeviceGetName gpu=2\n"
-	ask(t, library, lines, "--timeout", "30s").expect(t, discover.NVMLExitOK, want, "")
+	ask(t, library, lines, "--timeout", "30s").expect(t, nvmlprobe.ExitOK, want, "")
 }
 
 func TestGPUThatIsLostThroughAMIGDeviceIsLost(t *testing.T) {
@@ -226,11 +226,11 @@ func TestGPUThatIsLostThroughAMIGDeviceIsLost(t *testing.T) {
 migdev gpu=0 index=0 gi=1 ci=0 uuid=MIG-a gislices=3 cislices=3 memory=40192 name=H100 MIG 3g.40gb
 fail nvmlDeviceGetGpuInstanceId gpu=0 status=15
 `
-	want := []discover.NVMLGPU{unasked(2, 0), full(2, 1)}
+	want := []nvmlprobe.GPU{unasked(2, 0), full(2, 1)}
 	want[0].MIGEnabled = true
 	want[0].Lost = true
 	want[0].Errors = []string{"MIG device 0: nvmlDeviceGetGpuInstanceId: GPU is lost"}
-	ask(t, library, lines).expect(t, discover.NVMLExitOK, want, "")
+	ask(t, library, lines).expect(t, nvmlprobe.ExitOK, want, "")
 }
 
 func TestCallThatFailsCostsOnlyItsAnswer(t *testing.T) {
@@ -238,51 +238,51 @@ func TestCallThatFailsCostsOnlyItsAnswer(t *testing.T) {
 	mig := `
 migdev gpu=1 index=0 gi=1 ci=0 uuid=MIG-a gislices=3 cislices=3 memory=40192 name=H100 MIG 3g.40gb
 `
-	migGPU := func() discover.NVMLGPU {
+	migGPU := func() nvmlprobe.GPU {
 		g := full(2, 1)
 		g.MIGEnabled = true
-		g.MIGDevices = []discover.NVMLMIGDevice{{Index: 0, UUID: "MIG-a", GPUInstance: 1, Profile: "3g.40gb"}}
+		g.MIGDevices = []nvmlprobe.MIGDevice{{Index: 0, UUID: "MIG-a", GPUInstance: 1, Profile: "3g.40gb"}}
 		return g
 	}
-	for rule, change := range map[string]func(*discover.NVMLGPU){
-		"fail nvmlDeviceGetHandleByIndex_v2 gpu=1 status=4": func(g *discover.NVMLGPU) {
-			*g = discover.NVMLGPU{Index: 1, Errors: []string{"nvmlDeviceGetHandleByIndex_v2: Insufficient Permissions"}}
+	for rule, change := range map[string]func(*nvmlprobe.GPU){
+		"fail nvmlDeviceGetHandleByIndex_v2 gpu=1 status=4": func(g *nvmlprobe.GPU) {
+			*g = nvmlprobe.GPU{Index: 1, Errors: []string{"nvmlDeviceGetHandleByIndex_v2: Insufficient Permissions"}}
 		},
-		"fail nvmlDeviceGetPciInfo_v3 gpu=1 status=999": func(g *discover.NVMLGPU) {
+		"fail nvmlDeviceGetPciInfo_v3 gpu=1 status=999": func(g *nvmlprobe.GPU) {
 			g.PCIBusID, g.Errors = "", []string{"nvmlDeviceGetPciInfo_v3: Unknown Error"}
 		},
-		"fail nvmlDeviceGetUUID gpu=1 status=999": func(g *discover.NVMLGPU) {
+		"fail nvmlDeviceGetUUID gpu=1 status=999": func(g *nvmlprobe.GPU) {
 			// MIG devices are asked with the same function.
 			g.UUID, g.Errors = "", []string{"nvmlDeviceGetUUID: Unknown Error"}
 			g.MIGDevices[0].UUID, g.MIGDevices[0].Errors = "", g.Errors
 		},
-		"fail nvmlDeviceGetMinorNumber gpu=1 status=3": func(g *discover.NVMLGPU) {
+		"fail nvmlDeviceGetMinorNumber gpu=1 status=3": func(g *nvmlprobe.GPU) {
 			g.Minor, g.Errors = nil, []string{"nvmlDeviceGetMinorNumber: Not Supported"}
 		},
-		"fail nvmlDeviceGetName gpu=1 status=999": func(g *discover.NVMLGPU) {
+		"fail nvmlDeviceGetName gpu=1 status=999": func(g *nvmlprobe.GPU) {
 			g.Name, g.Errors = "", []string{"nvmlDeviceGetName: Unknown Error"}
 			g.MIGDevices[0].Errors = g.Errors
 		},
-		"fail nvmlDeviceGetMigMode gpu=1 status=999": func(g *discover.NVMLGPU) {
+		"fail nvmlDeviceGetMigMode gpu=1 status=999": func(g *nvmlprobe.GPU) {
 			g.MIGEnabled, g.MIGDevices, g.Errors = false, nil, []string{"nvmlDeviceGetMigMode: Unknown Error"}
 		},
 		// What a GPU without MIG answers.
-		"fail nvmlDeviceGetMigMode gpu=1 status=3": func(g *discover.NVMLGPU) {
+		"fail nvmlDeviceGetMigMode gpu=1 status=3": func(g *nvmlprobe.GPU) {
 			g.MIGEnabled, g.MIGDevices = false, nil
 		},
-		"fail nvmlDeviceGetMigDeviceHandleByIndex gpu=1 status=4": func(g *discover.NVMLGPU) {
+		"fail nvmlDeviceGetMigDeviceHandleByIndex gpu=1 status=4": func(g *nvmlprobe.GPU) {
 			g.MIGDevices = nil
 			for range 7 {
 				g.Errors = append(g.Errors, "nvmlDeviceGetMigDeviceHandleByIndex: Insufficient Permissions")
 			}
 		},
-		"fail nvmlSystemGetDriverVersion status=999": func(*discover.NVMLGPU) {},
+		"fail nvmlSystemGetDriverVersion status=999": func(*nvmlprobe.GPU) {},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			t.Parallel()
-			want := []discover.NVMLGPU{full(2, 0), migGPU()}
+			want := []nvmlprobe.GPU{full(2, 0), migGPU()}
 			change(&want[1])
-			ask(t, library, gpus(2, 1)+mig+rule+"\n").expect(t, discover.NVMLExitOK, want, "")
+			ask(t, library, gpus(2, 1)+mig+rule+"\n").expect(t, nvmlprobe.ExitOK, want, "")
 		})
 	}
 }
@@ -308,16 +308,16 @@ func TestFailureAsAWholeHasAStatusOfItsOwn(t *testing.T) {
 		status  int
 		failure string
 	}{
-		"fail nvmlInit_v2 status=9":           {discover.NVMLExitNoDriver, "nvmlInit_v2: Driver Not Loaded"},
-		"fail nvmlInit_v2 status=18":          {discover.NVMLExitVersionMismatch, "nvmlInit_v2: Driver/library version mismatch"},
-		"fail nvmlInit_v2 status=12":          {discover.NVMLExitNoLibrary, "nvmlInit_v2: NVML Shared Library Not Found"},
-		"fail nvmlInit_v2 status=4":           {discover.NVMLExitFailed, "nvmlInit_v2: Insufficient Permissions"},
-		"fail nvmlDeviceGetCount_v2 status=4": {discover.NVMLExitFailed, "nvmlDeviceGetCount_v2: Insufficient Permissions"},
-		"no such line":                        {discover.NVMLExitFailed, "nvmlInit_v2: Unknown Error"},
+		"fail nvmlInit_v2 status=9":           {nvmlprobe.ExitNoDriver, "nvmlInit_v2: Driver Not Loaded"},
+		"fail nvmlInit_v2 status=18":          {nvmlprobe.ExitVersionMismatch, "nvmlInit_v2: Driver/library version mismatch"},
+		"fail nvmlInit_v2 status=12":          {nvmlprobe.ExitNoLibrary, "nvmlInit_v2: NVML Shared Library Not Found"},
+		"fail nvmlInit_v2 status=4":           {nvmlprobe.ExitFailed, "nvmlInit_v2: Insufficient Permissions"},
+		"fail nvmlDeviceGetCount_v2 status=4": {nvmlprobe.ExitFailed, "nvmlDeviceGetCount_v2: Insufficient Permissions"},
+		"no such line":                        {nvmlprobe.ExitFailed, "nvmlInit_v2: Unknown Error"},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			t.Parallel()
-			ask(t, library, gpus(2)+rule+"\n").expect(t, want.status, []discover.NVMLGPU{}, want.failure)
+			ask(t, library, gpus(2)+rule+"\n").expect(t, want.status, []nvmlprobe.GPU{}, want.failure)
 		})
 	}
 }
@@ -325,7 +325,7 @@ func TestFailureAsAWholeHasAStatusOfItsOwn(t *testing.T) {
 func TestFailingShutdownKeepsTheReport(t *testing.T) {
 	t.Parallel()
 	ask(t, library, gpus(2)+"fail nvmlShutdown status=999\n").
-		expect(t, discover.NVMLExitFailed, allFull(2), "nvmlShutdown: Unknown Error")
+		expect(t, nvmlprobe.ExitFailed, allFull(2), "nvmlShutdown: Unknown Error")
 }
 
 func TestLibraryThatCannotBeLoadedIsNamed(t *testing.T) {
@@ -336,40 +336,40 @@ func TestLibraryThatCannotBeLoadedIsNamed(t *testing.T) {
 	}
 	for _, path := range []string{"/no/such/libnvidia-ml.so.1", noELF} {
 		r := ask(t, path, gpus(1))
-		if r.status != discover.NVMLExitNoLibrary || !strings.Contains(r.report.Error, path) {
-			t.Errorf("%s: status %d, error %q, want %d and the path", path, r.status, r.report.Error, discover.NVMLExitNoLibrary)
+		if r.status != nvmlprobe.ExitNoLibrary || !strings.Contains(r.report.Error, path) {
+			t.Errorf("%s: status %d, error %q, want %d and the path", path, r.status, r.report.Error, nvmlprobe.ExitNoLibrary)
 		}
 	}
 }
 
 func TestLibraryOfAnotherKindIsNoNVML(t *testing.T) {
 	t.Parallel()
-	ask(t, "libc.so.6", gpus(1)).expect(t, discover.NVMLExitNoLibrary, []discover.NVMLGPU{},
+	ask(t, "libc.so.6", gpus(1)).expect(t, nvmlprobe.ExitNoLibrary, []nvmlprobe.GPU{},
 		"nvmlInit_v2: the library does not have this function")
 }
 
 func TestLibraryFromBeforeMIGDoes(t *testing.T) {
 	t.Parallel()
-	want := []discover.NVMLGPU{unasked(2, 0), unasked(2, 1)}
+	want := []nvmlprobe.GPU{unasked(2, 0), unasked(2, 1)}
 	for i := range want {
 		want[i].PCIBusID = strings.TrimPrefix(busID(i), "0000")
 	}
 	// The library has MIG devices, but has no function to pass that on.
-	ask(t, oldLibrary, gpus(2, 1)).expect(t, discover.NVMLExitOK, want, "")
+	ask(t, oldLibrary, gpus(2, 1)).expect(t, nvmlprobe.ExitOK, want, "")
 }
 
 func TestWhatRequirementsNameIsAsked(t *testing.T) {
 	t.Parallel()
 	minor := 0
 	lines := versions + "gpu uuid=" + uuid(0) + " bus=" + busID(0) + " minor=0 brand=12 arch=10 capability=121 ats=1 name=x\n"
-	ask(t, library, lines).expect(t, discover.NVMLExitOK, []discover.NVMLGPU{{
+	ask(t, library, lines).expect(t, nvmlprobe.ExitOK, []nvmlprobe.GPU{{
 		UUID: uuid(0), Name: "x", PCIBusID: busID(0), Minor: &minor, Brand: "Quadro RTX", Architecture: "Blackwell", ComputeCapability: "12.1", Coherent: true,
 	}}, "")
 	// What is not supported is not an error.
 	lines = gpus(1) + "fail nvmlDeviceGetBrand status=3\nfail nvmlDeviceGetCudaComputeCapability status=3\n"
 	g := full(1, 0)
 	g.Brand, g.ComputeCapability = "", ""
-	ask(t, library, lines).expect(t, discover.NVMLExitOK, []discover.NVMLGPU{g}, "")
+	ask(t, library, lines).expect(t, nvmlprobe.ExitOK, []nvmlprobe.GPU{g}, "")
 }
 
 func TestCallThatHangsIsNamedAndTheReportEndsThere(t *testing.T) {
@@ -379,22 +379,22 @@ func TestCallThatHangsIsNamedAndTheReportEndsThere(t *testing.T) {
 	mig := gpus(8, 1) + "migdev gpu=1 index=3 gi=1 ci=0 uuid=MIG-a gislices=3 cislices=3 memory=40192 name=H100\n"
 	migGPU := unasked(8, 1)
 	migGPU.MIGEnabled = true
-	migGPU.MIGDevices = []discover.NVMLMIGDevice{{Index: 3, UUID: "MIG-a", GPUInstance: 1}}
+	migGPU.MIGDevices = []nvmlprobe.MIGDevice{{Index: 3, UUID: "MIG-a", GPUInstance: 1}}
 	for name, test := range map[string]struct {
 		lines string
-		gpus  []discover.NVMLGPU
+		gpus  []nvmlprobe.GPU
 		call  string
 	}{
-		"init":     {gpus(8) + "hang nvmlInit_v2\n", []discover.NVMLGPU{}, "nvmlInit_v2"},
-		"count":    {gpus(8) + "hang nvmlDeviceGetCount_v2\n", []discover.NVMLGPU{}, "nvmlDeviceGetCount_v2"},
+		"init":     {gpus(8) + "hang nvmlInit_v2\n", []nvmlprobe.GPU{}, "nvmlInit_v2"},
+		"count":    {gpus(8) + "hang nvmlDeviceGetCount_v2\n", []nvmlprobe.GPU{}, "nvmlDeviceGetCount_v2"},
 		"GPU":      {gpus(8) + "hang nvmlDeviceGetName gpu=2\n", append(allFull(8)[:2], third), "nvmlDeviceGetName of GPU 2"},
-		"profile":  {mig + "hang nvmlGpuInstanceGetInfo gpu=1\n", []discover.NVMLGPU{full(8, 0), migGPU}, "finding the profile of MIG device 3 of GPU 1"},
+		"profile":  {mig + "hang nvmlGpuInstanceGetInfo gpu=1\n", []nvmlprobe.GPU{full(8, 0), migGPU}, "finding the profile of MIG device 3 of GPU 1"},
 		"shutdown": {gpus(8) + "hang nvmlShutdown\n", allFull(8), "nvmlShutdown"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			// Time enough to come to the call on a busy machine.
-			ask(t, library, test.lines, "--timeout", "2s").expect(t, discover.NVMLExitTimeout, test.gpus, test.call+" did not return within 2s")
+			ask(t, library, test.lines, "--timeout", "2s").expect(t, nvmlprobe.ExitTimeout, test.gpus, test.call+" did not return within 2s")
 		})
 	}
 }
@@ -461,12 +461,12 @@ func TestUsageErrorsAndVersion(t *testing.T) {
 		status int
 		output string
 	}{
-		"--version":      {discover.NVMLExitOK, "cdigen-nvml v1.2.3\n"},
-		"--help":         {discover.NVMLExitOK, "-library"},
-		"--timeout 0s":   {discover.NVMLExitUsage, "must be above 0"},
-		"--timeout soon": {discover.NVMLExitUsage, "invalid value"},
-		"--no-such-flag": {discover.NVMLExitUsage, "not defined"},
-		"argument":       {discover.NVMLExitUsage, `unexpected argument "argument"`},
+		"--version":      {nvmlprobe.ExitOK, "cdigen-nvml v1.2.3\n"},
+		"--help":         {nvmlprobe.ExitOK, "-library"},
+		"--timeout 0s":   {nvmlprobe.ExitUsage, "must be above 0"},
+		"--timeout soon": {nvmlprobe.ExitUsage, "invalid value"},
+		"--no-such-flag": {nvmlprobe.ExitUsage, "not defined"},
+		"argument":       {nvmlprobe.ExitUsage, `unexpected argument "argument"`},
 	} {
 		cmd := exec.Command(probe, strings.Fields(args)...)
 		out, _ := cmd.CombinedOutput()
@@ -481,9 +481,9 @@ func TestDetailsAreLinksAndProcesses(t *testing.T) {
 	lines := gpus(3, 2) + "nvlink gpu=0 count=4 type=0 bus=" + busID(1) + "\nnvlink gpu=1 count=18 type=2\n" +
 		"process gpu=1 pid=7 memory=512\nprocess gpu=1 pid=3 memory=1\nfail nvmlDeviceGetGraphicsRunningProcesses_v3 status=4\n"
 	want := allFull(3)
-	want[0].NVLinks = []discover.NVLink{{To: "gpu", PCI: busID(1), Links: 4}}
-	want[1].NVLinks = []discover.NVLink{{To: "switch", Links: 18}}
-	want[1].Processes = []discover.NVMLProcess{{PID: 3, Memory: 1 << 20}, {PID: 7, Memory: 512 << 20}}
+	want[0].NVLinks = []nvmlprobe.NVLink{{To: "gpu", PCI: busID(1), Links: 4}}
+	want[1].NVLinks = []nvmlprobe.NVLink{{To: "switch", Links: 18}}
+	want[1].Processes = []nvmlprobe.Process{{PID: 3, Memory: 1 << 20}, {PID: 7, Memory: 512 << 20}}
 	want[2].MIGEnabled, want[2].MIGSlices = true, 7
-	ask(t, library, lines, discover.ProbeDetails).expect(t, discover.NVMLExitOK, want, "")
+	ask(t, library, lines, nvmlprobe.Details).expect(t, nvmlprobe.ExitOK, want, "")
 }

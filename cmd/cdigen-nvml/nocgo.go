@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 func main() {
 	fmt.Fprintln(os.Stderr, "cdigen-nvml: built without cgo, so it cannot load NVML: build it with CGO_ENABLED=1 and a C compiler")
-	os.Exit(discover.NVMLExitFailed)
+	os.Exit(nvmlprobe.ExitFailed)
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/dl"
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/discover/nvmlreport"
+	"github.com/cdigen/cdigen/internal/nvmlask"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // probe collects a report from NVML.
@@ -21,19 +21,19 @@ type probe struct {
 	// mu is held by the goroutine that asks, except inside NVML. A caller that holds it then
 	// sees a stable report and the current call.
 	mu     sync.Mutex
-	report discover.NVMLReport
+	report nvmlprobe.Report
 	call   string
 }
 
 func newProbe() *probe {
-	return &probe{report: discover.NVMLReport{GPUs: []discover.NVMLGPU{}}, call: "the probe"}
+	return &probe{report: nvmlprobe.Report{GPUs: []nvmlprobe.GPU{}}, call: "the probe"}
 }
 
 // giveUp ends the report. It keeps the lock, so that the report no longer changes.
 func (p *probe) giveUp(timeout time.Duration) int {
 	p.mu.Lock()
 	p.report.Error = fmt.Sprintf("%s did not return within %v", p.call, timeout)
-	return discover.NVMLExitTimeout
+	return nvmlprobe.ExitTimeout
 }
 
 // run loads the library at path, fills the report and returns the exit status.
@@ -49,22 +49,22 @@ func (p *probe) run(path string) int {
 	p.inside("loading "+path, func() { err = library.Open() })
 	if err != nil {
 		p.report.Error = err.Error()
-		return discover.NVMLExitNoLibrary
+		return nvmlprobe.ExitNoLibrary
 	}
-	asker := nvmlreport.Asker{Library: nvml.New(nvml.WithLibraryPath(path)), Details: p.details, Lookup: library.Lookup, Around: p.inside}
+	asker := nvmlask.Asker{Library: nvml.New(nvml.WithLibraryPath(path)), Details: p.details, Lookup: library.Lookup, Around: p.inside}
 	if err := asker.Do("nvmlInit_v2|nvmlInit", asker.Library.Init); err != nil {
 		p.report.Error = err.Error()
 		return initStatus(err.Return)
 	}
-	status := discover.NVMLExitOK
+	status := nvmlprobe.ExitOK
 	if err := asker.Fill(&p.report); err != nil {
 		p.report.Error = err.Error()
-		status = discover.NVMLExitFailed
+		status = nvmlprobe.ExitFailed
 	}
 	// NVML is shut down after errors too.
-	if err := asker.Do("nvmlShutdown", asker.Library.Shutdown); err != nil && status == discover.NVMLExitOK {
+	if err := asker.Do("nvmlShutdown", asker.Library.Shutdown); err != nil && status == nvmlprobe.ExitOK {
 		p.report.Error = err.Error()
-		status = discover.NVMLExitFailed
+		status = nvmlprobe.ExitFailed
 	}
 	return status
 }
@@ -72,13 +72,13 @@ func (p *probe) run(path string) int {
 func initStatus(ret nvml.Return) int {
 	switch ret {
 	case nvml.ERROR_LIBRARY_NOT_FOUND, nvml.ERROR_FUNCTION_NOT_FOUND:
-		return discover.NVMLExitNoLibrary
+		return nvmlprobe.ExitNoLibrary
 	case nvml.ERROR_DRIVER_NOT_LOADED:
-		return discover.NVMLExitNoDriver
+		return nvmlprobe.ExitNoDriver
 	case nvml.ERROR_LIB_RM_VERSION_MISMATCH:
-		return discover.NVMLExitVersionMismatch
+		return nvmlprobe.ExitVersionMismatch
 	}
-	return discover.NVMLExitFailed
+	return nvmlprobe.ExitFailed
 }
 
 // inside runs f, which may hang, with the lock released.

@@ -18,9 +18,10 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/spectext"
 )
 
 // attacker is an ordinary user of the machine, without an account.
@@ -109,7 +110,7 @@ func (a *target) generate(args ...string) (*specs.Spec, []discover.Finding) {
 	if err := json.NewDecoder(&stderr).Decode(&findings); err != nil {
 		a.t.Fatalf("%v: %s", err, stderr.String())
 	}
-	s, _, err := spec.Parse(stdout.Bytes())
+	s, _, err := spectext.Parse(stdout.Bytes())
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -118,7 +119,7 @@ func (a *target) generate(args ...string) (*specs.Spec, []discover.Finding) {
 
 // paths are all of the host that a spec has in it.
 func paths(s *specs.Spec) (list []string) {
-	for _, e := range spec.Parts(s) {
+	for _, e := range specdir.Parts(s) {
 		for _, m := range e.Mounts {
 			list = append(list, m.HostPath)
 		}

@@ -12,11 +12,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/redact"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // captureFlags are the options of capture.
@@ -107,7 +107,7 @@ func notASpec(output, what string) error {
 	if err != nil {
 		return err
 	}
-	if specs := spec.ReadDirectories(config.Default().SpecDirs); output != "-" && specs.Has(specs.File(path)) {
+	if specs := specdir.ReadDirectories(config.Default().SpecDirs); output != "-" && specs.Has(specs.File(path)) {
 		return usageError(fmt.Errorf("--output %s: container engines read specs from %s, and %s is not one", output, filepath.Dir(path), what))
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -67,9 +68,9 @@ func exist(files []string) error {
 // has a file. It returns the commands as well that fix what is wrong.
 func (o *options) check(cmd *cobra.Command, names []string) (all []fileFindings, commands []string, err error) {
 	if len(names) > 0 {
-		o.Kinds = append(slices.Clone(o.Kinds), spec.KindNames()...) // a file may be of any of them
+		o.Kinds = append(slices.Clone(o.Kinds), spec.Kinds.Names()...) // a file may be of any of them
 	}
-	s, err := newSnapshot(&o.Config, spec.ReadDirectories(nil))
+	s, err := newSnapshot(&o.Config, specdir.ReadDirectories(nil))
 	if err == nil {
 		err = look(cmd, &o.Config, s)
 	}
@@ -129,7 +130,7 @@ func (o *options) fixCommand(profile string) func(args ...string) string {
 
 // filesToCheck returns the files that are named, or else those of the specs that there are or
 // that the host is to have, with their names.
-func (o *options) filesToCheck(s *check.Snapshot, named []string) (files []*spec.File, names []string, err error) {
+func (o *options) filesToCheck(s *check.Snapshot, named []string) (files []*specdir.File, names []string, err error) {
 	if len(named) == 0 {
 		kinds := o.EachKind()
 		// The first is that of GPUs, or the only one.

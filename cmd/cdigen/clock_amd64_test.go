@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 // clockVariable names the file of runWithClock.
@@ -156,7 +156,7 @@ func TestWatchWithAChangingClock(t *testing.T) {
 	for _, by := range []time.Duration{year, 0, -year, 0} {
 		held := time.Now()
 		must(t, os.Rename(uvm, uvm+".away"))
-		r.until("hold", func() bool { return r.status().Condition == watch.Holding })
+		r.until("hold", func() bool { return r.status().Condition == specwatch.Holding })
 		set(by)
 		r.until("a spec without nvidia-uvm", func() bool { return !strings.Contains(string(r.read()), "/dev/nvidia-uvm\n") })
 		if waited := time.Since(held); waited < 4*time.Second {

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // completeDevices completes the names of usable devices in directories. The kind is left
@@ -17,7 +17,7 @@ func completeDevices(dirs *[]string) cobra.CompletionFunc {
 		if err := complete(cmd); err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		devices, _ := spec.ReadDirectories(*dirs).Devices()
+		devices, _ := specdir.ReadDirectories(*dirs).Devices()
 		var names []string
 		for _, name := range availableNames(devices) {
 			if short, ok := strings.CutPrefix(name, shortKind+"="); ok && !strings.Contains(typed, "/") {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/devchar"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
 // devCharFlags are the options of create-dev-char-symlinks.
@@ -50,10 +52,10 @@ func (f *devCharFlags) run(cmd *cobra.Command) error {
 }
 
 // charOptions say that a link may lead to whatever node there is or could be.
-var charOptions = discover.NodeOptions{Possible: true, Present: true}
+var charOptions = discover.Options{NodesOnly: true, PossibleNodes: true, OtherNodes: true}
 
 // links makes links that are missing and repairs those that are wrong.
-func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discover.Inventory, dir string) error {
+func (f *devCharFlags) links(cmd *cobra.Command, host hosttree.Host, inv *discover.Inventory, dir string) error {
 	if f.createNodes {
 		err := f.nodes(cmd.Context(), inv)
 		if err == nil && !f.dryRun {
@@ -63,7 +65,7 @@ func (f *devCharFlags) links(cmd *cobra.Command, host discover.Host, inv *discov
 			return err
 		}
 	}
-	char := devchar.Dir{Path: dir, Root: f.roots.Dev, Ours: discover.IsDriverNode}
+	char := devchar.Dir{Path: dir, Root: f.roots.Dev, Ours: devnode.IsDriver}
 	if !f.dryRun {
 		if err := char.Clean(cmd.Context()); err != nil {
 			f.note(err.Error())
@@ -115,6 +117,6 @@ func (f *devCharFlags) wanted(inv *discover.Inventory) (required []devchar.Link)
 }
 
 // link returns the link to a node of these numbers.
-func link(n *discover.Node, a *discover.Attr) devchar.Link {
+func link(n *discover.Node, a *devnode.Attr) devchar.Link {
 	return devchar.Link{Name: n.Path[1:], Major: a.Major, Minor: a.Minor}
 }

@@ -13,6 +13,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/internal/printable"
+	"github.com/cdigen/cdigen/internal/specdiff"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -48,7 +49,7 @@ func newDiff() *cobra.Command {
 type difference struct {
 	// File is the older one.
 	File string `json:"file"`
-	spec.Change
+	specdiff.Change
 }
 
 // differences returns those between the specs that arguments name: by default the published
@@ -63,7 +64,7 @@ func (o *options) differences(cmd *cobra.Command, args []string) (list []differe
 		return between(args[0], older, newer), nil
 	}
 	if len(args) == 1 {
-		o.Kinds = append(slices.Clone(o.Kinds), spec.KindNames()...) // it may be of any of them
+		o.Kinds = append(slices.Clone(o.Kinds), spec.Kinds.Names()...) // it may be of any of them
 	}
 	kinds, err := present(cmd, &o.Config)
 	if err != nil {
@@ -88,9 +89,9 @@ func (o *options) differences(cmd *cobra.Command, args []string) (list []differe
 		switch {
 		case p.spec == nil && (missing != nil || publish.Leaves(p.Output)):
 		case p.spec == nil:
-			list = append(list, difference{p.Output, spec.Change{Op: spec.OpRemoved, Kind: "spec", Name: p.Output}})
+			list = append(list, difference{p.Output, specdiff.Change{Op: specdiff.OpRemoved, Kind: "spec", Name: p.Output}})
 		case missing != nil:
-			list = append(list, difference{p.Output, spec.Change{Op: spec.OpAdded, Kind: "spec", Name: p.Output}})
+			list = append(list, difference{p.Output, specdiff.Change{Op: specdiff.OpAdded, Kind: "spec", Name: p.Output}})
 		default:
 			older, err := readSpec(p.Output, &p.Config)
 			if err != nil {
@@ -108,10 +109,10 @@ const driverChange = "driver"
 
 // between compares the spec of a file with another.
 func between(file string, older, newer *specs.Spec) (list []difference) {
-	if a, b := spec.DriverVersion(older), spec.DriverVersion(newer); a != b && a != "" && b != "" {
-		list = append(list, difference{file, spec.Change{Op: spec.OpChanged, Kind: driverChange, Name: driverChange, Old: a, New: b}})
+	if a, b := specdiff.DriverVersion(older), specdiff.DriverVersion(newer); a != b && a != "" && b != "" {
+		list = append(list, difference{file, specdiff.Change{Op: specdiff.OpChanged, Kind: driverChange, Name: driverChange, Old: a, New: b}})
 	}
-	for _, c := range spec.Diff(older, newer) {
+	for _, c := range specdiff.Diff(older, newer) {
 		list = append(list, difference{file, c})
 	}
 	return list
@@ -121,7 +122,7 @@ func between(file string, older, newer *specs.Spec) (list []difference) {
 // to it.
 func summarised(changes []difference) (list []difference) {
 	for len(changes) > 0 {
-		first, of := changes[0], []spec.Change{}
+		first, of := changes[0], []specdiff.Change{}
 		n := slices.IndexFunc(changes, func(c difference) bool { return c.File != first.File })
 		if n < 0 {
 			n = len(changes)
@@ -131,8 +132,8 @@ func summarised(changes []difference) (list []difference) {
 		}
 		changes = changes[n:]
 		if first.Kind == driverChange {
-			rest, follow := spec.WithoutDriver(of[1:], first.Old, first.New)
-			of = append([]spec.Change{first.Change}, rest...)
+			rest, follow := specdiff.WithoutDriver(of[1:], first.Old, first.New)
+			of = append([]specdiff.Change{first.Change}, rest...)
 			of[0].New += " (" + printable.Count(follow, "change") + ")"
 		}
 		for _, c := range of {
@@ -164,8 +165,8 @@ const maxChanges = 40
 func writeChanges(w io.Writer, changes []difference, file string, color bool) error {
 	changes = summarised(changes)
 	width := table.Width(w)
-	signs := map[spec.Op]string{spec.OpAdded: "+", spec.OpRemoved: "-", spec.OpChanged: "~"}
-	colors := map[spec.Op]table.Color{spec.OpAdded: table.Green, spec.OpRemoved: table.Red, spec.OpChanged: table.Yellow}
+	signs := map[specdiff.Op]string{specdiff.OpAdded: "+", specdiff.OpRemoved: "-", specdiff.OpChanged: "~"}
+	colors := map[specdiff.Op]table.Color{specdiff.OpAdded: table.Green, specdiff.OpRemoved: table.Red, specdiff.OpChanged: table.Yellow}
 	var b strings.Builder
 	printed, lines := map[difference]bool{}, 0
 	for _, c := range changes {
@@ -183,7 +184,7 @@ func writeChanges(w io.Writer, changes []difference, file string, color bool) er
 			line += " " + c.Name
 		}
 		switch {
-		case c.Op == spec.OpChanged:
+		case c.Op == specdiff.OpChanged:
 			older, newer := c.Old, c.New
 			if c.Kind == "mount" {
 				older, newer = shortened(older, newer)

@@ -13,8 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
 	"github.com/cdigen/cdigen/internal/table"
 )
 

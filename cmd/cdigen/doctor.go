@@ -20,11 +20,12 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/specwatch"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // doctorFlags are the options of doctor and its subcommand.
@@ -176,7 +177,7 @@ func writeBlocks(w io.Writer, width int, blocks []check.Block, color bool) {
 		head := severityColors[b.Severity].Paint(fmt.Sprintf("%-*s", len(indent), b.Severity), color)
 		text := []string{b.Title}
 		for _, g := range b.Groups {
-			where := discover.Some(g.Subjects) + ": " + g.Message
+			where := printable.Some(g.Subjects) + ": " + g.Message
 			if b.Profile != "" {
 				where = "--profile " + b.Profile + ": " + where
 			}
@@ -207,7 +208,7 @@ type subject struct {
 
 // sources are where doctor looks.
 func sources() *check.Sources {
-	return &check.Sources{Root: discover.DirTree("/"), Run: runtimes.Local().Run, Find: exec.LookPath, Hook: config.CheckHook}
+	return &check.Sources{Root: hosttree.DirTree("/"), Run: runtimes.Local().Run, Find: exec.LookPath, Hook: config.CheckHook}
 }
 
 // examine looks at the host and at the devices that were named. It also returns the snapshots
@@ -246,7 +247,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 	}
 	list = check.Merge(append(lists, others)...)
 	for _, name := range devices {
-		if r, unknown := device(snapshots, name); unknown && (r.ID != check.DeviceConflict || !slices.ContainsFunc(list, func(r check.Report) bool { return r.ID == spec.Conflict })) {
+		if r, unknown := device(snapshots, name); unknown && (r.ID != check.DeviceConflict || !slices.ContainsFunc(list, func(r check.Report) bool { return r.ID == specdir.Conflict })) {
 			list = slices.Insert(list, 0, r)
 		}
 	}
@@ -277,7 +278,7 @@ func (f *doctorFlags) subjects(cmd *cobra.Command) (used, unused []*subject, err
 	if !slices.ContainsFunc([]string{"profile", "output", "kind", "vendor", "class"}, given) {
 		names = append(names, config.ProfileNames()...)
 	}
-	directories := spec.ReadDirectories(nil)
+	directories := specdir.ReadDirectories(nil)
 	var all []*subject
 	for _, name := range names {
 		s, err := f.subject(cmd, name, engines, directories)
@@ -326,7 +327,7 @@ func inUse(ctx context.Context, all []*subject) (used, unused []*subject) {
 
 // subject returns the spec of a profile, with the settings of its service. What is wrong
 // with these is reported later.
-func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runtimes.Engine, directories *spec.Directories) (*subject, error) {
+func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runtimes.Engine, directories *specdir.Directories) (*subject, error) {
 	layers := f.layers
 	if profile != "" {
 		layers.Flags = maps.Clone(layers.Flags)
@@ -351,16 +352,16 @@ func (f *doctorFlags) subject(cmd *cobra.Command, profile string, engines []runt
 	if p.For != nil {
 		p.Engines = slices.DeleteFunc(slices.Clone(engines), func(e runtimes.Engine) bool { return !slices.Contains(p.For, e.Name.Kind()) })
 	}
-	status, err := watch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
+	status, err := specwatch.AskStatus(cmd.Context(), watcherSocket(s.RuntimeDir, p.Spec))
 	if err == nil {
-		changed := slices.ContainsFunc(p.Specs(), func(f *spec.File) bool { return changedSince(f.Path, status.LastGeneration) })
-		p.Watcher = &check.Watcher{Current: status.Condition == watch.Current && !changed, Error: status.Error}
+		changed := slices.ContainsFunc(p.Specs(), func(f *specdir.File) bool { return changedSince(f.Path, status.LastGeneration) })
+		p.Watcher = &check.Watcher{Current: status.Condition == specwatch.Current && !changed, Error: status.Error}
 	}
 	return s, nil
 }
 
 // changedSince reports whether a file was changed after a generation.
-func changedSince(file string, g *watch.Generation) bool {
+func changedSince(file string, g *specwatch.Generation) bool {
 	info, err := os.Stat(file)
 	return err == nil && g != nil && info.ModTime().After(g.At.Add(time.Duration(g.Seconds*float64(time.Second))))
 }
@@ -469,7 +470,7 @@ func (f *doctorFlags) leave(blocks []check.Block) {
 func ask(ctx context.Context, answers *bufio.Reader, b check.Block) bool {
 	fmt.Fprintf(os.Stderr, "%s\n", oneLine(b.Title))
 	for _, g := range b.Groups {
-		fmt.Fprintf(os.Stderr, "  %s: %s\n", oneLine(discover.Some(g.Subjects)), oneLine(g.Message))
+		fmt.Fprintf(os.Stderr, "  %s: %s\n", oneLine(printable.Some(g.Subjects)), oneLine(g.Message))
 	}
 	for _, command := range b.Fix.CommandLines() {
 		fmt.Fprintf(os.Stderr, "  $ %s\n", oneLine(command))

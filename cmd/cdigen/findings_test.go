@@ -15,7 +15,7 @@ import (
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 // command runs cdigen on the rig's host. A status is not an error: findings have one.
@@ -80,7 +80,7 @@ func (r *rig) found(t *testing.T) map[string][]discover.Finding {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found["status without a watcher"] = of[watch.Status](t, text).Findings
+	found["status without a watcher"] = of[specwatch.Status](t, text).Findings
 	for line := range strings.Lines(r.log.String()) {
 		var logged struct {
 			Msg string `json:"msg"`

@@ -10,12 +10,12 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cdigen/cdigen/internal/config"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 func TestTheDefaultsOfWatchAreThoseOfItsLoop(t *testing.T) {
 	f := watchFlags{options{Config: config.Default()}}
-	if got := f.loop(); got != watch.DefaultOptions() {
+	if got := f.loop(); got != specwatch.DefaultOptions() {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -19,8 +19,10 @@ import (
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/printable"
-	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/spectext"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 func newGenerate() *cobra.Command {
@@ -122,8 +124,8 @@ func (g *generation) write(cmd *cobra.Command, p *presence) error {
 	if p.spec == nil {
 		return g.withdraw(cmd, p.why)
 	}
-	noCUDA := p.options.WantsCUDA() && !spec.HasCUDA(p.spec)
-	if noCUDA && g.Output != "-" && spec.GivesCUDA(g.Output, p.inv.Driver.Version) {
+	noCUDA := p.options.WantsCUDA() && !specdir.HasCUDA(p.spec)
+	if noCUDA && g.Output != "-" && specdir.GivesCUDA(g.Output, p.inv.Driver.Version) {
 		return &exitError{exitNoCUDA, fmt.Errorf("libcuda.so.1 was not found: nothing published, %s stays, which has it", g.Output)}
 	}
 	if err := g.publish(cmd, p); err != nil || !noCUDA {
@@ -134,13 +136,13 @@ func (g *generation) write(cmd *cobra.Command, p *presence) error {
 
 // publish writes the spec to its file, or to standard output.
 func (g *generation) publish(cmd *cobra.Command, p *presence) error {
-	data, err := spec.Encode(p.spec, g.OutputFormat())
+	data, err := spectext.Encode(p.spec, g.OutputFormat())
 	if err != nil {
 		return err
 	}
 	if g.Output == "-" {
 		separator := ""
-		if g.later && g.OutputFormat() == spec.YAML {
+		if g.later && g.OutputFormat() == spectext.YAML {
 			separator = "---\n"
 		}
 		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s%s", separator, data.Bytes())
@@ -149,23 +151,23 @@ func (g *generation) publish(cmd *cobra.Command, p *presence) error {
 	if g.dryRun {
 		return preview(cmd, g.Output, data)
 	}
-	outcome, err := spec.Publish(cmd.Context(), g.Output, data, g.PublishOptions())
+	outcome, err := specfile.Publish(cmd.Context(), g.Output, data, g.PublishOptions())
 	if err != nil {
 		return err
 	}
 	say(g.sentence(outcome, p), string(outcome), "path", g.Output, "gpus", publishedGPUs(p), "devices", len(p.spec.Devices),
 		"mounts", len(p.spec.ContainerEdits.Mounts), "cdiVersion", p.spec.Version)
-	g.published = outcome == spec.Published
+	g.published = outcome == specfile.Published
 	return nil
 }
 
 // sentence says what was published, and how it is used.
-func (g *generation) sentence(outcome spec.Outcome, p *presence) string {
+func (g *generation) sentence(outcome specfile.Outcome, p *presence) string {
 	has := printable.Count(len(p.spec.Devices), "device name")
 	if n := publishedGPUs(p); n > 0 {
 		has = printable.Count(n, "GPU") + ", " + has
 	}
-	if outcome == spec.Unchanged {
+	if outcome == specfile.Unchanged {
 		return g.Output + " is up to date: " + has + "."
 	}
 	text := "Published " + g.Output + ": " + has + "."
@@ -178,7 +180,7 @@ func (g *generation) sentence(outcome spec.Outcome, p *presence) string {
 // searched reports whether engines look for specs where this one is.
 func (g *generation) searched() bool {
 	path, err := filepath.Abs(g.Output)
-	dirs := spec.ReadDirectories(g.SpecDirs)
+	dirs := specdir.ReadDirectories(g.SpecDirs)
 	return err == nil && dirs.Has(dirs.File(path))
 }
 
@@ -204,7 +206,7 @@ func warnOfWatcher(ctx context.Context, c *config.Config) {
 		return
 	}
 	service, _ := config.Load("watch", config.Layers{Settings: c.Settings, Environment: environment()})
-	running, err := watch.AskStatus(ctx, watcherSocket(service.RuntimeDir, output))
+	running, err := specwatch.AskStatus(ctx, watcherSocket(service.RuntimeDir, output))
 	if err != nil {
 		return // none runs, or none that answers
 	}
@@ -237,18 +239,18 @@ func (g *generation) withdraw(cmd *cobra.Command, why error) error {
 		result = g.Output + " stays, whose devices are of another kind"
 	case g.Output == "-" || g.leaves():
 	case g.dryRun:
-		switch err := preview(cmd, g.Output, spec.Text{}); {
+		switch err := preview(cmd, g.Output, spectext.Text{}); {
 		case errors.Is(err, errDryRun):
 			result = g.Output + " would be removed"
 		case err != nil:
 			return err
 		}
 	default:
-		outcome, err := spec.Remove(cmd.Context(), g.Output, g.PublishOptions())
+		outcome, err := specfile.Remove(cmd.Context(), g.Output, g.PublishOptions())
 		if err != nil {
 			return fmt.Errorf("%w; %w", why, err)
 		}
-		if outcome == spec.Removed {
+		if outcome == specfile.Removed {
 			result = "removed " + g.Output
 		}
 	}

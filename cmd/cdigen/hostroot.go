@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // hostRootFlag is the flag of all commands that names the directory where a container has the
@@ -34,7 +34,7 @@ func enterHostRoot(flags *pflag.FlagSet) error {
 }
 
 func changeRoot(dir string) error {
-	probe, err := discover.HoldProbe()
+	probe, err := nvmlprobe.Hold()
 	if err != nil {
 		return err
 	}

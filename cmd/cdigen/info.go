@@ -14,8 +14,8 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -75,7 +75,7 @@ func writeDriver(w io.Writer, inv *discover.Inventory, width int) error {
 	if inv.Driver.Version != "" || inv.Platform != "" {
 		name, cuda := inv.DriverName(), ""
 		if inv.Driver.Flavor != "" {
-			name += " (" + string(inv.Driver.Flavor) + " kernel module)"
+			name += " (" + inv.Driver.Flavor + " kernel module)"
 		}
 		if inv.Driver.CUDAVersion != "" {
 			cuda = ", CUDA " + inv.Driver.CUDAVersion
@@ -204,7 +204,7 @@ type injected struct {
 	Kind string `json:"kind"`
 	Path string `json:"path"`
 	// Capabilities that it serves; empty: all.
-	Capabilities []discover.Capability `json:"capabilities"`
+	Capabilities []driverfiles.Capability `json:"capabilities"`
 }
 
 // The kinds of files, which are flags of info files too.
@@ -221,9 +221,9 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 	for i := range inv.Libraries {
 		list = append(list, injected{"libraries", inv.Libraries[i].HostPath, inv.Libraries[i].Capabilities})
 	}
-	kinds := map[discover.FileKind]string{
-		discover.Config: "configs", discover.Plugin: "libraries", discover.Binary: "binaries", discover.Firmware: "firmware",
-		discover.Socket: "ipcs", discover.Directory: "ipcs", discover.Listed: "listed",
+	kinds := map[driverfiles.Kind]string{
+		driverfiles.Config: "configs", driverfiles.Plugin: "libraries", driverfiles.Binary: "binaries", driverfiles.Firmware: "firmware",
+		driverfiles.Socket: "ipcs", driverfiles.Directory: "ipcs", driverfiles.Listed: "listed",
 	}
 	for _, f := range inv.Files {
 		list = append(list, injected{kinds[f.Kind], f.HostPath, f.Capabilities})
@@ -232,7 +232,7 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 		list = append(list, injected{"configs", f.HostPath, nil})
 	}
 	for _, n := range inv.ControlNodes {
-		list = append(list, injected{"devices", n.Path, edits.ControlNodeCapabilities(n.Path)})
+		list = append(list, injected{"devices", n.Path, driverfiles.OfControlNode(n.Path)})
 	}
 	var nodes []discover.Node
 	for i := range inv.GPUs {
@@ -242,7 +242,7 @@ func injectedFiles(inv *discover.Inventory) (list []injected) {
 		}
 		nodes = append(append(nodes, *g.Node), g.Beside...)
 		for _, n := range g.DRM {
-			list = append(list, injected{"devices", n.Path, edits.DRMCapabilities})
+			list = append(list, injected{"devices", n.Path, driverfiles.OfDRM})
 		}
 		for _, d := range g.MIGDevices {
 			nodes = append(nodes, d.Nodes...)
@@ -278,7 +278,7 @@ func newInfoFiles() *cobra.Command {
 					return err
 				}
 				return o.writeInjected(w, slices.DeleteFunc(injectedFiles(inv), func(i injected) bool {
-					return given != nil && !given[i.Path] || !every && !*kinds[i.Kind] || compat32 && !slices.Contains(i.Capabilities, discover.Compat32) || !serves(i.Capabilities, asked)
+					return given != nil && !given[i.Path] || !every && !*kinds[i.Kind] || compat32 && !slices.Contains(i.Capabilities, driverfiles.Compat32) || !serves(i.Capabilities, asked)
 				}))
 			})
 		},
@@ -302,7 +302,7 @@ func (o *options) givenPaths(inv *discover.Inventory) (map[string]bool, error) {
 	case names == nil:
 		return nil, nil //nolint:nilnil // no devices are no error
 	}
-	o.Kinds = append(slices.Clone(o.Kinds), spec.KindNames()...)
+	o.Kinds = append(slices.Clone(o.Kinds), spec.Kinds.Names()...)
 	given := map[string]bool{}
 	for _, name := range names {
 		kind, device, _ := strings.Cut(name, "=")
@@ -311,7 +311,7 @@ func (o *options) givenPaths(inv *discover.Inventory) (map[string]bool, error) {
 			if c.Kind() != kind {
 				continue
 			}
-			options, err := c.Spec(o.Arch)
+			options, err := c.Spec()
 			if err != nil {
 				return nil, err
 			}
@@ -349,11 +349,11 @@ func addPaths(paths map[string]bool, s *specs.Spec, device string) bool {
 
 // serves reports whether a file goes in for what is asked for: one for 32-bit programs
 // only where those are asked for too.
-func serves(capabilities, asked []discover.Capability) bool {
-	if at := slices.Index(capabilities, discover.Compat32); at >= 0 {
-		return discover.Wanted(capabilities[at:at+1], asked) && discover.Wanted(slices.Delete(slices.Clone(capabilities), at, at+1), asked)
+func serves(capabilities, asked []driverfiles.Capability) bool {
+	if at := slices.Index(capabilities, driverfiles.Compat32); at >= 0 {
+		return driverfiles.Wanted(capabilities[at:at+1], asked) && driverfiles.Wanted(slices.Delete(slices.Clone(capabilities), at, at+1), asked)
 	}
-	return discover.Wanted(capabilities, asked)
+	return driverfiles.Wanted(capabilities, asked)
 }
 
 func (o *options) writeInjected(w io.Writer, list []injected) error {

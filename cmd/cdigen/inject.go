@@ -17,7 +17,7 @@ import (
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/fsuser"
 	"github.com/cdigen/cdigen/internal/inject"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // injectFlags are the options of inject.
@@ -203,7 +203,7 @@ func isDirectory(path string) bool {
 // source returns the devices of the spec files, or an error if one that is wanted is not
 // among them. Devices that are not in names are in the file already.
 func (f *injectFlags) source(wanted, names []string) (inject.Source, error) {
-	devices, broken := spec.ReadDirectories(f.SpecDirs).Devices()
+	devices, broken := specdir.ReadDirectories(f.SpecDirs).Devices()
 	for _, name := range wanted {
 		_, err := usable(name, devices, broken)
 		switch {

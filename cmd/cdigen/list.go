@@ -17,20 +17,20 @@ import (
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/spec"
 )
 
 // listing is what list prints as JSON.
 type listing struct {
-	Directories []string      `json:"directories"`
-	Devices     []listed      `json:"devices"`
-	Broken      []spec.Broken `json:"broken"`
+	Directories []string         `json:"directories"`
+	Devices     []listed         `json:"devices"`
+	Broken      []specdir.Broken `json:"broken"`
 }
 
 // listed is a device of a spec with what the host has behind its device nodes.
 type listed struct {
-	spec.Defined
+	specdir.Defined
 	// UUID, Model and MIG Profile of the one GPU or MIG device; empty: it is another device,
 	// or several.
 	UUID    string `json:"uuid,omitempty"`
@@ -40,7 +40,7 @@ type listed struct {
 }
 
 // described returns what the host has behind devices.
-func described(devices []spec.Defined, inv *discover.Inventory) (list []listed) {
+func described(devices []specdir.Defined, inv *discover.Inventory) (list []listed) {
 	for _, d := range devices {
 		l := listed{Defined: d}
 		has := func(n discover.Node) bool {
@@ -109,7 +109,7 @@ func (o *options) list(cmd *cobra.Command, args []string, resolve string) error 
 	if err != nil {
 		return usageError(err)
 	}
-	directories := spec.ReadDirectories(o.SpecDirs)
+	directories := specdir.ReadDirectories(o.SpecDirs)
 	if o.Sources["spec-dir"].Kind == config.FromDefault {
 		directories = engineDirectories(cmd.Context(), directories)
 	}
@@ -124,7 +124,7 @@ func (o *options) list(cmd *cobra.Command, args []string, resolve string) error 
 		}
 	}
 	if len(names) > 0 {
-		devices = slices.DeleteFunc(devices, func(d spec.Defined) bool { return !slices.Contains(names, d.Name) })
+		devices = slices.DeleteFunc(devices, func(d specdir.Defined) bool { return !slices.Contains(names, d.Name) })
 	}
 	w := cmd.OutOrStdout()
 	if o.shownAs == "name" {
@@ -143,7 +143,7 @@ func (o *options) list(cmd *cobra.Command, args []string, resolve string) error 
 
 // engineDirectories adds to directories those that engines are configured to read
 // besides, where most of them look first: below the others.
-func engineDirectories(ctx context.Context, usual *spec.Directories) *spec.Directories {
+func engineDirectories(ctx context.Context, usual *specdir.Directories) *specdir.Directories {
 	system := runtimes.Local()
 	if len(usual.With(system.SpecDirs()...).List) == len(usual.List) {
 		return usual // so that no engine has to be asked for its version
@@ -160,7 +160,7 @@ func engineDirectories(ctx context.Context, usual *spec.Directories) *spec.Direc
 }
 
 // writeListed looks at the host and prints devices as a table or as JSON.
-func (o *options) writeListed(cmd *cobra.Command, directories *spec.Directories, devices []spec.Defined, broken []spec.Broken) error {
+func (o *options) writeListed(cmd *cobra.Command, directories *specdir.Directories, devices []specdir.Defined, broken []specdir.Broken) error {
 	inv, err := discovered(cmd, &o.Config)
 	if err != nil {
 		return err
@@ -182,7 +182,7 @@ type row struct {
 func rowsOf(list []listed) (rows []row) {
 	type key struct {
 		kind, uuid, file, by string
-		availability         spec.Availability
+		availability         specdir.Availability
 	}
 	known := map[key]int{}
 	for _, l := range list {
@@ -212,17 +212,17 @@ func writeDefined(w io.Writer, list []listed, color bool) error {
 }
 
 // availability in words.
-func availability(d spec.Defined) string {
+func availability(d specdir.Defined) string {
 	switch d.Availability {
-	case spec.Shadowed:
+	case specdir.Shadowed:
 		return "shadowed by " + d.By
-	case spec.Conflicting:
+	case specdir.Conflicting:
 		return "conflict with " + d.By
 	}
 	return string(d.Availability)
 }
 
-func writeBroken(w io.Writer, broken []spec.Broken) error {
+func writeBroken(w io.Writer, broken []specdir.Broken) error {
 	t := table.New(w, "BROKEN FILE", "ERROR")
 	for _, b := range broken {
 		t.Row(b.File, b.Error)
@@ -231,7 +231,7 @@ func writeBroken(w io.Writer, broken []spec.Broken) error {
 }
 
 // writeResolved prints the edits of a device, as YAML or JSON.
-func (o *options) writeResolved(w io.Writer, d *spec.Defined) error {
+func (o *options) writeResolved(w io.Writer, d *specdir.Defined) error {
 	resolved := struct {
 		Device         string `json:"device"`
 		File           string `json:"file"`

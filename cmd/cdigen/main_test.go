@@ -13,9 +13,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
 
 func TestMain(m *testing.M) {

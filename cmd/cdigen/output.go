@@ -14,9 +14,11 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/change"
+	"github.com/cdigen/cdigen/internal/findings"
 	"github.com/cdigen/cdigen/internal/printable"
+	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/spec"
 )
 
 // fileFindings are findings about a spec file, or about a host where there is no file.
@@ -41,8 +43,8 @@ func writeFindings(w io.Writer, color bool, files ...fileFindings) error {
 		t.Paint(0, severityColors[severity], color)
 	}
 	for _, f := range files {
-		for _, g := range discover.Grouped(f.Findings) {
-			row(g.Severity, f.File, string(g.ID), discover.Some(g.Subjects), g.Message)
+		for _, g := range findings.Grouped(f.Findings) {
+			row(g.Severity, f.File, string(g.ID), printable.Some(g.Subjects), g.Message)
 		}
 		if named && len(f.Findings) == 0 {
 			row("ok", f.File, "-", "-", "-")
@@ -110,8 +112,8 @@ func dryRun(cmd *cobra.Command, p change.Plan) error {
 }
 
 // preview is dryRun for a spec file that would be published with data, or removed without.
-func preview(cmd *cobra.Command, path string, data spec.Text) error {
-	plan, err := spec.Preview(path, data)
+func preview(cmd *cobra.Command, path string, data spectext.Text) error {
+	plan, err := specfile.Preview(path, data)
 	if err != nil {
 		return err
 	}

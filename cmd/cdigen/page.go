@@ -9,8 +9,9 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/printable"
+	"github.com/cdigen/cdigen/internal/specwatch"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // page is an HTML page that is also XML, without scripts and without anything from elsewhere.
@@ -71,7 +72,7 @@ func (p *page) host(system string, inv *discover.Inventory) {
 		name = "no driver is loaded"
 	}
 	if inv.Driver.Flavor != "" {
-		name += " (" + string(inv.Driver.Flavor) + " kernel module)"
+		name += " (" + inv.Driver.Flavor + " kernel module)"
 	}
 	p.put("<p>%s<br/>%s</p>\n", system, name)
 }
@@ -97,7 +98,7 @@ func (p *page) findings(blocks []check.Block) {
 		b := &blocks[i]
 		p.put(`<p><strong class="%s">%s</strong> %s`, class(b.Severity), string(b.Severity), b.Title)
 		for _, g := range b.Groups {
-			p.put("<br/><code>[%s]</code> %s: %s", string(b.ID), discover.Some(g.Subjects), g.Message)
+			p.put("<br/><code>[%s]</code> %s: %s", string(b.ID), printable.Some(g.Subjects), g.Message)
 		}
 		if b.Fix.Note != "" {
 			p.put("<br/>%s", b.Fix.Note)
@@ -223,7 +224,7 @@ func (p *page) containers(u *use) {
 	}
 }
 
-func (p *page) history(list []watch.Generation) {
+func (p *page) history(list []specwatch.Generation) {
 	var rows [][]string
 	for i := range list {
 		g := &list[i]

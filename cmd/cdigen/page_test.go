@@ -18,8 +18,9 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 // contents is what a page shows.
@@ -30,7 +31,7 @@ type contents struct {
 	Blocks    []check.Block
 	Use       *use
 	Devices   []listed
-	History   []watch.Generation
+	History   []specwatch.Generation
 }
 
 // sample is a host with something of everything.
@@ -38,7 +39,7 @@ func sample(t *testing.T) *contents {
 	d := hosttest.Load(t, "demo")
 	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
 	inv.Driver.CUDAVersion = "12.4"
-	inv.GPUs[1].Lost, inv.GPUs[0].NVLinks, inv.GPUs[7].MIGSlices = true, []discover.NVLink{{To: "switch", Links: 18}}, 7
+	inv.GPUs[1].Lost, inv.GPUs[0].NVLinks, inv.GPUs[7].MIGSlices = true, []nvmlprobe.NVLink{{To: "switch", Links: 18}}, 7
 	inv.GPUs[7].MIGDevices = inv.GPUs[7].MIGDevices[:3]
 	reports := check.Reports(&check.Snapshot{Inventory: inv}, []discover.Finding{
 		{ID: discover.GPULost, Severity: discover.Broken, Subject: "GPU 1 (0000:43:00.0)", Message: "is lost: it is left out"},
@@ -54,11 +55,11 @@ func sample(t *testing.T) *contents {
 			{Engine: "lxc", Name: "c1", Devices: []string{"4"}, PIDs: []int{812}, Driver: "535.104.05", Findings: []discover.Finding{{ID: check.ContainerLibraryStale, Severity: discover.Broken}}},
 		}},
 		[]listed{
-			{Defined: spec.Defined{Name: "nvidia.com/gpu=0", File: "/etc/cdi/nvidia.yaml", Availability: spec.Available}, UUID: "GPU-1", Model: "NVIDIA H100 80GB HBM3", gpus: 1},
-			{Defined: spec.Defined{Name: "nvidia.com/gpu=GPU-1", File: "/etc/cdi/nvidia.yaml", Availability: spec.Available}, UUID: "GPU-1", Model: "NVIDIA H100 80GB HBM3", gpus: 1},
-			{Defined: spec.Defined{Name: "nvidia.com/gpu=7:0", File: "/etc/cdi/nvidia.yaml", Availability: spec.Shadowed, By: "/run/cdi/x.yaml"}, UUID: "MIG-1", Model: "NVIDIA H100 80GB HBM3", Profile: "3g.40gb", gpus: 1},
+			{Defined: specdir.Defined{Name: "nvidia.com/gpu=0", File: "/etc/cdi/nvidia.yaml", Availability: specdir.Available}, UUID: "GPU-1", Model: "NVIDIA H100 80GB HBM3", gpus: 1},
+			{Defined: specdir.Defined{Name: "nvidia.com/gpu=GPU-1", File: "/etc/cdi/nvidia.yaml", Availability: specdir.Available}, UUID: "GPU-1", Model: "NVIDIA H100 80GB HBM3", gpus: 1},
+			{Defined: specdir.Defined{Name: "nvidia.com/gpu=7:0", File: "/etc/cdi/nvidia.yaml", Availability: specdir.Shadowed, By: "/run/cdi/x.yaml"}, UUID: "MIG-1", Model: "NVIDIA H100 80GB HBM3", Profile: "3g.40gb", gpus: 1},
 		},
-		[]watch.Generation{{At: at, Trigger: "files", Result: "published", Changes: []string{"gpu 1: usable → lost"}}},
+		[]specwatch.Generation{{At: at, Trigger: "files", Result: "published", Changes: []string{"gpu 1: usable → lost"}}},
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -26,7 +27,7 @@ type presence struct {
 	target        *config.Target
 	options       spec.Options
 	inv           *discover.Inventory
-	directories   *spec.Directories
+	directories   *specdir.Directories
 	// left are the findings of what the spec had to do without.
 	left []discover.Finding
 	// spec is nil if generate would publish none, and why is the reason.
@@ -45,7 +46,7 @@ func present(cmd *cobra.Command, c *config.Config) (list []*presence, err error)
 	}
 	for _, kind := range c.EachKind() {
 		p := &presence{Config: kind, target: target}
-		if p.options, err = p.Spec(target.Arch); err != nil {
+		if p.options, err = p.Spec(); err != nil {
 			return nil, usageError(err)
 		}
 		list = append(list, p)
@@ -55,7 +56,7 @@ func present(cmd *cobra.Command, c *config.Config) (list []*presence, err error)
 		return nil, err
 	}
 	var errs []error
-	directories := spec.ReadDirectories(c.SpecDirs)
+	directories := specdir.ReadDirectories(c.SpecDirs)
 	for _, p := range list {
 		p.inv, p.directories = inv, directories
 		p.spec, p.left, err = spec.New(inv, p.options)
@@ -106,7 +107,7 @@ func presentDespite(cmd *cobra.Command, c *config.Config) (list []*presence, inv
 }
 
 // newSnapshot returns a snapshot that has the spec directories, and nothing yet of the host.
-func newSnapshot(c *config.Config, directories *spec.Directories) (*check.Snapshot, error) {
+func newSnapshot(c *config.Config, directories *specdir.Directories) (*check.Snapshot, error) {
 	in := directories.In(c.SpecDirs)
 	s := &check.Snapshot{Target: check.Target{Profile: c.Profile, SpecDirs: c.SpecDirs, Settings: c.Settings.Path, Config: c}, Directories: in}
 	for i, kind := range c.EachKind() {
@@ -164,7 +165,7 @@ func discovered(cmd *cobra.Command, c *config.Config) (*discover.Inventory, erro
 // inventory discovers a host.
 func inventory(cmd *cobra.Command, target *config.Target) (*discover.Inventory, error) {
 	start := time.Now()
-	inv, err := discover.Run(cmd.Context(), target.Host, discover.Modules(target.Discover))
+	inv, err := discover.Run(cmd.Context(), target.Host, target.Discover)
 	if err != nil {
 		return nil, fmt.Errorf("discover the host: %w", err)
 	}
@@ -198,7 +199,7 @@ func nothingToFix(inv *discover.Inventory) string {
 
 // readSpec reads a spec file. For the published one the error has what to do about it.
 func readSpec(file string, c *config.Config) (*specs.Spec, error) {
-	s, err := spec.Read(file)
+	s, err := specdir.Read(file)
 	if err == nil {
 		return s, nil
 	}
@@ -227,7 +228,7 @@ func noSpec(path, advice string) error {
 }
 
 // published reports whether a file exists that may be a spec of ours.
-func published(file string) bool { return check.Ours(spec.ReadDirectories(nil).File(file)) }
+func published(file string) bool { return check.Ours(specdir.ReadDirectories(nil).File(file)) }
 
 // shortKind is the default kind of a device.
 const shortKind = "nvidia.com/gpu"
@@ -252,10 +253,10 @@ func qualified(args []string) (names []string, err error) {
 	return names, nil
 }
 
-func available(d spec.Defined) bool { return d.Availability == spec.Available }
+func available(d specdir.Defined) bool { return d.Availability == specdir.Available }
 
 // availableNames returns the names of the devices that engines can use.
-func availableNames(devices []spec.Defined) (names []string) {
+func availableNames(devices []specdir.Defined) (names []string) {
 	for _, d := range devices {
 		if available(d) {
 			names = append(names, d.Name)
@@ -265,8 +266,8 @@ func availableNames(devices []spec.Defined) (names []string) {
 }
 
 // usable is the device of a name that engines use. An error says why there is none.
-func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.Defined, error) {
-	var unusable *spec.Defined
+func usable(name string, devices []specdir.Defined, broken []specdir.Broken) (*specdir.Defined, error) {
+	var unusable *specdir.Defined
 	for i := range devices {
 		switch d := &devices[i]; {
 		case d.Name == name && available(*d):
@@ -284,8 +285,8 @@ func usable(name string, devices []spec.Defined, broken []spec.Broken) (*spec.De
 		return nil, fmt.Errorf("no CDI device %q: there is no spec: run cdigen generate", name)
 	}
 	kind, _, _ := strings.Cut(name, "=")
-	of := spec.KindOf(kind)
-	if of == nil || slices.ContainsFunc(devices, func(d spec.Defined) bool { return strings.HasPrefix(d.Name, kind+"=") }) {
+	of := spec.Kinds.Of(kind)
+	if of == nil || slices.ContainsFunc(devices, func(d specdir.Defined) bool { return strings.HasPrefix(d.Name, kind+"=") }) {
 		return nil, fmt.Errorf("no CDI device %q: cdigen doctor %s says why", name, name)
 	}
 	return nil, fmt.Errorf("no CDI device %q: there is no spec of that kind: run cdigen generate --kind %s", name, of.Name)

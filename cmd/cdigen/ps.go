@@ -17,6 +17,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/internal/table"
 	"github.com/cdigen/cdigen/spec"
 )
@@ -85,10 +86,10 @@ func whoHas(cmd *cobra.Command, c *config.Config, lister *check.Lister) (*use, e
 	if err != nil {
 		return nil, usageError(err)
 	}
-	var report *discover.NVMLReport
+	var report *nvmlprobe.Report
 	probe := target.Discover.Probe
 	if probe != nil {
-		target.Discover.Probe = func(ctx context.Context, library string) (*discover.NVMLReport, error) {
+		target.Discover.Probe = func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
 			r, err := probe(ctx, library)
 			report = r
 			return r, err

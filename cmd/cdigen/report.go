@@ -12,8 +12,8 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/specwatch"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // reportFlags are the options of report.
@@ -69,7 +69,7 @@ func (f *reportFlags) run(cmd *cobra.Command) error {
 	}
 	s := snapshots[0]
 	devices, _ := s.Directories.Devices()
-	history, _ := watch.History{Path: watcherFile(f.RuntimeDir, s.Spec, historyFile)}.Read()
+	history, _ := specwatch.History{Path: watcherFile(f.RuntimeDir, s.Spec, historyFile)}.Read()
 	slices.Reverse(history)
 	p := &page{redact: redactor.Text}
 	p.host(system(src), s.Inventory)

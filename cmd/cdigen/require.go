@@ -11,7 +11,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // requirements is a flag with what a program needs of the host.
@@ -48,7 +48,7 @@ func (f *injectFlags) required(cmd *cobra.Command, names []string) error {
 	if err != nil {
 		return err
 	}
-	devices, _ := spec.ReadDirectories(f.SpecDirs).Devices()
+	devices, _ := specdir.ReadDirectories(f.SpecDirs).Devices()
 	var nodes []*specs.DeviceNode
 	for i := range devices {
 		if slices.Contains(names, devices[i].Name) && available(devices[i]) {

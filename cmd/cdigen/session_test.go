@@ -13,8 +13,8 @@ import (
 	"al.essio.dev/pkg/shellescape"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 // recording is a terminal session as an asciicast. Its times are those of somebody who types

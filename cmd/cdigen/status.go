@@ -18,9 +18,9 @@ import (
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/printable"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/specwatch"
 	"github.com/cdigen/cdigen/internal/table"
-	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 func newStatus() *cobra.Command {
@@ -35,9 +35,9 @@ func newStatus() *cobra.Command {
 				return err
 			}
 			if history {
-				return o.showHistory(cmd.OutOrStdout(), watch.History{Path: watcherFile(o.RuntimeDir, path, historyFile)}, path)
+				return o.showHistory(cmd.OutOrStdout(), specwatch.History{Path: watcherFile(o.RuntimeDir, path, historyFile)}, path)
 			}
-			s, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, path))
+			s, err := specwatch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, path))
 			running := err == nil
 			if errors.Is(err, fs.ErrNotExist) {
 				if s, err = o.statusOfFile(cmd, path); err != nil {
@@ -58,7 +58,7 @@ func newStatus() *cobra.Command {
 }
 
 // showHistory prints the publications of a spec.
-func (o *options) showHistory(w io.Writer, h watch.History, path string) error {
+func (o *options) showHistory(w io.Writer, h specwatch.History, path string) error {
 	list, err := h.Read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("no cdigen watch has published %s since the machine was booted", path)
@@ -77,11 +77,11 @@ func (o *options) showHistory(w io.Writer, h watch.History, path string) error {
 }
 
 // statusOfFile returns what the spec and the host themselves tell.
-func (o *options) statusOfFile(cmd *cobra.Command, path string) (*watch.Status, error) {
+func (o *options) statusOfFile(cmd *cobra.Command, path string) (*specwatch.Status, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		watched := func(output string) bool {
-			_, err := watch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, output))
+			_, err := specwatch.AskStatus(cmd.Context(), watcherSocket(o.RuntimeDir, output))
 			return err == nil
 		}
 		if other := config.OtherProfile(path, watched); other != "" {
@@ -93,7 +93,7 @@ func (o *options) statusOfFile(cmd *cobra.Command, path string) (*watch.Status, 
 		return nil, err
 	}
 	service, _ := config.Load("check", o.layers)
-	snapshot, err := newSnapshot(&service, spec.ReadDirectories(nil))
+	snapshot, err := newSnapshot(&service, specdir.ReadDirectories(nil))
 	if err != nil {
 		return nil, err
 	}
@@ -109,15 +109,15 @@ func (o *options) statusOfFile(cmd *cobra.Command, path string) (*watch.Status, 
 	}
 	snapshot.Look(check.Sources{Hook: config.CheckHook}, snapshot.Specs()...)
 	inv := snapshot.Inventory
-	s := &watch.Status{Spec: path, State: watch.State{Driver: inv.Driver.Version, GPUs: inv.Usable(), Findings: check.Health(snapshot)}}
+	s := &specwatch.Status{Spec: path, State: specwatch.State{Driver: inv.Driver.Version, GPUs: inv.Usable(), Findings: check.Health(snapshot)}}
 	for _, f := range snapshot.Specs() {
 		// Of a file that cannot be read there is a finding.
 		if content, err := f.Spec(); err == nil {
-			s.Specs = append(s.Specs, watch.SpecStateOf(f.Path, content))
+			s.Specs = append(s.Specs, specwatch.SpecStateOf(f.Path, content))
 		}
 	}
 	s.Devices = s.Specs[0].Devices
-	s.LastChange = &watch.Generation{Trigger: "unknown", Result: "published", At: info.ModTime()}
+	s.LastChange = &specwatch.Generation{Trigger: "unknown", Result: "published", At: info.ModTime()}
 	return s, nil
 }
 
@@ -132,7 +132,7 @@ func shortNames(names []string) []string {
 	return short
 }
 
-func writeStatus(w io.Writer, s *watch.Status, running bool) error {
+func writeStatus(w io.Writer, s *specwatch.Status, running bool) error {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
 		text := table.Wrap(oneLine(fmt.Sprintf(format, args...)), max(table.Width(w)-13, 0))

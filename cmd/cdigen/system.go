@@ -14,6 +14,8 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/kmod"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/table"
@@ -66,7 +68,7 @@ func (f *systemFlags) add(cmd *cobra.Command) {
 
 // open looks at the host, and loads its modules if asked to. The inventory is nil when that
 // is all there is to do: what comes after it shows when the driver is really loaded.
-func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host discover.Host, inv *discover.Inventory, err error) {
+func (f *systemFlags) open(cmd *cobra.Command, o discover.Options) (host hosttree.Host, inv *discover.Inventory, err error) {
 	if host, inv, err = f.look(cmd, o); err != nil {
 		return host, nil, err
 	}
@@ -106,26 +108,26 @@ func (f *systemFlags) open(cmd *cobra.Command, o discover.NodeOptions) (host dis
 }
 
 // look reads what the driver says of device nodes.
-func (f *systemFlags) look(cmd *cobra.Command, o discover.NodeOptions) (discover.Host, *discover.Inventory, error) {
+func (f *systemFlags) look(cmd *cobra.Command, o discover.Options) (hosttree.Host, *discover.Inventory, error) {
 	host, err := f.reopen()
 	if err != nil {
 		return host, nil, err
 	}
-	inv, err := discover.Run(cmd.Context(), host, discover.NodeModules(o))
+	inv, err := discover.Run(cmd.Context(), host, o)
 	return host, inv, err
 }
 
-func (f *systemFlags) reopen() (discover.Host, error) {
+func (f *systemFlags) reopen() (hosttree.Host, error) {
 	if f.DevNodes != "" && !f.dryRun {
-		return discover.Host{}, usageError(errors.New("--dev-nodes: nodes of a table cannot be changed: add --dry-run"))
+		return hosttree.Host{}, usageError(errors.New("--dev-nodes: nodes of a table cannot be changed: add --dry-run"))
 	}
 	target, err := f.Target()
 	if err != nil {
-		return discover.Host{}, usageError(err)
+		return hosttree.Host{}, usageError(err)
 	}
 	f.roots = target.Roots
 	if info, err := os.Stat(filepath.Join(f.roots.Dev, "dev")); err != nil || !info.IsDir() {
-		return discover.Host{}, usageError(fmt.Errorf("--dev-root %s: there is no directory dev in it", f.roots.Dev))
+		return hosttree.Host{}, usageError(fmt.Errorf("--dev-root %s: there is no directory dev in it", f.roots.Dev))
 	}
 	return target.Host, nil
 }
@@ -342,14 +344,14 @@ func newDeviceNodes() *cobra.Command {
 		Use:   "create-device-nodes",
 		Short: "Make and repair the driver's device nodes",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			imex, err := discover.ParseIMEXChannels(channels)
+			imex, err := devnode.ParseIMEXChannels(channels)
 			if err != nil {
 				return usageError(fmt.Errorf("--imex-channels: %w", err))
 			}
 			if control && len(imex) > 0 {
 				return usageError(errors.New("--imex-channels: not with --control-devices"))
 			}
-			if _, inv, err := f.open(cmd, discover.NodeOptions{ControlOnly: control, IMEXChannels: imex}); err != nil {
+			if _, inv, err := f.open(cmd, discover.Options{NodesOnly: true, ControlNodesOnly: control, IMEXChannels: imex}); err != nil {
 				return err
 			} else if inv != nil {
 				if err := f.nodes(cmd.Context(), inv); err != nil {

@@ -12,7 +12,9 @@ import (
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/regular"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/spectext"
+	"github.com/cdigen/cdigen/internal/transform"
 )
 
 func newTransform() *cobra.Command {
@@ -22,7 +24,7 @@ func newTransform() *cobra.Command {
 // transformFlags are the options of transform root.
 type transformFlags struct {
 	options
-	root          spec.RootTransform
+	root          transform.Roots
 	side          string
 	input, output string
 	dryRun        bool
@@ -38,7 +40,7 @@ func newTransformRoot() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.root.From, "from", "", "`directory` that paths are below (required)")
 	flags.StringVar(&f.root.To, "to", "", "`directory` to move them to (required)")
-	sides := []string{string(spec.HostSide), string(spec.ContainerSide)}
+	sides := []string{string(transform.HostSide), string(transform.ContainerSide)}
 	addChoice(flags, &f.side, "relative-to", "", sides[0], "whose paths: "+config.Alternatives(sides), sides...)
 	flags.StringVar(&f.input, "input", "-", "`file` with the spec; - is standard input")
 	flags.StringVarP(&f.output, "output", "o", "-", "`file` to write, .yaml or .json; - is standard output, in the format of the input")
@@ -52,7 +54,7 @@ func newTransformRoot() *cobra.Command {
 }
 
 func (f *transformFlags) run(cmd *cobra.Command) error {
-	f.root.Side = spec.Side(f.side)
+	f.root.Side = transform.Side(f.side)
 	if err := f.root.Check(); err != nil {
 		return usageError(fmt.Errorf("--%w", err))
 	}
@@ -72,11 +74,11 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 	}
 	switch filepath.Ext(f.output) {
 	case ".yaml":
-		format = spec.YAML
+		format = spectext.YAML
 	case ".json":
-		format = spec.JSON
+		format = spectext.JSON
 	}
-	data, err := spec.Encode(moved, format)
+	data, err := spectext.Encode(moved, format)
 	if err != nil {
 		return err
 	}
@@ -87,12 +89,12 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 	if f.dryRun {
 		return preview(cmd, f.output, data)
 	}
-	outcome, err := spec.Publish(cmd.Context(), f.output, data, f.PublishOptions())
+	outcome, err := specfile.Publish(cmd.Context(), f.output, data, f.PublishOptions())
 	if err != nil {
 		return err
 	}
 	sentence := fmt.Sprintf("Moved %s in %s.", printable.Count(count, "path"), f.output)
-	if outcome == spec.Unchanged {
+	if outcome == specfile.Unchanged {
 		sentence = "There is nothing to change in " + f.output + "."
 	}
 	say(sentence, string(outcome), "path", f.output, "moved", count, "cdiVersion", moved.Version)
@@ -100,7 +102,7 @@ func (f *transformFlags) run(cmd *cobra.Command) error {
 }
 
 // read reads the spec.
-func (f *transformFlags) read(cmd *cobra.Command) (*specs.Spec, spec.Format, error) {
+func (f *transformFlags) read(cmd *cobra.Command) (*specs.Spec, spectext.Format, error) {
 	name := f.input
 	var data []byte
 	var err error
@@ -113,7 +115,7 @@ func (f *transformFlags) read(cmd *cobra.Command) (*specs.Spec, spec.Format, err
 	if err != nil {
 		return nil, "", fmt.Errorf("read the spec: %w", err)
 	}
-	s, format, err := spec.Parse(data)
+	s, format, err := spectext.Parse(data)
 	if err != nil {
 		return nil, "", fmt.Errorf("read the spec from %s: %w", name, err)
 	}

@@ -27,11 +27,12 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/change"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/httpget"
 	"github.com/cdigen/cdigen/internal/inject"
+	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/specwatch"
 	"github.com/cdigen/cdigen/internal/trust"
-	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // watchFlags are the options of watch.
@@ -49,7 +50,7 @@ func newWatch() *cobra.Command {
 }
 
 // generator makes the generator.
-func (f *watchFlags) generator() (*watch.Generator, error) {
+func (f *watchFlags) generator() (*specwatch.Generator, error) {
 	if f.Output == "-" {
 		return nil, usageError(errors.New("--output -: watch publishes a file; use generate"))
 	}
@@ -57,26 +58,26 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 	if err != nil {
 		return nil, usageError(err)
 	}
-	if _, err := f.Spec(first.Arch); err != nil {
+	if _, err := f.Spec(); err != nil {
 		return nil, usageError(err)
 	}
 	c := f.Config // each look opens the host again
 	kinds := f.EachKind()
-	if err := spec.CheckPath(kinds[0].Output); err != nil {
+	if err := specfile.CheckPath(kinds[0].Output); err != nil {
 		return nil, usageError(err)
 	}
 	output, err := filepath.Abs(kinds[0].Output)
 	if err != nil {
 		return nil, err
 	}
-	var others []watch.Other
+	var others []specwatch.Other
 	for i := 1; i < len(kinds); i++ {
 		path, err := filepath.Abs(kinds[i].Output)
 		if err != nil {
 			return nil, err
 		}
-		others = append(others, watch.Other{
-			Output: path, Kind: kinds[i].Kind(), Unnamed: kinds[i].Unnamed, Spec: func() (spec.Options, error) { return kinds[i].Spec(c.Arch) },
+		others = append(others, specwatch.Other{
+			Output: path, Kind: kinds[i].Kind(), Unnamed: kinds[i].Unnamed, Spec: kinds[i].Spec,
 		})
 	}
 	dirs, err := absolute(c.SpecDirs...)
@@ -88,21 +89,12 @@ func (f *watchFlags) generator() (*watch.Generator, error) {
 		return nil, err
 	}
 	if c.DevRoot == "" {
-		// Which directory has the nodes depends on this one; see discover.DriverRootDev.
+		// Which directory has the nodes depends on this one; see hosttree.DriverRootDev.
 		files = append(files, filepath.Join(first.Roots.Driver, "dev/nvidiactl"))
 	}
-	return &watch.Generator{
-		Host: func() (discover.Host, error) {
-			t, err := c.Target()
-			if err != nil {
-				return discover.Host{}, err
-			}
-			return t.Host, nil
-		},
-		ProcRoot: first.Roots.Proc,
-		SysRoot:  first.Roots.Sys,
-		Discover: first.Discover,
-		Spec:     func() (spec.Options, error) { return kinds[0].Spec(c.Arch) },
+	return &specwatch.Generator{
+		Observer: specwatch.Observer{Host: c.Host, ProcRoot: first.Roots.Proc, SysRoot: first.Roots.Sys, Discover: first.Discover},
+		Spec:     kinds[0].Spec,
 		Output:   output,
 		Others:   others,
 		Format:   f.OutputFormat(),
@@ -134,7 +126,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	// that an idle watcher wakes one thread and not several.
 	debug.SetGCPercent(50)
 	runtime.GOMAXPROCS(1)
-	watch.SlackenTimers()
+	specwatch.SlackenTimers()
 	generator, err := f.generator()
 	if err != nil {
 		return err
@@ -159,7 +151,7 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 	refresh, end := f.refresher(ctx)
 	defer end()
 	metrics := record(l, runtimeDir, generator.Output, refresh)
-	l.Changed = func(s watch.State) { notifyState(s, hangup) }
+	l.Changed = func(s specwatch.State) { notifyState(s, hangup) }
 	if f.NodeFeatures != "" && !f.Once {
 		defer f.keepFeatures(ctx, l)()
 	}
@@ -180,8 +172,8 @@ func (f *watchFlags) run(cmd *cobra.Command) error {
 }
 
 // keepFeatures has the loop write the features of the node, until end is called.
-func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func()) {
-	features := &watch.Features{Path: f.NodeFeatures}
+func (f *watchFlags) keepFeatures(ctx context.Context, l *specwatch.Loop) (end func()) {
+	features := &specwatch.Features{Path: f.NodeFeatures}
 	failed := atomic.Bool{}
 	write := func() {
 		err := features.Write(l.State, time.Now())
@@ -193,7 +185,7 @@ func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func(
 		}
 	}
 	changed := l.Changed
-	l.Changed = func(s watch.State) { changed(s); write() }
+	l.Changed = func(s specwatch.State) { changed(s); write() }
 	ctx, cancel := context.WithCancel(ctx)
 	var renewals sync.WaitGroup
 	renewals.Go(func() {
@@ -201,7 +193,7 @@ func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func(
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(watch.FeaturesEvery):
+			case <-time.After(specwatch.FeaturesEvery):
 				write()
 			}
 		}
@@ -217,10 +209,10 @@ func (f *watchFlags) keepFeatures(ctx context.Context, l *watch.Loop) (end func(
 
 // record makes the loop keep metrics, which it returns, and the history, and call refresh after
 // each generation.
-func record(l *watch.Loop, runtimeDir, output string, refresh func()) *watch.Metrics {
-	metrics := watch.NewMetrics(l, version, output)
-	history := watch.History{Path: instanceFile(runtimeDir, output, historyFile)}
-	l.Generated = func(g watch.Generation) {
+func record(l *specwatch.Loop, runtimeDir, output string, refresh func()) *specwatch.Metrics {
+	metrics := specwatch.NewMetrics(l, version, output)
+	history := specwatch.History{Path: instanceFile(runtimeDir, output, historyFile)}
+	l.Generated = func(g specwatch.Generation) {
 		metrics.Generated(g)
 		if err := history.Add(g); err != nil {
 			slog.Warn("the history of publications cannot be written", "error", err)
@@ -273,18 +265,18 @@ func (f *watchFlags) refreshInjected(ctx context.Context) {
 }
 
 // watcher makes the loop and its sources.
-func (f *watchFlags) watcher(generator *watch.Generator, hangup *hangup) (*watch.Loop, error) {
-	procfs := &watch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
-	mounts := &watch.Mounts{}
-	files := &watch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
-	specs := &watch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
-	l := &watch.Loop{
+func (f *watchFlags) watcher(generator *specwatch.Generator, hangup *hangup) (*specwatch.Loop, error) {
+	procfs := &specwatch.Procfs{Root: generator.ProcRoot, Sys: generator.SysRoot, Every: f.Poll}
+	mounts := &specwatch.Mounts{}
+	files := &specwatch.Files{Ignore: generator.OwnChange, NamesOnly: generator.NamesOnly}
+	specs := &specwatch.Specs{Output: generator.Output, Dirs: generator.SpecDirs, Ignore: generator.OwnChange}
+	l := &specwatch.Loop{
 		Options:  f.loop(),
 		Generate: generator.Generate,
 		Apply:    generator.Apply,
 		Restore:  generator.Restore,
-		Sources:  []watch.Source{watch.Uevents{}, procfs, files, specs, mounts, hangup},
-		Update:   func(l *discover.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
+		Sources:  []specwatch.Source{specwatch.Uevents{}, procfs, files, specs, mounts, hangup},
+		Update:   func(l *hosttree.Lookups) { files.Update(l); specs.Update(); mounts.Update(l) },
 		Await:    procfs.Await,
 		Log:      slog.Default(),
 	}
@@ -294,13 +286,13 @@ func (f *watchFlags) watcher(generator *watch.Generator, hangup *hangup) (*watch
 	}
 	specs.SettingsChanged = func() { l.SetChangedSettings(f.changedSettings()) }
 	if f.KernelLog != "" {
-		l.Sources = append(l.Sources, watch.KernelLog{Path: f.KernelLog})
+		l.Sources = append(l.Sources, specwatch.KernelLog{Path: f.KernelLog})
 	}
 	return l, nil
 }
 
 // result returns the exit status of --once for what was found.
-func result(s watch.State, generator *watch.Generator) error {
+func result(s specwatch.State, generator *specwatch.Generator) error {
 	options, err := generator.Spec()
 	missing := slices.ContainsFunc(s.Findings, func(f discover.Finding) bool { return f.ID == discover.LibrariesMissing })
 	switch {
@@ -311,7 +303,7 @@ func result(s watch.State, generator *watch.Generator) error {
 			return &exitError{exitNoDevices, fmt.Errorf("the host has nothing of the kind %s: %s", options.Of.Name, s.Condition)}
 		}
 		return nil
-	case missing && options.WantsCUDA() && (s.GPUs > 0 || s.Condition == watch.Holding):
+	case missing && options.WantsCUDA() && (s.GPUs > 0 || s.Condition == specwatch.Holding):
 		return &exitError{exitNoCUDA, errors.New("libcuda.so.1 was not found")}
 	case s.GPUs == 0 && s.WantsGPUs():
 		return &exitError{exitNoDevices, fmt.Errorf("no usable GPU: %s", s.Condition)}
@@ -321,7 +313,7 @@ func result(s watch.State, generator *watch.Generator) error {
 
 // settingsFile returns the settings file to watch; empty: none, or a pipe, which cannot be
 // read again. That its directory comes is for the generator.
-func (f *watchFlags) settingsFile(g *watch.Generator) (string, error) {
+func (f *watchFlags) settingsFile(g *specwatch.Generator) (string, error) {
 	info, err := os.Stat(f.Settings.Path)
 	if f.Settings.Path == "" || err == nil && !info.Mode().IsRegular() {
 		return "", nil
@@ -344,16 +336,16 @@ func (f *watchFlags) changedSettings() string {
 }
 
 // loop returns the options of the loop.
-func (f *watchFlags) loop() watch.Options {
-	o := watch.DefaultOptions()
+func (f *watchFlags) loop() specwatch.Options {
+	o := specwatch.DefaultOptions()
 	o.Debounce, o.MaxDelay, o.Grace, o.ReadyTimeout = f.Debounce, max(o.MaxDelay, 2*f.Debounce), f.Grace, f.ReadyTimeout
-	o.OnDriverLoss, o.Once = watch.Policy(f.OnDriverLoss), f.Once
+	o.OnDriverLoss, o.Once = specwatch.Policy(f.OnDriverLoss), f.Once
 	o.Hang = max(o.Hang, 3*f.NVMLTimeout+f.LockTimeout)
 	return o
 }
 
 // serve opens the socket of cdigen status and, where asked for, that of health.
-func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics, runtimeDir, output string) error {
+func (f *watchFlags) serve(ctx context.Context, l *specwatch.Loop, m *specwatch.Metrics, runtimeDir, output string) error {
 	start := func(address string, mode os.FileMode, get func(path string) httpget.Answer) error {
 		path, local := strings.CutPrefix(address, "unix:")
 		if local && filepath.IsAbs(path) {
@@ -362,7 +354,7 @@ func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics,
 				return err
 			}
 		}
-		listener, err := watch.Listen(ctx, address)
+		listener, err := specwatch.Listen(ctx, address)
 		if err != nil {
 			return err
 		}
@@ -374,17 +366,17 @@ func (f *watchFlags) serve(ctx context.Context, l *watch.Loop, m *watch.Metrics,
 		go serve(ctx, listener, get)
 		return nil
 	}
-	status := func() watch.Status {
-		return watch.Status{PID: os.Getpid(), Version: version, Spec: output, State: l.State()}
+	status := func() specwatch.Status {
+		return specwatch.Status{PID: os.Getpid(), Version: version, Spec: output, State: l.State()}
 	}
 	// Every user may ask, as every user can read the spec.
-	if err := start("unix:"+instanceFile(runtimeDir, output, socketFile), 0o666, watch.Ask(status)); err != nil {
+	if err := start("unix:"+instanceFile(runtimeDir, output, socketFile), 0o666, specwatch.Ask(status)); err != nil {
 		return fmt.Errorf("open the socket of cdigen status: %w", err)
 	}
 	if f.Health == "" {
 		return nil
 	}
-	if err := start(f.Health, 0o660, watch.Health(l, m)); err != nil {
+	if err := start(f.Health, 0o660, specwatch.Health(l, m)); err != nil {
 		return usageError(fmt.Errorf("--health %s: %w", f.Health, err))
 	}
 	return nil
@@ -413,7 +405,7 @@ func newHangup() *hangup {
 func (*hangup) Name() string { return "signal" }
 
 // Run waits for signals until ctx ends.
-func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
+func (h *hangup) Run(ctx context.Context, emit func(specwatch.Event)) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -425,13 +417,13 @@ func (h *hangup) Run(ctx context.Context, emit func(watch.Event)) error {
 			if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
 				notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
 			}
-			emit(watch.Event{Source: h.Name(), Detail: "SIGHUP", Full: true})
+			emit(specwatch.Event{Source: h.Name(), Detail: "SIGHUP", Full: true})
 		}
 	}
 }
 
 // notifyState reports the state to systemd.
-func notifyState(s watch.State, h *hangup) {
+func notifyState(s specwatch.State, h *hangup) {
 	text := "STATUS=" + describe(&s)
 	since := h.since.Load()
 	over := since != nil && s.LastGeneration != nil && !s.LastGeneration.At.Before(*since) && h.since.CompareAndSwap(since, nil)
@@ -449,7 +441,7 @@ func notify(text string) {
 }
 
 // describe returns a state in one line.
-func describe(s *watch.State) string {
+func describe(s *specwatch.State) string {
 	parts := []string{describeSpec(s)}
 	for _, name := range s.Down() {
 		parts = append(parts, "the source "+name+" is down")
@@ -460,24 +452,24 @@ func describe(s *watch.State) string {
 	return strings.Join(parts, "; ")
 }
 
-func describeSpec(s *watch.State) string {
+func describeSpec(s *specwatch.State) string {
 	switch s.Condition {
-	case watch.Starting:
+	case specwatch.Starting:
 		return "looking at the host"
-	case watch.NoDevices:
+	case specwatch.NoDevices:
 		return "no usable GPU, no spec"
-	case watch.Holding:
+	case specwatch.Holding:
 		return "the driver is incomplete or being replaced; the last good spec stays"
-	case watch.Limited:
+	case specwatch.Limited:
 		return "too many publications in a row; the last spec stays until the limit allows another"
-	case watch.Asleep:
+	case specwatch.Asleep:
 		return "waiting until a GPU that is asleep is awake"
-	case watch.Failing:
+	case specwatch.Failing:
 		if !s.InPlace {
 			return "failing, there is no spec: " + oneLine(s.Error)
 		}
 		return "failing, the last spec stays: " + oneLine(s.Error)
-	case watch.Current:
+	case specwatch.Current:
 	}
 	return fmt.Sprintf("%d GPUs, %d devices, driver %s", s.GPUs, len(s.Devices), s.Driver)
 }
@@ -490,7 +482,7 @@ func singleInstance(ctx context.Context, runtimeDir, output string) (unlock func
 		return unlock, err
 	}
 	who := "another cdigen watch"
-	if s, err := watch.AskStatus(ctx, instanceFile(runtimeDir, output, socketFile)); err == nil {
+	if s, err := specwatch.AskStatus(ctx, instanceFile(runtimeDir, output, socketFile)); err == nil {
 		who += fmt.Sprintf(" (process %d)", s.PID)
 	}
 	return nil, fmt.Errorf("%s keeps %s", who, output)

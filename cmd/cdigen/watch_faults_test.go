@@ -17,9 +17,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 func must(t testing.TB, errs ...error) {
@@ -30,10 +30,10 @@ func must(t testing.TB, errs ...error) {
 }
 
 // source returns the state of a source.
-func (r *rig) source(name string) watch.SourceState {
+func (r *rig) source(name string) specwatch.SourceState {
 	r.t.Helper()
 	list := r.status().Sources
-	return list[slices.IndexFunc(list, func(s watch.SourceState) bool { return s.Name == name })]
+	return list[slices.IndexFunc(list, func(s specwatch.SourceState) bool { return s.Name == name })]
 }
 
 // read returns the published spec.
@@ -86,16 +86,16 @@ func TestWatchWithoutInotify(t *testing.T) {
 		r.settle()
 	}
 	must(t, os.Rename(uvm, uvm+".away"))
-	r.until("hold", func() bool { return r.status().Condition == watch.Holding })
+	r.until("hold", func() bool { return r.status().Condition == specwatch.Holding })
 	must(t, os.Rename(uvm+".away", uvm))
-	r.until("release", func() bool { return r.status().Condition == watch.Current })
+	r.until("release", func() bool { return r.status().Condition == specwatch.Current })
 
 	if out, err := exec.Command("nsenter", "--user", "--target", strconv.Itoa(r.cmd.Process.Pid), "sh", "-c",
 		"echo 100 >/proc/sys/user/max_inotify_instances").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, name := range []string{"files", "specs"} {
-		r.until(name+" is up", func() bool { return r.source(name) == watch.SourceState{Name: name, Up: true} })
+		r.until(name+" is up", func() bool { return r.source(name) == specwatch.SourceState{Name: name, Up: true} })
 	}
 	must(t, os.Remove(r.spec()))
 	r.follows("spec removed", time.Now())
@@ -228,7 +228,7 @@ func TestWatchWaitsForThePackageManager(t *testing.T) {
 		}
 		before := r.status().Generations
 		r.until("two looks", func() bool { return r.status().Generations >= before+2 })
-		if s := r.status(); s.Condition != watch.Holding || s.Ready {
+		if s := r.status(); s.Condition != specwatch.Holding || s.Ready {
 			t.Errorf("condition %s, ready %v", s.Condition, s.Ready)
 		}
 		if !bytes.Equal(r.read(), good) {
@@ -239,7 +239,7 @@ func TestWatchWaitsForThePackageManager(t *testing.T) {
 		must(t, os.Rename(filepath.Join(away, filepath.Base(file)), file))
 	}
 	must(t, f.Close())
-	r.until("the end of it", func() bool { return r.status().Condition == watch.Current })
+	r.until("the end of it", func() bool { return r.status().Condition == specwatch.Current })
 	r.follows("the package manager", time.Now())
 	if bytes.Equal(r.read(), good) {
 		t.Error("files that are gone are still in the spec")
@@ -306,7 +306,7 @@ func TestWatchLetsAGPUSleep(t *testing.T) {
 	}
 	s.is("suspended")
 	r.start("--ready-timeout", "2s", "--poll", "100ms")
-	if st := r.status(); st.Condition != watch.Asleep || st.Ready || st.InPlace {
+	if st := r.status(); st.Condition != specwatch.Asleep || st.Ready || st.InPlace {
 		t.Errorf("status: %+v", st)
 	}
 	undisturbed("start", 0)

@@ -10,15 +10,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/specwatch"
 	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
 )
 
 // kindDevices returns the names of the devices in the published spec of a kind; nil: there
 // is none.
 func (r *rig) kindDevices(name string) (names []string) {
-	s, err := spec.Read(spec.FindKind(name).File(r.spec()))
+	s, err := specdir.Read(spec.Kinds.Find(name).File(r.spec()))
 	if err != nil {
 		return nil
 	}
@@ -40,8 +41,8 @@ func TestWatchKeepsTheSpecsOfAllKinds(t *testing.T) {
 		r.untilDevices(kind, "all")
 	}
 	r.untilDevices("imex-channel", "0", "all")
-	published := func(kind string) func(s watch.SpecState) bool {
-		return func(s watch.SpecState) bool { return s.Kind == "nvidia.com/"+kind }
+	published := func(kind string) func(s specwatch.SpecState) bool {
+		return func(s specwatch.SpecState) bool { return s.Kind == "nvidia.com/"+kind }
 	}
 	if s := r.status(); !s.Ready || !slices.ContainsFunc(s.Specs, published("gpu")) || !slices.ContainsFunc(s.Specs, published("gds")) {
 		t.Errorf("ready %v, %v", s.Ready, s.Specs)
@@ -67,7 +68,7 @@ func TestWatchKeepsTheSpecsOfAllKinds(t *testing.T) {
 	move(node, aside)
 	r.untilDevices("gdrcopy")
 	r.settle()
-	if s := r.status(); s.Condition != watch.Current || !s.Ready || slices.ContainsFunc(s.Specs, published("gdrcopy")) || len(s.Devices) == 0 {
+	if s := r.status(); s.Condition != specwatch.Current || !s.Ready || slices.ContainsFunc(s.Specs, published("gdrcopy")) || len(s.Devices) == 0 {
 		t.Errorf("without GDRCopy: %s, ready %v, %v", s.Condition, s.Ready, s.Specs)
 	}
 	move(aside, node)
@@ -75,7 +76,7 @@ func TestWatchKeepsTheSpecsOfAllKinds(t *testing.T) {
 
 	// What others do to a file is undone, and a spec of theirs has precedence where nobody has
 	// asked for ours.
-	file := spec.FindKind("gds").File(r.spec())
+	file := spec.Kinds.Find("gds").File(r.spec())
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func TestWatchKeepsOtherKindsWithoutGPUs(t *testing.T) {
 	}
 	r.untilDevices("gpu")
 	r.settle()
-	if s := r.status(); s.Condition != watch.Current || len(s.Devices) > 0 || s.GPUs > 0 {
+	if s := r.status(); s.Condition != specwatch.Current || len(s.Devices) > 0 || s.GPUs > 0 {
 		t.Errorf("%s with %v and %d GPUs", s.Condition, s.Devices, s.GPUs)
 	}
 	if got := r.kindDevices("gds"); got == nil {
@@ -118,7 +119,7 @@ func TestWatchKeepsOtherKindsWithoutGPUs(t *testing.T) {
 // kind returns the published spec of a kind; nil: there is none.
 func (r *rig) kind(name string) []byte {
 	r.t.Helper()
-	data, err := os.ReadFile(spec.FindKind(name).File(r.spec()))
+	data, err := os.ReadFile(spec.Kinds.Find(name).File(r.spec()))
 	if err != nil && !os.IsNotExist(err) {
 		r.t.Fatal(err)
 	}
@@ -142,7 +143,7 @@ func TestWatchHoldsKinds(t *testing.T) {
 	must(t, unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
 
 	move("nvidia-uvm", "uvm.away")
-	r.until("hold", func() bool { return r.status().Condition == watch.Holding })
+	r.until("hold", func() bool { return r.status().Condition == specwatch.Holding })
 	for _, name := range []string{"nvidia-fs", "nvidia-fs0", "nvidia-fs1", "nvidia-nvswitch1"} {
 		move(name, "away."+name)
 	}
@@ -154,14 +155,14 @@ func TestWatchHoldsKinds(t *testing.T) {
 	move("away.uverbs0", "infiniband/uverbs0")
 	r.until("the old spec of network cards", func() bool { return bytes.Equal(r.kind("mofed"), cards) })
 	r.settle()
-	if s := r.status(); s.Condition != watch.Holding {
+	if s := r.status(); s.Condition != specwatch.Holding {
 		t.Errorf("condition %s", s.Condition)
 	}
 	if !bytes.Equal(r.read(), good) || !bytes.Equal(r.kind("nvswitch"), switches) || r.kind("gds") == nil {
 		t.Error("a spec changes while it is held")
 	}
 	move("uvm.away", "nvidia-uvm")
-	r.until("release", func() bool { return r.status().Condition == watch.Current })
+	r.until("release", func() bool { return r.status().Condition == specwatch.Current })
 	r.untilDevices("gds")
 	r.until("a spec without the node that is gone", func() bool { return r.kind("nvswitch") != nil && !bytes.Equal(r.kind("nvswitch"), switches) })
 	// All that need the driver go with it.
@@ -183,7 +184,7 @@ func TestWatchPublishesKindsWithoutGPUs(t *testing.T) {
 	r.start("--spec-dir", filepath.Dir(r.spec()), "--ready-timeout", "1s")
 	r.untilDevices("nvswitch", "all")
 	r.untilDevices("gpu")
-	if s := r.status(); s.Condition != watch.Current || !s.Ready || len(s.Devices) > 0 {
+	if s := r.status(); s.Condition != specwatch.Current || !s.Ready || len(s.Devices) > 0 {
 		t.Errorf("condition %s, ready %v", s.Condition, s.Ready)
 	}
 }

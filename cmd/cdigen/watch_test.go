@@ -20,9 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 // patience is how long a test waits for what has to come; it bounds nothing else.
@@ -133,8 +133,8 @@ func (r *rig) until(what string, holds func() bool) {
 	hosttest.Until(r.t, what, patience, 5*time.Millisecond, holds)
 }
 
-func (r *rig) status() *watch.Status {
-	s, err := watch.AskStatus(context.Background(), instanceFile(filepath.Join(r.dir, "run"), r.spec(), socketFile))
+func (r *rig) status() *specwatch.Status {
+	s, err := specwatch.AskStatus(context.Background(), instanceFile(filepath.Join(r.dir, "run"), r.spec(), socketFile))
 	if err != nil {
 		return nil
 	}
@@ -492,7 +492,7 @@ func TestWatchFollowsMounts(t *testing.T) {
 		if c.from != "" {
 			r.follows(c.name, since)
 		} else {
-			r.until("hold after: "+c.name, func() bool { return r.status().Condition == watch.Holding && !r.status().Ready })
+			r.until("hold after: "+c.name, func() bool { return r.status().Condition == specwatch.Holding && !r.status().Ready })
 			r.until("a spec without the files that are gone", func() bool { return len(r.missingPaths()) == 0 })
 		}
 		r.settle()
@@ -835,7 +835,7 @@ func TestWatchRecovers(t *testing.T) {
 		})
 		load(r, d)
 		generations := r.status().Generations
-		r.until("failures: "+name, func() bool { s := r.status(); return s.Condition == watch.Failing && s.Generations > generations+2 })
+		r.until("failures: "+name, func() bool { s := r.status(); return s.Condition == specwatch.Failing && s.Generations > generations+2 })
 		if now, err := os.ReadFile(r.spec()); err != nil || !bytes.Equal(now, good) {
 			t.Errorf("%s: the last good spec is not as it was: %v", name, err)
 		}

@@ -1,4 +1,4 @@
-// Package nvmlreport makes a [discover.NVMLReport] with NVML, NVIDIA's management library, for
-// programs that have it loaded, such as device plugins. It needs cgo, as go-nvml does. Programs
-// without cgo have the report made by cdigen-nvml, see [discover.CommandProbe].
+// Package nvmlreport has a discovery ask NVML, NVIDIA's management library, in programs that
+// have it loaded, such as device plugins. It needs cgo, as go-nvml does. Programs without cgo
+// have cdigen-nvml asked, see [discover.InstalledProbe].
 package nvmlreport

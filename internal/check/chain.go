@@ -67,7 +67,7 @@ func Chain(list []Report, snapshots ...*Snapshot) []Link {
 		gpus += ", " + printable.Count(mig, "MIG device")
 	}
 	links := []Link{
-		{Name: linkModule, Text: strings.TrimSpace(inv.Driver.Version + " " + string(inv.Driver.Flavor))}, {Name: linkGPUs, Text: gpus},
+		{Name: linkModule, Text: strings.TrimSpace(inv.Driver.Version + " " + inv.Driver.Flavor)}, {Name: linkGPUs, Text: gpus},
 		{Name: linkNodes, Text: strconv.Itoa(have)}, {Name: linkDriver, Text: fmt.Sprintf("%d libraries", len(inv.Libraries))},
 	}
 	for i := range links[1:] {

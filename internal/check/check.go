@@ -16,8 +16,11 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/config"
+	"github.com/cdigen/cdigen/internal/findings"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -32,13 +35,13 @@ type Wanted struct {
 	// Now is the spec that would be published now; nil: none, for want of a device.
 	Now *specs.Spec
 	// Published is the file at Spec.
-	Published *spec.File
+	Published *specdir.File
 }
 
 // LeftAlone reports whether the file in place of a spec that nobody has asked for is another
 // program's, which cdigen neither replaces nor removes.
 func (w *Wanted) LeftAlone() bool {
-	return w.Unnamed && spec.Foreign(w.Published, w.Kind)
+	return w.Unnamed && specdir.Foreign(w.Published, w.Kind)
 }
 
 // Target is how the specs are made that are asked for, and for whom.
@@ -76,12 +79,12 @@ type Snapshot struct {
 	// Beside are the specs of other kinds that are published with it.
 	Beside []Wanted
 	// Host names places of the host; nothing is read from it any more.
-	Host      discover.Host
+	Host      hosttree.Host
 	Inventory *discover.Inventory
 	// Left are the findings of what the specs had to do without.
 	Left []discover.Finding
 	// Directories are SpecDirs.
-	Directories *spec.Directories
+	Directories *specdir.Directories
 	// Exposed is what other users can change of the directories that engines read, and of
 	// that of the spec.
 	Exposed []discover.Finding
@@ -113,7 +116,7 @@ func (s *Snapshot) each() []*Snapshot {
 }
 
 // Specs returns the files of all specs that are asked for, but for those of other programs.
-func (s *Snapshot) Specs() (files []*spec.File) {
+func (s *Snapshot) Specs() (files []*specdir.File) {
 	for _, one := range s.each() {
 		if !one.LeftAlone() {
 			files = append(files, one.Published)
@@ -130,7 +133,7 @@ func (s *Snapshot) Makes(device string) bool {
 
 // Against returns the snapshot to compare a spec file with: that of the devices in it, or else
 // of what is published at its path.
-func (s *Snapshot) Against(f *spec.File) *Snapshot {
+func (s *Snapshot) Against(f *specdir.File) *Snapshot {
 	all := s.each()
 	at := -1
 	if content, err := f.Spec(); err == nil {
@@ -227,7 +230,7 @@ func found(id discover.ID, severity discover.Severity, subject, format string, a
 // All returns what all checks find, the worst first, and causes before what follows from
 // them.
 func All(s *Snapshot) []discover.Finding {
-	return discover.Sorted(slices.Concat(required(s), Health(s), Settings(s), engines(s), system(s)))
+	return findings.Sorted(slices.Concat(required(s), Health(s), Settings(s), engines(s), system(s)))
 }
 
 // Health returns what is wrong with the driver, its devices, the published spec and the
@@ -242,7 +245,7 @@ func Health(s *Snapshot) []discover.Finding {
 			list = append(list, published(one)...)
 		}
 	}
-	return discover.Sorted(append(list, neighbours(s)...))
+	return findings.Sorted(append(list, neighbours(s)...))
 }
 
 // serious returns the serious findings of discovery and of making the spec; the others are of interest to

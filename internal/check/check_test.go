@@ -14,10 +14,13 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/internal/findings"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // The tests of the command break machines and fix them; here is what they do not cover.
@@ -42,13 +45,13 @@ func newBed(t *testing.T, name string, change func(dir string)) *bed {
 	}
 	host := hosttest.Reopen(t, d, dir)
 	b := &bed{dir: dir}
-	directories := spec.ReadDirectories([]string{filepath.Join(dir, "etc/cdi")})
-	inv, err := discover.Run(t.Context(), host, discover.Modules(discover.Options{Probe: hosttest.Probe(d)}))
+	directories := specdir.ReadDirectories([]string{filepath.Join(dir, "etc/cdi")})
+	inv, err := discover.Run(t.Context(), host, discover.Options{Probe: hosttest.Probe(d)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.Sources = Sources{
-		Root: discover.NewTree("/", os.DirFS(dir)),
+		Root: hosttree.NewTree("/", os.DirFS(dir)),
 		Run:  func(context.Context, string, ...string) ([]byte, error) { return nil, errors.New("nothing runs here") },
 		Find: func(program string) (string, error) {
 			if slices.Contains(b.programs, program) {
@@ -76,7 +79,7 @@ func newBed(t *testing.T, name string, change func(dir string)) *bed {
 // look looks at the host as it is now, and judges it.
 func (b *bed) look(t *testing.T, judge func(*Snapshot) []discover.Finding) []Report {
 	t.Helper()
-	b.Directories = spec.ReadDirectories(b.SpecDirs)
+	b.Directories = specdir.ReadDirectories(b.SpecDirs)
 	b.Published = b.Directories.File(b.Spec)
 	b.Look(b.Sources, b.Published)
 	b.LookAtSystem(t.Context(), b.Sources)
@@ -223,12 +226,12 @@ func TestDriverContainers(t *testing.T) {
 	// They are expected there, and not there yet.
 	b = newBed(t, "two-gpus", nil)
 	b.Inventory.Libraries = nil
-	b.Host.Driver = discover.DirTree(filepath.Join(b.dir, "run/nvidia/driver"))
+	b.Host.Driver = hosttree.DirTree(filepath.Join(b.dir, "run/nvidia/driver"))
 	if c := find(b.examine(t), "driver-root-missing"); c == nil || len(c.Fix.Commands) > 0 {
 		t.Errorf("%+v", c)
 	}
 	b = newBed(t, "no-driver", nil)
-	b.Host.Driver = discover.DirTree(filepath.Join(b.dir, "run/nvidia/driver"))
+	b.Host.Driver = hosttree.DirTree(filepath.Join(b.dir, "run/nvidia/driver"))
 	if c := find(b.examine(t), "driver-not-loaded"); c == nil || len(c.Fix.Commands) > 0 || !strings.Contains(c.Fix.Note, "driver container") {
 		t.Errorf("%+v", c)
 	}
@@ -316,7 +319,7 @@ func TestFindingsThatNoCheckKnowsAreReported(t *testing.T) {
 		{ID: discover.NodeMissing, Subject: "/dev/nvidia0", Severity: discover.Note, Message: "reported once"},
 		{ID: discover.FileMissing, Subject: "nvidia-imex", Severity: discover.Note, Message: "not found"},
 	}
-	list := discover.Sorted(serious(b.Snapshot))
+	list := findings.Sorted(serious(b.Snapshot))
 	if len(list) != 3 || list[0].ID != discover.LibraryUnreadable || list[1].ID != discover.NodeMissing || list[2].ID != discover.NVMLTimeout {
 		t.Errorf("%+v", list)
 	}
@@ -528,12 +531,12 @@ func TestEngineForWhichNoSpecIsOldEnough(t *testing.T) {
 }
 
 func TestWorstComesFirst(t *testing.T) {
-	list := discover.Sorted([]discover.Finding{{Severity: discover.Note}, {ID: "a", Severity: discover.Warning}, {ID: "b", Severity: discover.Broken}, {ID: "a", Severity: discover.Broken}})
+	list := findings.Sorted([]discover.Finding{{Severity: discover.Note}, {ID: "a", Severity: discover.Warning}, {ID: "b", Severity: discover.Broken}, {ID: "a", Severity: discover.Broken}})
 	if len(list) != 3 || list[0].ID != "a" || list[0].Severity != discover.Broken || list[1].ID != "b" || list[2].Severity != discover.Note {
 		t.Errorf("%+v", list)
 	}
 	for n, want := range map[int]string{0: "", 1: "a", 4: "a, b, c, d", 6: "a, b, c and 3 others"} {
-		if got := discover.Some([]string{"a", "b", "c", "d", "e", "f"}[:n]); got != want {
+		if got := printable.Some([]string{"a", "b", "c", "d", "e", "f"}[:n]); got != want {
 			t.Errorf("%d of them: %q, want %q", n, got, want)
 		}
 	}
@@ -579,7 +582,7 @@ func TestChecksReadNothing(t *testing.T) {
 		list = append(list, unknown, conflict)
 		texts = append(texts, strings.ReplaceAll(fmt.Sprintf("%+v", Reports(b.Snapshot, append(list, OfFile(b.Snapshot, b.Published)...))), b.dir, ""))
 	}
-	for _, id := range []discover.ID{spec.Conflict, spec.Hidden, spec.Untrusted, SpecFileBroken, EngineDirectories, DeviceConflict, DeviceUnknown} {
+	for _, id := range []discover.ID{specdir.Conflict, specdir.Hidden, specdir.Untrusted, SpecFileBroken, EngineDirectories, DeviceConflict, DeviceUnknown} {
 		if !strings.Contains(texts[0], string(id)) {
 			t.Errorf("there is no %s", id)
 		}
@@ -600,7 +603,7 @@ func TestTableHasEveryID(t *testing.T) {
 			ids[e.ID] = true
 		}
 	}
-	for _, file := range []string{"../../discover/finding.go", "../../spec/directories.go", "check.go"} {
+	for _, file := range []string{"../../discover/finding.go", "../../spec/spec.go", "../specdir/directories.go", "../ownedits/edits.go", "check.go"} {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

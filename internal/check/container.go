@@ -21,6 +21,9 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/findings"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/inroot"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/mountinfo"
@@ -204,7 +207,7 @@ func (src *Sources) has(program string) bool {
 }
 
 // Look reads the nodes and the mounts of a container, and what its image requires.
-func (c *Container) Look(ctx context.Context, host discover.Host) error {
+func (c *Container) Look(ctx context.Context, host hosttree.Host) error {
 	process := filepath.Join(host.Proc.Path, strconv.Itoa(c.PID))
 	if _, err := os.Stat(process); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("there is no process %d", c.PID)
@@ -218,7 +221,7 @@ func (c *Container) Look(ctx context.Context, host discover.Host) error {
 
 // lookAtDevices reads the nodes and the mounts of a container. Nothing is read from the memory of
 // its processes, which may be on a file system that does not answer.
-func (c *Container) lookAtDevices(ctx context.Context, host discover.Host) (err error) {
+func (c *Container) lookAtDevices(ctx context.Context, host hosttree.Host) (err error) {
 	c.Root = filepath.Join(host.Proc.Path, strconv.Itoa(c.PID), "root")
 	if c.Nodes, err = c.findNodes(ctx); err != nil {
 		return err
@@ -324,13 +327,13 @@ func nodesIn(root int, dir string) (list []discover.Node, err error) {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
 	for _, name := range names {
-		if dir == "/dev" && !strings.HasPrefix(name, "nvidia") && !discover.IsBesideNode(name) {
+		if dir == "/dev" && !strings.HasPrefix(name, "nvidia") && !devnode.IsBeside(name) {
 			continue
 		}
 		var s unix.Stat_t
 		if unix.Fstatat(fd, name, &s, unix.AT_SYMLINK_NOFOLLOW) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
 			dev := uint64(s.Rdev) //nolint:unconvert // 32 bits wide on some architectures
-			list = append(list, discover.Node{Path: path.Join(dir, name), Have: &discover.Attr{Major: unix.Major(dev), Minor: unix.Minor(dev)}})
+			list = append(list, discover.Node{Path: path.Join(dir, name), Have: &devnode.Attr{Major: unix.Major(dev), Minor: unix.Minor(dev)}})
 		}
 	}
 	return list, nil
@@ -349,7 +352,7 @@ func driverMounts(procRoot string, pid int) (list []DriverMount, err error) {
 		return nil, fmt.Errorf("look into the container: %w", err)
 	}
 	for _, m := range mounts {
-		if _, ok := discover.DriverLibrary(path.Base(m.Point)); !ok {
+		if _, ok := driverfiles.Version(path.Base(m.Point)); !ok {
 			continue
 		}
 		source, deleted := strings.CutSuffix(m.Root, "//deleted")
@@ -368,9 +371,9 @@ func InContainer(s *Snapshot) []discover.Finding {
 	case len(c.Nodes) == 0 && len(c.Mounts) == 0:
 		return []discover.Finding{found(ContainerNoGPU, discover.Broken, c.Root, "has no NVIDIA device node")}
 	case len(c.Mounts) == 0 && !slices.ContainsFunc(c.Nodes, ofGPU):
-		return discover.Sorted(containerNodes(c)) // it was given devices of other kinds
+		return findings.Sorted(containerNodes(c)) // it was given devices of other kinds
 	}
-	return discover.Sorted(slices.Concat(containerNodes(c), containerLibraries(s), incomplete(s), required(s)))
+	return findings.Sorted(slices.Concat(containerNodes(c), containerLibraries(s), incomplete(s), required(s)))
 }
 
 // ofGPU reports whether a node is of a GPU or of all, and not one of NVSwitches, IMEX channels,
@@ -404,7 +407,7 @@ func containerNodes(c *Container) (list []discover.Finding) {
 // whose files the host no longer has.
 func containerLibraries(s *Snapshot) (list []discover.Finding) {
 	for _, m := range s.Container.Mounts {
-		version, _ := discover.DriverLibrary(path.Base(m.source))
+		version, _ := driverfiles.Version(path.Base(m.source))
 		switch loaded := s.Inventory.Driver.Version; {
 		case version != "" && version != loaded:
 			list = append(list, found(ContainerLibraryStale, discover.Broken, m.target, "is of driver %s, the loaded kernel module is %s", version, loaded))

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/printable"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -37,13 +39,13 @@ func Device(s *Snapshot, name string) (discover.Finding, bool) {
 	devices, _ := s.allDirectories().Devices()
 	for _, d := range devices {
 		switch {
-		case d.Name == name && d.Availability == spec.Conflicting:
+		case d.Name == name && d.Availability == specdir.Conflicting:
 			other, this := d.By, d.File
 			if s.Directories.File(other).Is(s.Published) {
 				other, this = this, other
 			}
 			return found(DeviceConflict, discover.Broken, other, "defines %s, and so does %s: engines take neither", name, this), true
-		case d.Name == name && d.Availability == spec.Available:
+		case d.Name == name && d.Availability == specdir.Available:
 			return s.refused(&d)
 		}
 	}
@@ -72,7 +74,7 @@ func (s *Snapshot) Qualified(name string) (qualified string, wrong bool) {
 
 // refused reports whether an engine refuses the file of a device. Of our own file All has
 // said so.
-func (s *Snapshot) refused(d *spec.Defined) (discover.Finding, bool) {
+func (s *Snapshot) refused(d *specdir.Defined) (discover.Finding, bool) {
 	f := s.Directories.File(d.File)
 	content, err := f.Spec()
 	if err != nil || s.own(f) {
@@ -98,7 +100,7 @@ func (s *Snapshot) refused(d *spec.Defined) (discover.Finding, bool) {
 func (s *Snapshot) available(kind string) (names []string) {
 	devices, _ := s.allDirectories().Devices()
 	for _, d := range devices {
-		if name, ok := strings.CutPrefix(d.Name, kind+"="); ok && d.Availability == spec.Available {
+		if name, ok := strings.CutPrefix(d.Name, kind+"="); ok && d.Availability == specdir.Available {
 			names = append(names, name)
 		}
 	}
@@ -116,7 +118,7 @@ func (s *Snapshot) alternatives(kind, device string) string {
 		if slices.Contains(names, spec.AllDevices) {
 			names = append([]string{spec.AllDevices}, names...)
 		}
-		return "write " + kind + "=" + names[0] + ", or another of " + discover.Some(names)
+		return "write " + kind + "=" + names[0] + ", or another of " + printable.Some(names)
 	}
 	if kind == s.Kind {
 		if why := s.likely(names, device); why != "" {
@@ -126,13 +128,13 @@ func (s *Snapshot) alternatives(kind, device string) string {
 	if near := startingWith(names, device); len(near) > 0 {
 		return "; there is " + ranges(near)
 	}
-	return "; defined are " + discover.Some(withKind(kind, names))
+	return "; defined are " + printable.Some(withKind(kind, names))
 }
 
 // kindAdvice returns why there is no device of a CDI kind that cdigen knows, to follow the words
 // that say so.
 func (s *Snapshot) kindAdvice(kind string) string {
-	known := spec.KindOf(kind)
+	known := spec.Kinds.Of(kind)
 	if known == nil || known.OfGPUs() {
 		return ""
 	}
@@ -216,7 +218,7 @@ func ranges(names []string) string {
 		}
 		i = last + 1
 	}
-	return discover.Some(parts)
+	return printable.Some(parts)
 }
 
 // follows reports whether a name is another with the next number at its end.

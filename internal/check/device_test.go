@@ -6,23 +6,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/runtimes"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
 // publish gives the bed the spec of its host.
 func (b *bed) publish(t *testing.T) {
 	t.Helper()
-	layout, err := edits.ParseLayout("auto", "amd64", "")
+	s, _, err := spec.New(b.Inventory, spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _, err := spec.New(b.Inventory, spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID}, Edits: edits.Options{Layout: layout}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := spec.Encode(s, spec.YAML)
+	data, err := spectext.Encode(s, spectext.YAML)
 	if err != nil {
 		t.Fatal(err)
 	}

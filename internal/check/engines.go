@@ -8,7 +8,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/runtimes"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // engines looks at each container engine that is installed: whether it knows CDI, has it
@@ -67,7 +67,7 @@ func engine(s *Snapshot, e *runtimes.Engine) (list []discover.Finding) {
 }
 
 // reading returns the directory by which an engine reads a file; nil: it does not.
-func (s *Snapshot) reading(e *runtimes.Engine, f *spec.File) (dir *spec.Directory) {
+func (s *Snapshot) reading(e *runtimes.Engine, f *specdir.File) (dir *specdir.Directory) {
 	for _, d := range s.Directories.In(e.SpecDirs).List {
 		if d.Holds(f) && (dir == nil || dir.Link) {
 			dir = d
@@ -79,7 +79,7 @@ func (s *Snapshot) reading(e *runtimes.Engine, f *spec.File) (dir *spec.Director
 // dirLink looks whether an engine follows a directory that is a link: those with a CDI
 // library before 1.1.1 do not. Whether one that accepts CDI 1.1.0 has that library is not
 // known.
-func dirLink(e *runtimes.Engine, dir *spec.Directory) []discover.Finding {
+func dirLink(e *runtimes.Engine, dir *specdir.Directory) []discover.Finding {
 	f := found(EngineDirLink, discover.Broken, dir.Path, "is a symbolic link, which %s does not follow", engineName(e))
 	switch {
 	case !dir.Link, e.MaxCDIVersion == "": // it does not have the library
@@ -125,7 +125,7 @@ func refusal(e *runtimes.Engine, version string) string {
 }
 
 // TooOld finds engines that read the directory of a spec file and refuse its version.
-func TooOld(s *Snapshot, f *spec.File) (list []discover.Finding) {
+func TooOld(s *Snapshot, f *specdir.File) (list []discover.Finding) {
 	content, err := f.Spec()
 	if err != nil {
 		return nil

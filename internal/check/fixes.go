@@ -15,7 +15,8 @@ import (
 	"github.com/cdigen/cdigen/internal/nvidiactk"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdiff"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // line is a command line of a shell.
@@ -107,12 +108,12 @@ func fixSetAside(_ *Snapshot, f discover.Finding) Fix {
 
 func fixForeign(s *Snapshot, f discover.Finding) Fix {
 	foreign := s.Directories.File(f.Subject)
-	place := func(f *spec.File) int {
-		return slices.IndexFunc(s.Directories.List, func(dir *spec.Directory) bool { return dir.Holds(f) })
+	place := func(f *specdir.File) int {
+		return slices.IndexFunc(s.Directories.List, func(dir *specdir.Directory) bool { return dir.Holds(f) })
 	}
 	content, err := foreign.Spec()
 	switch {
-	case err == nil && s.Now != nil && len(spec.Diff(content, s.Now)) == 0 && !foreign.Directory.Holds(s.Published):
+	case err == nil && s.Now != nil && len(specdiff.Diff(content, s.Now)) == 0 && !foreign.Directory.Holds(s.Published):
 		return Fix{
 			Commands: s.publishWith("output", f.Subject), Safe: true,
 			Note: "It is what cdigen would publish: this keeps it up to date where it is.",
@@ -466,7 +467,7 @@ func fixTooOld(s *Snapshot, f discover.Finding) Fix {
 // fixRefused is for a file of another program, which has to write what the engine accepts.
 func fixRefused(s *Snapshot, f discover.Finding) Fix {
 	devices, _ := s.allDirectories().Devices()
-	at := slices.IndexFunc(devices, func(d spec.Defined) bool { return d.Name == f.Subject && d.Availability == spec.Available })
+	at := slices.IndexFunc(devices, func(d specdir.Defined) bool { return d.Name == f.Subject && d.Availability == specdir.Available })
 	if at < 0 {
 		return Fix{}
 	}

@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // discovered returns the findings of discovery with one of the IDs.
@@ -97,7 +97,7 @@ func (s *Snapshot) namedNodes() map[string]bool {
 		if err != nil {
 			continue
 		}
-		for _, e := range spec.Parts(published) {
+		for _, e := range specdir.Parts(published) {
 			for _, n := range e.DeviceNodes {
 				paths[hostPath(n)] = true
 			}

@@ -9,7 +9,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/runtimes"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // refreshOutput is the spec that NVIDIA's nvidia-cdi-refresh makes.
@@ -27,7 +27,7 @@ func neighbours(s *Snapshot) (list []discover.Finding) {
 		sharing = append(sharing, Sharing(one, one.Published)...)
 	}
 	for _, f := range sharing {
-		if generated && f.ID != spec.Conflict && s.Directories.File(f.Subject).Is(s.Directories.File(refreshOutput)) {
+		if generated && f.ID != specdir.Conflict && s.Directories.File(f.Subject).Is(s.Directories.File(refreshOutput)) {
 			continue // of the other generator's
 		}
 		list = append(list, f)
@@ -48,7 +48,7 @@ func neighbours(s *Snapshot) (list []discover.Finding) {
 }
 
 // own reports whether a file is one of our specs, which [File] judges.
-func (s *Snapshot) own(f *spec.File) bool {
+func (s *Snapshot) own(f *specdir.File) bool {
 	if slices.ContainsFunc(s.each(), func(one *Snapshot) bool { return f.Is(one.Published) }) {
 		return true
 	}
@@ -56,7 +56,7 @@ func (s *Snapshot) own(f *spec.File) bool {
 }
 
 // Misnamed finds files that look like specs to people and that no engine reads.
-func Misnamed(directories ...*spec.Directory) (list []discover.Finding) {
+func Misnamed(directories ...*specdir.Directory) (list []discover.Finding) {
 	for _, dir := range directories {
 		for _, file := range dir.Misnamed {
 			list = append(list, found(SpecMisnamed, discover.Warning, file, "is not read by engines: they read files named *.yaml and *.json"))
@@ -67,7 +67,7 @@ func Misnamed(directories ...*spec.Directory) (list []discover.Finding) {
 
 // Sharing finds other files that define the devices of a spec file, in the usual
 // directories and in those of each engine.
-func Sharing(s *Snapshot, f *spec.File) (list []discover.Finding) {
+func Sharing(s *Snapshot, f *specdir.File) (list []discover.Finding) {
 	content, err := f.Spec()
 	if err != nil || content.Kind != s.Kind {
 		return nil

@@ -14,7 +14,7 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/nvidiactk"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // A machine may have several specs of cdigen's, each made with a profile of its own or
@@ -44,7 +44,7 @@ func On(units map[string]UnitState, names []string) bool {
 
 // Ours reports whether a file exists that may be a spec of cdigen's: it has no hooks of
 // NVIDIA's programs, without which these programs make no spec.
-func Ours(f *spec.File) bool {
+func Ours(f *specdir.File) bool {
 	if f.Mode == 0 {
 		return false
 	}
@@ -55,7 +55,7 @@ func Ours(f *spec.File) bool {
 // nvidiaHooks returns the programs of a spec's hooks that are NVIDIA's by their names:
 // nvidia-ctk, nvidia-cdi-hook.
 func nvidiaHooks(s *specs.Spec) (programs []string) {
-	for _, e := range spec.Parts(s) {
+	for _, e := range specdir.Parts(s) {
 		for _, h := range e.Hooks {
 			if strings.HasPrefix(filepath.Base(h.Path), "nvidia-") && !slices.Contains(programs, h.Path) {
 				programs = append(programs, h.Path)

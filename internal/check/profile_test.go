@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 const pluginSpec = `{"cdiVersion": "0.5.0", "kind": "k8s.device-plugin.nvidia.com/gpu",
@@ -30,7 +30,7 @@ func TestSpecsOfNVIDIAsProgramsAreKnownByTheirHooks(t *testing.T) {
 		if c.text != "" {
 			write(t, file, c.text)
 		}
-		if got := Ours(spec.ReadDirectories(nil).File(file)); got != c.want {
+		if got := Ours(specdir.ReadDirectories(nil).File(file)); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}

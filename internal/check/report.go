@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/findings"
 )
 
 // Report is a finding with what can be done about it.
@@ -83,7 +84,7 @@ type Block struct {
 	// Report is the first of them.
 	Report
 	// Groups are their findings.
-	Groups []discover.Group
+	Groups []findings.Group
 	// Fix has the commands of all.
 	Fix Fix
 }
@@ -110,7 +111,7 @@ func Blocks(list []Report) (blocks []Block) {
 		}
 	}
 	for i := range blocks {
-		blocks[i].Groups = discover.Grouped(members[i])
+		blocks[i].Groups = findings.Grouped(members[i])
 	}
 	return blocks
 }

@@ -19,7 +19,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/findings"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/mountinfo"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -44,7 +49,7 @@ type Running struct {
 	// Findings are what differs from the host.
 	Findings []discover.Finding `json:"findings"`
 
-	open map[discover.Attr]bool // their nodes
+	open map[devnode.Attr]bool // their nodes
 }
 
 // Stale reports whether the container has something that the host no longer has.
@@ -73,7 +78,7 @@ type Lister struct {
 // List returns the containers that have GPUs of the inventory, and processes of the host that
 // use one, in the order of their engines and names. Those that this user may not look at are left
 // out. An error is the context's, or that of proc.
-func (l *Lister) List(ctx context.Context, host discover.Host, inv *discover.Inventory) ([]*Running, error) {
+func (l *Lister) List(ctx context.Context, host hosttree.Host, inv *discover.Inventory) ([]*Running, error) {
 	proc := host.Proc.Path
 	all, err := processes(proc)
 	if err != nil {
@@ -120,7 +125,7 @@ func processes(proc string) (all []*Running, err error) {
 		}
 		r := byOwner[of]
 		if r == nil {
-			r = &Running{Engine: of.engine, ID: of.id, Name: of.name, Using: []int{}, Devices: []string{}, Findings: []discover.Finding{}, open: map[discover.Attr]bool{}}
+			r = &Running{Engine: of.engine, ID: of.id, Name: of.name, Using: []int{}, Devices: []string{}, Findings: []discover.Finding{}, open: map[devnode.Attr]bool{}}
 			byOwner[of] = r
 			all = append(all, r)
 		}
@@ -164,7 +169,7 @@ func startOf(proc string, pid int) uint64 {
 
 // openNodes returns the numbers of the device nodes that a process has open and whose names are
 // those of NVIDIA's or of a DRM node. A file system of the process is not asked: it may not answer.
-func openNodes(dir string) map[discover.Attr]bool {
+func openNodes(dir string) map[devnode.Attr]bool {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
@@ -172,7 +177,7 @@ func openNodes(dir string) map[discover.Attr]bool {
 	f := os.NewFile(uintptr(fd), dir)
 	defer f.Close()
 	names, _ := f.Readdirnames(maxContainerNames)
-	nodes, link := map[discover.Attr]bool{}, make([]byte, unix.PathMax)
+	nodes, link := map[devnode.Attr]bool{}, make([]byte, unix.PathMax)
 	for _, name := range names {
 		n, err := unix.Readlinkat(fd, name, link)
 		if err != nil {
@@ -184,14 +189,14 @@ func openNodes(dir string) map[discover.Attr]bool {
 		}
 		var s unix.Statx_t
 		if unix.Statx(fd, name, unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &s) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR {
-			nodes[discover.Attr{Major: s.Rdev_major, Minor: s.Rdev_minor}] = true
+			nodes[devnode.Attr{Major: s.Rdev_major, Minor: s.Rdev_minor}] = true
 		}
 	}
 	return nodes
 }
 
 // look finds out which devices it has, and how it differs from the host.
-func (r *Running) look(ctx context.Context, host discover.Host, inv *discover.Inventory) {
+func (r *Running) look(ctx context.Context, host hosttree.Host, inv *discover.Inventory) {
 	c := &Container{}
 	if r.Engine != Host {
 		c.PID = r.PIDs[0]
@@ -202,7 +207,7 @@ func (r *Running) look(ctx context.Context, host discover.Host, inv *discover.In
 	has := func(n *discover.Node) bool {
 		return n != nil && n.Have != nil && (slices.ContainsFunc(c.Nodes, func(other discover.Node) bool {
 			return sameNumbers(n.Have, other.Have) || n.Path == other.Path
-		}) || r.open[discover.Attr{Major: n.Have.Major, Minor: n.Have.Minor}])
+		}) || r.open[devnode.Attr{Major: n.Have.Major, Minor: n.Have.Minor}])
 	}
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
@@ -224,7 +229,7 @@ func (r *Running) look(ctx context.Context, host discover.Host, inv *discover.In
 		return
 	}
 	for _, m := range c.Mounts {
-		if version, _ := discover.DriverLibrary(path.Base(m.source)); version != "" {
+		if version, _ := driverfiles.Version(path.Base(m.source)); version != "" {
 			r.Driver = version
 			if isCUDA(m.target) {
 				break
@@ -232,13 +237,13 @@ func (r *Running) look(ctx context.Context, host discover.Host, inv *discover.In
 		}
 	}
 	s := &Snapshot{Inventory: inv, Container: c}
-	r.Findings = append(r.Findings, discover.Sorted(slices.Concat(containerNodes(c), containerLibraries(s)))...)
+	r.Findings = append(r.Findings, findings.Sorted(slices.Concat(containerNodes(c), containerLibraries(s)))...)
 }
 
-func sameNumbers(a, b *discover.Attr) bool { return a.Major == b.Major && a.Minor == b.Minor }
+func sameNumbers(a, b *devnode.Attr) bool { return a.Major == b.Major && a.Minor == b.Minor }
 
 // AddMemory adds what NVML says of processes.
-func AddMemory(list []*Running, report *discover.NVMLReport) {
+func AddMemory(list []*Running, report *nvmlprobe.Report) {
 	for i := range report.GPUs {
 		for _, p := range report.GPUs[i].Processes {
 			for _, r := range list {

@@ -14,7 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/mountinfo"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 func TestContainersAreKnownByTheirCgroups(t *testing.T) {
@@ -102,11 +105,11 @@ func TestProcessOfTheHostHasWhatItHasOpen(t *testing.T) {
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	inv := &discover.Inventory{GPUs: []discover.GPU{
-		{Index: 0, Node: &discover.Node{Path: "/dev/nvidia0", Have: &discover.Attr{Major: 1, Minor: 3}}},
-		{Index: 1, Node: &discover.Node{Path: "/dev/nvidia1", Have: &discover.Attr{Major: 1, Minor: 77}}},
+		{Index: 0, Node: &discover.Node{Path: "/dev/nvidia0", Have: &devnode.Attr{Major: 1, Minor: 3}}},
+		{Index: 1, Node: &discover.Node{Path: "/dev/nvidia1", Have: &devnode.Attr{Major: 1, Minor: 77}}},
 	}}
 	lister := &Lister{Sources: &Sources{Find: func(string) (string, error) { return "", os.ErrNotExist }}}
-	list, err := lister.List(context.Background(), discover.Local("amd64", "/", "/", "/proc", "/sys"), inv)
+	list, err := lister.List(context.Background(), hosttree.Local("amd64", "/", "/", "/proc", "/sys"), inv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +117,7 @@ func TestProcessOfTheHostHasWhatItHasOpen(t *testing.T) {
 	if at < 0 || list[at].Engine != Host || list[at].Name != "sleep" || !slices.Equal(list[at].Devices, []string{"0"}) {
 		t.Errorf("%+v", list)
 	}
-	AddMemory(list, &discover.NVMLReport{GPUs: []discover.NVMLGPU{{Processes: []discover.NVMLProcess{{PID: cmd.Process.Pid, Memory: 5}}}}})
+	AddMemory(list, &nvmlprobe.Report{GPUs: []nvmlprobe.GPU{{Processes: []nvmlprobe.Process{{PID: cmd.Process.Pid, Memory: 5}}}}})
 	if at >= 0 && list[at].Memory != 5 {
 		t.Errorf("memory: %+v", list[at])
 	}

@@ -12,9 +12,13 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/findings"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
+	"github.com/cdigen/cdigen/internal/ownedits"
 	"github.com/cdigen/cdigen/internal/printable"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdiff"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // nvidiaKind is the kind of the devices that NVIDIA's programs use by default.
@@ -49,7 +53,7 @@ func published(s *Snapshot) []discover.Finding {
 func noSpec(s *Snapshot) []discover.Finding {
 	devices, _ := s.Directories.Devices()
 	for _, d := range devices {
-		if d.Availability == spec.Available && strings.HasPrefix(d.Name, s.Kind+"=") {
+		if d.Availability == specdir.Available && strings.HasPrefix(d.Name, s.Kind+"=") {
 			return []discover.Finding{found(SpecForeign, discover.Warning, d.File, "defines %s, and there is no %s: cdigen does not keep it up to date", d.Name, s.Spec)}
 		}
 	}
@@ -60,7 +64,7 @@ func noSpec(s *Snapshot) []discover.Finding {
 	return []discover.Finding{f}
 }
 
-func missingSpec(f *spec.File) discover.Finding {
+func missingSpec(f *specdir.File) discover.Finding {
 	return found(SpecMissing, discover.Broken, f.Path, "does not exist")
 }
 
@@ -90,7 +94,7 @@ func fullMode(mode fs.FileMode) fs.FileMode {
 }
 
 // File looks at what is in a spec file, and compares it with the host.
-func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
+func File(s *Snapshot, f *specdir.File) (list []discover.Finding) {
 	content, err := f.Spec()
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && s.Unnamed && f.Is(s.Published):
@@ -105,7 +109,7 @@ func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
 	if ours {
 		old = s.upgradedFrom(content)
 	}
-	for _, e := range spec.Parts(content) {
+	for _, e := range specdir.Parts(content) {
 		for _, m := range e.Mounts {
 			if old != "" && strings.Contains(m.HostPath, old) {
 				continue // there is one finding about all of them
@@ -122,11 +126,11 @@ func File(s *Snapshot, f *spec.File) (list []discover.Finding) {
 	if ours {
 		list = append(list, s.compare(f, content)...)
 	}
-	return discover.Sorted(list)
+	return findings.Sorted(list)
 }
 
 // compare compares a spec with the one that would be published now.
-func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding {
+func (s *Snapshot) compare(f *specdir.File, content *specs.Spec) []discover.Finding {
 	if s.Now == nil {
 		devices := "usable GPU"
 		if !s.ofGPUs() {
@@ -134,18 +138,18 @@ func (s *Snapshot) compare(f *spec.File, content *specs.Spec) []discover.Finding
 		}
 		return []discover.Finding{found(SpecStale, discover.Warning, f.Path, "the host has no %s now", devices)}
 	}
-	differences := spec.Diff(content, s.Now)
+	differences := specdiff.Diff(content, s.Now)
 	if old := s.upgradedFrom(content); old != "" {
-		list := []discover.Finding{found(SpecDriver, discover.Broken, f.Path, "driver %s -> %s: %s", old, spec.DriverVersion(s.Now), printable.Count(mountsOf(content, old), "mount"))}
-		missing := lacking(slices.DeleteFunc(differences, func(c spec.Change) bool { return c.Kind == "mount" }))
+		list := []discover.Finding{found(SpecDriver, discover.Broken, f.Path, "driver %s -> %s: %s", old, specdiff.DriverVersion(s.Now), printable.Count(mountsOf(content, old), "mount"))}
+		missing := lacking(slices.DeleteFunc(differences, func(c specdiff.Change) bool { return c.Kind == "mount" }))
 		if len(missing) > 0 {
-			list = append(list, found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", discover.Some(missing)))
+			list = append(list, found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", printable.Some(missing)))
 		}
 		return list
 	}
 	switch missing := lacking(differences); {
 	case len(missing) > 0:
-		return []discover.Finding{found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", discover.Some(missing))}
+		return []discover.Finding{found(SpecIncomplete, discover.Broken, f.Path, "lacks %s", printable.Some(missing))}
 	case len(differences) == 0 || s.nodesWrong():
 		return nil
 	}
@@ -158,7 +162,7 @@ func (s *Snapshot) upgradedFrom(content *specs.Spec) string {
 	if s.Now == nil || s.Watcher != nil && s.Watcher.Current {
 		return ""
 	}
-	old, now := spec.DriverVersion(content), spec.DriverVersion(s.Now)
+	old, now := specdiff.DriverVersion(content), specdiff.DriverVersion(s.Now)
 	if old == now || now == "" {
 		return ""
 	}
@@ -167,7 +171,7 @@ func (s *Snapshot) upgradedFrom(content *specs.Spec) string {
 
 // mountsOf counts the mounts of a spec that are of a version of the driver.
 func mountsOf(content *specs.Spec, version string) (n int) {
-	for _, e := range spec.Parts(content) {
+	for _, e := range specdir.Parts(content) {
 		for _, m := range e.Mounts {
 			if strings.Contains(m.HostPath, version) {
 				n++
@@ -178,13 +182,13 @@ func mountsOf(content *specs.Spec, version string) (n int) {
 }
 
 // lacking returns the devices, device nodes and mounts that were added.
-func lacking(differences []spec.Change) (names []string) {
+func lacking(differences []specdiff.Change) (names []string) {
 	for _, d := range differences {
 		name := d.Name
 		if d.Kind == "device" {
 			name = "device " + name
 		}
-		if d.Op == spec.OpAdded && slices.Contains([]string{"device", "node", "mount"}, d.Kind) && !slices.Contains(names, name) {
+		if d.Op == specdiff.OpAdded && slices.Contains([]string{"device", "node", "mount"}, d.Kind) && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
@@ -200,9 +204,9 @@ var sharedObject = lazyregexp.New(`/lib[^/]*\.so(\.[^/]*)?$`)
 // mount looks at a mount of a spec.
 func (s *Snapshot) mount(m *specs.Mount, ours bool) (list []discover.Finding) {
 	source, loaded := s.Paths[m.HostPath], s.Inventory.Driver.Version
-	version, library := discover.DriverLibrary(filepath.Base(m.HostPath))
+	version, library := driverfiles.Version(filepath.Base(m.HostPath))
 	switch {
-	case !spec.IsHostPath(m):
+	case !ownedits.IsHostPath(m):
 	case !filepath.IsAbs(m.HostPath):
 		list = append(list, found(SpecPathRelative, discover.Broken, m.HostPath, relative))
 	case source.Err != nil:
@@ -301,7 +305,7 @@ func (s *Snapshot) hook(h *specs.Hook) []discover.Finding {
 
 // allDirectories are those that any engine reads: the usual ones, and those that an engine
 // has been configured to read besides.
-func (s *Snapshot) allDirectories() *spec.Directories {
+func (s *Snapshot) allDirectories() *specdir.Directories {
 	var dirs []string
 	for i := range s.Engines {
 		dirs = append(dirs, s.Engines[i].SpecDirs...)
@@ -311,10 +315,10 @@ func (s *Snapshot) allDirectories() *spec.Directories {
 
 // OfFile returns what is wrong with a spec file: with what is in it, with other files
 // beside it, and with engines that read it.
-func OfFile(s *Snapshot, f *spec.File) []discover.Finding {
+func OfFile(s *Snapshot, f *specdir.File) []discover.Finding {
 	list := File(s, f)
 	if s.allDirectories().Has(f) || f.Is(s.Published) {
 		list = slices.Concat(list, Sharing(s, f), TooOld(s, f), Misnamed(f.Directory))
 	}
-	return discover.Sorted(list)
+	return findings.Sorted(list)
 }

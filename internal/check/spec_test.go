@@ -13,7 +13,9 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/spectext"
 )
 
 func TestWhatIsWrongWithSpecFiles(t *testing.T) {
@@ -31,7 +33,7 @@ func TestWhatIsWrongWithSpecFiles(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "libdir.so"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	attr := func(major, minor uint32) *discover.Attr { return &discover.Attr{Major: major, Minor: minor} }
+	attr := func(major, minor uint32) *devnode.Attr { return &devnode.Attr{Major: major, Minor: minor} }
 	inv := &discover.Inventory{
 		Driver: discover.Driver{Version: "550.54.15"},
 		Nodes: []discover.Node{
@@ -43,8 +45,8 @@ func TestWhatIsWrongWithSpecFiles(t *testing.T) {
 		},
 	}
 	now := &specs.Spec{Version: "0.5.0", Kind: "nvidia.com/gpu", Devices: []specs.Device{{Name: "0", ContainerEdits: specs.ContainerEdits{Env: []string{"A=1"}}}}}
-	snapshot := func(file string) (*Snapshot, *spec.File) {
-		d := spec.ReadDirectories(nil)
+	snapshot := func(file string) (*Snapshot, *specdir.File) {
+		d := specdir.ReadDirectories(nil)
 		f := d.File(file)
 		s := &Snapshot{Wanted: Wanted{Kind: "nvidia.com/gpu", Spec: file, Now: now, Published: d.File(dir + "/none.yaml")}, Inventory: inv, Directories: d}
 		s.Look(Sources{Hook: func(path string) error {
@@ -182,7 +184,7 @@ func TestSpecThatLacksDevicesOrFilesIsBroken(t *testing.T) {
 	} {
 		cut := *now
 		c.change(&cut)
-		data, err := spec.Encode(&cut, spec.YAML)
+		data, err := spectext.Encode(&cut, spectext.YAML)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +192,7 @@ func TestSpecThatLacksDevicesOrFilesIsBroken(t *testing.T) {
 		if err := os.WriteFile(file, data.Bytes(), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		d := spec.ReadDirectories(nil)
+		d := specdir.ReadDirectories(nil)
 		s := &Snapshot{Wanted: Wanted{Kind: "nvidia.com/gpu", Spec: file, Now: now, Published: d.File(file)}, Inventory: &discover.Inventory{}, Directories: d}
 		s.Look(Sources{}, s.Published)
 		got := File(s, s.Published)
@@ -213,7 +215,7 @@ func TestSpecOfAWatcherMayBeOfAnotherDriver(t *testing.T) {
 			ContainerEdits: specs.ContainerEdits{Mounts: []*specs.Mount{{HostPath: library, ContainerPath: "/usr/lib/libcuda.so." + version}}},
 		}
 	}
-	data, err := spec.Encode(of("535.183.01"), spec.YAML)
+	data, err := spectext.Encode(of("535.183.01"), spectext.YAML)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +223,7 @@ func TestSpecOfAWatcherMayBeOfAnotherDriver(t *testing.T) {
 	if err := os.WriteFile(file, data.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := spec.ReadDirectories(nil)
+	d := specdir.ReadDirectories(nil)
 	s := &Snapshot{Wanted: Wanted{Kind: "nvidia.com/gpu", Spec: file, Now: of("550.54.15"), Published: d.File(file)}, Inventory: &discover.Inventory{}, Directories: d}
 	s.Look(Sources{}, s.Published)
 	has := func() bool {

@@ -2,6 +2,8 @@ package check
 
 import (
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/ownedits"
+	"github.com/cdigen/cdigen/internal/specdir"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -156,15 +158,15 @@ var specTable = []Entry{
 	{SpecNodeWrong, "A device node that a spec names is another device than the spec says: containers do not start.", "Device numbers change from boot to boot; cdigen writes none.", true, fixGenerate},
 	{SpecHookUnusable, "A hook that a spec names cannot be run: containers do not start.", "The program is missing, or others than root can change it.", true, fixGenerate},
 	{SpecHookTimeout, "A hook of a spec has a negative timeout.", "CDI's schema forbids it.", true, fixGenerate},
-	{spec.Conflict, "Another file of the directory defines the same devices: engines take neither file's.", "Two programs publish specs of one kind.", true, fixSetAside},
-	{spec.Hidden, "A file in a directory of higher priority hides the spec's devices; it may be stale.", "Engines prefer /var/run/cdi to /etc/cdi.", true, fixSetAside},
-	{spec.Hides, "The spec hides devices of a file in a directory of lower priority.", "Engines prefer /var/run/cdi to /etc/cdi.", true, nil},
+	{specdir.Conflict, "Another file of the directory defines the same devices: engines take neither file's.", "Two programs publish specs of one kind.", true, fixSetAside},
+	{specdir.Hidden, "A file in a directory of higher priority hides the spec's devices; it may be stale.", "Engines prefer /var/run/cdi to /etc/cdi.", true, fixSetAside},
+	{specdir.Hides, "The spec hides devices of a file in a directory of lower priority.", "Engines prefer /var/run/cdi to /etc/cdi.", true, nil},
 	{spec.NameLeftOut, "Names that begin with a digit are left out of the spec.", "They need CDI 0.5.0; see `--max-cdi-version`.", true, nil},
-	{spec.KindTaken, "A spec has the devices already, or is in the place of theirs: cdigen publishes none.", "Another program has made it. `--kind NAME` names the kind to be published.", true, nil},
-	{spec.Untrusted, "Other users can choose what containers are given, up to root's rights on the host.", "They can change a directory that engines read, a spec in it, or what leads there. Look at what is there before you run the commands.", false, fixExposed},
-	{spec.EditsUntrusted, "Others than root can change a path that the edits of the administrator name: it is left out.", "Give the path to root, or take it out of `--edits`.", false, nil},
-	{spec.EditsPathUnusable, "A path that the edits of the administrator name does not exist, or is of another kind: it is left out.", "No container would start with it. Make what is missing, or take it out of the file of `--edits`.", true, fixEdits},
-	{spec.EditsDeviceAbsent, "The edits of the administrator name a device that the spec does not have: they have no effect.", "The device is lost or gone at the moment, or its name in the file of `--edits` is wrong; `cdigen list` shows the names.", true, nil},
+	{specdir.KindTaken, "A spec has the devices already, or is in the place of theirs: cdigen publishes none.", "Another program has made it. `--kind NAME` names the kind to be published.", true, nil},
+	{specdir.Untrusted, "Other users can choose what containers are given, up to root's rights on the host.", "They can change a directory that engines read, a spec in it, or what leads there. Look at what is there before you run the commands.", false, fixExposed},
+	{ownedits.EditsUntrusted, "Others than root can change a path that the edits of the administrator name: it is left out.", "Give the path to root, or take it out of `--edits`.", false, nil},
+	{ownedits.EditsPathUnusable, "A path that the edits of the administrator name does not exist, or is of another kind: it is left out.", "No container would start with it. Make what is missing, or take it out of the file of `--edits`.", true, fixEdits},
+	{ownedits.EditsDeviceAbsent, "The edits of the administrator name a device that the spec does not have: they have no effect.", "The device is lost or gone at the moment, or its name in the file of `--edits` is wrong; `cdigen list` shows the names.", true, nil},
 	{spec.DeviceAbsent, "A device that the spec is limited to is not usable: it is left out.", "`--device` or `CDIGEN_DEVICE` names a device that is lost or gone at the moment, or has a wrong name.", true, nil},
 	{SpecMisnamed, "A file in a directory of specs has a name that engines pass over.", "They read files named *.yaml and *.json.", false, nil},
 	{SpecFileBroken, "A file in a directory of specs cannot be read as a spec; buildah, buildkitd and singularity then refuse all devices.", "The file's own program has to make it again.", false, fixSetAside},

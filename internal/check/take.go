@@ -19,16 +19,18 @@ import (
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/config"
 	"github.com/cdigen/cdigen/internal/devnode"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/mountinfo"
 	"github.com/cdigen/cdigen/internal/nvidiactk"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // Sources are where snapshots are taken from.
 type Sources struct {
 	// Root of the system's own files, as /etc and /run.
-	Root discover.Tree
+	Root hosttree.Tree
 	// Run runs a program and returns what it prints on standard output. The error has
 	// what it printed elsewhere.
 	Run func(ctx context.Context, program string, args ...string) ([]byte, error)
@@ -39,7 +41,7 @@ type Sources struct {
 }
 
 // Look reads all that matters of spec directories, and what spec files name of the host.
-func (s *Snapshot) Look(src Sources, files ...*spec.File) {
+func (s *Snapshot) Look(src Sources, files ...*specdir.File) {
 	all := s.allDirectories().With(filepath.Dir(s.Spec))
 	for _, name := range append(slices.Clone(s.Others), refreshOutput) {
 		s.Directories.File(name)
@@ -94,7 +96,7 @@ type Path struct {
 	Size int64
 	// Type of a device node, "c" or "b", and its numbers.
 	Type string
-	Attr discover.Attr
+	Attr devnode.Attr
 	// HookErr is why it cannot be run as a hook.
 	HookErr error
 }
@@ -109,7 +111,7 @@ func (src *Sources) paths(s *specs.Spec, paths map[string]Path) {
 		}
 		return p
 	}
-	for _, e := range spec.Parts(s) {
+	for _, e := range specdir.Parts(s) {
 		for _, m := range e.Mounts {
 			look(m.HostPath)
 		}
@@ -138,7 +140,7 @@ func lookAt(name string) Path {
 		var stat unix.Stat_t
 		if unix.Stat(name, &stat) == nil {
 			dev := uint64(stat.Rdev) //nolint:unconvert // 32 bits wide on some architectures
-			p.Attr = discover.Attr{Major: unix.Major(dev), Minor: unix.Minor(dev)}
+			p.Attr = devnode.Attr{Major: unix.Major(dev), Minor: unix.Minor(dev)}
 		}
 	}
 	return p
@@ -247,7 +249,7 @@ func (src *Sources) system(ctx context.Context, s *Snapshot) System {
 }
 
 // text returns what is in a file; empty where it cannot be read.
-func text(tree discover.Tree, name string) string {
+func text(tree hosttree.Tree, name string) string {
 	data, err := tree.ReadFile(name)
 	if err != nil {
 		return ""
@@ -351,7 +353,7 @@ const seLinuxDir = "fs/selinux"
 
 // seLinuxOff returns the booleans of the policy that let containers open device nodes, if
 // all are off.
-func seLinuxOff(sys discover.Tree) (off []string) {
+func seLinuxOff(sys hosttree.Tree) (off []string) {
 	if text(sys, seLinuxDir+"/enforce") != "1" {
 		return nil
 	}
@@ -406,8 +408,8 @@ func (src *Sources) charLinks(nodes []discover.Node) (missing []string) {
 var moduleLine = lazyregexp.New(`(?m)^[^:\n]*/(nvidia(?:[-_]current(?:[-_]open)?)?\.ko(?:\.[a-z0-9]+)?):`)
 
 // moduleFile returns the name of NVIDIA's module that a kernel has to load; empty: none.
-func (src *Sources) moduleFile(host discover.Host, release string) string {
-	for _, root := range []discover.Tree{src.Root, host.Driver} {
+func (src *Sources) moduleFile(host hosttree.Host, release string) string {
+	for _, root := range []hosttree.Tree{src.Root, host.Driver} {
 		data, err := root.ReadFile("lib/modules/" + release + "/modules.dep")
 		if err != nil || release == "" {
 			continue
@@ -449,10 +451,10 @@ var driverRoots = []string{"/run/nvidia/driver", "/home/kubernetes/bin/nvidia"}
 
 // otherRoot returns where a driver container has the libraries of the loaded driver; empty
 // for nowhere.
-func (src *Sources) otherRoot(host discover.Host, version string) string {
+func (src *Sources) otherRoot(host hosttree.Host, version string) string {
 	name := "libcuda.so." + version
 	for _, root := range driverRoots {
-		for _, dir := range []string{"usr/lib/" + discover.Triplet(host.Arch), "usr/lib64", "lib64"} {
+		for _, dir := range []string{"usr/lib/" + driverfiles.Triplet(host.Arch), "usr/lib64", "lib64"} {
 			if version != "" && root != host.Driver.Path && src.exists(path.Join(root, dir, name)) {
 				return root
 			}

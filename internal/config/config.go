@@ -100,7 +100,7 @@ func Default() Config {
 		DriverRoot: "/", ProcRoot: "/proc", SysRoot: "/sys", Arch: runtime.GOARCH, NVML: NVMLAuto, NVMLTimeout: 10 * time.Second,
 		Output: DefaultOutput, LockTimeout: 10 * time.Second, Kinds: []string{spec.AutoKinds}, Vendor: "nvidia.com", Class: "gpu",
 		Names: []string{"index", "uuid"}, SpecDirs: slices.Clone(cdi.DefaultSpecDirs),
-		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: string(edits.FlavorCdigen), VFIO: VFIOGroup,
+		Layout: "auto", PrivateDir: edits.PrivateDir, Capabilities: []string{"all"}, HookFlavor: edits.FlavorCdigen, VFIO: VFIOGroup,
 		Poll: time.Second, Debounce: 100 * time.Millisecond, Grace: 30 * time.Second, OnDriverLoss: "withdraw",
 		ReadyTimeout: 30 * time.Second, KernelLog: "/dev/kmsg",
 		LogLevel: "info", LogFormat: LogAuto,
@@ -226,7 +226,7 @@ func (c *Config) useMode() *Problem {
 	case mode.Kind == kind.Kind:
 		return &Problem{modeOption, given, mode, errors.New("--kind is given too: use one of them")}
 	default:
-		c.Kinds, c.Sources[kindOption] = []string{spec.KindOfMode(given)}, mode
+		c.Kinds, c.Sources[kindOption] = []string{KindOfMode(given)}, mode
 	}
 	return nil
 }

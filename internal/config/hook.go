@@ -13,13 +13,16 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
+// hookSteps are the names of all steps of the hook.
+func hookSteps() []string { return slices.Sorted(slices.Values(Words(hook.Steps))) }
+
 // hooks returns the hooks of the spec.
 func (c *Config) hooks() (edits.Hooks, error) {
 	steps := slices.DeleteFunc(slices.Clone(c.Hooks), func(s string) bool { return s == noHooks })
 	if len(steps) > 0 && len(steps) < len(c.Hooks) {
 		return edits.Hooks{}, c.Problem("hooks", errors.New("none stands alone: leave it out, or the steps"))
 	}
-	o := edits.Hooks{Steps: typed[hook.Step](steps), Flavor: edits.HookFlavor(c.HookFlavor), Strict: c.StrictHook}
+	o := edits.Hooks{Steps: steps, Flavor: c.HookFlavor, Strict: c.StrictHook}
 	if len(steps) == 0 {
 		return o, nil
 	}

@@ -9,9 +9,15 @@ import (
 	"slices"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/discover/capture"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/capture"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hook"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
+	"github.com/cdigen/cdigen/internal/ownedits"
+	"github.com/cdigen/cdigen/internal/specfile"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -69,26 +75,24 @@ func (c *Config) checkKinds() error {
 }
 
 // OutputFormat returns the format asked for, or that of the output's name.
-func (c *Config) OutputFormat() spec.Format {
+func (c *Config) OutputFormat() spectext.Format {
 	switch {
 	case c.Format != "":
-		return spec.Format(c.Format)
+		return spectext.Format(c.Format)
 	case filepath.Ext(c.Output) == ".json":
-		return spec.JSON
+		return spectext.JSON
 	}
-	return spec.YAML
+	return spectext.YAML
 }
 
 // PublishOptions returns how a spec is published.
-func (c *Config) PublishOptions() spec.PublishOptions {
-	return spec.PublishOptions{LockTimeout: c.LockTimeout, Kind: c.Kind()}
+func (c *Config) PublishOptions() specfile.Options {
+	return specfile.Options{LockTimeout: c.LockTimeout, Kind: c.Kind()}
 }
 
-// Spec returns the options of a spec for the libraries of an architecture. It reads the
-// file of the user's edits and looks for the hook program.
-func (c *Config) Spec(arch string) (spec.Options, error) {
-	layout, err := edits.ParseLayout(c.Layout, arch, c.PrivateDir)
-	if err != nil {
+// Spec returns the options of a spec. It reads the file of the user's edits and looks for the hook program.
+func (c *Config) Spec() (spec.Options, error) {
+	if err := (&edits.Options{Layout: c.Layout, PrivateDir: c.PrivateDir}).Check(); err != nil {
 		return spec.Options{}, c.Problem("private-library-dir", err)
 	}
 	hooks, err := c.hooks()
@@ -101,7 +105,7 @@ func (c *Config) Spec(arch string) (spec.Options, error) {
 	}
 	return spec.Options{
 		Of: c.Of(), Vendor: c.Vendor, Class: c.Class, Names: typed[spec.NameStrategy](c.Names), NoAll: c.NoAll, Devices: c.Devices, MaxVersion: c.MaxVersion,
-		Edits: edits.Options{Layout: layout, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks,
+		Edits: edits.Options{Layout: c.Layout, PrivateDir: c.PrivateDir, VersionedNames: c.VersionedNames, Capabilities: c.WantedCapabilities(), Hooks: hooks,
 			NodeGroups: c.AdditionalGIDs, PinNumbers: c.PinNumbers},
 		Own: own,
 	}, nil
@@ -116,15 +120,15 @@ func (c *Config) OfSpec(err error) error {
 }
 
 // WantedCapabilities returns the capabilities; nil for all.
-func (c *Config) WantedCapabilities() []discover.Capability {
+func (c *Config) WantedCapabilities() []driverfiles.Capability {
 	if slices.Contains(c.Capabilities, allCapabilities) {
 		return nil
 	}
-	return typed[discover.Capability](c.Capabilities)
+	return typed[driverfiles.Capability](c.Capabilities)
 }
 
 // ownEdits reads the user's edits; nil: there are none.
-func (c *Config) ownEdits() (*spec.OwnEdits, error) {
+func (c *Config) ownEdits() (*ownedits.Edits, error) {
 	if c.Edits == "" {
 		return nil, nil //nolint:nilnil // no edits are no error
 	}
@@ -132,12 +136,12 @@ func (c *Config) ownEdits() (*spec.OwnEdits, error) {
 	if err != nil {
 		return nil, c.Problem("edits", err)
 	}
-	own, err := spec.ParseOwnEdits(data)
+	own, err := ownedits.Parse(data)
 	if err != nil {
 		return nil, c.Problem("edits", err)
 	}
 	own.Source = c.Edits
-	judge := spec.Judge{Untrusted: untrustedPath(), Stat: os.Stat}
+	judge := ownedits.Judge{Untrusted: untrustedPath(), Stat: os.Stat}
 	if c.Captured != "" {
 		judge.Stat = nil // the paths are of another host
 	}
@@ -158,7 +162,7 @@ func (c *Config) repeats() bool { return c.Command == "watch" || c.Command == "d
 func (c *Config) roots() (Roots, error) {
 	late, r := c.repeats(), Roots{Driver: c.DriverRoot, Dev: c.DevRoot, Proc: c.ProcRoot, Sys: c.SysRoot}
 	if r.Dev == "" {
-		r.Dev = discover.DriverRootDev(r.Driver)
+		r.Dev = hosttree.DriverRootDev(r.Driver)
 	}
 	for _, dir := range []struct {
 		option string
@@ -193,12 +197,21 @@ func (c *Config) roots() (Roots, error) {
 
 // Target is the host that is looked at, and how.
 type Target struct {
-	Host  discover.Host
+	Host  hosttree.Host
 	Roots Roots // zero for a captured host
 	// Arch is that of the driver's libraries.
 	Arch string
 	// Discover are the options of the modules.
 	Discover discover.Options
+}
+
+// Host opens the host, for another look at it.
+func (c *Config) Host() (hosttree.Host, error) {
+	t, err := c.Target()
+	if err != nil {
+		return hosttree.Host{}, err
+	}
+	return t.Host, nil
 }
 
 // Target opens the host.
@@ -214,7 +227,7 @@ func (c *Config) Target() (*Target, error) {
 		return nil, err
 	}
 	t := &Target{
-		Host: discover.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
+		Host: hosttree.Local(c.Arch, roots.Driver, roots.Dev, roots.Proc, roots.Sys), Roots: roots, Arch: c.Arch,
 		Discover: discover.Options{LibrarySearchPath: c.LibrarySearchPath, ConfigSearchPath: c.ConfigSearchPath, MPSDirectory: c.MPSDirectory},
 	}
 	c.look(&t.Discover)
@@ -233,11 +246,11 @@ func (c *Config) Target() (*Target, error) {
 		t.Discover.ProbeIfNeeded = when == NVMLAuto
 		probe, timeout := c.NVMLProbe, c.NVMLTimeout
 		if probe == "" {
-			probe = discover.FindProbe()
+			probe = nvmlprobe.Find()
 		}
-		t.Discover.Probe = discover.CommandProbe(probe, timeout)
+		t.Discover.Probe = nvmlprobe.Command(probe, timeout)
 		if slices.Contains([]string{"doctor", "info", "ps"}, c.Command) {
-			t.Discover.Probe = discover.CommandProbe(probe, timeout, discover.ProbeDetails)
+			t.Discover.Probe = nvmlprobe.Command(probe, timeout, nvmlprobe.Details)
 		}
 	}
 	return t, nil
@@ -263,10 +276,10 @@ func (c *Config) look(o *discover.Options) {
 		kind.Look(o)
 		gpus = gpus || kind.OfGPUs()
 	}
-	o.WithoutDriver = !gpus && !o.Nodes.Host
+	o.WithoutDriver = !gpus && !o.HostNodes
 	o.NICLibraries = c.MOFEDLibraries
-	if o.Passthrough != nil {
-		o.Passthrough.IOMMUFD, o.Passthrough.Shared = c.VFIO == VFIOIOMMUFD, c.VFIOShared
+	if o.Passthrough {
+		o.IOMMUFD, o.SharedNode = c.VFIO == VFIOIOMMUFD, c.VFIOShared
 	}
 }
 

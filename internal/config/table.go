@@ -14,8 +14,9 @@ import (
 	"tags.cncf.io/container-device-interface/pkg/parser"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/driverfiles"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -95,14 +96,14 @@ func specOptions() []Option {
 			Usage: "`file` to publish the spec as, .yaml or .json; generate: - is standard output"},
 		{Name: "output", commands: "check,diff,doctor,status", field: func(c *Config) any { return &c.Output },
 			Usage: "`file` of the published spec"},
-		{Name: "format", commands: publishCommands, Values: Words([]spec.Format{spec.YAML, spec.JSON}), field: func(c *Config) any { return &c.Format },
+		{Name: "format", commands: publishCommands, Values: Words([]spectext.Format{spectext.YAML, spectext.JSON}), field: func(c *Config) any { return &c.Format },
 			Usage: "yaml or json (default: by the name of the output, else yaml)"},
 		{Name: "lock-timeout", commands: publishCommands + ",transform", field: func(c *Config) any { return &c.LockTimeout },
 			Usage: "how long to wait for another cdigen that is publishing; 0: without a limit"},
-		{Name: modeOption, commands: "generate", Values: spec.Modes(), field: func(c *Config) any { return &c.Mode },
-			Usage: "`mode` of nvidia-ctk cdi generate, in place of --kind: " + strings.Join(spec.Modes(), ", ")},
-		{Name: kindOption, commands: contentCommands + ",status", Values: append(spec.KindNames(), spec.AutoKinds), checkAll: checkKinds, field: func(c *Config) any { return &c.Kinds },
-			Usage: "`kinds` of devices, each in a file of its own: " + strings.Join(spec.KindNames(), ", ") + "; NAME=CAPABILITY+CAPABILITY for GPUs with what these need; or auto: gpu and whatever hardware the host has of the others, but for mig-caps, management and gpu-*"},
+		{Name: modeOption, commands: "generate", Values: Modes(), field: func(c *Config) any { return &c.Mode },
+			Usage: "`mode` of nvidia-ctk cdi generate, in place of --kind: " + strings.Join(Modes(), ", ")},
+		{Name: kindOption, commands: contentCommands + ",status", Values: append(spec.Kinds.Names(), spec.AutoKinds), checkAll: checkKinds, field: func(c *Config) any { return &c.Kinds },
+			Usage: "`kinds` of devices, each in a file of its own: " + strings.Join(spec.Kinds.Names(), ", ") + "; NAME=CAPABILITY+CAPABILITY for GPUs with what these need; or auto: gpu and whatever hardware the host has of the others, but for mig-caps, management and gpu-*"},
 		{Name: "vendor", commands: contentCommands, check: parser.ValidateVendorName, field: func(c *Config) any { return &c.Vendor },
 			Usage: "vendor of the devices' kind"},
 		{Name: "class", commands: contentCommands, check: parser.ValidateClassName, field: func(c *Config) any { return &c.Class },
@@ -131,7 +132,7 @@ func contentOptions() []Option {
 			Usage: "`directory` of the layout private; 32-bit libraries go to lib beside it"},
 		{Name: "versioned-names", commands: contentCommands, field: func(c *Config) any { return &c.VersionedNames },
 			Usage: "mount libraries under their file names too, such as libcuda.so.550.54.15"},
-		{Name: "capabilities", commands: contentCommands + ",info files", Values: append(Words(discover.Capabilities), allCapabilities), field: func(c *Config) any { return &c.Capabilities },
+		{Name: "capabilities", commands: contentCommands + ",info files", Values: append(Words(driverfiles.Capabilities), allCapabilities), field: func(c *Config) any { return &c.Capabilities },
 			Usage: "what containers use GPUs for, one or more of compute, utility, graphics, video, display, ngx, compat32, or all"},
 		{Name: "additional-gids", commands: contentCommands, field: func(c *Config) any { return &c.AdditionalGIDs },
 			Usage: "give the container's user the groups of device nodes that are not open to everybody on the host; the spec needs CDI 0.7.0 then"},
@@ -139,11 +140,11 @@ func contentOptions() []Option {
 			Usage: "write the numbers of device nodes into the spec, for engines that do not look them up; it is wrong when they change, as some do at a reboot"},
 		{Name: "edits", commands: contentCommands, field: func(c *Config) any { return &c.Edits },
 			Usage: "`file` with edits of your own, in the form of a CDI spec without version and kind, to add to all devices or to single ones"},
-		{Name: "hooks", commands: contentCommands, Values: append(edits.HookSteps(), noHooks), field: func(c *Config) any { return &c.Hooks },
-			Usage: "`steps` of a hook that runs when a container starts, one or more of " + strings.Join(edits.HookSteps(), ", ") + " (default: none, nothing runs)"},
+		{Name: "hooks", commands: contentCommands, Values: append(hookSteps(), noHooks), field: func(c *Config) any { return &c.Hooks },
+			Usage: "`steps` of a hook that runs when a container starts, one or more of " + strings.Join(hookSteps(), ", ") + " (default: none, nothing runs)"},
 		{Name: "hook-path", commands: contentCommands, field: func(c *Config) any { return &c.HookPath },
 			Usage: "`path` of cdigen-hook, for the container engine (default: beside cdigen or in libexec/cdigen)"},
-		{Name: "hook-flavor", commands: contentCommands, Values: Words([]edits.HookFlavor{edits.FlavorCdigen, edits.FlavorNVIDIA}), field: func(c *Config) any { return &c.HookFlavor },
+		{Name: "hook-flavor", commands: contentCommands, Values: []string{edits.FlavorCdigen, edits.FlavorNVIDIA}, field: func(c *Config) any { return &c.HookFlavor },
 			Usage: "`form` of the hook's arguments: cdigen (one call) or nvidia (a call for each step, as nvidia-cdi-hook takes them)"},
 		{Name: "strict-hook", commands: contentCommands, field: func(c *Config) any { return &c.StrictHook },
 			Usage: "let a container fail to start when a step of the hook fails"},

@@ -1,6 +1,6 @@
 // Command contentsdoc writes the tables of the documentation from those in the code:
-// docs/contents.md from package discover, docs/findings.md from package check, and those of
-// docs/runtimes.md from package runtimes and of docs/metrics.md from package watch.
+// docs/contents.md from package driverfiles, docs/findings.md from package check, and those of
+// docs/runtimes.md from package runtimes and of docs/metrics.md from package specwatch.
 package main
 
 import (
@@ -11,18 +11,18 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/nvidiactk"
 	"github.com/cdigen/cdigen/internal/runtimes"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 func main() {
 	var b strings.Builder
 	b.WriteString(`# What goes into a container
 
-Written by ` + "`make docs`" + ` from the tables in discover/contents.go; do not edit.
+Written by ` + "`make docs`" + ` from the tables in internal/driverfiles/tables.go; do not edit.
 
 ` + "`--capabilities`" + ` says what containers want GPUs for, in NVIDIA's terms; the default is
 all. A library or file goes in when it serves one of them. A library of the
@@ -37,7 +37,7 @@ library layout (` + "`--library-layout`" + `); 32-bit ones, for ` + "`compat32`"
 | library | capabilities | further names | for |
 | --- | --- | --- | --- |
 `)
-	for _, e := range discover.LibraryTable {
+	for _, e := range driverfiles.Libraries {
 		version := e.Version
 		if version == "" {
 			version = "%v"
@@ -49,8 +49,8 @@ library layout (` + "`--library-layout`" + `); 32-bit ones, for ` + "`compat32`"
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", file, list(e.Capabilities), code(e.Names), e.For)
 	}
 	b.WriteString("\nNot injected:\n\n| library | why |\n| --- | --- |\n")
-	for _, stem := range slices.Sorted(maps.Keys(discover.LeftOut)) {
-		fmt.Fprintf(&b, "| `%s.so.%%v` | %s |\n", stem, discover.LeftOut[stem])
+	for _, stem := range slices.Sorted(maps.Keys(driverfiles.LeftOut)) {
+		fmt.Fprintf(&b, "| `%s.so.%%v` | %s |\n", stem, driverfiles.LeftOut[stem])
 	}
 	foreign(&b)
 	b.WriteString(`
@@ -66,11 +66,11 @@ on NixOS, that path goes in as well, or a finding says why it does not.
 | file | kind | capabilities | in the container | for |
 | --- | --- | --- | --- | --- |
 `)
-	for _, e := range discover.FileTable {
+	for _, e := range driverfiles.Files {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", e.Name, e.Kind, list(e.Capabilities), code(e.Targets), e.For)
 	}
 	b.WriteString("\nNot injected, like other files that are called as the driver's are; each is a quiet finding:\n\n| file | why |\n| --- | --- |\n")
-	for _, e := range discover.LeftOutFiles {
+	for _, e := range driverfiles.LeftOutFiles {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", e.Name, e.Reason)
 	}
 	b.WriteString(`
@@ -115,7 +115,7 @@ link"). Images that need one of these have it from the package.
 | file | what | packages |
 | --- | --- | --- |
 `)
-	for _, e := range discover.ForeignTable {
+	for _, e := range driverfiles.Others {
 		fmt.Fprintf(b, "| `%s` | %s | %s |\n", e.Name, e.What, e.Packages)
 	}
 	b.WriteString(`
@@ -195,7 +195,7 @@ func writeReleases(file string) error {
 func writeMetrics(file string) error {
 	var b strings.Builder
 	b.WriteString("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n")
-	for _, m := range watch.MetricTable() {
+	for _, m := range specwatch.MetricTable() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, code(m.Labels), m.Help)
 	}
 	return replaceTable(file, "metrics", b.String())
@@ -254,7 +254,7 @@ func replaceTable(file, name, table string) error {
 	return os.WriteFile(file, []byte(before+begin+table+end+after), 0o644)
 }
 
-func list(capabilities []discover.Capability) string {
+func list(capabilities []driverfiles.Capability) string {
 	var names []string
 	for _, c := range capabilities {
 		names = append(names, string(c))

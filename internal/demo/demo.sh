@@ -13,10 +13,10 @@ if [ -e /proc/driver/nvidia/version ]; then
 	echo "This machine has an NVIDIA driver; looking at the machine itself."
 else
 	echo "This machine has no NVIDIA driver; looking at the simulated host testdata/hosts/demo.yaml."
-	nvml=$(go run ./internal/simhost/fakenvml/cmd/fakenvml)
+	nvml=$(go run ./discover/simhost/fakenvml/cmd/fakenvml)
 	rm -rf "$host"
 	mkdir -p "$host"
-	root=$(go run ./internal/simhost/cmd/simhost -nvml "$nvml" testdata/hosts/demo.yaml "$host")
+	root=$(go run ./discover/simhost/cmd/simhost -nvml "$nvml" testdata/hosts/demo.yaml "$host")
 	flags=(--driver-root "$root" --dev-root "$host" --proc-root "$host/proc" --sys-root "$host/sys")
 	if [ "$(id -u)" != 0 ]; then
 		echo "Only root can make device nodes; a table of them stands in for /dev."

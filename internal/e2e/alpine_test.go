@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 )
 
 // The package for Alpine has the form that apk reads, its scripts do what they should in a
@@ -26,7 +26,7 @@ import (
 // has none.
 func TestAlpinePackage(t *testing.T) {
 	dir := requirePackages(t)
-	arch := strings.TrimSuffix(discover.Triplet(runtime.GOARCH), "-linux-gnu")
+	arch := strings.TrimSuffix(driverfiles.Triplet(runtime.GOARCH), "-linux-gnu")
 	first := filepath.Join(dir, versionsOfPackages[0], "cdigen_0.9.0-r1_"+arch+".apk")
 	next := filepath.Join(dir, versionsOfPackages[1], "cdigen_0.9.1-r1_"+arch+".apk")
 	scripts := checkAPK(t, first)

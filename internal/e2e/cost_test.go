@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
 	"github.com/cdigen/cdigen/internal/driverroots"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
 
 // The benchmarks compare with nvidia-ctk and the hook program that its specs name,

@@ -15,10 +15,10 @@ import (
 	"go.yaml.in/yaml/v3"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/driverroots"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 // driverRoot is a root that `make driver-roots` made of Debian's packages of a
@@ -211,7 +211,7 @@ func TestRealDriverOfArm64IsComplete(t *testing.T) {
 				}
 				for line := range strings.Lines(string(out)) {
 					needed, missing := strings.CutSuffix(strings.TrimSpace(line), " => not found")
-					if _, ofDriver := discover.DriverLibrary(needed); missing && ofDriver {
+					if _, ofDriver := driverfiles.Version(needed); missing && ofDriver {
 						t.Errorf("%s needs %s, which is not there", name, needed)
 					}
 				}

@@ -13,9 +13,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
 	"github.com/cdigen/cdigen/internal/gpucheck"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
 
 // gpuCheckFiles is the directory that make gpu-check puts together, with Debian's runc

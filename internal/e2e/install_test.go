@@ -16,8 +16,9 @@ import (
 	"golang.org/x/mod/semver"
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // packagesVariable asks for the tests of make e2e-packages, which take long.
@@ -360,7 +361,7 @@ func TestProbeNeedsNoNewGlibc(t *testing.T) {
 		suites = append(suites, "xenial") // 2.23
 	}
 	real, _ := driverRoot(t, "550")
-	library := filepath.Join(real, "usr/lib", discover.Triplet(runtime.GOARCH), "nvidia/current/libnvidia-ml.so.1")
+	library := filepath.Join(real, "usr/lib", driverfiles.Triplet(runtime.GOARCH), "nvidia/current/libnvidia-ml.so.1")
 	for _, suite := range suites {
 		t.Run(suite, func(t *testing.T) {
 			requireCommands(t, "debootstrap")
@@ -372,7 +373,7 @@ func TestProbeNeedsNoNewGlibc(t *testing.T) {
 			check(t, command(".", "cp", "-L", probe, library, layer))
 			// NVIDIA's library is loaded, and misses the driver.
 			out, err := exec.Command("chroot", layer, "/cdigen-nvml", "--library", "/libnvidia-ml.so.1").CombinedOutput()
-			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != discover.NVMLExitNoDriver {
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != nvmlprobe.ExitNoDriver {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})

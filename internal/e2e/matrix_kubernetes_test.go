@@ -16,9 +16,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
 )
 
 // pluginSpec is the file that NVIDIA's device plugin writes, and cdigen with its profile.
@@ -42,8 +42,11 @@ type node struct {
 	log    *hosttest.Log // of the kubelet
 	watch  *hosttest.Log // of cdigen watch
 	specs  *specWrites
-	plugin string // the manifest of the device plugin's pod
-	pods   int
+	// program is the directory of the device plugin, plugin the manifest of its pod.
+	program, plugin string
+	settings        map[string]string // further variables of the plugin
+	use             string            // a script with which pods use what they see
+	pods            int
 }
 
 // kubernetesCases are those of TestKubernetes, in their order; each gives a note.
@@ -97,9 +100,7 @@ func TestKubernetes(t *testing.T) {
 func newNode(t *testing.T) *node {
 	t.Helper()
 	n := newHost(t, "sid")
-	check(t, os.MkdirAll(n.inPlace("/etc/pods"), 0o755))
-	n.startKubelet("staticPodPath: /etc/pods\nenableServer: false\n")
-	t.Cleanup(n.tellPlugin)
+	n.startStandalone()
 	n.specs = watchSpecs(t)
 	n.startWatch()
 	return n
@@ -117,16 +118,11 @@ func newHost(t *testing.T, suite string, more ...goProgram) *node {
 	bin, err := build()
 	check(t, err)
 	n.path += bin + ":"
+	n.program, err = devicePlugin.build()
+	check(t, err)
 	n.nvml, err = fakenvml.Build()
 	check(t, err)
-	n.host = filepath.Join(n.dir, "host")
-	n.build(n.demo, n.host)
-	// The plugin loads a library of the driver for which there is no fake.
-	libraries, err := filepath.Glob(filepath.Join(n.host, "usr/lib/x86_64-linux-gnu/libnvidia-sandboxutils.so*"))
-	check(t, err)
-	for _, path := range libraries {
-		check(t, os.Remove(path))
-	}
+	n.be(n.demo, "host")
 	runContainerd(t, n.place)
 	return n
 }
@@ -136,9 +132,30 @@ func (n *node) startWatch() {
 	n.watch = n.daemon(n.top, n.published, append([]string{"cdigen", "watch", "--profile", "k8s-device-plugin", "--kernel-log="}, hosttest.Flags(n.host, n.host)...)...)
 }
 
+// be makes the node one with a simulated host, in a directory of the place's.
+func (n *node) be(d *simhost.Description, dir string) {
+	n.t.Helper()
+	n.host = filepath.Join(n.dir, dir)
+	n.build(d, n.host)
+	// The plugin loads a library of the driver that has no fake.
+	libraries, err := filepath.Glob(filepath.Join(n.host, "usr/lib/x86_64-linux-gnu/libnvidia-sandboxutils.so*"))
+	check(n.t, err)
+	for _, path := range libraries {
+		check(n.t, os.Remove(path))
+	}
+}
+
 func (n *node) build(d *simhost.Description, dir string) {
 	n.t.Helper()
 	check(n.t, d.Build(dir, simhost.Options{NVMLLibrary: n.nvml}))
+}
+
+// startStandalone starts a kubelet without an API server.
+func (n *node) startStandalone() {
+	n.t.Helper()
+	check(n.t, os.MkdirAll(n.inPlace("/etc/pods"), 0o755))
+	n.startKubelet("staticPodPath: /etc/pods\nenableServer: false\n")
+	n.t.Cleanup(n.tellPlugin)
 }
 
 // startKubelet starts a kubelet with more of a configuration and more arguments.
@@ -201,13 +218,15 @@ func (n *node) start(list, id, resource, cdiRoot, volume string) {
 // pluginPod is a pod with the device plugin, as NVIDIA's chart makes one.
 func (n *node) pluginPod(list, id, cdiRoot, volume string) (name, manifest string) {
 	n.t.Helper()
-	programs, err := devicePlugin.build()
-	check(n.t, err)
 	n.pods++
 	mount := ""
 	if cdiRoot != "" {
 		mount = "\n    - {name: " + cdiRoot + ", mountPath: /var/run/cdi}"
 		volume = "\n  - {name: " + cdiRoot + ", " + volume + "}"
+	}
+	var settings strings.Builder
+	for variable, value := range n.settings {
+		fmt.Fprintf(&settings, "\n    - {name: %s, value: %q}", variable, value)
 	}
 	name = "plugin" + strconv.Itoa(n.pods)
 	return name, fmt.Sprintf(`apiVersion: v1
@@ -219,13 +238,13 @@ spec:
   - name: nvidia-device-plugin-ctr
     image: %s
     imagePullPolicy: Never
-    # A container has a procfs of its own, which knows nothing of the simulated driver.
-    command: [sh, -ec, "for f in driver devices; do mount --bind /driver-root/proc/$f /proc/$f; done; exec nvidia-device-plugin"]
+    # A container has a procfs and the sysfs of this machine, which know nothing of the simulated driver.
+    command: [sh, -ec, "for f in proc/driver proc/devices sys; do mount --bind /driver-root/$f /$f; done; exec nvidia-device-plugin"]
     env:
     - {name: DEVICE_LIST_STRATEGY, value: %s}
     - {name: DEVICE_ID_STRATEGY, value: %s}
     - {name: MIG_STRATEGY, value: mixed}
-    - {name: NVIDIA_DRIVER_ROOT, value: %[5]s}
+    - {name: NVIDIA_DRIVER_ROOT, value: %[5]s}%[9]s
     securityContext: {privileged: true}
     volumeMounts:
     - {name: program, mountPath: /usr/bin/nvidia-device-plugin, readOnly: true}
@@ -235,7 +254,7 @@ spec:
   - {name: program, hostPath: {path: %[8]s/nvidia-device-plugin, type: File}}
   - {name: kubelet-device-plugins-dir, hostPath: {path: /var/lib/kubelet/device-plugins, type: Directory}}
   - {name: driver-root, hostPath: {path: %[5]s, type: Directory}}%[7]s
-`, name, imageName, list, id, n.host, mount, volume, programs)
+`, name, imageName, list, id, n.host, mount, volume, n.program, &settings)
 }
 
 // tellPlugin logs what the last plugin said, if something failed.
@@ -306,6 +325,12 @@ func (n *node) updates(resource string) int {
 // and gives what that saw. meanwhile, if any, is done when the pod is there.
 func (n *node) pod(resource string, count int, meanwhile ...func(name string)) inside {
 	n.t.Helper()
+	return parseBusyLook(n.t, n.runPod(resource, count, meanwhile...))
+}
+
+// runPod is pod, and gives what the container has printed.
+func (n *node) runPod(resource string, count int, meanwhile ...func(name string)) string {
+	n.t.Helper()
 	n.pods++
 	name := "pod" + strconv.Itoa(n.pods)
 	manifest := "/etc/pods/" + name + ".yaml"
@@ -327,13 +352,13 @@ func (n *node) pod(resource string, count int, meanwhile ...func(name string)) i
 		return strings.Contains(out, "env THE=END")
 	})
 	check(n.t, os.Remove(n.inPlace(manifest)))
-	return parseBusyLook(n.t, out)
+	return out
 }
 
 // lookingPod is a pod with one container that asks for some of a resource, looks around, and then does something else.
 func (n *node) lookingPod(name, resource string, count int, then string) string {
 	n.t.Helper()
-	check(n.t, os.WriteFile(filepath.Join(work, "look.sh"), []byte(busyLook+"echo env THE=END\n"), 0o644))
+	check(n.t, os.WriteFile(filepath.Join(work, "look.sh"), []byte(busyLook+n.use+"echo env THE=END\n"), 0o644))
 	return fmt.Sprintf(`apiVersion: v1
 kind: Pod
 metadata: {name: %s, namespace: default}

@@ -11,11 +11,11 @@ import (
 	"sigs.k8s.io/yaml"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
-	"github.com/cdigen/cdigen/spec"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 // volume is a directory of the host.
@@ -132,9 +132,11 @@ func testPod(t *testing.T, p podman, manifest *pod) {
 	})
 
 	w := watcher{bin: filepath.Join(bin, "cdigen"), run: "/run/cdigen", spec: published}
-	ready := func(s *watch.Status, err error) bool { return err == nil && s.Ready && s.Condition == watch.Current }
+	ready := func(s *specwatch.Status, err error) bool {
+		return err == nil && s.Ready && s.Condition == specwatch.Current
+	}
 	until(t, "the spec", func() bool { return ready(w.ask()) })
-	file, err := spec.Read(published)
+	file, err := specdir.Read(published)
 	check(t, err)
 	if len(file.Devices) < 8 || !slices.ContainsFunc(file.Devices, func(d specs.Device) bool { return strings.HasPrefix(d.Name, "MIG-") }) {
 		t.Errorf("devices without MIG devices of NVML: %v", file.Devices)

@@ -18,10 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 // storm is how long the changes take, and how many there are.
@@ -149,17 +149,17 @@ func (w *watcher) start(t *testing.T, args ...string) {
 	until(t, "the first spec", func() bool { s, err := w.ask(); return err == nil && s.Ready })
 }
 
-func (w *watcher) ask() (*watch.Status, error) {
+func (w *watcher) ask() (*specwatch.Status, error) {
 	out, err := exec.Command(w.bin, "status", "--runtime-dir", w.run, "--output", w.spec, "-o", "json").Output()
 	if err != nil {
 		return nil, err
 	}
-	var s watch.Status
+	var s specwatch.Status
 	err = json.Unmarshal(out, &s)
 	return &s, err
 }
 
-func (w *watcher) status(t *testing.T) *watch.Status {
+func (w *watcher) status(t *testing.T) *specwatch.Status {
 	t.Helper()
 	s, err := w.ask()
 	check(t, err)

@@ -18,12 +18,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/discover/simhost/fakenvml"
 	healthcheck "github.com/cdigen/cdigen/internal/check"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
-	"github.com/cdigen/cdigen/internal/simhost"
-	"github.com/cdigen/cdigen/internal/simhost/fakenvml"
-	"github.com/cdigen/cdigen/watch"
+	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
 // patience is how long these tests wait for what has to come; it bounds nothing
@@ -212,9 +212,9 @@ func (m *machine) number(unit, property string) int {
 }
 
 // status is what the watcher says.
-func (m *machine) status() *watch.Status {
+func (m *machine) status() *specwatch.Status {
 	m.t.Helper()
-	var s watch.Status
+	var s specwatch.Status
 	check(m.t, json.Unmarshal([]byte(m.run("cdigen", "status", "-o", "json")), &s))
 	return &s
 }
@@ -496,7 +496,7 @@ func (m *machine) testHarm(t *testing.T) {
 	}
 	// A driver root that is mounted last, and goes.
 	m.run("mount", "--bind", realRoot, simulatedRoot+"/usr")
-	m.until("the driver's files go", func() bool { return m.status().Condition == watch.Holding })
+	m.until("the driver's files go", func() bool { return m.status().Condition == specwatch.Holding })
 	m.run("umount", simulatedRoot+"/usr")
 	m.until("the driver's files are back", func() bool { return m.status().Ready })
 	m.follows("mounts over the driver root")
@@ -623,7 +623,7 @@ func (m *machine) testRestart(t *testing.T) {
 		if !bytes.Equal(m.published(), spec) {
 			t.Errorf("another spec after %s", what)
 		}
-		if s := m.status(); !s.Ready || s.Condition != watch.Current || strconv.Itoa(s.PID) != m.show("cdigen.service", "MainPID") {
+		if s := m.status(); !s.Ready || s.Condition != specwatch.Current || strconv.Itoa(s.PID) != m.show("cdigen.service", "MainPID") {
 			t.Errorf("status after %s: %+v", what, s)
 		}
 	}
@@ -717,7 +717,7 @@ func (m *machine) testRefresh(t *testing.T) {
 // driver.
 func (m *machine) testRealLibrary(t *testing.T) {
 	defer m.in(t)()
-	libraries, err := filepath.Glob(m.path(realRoot + "/usr/lib/" + discover.Triplet(runtime.GOARCH) + "/nvidia/current/libnvidia-ml.so.1"))
+	libraries, err := filepath.Glob(m.path(realRoot + "/usr/lib/" + driverfiles.Triplet(runtime.GOARCH) + "/nvidia/current/libnvidia-ml.so.1"))
 	if err != nil || len(libraries) != 1 {
 		t.Fatalf("libnvidia-ml: %v %v", libraries, err)
 	}

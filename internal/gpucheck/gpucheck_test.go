@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/redact"
 )
 
@@ -33,7 +34,7 @@ func TestFactsOfAHost(t *testing.T) {
 		Driver: discover.Driver{Version: "550.54.15", Flavor: discover.Open, CUDAVersion: "12.4"},
 		GPUs:   []discover.GPU{gpu(0, "GPU-a", "0000:1b:00.0"), gpu(1, "GPU-b", "0000:43:00.0"), gpu(2, "GPU-c", "0000:52:00.0"), gpu(3, "GPU-d", "0000:61:00.0")},
 		Libraries: []discover.Library{
-			{SONAME: "libcuda.so.1", HostPath: "/usr/lib32/libcuda.so.1", Capabilities: []discover.Capability{discover.Compat32}},
+			{SONAME: "libcuda.so.1", HostPath: "/usr/lib32/libcuda.so.1", Capabilities: []driverfiles.Capability{driverfiles.Compat32}},
 			{SONAME: "libcuda.so.1", HostPath: "/it's/libcuda.so.550.54.15"},
 		},
 	}

@@ -27,7 +27,7 @@ func Facts(inv *discover.Inventory) [][2]string {
 		}
 	}
 	facts := [][2]string{
-		{"driver", inv.Driver.Version}, {"flavor", string(inv.Driver.Flavor)}, {"cuda", inv.Driver.CUDAVersion},
+		{"driver", inv.Driver.Version}, {"flavor", inv.Driver.Flavor}, {"cuda", inv.Driver.CUDAVersion},
 		{"models", counted(models)}, {"gpus", strconv.Itoa(injected)}, {"mig_devices", strconv.Itoa(mig)}, {"nvml_library", library(inv, "libnvidia-ml.so.1")},
 		{"cuda_library", library(inv, "libcuda.so.1")},
 	}

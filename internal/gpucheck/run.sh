@@ -12,9 +12,9 @@ if [ -e /proc/driver/nvidia/version ]; then
 else
 	echo "This machine has no NVIDIA driver; checking the simulated host testdata/hosts/demo.yaml."
 	host=build/gpu-check-host
-	nvml=$(go run ./internal/simhost/fakenvml/cmd/fakenvml)
+	nvml=$(go run ./discover/simhost/fakenvml/cmd/fakenvml)
 	rm -rf "$host"
-	go run ./internal/simhost/cmd/simhost -nvml "$nvml" testdata/hosts/demo.yaml "$host" >/dev/null
+	go run ./discover/simhost/cmd/simhost -nvml "$nvml" testdata/hosts/demo.yaml "$host" >/dev/null
 	flags+=(--simulated "$host" --runs 5 --watch-seconds 5)
 fi
 build/gpu-check/gpu-check "${flags[@]}" "$@"

@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/internal/simhost"
+	"github.com/cdigen/cdigen/discover/simhost"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
 // root is the top of the source tree.
@@ -35,9 +38,29 @@ func Load(t testing.TB, name string) *simhost.Description {
 	return d
 }
 
+// Hosts returns the names of all hosts of testdata/hosts.
+func Hosts(t testing.TB) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob(Path("hosts", "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no hosts: %v", err)
+	}
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(f), ".yaml"))
+	}
+	return names
+}
+
+// Simulated discovers a host of testdata/hosts.
+func Simulated(t testing.TB, name string) *discover.Inventory {
+	t.Helper()
+	d := Load(t, name)
+	return Discover(t, Open(t, d, t.TempDir()), Probe(d))
+}
+
 // Open builds a host in dir and opens it as if it were the whole machine, so
 // that no path of a temporary directory gets into what is made of it.
-func Open(t testing.TB, d *simhost.Description, dir string) discover.Host {
+func Open(t testing.TB, d *simhost.Description, dir string) hosttree.Host {
 	t.Helper()
 	if err := d.Build(dir, simhost.Options{}); err != nil {
 		t.Fatal(err)
@@ -46,9 +69,9 @@ func Open(t testing.TB, d *simhost.Description, dir string) discover.Host {
 }
 
 // Reopen opens a host that was built in dir before and perhaps changed since.
-func Reopen(t testing.TB, d *simhost.Description, dir string) discover.Host {
+func Reopen(t testing.TB, d *simhost.Description, dir string) hosttree.Host {
 	t.Helper()
-	tree := func(hostPath, dir string) discover.Tree { return discover.NewTree(hostPath, os.DirFS(dir)) }
+	tree := func(hostPath, dir string) hosttree.Tree { return hosttree.NewTree(hostPath, os.DirFS(dir)) }
 	table, err := os.ReadFile(filepath.Join(dir, simhost.NodeTable))
 	if err != nil {
 		t.Fatal(err)
@@ -57,29 +80,19 @@ func Reopen(t testing.TB, d *simhost.Description, dir string) discover.Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return discover.Host{
+	return hosttree.Host{
 		Arch: d.Arch, Driver: tree(d.DriverRoot("/"), d.DriverRoot(dir)), Dev: dev,
 		Proc: tree("/proc", filepath.Join(dir, "proc")), Sys: tree("/sys", filepath.Join(dir, "sys")),
 	}
 }
 
 // Probe answers as cdigen-nvml would on the host.
-func Probe(d *simhost.Description) discover.ProbeFunc {
-	return func(context.Context, string) (*discover.NVMLReport, error) {
-		switch {
-		case len(d.NVML.Fail) > 0:
-			return nil, &discover.ProbeError{Kind: discover.ProbeVersionMismatch, Message: "nvmlInit: driver/library version mismatch"}
-		case len(d.NVML.Hang) > 0:
-			return nil, &discover.ProbeError{Kind: discover.ProbeTimeout, Message: d.NVML.Hang[0].Call + " did not return within 10s"}
-		}
-		return discover.ParseNVMLReport(d.NVMLReport())
-	}
-}
+func Probe(d *simhost.Description) nvmlprobe.Func { return d.Probe() }
 
 // Discover reads a host with all modules.
-func Discover(t testing.TB, host discover.Host, probe discover.ProbeFunc) *discover.Inventory {
+func Discover(t testing.TB, host hosttree.Host, probe nvmlprobe.Func) *discover.Inventory {
 	t.Helper()
-	inv, err := discover.Run(context.Background(), host, discover.Modules(discover.Options{Probe: probe}))
+	inv, err := discover.Run(context.Background(), host, discover.Options{Probe: probe})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // Enroot returns lines for the two files that a hook of enroot extends: mounts, in the
@@ -53,7 +53,7 @@ func Enroot(c *Contents) (mounts, environ, notes []string, err error) {
 // A DRM node whose mode keeps out users outside its group does not count: CUDA does not need it.
 func (s Source) Usable(kind string, access func(path string, mode uint32) error) (names []string) {
 	for _, d := range s {
-		if !strings.HasPrefix(d.Name, kind+"=") || d.Availability != spec.Available || d.Name == kind+"=all" || len(d.Own.DeviceNodes) == 0 {
+		if !strings.HasPrefix(d.Name, kind+"=") || d.Availability != specdir.Available || d.Name == kind+"=all" || len(d.Own.DeviceNodes) == 0 {
 			continue
 		}
 		refused := false

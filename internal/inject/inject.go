@@ -22,15 +22,15 @@ import (
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // Source has the devices of spec directories, as [spec.Directories.Devices] returns them.
-type Source []spec.Defined
+type Source []specdir.Defined
 
 // device returns the device of a name that engines can use; nil: there is none.
-func (s Source) device(name string) *spec.Defined {
-	i := slices.IndexFunc(s, func(d spec.Defined) bool { return d.Name == name && d.Availability == spec.Available })
+func (s Source) device(name string) *specdir.Defined {
+	i := slices.IndexFunc(s, func(d specdir.Defined) bool { return d.Name == name && d.Availability == specdir.Available })
 	if i < 0 {
 		return nil
 	}
@@ -101,8 +101,8 @@ func (s Source) Contents(names []string) (*Contents, error) {
 
 // Common returns what all devices of a kind have in common, as the driver without a GPU.
 func (s Source) Common(kind string) (*Contents, error) {
-	i := slices.IndexFunc(s, func(d spec.Defined) bool {
-		return strings.HasPrefix(d.Name, kind+"=") && d.Availability == spec.Available
+	i := slices.IndexFunc(s, func(d specdir.Defined) bool {
+		return strings.HasPrefix(d.Name, kind+"=") && d.Availability == specdir.Available
 	})
 	if i < 0 {
 		return nil, fmt.Errorf("no CDI device of %s that engines can use: see cdigen list", kind)

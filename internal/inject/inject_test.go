@@ -17,9 +17,11 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
-	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/edits"
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/specdir"
+	"github.com/cdigen/cdigen/internal/spectext"
 	"github.com/cdigen/cdigen/spec"
 )
 
@@ -86,7 +88,7 @@ func odd(t testing.TB) (Source, string) {
 
 func open(t testing.TB, dirs ...string) Source {
 	t.Helper()
-	devices, _ := spec.ReadDirectories(dirs).Devices()
+	devices, _ := specdir.ReadDirectories(dirs).Devices()
 	return devices
 }
 
@@ -105,11 +107,9 @@ func simulated(t *testing.T) (Source, string) {
 	dir := t.TempDir()
 	d := hosttest.Load(t, "demo")
 	inv := hosttest.Discover(t, hosttest.Open(t, d, dir), hosttest.Probe(d))
-	layout, err := edits.ParseLayout("debian", d.Arch, "")
-	check(t, err)
 	s, _, err := spec.New(inv, spec.Options{
 		Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index},
-		Edits: edits.Options{Layout: layout, Capabilities: []discover.Capability{discover.Compute}},
+		Edits: edits.Options{Layout: "debian", Capabilities: []driverfiles.Capability{driverfiles.Compute}},
 	})
 	check(t, err)
 	numbers := map[string][2]int64{}
@@ -134,7 +134,7 @@ func simulated(t *testing.T) (Source, string) {
 	s.Devices = slices.DeleteFunc(s.Devices, func(d specs.Device) bool { return d.Name != "7:0" })
 	pin(&s.ContainerEdits)
 	pin(&s.Devices[0].ContainerEdits)
-	data, err := spec.Encode(s, spec.JSON)
+	data, err := spectext.Encode(s, spectext.JSON)
 	check(t, err)
 	check(t, os.Mkdir(filepath.Join(dir, "cdi"), 0o755))
 	check(t, os.WriteFile(filepath.Join(dir, "cdi/nvidia.json"), data.Bytes(), 0o644))

@@ -14,7 +14,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/cdigen/cdigen/internal/mountinfo"
-	"github.com/cdigen/cdigen/spec"
+	"github.com/cdigen/cdigen/internal/specdir"
 )
 
 // inNamespace calls a function in a mount namespace that ends with it.
@@ -108,8 +108,8 @@ func TestMountsStayInTheRoot(t *testing.T) {
 
 // A job gets the devices all of whose nodes it may open, but for the modes of DRM nodes.
 func TestUsableDevices(t *testing.T) {
-	device := func(name string, nodes ...string) spec.Defined {
-		d := spec.Defined{Name: "v.com/gpu=" + name, Availability: spec.Available}
+	device := func(name string, nodes ...string) specdir.Defined {
+		d := specdir.Defined{Name: "v.com/gpu=" + name, Availability: specdir.Available}
 		for _, n := range nodes {
 			d.Own.DeviceNodes = append(d.Own.DeviceNodes, &specs.DeviceNode{Path: n})
 		}

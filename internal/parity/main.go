@@ -23,8 +23,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/driverroots"
-	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 func main() {

@@ -96,7 +96,7 @@ const linksLimit = 40
 
 // resolve follows the symbolic links of a path inside the root, and returns the path on this
 // machine. A missing file is not an error, since it may be about to be made; to a
-// [discover.Tree], which is read only, it is one.
+// [hosttree.Tree], which is read only, it is one.
 func (s System) resolve(name string) (string, error) {
 	done, left := "/", strings.Split(filepath.Clean("/"+name), "/")
 	for links := 0; len(left) > 0; {

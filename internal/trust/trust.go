@@ -112,6 +112,16 @@ func New(root string, fsys fs.ReadLinkFS, caller Caller) *Tree {
 	return &Tree{root: root, fsys: fsys, caller: caller, entries: map[string]*entry{}}
 }
 
+// Fresh returns the tree without what was cached.
+func (t *Tree) Fresh() *Tree {
+	other := *t
+	other.entries = map[string]*entry{}
+	if t.above != nil {
+		other.above = t.above.Fresh()
+	}
+	return &other
+}
+
 // For returns the tree for another caller.
 func (t *Tree) For(caller Caller) *Tree {
 	other := *t

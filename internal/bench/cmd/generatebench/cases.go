@@ -10,9 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/discover/simhost"
 	"github.com/cdigen/cdigen/internal/driverroots"
 	"github.com/cdigen/cdigen/internal/elfstub"
-	"github.com/cdigen/cdigen/internal/simhost"
 )
 
 // scenario is a host on which both programs generate a spec.

@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/cdigen/cdigen/discover"
-	"github.com/cdigen/cdigen/discover/capture"
+	"github.com/cdigen/cdigen/internal/capture"
 	"github.com/cdigen/cdigen/internal/gpucheck"
 	"github.com/cdigen/cdigen/internal/redact"
 )

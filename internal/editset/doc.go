@@ -1,0 +1,2 @@
+// Package editset merges container edits of CDI.
+package editset

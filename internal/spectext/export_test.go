@@ -1,0 +1,4 @@
+package spectext
+
+// YAMLOf is for tests of what needs the YAML library.
+var YAMLOf = yamlOf

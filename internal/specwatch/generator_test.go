@@ -1,0 +1,170 @@
+package specwatch
+
+import (
+	"context"
+	"crypto/sha256"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
+	"github.com/cdigen/cdigen/internal/ownedits"
+	"github.com/cdigen/cdigen/internal/spectext"
+	"github.com/cdigen/cdigen/spec"
+)
+
+func TestOwnChangesAreThoseThatPublishMakes(t *testing.T) {
+	dir := t.TempDir()
+	output := filepath.Join(dir, "nvidia.yaml")
+	g := &Generator{Output: output}
+	if err := os.WriteFile(output, []byte("published"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	g.sums = map[string][sha256.Size]byte{g.Output: sha256.Sum256([]byte("published"))}
+	for path, want := range map[string]bool{
+		output: true,
+		filepath.Join(dir, ".nvidia.yaml.cdigen-new"):        true,
+		filepath.Join(dir, ".nvidia.yaml.cdigen-old"):        true,
+		filepath.Join(dir, "other.yaml"):                     false,
+		filepath.Join(dir, ".nvidia.yaml.swp"):               false,
+		filepath.Join(dir, "sub/.nvidia.yaml.cdigen-new"):    false,
+		filepath.Join(t.TempDir(), "x/.nvidia.cdigen-new"):   false,
+		filepath.Join(filepath.Dir(dir), filepath.Base(dir)): false,
+	} {
+		if g.OwnChange(path) != want {
+			t.Errorf("%s: %v", path, !want)
+		}
+	}
+	if err := os.WriteFile(output, []byte("edited"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if g.OwnChange(output) {
+		t.Error("somebody else's edit is taken for ours")
+	}
+}
+
+// The limit on publications is for changes of a spec that is in place as it was published,
+// not for one that others have changed or removed.
+func TestGeneratorTellsChangesFromRepairs(t *testing.T) {
+	const published, other = `{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=1"]}}]}`,
+		`{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=2"]}}]}`
+	data := func(s string) (text spectext.Text) {
+		if s == "" {
+			return text
+		}
+		text, err := spectext.Validate([]byte(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	for name, c := range map[string]struct {
+		published        string // by the generator; empty: it removed the spec
+		inPlace          string // empty: nothing
+		result           string // empty: no devices
+		exists, replaces bool
+	}{
+		"the same":                              {published, published, published, true, false},
+		"a change":                              {published, published, other, true, true},
+		"no devices any more":                   {published, published, "", true, true},
+		"removed by others":                     {published, "", published, false, false},
+		"removed by others, and a change":       {published, "", other, false, false},
+		"edited by others":                      {published, "a: 3\n", published, true, false},
+		"edited by others, and a change":        {published, "a: 3\n", other, true, false},
+		"devices again":                         {"", "", other, false, true},
+		"still no devices":                      {"", "", "", false, false},
+		"a spec of others after it was removed": {"", "a: 3\n", other, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := &Generator{Output: filepath.Join(t.TempDir(), "nvidia.yaml")}
+			g.sums = map[string][sha256.Size]byte{g.Output: sha256.Sum256(data(c.published).Bytes())}
+			if c.inPlace != "" {
+				write(t, g.Output, c.inPlace)
+				if err := os.Chmod(g.Output, 0o644); err != nil { //nolint:gosec // as specs are
+					t.Fatal(err)
+				}
+			}
+			r := &Result{data: data(c.result), Exists: exists(g.Output)}
+			g.compare(r)
+			expect(t, "exists", r.Exists, c.exists)
+			expect(t, "replaces", r.Replaces, c.replaces)
+		})
+	}
+	t.Run("a spec of before the start", func(t *testing.T) {
+		g := &Generator{Output: filepath.Join(t.TempDir(), "nvidia.yaml")}
+		write(t, g.Output, published)
+		r := &Result{data: data(other), Exists: exists(g.Output)}
+		g.compare(r)
+		expect(t, "exists", r.Exists, true)
+		expect(t, "replaces", r.Replaces, false)
+	})
+}
+
+// The paths that the user's edits name decide what is in the spec, even those that are
+// missing at the moment.
+func TestPathsOfTheUsersEditsAreLookedAt(t *testing.T) {
+	own, err := ownedits.Parse([]byte("containerEdits: {mounts: [{hostPath: /nowhere/models, containerPath: /models}]}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own.LeaveOut(ownedits.Judge{Untrusted: func(string) error { return nil }, Stat: os.Stat})
+	dir := t.TempDir()
+	g := &Generator{
+		Observer: Observer{Host: func() (hosttree.Host, error) { return hosttree.Local("amd64", dir, dir, dir, dir), nil }},
+		Spec:     func() (spec.Options, error) { return spec.Options{Vendor: "nvidia.com", Class: "gpu", Own: own}, nil },
+		Output:   filepath.Join(dir, "nvidia.yaml"), Format: spectext.YAML,
+	}
+	r, err := g.Generate(t.Context(), false)
+	if err != nil || !r.Lookups.Has("/nowhere/models") || !r.Lookups.Has("/nowhere") {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+// Where no GPU has MIG mode, the kernel's log and what follows from it are the only reasons
+// to ask NVML.
+func TestGeneratorAsksNVMLAboutAGPUThatMayBeLost(t *testing.T) {
+	d := hosttest.Load(t, "missing-node")
+	d.MissingNodes = nil
+	dir := t.TempDir()
+	hosttest.Open(t, d, dir)
+	lost := false
+	g := &Generator{
+		Observer: Observer{
+			Host: func() (hosttree.Host, error) {
+				host := hosttest.Reopen(t, d, dir)
+				host.Proc = hosttree.NewTree(filepath.Join(dir, "proc"), os.DirFS(filepath.Join(dir, "proc")))
+				return host, nil
+			},
+			ProcRoot: filepath.Join(dir, "proc"),
+			Discover: discover.Options{ProbeIfNeeded: true, Probe: func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
+				r, err := hosttest.Probe(d)(ctx, library)
+				r.GPUs[1].Lost = lost
+				return r, err
+			}},
+		},
+		Spec: func() (spec.Options, error) {
+			return spec.Options{Vendor: "nvidia.com", Class: "gpu", Names: spec.NameStrategies[:1]}, nil
+		},
+		Output: filepath.Join(dir, "cdi/nvidia.yaml"), Format: spectext.YAML,
+	}
+	for i, c := range []struct{ full, lost, probed, found bool }{
+		{false, false, false, false},
+		{false, true, false, false}, // nothing says so
+		{true, true, true, true},
+		{false, true, true, true}, // it stays lost
+		{false, false, true, false},
+		{false, false, false, false},
+	} {
+		lost = c.lost
+		r, err := g.Generate(t.Context(), c.full)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Probed != c.probed || r.Inventory.GPUs[1].Lost != c.found {
+			t.Errorf("generation %d: asked %v, lost %v; want %v, %v", i, r.Probed, r.Inventory.GPUs[1].Lost, c.probed, c.found)
+		}
+	}
+}
