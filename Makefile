@@ -114,7 +114,7 @@ ENGINE ?= all
 
 .PHONY: e2e
 e2e: test-packages ## Run every container engine (ENGINE=podman,docker-28: these) and write docs/engines.md
-	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Selection|Engines|CRIOLibrary|Kubernetes|IncusRunsTheHook|Cluster|DevicePlugin)$$' ./internal/e2e || status=$$?; \
+	@status=0; CDIGEN_E2E_ENGINE='$(ENGINE)' $(GO) test -count=1 -timeout=90m $(TESTFLAGS) -run '^Test(Selection|Engines|CRIOLibrary|Kubernetes|IncusRunsTheHook|Cluster|DevicePlugin|DRA)$$' ./internal/e2e || status=$$?; \
 	internal/e2e/table.sh '$(ENGINE)'; \
 	exit $$status
 
@@ -171,7 +171,8 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 SCRIPTS = .ci/run $(wildcard internal/*/*.sh packaging/*.sh packaging/scripts/deb.* packaging/scripts/apk.* packaging/enroot/*.sh packaging/lxc/*) internal/gpucheck/gpu-check
 
 # Modules of their own, so that what they import is not in cdigen's go.mod.
-MODULES = internal/bench/plot internal/e2e/cri internal/e2e/deviceplugin internal/site packaging/helm packaging/image
+# Of internal/e2e/dra that is the part without Kubernetes, whose packages take a minute to compile.
+MODULES = internal/bench/plot internal/e2e/cri internal/e2e/deviceplugin internal/e2e/dra internal/site packaging/helm packaging/image
 
 SERVICE_SCRIPTS = packaging/openrc/cdigen.in $(wildcard packaging/runit/*.in packaging/runit/log/*.in) packaging/s6/run.in
 

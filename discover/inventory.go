@@ -209,10 +209,11 @@ type MIGDevice struct {
 	ComputeInstance int `json:"computeInstance"`
 	// Nodes are the two access capabilities, /dev/nvidia-caps/nvidia-cap<N>: the
 	// GPU instance's, then the compute instance's. A container needs both, so
-	// the list is empty unless both exist.
+	// the list is empty unless both exist, or the device is one of [Options.PlannedMIG].
 	Nodes []Node `json:"nodes,omitempty"`
 
-	minors []int // of the two nodes; nil where they are not known
+	minors  []int // of the two nodes; nil where they are not known
+	planned bool
 }
 
 // Library is one shared library of the user-space driver.

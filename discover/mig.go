@@ -17,7 +17,10 @@ import (
 
 // mig reads the GPU and compute instances of GPUs in MIG mode and the access
 // capabilities that open them.
-type mig struct{ withoutUUIDs bool }
+type mig struct {
+	withoutUUIDs bool
+	planned      map[string][]MIGDevice
+}
 
 // instance is a compute instance by its numbers; a ComputeInstance of -1 stands
 // for the GPU instance itself.
@@ -35,13 +38,14 @@ func (m mig) Discover(_ context.Context, host hosttree.Host, inv *Inventory) err
 			inv.find(MIGUnreadable, Warning, g.Name(), "its MIG instances cannot be read: %v", err)
 			continue
 		}
-		if len(instances) == 0 && !g.MIGEnabled {
+		if len(instances) == 0 && !g.MIGEnabled && len(m.planned[g.UUID]) == 0 {
 			continue
 		}
 		if table == nil {
 			table = m.minors(host, inv)
 		}
 		m.match(g, instances, inv)
+		plan(g, m.planned[g.UUID])
 		for j := range g.MIGDevices {
 			g.MIGDevices[j].minors = m.capabilities(host, inv, g, g.MIGDevices[j], table)
 		}
@@ -122,6 +126,29 @@ func (m mig) match(g *GPU, instances []instance, inv *Inventory) {
 		inv.find(MIGNotInNVML, Warning, g.Name(), "GPU instance %d, compute instance %d is in procfs but not in NVML: it is left out", i.gi, i.ci)
 	}
 	slices.SortFunc(g.MIGDevices, func(a, b MIGDevice) int { return cmp.Compare(a.Index, b.Index) })
+}
+
+// MIGID returns the name of a MIG device by its place on a GPU, which is known before the device
+// exists: "MIG-GPU-<UUID>/<GPU instance>/<compute instance>". NVML had it as UUID up to R470.
+func MIGID(gpuUUID string, gpuInstance, computeInstance int) string {
+	return fmt.Sprintf("MIG-%s/%d/%d", gpuUUID, gpuInstance, computeInstance)
+}
+
+// plan adds MIG devices that do not exist yet, and marks those that exist.
+func plan(g *GPU, planned []MIGDevice) {
+	for _, d := range planned {
+		at := slices.IndexFunc(g.MIGDevices, func(m MIGDevice) bool {
+			return m.GPUInstance == d.GPUInstance && m.ComputeInstance == d.ComputeInstance
+		})
+		if at < 0 {
+			at, d.Index, d.Nodes = len(g.MIGDevices), 0, nil
+			if at > 0 {
+				d.Index = g.MIGDevices[at-1].Index + 1
+			}
+			g.MIGDevices = append(g.MIGDevices, d)
+		}
+		g.MIGDevices[at].planned = true
+	}
 }
 
 const migMinorsFile = "driver/nvidia-caps/mig-minors"

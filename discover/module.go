@@ -33,6 +33,12 @@ type Options struct {
 	// WithoutUUIDs: no device is named by the UUID of a GPU or MIG device, so that one
 	// without a UUID is not a finding.
 	WithoutUUIDs bool
+	// PlannedMIG are MIG devices by the UUIDs of their GPUs, that need not exist yet, nor their
+	// device nodes: the driver has the numbers of these nodes in a table. GPUInstance and
+	// ComputeInstance are needed, and Index and Nodes ignored. A spec has the numbers of nodes that do
+	// not exist, so that a container starts without them. With a planned device a GPU counts as in
+	// MIG mode. GPUs that the host does not have are ignored.
+	PlannedMIG map[string][]MIGDevice
 	// MPSDirectory is where the host's CUDA multi-process service has its pipes,
 	// an absolute path in the driver root that containers are given to write to.
 	// Empty: they are no clients of that service.
@@ -79,7 +85,7 @@ func modules(o Options) []module {
 			libraries{o.LibrarySearchPath, probe},
 			files{mpsDirectory: o.MPSDirectory, configDirectories: o.ConfigSearchPath},
 			probe,
-			mig{o.WithoutUUIDs},
+			mig{o.WithoutUUIDs, o.PlannedMIG},
 			nodes{o},
 			drm{},
 			platform{probe},
@@ -121,9 +127,13 @@ func Run(ctx context.Context, host hosttree.Host, o Options) (*Inventory, error)
 	return inv, nil
 }
 
-// InstalledProbe returns a probe for [Options] that runs cdigen-nvml, as it is installed beside
-// the running program, in libexec/cdigen beside its directory, or in PATH. It ends after a time
-// limit, whatever the driver does. Where the program is missing, a discovery has a finding.
-func InstalledProbe(limit time.Duration) Probe {
-	return nvmlprobe.Command(nvmlprobe.Find(), limit)
+// ProgramProbe returns a probe for [Options] that runs the program cdigen-nvml and ends it after a
+// time limit, whatever the driver does. An empty path stands for the program as it is installed:
+// beside the running program, in libexec/cdigen beside its directory, or in PATH. Where it is
+// missing, a discovery has a finding.
+func ProgramProbe(path string, limit time.Duration) Probe {
+	if path == "" {
+		path = nvmlprobe.Find()
+	}
+	return nvmlprobe.Command(path, limit)
 }

@@ -28,5 +28,5 @@ type FileKind = driverfiles.Kind
 // "other"), the PCI address of another GPU, and the number of active links.
 type NVLink = nvmlprobe.NVLink
 
-// Probe asks NVML: one of [InstalledProbe], of nvmlreport.Probe, or that of a simulated host.
+// Probe asks NVML: one of [ProgramProbe], of nvmlreport.Probe, or that of a simulated host.
 type Probe = nvmlprobe.Func

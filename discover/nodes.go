@@ -69,17 +69,20 @@ func (inv *Inventory) useNodes() {
 	for i := range inv.Nodes {
 		all[inv.Nodes[i].Path] = inv.Nodes[i : i+1]
 	}
-	// use returns the node of a name if it can be used.
-	use := func(name string) (usable []Node) {
-		needed[name] = true
-		if n := all[name]; len(n) > 0 && n[0].Usable() {
+	// use returns the node of a name if it can be used, or is planned and can be made.
+	use := func(name string, planned bool) (usable []Node) {
+		n := all[name]
+		if planned = planned && len(n) > 0 && n[0].Have == nil && n[0].Want != nil; !planned {
+			needed[name] = true
+		}
+		if planned || len(n) > 0 && n[0].Usable() {
 			usable = n
 		}
 		return usable
 	}
 	for i := range inv.Nodes {
 		if n := &inv.Nodes[i]; n.Kind == ControlNode {
-			inv.ControlNodes = append(inv.ControlNodes, use(n.Path)...)
+			inv.ControlNodes = append(inv.ControlNodes, use(n.Path, false)...)
 		}
 	}
 	for i := range inv.GPUs {
@@ -87,14 +90,14 @@ func (inv *Inventory) useNodes() {
 		if g.Excluded || g.Lost || g.Minor < 0 {
 			continue
 		}
-		for _, n := range use("/" + devnode.GPUNode(g.Minor)) {
+		for _, n := range use("/"+devnode.GPUNode(g.Minor), false) {
 			g.Node = &n
 		}
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
 			var list []Node
 			for _, minor := range d.minors {
-				list = append(list, use("/"+devnode.CapabilityNode(minor))...)
+				list = append(list, use("/"+devnode.CapabilityNode(minor), d.planned)...)
 			}
 			if len(list) == 2 {
 				d.Nodes = list

@@ -2,6 +2,8 @@ package discover
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -21,7 +23,11 @@ func (trusts) Discover(_ context.Context, host hosttree.Host, inv *Inventory) er
 		tree := host.TreeOf(f.HostPath)
 		return !writable(f.Kind) && !tree.Trusted(tree.Inside(f.HostPath))
 	})
-	untrusted := func(n Node) bool { return !host.Dev.Trusted(n.Path) }
+	untrusted := func(n Node) bool {
+		// A spec has the numbers of such a node, and what comes to be at its path does not matter.
+		planned := n.Have == nil && errors.Is(host.Dev.Check(n.Path), fs.ErrNotExist)
+		return !planned && !host.Dev.Trusted(n.Path)
+	}
 	inv.ControlNodes = slices.DeleteFunc(inv.ControlNodes, untrusted)
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]

@@ -29,14 +29,15 @@ func TestOneFindingForAllThatLeadsThroughADirectory(t *testing.T) {
 		inv.Libraries = append(inv.Libraries, Library{Path: "/" + name}, Library{Path: "/" + name})
 		inv.Files = append(inv.Files, File{Kind: driverfiles.Config, HostPath: filepath.Join(dir, name)})
 	}
-	inv.GPUs = []GPU{{Node: &Node{Path: "/open/f0"}, DRM: []Node{{Path: "/own"}, {Path: "/open/f1"}}, MIGDevices: []MIGDevice{{Nodes: []Node{{Path: "/own"}, {Path: "/open/f2"}}}}}}
+	inv.GPUs = []GPU{{Node: &Node{Path: "/open/f0"}, DRM: []Node{{Path: "/own"}, {Path: "/open/f1"}},
+		MIGDevices: []MIGDevice{{Nodes: []Node{{Path: "/own"}, {Path: "/open/f2"}}}, {Nodes: []Node{{Path: "/planned"}}}}}}
 	if err := (trusts{}).Discover(t.Context(), host, inv); err != nil {
 		t.Fatal(err)
 	}
 	if len(inv.Libraries) != 1 || inv.Libraries[0].Name != "own" || len(inv.Files) != 0 {
 		t.Errorf("libraries %+v, files %+v", inv.Libraries, inv.Files)
 	}
-	if g := &inv.GPUs[0]; g.Node != nil || g.Usable() || len(g.DRM) != 1 || g.MIGDevices[0].Nodes != nil {
+	if g := &inv.GPUs[0]; g.Node != nil || g.Usable() || len(g.DRM) != 1 || g.MIGDevices[0].Nodes != nil || g.MIGDevices[1].Nodes == nil {
 		t.Errorf("%+v", g)
 	}
 	if len(inv.Findings) != 1 {

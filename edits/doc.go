@@ -3,5 +3,5 @@
 //
 // Everything in it is a function from values to values. It reads no file and
 // knows nothing of device names or of how a spec is written; that is package
-// spec's. The [Layout] says where in a container the driver's libraries land.
+// spec's. The layout ([Layouts]) says where in a container the driver's libraries land.
 package edits

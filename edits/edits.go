@@ -1,6 +1,7 @@
 package edits
 
 import (
+	"cmp"
 	"io/fs"
 	"path"
 	"slices"
@@ -43,7 +44,9 @@ func (o *Options) wants(c ...discover.Capability) bool {
 // runtime hook is installed too it would inject everything a second time.
 const visibleDevices = "NVIDIA_VISIBLE_DEVICES=void"
 
-// Nodes are the edits for nodes.
+// Nodes are the edits for nodes: each with its path, the mode 0666 and, where that differs, the
+// path on the host. Their numbers are looked up by engines, unless the options pin them or a
+// node does not exist yet.
 func Nodes(nodes []discover.Node, o Options) (e specs.ContainerEdits) {
 	for _, n := range nodes {
 		e.DeviceNodes = append(e.DeviceNodes, deviceNode(n, &o))
@@ -57,7 +60,8 @@ func Nodes(nodes []discover.Node, o Options) (e specs.ContainerEdits) {
 }
 
 // Common are the edits every container gets, whichever device it asks for: the
-// control nodes, the user-space driver and the other files of an inventory.
+// control nodes, the user-space driver and the other files of an inventory. Options that
+// [Options.Check] refuses are those of the zero value.
 func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 	dirs := o.layout(inv).dirs
 	e := Nodes(slices.DeleteFunc(slices.Clone(inv.ControlNodes), func(n discover.Node) bool { return !o.wants(driverfiles.OfControlNode(n.Path)...) }), o)
@@ -78,8 +82,12 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 	return e
 }
 
-// GPU are the edits for one full GPU.
+// GPU are the edits for one full GPU: its node, and its DRM nodes where they are wanted. There
+// are none for a GPU that is not usable.
 func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
+	if g.Node == nil {
+		return specs.ContainerEdits{}
+	}
 	nodes := append([]discover.Node{*g.Node}, g.Beside...)
 	if o.wants(driverfiles.OfDRM...) {
 		nodes = append(nodes, drm(g, &o)...)
@@ -99,8 +107,12 @@ func drm(g *discover.GPU, o *Options) (nodes []discover.Node) {
 }
 
 // MIGDevice are the edits for one MIG device: its GPU's node and both access
-// capabilities, and the GPU's DRM nodes where the profile has graphics.
+// capabilities, and the GPU's DRM nodes where the profile has graphics. There are none for a
+// device that is not usable.
 func MIGDevice(g *discover.GPU, d *discover.MIGDevice, o Options) specs.ContainerEdits {
+	if g.Node == nil || d.Nodes == nil {
+		return specs.ContainerEdits{}
+	}
 	nodes := append([]discover.Node{*g.Node}, d.Nodes...)
 	if d.Graphics && o.wants(driverfiles.OfDRM...) {
 		nodes = append(nodes, drm(g, &o)...)
@@ -125,8 +137,9 @@ func deviceNode(n discover.Node, o *Options) *specs.DeviceNode {
 	if n.HostPath != n.Path {
 		d.HostPath = n.HostPath
 	}
-	if o.PinNumbers && n.Have != nil && n.Have.Other == "" {
-		d.Type, d.Major, d.Minor = "c", int64(n.Have.Major), int64(n.Have.Minor)
+	// Of a node that does not exist yet no engine could look them up.
+	if numbers := cmp.Or(n.Have, n.Want); numbers != nil && numbers.Other == "" && (o.PinNumbers || n.Have == nil) {
+		d.Type, d.Major, d.Minor = "c", int64(numbers.Major), int64(numbers.Minor)
 	}
 	return d
 }

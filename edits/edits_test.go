@@ -232,6 +232,18 @@ func TestMIGDeviceHasItsCapabilitiesAndGraphicsOnlyByProfile(t *testing.T) {
 	}
 }
 
+func TestDevicesThatAreNotUsableHaveNoEdits(t *testing.T) {
+	gpu := node("/dev/nvidia3")
+	mig := &discover.MIGDevice{Nodes: []discover.Node{node("/dev/nvidia-caps/nvidia-cap12")}}
+	for _, e := range []specs.ContainerEdits{
+		GPU(&discover.GPU{}, Options{}), MIGDevice(&discover.GPU{}, mig, Options{}), MIGDevice(&discover.GPU{Node: &gpu}, &discover.MIGDevice{}, Options{}),
+	} {
+		if nodePaths(e) != nil {
+			t.Errorf("nodes %q", nodePaths(e))
+		}
+	}
+}
+
 func TestNodesHaveAModeNoNumbersAndAHostPathOnlyWhereItDiffers(t *testing.T) {
 	same := discover.Node{Path: "/dev/nvidiactl", HostPath: "/dev/nvidiactl", Have: &devnode.Attr{Major: 195, Minor: 255}}
 	e := Common(&discover.Inventory{Arch: "amd64", ControlNodes: []discover.Node{same, node("/dev/nvidia-uvm")}}, Options{})

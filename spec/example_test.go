@@ -12,7 +12,7 @@ import (
 )
 
 // simulatedHost makes a host with two GPUs in MIG mode and six others in a directory. On a machine
-// with GPUs it would be the zero [discover.Host], and the probe discover.InstalledProbe(10 * time.Second).
+// with GPUs it would be the zero [discover.Host], and the probe discover.ProgramProbe("", 10 * time.Second).
 func simulatedHost(dir string) (discover.Host, discover.Options) {
 	d, err := simhost.Load("../testdata/hosts/demo.yaml")
 	if err == nil {
@@ -61,11 +61,10 @@ func ExamplePublish_claim() {
 	}
 	mig := inv.GPUs[7].MIGDevices[0].UUID
 
-	s, _, err := spec.New(inv, spec.Options{Class: "claim", Devices: []string{mig}, Names: []spec.NameStrategy{spec.UUID}, NoAll: true})
+	s, _, err := spec.New(inv, spec.Options{Class: "claim", As: map[string]string{"4f9c2b3e": mig}})
 	if err != nil {
 		panic(err) // the device cannot be used
 	}
-	s.Devices[0].Name = "4f9c2b3e"
 	file := filepath.Join(dir, "cdi", "nvidia.com-claim-4f9c2b3e.yaml")
 	published, err := spec.Publish(ctx, file, s)
 	fmt.Println(published, err)

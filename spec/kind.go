@@ -287,7 +287,7 @@ func passedGPUs(inv *discover.Inventory) map[string][]discover.Node {
 func (k *Kind) hostDevices(inv *discover.Inventory, o edits.Options) (list []device) {
 	for name, nodes := range k.nodes(inv) {
 		// Network cards may share one.
-		d := device{subject: k.Name + " " + name, edits: editset.Union([]specs.ContainerEdits{edits.Nodes(nodes, o)})}
+		d := device{aliases: []string{name}, subject: k.Name + " " + name, edits: editset.Union([]specs.ContainerEdits{edits.Nodes(nodes, o)})}
 		if name != AllDevices {
 			d.names = []string{name}
 		}

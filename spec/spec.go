@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -55,6 +56,10 @@ type Options struct {
 	// them; naming a GPU in MIG mode means all its MIG devices. Empty: all, without
 	// [NoDevice].
 	Devices []string
+	// As gives devices names of the caller's own, as in the spec of a claim: the value is any name
+	// of a device as in [ByID]. The spec has these devices under these names and no others, and
+	// one that cannot be used is an error. Nil: Names, NoAll and Devices say what it has.
+	As map[string]string
 	// MaxVersion of CDI that the spec may need, "0.5.0". What needs a later one
 	// is left out and told in a finding. Empty: the CDI library's newest.
 	MaxVersion string
@@ -72,6 +77,7 @@ func (o *Options) setDefaults() {
 	if len(o.Names) == 0 {
 		o.Names = []NameStrategy{Index, UUID}
 	}
+	o.NoAll = o.NoAll || o.As != nil
 	if len(o.Edits.Capabilities) == 0 {
 		o.Edits.Capabilities = o.Of.Capabilities
 	}
@@ -86,6 +92,14 @@ func (o Options) Check() error {
 	}
 	if err := parser.ValidateClassName(o.Class); err != nil {
 		return err
+	}
+	if err := o.Edits.Check(); err != nil {
+		return err
+	}
+	for name := range o.As {
+		if err := parser.ValidateDeviceName(name); err != nil {
+			return err
+		}
 	}
 	if v := "v" + o.MaxVersion; o.MaxVersion != "" && (semver.Canonical(v) != v || semver.Compare(v, "v0.3.0") < 0) {
 		return fmt.Errorf("newest CDI version %q: want one from 0.3.0 to %s", o.MaxVersion, specs.CurrentVersion)
@@ -131,10 +145,13 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	known := o.known(inv)
 	usable := usableOf(known)
 	devices, findings, err := selectDevices(known, usable, o.Devices)
+	if o.As != nil {
+		devices, findings, err = renamed(known, usable, o.As)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	if slices.Contains(o.Devices, NoDevice) && inv.Driver.Version != "" {
+	if o.As == nil && slices.Contains(o.Devices, NoDevice) && inv.Driver.Version != "" {
 		// CDI knows no device without edits.
 		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: hostFiles(nil, o.Edits)})
 	}
@@ -182,15 +199,20 @@ func usableOf(known []device) []device {
 }
 
 // ByID returns the edits of one device by any of its names: the UUID of a GPU or MIG device, the
-// PCI address or the index of a GPU, or a name of another kind. A container also needs those
-// that all devices have in common, see [New] with the name in [Options].Devices.
+// PCI address or the index of a GPU, a [discover.MIGID], or a name of another kind. A container also needs those
+// that all devices have in common, see [New] with [Options].As.
 func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, error) {
 	o.setDefaults()
 	known := o.known(inv)
-	usable := usableOf(known)
+	d, err := find(known, usableOf(known), id)
+	return d.edits, err
+}
+
+// find returns the usable device that has a name.
+func find(known, usable []device, id string) (device, error) {
 	named := slices.DeleteFunc(slices.Clone(usable), func(d device) bool { return !slices.Contains(d.aliases, id) })
 	if len(named) == 1 {
-		return named[0].edits, nil
+		return named[0], nil
 	}
 	err := fmt.Errorf("no device %q: there is %s", id, printable.Some(namesOf(usable)))
 	if why := whyUnusable(known, id); len(named) > 1 {
@@ -198,7 +220,20 @@ func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, 
 	} else if why != "" {
 		err = fmt.Errorf("device %q cannot be used: %s", id, why)
 	}
-	return specs.ContainerEdits{}, err
+	return device{}, err
+}
+
+// renamed returns the devices under the names of [Options].As.
+func renamed(known, usable []device, as map[string]string) (devices []device, _ []discover.Finding, err error) {
+	for _, name := range slices.Sorted(maps.Keys(as)) {
+		d, err := find(known, usable, as[name])
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", name, err)
+		}
+		d.names = []string{name}
+		devices = append(devices, d)
+	}
+	return devices, nil, nil
 }
 
 // specDevices returns what a spec has for devices: an entry for each of their names, and
@@ -256,7 +291,8 @@ func devicesOf(inv *discover.Inventory, strategies []NameStrategy, o edits.Optio
 		list = append(list, gpu)
 		for j := range g.MIGDevices {
 			m := &g.MIGDevices[j]
-			mig := named(fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), g.Unusable(), gpu.aliases, func(s NameStrategy) string { return s.MIGDevice(g, m) })
+			mig := named(fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), g.Unusable(), append(gpu.aliases, discover.MIGID(g.UUID, m.GPUInstance, m.ComputeInstance)),
+				func(s NameStrategy) string { return s.MIGDevice(g, m) })
 			switch {
 			case mig.why == "" && g.MIGEnabled && len(m.Nodes) > 0:
 				mig.edits = edits.MIGDevice(g, m, o)

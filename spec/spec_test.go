@@ -18,6 +18,7 @@ import (
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/devnode"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/ownedits"
@@ -157,12 +158,17 @@ func TestNothingUsableIsAnErrorOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestBadKindIsRefused(t *testing.T) {
+func TestBadOptionsAreRefused(t *testing.T) {
 	for _, c := range [][2]string{{"no vendor", "gpu"}, {"nvidia.com", "1gpu"}} {
 		o := spec.Options{}
 		o.Vendor, o.Class = c[0], c[1]
 		if _, _, err := spec.New(inventory(""), o); err == nil {
 			t.Errorf("%q: no error", c)
+		}
+	}
+	for _, o := range []edits.Options{{Layout: "alpine"}, {Hooks: edits.Hooks{Steps: []string{"nothing"}, Path: "/x"}}, {Hooks: edits.Hooks{Steps: []string{"ldcache"}}}} {
+		if _, _, err := spec.New(inventory(""), spec.Options{Edits: o}); err == nil {
+			t.Errorf("%+v: no error", o)
 		}
 	}
 }
@@ -494,6 +500,30 @@ func TestZeroOptionsAreUsual(t *testing.T) {
 	}
 }
 
+func TestDevicesOfOtherKindsAreFoundByTheirNames(t *testing.T) {
+	node := func(path string) []discover.Node { return []discover.Node{{Path: path, HostPath: path}} }
+	inv := &discover.Inventory{
+		Passed:    []discover.Device{{Name: "0", PCI: "0000:01:00.0", Nodes: node("/dev/vfio/12")}, {Name: "1", PCI: "0000:41:00.0", Nodes: node("/dev/vfio/33")}},
+		HostNodes: []discover.Node{{Path: "/dev/gdrdrv", HostPath: "/dev/gdrdrv", Kind: discover.CopyNode}},
+	}
+	for _, c := range []struct{ kind, id, node string }{
+		{"pgpu", "1", "/dev/vfio/33"}, {"pgpu", "0000:41:00.0", "/dev/vfio/33"}, {"gdrcopy", spec.AllDevices, "/dev/gdrdrv"},
+	} {
+		o := spec.Options{Of: spec.Kinds.Find(c.kind), NoAll: c.id != spec.AllDevices, Devices: []string{c.id}}
+		e, err := spec.ByID(inv, c.id, o)
+		if err != nil || len(e.DeviceNodes) != 1 || e.DeviceNodes[0].Path != c.node {
+			t.Errorf("%s %s: %v, %+v", c.kind, c.id, err, e)
+		}
+		s, _, err := spec.New(inv, o)
+		if err != nil || len(s.Devices) != 1 || s.Devices[0].Name != c.id || s.Devices[0].ContainerEdits.DeviceNodes[0].Path != c.node {
+			t.Errorf("the spec of %s %s: %v, %+v", c.kind, c.id, err, s)
+		}
+	}
+	if _, err := spec.ByID(inv, "2", spec.Options{Of: spec.Kinds.Find("pgpu")}); err == nil || err.Error() != `no device "2": there is 0, 1, 0000:01:00.0, 0000:41:00.0` {
+		t.Error(err)
+	}
+}
+
 func TestByID(t *testing.T) {
 	inv := inventory("")
 	lost := inv.GPUs[0]
@@ -521,6 +551,31 @@ func TestByID(t *testing.T) {
 			t.Errorf("%s: error %v, want %s", c.id, err, c.err)
 		case c.err == "" && (err != nil || e.DeviceNodes[0].Path != c.node):
 			t.Errorf("%s: %v, %+v", c.id, err, e)
+		}
+	}
+}
+
+func TestDevicesOfAClaimHaveItsNames(t *testing.T) {
+	inv := hosttest.Simulated(t, "demo")
+	gpu, mig := inv.GPUs[0].UUID, inv.GPUs[7].MIGDevices[1].UUID
+	s, findings, err := spec.New(inv, spec.Options{Class: "claim", As: map[string]string{"1b-x": mig, "a": gpu, "b": inv.GPUs[0].PCI}})
+	if err != nil || len(findings) > 0 {
+		t.Fatal(err, findings)
+	}
+	if !slices.Equal(names(s), []string{"1b-x", "a", "b"}) || s.Version != "0.5.0" || len(s.Devices[0].ContainerEdits.DeviceNodes) != 3 {
+		t.Errorf("devices %q of version %s", names(s), s.Version)
+	}
+	for _, c := range []struct {
+		as   map[string]string
+		want string
+	}{
+		{map[string]string{}, spec.ErrNoDevices.Error()},
+		{map[string]string{"a": gpu, "b": "GPU-0"}, `no device "GPU-0"`}, // one is not enough
+		{map[string]string{"a": "7"}, "is in MIG mode"},
+		{map[string]string{"a/b": gpu}, "a/b"},
+	} {
+		if _, _, err := spec.New(inv, spec.Options{As: c.as}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v; want %q", c.as, err, c.want)
 		}
 	}
 }

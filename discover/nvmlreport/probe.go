@@ -17,7 +17,7 @@ import (
 // has found. The library is initialized for that, and shut down again: it may be initialized
 // already, since NVML counts. It fails if the library does not say how many GPUs there are; what
 // else the library does not know is a finding. A call that hangs hangs the discovery, and a
-// driver that crashes ends the process: [discover.InstalledProbe] does not have these risks.
+// driver that crashes ends the process: [discover.ProgramProbe] does not have these risks.
 func Probe(library nvml.Interface) discover.Probe {
 	return func(context.Context, string) (*nvmlprobe.Report, error) {
 		if ret := library.Init(); ret != nvml.SUCCESS {

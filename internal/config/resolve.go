@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -244,13 +245,9 @@ func (c *Config) Target() (*Target, error) {
 	t.Discover.WithoutUUIDs = !gpus
 	if when := c.whenNVML(); gpus && when != NVMLNever {
 		t.Discover.ProbeIfNeeded = when == NVMLAuto
-		probe, timeout := c.NVMLProbe, c.NVMLTimeout
-		if probe == "" {
-			probe = nvmlprobe.Find()
-		}
-		t.Discover.Probe = nvmlprobe.Command(probe, timeout)
+		t.Discover.Probe = discover.ProgramProbe(c.NVMLProbe, c.NVMLTimeout)
 		if slices.Contains([]string{"doctor", "info", "ps"}, c.Command) {
-			t.Discover.Probe = nvmlprobe.Command(probe, timeout, nvmlprobe.Details)
+			t.Discover.Probe = nvmlprobe.Command(cmp.Or(c.NVMLProbe, nvmlprobe.Find()), c.NVMLTimeout, nvmlprobe.Details)
 		}
 	}
 	return t, nil

@@ -16,6 +16,7 @@ import (
 const look = `
 find /dev -path '/dev/nvidia*' ! -type d -exec stat -c 'node %n %Hr:%Lr' {} +
 find /dev -path '/dev/dri/*' ! -type d -exec stat -c 'node %n %Hr:%Lr' {} +
+find /dev -path '/dev/vfio/*' ! -type d -exec stat -c 'node %n %Hr:%Lr' {} +
 env | sed 's/^/env /'
 sed 's/^/mount /' /proc/mounts
 `
@@ -59,16 +60,7 @@ func parseLook(t *testing.T, stdout string) inside {
 // and with what every container must have.
 func checkInside(t *testing.T, host string, in inside, nodes []string) {
 	t.Helper()
-	want := map[string]string{}
-	for _, path := range nodes {
-		want[path] = nodeNumber(t, filepath.Join(host, path))
-	}
-	if diff := cmp.Diff(want, in.nodes); diff != "" {
-		t.Errorf("device nodes in the container (-want +got):\n%s", diff)
-	}
-	if got := in.env["NVIDIA_VISIBLE_DEVICES"]; got != "void" {
-		t.Errorf("NVIDIA_VISIBLE_DEVICES=%q, want void: an NVIDIA runtime on the same host must not inject a second time", got)
-	}
+	checkNodes(t, host, in, nodes)
 	for _, path := range driverFiles {
 		options, ok := in.mounts[path]
 		if !ok {
@@ -80,6 +72,21 @@ func checkInside(t *testing.T, host string, in inside, nodes []string) {
 				t.Errorf("%s is mounted with %s, not %s", path, options, o)
 			}
 		}
+	}
+}
+
+// checkNodes does so for the nodes, and checks that NVIDIA's runtime adds none.
+func checkNodes(t *testing.T, host string, in inside, nodes []string) {
+	t.Helper()
+	want := map[string]string{}
+	for _, path := range nodes {
+		want[path] = nodeNumber(t, filepath.Join(host, path))
+	}
+	if diff := cmp.Diff(want, in.nodes); diff != "" {
+		t.Errorf("device nodes in the container (-want +got):\n%s", diff)
+	}
+	if got := in.env["NVIDIA_VISIBLE_DEVICES"]; got != "void" {
+		t.Errorf("NVIDIA_VISIBLE_DEVICES=%q, want void: an NVIDIA runtime on the same host must not inject a second time", got)
 	}
 }
 

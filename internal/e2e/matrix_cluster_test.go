@@ -50,10 +50,7 @@ func TestCluster(t *testing.T) {
 		return
 	}
 	c := newCluster(t)
-	for _, step := range []struct {
-		name string
-		test func(*cluster)
-	}{
+	c.steps([]clusterStep{
 		{"the chart is installed", (*cluster).install},
 		{"the node has GPUs and a pod gets one", (*cluster).gpu},
 		{"MIG devices", (*cluster).mig},
@@ -62,25 +59,27 @@ func TestCluster(t *testing.T) {
 		{"upgrade and rollback", (*cluster).upgrade},
 		{"removal", (*cluster).uninstall},
 		{"kustomize", (*cluster).kustomize},
-	} {
-		if !t.Run(step.name, func(t *testing.T) { c.t = t; step.test(c) }) {
+	})
+}
+
+type clusterStep struct {
+	name string
+	test func(*cluster)
+}
+
+func (c *cluster) steps(list []clusterStep) {
+	defer c.tell()
+	for _, step := range list {
+		if !c.top.Run(step.name, func(t *testing.T) { c.t = t; step.test(c) }) {
 			break // what follows stands on it
 		}
-		c.t = t
+		c.t = c.top
 	}
 }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{node: newHost(t, "", controlPlane, etcd, helm)}
-	dir, err := images()
-	check(t, err)
-	for i, version := range versionsOfPackages {
-		c.must(t, "ctr", "--address", c.dir+"/c.sock", "--namespace", "k8s.io", "image", "import", filepath.Join(dir, version, "cdigen-"+strings.TrimPrefix(version, "v")+"-oci.tar"))
-		found, err := filepath.Glob(filepath.Join(dir, version, "cdigen-chart-*.tgz"))
-		check(t, err)
-		c.chart[i] = found[0]
-	}
 	// The pods' root of the node has to be one that passes mounts on, as systemd makes it.
 	c.must(t, "mount", "--make-rshared", "/")
 	c.must(t, "mount", "-t", "tmpfs", "tmpfs", "/var/log")
@@ -88,7 +87,7 @@ func newCluster(t *testing.T) *cluster {
 	c.startControlPlane()
 	// Without cgroups per QoS class that feature of 1.34 panics when a container with requests starts again.
 	c.startKubelet("enableServer: true\nfeatureGates: {InPlacePodVerticalScaling: false}\n", "--kubeconfig", c.kubeconfig(), "--node-ip", nodeAddress)
-	t.Cleanup(c.tell)
+	defer c.tell()
 	c.until("the node", func() bool { return c.get("node/node", `{.status.conditions[?(@.type=="Ready")].status}`) == "True" })
 	c.must(t, c.kubectl("label", "node", "node", "nvidia.com/gpu.present=true")...)
 	return c
@@ -192,6 +191,14 @@ func (c *cluster) untilReady(version, before string) {
 }
 
 func (c *cluster) install() {
+	dir, err := images()
+	check(c.t, err)
+	for i, version := range versionsOfPackages {
+		c.must(c.t, "ctr", "--address", c.dir+"/c.sock", "--namespace", "k8s.io", "image", "import", filepath.Join(dir, version, "cdigen-"+strings.TrimPrefix(version, "v")+"-oci.tar"))
+		found, err := filepath.Glob(filepath.Join(dir, version, "cdigen-chart-*.tgz"))
+		check(c.t, err)
+		c.chart[i] = found[0]
+	}
 	var values strings.Builder
 	fmt.Fprintf(&values, "driverRoot: %s\nspecDirectories: [/run/cdi]\nsettings:\n", c.host)
 	for name, value := range c.settings() {
@@ -245,13 +252,19 @@ func (c *cluster) startPod(resource, then string) (name string, in inside) {
 	c.pods++
 	name = "pod" + strconv.Itoa(c.pods)
 	c.apply(c.lookingPod(name, resource, 1, then))
+	return name, c.seen(name)
+}
+
+// seen waits for what a pod sees.
+func (c *cluster) seen(name string) inside {
+	c.t.Helper()
 	var out string
 	c.until("the end of what "+name+" sees", func() bool {
 		log, err := c.run(c.kubectl("logs", name)...)
 		out = log.stdout
 		return err == nil && strings.Contains(out, "env THE=END")
 	})
-	return name, parseBusyLook(c.t, out)
+	return parseBusyLook(c.t, out)
 }
 
 // oneGPU has a pod that asks for a GPU, and checks that it sees one.

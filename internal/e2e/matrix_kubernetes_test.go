@@ -358,6 +358,12 @@ func (n *node) runPod(resource string, count int, meanwhile ...func(name string)
 // lookingPod is a pod with one container that asks for some of a resource, looks around, and then does something else.
 func (n *node) lookingPod(name, resource string, count int, then string) string {
 	n.t.Helper()
+	return n.podWithResources(name, fmt.Sprintf("limits: {%s: %d}", resource, count), then)
+}
+
+// podWithResources is such a pod with any resources of its container. Further fields of the pod may follow it.
+func (n *node) podWithResources(name, resources, then string) string {
+	n.t.Helper()
 	check(n.t, os.WriteFile(filepath.Join(work, "look.sh"), []byte(busyLook+n.use+"echo env THE=END\n"), 0o644))
 	return fmt.Sprintf(`apiVersion: v1
 kind: Pod
@@ -370,10 +376,10 @@ spec:
     image: %s
     imagePullPolicy: Never
     command: [sh, -c, "sh /look.sh%s"]
-    resources: {limits: {%s: %d}}
+    resources: {%s}
     volumeMounts: [{name: script, mountPath: /look.sh, readOnly: true}]
   volumes: [{name: script, hostPath: {path: %s/look.sh, type: File}}]
-`, name, imageName, then, resource, count, work)
+`, name, imageName, then, resources, work)
 }
 
 // oneMIG is a resource of which the host has one device: GPU 7's first.
