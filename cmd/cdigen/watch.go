@@ -227,17 +227,30 @@ func record(l *specwatch.Loop, runtimeDir, output string, refresh func()) *specw
 	return metrics
 }
 
-// refresher returns what has injected files brought up to date, without waiting for it, and what
-// waits for the last time. It is done once for all generations that end meanwhile.
+// firstRefresh is how long the watcher waits for the first refresh, before it says that it is ready.
+const firstRefresh = 10 * time.Second
+
+// refresher returns what has injected files brought up to date, and what waits for the last time.
+// The first time is waited for, since containers may start when the watcher is ready; the
+// others are beside the loop, and done once for all generations that end meanwhile.
 func (f *watchFlags) refresher(ctx context.Context) (refresh, end func()) {
 	if !f.RefreshInjected {
 		return func() {}, func() {}
 	}
-	due := make(chan struct{}, 1)
+	due, first := make(chan struct{}, 1), make(chan struct{})
 	var running sync.WaitGroup
 	running.Go(func() {
+		done := sync.OnceFunc(func() { close(first) })
 		for range due {
 			f.refreshInjected(ctx)
+			done()
+		}
+	})
+	wait := sync.OnceFunc(func() {
+		select {
+		case <-first:
+		case <-ctx.Done():
+		case <-time.After(firstRefresh):
 		}
 	})
 	refresh = func() {
@@ -245,6 +258,7 @@ func (f *watchFlags) refresher(ctx context.Context) (refresh, end func()) {
 		case due <- struct{}{}:
 		default:
 		}
+		wait()
 	}
 	return refresh, func() { close(due); running.Wait() }
 }
