@@ -100,8 +100,8 @@ func modules(o Options) []module {
 	return append(list, trusts{}) // the last: it checks what the others have found
 }
 
-// Discover finds out what the host has. The error is the context's, or that of the
-// directories of the host; all else is a finding.
+// Discover finds out what the host has. The error is the context's, or that of a field of the
+// host, and the inventory is nil then; all else is a finding.
 func (h Host) Discover(ctx context.Context, o Options) (*Inventory, error) {
 	host, err := h.Open()
 	if err != nil {
@@ -118,10 +118,10 @@ func Run(ctx context.Context, host hosttree.Host, o Options) (*Inventory, error)
 	inv := &Inventory{Arch: host.Arch}
 	for _, m := range modules(o) {
 		if err := ctx.Err(); err != nil {
-			return inv, err
+			return nil, err
 		}
 		if err := m.Discover(ctx, host, inv); err != nil {
-			return inv, err
+			return nil, err
 		}
 	}
 	return inv, nil
