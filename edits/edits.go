@@ -67,7 +67,7 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 	e := Nodes(slices.DeleteFunc(slices.Clone(inv.ControlNodes), func(n discover.Node) bool { return !o.wants(driverfiles.OfControlNode(n.Path)...) }), o)
 	e.Env = []string{visibleDevices}
 	for _, m := range mounts(inv, o) {
-		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: m.options})
+		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: slices.Clone(m.options)})
 		if path.Base(m.target) == "libcuda.so.1" && slices.Contains(dirs, path.Dir(m.target)) && len(e.Env) == 1 {
 			// Triton asks ldconfig, which knows of no mounts, unless a variable has the directory.
 			e.Env = append(e.Env, "TRITON_LIBCUDA_PATH="+path.Dir(m.target))

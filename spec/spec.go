@@ -96,6 +96,11 @@ func (o Options) Check() error {
 	if err := o.Edits.Check(); err != nil {
 		return err
 	}
+	for _, s := range o.Names {
+		if !slices.Contains(NameStrategies, s) {
+			return fmt.Errorf("unknown strategy %q of device names: use one or more of %s, %s, %s, %s", s, Index, UUID, TypeIndex, PCI)
+		}
+	}
 	for name := range o.As {
 		if err := parser.ValidateDeviceName(name); err != nil {
 			return err
@@ -136,12 +141,12 @@ func (e *OptionError) Unwrap() error { return e.Err }
 
 // New makes the spec of a host. The findings say what had to be left out of it.
 // The error is [ErrNoDevices] when nothing is left, and otherwise one of the
-// options'.
+// options'. The entries of one device under several names, and of [AllDevices], share their
+// edits: copy those before you change them for one name only.
 func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, error) {
-	if err := o.Check(); err != nil {
+	if err := o.complete(inv); err != nil {
 		return nil, nil, err
 	}
-	o.setDefaults()
 	known := o.known(inv)
 	usable := usableOf(known)
 	devices, findings, err := selectDevices(known, usable, o.Devices)
@@ -183,6 +188,18 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	return s, findings, nil
 }
 
+// complete replaces zero values, unless the options are wrong.
+func (o *Options) complete(inv *discover.Inventory) error {
+	if inv == nil {
+		return errors.New("no inventory of a host: its discovery failed")
+	}
+	if err := o.Check(); err != nil {
+		return err
+	}
+	o.setDefaults()
+	return nil
+}
+
 // known returns the devices of a host, those too that cannot be used.
 func (o *Options) known(inv *discover.Inventory) []device {
 	// Older versions have no hostPath of nodes.
@@ -202,7 +219,9 @@ func usableOf(known []device) []device {
 // PCI address or the index of a GPU, a [discover.MIGID], or a name of another kind. A container also needs those
 // that all devices have in common, see [New] with [Options].As.
 func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, error) {
-	o.setDefaults()
+	if err := o.complete(inv); err != nil {
+		return specs.ContainerEdits{}, err
+	}
 	known := o.known(inv)
 	d, err := find(known, usableOf(known), id)
 	return d.edits, err

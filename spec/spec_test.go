@@ -166,10 +166,50 @@ func TestBadOptionsAreRefused(t *testing.T) {
 			t.Errorf("%q: no error", c)
 		}
 	}
-	for _, o := range []edits.Options{{Layout: "alpine"}, {Hooks: edits.Hooks{Steps: []string{"nothing"}, Path: "/x"}}, {Hooks: edits.Hooks{Steps: []string{"ldcache"}}}} {
-		if _, _, err := spec.New(inventory(""), spec.Options{Edits: o}); err == nil {
+	for _, o := range []spec.Options{
+		{Edits: edits.Options{Layout: "alpine"}},
+		{Edits: edits.Options{Hooks: edits.Hooks{Steps: []string{"nothing"}, Path: "/x"}}},
+		{Edits: edits.Options{Hooks: edits.Hooks{Steps: []string{"ldcache"}}}},
+		{Edits: edits.Options{Capabilities: []discover.Capability{discover.Video, "all"}}},
+		{Names: []spec.NameStrategy{spec.UUID, "serial"}},
+	} {
+		if _, _, err := spec.New(inventory(""), o); err == nil {
 			t.Errorf("%+v: no error", o)
 		}
+		if e, err := spec.ByID(inventory(""), "0", o); err == nil || e.DeviceNodes != nil {
+			t.Errorf("%+v: %v, %v", o, e, err)
+		}
+	}
+}
+
+// A caller that overlooks the error of a discovery does not take it for a host without GPUs, and
+// remove its spec.
+func TestNoInventoryIsNotAHostWithoutGPUs(t *testing.T) {
+	if _, _, err := spec.New(nil, spec.Options{}); err == nil || errors.Is(err, spec.ErrNoDevices) {
+		t.Error(err)
+	}
+	if _, err := spec.ByID(nil, "0", spec.Options{}); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestSpecsCanBeChangedEachOnItsOwn(t *testing.T) {
+	inv := inventory("GPU-a")
+	inv.Libraries = []discover.Library{{Name: "libcuda.so.1", SONAME: "libcuda.so.1", HostPath: "/usr/lib/libcuda.so.1"}}
+	fresh := func() *specs.Spec {
+		s, _, err := spec.New(inv, spec.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first, want := fresh(), fresh()
+	first.ContainerEdits.Mounts[0].Options[0] = "rw"
+	if diff := cmp.Diff(want.ContainerEdits.Mounts[1:], first.ContainerEdits.Mounts[1:]); diff != "" {
+		t.Errorf("a change of one mount is seen in others: %s", diff)
+	}
+	if diff := cmp.Diff(want, fresh()); diff != "" {
+		t.Errorf("a change of a spec is seen in the next: %s", diff)
 	}
 }
 
