@@ -128,7 +128,7 @@ func Run(ctx context.Context, host hosttree.Host, o Options) (*Inventory, error)
 }
 
 // ProgramProbe returns a probe for [Options] that runs the program cdigen-nvml and ends it after a
-// time limit, whatever the driver does. An empty path stands for the program as it is installed:
+// time limit, which is above 0, whatever the driver does. An empty path stands for the program as it is installed:
 // beside the running program, in libexec/cdigen beside its directory, or in PATH. Where it is
 // missing, a discovery has a finding.
 func ProgramProbe(path string, limit time.Duration) Probe {

@@ -37,8 +37,18 @@ const (
 )
 
 // ErrNoDevices is returned when a host has nothing to name in a spec; CDI knows no
-// spec without devices.
+// spec without devices. Compare with errors.Is: the text differs for kinds other than GPUs.
 var ErrNoDevices = errors.New("no usable GPU or MIG device")
+
+// noDevices is [ErrNoDevices] of a kind, by its name.
+type noDevices string
+
+func (kind noDevices) Error() string {
+	return "the discovery has no device of the kind " + string(kind)
+}
+
+// Is makes it equal to ErrNoDevices for [errors.Is].
+func (noDevices) Is(target error) bool { return target == ErrNoDevices }
 
 // Options are the choices that shape a spec. The zero value describes all GPUs and MIG
 // devices, as cdigen generate does without flags.
@@ -161,8 +171,11 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: hostFiles(nil, o.Edits)})
 	}
 	findings = append(findings, ownFindings(o.Own, known, usable, devices)...)
-	if len(devices) == 0 {
+	switch {
+	case len(devices) == 0 && o.Of.OfGPUs():
 		return nil, findings, ErrNoDevices
+	case len(devices) == 0:
+		return nil, findings, noDevices(o.Of.Name)
 	}
 	s := &specs.Spec{Kind: o.Vendor + "/" + o.Class, ContainerEdits: o.Of.common(inv, o.Edits)}
 	if o.Own != nil {
@@ -180,7 +193,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	case o.MaxVersion != "" && semver.Compare("v"+s.Version, "v"+o.MaxVersion) > 0:
 		err = fmt.Errorf("the spec needs CDI %s, more than %s allows: %s", s.Version, o.MaxVersion, whyVersion(s))
 	case len(s.Devices) == 0:
-		err = fmt.Errorf("no device has a name that CDI %s allows: add --device-name-strategy uuid or type-index", o.MaxVersion)
+		err = fmt.Errorf("no device has a name that CDI %s allows: those of the strategies %s and %s do", o.MaxVersion, UUID, TypeIndex)
 	}
 	if err != nil {
 		return nil, findings, &OptionError{"MaxVersion", err}

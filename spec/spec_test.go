@@ -156,6 +156,41 @@ func TestNothingUsableIsAnErrorOfItsOwn(t *testing.T) {
 	if _, _, err := spec.New(inv, spec.Options{}); !errors.Is(err, spec.ErrNoDevices) {
 		t.Errorf("%v; want %v", err, spec.ErrNoDevices)
 	}
+	kinds, err := spec.ParseKinds([]string{"pgpu"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = spec.New(inventory(""), spec.Options{Of: kinds[0]})
+	if !errors.Is(err, spec.ErrNoDevices) || !strings.Contains(err.Error(), "pgpu") {
+		t.Errorf("of another kind: %v", err)
+	}
+}
+
+func TestPublishRefusesWhatCannotBeASpec(t *testing.T) {
+	dir := t.TempDir()
+	good, _, err := spec.New(inventory(""), spec.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		file string
+		s    *specs.Spec
+		want string
+	}{
+		{"nvidia.yaml", nil, "there is no spec"},
+		{"nvidia.yaml", &specs.Spec{Kind: "nvidia.com/gpu"}, "it has no devices"},
+		{"nvidia.yml", good, "engines read files named *.yaml and *.json only"},
+	} {
+		if changed, err := spec.Publish(t.Context(), filepath.Join(dir, c.file), c.s); changed || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, %v; want %q", c.file, changed, err, c.want)
+		}
+	}
+	if removed, err := spec.Remove(t.Context(), filepath.Join(dir, "notes.txt"), ""); removed || err == nil || strings.Contains(err.Error(), "publish") {
+		t.Errorf("a file of another kind: %v, %v", removed, err)
+	}
+	if left, err := os.ReadDir(dir); len(left) != 0 || err != nil {
+		t.Errorf("%v, %v", left, err)
+	}
 }
 
 func TestBadOptionsAreRefused(t *testing.T) {
