@@ -161,7 +161,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	usable := usableOf(known)
 	devices, findings, err := selectDevices(known, usable, o.Devices)
 	if o.As != nil {
-		devices, findings, err = renamed(known, usable, o.As)
+		devices, err = renamed(known, usable, o.As)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -256,16 +256,16 @@ func find(known, usable []device, id string) (device, error) {
 }
 
 // renamed returns the devices under the names of [Options].As.
-func renamed(known, usable []device, as map[string]string) (devices []device, _ []discover.Finding, err error) {
+func renamed(known, usable []device, as map[string]string) (devices []device, err error) {
 	for _, name := range slices.Sorted(maps.Keys(as)) {
 		d, err := find(known, usable, as[name])
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		d.names = []string{name}
 		devices = append(devices, d)
 	}
-	return devices, nil, nil
+	return devices, nil
 }
 
 // specDevices returns what a spec has for devices: an entry for each of their names, and

@@ -795,6 +795,10 @@ var advised = []struct {
 	{"the root of the driver does not exist", func(m *machine) {
 		m.write("etc/cdigen/cdigen.env", "CDIGEN_DRIVER_ROOT=/run/nvidia/driver\n")
 	}, "", check.DriverRootMissing, "CDIGEN_DRIVER_ROOT in /etc/cdigen/cdigen.env", "rm /etc/cdigen/cdigen.env", ""},
+	{"a Tegra system has no lists", func(m *machine) {
+		m.remove("usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15", "usr/lib/x86_64-linux-gnu/libcuda.so.1")
+		m.write("proc/device-tree/compatible", "nvidia,tegra234\x00")
+	}, "", discover.PlatformFilesMissing, "install nvidia-l4t-init and nvidia-container", "d=/etc/nvidia-container-runtime/host-files-for-container.d; mkdir -p $d; echo 'dev, /dev/nvidia0' >$d/devices.csv", ""},
 	{"no spec has the device", func(*machine) {}, "nvidia.com/gpu=7", check.DeviceUnknown, "cdigen list", "test $(cdigen list -o name | head -n 1) = nvidia.com/gpu=0", "nvidia.com/gpu=0"},
 	{"Docker is too old for CDI", func(m *machine) { m.engine("dockerd", "Docker version 24.0.7, build afdd53b") }, "", check.EngineWithoutCDI, "Install a newer version", "sed -i s/24.0.7/28.5.2/ /usr/bin/dockerd", ""},
 	{"the watcher fails", func(m *machine) {

@@ -98,6 +98,10 @@ func (s *Snapshot) inTheWay() string {
 // .json only.
 func setAside(file string) string { return line("mv", file, file+".disabled") }
 
+func fixPlatform(*Snapshot, discover.Finding) Fix {
+	return Fix{Note: "On a Tegra system install nvidia-l4t-init and nvidia-container of JetPack; for WSL install NVIDIA's driver in Windows, then run wsl --shutdown there."}
+}
+
 func fixSetAside(_ *Snapshot, f discover.Finding) Fix {
 	return Fix{Commands: []string{setAside(f.Subject)}}
 }

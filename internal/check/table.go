@@ -44,8 +44,7 @@ var Groups = []struct {
 var driverTable = []Entry{
 	{discover.PlatformFilesMissing, "What the GPU of this Tegra system or WSL needs is not installed: no spec can be made.",
 		"On a Tegra system (Jetson) install the packages of JetPack that list what containers get, `nvidia-l4t-init` and `nvidia-container`. For WSL install NVIDIA's driver in Windows and " +
-			"restart WSL (`wsl --shutdown`). Do not install the driver for PCI devices on either.", false,
-		always(Fix{Note: "On a Tegra system install nvidia-l4t-init and nvidia-container of JetPack; for WSL install NVIDIA's driver in Windows, then run wsl --shutdown there."})},
+			"restart WSL (`wsl --shutdown`). Do not install the driver for PCI devices on either.", false, fixPlatform},
 	{discover.ListUnreadable, "A list of what containers get on this Tegra system cannot be read: they do not get what it lists.", "See the message for the reason.", false, nil},
 	{discover.ListLineInvalid, "A line in a list of what containers get on this Tegra system is of no use: it is left out.",
 		"Each line is `dev`, `lib`, `sym` or `dir`, a comma and an absolute path, in which `*` stands for any characters of a name. Correct or remove the line, or update JetPack.", false, nil},

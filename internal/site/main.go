@@ -352,23 +352,26 @@ func (s *site) render(p *page) ([]byte, error) {
 }
 
 var (
-	code     = regexp.MustCompile(`(?:<pre>)?<code>[^<]*</code>`)
-	hyphened = regexp.MustCompile(`[^\s<>]*-[^\s<>]*`)
+	code = regexp.MustCompile(`(?:<pre>)?<code>[^<]*</code>`)
+	word = regexp.MustCompile(`[^\s<>]+`)
 )
 
-// words keeps browsers from breaking a flag or another word of code at its hyphens, unless it is
-// long.
+// words keeps browsers from breaking a flag or another word of code at its hyphens. A long word may
+// be broken there, and behind slashes and underscores.
 func words(body string) string {
 	return code.ReplaceAllStringFunc(body, func(span string) string {
 		text, inline := strings.CutPrefix(span, "<code>")
 		if !inline {
 			return span // a block, which keeps its lines
 		}
-		return "<code>" + hyphened.ReplaceAllStringFunc(strings.TrimSuffix(text, "</code>"), func(word string) string {
-			if utf8.RuneCountInString(word) > 34 {
-				return word
+		return "<code>" + word.ReplaceAllStringFunc(strings.TrimSuffix(text, "</code>"), func(word string) string {
+			switch long := utf8.RuneCountInString(word) > 30; {
+			case long:
+				return strings.NewReplacer("_", "_<wbr>", "/", "/<wbr>").Replace(word)
+			case strings.Contains(word, "-"):
+				return "<span>" + word + "</span>"
 			}
-			return "<span>" + word + "</span>"
+			return word
 		}) + "</code>"
 	})
 }
