@@ -71,7 +71,7 @@ type Options struct {
 	// one that cannot be used is an error. Nil: Names, NoAll and Devices say what it has.
 	As map[string]string
 	// MaxVersion of CDI that the spec may need, "0.5.0". What needs a later one
-	// is left out and told in a finding. Empty: the CDI library's newest.
+	// is left out and reported in a finding. Empty: the CDI library's newest.
 	MaxVersion string
 	Edits      edits.Options
 	// Own are the user's additions; nil for none.
@@ -216,7 +216,7 @@ func (o *Options) complete(inv *discover.Inventory) error {
 // known returns the devices of a host, those too that cannot be used.
 func (o *Options) known(inv *discover.Inventory) []device {
 	// Older versions have no hostPath of nodes.
-	o.Edits.WithoutAliases = !atLeast(o.MaxVersion, "0.5.0")
+	o.Edits.WithoutAliases = o.Edits.WithoutAliases || !atLeast(o.MaxVersion, "0.5.0")
 	if o.Of.OfGPUs() {
 		return devicesOf(inv, o.Names, o.Edits)
 	}
@@ -229,8 +229,9 @@ func usableOf(known []device) []device {
 }
 
 // ByID returns the edits of one device by any of its names: the UUID of a GPU or MIG device, the
-// PCI address or the index of a GPU, a [discover.MIGID], or a name of another kind. A container also needs those
-// that all devices have in common, see [New] with [Options].As.
+// PCI address or the index of a GPU, a [discover.MIGID], or the name of a device of another kind
+// ([Options].Of). A container also needs those that all devices have in common, see [New] with
+// [Options].As.
 func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, error) {
 	if err := o.complete(inv); err != nil {
 		return specs.ContainerEdits{}, err

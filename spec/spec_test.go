@@ -228,6 +228,22 @@ func TestNoInventoryIsNotAHostWithoutGPUs(t *testing.T) {
 	}
 }
 
+func TestNamesOfDRMNodesByAddressCanBeLeftOut(t *testing.T) {
+	inv := inventory("")
+	inv.GPUs[0].DRM = []discover.Node{
+		{Path: "/dev/dri/card1", HostPath: "/dev/dri/card1"},
+		{Path: "/dev/dri/by-path/pci-0000:1b:00.0-card", HostPath: "/dev/dri/card1"},
+	}
+	for want, o := range map[int]spec.Options{
+		3: {},
+		2: {Edits: edits.Options{WithoutAliases: true}},
+	} {
+		if e, err := spec.ByID(inv, "0", o); err != nil || len(e.DeviceNodes) != want {
+			t.Errorf("%d nodes, %v; want %d", len(e.DeviceNodes), err, want)
+		}
+	}
+}
+
 func TestSpecsCanBeChangedEachOnItsOwn(t *testing.T) {
 	inv := inventory("GPU-a")
 	inv.Libraries = []discover.Library{{Name: "libcuda.so.1", SONAME: "libcuda.so.1", HostPath: "/usr/lib/libcuda.so.1"}}
