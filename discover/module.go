@@ -33,9 +33,9 @@ type Options struct {
 	// WithoutUUIDs: no device is named by the UUID of a GPU or MIG device, so that one
 	// without a UUID is not a finding.
 	WithoutUUIDs bool
-	// PlannedMIG are MIG devices by the UUIDs of their GPUs, that need not exist yet, nor their
-	// device nodes: the driver has the numbers of these nodes in a table. GPUInstance and
-	// ComputeInstance are needed, and Index and Nodes ignored. A spec has the numbers of nodes that do
+	// PlannedMIG are MIG devices, by the UUIDs of their GPUs, that need not exist yet; nor need
+	// their device nodes, whose numbers the driver has in a table. GPUInstance and
+	// ComputeInstance are required, Index and Nodes are ignored. A spec has the numbers of nodes that do
 	// not exist, so that a container starts without them. With a planned device a GPU counts as in
 	// MIG mode. GPUs that the host does not have are ignored.
 	PlannedMIG map[string][]MIGDevice
@@ -47,8 +47,8 @@ type Options struct {
 	// at, nor NVML asked. ControlNodesOnly also leaves out all nodes but those of kind
 	// [ControlNode].
 	NodesOnly, ControlNodesOnly bool
-	// IMEXChannels are channels to have besides those that have a node and channel
-	// 0, where the driver was told to make it (NVreg_CreateImexChannel0=1).
+	// IMEXChannels are the numbers, from 0, of further channels besides those that have a node and
+	// channel 0, where the driver is configured to make it (NVreg_CreateImexChannel0=1).
 	IMEXChannels []int
 	// PossibleNodes adds nodes of what is not there yet, with kind [PossibleNode]: of all MIG
 	// instances that the GPUs could have, and of nvidia-modeset when it is not loaded.
