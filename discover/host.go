@@ -26,7 +26,8 @@ type Host struct {
 	// device plugin. Empty: they are where this program has them; a dev root that is the driver
 	// root is where that is.
 	DriverRootOnHost, DevRootOnHost string
-	// ProcRoot and SysRoot are the proc and sys file systems. Empty: "/proc" and "/sys".
+	// ProcRoot and SysRoot are the proc and sys file systems, which have to exist where they are
+	// named; the other roots may come and go. Empty: "/proc" and "/sys".
 	ProcRoot, SysRoot string
 	// Arch is the driver's architecture by its Go name, "amd64" or "arm64". Empty: that of this
 	// program.
@@ -43,6 +44,12 @@ func (h Host) Open() (hosttree.Host, error) {
 	h.DriverRoot = cmp.Or(h.DriverRoot, "/")
 	if h.DevRoot == "" {
 		h.DevRoot = hosttree.DriverRootDev(h.DriverRoot)
+	}
+	for _, dir := range []string{h.ProcRoot, h.SysRoot} {
+		// What is missing in them says that a host has no such hardware.
+		if info, err := os.Stat(dir); path.IsAbs(dir) && (err != nil || !info.IsDir()) {
+			return hosttree.Host{}, fmt.Errorf("directory %q of a host: it does not exist", dir)
+		}
 	}
 	h.ProcRoot, h.SysRoot = cmp.Or(h.ProcRoot, "/proc"), cmp.Or(h.SysRoot, "/sys")
 	if h.DevRootOnHost == "" && path.Clean(h.DevRoot) == path.Clean(h.DriverRoot) {

@@ -76,6 +76,7 @@ func TestWrongHostOrEndedContextGivesNoInventory(t *testing.T) {
 	}{
 		{t.Context(), discover.Host{Arch: "x86_64"}, `architecture "x86_64" of a host: use amd64 or arm64`},
 		{t.Context(), discover.Host{ProcRoot: "proc"}, `directory "proc" of a host: use an absolute path`},
+		{t.Context(), discover.Host{SysRoot: "/none/sys"}, `directory "/none/sys" of a host: it does not exist`},
 		{t.Context(), discover.Host{NodeTable: "/none"}, "table of device nodes /none: open /none: no such file or directory"},
 		{ended, discover.Host{}, "context canceled"},
 	} {

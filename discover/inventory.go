@@ -88,7 +88,8 @@ type GPU struct {
 	UUID string `json:"uuid,omitempty"`
 	// PCI is the address in the form sysfs uses, "0000:3b:00.0", in lower case. Empty for
 	// that of a Tegra system that is not on the bus.
-	PCI   string `json:"pci"`
+	PCI string `json:"pci"`
+	// Model as the driver names it, "NVIDIA H100 80GB HBM3"; empty where it is not known.
 	Model string `json:"model,omitempty"`
 	// Brand, Architecture and ComputeCapability by NVML, "Tesla", "Hopper" and "9.0"; empty
 	// where they are not known.
@@ -107,7 +108,8 @@ type GPU struct {
 	// Withheld: this process is in a container that was given other GPUs and not this one.
 	Withheld bool `json:"withheld,omitempty"`
 	// MIGEnabled: the GPU is partitioned; only its MIG devices can be used.
-	MIGEnabled bool        `json:"migEnabled,omitempty"`
+	MIGEnabled bool `json:"migEnabled,omitempty"`
+	// MIGDevices are its MIG devices in order of index, also those that have no nodes.
 	MIGDevices []MIGDevice `json:"migDevices,omitempty"`
 	// MIGSlices is how many of the smallest MIG devices the GPU can have, and NVLinks are its
 	// connections by NVLink; both only if NVML was asked for details.
