@@ -18,7 +18,8 @@ type Options struct {
 	// Layout is one of [Layouts] and says where libraries go; empty: "auto", so that they are
 	// found in images of every distribution.
 	Layout string
-	// PrivateDir is the directory of the layout "private", absolute; empty: [PrivateDir].
+	// PrivateDir is the directory of the layout "private", absolute; empty: [PrivateDir]. Other
+	// layouts do not use it.
 	PrivateDir string
 	// VersionedNames mounts libraries under their file names too.
 	VersionedNames bool
