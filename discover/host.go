@@ -7,6 +7,7 @@ import (
 	"path"
 	"runtime"
 
+	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/hosttree"
 )
 
@@ -22,11 +23,14 @@ type Host struct {
 	DevRoot string
 	// DriverRootOnHost and DevRootOnHost are where the driver root and the dev root are on the
 	// host, and in specs, for a program in a container that has them as volumes, such as a
-	// device plugin. Empty: this program is on the host.
+	// device plugin. Empty: they are where this program has them; a dev root that is the driver
+	// root is where that is.
 	DriverRootOnHost, DevRootOnHost string
-	// ProcRoot and SysRoot are the proc and sys file systems. Empty: "/proc" and "/sys".
+	// ProcRoot and SysRoot are the proc and sys file systems, which have to exist where they are
+	// named; the other roots may come and go. Empty: "/proc" and "/sys".
 	ProcRoot, SysRoot string
-	// Arch is the driver's architecture by its Go name. Empty: that of this program.
+	// Arch is the driver's architecture by its Go name, "amd64" or "arm64". Empty: that of this
+	// program.
 	Arch string
 	// NodeTable is a file with device nodes that stand in for those of the dev root, for
 	// hosts that are simulated or recorded, where only root could make them. Each line is a
@@ -41,12 +45,24 @@ func (h Host) Open() (hosttree.Host, error) {
 	if h.DevRoot == "" {
 		h.DevRoot = hosttree.DriverRootDev(h.DriverRoot)
 	}
+	for _, dir := range []string{h.ProcRoot, h.SysRoot} {
+		// What is missing in them says that a host has no such hardware.
+		if info, err := os.Stat(dir); path.IsAbs(dir) && (err != nil || !info.IsDir()) {
+			return hosttree.Host{}, fmt.Errorf("directory %q of a host: it does not exist", dir)
+		}
+	}
 	h.ProcRoot, h.SysRoot = cmp.Or(h.ProcRoot, "/proc"), cmp.Or(h.SysRoot, "/sys")
+	if h.DevRootOnHost == "" && path.Clean(h.DevRoot) == path.Clean(h.DriverRoot) {
+		h.DevRootOnHost = h.DriverRootOnHost
+	}
 	onHost := [2]string{cmp.Or(h.DriverRootOnHost, h.DriverRoot), cmp.Or(h.DevRootOnHost, h.DevRoot)}
 	for _, dir := range []string{h.DriverRoot, h.DevRoot, h.ProcRoot, h.SysRoot, onHost[0], onHost[1]} {
 		if !path.IsAbs(dir) {
 			return hosttree.Host{}, fmt.Errorf("directory %q of a host: use an absolute path", dir)
 		}
+	}
+	if h.Arch != "" && driverfiles.Triplet(h.Arch) == "" {
+		return hosttree.Host{}, fmt.Errorf("architecture %q of a host: use amd64 or arm64", h.Arch)
 	}
 	host := hosttree.Local(cmp.Or(h.Arch, runtime.GOARCH), h.DriverRoot, h.DevRoot, h.ProcRoot, h.SysRoot)
 	host.Driver.Path, host.Dev.Path = onHost[0], onHost[1]

@@ -81,14 +81,15 @@ type GPU struct {
 	// are not excluded, which is NVML's index. It is -1 for an excluded GPU.
 	Index int `json:"index"`
 	// Minor is the number in the name of the device node, /dev/nvidia<Minor>. It
-	// need not equal Index. It is -1 where the driver does not tell.
+	// need not equal Index. It is -1 where the driver does not say.
 	Minor int `json:"minor"`
 	// UUID as NVML prints it, "GPU-" and 36 characters. It is empty while the
 	// driver has not read it from the device yet.
 	UUID string `json:"uuid,omitempty"`
 	// PCI is the address in the form sysfs uses, "0000:3b:00.0", in lower case. Empty for
 	// that of a Tegra system that is not on the bus.
-	PCI   string `json:"pci"`
+	PCI string `json:"pci"`
+	// Model as the driver names it, "NVIDIA H100 80GB HBM3"; empty where it is not known.
 	Model string `json:"model,omitempty"`
 	// Brand, Architecture and ComputeCapability by NVML, "Tesla", "Hopper" and "9.0"; empty
 	// where they are not known.
@@ -100,14 +101,15 @@ type GPU struct {
 	// NUMANode is the node of memory and processors that the GPU is next to, as
 	// sysfs has it (numa_node); -1 where there is one node only, or sysfs does not say.
 	NUMANode int `json:"numaNode"`
-	// Excluded: the administrator has told the driver to leave this GPU alone.
+	// Excluded: the driver is configured to ignore this GPU.
 	Excluded bool `json:"excluded,omitempty"`
 	// Lost: NVML says that the GPU cannot be reached any more.
 	Lost bool `json:"lost,omitempty"`
 	// Withheld: this process is in a container that was given other GPUs and not this one.
 	Withheld bool `json:"withheld,omitempty"`
 	// MIGEnabled: the GPU is partitioned; only its MIG devices can be used.
-	MIGEnabled bool        `json:"migEnabled,omitempty"`
+	MIGEnabled bool `json:"migEnabled,omitempty"`
+	// MIGDevices are its MIG devices in order of index, also those that have no nodes.
 	MIGDevices []MIGDevice `json:"migDevices,omitempty"`
 	// MIGSlices is how many of the smallest MIG devices the GPU can have, and NVLinks are its
 	// connections by NVLink; both only if NVML was asked for details.
@@ -125,13 +127,13 @@ type GPU struct {
 // The states of a GPU: whether containers can be given it or parts of it, and if not, why.
 const (
 	StateUsable   = "usable"
-	StateExcluded = "excluded"
-	StateLost     = "lost"
-	StateWithheld = "withheld"
-	StateNoNode   = "no-node"
+	StateExcluded = "excluded" // see [GPU.Excluded]
+	StateLost     = "lost"     // see [GPU.Lost]
+	StateWithheld = "withheld" // see [GPU.Withheld]
+	StateNoNode   = "no-node"  // it has no usable device node
 )
 
-// GPUStates are all of them.
+// GPUStates are all states.
 var GPUStates = []string{StateUsable, StateExcluded, StateLost, StateWithheld, StateNoNode}
 
 // State returns the first of its states that the GPU is in.
@@ -242,7 +244,7 @@ type Library struct {
 // Bits32 reports whether the library is for 32-bit programs.
 func (l *Library) Bits32() bool { return slices.Contains(l.Capabilities, Compat32) }
 
-// File is a file of the driver that is no library.
+// File is a file of the driver that is not a library.
 type File struct {
 	Kind FileKind `json:"kind"`
 	// HostPath is the absolute path, with all links resolved, for the container
@@ -264,7 +266,7 @@ func (inv *Inventory) Usable() (n int) {
 	return n
 }
 
-// UsableGPUs returns the usable GPUs of some kind, or if there is none of them all usable ones.
+// UsableGPUs returns the usable GPUs that a function chooses, or all usable ones if it chooses none.
 func (inv *Inventory) UsableGPUs(of func(g *GPU) bool) (list []*GPU) {
 	var all []*GPU
 	for i := range inv.GPUs {

@@ -33,9 +33,9 @@ type Options struct {
 	// WithoutUUIDs: no device is named by the UUID of a GPU or MIG device, so that one
 	// without a UUID is not a finding.
 	WithoutUUIDs bool
-	// PlannedMIG are MIG devices by the UUIDs of their GPUs, that need not exist yet, nor their
-	// device nodes: the driver has the numbers of these nodes in a table. GPUInstance and
-	// ComputeInstance are needed, and Index and Nodes ignored. A spec has the numbers of nodes that do
+	// PlannedMIG are MIG devices, by the UUIDs of their GPUs, that need not exist yet; nor need
+	// their device nodes, whose numbers the driver has in a table. GPUInstance and
+	// ComputeInstance are required, Index and Nodes are ignored. A spec has the numbers of nodes that do
 	// not exist, so that a container starts without them. With a planned device a GPU counts as in
 	// MIG mode. GPUs that the host does not have are ignored.
 	PlannedMIG map[string][]MIGDevice
@@ -47,8 +47,8 @@ type Options struct {
 	// at, nor NVML asked. ControlNodesOnly also leaves out all nodes but those of kind
 	// [ControlNode].
 	NodesOnly, ControlNodesOnly bool
-	// IMEXChannels are channels to have besides those that have a node and channel
-	// 0, where the driver was told to make it (NVreg_CreateImexChannel0=1).
+	// IMEXChannels are the numbers, from 0, of further channels besides those that have a node and
+	// channel 0, where the driver is configured to make it (NVreg_CreateImexChannel0=1).
 	IMEXChannels []int
 	// PossibleNodes adds nodes of what is not there yet, with kind [PossibleNode]: of all MIG
 	// instances that the GPUs could have, and of nvidia-modeset when it is not loaded.
@@ -100,8 +100,8 @@ func modules(o Options) []module {
 	return append(list, trusts{}) // the last: it checks what the others have found
 }
 
-// Discover finds out what the host has. The error is the context's, or that of the
-// directories of the host; all else is a finding.
+// Discover finds out what the host has. The error is the context's, or that of a field of the
+// host, and the inventory is nil then; all else is a finding.
 func (h Host) Discover(ctx context.Context, o Options) (*Inventory, error) {
 	host, err := h.Open()
 	if err != nil {
@@ -118,17 +118,17 @@ func Run(ctx context.Context, host hosttree.Host, o Options) (*Inventory, error)
 	inv := &Inventory{Arch: host.Arch}
 	for _, m := range modules(o) {
 		if err := ctx.Err(); err != nil {
-			return inv, err
+			return nil, err
 		}
 		if err := m.Discover(ctx, host, inv); err != nil {
-			return inv, err
+			return nil, err
 		}
 	}
 	return inv, nil
 }
 
 // ProgramProbe returns a probe for [Options] that runs the program cdigen-nvml and ends it after a
-// time limit, whatever the driver does. An empty path stands for the program as it is installed:
+// time limit, which is above 0, whatever the driver does. An empty path stands for the program as it is installed:
 // beside the running program, in libexec/cdigen beside its directory, or in PATH. Where it is
 // missing, a discovery has a finding.
 func ProgramProbe(path string, limit time.Duration) Probe {

@@ -25,7 +25,7 @@ type Node struct {
 	// what there is; nil where nothing is.
 	Want *devnode.Attr `json:"want,omitempty"`
 	Have *devnode.Attr `json:"have,omitempty"`
-	// Unmanaged: the driver was told that user space is to leave the node alone
+	// Unmanaged: the driver is configured so that user space is to leave the node alone
 	// (parameter NVreg_ModifyDeviceFiles=0, or DeviceFileModify of a capability).
 	Unmanaged bool `json:"unmanaged,omitempty"`
 	// Withheld: this process is in a container that was not given the node, though others.

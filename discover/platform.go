@@ -147,8 +147,8 @@ func (inv *Inventory) allPassed() bool {
 	return len(inv.PCI) > 0 && !slices.ContainsFunc(inv.PCI, func(g PCIGPU) bool { return !g.Passthrough() })
 }
 
-// WantsGPUs reports whether it is a failure to have no GPU to publish: not of a machine that
-// clearly has none, if it has devices of other kinds.
+// WantsGPUs reports whether it is a failure to have no GPU to publish. It is not for a machine that
+// has none ([Inventory.NoGPU]) but has others: devices of other kinds.
 func (inv *Inventory) WantsGPUs(others bool) bool { return !others || inv.NoGPU() == "" }
 
 // NoGPU returns why a machine has no GPU for containers, if it has none that a driver could

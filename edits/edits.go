@@ -18,7 +18,8 @@ type Options struct {
 	// Layout is one of [Layouts] and says where libraries go; empty: "auto", so that they are
 	// found in images of every distribution.
 	Layout string
-	// PrivateDir is the directory of the layout "private", absolute; empty: [PrivateDir].
+	// PrivateDir is the directory of the layout "private", absolute; empty: [PrivateDir]. Other
+	// layouts do not use it.
 	PrivateDir string
 	// VersionedNames mounts libraries under their file names too.
 	VersionedNames bool
@@ -60,14 +61,14 @@ func Nodes(nodes []discover.Node, o Options) (e specs.ContainerEdits) {
 }
 
 // Common are the edits every container gets, whichever device it asks for: the
-// control nodes, the user-space driver and the other files of an inventory. Options that
-// [Options.Check] refuses are those of the zero value.
+// control nodes, the user-space driver and the other files of an inventory. The options are not
+// checked, see [Options.Check].
 func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 	dirs := o.layout(inv).dirs
 	e := Nodes(slices.DeleteFunc(slices.Clone(inv.ControlNodes), func(n discover.Node) bool { return !o.wants(driverfiles.OfControlNode(n.Path)...) }), o)
 	e.Env = []string{visibleDevices}
 	for _, m := range mounts(inv, o) {
-		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: m.options})
+		e.Mounts = append(e.Mounts, &specs.Mount{HostPath: m.source, ContainerPath: m.target, Options: slices.Clone(m.options)})
 		if path.Base(m.target) == "libcuda.so.1" && slices.Contains(dirs, path.Dir(m.target)) && len(e.Env) == 1 {
 			// Triton asks ldconfig, which knows of no mounts, unless a variable has the directory.
 			e.Env = append(e.Env, "TRITON_LIBCUDA_PATH="+path.Dir(m.target))
@@ -85,7 +86,7 @@ func Common(inv *discover.Inventory, o Options) specs.ContainerEdits {
 // GPU are the edits for one full GPU: its node, and its DRM nodes where they are wanted. There
 // are none for a GPU that is not usable.
 func GPU(g *discover.GPU, o Options) specs.ContainerEdits {
-	if g.Node == nil {
+	if !g.Usable() {
 		return specs.ContainerEdits{}
 	}
 	nodes := append([]discover.Node{*g.Node}, g.Beside...)
@@ -110,7 +111,7 @@ func drm(g *discover.GPU, o *Options) (nodes []discover.Node) {
 // capabilities, and the GPU's DRM nodes where the profile has graphics. There are none for a
 // device that is not usable.
 func MIGDevice(g *discover.GPU, d *discover.MIGDevice, o Options) specs.ContainerEdits {
-	if g.Node == nil || d.Nodes == nil {
+	if !g.Usable() || d.Nodes == nil {
 		return specs.ContainerEdits{}
 	}
 	nodes := append([]discover.Node{*g.Node}, d.Nodes...)

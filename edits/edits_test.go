@@ -236,7 +236,7 @@ func TestDevicesThatAreNotUsableHaveNoEdits(t *testing.T) {
 	gpu := node("/dev/nvidia3")
 	mig := &discover.MIGDevice{Nodes: []discover.Node{node("/dev/nvidia-caps/nvidia-cap12")}}
 	for _, e := range []specs.ContainerEdits{
-		GPU(&discover.GPU{}, Options{}), MIGDevice(&discover.GPU{}, mig, Options{}), MIGDevice(&discover.GPU{Node: &gpu}, &discover.MIGDevice{}, Options{}),
+		GPU(&discover.GPU{}, Options{}), GPU(&discover.GPU{Node: &gpu, Lost: true}, Options{}), MIGDevice(&discover.GPU{Node: &gpu, Excluded: true}, mig, Options{}), MIGDevice(&discover.GPU{}, mig, Options{}), MIGDevice(&discover.GPU{Node: &gpu}, &discover.MIGDevice{}, Options{}),
 	} {
 		if nodePaths(e) != nil {
 			t.Errorf("nodes %q", nodePaths(e))

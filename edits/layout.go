@@ -41,6 +41,11 @@ func (o *Options) Check() error {
 	case name == "private" && !path.IsAbs(cmp.Or(o.PrivateDir, PrivateDir)):
 		return fmt.Errorf("private library directory %q: use an absolute path", o.PrivateDir)
 	}
+	for _, c := range o.Capabilities {
+		if !slices.Contains(driverfiles.Capabilities, c) {
+			return fmt.Errorf("unknown capability %q: use one or more of %v", c, driverfiles.Capabilities)
+		}
+	}
 	return o.Hooks.check()
 }
 

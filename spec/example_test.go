@@ -11,10 +11,10 @@ import (
 	"github.com/cdigen/cdigen/spec"
 )
 
-// simulatedHost makes a host with two GPUs in MIG mode and six others in a directory. On a machine
-// with GPUs it would be the zero [discover.Host], and the probe discover.ProgramProbe("", 10 * time.Second).
-func simulatedHost(dir string) (discover.Host, discover.Options) {
-	d, err := simhost.Load("../testdata/hosts/demo.yaml")
+// simulated makes one of the hosts of testdata/hosts in a directory. On a machine with GPUs the host
+// would be the zero [discover.Host], and the probe discover.ProgramProbe("", 10 * time.Second).
+func simulated(name, dir string) (discover.Host, discover.Options) {
+	d, err := simhost.Load("../testdata/hosts/" + name + ".yaml")
 	if err == nil {
 		err = d.Build(dir, simhost.Options{})
 	}
@@ -28,7 +28,7 @@ func simulatedHost(dir string) (discover.Host, discover.Options) {
 func Example() {
 	dir, _ := os.MkdirTemp("", "")
 	defer func() { _ = os.RemoveAll(dir) }()
-	host, options := simulatedHost(dir)
+	host, options := simulated("demo", dir) // 8 GPUs, two in MIG mode
 
 	inv, err := host.Discover(context.Background(), options)
 	if err != nil {
@@ -53,7 +53,7 @@ func Example() {
 func ExamplePublish_claim() {
 	dir, _ := os.MkdirTemp("", "")
 	defer func() { _ = os.RemoveAll(dir) }()
-	host, options := simulatedHost(dir)
+	host, options := simulated("demo", dir)
 	ctx := context.Background()
 	inv, err := host.Discover(ctx, options)
 	if err != nil {
@@ -86,7 +86,7 @@ func ExamplePublish_claim() {
 func ExampleByID() {
 	dir, _ := os.MkdirTemp("", "")
 	defer func() { _ = os.RemoveAll(dir) }()
-	host, options := simulatedHost(dir)
+	host, options := simulated("demo", dir)
 	inv, err := host.Discover(context.Background(), options)
 	if err != nil {
 		panic(err)
@@ -103,36 +103,103 @@ func ExampleByID() {
 	// device "7" is in MIG mode: it has 7:0, MIG-727ce0b9-aea6-59ba-a964-e28632269d41, 7:1 and 5 others
 }
 
-// A driver container has its own root directory, and its device nodes may be the host's.
+// A program in a container, with the host's root as a volume, uses the driver of a driver
+// container: the spec has the paths of the host.
 func ExampleNew_driverContainer() {
-	dir, _ := os.MkdirTemp("", "")
-	defer func() { _ = os.RemoveAll(dir) }()
-	host, _ := simulatedHost(dir) // for instance discover.Host{DriverRoot: "/run/nvidia/driver"}
+	volume, _ := os.MkdirTemp("", "") // such as /host
+	defer func() { _ = os.RemoveAll(volume) }()
+	simulated("driver-container", volume)
+	host := discover.Host{
+		DriverRoot: filepath.Join(volume, "run/nvidia/driver"), DriverRootOnHost: "/run/nvidia/driver",
+		DevRoot:  filepath.Join(volume, "run/nvidia/driver"), // its nodes are on the host where the driver root is
+		ProcRoot: filepath.Join(volume, "proc"), SysRoot: filepath.Join(volume, "sys"),
+		Arch: "amd64", NodeTable: filepath.Join(volume, simhost.NodeTable), // of the simulated host only
+	}
 
 	inv, err := host.Discover(context.Background(), discover.Options{})
 	if err != nil {
 		panic(err)
 	}
-	s, _, err := spec.New(inv, spec.Options{MaxVersion: "0.5.0"})
+	s, _, err := spec.New(inv, spec.Options{})
 	if err != nil {
 		panic(err)
 	}
+	fmt.Println(s.Devices[0].ContainerEdits.DeviceNodes[0].HostPath)
 	for _, m := range s.ContainerEdits.Mounts {
 		if filepath.Base(m.ContainerPath) == "libcuda.so.1" {
-			rel, _ := filepath.Rel(dir, m.HostPath)
-			fmt.Println(rel, "->", m.ContainerPath)
+			fmt.Println(m.HostPath, "->", m.ContainerPath)
 		}
 	}
 	// Output:
-	// usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 -> /usr/lib/x86_64-linux-gnu/libcuda.so.1
-	// usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 -> /usr/lib64/libcuda.so.1
+	// /run/nvidia/driver/dev/nvidia0
+	// /run/nvidia/driver/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 -> /usr/lib/x86_64-linux-gnu/libcuda.so.1
+	// /run/nvidia/driver/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15 -> /usr/lib64/libcuda.so.1
+}
+
+// A GPU for a virtual machine, which is bound to vfio-pci: the kind pgpu (docs/kinds.md).
+func ExampleNew_virtualMachine() {
+	dir, _ := os.MkdirTemp("", "")
+	defer func() { _ = os.RemoveAll(dir) }()
+	host, o := simulated("vfio", dir)
+	kinds, err := spec.ParseKinds([]string{"pgpu"})
+	if err != nil {
+		panic(err)
+	}
+	kinds[0].Look(&o)
+	o.IOMMUFD, o.SharedNode = true, true // for a program that uses iommufd and makes no node itself
+	inv, err := host.Discover(context.Background(), o)
+	if err != nil {
+		panic(err)
+	}
+	s, _, err := spec.New(inv, spec.Options{Of: kinds[0], As: map[string]string{"4f9c2b3e": "0000:01:00.0"}})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(s.Kind)
+	for _, n := range s.Devices[0].ContainerEdits.DeviceNodes {
+		fmt.Println(n.Path)
+	}
+	// Output:
+	// nvidia.com/pgpu
+	// /dev/vfio/devices/vfio0
+	// /dev/vfio/devices/vfio1
+	// /dev/iommu
+}
+
+// A MIG device that does not exist yet: engines look up the numbers of nodes that exist, the spec
+// has those of the others.
+func ExampleNew_plannedMIG() {
+	dir, _ := os.MkdirTemp("", "")
+	defer func() { _ = os.RemoveAll(dir) }()
+	host, o := simulated("two-gpus", dir)
+	ctx := context.Background()
+	inv, err := host.Discover(ctx, o)
+	if err != nil {
+		panic(err)
+	}
+	gpu := inv.GPUs[0].UUID
+	o.PlannedMIG = map[string][]discover.MIGDevice{gpu: {{GPUInstance: 1, ComputeInstance: 0, Profile: "3g.40gb"}}}
+	if inv, err = host.Discover(ctx, o); err != nil {
+		panic(err)
+	}
+	s, _, err := spec.New(inv, spec.Options{As: map[string]string{"4f9c2b3e": discover.MIGID(gpu, 1, 0)}})
+	if err != nil {
+		panic(err)
+	}
+	for _, n := range s.Devices[0].ContainerEdits.DeviceNodes {
+		fmt.Println(n.Path, n.Minor)
+	}
+	// Output:
+	// /dev/nvidia0 0
+	// /dev/nvidia-caps/nvidia-cap12 12
+	// /dev/nvidia-caps/nvidia-cap13 13
 }
 
 // A kind of devices with the parts of the driver that some programs need.
 func ExampleParseKinds() {
 	dir, _ := os.MkdirTemp("", "")
 	defer func() { _ = os.RemoveAll(dir) }()
-	host, _ := simulatedHost(dir)
+	host, _ := simulated("demo", dir)
 	kinds, err := spec.ParseKinds([]string{"gpu-encode=video+utility"})
 	if err != nil {
 		panic(err)

@@ -208,7 +208,8 @@ func (k *Kind) File(gpus string) string {
 // options of a spec apply that are about names and contents.
 func (k *Kind) OfGPUs() bool { return k.nodes == nil }
 
-// Look asks a discovery for what the kind needs beside GPUs.
+// Look asks a discovery for what the kind needs beside GPUs. Without it the host seems to have
+// no devices of the kind.
 func (k *Kind) Look(o *discover.Options) {
 	switch {
 	case k.look != nil:

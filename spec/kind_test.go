@@ -117,7 +117,7 @@ func TestParseKinds(t *testing.T) {
 func TestAKindThatTheHostLacksHasNoSpec(t *testing.T) {
 	inv := kindHost(t, "h100x8")
 	for _, name := range []string{"nvswitch", "imex-channel", "gds", "gdrcopy"} {
-		if s, _, err := spec.New(inv, spec.Options{Of: spec.Kinds.Find(name)}); err != spec.ErrNoDevices { //nolint:errorlint // itself
+		if s, _, err := spec.New(inv, spec.Options{Of: spec.Kinds.Find(name)}); !errors.Is(err, spec.ErrNoDevices) {
 			t.Errorf("%s: %v, %v", name, s, err)
 		}
 	}
@@ -151,8 +151,8 @@ func TestNodesOfRightsKeepTheDriversMode(t *testing.T) {
 }
 
 func TestOnlyTheNodesOfADriverMakeAKind(t *testing.T) {
-	inv := &discover.Inventory{Nodes: []discover.Node{{Path: "/dev/gdrdrv", Kind: discover.CopyNode}}}      // not usable
-	if _, _, err := spec.New(inv, spec.Options{Of: spec.Kinds.Find("gdrcopy")}); err != spec.ErrNoDevices { //nolint:errorlint // itself
+	inv := &discover.Inventory{Nodes: []discover.Node{{Path: "/dev/gdrdrv", Kind: discover.CopyNode}}} // not usable
+	if _, _, err := spec.New(inv, spec.Options{Of: spec.Kinds.Find("gdrcopy")}); !errors.Is(err, spec.ErrNoDevices) {
 		t.Error(err)
 	}
 }

@@ -37,8 +37,18 @@ const (
 )
 
 // ErrNoDevices is returned when a host has nothing to name in a spec; CDI knows no
-// spec without devices.
+// spec without devices. Compare with errors.Is: the text differs for kinds other than GPUs.
 var ErrNoDevices = errors.New("no usable GPU or MIG device")
+
+// noDevices is [ErrNoDevices] of a kind, by its name.
+type noDevices string
+
+func (kind noDevices) Error() string {
+	return "the discovery has no device of the kind " + string(kind)
+}
+
+// Is makes it equal to ErrNoDevices for [errors.Is].
+func (noDevices) Is(target error) bool { return target == ErrNoDevices }
 
 // Options are the choices that shape a spec. The zero value describes all GPUs and MIG
 // devices, as cdigen generate does without flags.
@@ -61,7 +71,7 @@ type Options struct {
 	// one that cannot be used is an error. Nil: Names, NoAll and Devices say what it has.
 	As map[string]string
 	// MaxVersion of CDI that the spec may need, "0.5.0". What needs a later one
-	// is left out and told in a finding. Empty: the CDI library's newest.
+	// is left out and reported in a finding. Empty: the CDI library's newest.
 	MaxVersion string
 	Edits      edits.Options
 	// Own are the user's additions; nil for none.
@@ -95,6 +105,11 @@ func (o Options) Check() error {
 	}
 	if err := o.Edits.Check(); err != nil {
 		return err
+	}
+	for _, s := range o.Names {
+		if !slices.Contains(NameStrategies, s) {
+			return fmt.Errorf("unknown strategy %q of device names: use one or more of %s, %s, %s, %s", s, Index, UUID, TypeIndex, PCI)
+		}
 	}
 	for name := range o.As {
 		if err := parser.ValidateDeviceName(name); err != nil {
@@ -136,12 +151,12 @@ func (e *OptionError) Unwrap() error { return e.Err }
 
 // New makes the spec of a host. The findings say what had to be left out of it.
 // The error is [ErrNoDevices] when nothing is left, and otherwise one of the
-// options'.
+// options'. The entries of one device under several names, and of [AllDevices], share their
+// edits: copy those before you change them for one name only.
 func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, error) {
-	if err := o.Check(); err != nil {
+	if err := o.complete(inv); err != nil {
 		return nil, nil, err
 	}
-	o.setDefaults()
 	known := o.known(inv)
 	usable := usableOf(known)
 	devices, findings, err := selectDevices(known, usable, o.Devices)
@@ -156,8 +171,11 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: hostFiles(nil, o.Edits)})
 	}
 	findings = append(findings, ownFindings(o.Own, known, usable, devices)...)
-	if len(devices) == 0 {
+	switch {
+	case len(devices) == 0 && o.Of.OfGPUs():
 		return nil, findings, ErrNoDevices
+	case len(devices) == 0:
+		return nil, findings, noDevices(o.Of.Name)
 	}
 	s := &specs.Spec{Kind: o.Vendor + "/" + o.Class, ContainerEdits: o.Of.common(inv, o.Edits)}
 	if o.Own != nil {
@@ -175,7 +193,7 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	case o.MaxVersion != "" && semver.Compare("v"+s.Version, "v"+o.MaxVersion) > 0:
 		err = fmt.Errorf("the spec needs CDI %s, more than %s allows: %s", s.Version, o.MaxVersion, whyVersion(s))
 	case len(s.Devices) == 0:
-		err = fmt.Errorf("no device has a name that CDI %s allows: add --device-name-strategy uuid or type-index", o.MaxVersion)
+		err = fmt.Errorf("no device has a name that CDI %s allows: those of the strategies %s and %s do", o.MaxVersion, UUID, TypeIndex)
 	}
 	if err != nil {
 		return nil, findings, &OptionError{"MaxVersion", err}
@@ -183,10 +201,22 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	return s, findings, nil
 }
 
+// complete replaces zero values, unless the options are wrong.
+func (o *Options) complete(inv *discover.Inventory) error {
+	if inv == nil {
+		return errors.New("no inventory of a host: its discovery failed")
+	}
+	if err := o.Check(); err != nil {
+		return err
+	}
+	o.setDefaults()
+	return nil
+}
+
 // known returns the devices of a host, those too that cannot be used.
 func (o *Options) known(inv *discover.Inventory) []device {
 	// Older versions have no hostPath of nodes.
-	o.Edits.WithoutAliases = !atLeast(o.MaxVersion, "0.5.0")
+	o.Edits.WithoutAliases = o.Edits.WithoutAliases || !atLeast(o.MaxVersion, "0.5.0")
 	if o.Of.OfGPUs() {
 		return devicesOf(inv, o.Names, o.Edits)
 	}
@@ -199,10 +229,13 @@ func usableOf(known []device) []device {
 }
 
 // ByID returns the edits of one device by any of its names: the UUID of a GPU or MIG device, the
-// PCI address or the index of a GPU, a [discover.MIGID], or a name of another kind. A container also needs those
-// that all devices have in common, see [New] with [Options].As.
+// PCI address or the index of a GPU, a [discover.MIGID], or the name of a device of another kind
+// ([Options].Of). A container also needs those that all devices have in common, see [New] with
+// [Options].As.
 func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, error) {
-	o.setDefaults()
+	if err := o.complete(inv); err != nil {
+		return specs.ContainerEdits{}, err
+	}
 	known := o.known(inv)
 	d, err := find(known, usableOf(known), id)
 	return d.edits, err

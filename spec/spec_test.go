@@ -156,6 +156,41 @@ func TestNothingUsableIsAnErrorOfItsOwn(t *testing.T) {
 	if _, _, err := spec.New(inv, spec.Options{}); !errors.Is(err, spec.ErrNoDevices) {
 		t.Errorf("%v; want %v", err, spec.ErrNoDevices)
 	}
+	kinds, err := spec.ParseKinds([]string{"pgpu"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = spec.New(inventory(""), spec.Options{Of: kinds[0]})
+	if !errors.Is(err, spec.ErrNoDevices) || !strings.Contains(err.Error(), "pgpu") {
+		t.Errorf("of another kind: %v", err)
+	}
+}
+
+func TestPublishRefusesWhatCannotBeASpec(t *testing.T) {
+	dir := t.TempDir()
+	good, _, err := spec.New(inventory(""), spec.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		file string
+		s    *specs.Spec
+		want string
+	}{
+		{"nvidia.yaml", nil, "there is no spec"},
+		{"nvidia.yaml", &specs.Spec{Kind: "nvidia.com/gpu"}, "it has no devices"},
+		{"nvidia.yml", good, "engines read files named *.yaml and *.json only"},
+	} {
+		if changed, err := spec.Publish(t.Context(), filepath.Join(dir, c.file), c.s); changed || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, %v; want %q", c.file, changed, err, c.want)
+		}
+	}
+	if removed, err := spec.Remove(t.Context(), filepath.Join(dir, "notes.txt"), ""); removed || err == nil || strings.Contains(err.Error(), "publish") {
+		t.Errorf("a file of another kind: %v, %v", removed, err)
+	}
+	if left, err := os.ReadDir(dir); len(left) != 0 || err != nil {
+		t.Errorf("%v, %v", left, err)
+	}
 }
 
 func TestBadOptionsAreRefused(t *testing.T) {
@@ -166,10 +201,66 @@ func TestBadOptionsAreRefused(t *testing.T) {
 			t.Errorf("%q: no error", c)
 		}
 	}
-	for _, o := range []edits.Options{{Layout: "alpine"}, {Hooks: edits.Hooks{Steps: []string{"nothing"}, Path: "/x"}}, {Hooks: edits.Hooks{Steps: []string{"ldcache"}}}} {
-		if _, _, err := spec.New(inventory(""), spec.Options{Edits: o}); err == nil {
+	for _, o := range []spec.Options{
+		{Edits: edits.Options{Layout: "alpine"}},
+		{Edits: edits.Options{Hooks: edits.Hooks{Steps: []string{"nothing"}, Path: "/x"}}},
+		{Edits: edits.Options{Hooks: edits.Hooks{Steps: []string{"ldcache"}}}},
+		{Edits: edits.Options{Capabilities: []discover.Capability{discover.Video, "all"}}},
+		{Names: []spec.NameStrategy{spec.UUID, "serial"}},
+	} {
+		if _, _, err := spec.New(inventory(""), o); err == nil {
 			t.Errorf("%+v: no error", o)
 		}
+		if e, err := spec.ByID(inventory(""), "0", o); err == nil || e.DeviceNodes != nil {
+			t.Errorf("%+v: %v, %v", o, e, err)
+		}
+	}
+}
+
+// A caller that overlooks the error of a discovery does not take it for a host without GPUs, and
+// remove its spec.
+func TestNoInventoryIsNotAHostWithoutGPUs(t *testing.T) {
+	if _, _, err := spec.New(nil, spec.Options{}); err == nil || errors.Is(err, spec.ErrNoDevices) {
+		t.Error(err)
+	}
+	if _, err := spec.ByID(nil, "0", spec.Options{}); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestNamesOfDRMNodesByAddressCanBeLeftOut(t *testing.T) {
+	inv := inventory("")
+	inv.GPUs[0].DRM = []discover.Node{
+		{Path: "/dev/dri/card1", HostPath: "/dev/dri/card1"},
+		{Path: "/dev/dri/by-path/pci-0000:1b:00.0-card", HostPath: "/dev/dri/card1"},
+	}
+	for want, o := range map[int]spec.Options{
+		3: {},
+		2: {Edits: edits.Options{WithoutAliases: true}},
+	} {
+		if e, err := spec.ByID(inv, "0", o); err != nil || len(e.DeviceNodes) != want {
+			t.Errorf("%d nodes, %v; want %d", len(e.DeviceNodes), err, want)
+		}
+	}
+}
+
+func TestSpecsCanBeChangedEachOnItsOwn(t *testing.T) {
+	inv := inventory("GPU-a")
+	inv.Libraries = []discover.Library{{Name: "libcuda.so.1", SONAME: "libcuda.so.1", HostPath: "/usr/lib/libcuda.so.1"}}
+	fresh := func() *specs.Spec {
+		s, _, err := spec.New(inv, spec.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first, want := fresh(), fresh()
+	first.ContainerEdits.Mounts[0].Options[0] = "rw"
+	if diff := cmp.Diff(want.ContainerEdits.Mounts[1:], first.ContainerEdits.Mounts[1:]); diff != "" {
+		t.Errorf("a change of one mount is seen in others: %s", diff)
+	}
+	if diff := cmp.Diff(want, fresh()); diff != "" {
+		t.Errorf("a change of a spec is seen in the next: %s", diff)
 	}
 }
 

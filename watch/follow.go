@@ -7,11 +7,12 @@ import (
 	"github.com/cdigen/cdigen/internal/specwatch"
 )
 
-// Follow calls f with what a host has, at once and each time after that changed, until the context
-// ends or f returns an error, and returns that error or the context's. An error of the host's
-// paths is returned at once.
+// Follow calls f with what a host has, at once and again after each change, until the context
+// ends or f returns an error, and returns that error or the context's. An error of a field of the
+// host is returned at once.
 //
-// Calls follow each other: f is not called while it runs, and then with the newest state. A storm of changes
+// Calls follow each other: f is not called while it runs, and then with the newest state. It may keep
+// the inventory, but must not change it. A storm of changes
 // leads to few calls: events are gathered for a tenth of a second, and after 30 changes there is one call in 5
 // seconds. While a driver is replaced, f sees each state in between, also that of no driver. NVML
 // is asked ([discover.Options].Probe) only after changes that its answer depends on, and not while

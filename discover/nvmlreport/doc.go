@@ -1,4 +1,4 @@
-// Package nvmlreport has a discovery ask NVML, NVIDIA's management library, in programs that
-// have it loaded, such as device plugins. It needs cgo, as go-nvml does. Programs without cgo
-// have cdigen-nvml asked, see [discover.ProgramProbe].
+// Package nvmlreport lets a discovery ask NVML, NVIDIA's management library, through go-nvml, for
+// programs that have it loaded, such as device plugins. It needs cgo, as go-nvml does. For programs
+// without cgo there is [discover.ProgramProbe].
 package nvmlreport

@@ -8,8 +8,8 @@ import (
 
 // Options are what a tree needs besides the description.
 type Options struct {
-	// NVMLLibrary is the path of a fake libnvidia-ml for this machine's processor,
-	// to be installed as libnvidia-ml.so.<version>. Empty, or for a host with
+	// NVMLLibrary is the path of a fake libnvidia-ml for this machine's processor, which package
+	// fakenvml builds, to be installed as libnvidia-ml.so.<version>. Empty, or for a host with
 	// another processor: a library with nothing in it.
 	NVMLLibrary string
 }

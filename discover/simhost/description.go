@@ -19,7 +19,7 @@ type Description struct {
 	Name string `json:"name"`
 	// Arch is the processor by its Go name: "amd64", the default, or "arm64".
 	Arch string `json:"arch,omitempty"`
-	// Distribution says where the user-space driver stands:
+	// Distribution says where the user-space driver is:
 	//
 	//   - debian (the default): /usr/lib/<triplet>, as Ubuntu's packages and
 	//     NVIDIA's installer have it
@@ -59,10 +59,10 @@ type Description struct {
 	// TARGET", "program", "nvml" for the fake NVML, or else a text.
 	Files map[string]string `json:"files,omitempty"`
 	// SystemLibraries is how many libraries that have nothing to do with the driver
-	// stand beside it and in the loader's cache.
+	// are beside it and in the loader's cache.
 	SystemLibraries int `json:"systemLibraries,omitempty"`
 	// NVSwitches is how many NVSwitch bridges are on the PCI bus: devices of
-	// NVIDIA's that are no GPUs.
+	// NVIDIA's that are not GPUs.
 	NVSwitches int `json:"nvSwitches,omitempty"`
 	// NVLinks is how many connections each GPU has to NVSwitches.
 	NVLinks int `json:"nvLinks,omitempty"`
@@ -182,7 +182,7 @@ type NVML struct {
 	// StartMilliseconds is what initialising NVML takes longer than it has to.
 	StartMilliseconds int       `json:"startMilliseconds,omitempty"`
 	Fail              []Failure `json:"fail,omitempty"`
-	// Hang are calls that do not come back; their Status has no meaning.
+	// Hang are calls that do not return; their Status has no meaning.
 	Hang []Failure `json:"hang,omitempty"`
 }
 

@@ -75,7 +75,7 @@ func publish(ctx context.Context, path string, data []byte, o Options) (Outcome,
 	return apply(ctx, change.Change{Path: path, New: data, Options: change.Options{Mode: fileMode, Fresh: true}}, o.LockTimeout)
 }
 
-// Remove takes a published spec away, under the same lock.
+// Remove removes a published spec, under the same lock.
 func Remove(ctx context.Context, path string, o Options) (Outcome, error) {
 	if err := CheckPath(path); err != nil {
 		return "", err
@@ -93,15 +93,19 @@ func apply(ctx context.Context, c change.Change, timeout time.Duration) (Outcome
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
+	verb := "publish"
+	if c.New == nil {
+		verb = "remove"
+	}
 	files, err := (change.Plan{c}).Make(ctx)
 	failed := (*change.Error)(nil)
 	switch {
 	case errors.As(err, &failed) && c.New == nil && (errors.Is(err, fs.ErrNotExist) || absent(c.Path)):
 		return Absent, nil
 	case errors.As(err, &failed):
-		return "", explain(failed)
+		return "", explain(verb, failed)
 	case err != nil:
-		return "", fmt.Errorf("publish: %w", err)
+		return "", fmt.Errorf("%s: %w", verb, err)
 	case c.New == nil:
 		return Removed, nil
 	case len(files) == 0:
@@ -141,32 +145,32 @@ func Preview(path string, t spectext.Text) (change.Plan, error) {
 // CheckPath returns an error for a file that engines would not read, by its name.
 func CheckPath(path string) error {
 	if ext := filepath.Ext(path); ext != ".yaml" && ext != ".json" || strings.HasPrefix(filepath.Base(path), ".") {
-		return fmt.Errorf("publish %s: engines read files named *.yaml and *.json only: choose such an --output", path)
+		return fmt.Errorf("%s: engines read files named *.yaml and *.json only: choose such a name", path)
 	}
 	return nil
 }
 
-// explain adds what to do about errors that have a usual cure.
-func explain(e *change.Error) error {
+// explain says what failed, and what to do about errors that have a usual cure.
+func explain(verb string, e *change.Error) error {
 	err, advice := e.Err, ""
 	switch {
 	case errors.Is(err, unix.EISDIR):
-		return fmt.Errorf("publish %s: it is a directory: remove it or choose another --output", e.Path)
+		return fmt.Errorf("%s %s: it is a directory: remove it or choose another output file", verb, e.Path)
 	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
-		advice = ": run as root or choose another --output"
+		advice = ": run as root or choose another output file"
 	case errors.Is(err, unix.EROFS):
-		advice = ": the file system is read-only: choose another --output, for instance below /run/cdi"
+		advice = ": the file system is read-only: choose another output file, for instance below /run/cdi"
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
 		advice = ": make room on the file system; the old spec is as it was"
 	case errors.As(err, new(*trust.Error)):
-		advice = ": choose another --output, or give that to root"
+		advice = ": choose another output file, or give that to root"
 	case errors.Is(err, unix.ENOTDIR):
-		advice = ": part of the path is a file: choose another --output"
+		advice = ": part of the path is a file: choose another output file"
 	}
 	if e.Undo != nil {
 		err = errors.Join(err, e.Undo)
 	}
-	return fmt.Errorf("publish %s: %w%s", e.Path, err, advice)
+	return fmt.Errorf("%s %s: %w%s", verb, e.Path, err, advice)
 }
 
 // IsTemporary reports whether a path is one that a spec has while it is published.

@@ -405,7 +405,7 @@ func TestDirectoryThatCannotBeWrittenKeepsTheOldSpec(t *testing.T) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
 	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "run as root or choose another --output") {
+	if err == nil || !strings.Contains(string(out), "run as root or choose another output file") {
 		t.Errorf("%v: %s", err, out)
 	}
 	wantFile(t, path, "old")
