@@ -59,7 +59,7 @@ func TestDocumentationListsTheAPI(t *testing.T) {
 		listed[m[1]] = strings.Split(strings.ReplaceAll(m[2], "`", ""), ", ")
 	}
 	count := 0
-	for _, dir := range []string{"discover", "edits", "spec", "watch", "discover/nvmlreport", "discover/simhost"} {
+	for _, dir := range []string{"discover", "edits", "spec", "watch", "discover/nvmlreport", "discover/simhost", "discover/simhost/fakenvml"} {
 		names := exported(t, dir)
 		if !slices.Equal(names, listed[dir]) {
 			t.Errorf("docs/library.md has of %s\n%q, the code\n%q", dir, listed[dir], names)
