@@ -16,6 +16,7 @@ import (
 	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/driverfiles"
 	"github.com/cdigen/cdigen/internal/editset"
+	"github.com/cdigen/cdigen/internal/lazyregexp"
 	"github.com/cdigen/cdigen/internal/ownedits"
 	"github.com/cdigen/cdigen/internal/printable"
 	"github.com/cdigen/cdigen/internal/spectext"
@@ -241,8 +242,20 @@ func ByID(inv *discover.Inventory, id string, o Options) (specs.ContainerEdits, 
 	return d.edits, err
 }
 
+// nvmlPCI is a PCI address as nvidia-smi prints it, "00000000:3B:00.0".
+var nvmlPCI = lazyregexp.New(`^0000([0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7])$`)
+
+// sysfsName returns a name with which a device may be meant in the form that it has as a name.
+func sysfsName(id string) string {
+	if m := nvmlPCI().FindStringSubmatch(id); m != nil {
+		return strings.ToLower(m[1])
+	}
+	return id
+}
+
 // find returns the usable device that has a name.
 func find(known, usable []device, id string) (device, error) {
+	id = sysfsName(id)
 	named := slices.DeleteFunc(slices.Clone(usable), func(d device) bool { return !slices.Contains(d.aliases, id) })
 	if len(named) == 1 {
 		return named[0], nil
@@ -353,6 +366,9 @@ func selectDevices(known, list []device, wanted []string) ([]device, []discover.
 		return list, nil, nil
 	}
 	wanted = slices.DeleteFunc(slices.Clone(wanted), func(w string) bool { return w == NoDevice })
+	for i := range wanted {
+		wanted[i] = sysfsName(wanted[i])
+	}
 	var findings []discover.Finding
 	var unknown []string
 	for _, w := range wanted {

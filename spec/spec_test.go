@@ -646,6 +646,19 @@ func TestByID(t *testing.T) {
 	}
 }
 
+func TestAPCIAddressMayHaveTheFormOfNVML(t *testing.T) {
+	inv := hosttest.Simulated(t, "demo")
+	const address = "00000000:1B:00.0" // as nvidia-smi prints it
+	e, err := spec.ByID(inv, address, spec.Options{})
+	if err != nil || e.DeviceNodes[0].Path != "/dev/nvidia0" {
+		t.Errorf("%v, %+v", err, e)
+	}
+	s, findings, err := spec.New(inv, spec.Options{Devices: []string{address}, NoAll: true})
+	if err != nil || len(findings) > 0 || !slices.Equal(names(s), []string{"0", inv.GPUs[0].UUID}) {
+		t.Errorf("%v, %v", err, findings)
+	}
+}
+
 func TestDevicesOfAClaimHaveItsNames(t *testing.T) {
 	inv := hosttest.Simulated(t, "demo")
 	gpu, mig := inv.GPUs[0].UUID, inv.GPUs[7].MIGDevices[1].UUID
