@@ -132,8 +132,5 @@ func Run(ctx context.Context, host hosttree.Host, o Options) (*Inventory, error)
 // beside the running program, in libexec/cdigen beside its directory, or in PATH. Where it is
 // missing, a discovery has a finding.
 func ProgramProbe(path string, limit time.Duration) Probe {
-	if path == "" {
-		path = nvmlprobe.Find()
-	}
-	return nvmlprobe.Command(path, limit)
+	return nvmlprobe.Program(path, limit)
 }

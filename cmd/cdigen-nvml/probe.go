@@ -54,7 +54,7 @@ func (p *probe) run(path string) int {
 	asker := nvmlask.Asker{Library: nvml.New(nvml.WithLibraryPath(path)), Details: p.details, Lookup: library.Lookup, Around: p.inside}
 	if err := asker.Do("nvmlInit_v2|nvmlInit", asker.Library.Init); err != nil {
 		p.report.Error = err.Error()
-		return initStatus(err.Return)
+		return nvmlprobe.ExitStatus(nvmlask.InitError(err.Return))
 	}
 	status := nvmlprobe.ExitOK
 	if err := asker.Fill(&p.report); err != nil {
@@ -67,18 +67,6 @@ func (p *probe) run(path string) int {
 		status = nvmlprobe.ExitFailed
 	}
 	return status
-}
-
-func initStatus(ret nvml.Return) int {
-	switch ret {
-	case nvml.ERROR_LIBRARY_NOT_FOUND, nvml.ERROR_FUNCTION_NOT_FOUND:
-		return nvmlprobe.ExitNoLibrary
-	case nvml.ERROR_DRIVER_NOT_LOADED:
-		return nvmlprobe.ExitNoDriver
-	case nvml.ERROR_LIB_RM_VERSION_MISMATCH:
-		return nvmlprobe.ExitVersionMismatch
-	}
-	return nvmlprobe.ExitFailed
 }
 
 // inside runs f, which may hang, with the lock released.

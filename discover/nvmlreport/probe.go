@@ -3,7 +3,6 @@
 package nvmlreport
 
 import (
-	"cmp"
 	"context"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
@@ -21,19 +20,13 @@ import (
 func Probe(library nvml.Interface) discover.Probe {
 	return func(context.Context, string) (*nvmlprobe.Report, error) {
 		if ret := library.Init(); ret != nvml.SUCCESS {
-			return nil, &nvmlprobe.Error{Kind: cmp.Or(initErrors[ret], nvmlprobe.Failed), Message: "initialize NVML: " + ret.Error()}
+			return nil, &nvmlprobe.Error{Kind: nvmlask.InitError(ret), Message: "initialize NVML: " + ret.Error()}
 		}
 		defer func() { _ = library.Shutdown() }()
-		report, err := nvmlask.Make(library)
-		if err != nil {
+		report := &nvmlprobe.Report{GPUs: []nvmlprobe.GPU{}}
+		if err := (&nvmlask.Asker{Library: library}).Fill(report); err != nil {
 			return report, &nvmlprobe.Error{Kind: nvmlprobe.Failed, Message: err.Error()}
 		}
 		return report, nil
 	}
-}
-
-// initErrors are those of a library's Init with a meaning of their own.
-var initErrors = map[nvml.Return]nvmlprobe.ErrorKind{
-	nvml.ERROR_LIBRARY_NOT_FOUND: nvmlprobe.NoLibrary, nvml.ERROR_FUNCTION_NOT_FOUND: nvmlprobe.NoLibrary,
-	nvml.ERROR_DRIVER_NOT_LOADED: nvmlprobe.NoDriver, nvml.ERROR_LIB_RM_VERSION_MISMATCH: nvmlprobe.VersionMismatch,
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -245,10 +244,11 @@ func (c *Config) Target() (*Target, error) {
 	t.Discover.WithoutUUIDs = !gpus
 	if when := c.whenNVML(); gpus && when != NVMLNever {
 		t.Discover.ProbeIfNeeded = when == NVMLAuto
-		t.Discover.Probe = discover.ProgramProbe(c.NVMLProbe, c.NVMLTimeout)
+		var details []string
 		if slices.Contains([]string{"doctor", "info", "ps"}, c.Command) {
-			t.Discover.Probe = nvmlprobe.Command(cmp.Or(c.NVMLProbe, nvmlprobe.Find()), c.NVMLTimeout, nvmlprobe.Details)
+			details = []string{nvmlprobe.Details}
 		}
+		t.Discover.Probe = nvmlprobe.Program(c.NVMLProbe, c.NVMLTimeout, details...)
 	}
 	return t, nil
 }

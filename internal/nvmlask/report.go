@@ -11,12 +11,17 @@ import (
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
-// Make asks an initialized library for the GPUs and MIG devices of the host. It fails if the
-// library does not say how many GPUs there are; what else it does not know is missing in the
-// report, with the reason in the fields Errors.
-func Make(library nvml.Interface) (*nvmlprobe.Report, error) {
-	report := &nvmlprobe.Report{GPUs: []nvmlprobe.GPU{}}
-	return report, (&Asker{Library: library}).Fill(report)
+// InitError returns what it means that the library's Init has failed.
+func InitError(ret nvml.Return) nvmlprobe.ErrorKind {
+	switch ret {
+	case nvml.ERROR_LIBRARY_NOT_FOUND, nvml.ERROR_FUNCTION_NOT_FOUND:
+		return nvmlprobe.NoLibrary
+	case nvml.ERROR_DRIVER_NOT_LOADED:
+		return nvmlprobe.NoDriver
+	case nvml.ERROR_LIB_RM_VERSION_MISMATCH:
+		return nvmlprobe.VersionMismatch
+	}
+	return nvmlprobe.Failed
 }
 
 // Asker makes calls of NVML, each only if the library has the function: the loader would end

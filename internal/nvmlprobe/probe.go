@@ -147,6 +147,14 @@ func Command(path string, timeout time.Duration, args ...string) Func {
 	}
 }
 
+// Program is [Command] for a path, or where that is empty for the program that [Find] finds.
+func Program(path string, timeout time.Duration, args ...string) Func {
+	if path == "" {
+		path = Find()
+	}
+	return Command(path, timeout, args...)
+}
+
 var errStuck = errors.New("killed, but it does not end")
 
 // wait runs a command to its end, or gives up on it soon after it was killed.
@@ -202,6 +210,16 @@ func probeError(ctx context.Context, path string, err error, report *Report, tal
 // probeExits are the kinds of failures by the exit status of the probe.
 var probeExits = map[int]ErrorKind{
 	ExitNoLibrary: NoLibrary, ExitNoDriver: NoDriver, ExitVersionMismatch: VersionMismatch, ExitTimeout: Timeout,
+}
+
+// ExitStatus returns the exit status of the probe for a failure.
+func ExitStatus(kind ErrorKind) int {
+	for status, k := range probeExits {
+		if k == kind {
+			return status
+		}
+	}
+	return ExitFailed
 }
 
 func lastLine(b []byte) string {

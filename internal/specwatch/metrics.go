@@ -108,7 +108,7 @@ var metricTable = []metric{
 		func(_ *Metrics, s *State) []promtext.Sample { return migDevices(s) }},
 	{promtext.Metric{Name: "cdigen_findings", Type: promtext.TypeGauge, Labels: []string{"id", "severity"},
 		Help: "Findings about the host and its specs, such as a missing library; docs/findings.md explains each ID."},
-		func(_ *Metrics, s *State) []promtext.Sample { return findingLog(s) }},
+		func(_ *Metrics, s *State) []promtext.Sample { return findingSamples(s) }},
 	{promtext.Metric{Name: "cdigen_settings_changed", Type: promtext.TypeGauge,
 		Help: "1 when the settings file differs from the settings in use: the watcher has to be restarted."},
 		func(_ *Metrics, s *State) []promtext.Sample { return is(s.ChangedSettings != "") }},
@@ -213,7 +213,7 @@ func migDevices(s *State) []promtext.Sample {
 	return counted(count)
 }
 
-func findingLog(s *State) []promtext.Sample {
+func findingSamples(s *State) []promtext.Sample {
 	count := map[[2]string]int{}
 	for _, f := range s.Findings {
 		count[[2]string{string(f.ID), string(f.Severity)}]++
