@@ -160,16 +160,20 @@ func New(inv *discover.Inventory, o Options) (*specs.Spec, []discover.Finding, e
 	}
 	known := o.known(inv)
 	usable := usableOf(known)
-	devices, findings, err := selectDevices(known, usable, o.Devices)
+	var devices []device
+	var findings []discover.Finding
+	var err error
 	if o.As != nil {
 		devices, err = renamed(known, usable, o.As)
+	} else {
+		devices, findings, err = selectDevices(known, usable, o.Devices)
+		if slices.Contains(o.Devices, NoDevice) && inv.Driver.Version != "" {
+			// CDI knows no device without edits.
+			devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: hostFiles(nil, o.Edits)})
+		}
 	}
 	if err != nil {
 		return nil, nil, err
-	}
-	if o.As == nil && slices.Contains(o.Devices, NoDevice) && inv.Driver.Version != "" {
-		// CDI knows no device without edits.
-		devices = append(devices, device{names: []string{NoDevice}, aliases: []string{NoDevice}, subject: NoDevice, edits: hostFiles(nil, o.Edits)})
 	}
 	findings = append(findings, ownFindings(o.Own, known, usable, devices)...)
 	switch {
