@@ -1,7 +1,6 @@
 package specwatch
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"reflect"
@@ -20,12 +19,13 @@ const followPoll = 2 * time.Second
 // Follow calls f with what a host has, at once and after each change, until the context ends or f
 // returns an error. It returns that error, or the context's.
 func Follow(ctx context.Context, host discover.Host, o discover.Options, f func(*discover.Inventory) error) error {
-	if _, err := host.Open(); err != nil {
+	first, err := host.Open()
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	observer := &Observer{Host: host.Open, ProcRoot: cmp.Or(host.ProcRoot, "/proc"), SysRoot: cmp.Or(host.SysRoot, "/sys"), Discover: o}
+	observer := &Observer{Host: host.Open, ProcRoot: first.Proc.Path, SysRoot: first.Sys.Path, Discover: o}
 	procfs := &Procfs{Root: observer.ProcRoot, Sys: observer.SysRoot, Every: followPoll}
 	files, mounts := &Files{NamesOnly: observer.NamesOnly}, &Mounts{}
 	var last *discover.Inventory

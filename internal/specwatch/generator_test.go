@@ -140,7 +140,7 @@ func TestGeneratorAsksNVMLAboutAGPUThatMayBeLost(t *testing.T) {
 			},
 			ProcRoot: filepath.Join(dir, "proc"),
 			Discover: discover.Options{ProbeIfNeeded: true, Probe: func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
-				r, err := hosttest.Probe(d)(ctx, library)
+				r, err := d.Probe()(ctx, library)
 				r.GPUs[1].Lost = lost
 				return r, err
 			}},
