@@ -66,7 +66,7 @@ func changed(t *testing.T, probe nvmlprobe.Func, change func(*nvmlprobe.Report) 
 func TestHealthyHostHasNoFinding(t *testing.T) {
 	for _, name := range []string{"demo", "h100x8", "a100-mixed-mig", "driver-container", "nixos", "fedora", "gh200-aarch64"} {
 		d := hosttest.Load(t, name)
-		inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+		inv := discovered(t, hosttest.Open(t, d, t.TempDir()), d.Probe())
 		if len(inv.Findings) > 0 {
 			t.Errorf("%s: %+v", name, inv.Findings)
 		}
@@ -75,7 +75,7 @@ func TestHealthyHostHasNoFinding(t *testing.T) {
 
 func TestIndexIsNotMinor(t *testing.T) {
 	d := hosttest.Load(t, "h100x8")
-	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), d.Probe())
 	var minors []int
 	for i, g := range inv.GPUs {
 		minors = append(minors, g.Minor)
@@ -109,7 +109,7 @@ func TestDisagreementOfNVMLAndProcfsIsAFinding(t *testing.T) {
 	} {
 		d := hosttest.Load(t, "missing-node")
 		d.MissingNodes = nil
-		probe := changed(t, hosttest.Probe(d), func(r *nvmlprobe.Report) error { change(r); return nil })
+		probe := changed(t, d.Probe(), func(r *nvmlprobe.Report) error { change(r); return nil })
 		inv := discovered(t, hosttest.Open(t, d, t.TempDir()), probe)
 		wantFinding(t, inv, "", discover.Severity(cmp.Or(map[string]string{"GPU 1 (0000:43:00.0": "broken"}[text], "warning")), text)
 		for i := range inv.GPUs {
@@ -125,7 +125,7 @@ func TestDisagreementOfNVMLAndProcfsIsAFinding(t *testing.T) {
 
 func TestProbeThatBrokeOffIsBelievedAsFarAsItWent(t *testing.T) {
 	d := hosttest.Load(t, "lost-gpu")
-	probe := changed(t, hosttest.Probe(d), func(r *nvmlprobe.Report) error {
+	probe := changed(t, d.Probe(), func(r *nvmlprobe.Report) error {
 		r.GPUs = r.GPUs[:2]
 		return &nvmlprobe.Error{Kind: nvmlprobe.Timeout, Message: "nvmlDeviceGetName of GPU 2 did not return within 10s"}
 	})
@@ -147,7 +147,7 @@ func TestNVMLFillsWhatProcfsLacks(t *testing.T) {
 	host := hosttest.Open(t, d, dir)
 	file := filepath.Join(dir, "proc/driver/nvidia/gpus/0000:43:00.0/information")
 	overwrite(t, file, "Model: \t\t Unknown\nGPU UUID: \t GPU-????????-????-????-????-????????????\nBus Location: \t 0000:43:00.0\n")
-	inv := discovered(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, d.Probe())
 	g := inv.GPUs[1]
 	if g.Model != "NVIDIA L4" || !strings.HasPrefix(g.UUID, "GPU-") || g.Minor != 1 || len(inv.Findings) > 0 {
 		t.Errorf("%+v, findings %+v", g, inv.Findings)
@@ -180,7 +180,7 @@ func TestUnreadableSourcesAreFindingsThatNameTheFile(t *testing.T) {
 		dir := t.TempDir()
 		host := hosttest.Open(t, d, dir)
 		overwrite(t, filepath.Join(dir, c.file), "garbage\n")
-		inv := discovered(t, host, hosttest.Probe(d))
+		inv := discovered(t, host, d.Probe())
 		if len(findings(inv, c.id, c.text)) != 1 {
 			t.Errorf("%s: %+v; want a finding of %s with %q", c.file, inv.Findings, c.id, c.text)
 		}
@@ -200,7 +200,7 @@ func TestStaleNodeIsNotTaken(t *testing.T) {
 	data = regexp.MustCompile(`dev/nvidia-uvm \d+ 0`).ReplaceAll(data, []byte("dev/nvidia-uvm 99 0"))
 	data = []byte(strings.ReplaceAll(string(data), "dev/nvidia2 195 2", "dev/nvidia2 195 1"))
 	overwrite(t, table, string(data))
-	inv := discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Reopen(t, d, dir), d.Probe())
 	wantFinding(t, inv, discover.NodeWrong, discover.Broken, "/dev/nvidia-uvm: is 99:0, the driver has ")
 	wantFinding(t, inv, discover.NodeWrong, discover.Broken, "/dev/nvidia2: is 195:1, the driver has 195:2")
 	if inv.GPUs[2].Usable() || slices.ContainsFunc(inv.ControlNodes, func(n discover.Node) bool { return n.Path == "/dev/nvidia-uvm" }) {
@@ -219,14 +219,14 @@ func TestModuleThatIsNotLoadedIsAFinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	overwrite(t, devices, regexp.MustCompile(`.* nvidia-uvm\n`).ReplaceAllString(string(data), ""))
-	inv := discovered(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, d.Probe())
 	wantFinding(t, inv, discover.UVMNotLoaded, discover.Broken, "nvidia-uvm: the kernel module is not loaded")
 }
 
 func TestMIGDeviceNeedsBothItsNodes(t *testing.T) {
 	d := hosttest.Load(t, "all-mig")
 	d.MissingNodes = []string{"nvidia-caps/nvidia-cap13"} // compute instance 0 of GPU instance 1 of GPU 0
-	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), d.Probe())
 	wantFinding(t, inv, discover.NodeMissing, discover.Broken, "/dev/nvidia-caps/nvidia-cap13: does not exist")
 	if n := inv.GPUs[0].MIGDevices[0].Nodes; len(n) != 0 {
 		t.Errorf("half of its nodes were taken: %+v", n)
@@ -238,7 +238,7 @@ func TestMIGDeviceNeedsBothItsNodes(t *testing.T) {
 
 func TestMIGDevicesOfOneSideOnlyAreLeftOut(t *testing.T) {
 	d := hosttest.Load(t, "all-mig")
-	probe := changed(t, hosttest.Probe(d), func(r *nvmlprobe.Report) error {
+	probe := changed(t, d.Probe(), func(r *nvmlprobe.Report) error {
 		r.GPUs[0].MIGDevices[0].GPUInstance = 5
 		r.GPUs[1].MIGDevices[1].Errors = []string{"nvmlDeviceGetUUID: Unknown Error"}
 		return nil
@@ -258,7 +258,7 @@ func TestCapabilityMinorIsTheDriversOwn(t *testing.T) {
 	host := hosttest.Open(t, d, dir)
 	access := filepath.Join(dir, "proc/driver/nvidia/capabilities/gpu0/mig/gi1/access")
 	overwrite(t, access, "DeviceFileMinor: 13\nDeviceFileMode: 292\nDeviceFileModify: 1\n")
-	inv := discovered(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, d.Probe())
 	wantFinding(t, inv, discover.MIGMinorDiffers, discover.Warning, "has minor 13, the table mig-minors 12")
 	if got := inv.GPUs[0].MIGDevices[0].Nodes[0].Path; got != "/dev/nvidia-caps/nvidia-cap13" {
 		t.Errorf("%s; want the node the kernel names", got)
@@ -267,14 +267,14 @@ func TestCapabilityMinorIsTheDriversOwn(t *testing.T) {
 	if err := os.Remove(access); err != nil {
 		t.Fatal(err)
 	}
-	inv = discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	inv = discovered(t, hosttest.Reopen(t, d, dir), d.Probe())
 	if got := inv.GPUs[0].MIGDevices[0].Nodes; len(got) != 2 || got[0].Path != "/dev/nvidia-caps/nvidia-cap12" {
 		t.Errorf("by the table: %+v", got)
 	}
 	if err := os.Remove(filepath.Join(dir, "proc/driver/nvidia-caps/mig-minors")); err != nil {
 		t.Fatal(err)
 	}
-	inv = discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	inv = discovered(t, hosttest.Reopen(t, d, dir), d.Probe())
 	wantFinding(t, inv, discover.MIGCapabilityUnusable, discover.Broken, "access capability")
 }
 
@@ -286,11 +286,11 @@ func TestLibrarySearchPath(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.Rename(from, to)); err != nil {
 		t.Fatal(err)
 	}
-	if inv := discovered(t, host, hosttest.Probe(d)); len(inv.Libraries) > 0 || len(findings(inv, discover.LibrariesMissing, "not found below /")) != 1 {
+	if inv := discovered(t, host, d.Probe()); len(inv.Libraries) > 0 || len(findings(inv, discover.LibrariesMissing, "not found below /")) != 1 {
 		t.Errorf("libraries out of the way were found: %+v, %+v", inv.Libraries, inv.Findings)
 	}
 	inv, err := discover.Run(context.Background(), hosttest.Reopen(t, d, dir), discover.Options{
-		LibrarySearchPath: []string{"/opt/driver/libs", "/none"}, Probe: hosttest.Probe(d)})
+		LibrarySearchPath: []string{"/opt/driver/libs", "/none"}, Probe: d.Probe()})
 	if err != nil || len(inv.Libraries) == 0 || inv.Libraries[0].HostPath != "/opt/driver/libs/libcuda.so.550.54.15" {
 		t.Errorf("%+v, %v", inv.Libraries, err)
 	}
@@ -308,7 +308,7 @@ func TestLibraryOfAnotherArchitectureIsLeftOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	overwrite(t, filepath.Join(dir, "usr/lib/x86_64-linux-gnu", name), string(foreign))
-	inv := discovered(t, host, hosttest.Probe(amd))
+	inv := discovered(t, host, amd.Probe())
 	wantFinding(t, inv, discover.LibraryOtherArch, discover.Warning, "a library for arm64, not amd64")
 }
 
@@ -319,7 +319,7 @@ func TestLibraryWithAVersionOfItsOwnGivesWayToTheDrivers(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, old), elfstub.SharedObject("amd64", "libnvidia-nvvm.so.4"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	inv := discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Reopen(t, d, dir), d.Probe())
 	wantFinding(t, inv, discover.FileLeftOut, discover.Note, "/"+old)
 	for _, l := range inv.Libraries {
 		if l.SONAME == "libnvidia-nvvm.so.4" && (l.Name != "libnvidia-nvvm.so."+d.Driver.Version || l.Shadowed) {
@@ -335,7 +335,7 @@ func TestDeviceThatIsNoCharacterDeviceIsNotTaken(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "dev/nvidia1"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	inv := discovered(t, hosttest.Reopen(t, d, dir), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Reopen(t, d, dir), d.Probe())
 	wantFinding(t, inv, discover.NodeNotADevice, discover.Broken, "/dev/nvidia1: is a regular file and not a device node")
 }
 
@@ -348,7 +348,7 @@ func TestGPUForAVirtualMachineIsLeftOutQuietly(t *testing.T) {
 		os.Symlink("../../../bus/pci/drivers/vfio-pci", driver)); err != nil {
 		t.Fatal(err)
 	}
-	inv := discovered(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, d.Probe())
 	wantFinding(t, inv, discover.GPUPassthrough, discover.Note, "bound to vfio-pci")
 }
 
@@ -367,7 +367,7 @@ func TestEndedContextEndsTheRun(t *testing.T) {
 
 func TestInventoryIsJSON(t *testing.T) {
 	d := hosttest.Load(t, "a100-mixed-mig")
-	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), d.Probe())
 	data, err := json.Marshal(inv)
 	if err != nil {
 		t.Fatal(err)
@@ -408,7 +408,7 @@ func TestGPUsOfNVMLAreThoseOfProcfs(t *testing.T) {
 		if !c.sysfs {
 			removeAll(t, dir, "sys")
 		}
-		inv := discovered(t, host, changed(t, hosttest.Probe(d), func(r *nvmlprobe.Report) error {
+		inv := discovered(t, host, changed(t, d.Probe(), func(r *nvmlprobe.Report) error {
 			c.change(r)
 			return nil
 		}))
@@ -441,7 +441,7 @@ func removeAll(t *testing.T, dir, name string) {
 // functions are parts of others.
 func TestGPUsOnTheBusThatTheDriverDoesNotHave(t *testing.T) {
 	d := hosttest.Load(t, "passthrough")
-	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), d.Probe())
 	wantFinding(t, inv, discover.GPUPassthrough, discover.Note, "is bound to vfio-pci")
 	wantFinding(t, inv, discover.GPUUnbound, discover.Warning, "no kernel driver is bound to it")
 	if len(inv.Findings) != 2 || len(inv.GPUs) != 2 || len(inv.PCI) != 4 {
@@ -499,7 +499,7 @@ func TestNVMLIsAskedIfNeeded(t *testing.T) {
 		var asked atomic.Int64
 		probe := func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
 			asked.Add(1)
-			return hosttest.Probe(d)(ctx, library)
+			return d.Probe()(ctx, library)
 		}
 		inv, err := discover.Run(t.Context(), host, discover.Options{Probe: probe, ProbeIfNeeded: true})
 		if err != nil {

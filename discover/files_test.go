@@ -61,7 +61,7 @@ func TestFilesAreFoundWhereDistributionsHaveThem(t *testing.T) {
 				overwrite(t, filepath.Join(dir, f), `{"ICD": {"library_path": "libGLX_nvidia.so.0"}}`)
 			}
 		}
-		inv := hosttest.Discover(t, host, hosttest.Probe(d))
+		inv := hosttest.Discover(t, host, d.Probe())
 		if got := targets(inv)["/"+c.files[0]]; !slices.Equal(got, c.want) {
 			t.Errorf("%s goes to %q; want %q", c.files[0], got, c.want)
 		}
@@ -85,7 +85,7 @@ func TestCustomFirmwarePathGoesFirst(t *testing.T) {
 	put(t, dir, "srv/firmware/nvidia/560.35.03/gsp_tu10x.bin", 0o644)
 	put(t, dir, "sys/module/firmware_class/parameters/path", 0o644)
 	overwrite(t, filepath.Join(dir, "sys/module/firmware_class/parameters/path"), "/srv/firmware\n")
-	got := targets(hosttest.Discover(t, host, hosttest.Probe(d)))
+	got := targets(hosttest.Discover(t, host, d.Probe()))
 	for _, name := range []string{"gsp_ga10x.bin", "gsp_tu10x.bin"} {
 		if want := []string{"/lib/firmware/nvidia/560.35.03/" + name}; !slices.Equal(got["/srv/firmware/nvidia/560.35.03/"+name], want) {
 			t.Errorf("%s: %q; want %q from /srv", name, got, want)
@@ -189,7 +189,7 @@ func TestNoProcessSaysWhereThePipesAre(t *testing.T) {
 		t.Fatal(err)
 	}
 	lookups := hosttree.NewLookups()
-	inv := hosttest.Discover(t, host.Record(lookups), hosttest.Probe(d))
+	inv := hosttest.Discover(t, host.Record(lookups), d.Probe())
 	for _, f := range inv.Files {
 		if f.Kind == driverfiles.Directory {
 			t.Errorf("containers write to %s", f.HostPath)
@@ -231,7 +231,7 @@ func Test32BitLibrariesAreApart(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, elfstub.SharedObject("386", "libcuda.so.1"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	inv := discovered(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, d.Probe())
 	var bits []string
 	for _, l := range inv.Libraries {
 		if l.SONAME == "libcuda.so.1" {
@@ -255,7 +255,7 @@ func TestLoaderOfOpenCLIsLeftOut(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, file), elfstub.SharedObject("amd64", "libOpenCL.so.1"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		inv := discovered(t, host, hosttest.Probe(d))
+		inv := discovered(t, host, d.Probe())
 		if slices.ContainsFunc(inv.Libraries, func(l discover.Library) bool { return strings.HasPrefix(l.Name, "libOpenCL") }) {
 			t.Errorf("%s was taken", file)
 		}

@@ -81,7 +81,7 @@ func TestLibrariesThatManifestsNameByAPathAreThereUnderIt(t *testing.T) {
 			writeIn(t, dir, "old/libGLX_nvidia.so.0", "x")
 			writeIn(t, dir, "usr/lib64/libOpenCL.so.1", string(elfstub.SharedObject("amd64", "libOpenCL.so.1")))
 			writeIn(t, dir, c.file, c.data)
-			inv := discovered(t, host, hosttest.Probe(d))
+			inv := discovered(t, host, d.Probe())
 			if got := named(inv); !slices.Equal(got, c.want) {
 				t.Errorf("containers have %q; want %q", got, c.want)
 			}
@@ -104,7 +104,7 @@ func TestManifestOfNixOSNamesTheStore(t *testing.T) {
 	}
 	inStore := strings.TrimPrefix(libs[0], dir)
 	writeIn(t, dir, "run/opengl-driver/share/glvnd/egl_vendor.d/10_nvidia.json", `{"ICD": {"library_path": "`+inStore+`"}}`)
-	inv := discovered(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, d.Probe())
 	if got := named(inv); len(got) != 1 || !strings.HasPrefix(got[0], inStore+" <- ") {
 		t.Errorf("containers have %q; want %s", got, inStore)
 	}
@@ -130,7 +130,7 @@ func TestFilesOfNewDriversGoIn(t *testing.T) {
 	for f := range out {
 		put(t, dir, f, 0o755)
 	}
-	inv := hosttest.Discover(t, host, hosttest.Probe(d))
+	inv := hosttest.Discover(t, host, d.Probe())
 	got := targets(inv)
 	for _, f := range in {
 		if len(got["/"+f]) == 0 {

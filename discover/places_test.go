@@ -47,7 +47,7 @@ func TestDriverIsFoundOnImageBasedSystems(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			inv := hosttest.Discover(t, host, hosttest.Probe(d))
+			inv := hosttest.Discover(t, host, d.Probe())
 			if names := libraryNames(inv); !slices.Contains(names, "libcuda.so."+version) || !slices.Contains(names, "libGLX_nvidia.so."+version) {
 				t.Errorf("libraries %q", names)
 			}

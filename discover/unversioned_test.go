@@ -68,7 +68,7 @@ func TestLibrariesCalledByTheirSONAMEsAreFound(t *testing.T) {
 	var asked string
 	inv := discovered(t, host, func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
 		asked = library
-		return hosttest.Probe(d)(ctx, library)
+		return d.Probe()(ctx, library)
 	})
 	for _, want := range append(sonames, "libcuda.so.1") {
 		if !slices.Contains(libraryNames(inv), want) {
@@ -116,7 +116,7 @@ func TestVersionOfALibraryWithoutOneInItsName(t *testing.T) {
 				writeIn(t, dir, filepath.Join(usrLib, name), string(elfstub.SharedObject("amd64", soname)))
 			}
 			writeIn(t, dir, filepath.Join(usrLib, "libcuda.so.1"), string(elfstub.SharedObject("amd64", "libcuda.so.1"))+c.cuda)
-			inv := discovered(t, host, hosttest.Probe(d))
+			inv := discovered(t, host, d.Probe())
 			if got := slices.Contains(libraryNames(inv), "libcuda.so.1"); got != c.found {
 				t.Errorf("found: %v; want %v; findings %+v", got, c.found, inv.Findings)
 			}
@@ -139,7 +139,7 @@ func TestOneFileCalledByItsSONAMEAmongOthers(t *testing.T) {
 	}
 	// What is no library of the driver, though its name looks like one.
 	writeIn(t, dir, "usr/lib64/libnvidia-container-go.so.1", string(elfstub.SharedObject("amd64", "libnvidia-container-go.so.1")))
-	inv := discovered(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, d.Probe())
 	if names := libraryNames(inv); !slices.Contains(names, "libGLX_nvidia.so.0") || slices.Contains(names, "libnvidia-container-go.so.1") {
 		t.Errorf("libraries %q", names)
 	}
@@ -155,7 +155,7 @@ func TestTwoLibrariesWithOneSONAME(t *testing.T) {
 	// Another of GLVND's, which no container gets.
 	writeIn(t, dir, "usr/lib64/libGL.so.560.35.03", string(elfstub.SharedObject("amd64", "libGL.so.1")))
 	writeIn(t, dir, "usr/lib64/libnvidia-gl.so.560.35.03", string(elfstub.SharedObject("amd64", "libGL.so.1")))
-	inv := discovered(t, host, hosttest.Probe(d))
+	inv := discovered(t, host, d.Probe())
 	for _, l := range inv.Libraries {
 		if l.SONAME == "libGLX_nvidia.so.0" && l.Shadowed != (l.Name == "libGLX_first_nvidia.so.560.35.03") {
 			t.Errorf("%s: shadowed %v", l.Name, l.Shadowed)

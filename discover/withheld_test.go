@@ -35,7 +35,7 @@ func TestGPUThatAContainerWasNotGivenIsNotBroken(t *testing.T) {
 				writeIn(t, dir, c.mark, "PATH=/bin\x00container=lxc\x00HOME=/\x00")
 			}
 			// NVML knows the GPUs with a node only, and numbers those.
-			probe := changed(t, hosttest.Probe(d), func(r *nvmlprobe.Report) error {
+			probe := changed(t, d.Probe(), func(r *nvmlprobe.Report) error {
 				r.GPUs = slices.DeleteFunc(r.GPUs, func(g nvmlprobe.GPU) bool {
 					return c.mark != "" && g.Minor != nil && slices.Contains(c.missing, "nvidia"+string(rune('0'+*g.Minor)))
 				})

@@ -66,7 +66,7 @@ func TestEveryCapturedHostHasItsGoldenSpec(t *testing.T) {
 	t.Run("made here", func(t *testing.T) {
 		d := hosttest.Load(t, "lost-gpu")
 		r := redact.New(nil, redact.Identifiers{})
-		c, _, err := capture.Record(context.Background(), hosttest.Open(t, d, t.TempDir()), discover.Options{Probe: hosttest.Probe(d)}, r, "")
+		c, _, err := capture.Record(context.Background(), hosttest.Open(t, d, t.TempDir()), discover.Options{Probe: d.Probe()}, r, "")
 		if err != nil {
 			t.Fatal(err)
 		}

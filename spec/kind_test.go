@@ -200,7 +200,7 @@ func BenchmarkKinds(b *testing.B) {
 		}
 		b.Run(list[0], func(b *testing.B) {
 			b.ReportAllocs()
-			o := discover.Options{Probe: hosttest.Probe(d)}
+			o := discover.Options{Probe: d.Probe()}
 			for _, kind := range kinds {
 				kind.Look(&o)
 			}

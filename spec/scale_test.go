@@ -43,7 +43,7 @@ func BenchmarkScale(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				generated(b, hosttest.Reopen(b, d, dir), hosttest.Probe(d), spec.Options{}, specs)
+				generated(b, hosttest.Reopen(b, d, dir), d.Probe(), spec.Options{}, specs)
 			}
 		})
 	}

@@ -524,7 +524,7 @@ func BenchmarkGenerate(b *testing.B) {
 	output := filepath.Join(b.TempDir(), "nvidia.yaml")
 	b.ReportAllocs()
 	for b.Loop() {
-		inv := hosttest.Discover(b, hosttest.Reopen(b, d, dir), hosttest.Probe(d))
+		inv := hosttest.Discover(b, hosttest.Reopen(b, d, dir), d.Probe())
 		s, _, err := spec.New(inv, spec.Options{})
 		if err != nil {
 			b.Fatal(err)

@@ -37,7 +37,7 @@ type contents struct {
 // sample is a host with something of everything.
 func sample(t *testing.T) *contents {
 	d := hosttest.Load(t, "demo")
-	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), hosttest.Probe(d))
+	inv := hosttest.Discover(t, hosttest.Open(t, d, t.TempDir()), d.Probe())
 	inv.Driver.CUDAVersion = "12.4"
 	inv.GPUs[1].Lost, inv.GPUs[0].NVLinks, inv.GPUs[7].MIGSlices = true, []nvmlprobe.NVLink{{To: "switch", Links: 18}}, 7
 	inv.GPUs[7].MIGDevices = inv.GPUs[7].MIGDevices[:3]

@@ -107,7 +107,7 @@ func TestCaptureIsTheHostWithoutItsIdentifiers(t *testing.T) {
 			d, dir := hosttest.Load(t, name), t.TempDir()
 			host := hosttest.Open(t, d, dir)
 			r := redact.New([]byte(name), secrets)
-			text, inv := record(t, host, discover.Options{Probe: hosttest.Probe(d)}, r)
+			text, inv := record(t, host, discover.Options{Probe: d.Probe()}, r)
 			if diff := cmp.Diff(capture.Text(r, found(t, inv)), again(t, text)); diff != "" {
 				t.Errorf("the capture is another host (-host +capture):\n%s", diff)
 			}
@@ -187,7 +187,7 @@ func TestCaptureOfAHostWithItsOwnersNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := redact.New([]byte("key"), secrets)
-	text, inv := record(t, hosttest.Reopen(t, d, dir), discover.Options{Probe: hosttest.Probe(d), LibrarySearchPath: []string{"/home/jane"}, MPSDirectory: "/home/jane/mps"}, r)
+	text, inv := record(t, hosttest.Reopen(t, d, dir), discover.Options{Probe: d.Probe(), LibrarySearchPath: []string{"/home/jane"}, MPSDirectory: "/home/jane/mps"}, r)
 	was := found(t, inv)
 	if diff := cmp.Diff(capture.Text(r, strings.ReplaceAll(was, `"note"`, strconv.Quote(r.Name("note")))), again(t, text)); diff != "" {
 		t.Errorf("the capture is another host (-host +capture):\n%s", diff)
@@ -217,7 +217,7 @@ func TestCaptureOfAContainerHasNoEnvironment(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("TOKEN=hunter2\x00container=lxc\x00PATH=/bin\x00"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	text, inv := record(t, hosttest.Reopen(t, d, dir), discover.Options{Probe: hosttest.Probe(d)}, redact.New(nil, redact.Identifiers{}))
+	text, inv := record(t, hosttest.Reopen(t, d, dir), discover.Options{Probe: d.Probe()}, redact.New(nil, redact.Identifiers{}))
 	if !strings.Contains(string(text), "1/environ: {lines: [container=lxc]}") || strings.Contains(string(text), "hunter2") {
 		t.Errorf("%s", text)
 	}
@@ -329,7 +329,7 @@ func TestCaptureHasTheHostsRootBesideTheDrivers(t *testing.T) {
 		}
 	}
 	host := hosttree.Local("amd64", d.DriverRoot(dir), d.DriverRoot(dir), filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
-	c, inv, err := capture.Record(t.Context(), host, discover.Options{Probe: hosttest.Probe(d)}, redact.New(nil, redact.Identifiers{}), "")
+	c, inv, err := capture.Record(t.Context(), host, discover.Options{Probe: d.Probe()}, redact.New(nil, redact.Identifiers{}), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +362,7 @@ func FuzzParse(f *testing.F) {
 			f.Fatal(err)
 		}
 		host := hosttree.Local("amd64", d.DriverRoot(dir), dir, filepath.Join(dir, "proc"), filepath.Join(dir, "sys"))
-		c, _, err := capture.Record(context.Background(), host, discover.Options{Probe: hosttest.Probe(d)}, redact.New(nil, redact.Identifiers{}), "")
+		c, _, err := capture.Record(context.Background(), host, discover.Options{Probe: d.Probe()}, redact.New(nil, redact.Identifiers{}), "")
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -304,7 +304,7 @@ func FuzzNothingUnknownIsRecorded(f *testing.F) {
 		f.Add(seed)
 	}
 	base := load(f, "two-gpus")
-	c, _, err := capture.Record(context.Background(), base.host(f, "/"), discover.Options{Probe: hosttest.Probe(base.d)}, redact.New(nil, redact.Identifiers{}), "")
+	c, _, err := capture.Record(context.Background(), base.host(f, "/"), discover.Options{Probe: base.d.Probe()}, redact.New(nil, redact.Identifiers{}), "")
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func newBed(t *testing.T, name string, change func(dir string)) *bed {
 	host := hosttest.Reopen(t, d, dir)
 	b := &bed{dir: dir}
 	directories := specdir.ReadDirectories([]string{filepath.Join(dir, "etc/cdi")})
-	inv, err := discover.Run(t.Context(), host, discover.Options{Probe: hosttest.Probe(d)})
+	inv, err := discover.Run(t.Context(), host, discover.Options{Probe: d.Probe()})
 	if err != nil {
 		t.Fatal(err)
 	}

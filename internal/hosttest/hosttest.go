@@ -55,7 +55,7 @@ func Hosts(t testing.TB) (names []string) {
 func Simulated(t testing.TB, name string) *discover.Inventory {
 	t.Helper()
 	d := Load(t, name)
-	return Discover(t, Open(t, d, t.TempDir()), Probe(d))
+	return Discover(t, Open(t, d, t.TempDir()), d.Probe())
 }
 
 // Open builds a host in dir and opens it as if it were the whole machine, so
@@ -85,9 +85,6 @@ func Reopen(t testing.TB, d *simhost.Description, dir string) hosttree.Host {
 		Proc: tree("/proc", filepath.Join(dir, "proc")), Sys: tree("/sys", filepath.Join(dir, "sys")),
 	}
 }
-
-// Probe answers as cdigen-nvml would on the host.
-func Probe(d *simhost.Description) nvmlprobe.Func { return d.Probe() }
 
 // Discover reads a host with all modules.
 func Discover(t testing.TB, host hosttree.Host, probe nvmlprobe.Func) *discover.Inventory {

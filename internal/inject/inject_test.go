@@ -106,7 +106,7 @@ func simulated(t *testing.T) (Source, string) {
 	t.Helper()
 	dir := t.TempDir()
 	d := hosttest.Load(t, "demo")
-	inv := hosttest.Discover(t, hosttest.Open(t, d, dir), hosttest.Probe(d))
+	inv := hosttest.Discover(t, hosttest.Open(t, d, dir), d.Probe())
 	s, _, err := spec.New(inv, spec.Options{
 		Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index},
 		Edits: edits.Options{Layout: "debian", Capabilities: []driverfiles.Capability{driverfiles.Compute}},
