@@ -335,16 +335,16 @@ func (l *nodeList) imex(p params) {
 	if p.imexChannel0 {
 		channels = append(channels, 0)
 	}
-	if _, ok := l.inv.Driver.Majors[devnode.ImexNodes]; ok {
-		present, err := numbered(l.host.Dev, "dev/"+devnode.ImexNodes, "channel")
+	if _, ok := l.inv.Driver.Majors[devnode.IMEXNodes]; ok {
+		present, err := numbered(l.host.Dev, "dev/"+devnode.IMEXNodes, "channel")
 		if err != nil {
-			l.inv.find(DriverFileUnreadable, Note, l.host.Dev.HostPath("dev/"+devnode.ImexNodes), "%v: IMEX channels are not known", cause(err))
+			l.inv.find(DriverFileUnreadable, Note, l.host.Dev.HostPath("dev/"+devnode.IMEXNodes), "%v: IMEX channels are not known", cause(err))
 		}
 		channels = append(channels, present...)
 	}
 	slices.Sort(channels)
 	for _, n := range slices.Compact(channels) {
-		name := fmt.Sprintf("dev/%s/channel%d", devnode.ImexNodes, n)
+		name := fmt.Sprintf("dev/%s/channel%d", devnode.IMEXNodes, n)
 		if p.imexChannels < 0 || n < p.imexChannels {
 			l.add(name, IMEXNode, p, fmt.Sprintf("IMEX channel %d", n))
 		} else if slices.Contains(l.options.IMEXChannels, n) {
@@ -430,7 +430,7 @@ func (l *nodeList) present() {
 	for _, major := range l.inv.Driver.Majors {
 		own = append(own, major)
 	}
-	for _, dir := range []string{"dev", "dev/" + devnode.CapabilityNodes, "dev/" + devnode.ImexNodes} {
+	for _, dir := range []string{"dev", "dev/" + devnode.CapabilityNodes, "dev/" + devnode.IMEXNodes} {
 		entries, err := l.host.Dev.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			l.inv.find(DriverFileUnreadable, Note, l.host.Dev.HostPath(dir), "%v: its device nodes are not known", cause(err))

@@ -27,13 +27,13 @@ var namedNodes = []struct {
 	{"nvidia-nvswitchctl", "nvidia-nvswitch", 255},
 	{"nvidia-nvswitch#", "nvidia-nvswitch", -1},
 	{CapabilityNodes + "/nvidia-cap#", "nvidia-caps", -1},
-	{ImexNodes + "/channel#", "nvidia-caps-imex-channels", -1},
+	{IMEXNodes + "/channel#", "nvidia-caps-imex-channels", -1},
 }
 
 // The directories below dev that have nodes of the driver.
 const (
 	CapabilityNodes = "nvidia-caps"
-	ImexNodes       = "nvidia-caps-imex-channels"
+	IMEXNodes       = "nvidia-caps-imex-channels"
 )
 
 // DriverOf returns the driver of a node, as /proc/devices calls it, and its minor
@@ -76,8 +76,8 @@ func IsDriver(name string) bool {
 	dir, file := path.Split(path.Clean("/" + name)[1:])
 	switch dir {
 	case "dev/":
-		return strings.HasPrefix(file, "nvidia") && file != CapabilityNodes && file != ImexNodes
-	case "dev/" + CapabilityNodes + "/", "dev/" + ImexNodes + "/":
+		return strings.HasPrefix(file, "nvidia") && file != CapabilityNodes && file != IMEXNodes
+	case "dev/" + CapabilityNodes + "/", "dev/" + IMEXNodes + "/":
 		return true
 	}
 	return false

@@ -38,7 +38,7 @@ type Tree struct {
 type memory struct {
 	links map[string]string // names already looked at: name to real name, "" for one that does not exist
 	// Refused are the components that others can change, in the order in which they were met.
-	refused []*refusal
+	refused []*Refusal
 	// files and dirs were read; nil: nothing is remembered.
 	files map[string]result[[]byte]
 	dirs  map[string]result[[]fs.DirEntry]

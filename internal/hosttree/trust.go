@@ -10,8 +10,8 @@ import (
 	"github.com/cdigen/cdigen/internal/trust"
 )
 
-// refusal is a component that others can change, and what was left out for that.
-type refusal struct {
+// Refusal is a component that others can change, and what was left out for that.
+type Refusal struct {
 	Component, Reason string
 	Paths             []string // on the host
 }
@@ -51,10 +51,10 @@ func (t Tree) Refuse(name string, err error) {
 	if real, err := t.Resolve(name); err == nil {
 		left = t.HostPath(real) // it may have been found by several names
 	}
-	at := slices.IndexFunc(t.memory.refused, func(r *refusal) bool { return r.Component == component })
+	at := slices.IndexFunc(t.memory.refused, func(r *Refusal) bool { return r.Component == component })
 	if at < 0 {
 		at = len(t.memory.refused)
-		t.memory.refused = append(t.memory.refused, &refusal{Component: component, Reason: reason})
+		t.memory.refused = append(t.memory.refused, &Refusal{Component: component, Reason: reason})
 	}
 	if r := t.memory.refused[at]; !slices.Contains(r.Paths, left) {
 		r.Paths = append(r.Paths, left)
@@ -67,7 +67,7 @@ func (t Tree) Inside(hostPath string) string {
 }
 
 // Refused returns the components that others can change, in the order in which they were met.
-func (t Tree) Refused() []*refusal {
+func (t Tree) Refused() []*Refusal {
 	if t.memory == nil {
 		return nil
 	}
