@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -649,7 +650,9 @@ func TestWatchIdles(t *testing.T) {
 	}
 }
 
-// An idle watcher makes few system calls, whatever the number of MIG devices.
+// An idle watcher makes few system calls, whatever the number of MIG devices. Counted are those
+// that it makes itself, in the usual poll: how often threads of Go's runtime wait for each other
+// depends on what else the machine does.
 func TestWatchMakesFewSystemCalls(t *testing.T) {
 	r := newRig(t, "h100x8-mig7")
 	// Mounts of other tests are not to be seen.
@@ -661,28 +664,35 @@ func TestWatchMakesFewSystemCalls(t *testing.T) {
 		hosttest.SkipWithout(t, "strace", err)
 	}
 	// What is before the first and after the last poll does not count.
-	var text string
-	const poll = `/proc/driver/nvidia/version"`
+	var polls []string
 	r.until("15 polls", func() bool {
 		data, _ := os.ReadFile(trace)
-		text = string(data)
-		return strings.Count(text, poll) > 15
+		polls = strings.Split(string(data), `/proc/driver/nvidia/version"`)
+		return len(polls) > 16
 	})
-	polls := strings.Count(text, poll) - 1
-	calls := 0
-	for line := range strings.Lines(text[strings.Index(text, poll):strings.LastIndex(text, poll)]) {
-		// A thread of Go's runtime sleeps for 20 µs and looks on while another works, which takes
-		// much longer under strace.
-		if !strings.Contains(line, "nanosleep") && !strings.Contains(line, " resumed>") {
-			calls++
-		}
-	}
 	_ = strace.Process.Signal(unix.SIGINT)
 	_ = strace.Wait()
-	if calls > 26*polls {
-		t.Errorf("%d system calls in %d polls", calls, polls)
+	polls = polls[1 : len(polls)-1]
+	call := regexp.MustCompile(`(?m)^\d+ +(\w+)\(`)
+	// This is how the runtime schedules, and hands back memory.
+	runtimes := regexp.MustCompile(`^(epoll_pwait|futex|getpid|madvise|nanosleep|rt_sigreturn|sched_yield|tgkill)$`)
+	var own []int
+	all := 0
+	for _, poll := range polls {
+		n := 0
+		for _, m := range call.FindAllStringSubmatch(poll, -1) {
+			all++
+			if !runtimes.MatchString(m[1]) {
+				n++
+			}
+		}
+		own = append(own, n)
 	}
-	t.Logf("%.1f system calls a poll", float64(calls)/float64(polls))
+	slices.Sort(own)
+	if usual := own[len(own)/2]; usual > 20 {
+		t.Errorf("%d system calls in a poll; in one of them:%s", usual, polls[len(polls)/2])
+	}
+	t.Logf("its own system calls in each poll: %v; with those of the runtime %.1f", own, float64(all)/float64(len(polls)))
 }
 
 // Waits may end late in all threads of the watcher, but not in those of the probe, for which NVML
