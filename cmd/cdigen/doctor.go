@@ -212,7 +212,8 @@ func sources() *check.Sources {
 }
 
 // examine looks at the host and at the devices that were named. It also returns the snapshots
-// of the specs that are in use.
+// of the specs that are in use. On a machine without a GPU the error has the exit status for
+// that, and there is one snapshot.
 func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []check.Report, snapshots []*check.Snapshot, err error) {
 	used, unused, err := f.subjects(cmd)
 	if err != nil {
@@ -241,7 +242,7 @@ func (f *doctorFlags) examine(cmd *cobra.Command, devices []string) (list []chec
 			s.snapshot.Required = f.require.Requirement
 		}
 		if why := nothingToFix(s.snapshot.Inventory); why != "" {
-			return nil, nil, &exitError{exitNoDevices, fmt.Errorf("%s: there is nothing to fix", why)}
+			return nil, []*check.Snapshot{s.snapshot}, &exitError{exitNoDevices, fmt.Errorf("%s: there is nothing to fix", why)}
 		}
 		snapshots, lists = append(snapshots, s.snapshot), append(lists, check.Reports(s.snapshot, check.All(s.snapshot)))
 	}

@@ -87,8 +87,8 @@ func (g *generation) run(cmd *cobra.Command) error {
 			continue
 		}
 		err := one.write(cmd, p)
-		if absent := (*exitError)(nil); unasked && errors.As(err, &absent) && absent.status == exitNoDevices {
-			slog.Info(absent.Error())
+		if unasked && isNoDevices(err) {
+			slog.Info(err.Error())
 			if err = nil; g.dryRun && !one.leaves() {
 				err = errDryRun
 			}

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // version is set by the Makefile.
 var version = "devel"
@@ -31,5 +34,11 @@ func (e *exitError) Error() string {
 }
 
 func (e *exitError) Unwrap() error { return e.err }
+
+// isNoDevices reports whether an error has the status of a host without devices.
+func isNoDevices(err error) bool {
+	e := (*exitError)(nil)
+	return errors.As(err, &e) && e.status == exitNoDevices
+}
 
 func usageError(err error) error { return &exitError{exitUsage, err} }

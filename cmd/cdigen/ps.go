@@ -52,8 +52,8 @@ func newPS() *cobra.Command {
 			lister := &check.Lister{Sources: sources()}
 			for {
 				u, err := whoHas(cmd, &o.Config, lister)
-				if none := (*exitError)(nil); follow && errors.As(err, &none) && none.status == exitNoDevices {
-					u, err = &use{Containers: []*check.Running{}, Free: []string{}, why: none.Error()}, nil // the driver may come back
+				if follow && isNoDevices(err) {
+					u, err = &use{Containers: []*check.Running{}, Free: []string{}, why: err.Error()}, nil // the driver may come back
 				}
 				if err == nil {
 					err = o.showUse(cmd, u, follow)

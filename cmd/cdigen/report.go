@@ -52,7 +52,7 @@ func (f *reportFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	list, snapshots, err := f.examine(cmd, nil)
-	if err != nil {
+	if err != nil && !isNoDevices(err) {
 		return err
 	}
 	src := sources()
@@ -62,7 +62,7 @@ func (f *reportFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if err != nil {
-		if none := (*exitError)(nil); !errors.As(err, &none) || none.status != exitNoDevices {
+		if !isNoDevices(err) {
 			slog.Warn("the page does not have what uses GPUs", "err", err)
 		}
 		used = &use{}
@@ -73,8 +73,12 @@ func (f *reportFlags) run(cmd *cobra.Command) error {
 	slices.Reverse(history)
 	p := &page{redact: redactor.Text}
 	p.host(system(src), s.Inventory)
-	p.chain(check.Chain(list, snapshots...))
-	p.findings(check.Blocks(slices.DeleteFunc(list, func(r check.Report) bool { return r.Severity == discover.Note })))
+	if why := nothingToFix(s.Inventory); why != "" {
+		p.put("<p>%s</p>\n", "There is "+why+".")
+	} else {
+		p.chain(check.Chain(list, snapshots...))
+		p.findings(check.Blocks(slices.DeleteFunc(list, func(r check.Report) bool { return r.Severity == discover.Note })))
+	}
 	p.layout(s.Inventory, used)
 	p.devices(described(devices, s.Inventory))
 	p.containers(used)
