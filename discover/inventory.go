@@ -190,6 +190,8 @@ type Device struct {
 	PCI string
 	// Nodes that containers need for it; nil where they cannot use it.
 	Nodes []Node
+	// Problem is why they cannot use it; empty where they can.
+	Problem string
 }
 
 // MIGDevice is a compute instance of a GPU instance: what the MIG user guide

@@ -24,7 +24,6 @@ func (m vfio) Discover(_ context.Context, host hosttree.Host, inv *Inventory) er
 		if !g.Passthrough() {
 			continue
 		}
-		passed := Device{Name: strconv.Itoa(len(inv.Passed)), PCI: g.PCI}
 		nodes, problem := m.nodes(host, g.PCI)
 		for _, n := range nodes {
 			if f, wrong := n.Finding(); wrong && f.ID != NodeMode {
@@ -33,6 +32,7 @@ func (m vfio) Discover(_ context.Context, host hosttree.Host, inv *Inventory) er
 				problem = n.HostPath + " can be changed by others than root"
 			}
 		}
+		passed := Device{Name: strconv.Itoa(len(inv.Passed)), PCI: g.PCI, Problem: problem}
 		if problem != "" {
 			inv.find(GPUNotPassed, Warning, "GPU ("+g.PCI+")", "%s: it is left out of the devices for virtual machines", problem)
 		} else {

@@ -277,11 +277,19 @@ func networkCards(inv *discover.Inventory) map[string][]discover.Node {
 func passedGPUs(inv *discover.Inventory) map[string][]discover.Node {
 	list := map[string][]discover.Node{}
 	for _, g := range inv.Passed {
-		if g.Nodes != nil {
-			list[g.Name], list[g.PCI] = g.Nodes, g.Nodes
-		}
+		list[g.Name], list[g.PCI] = g.Nodes, g.Nodes
 	}
 	return list
+}
+
+// whyNoNodes returns why a device has none, which only GPUs for virtual machines can be without.
+func whyNoNodes(inv *discover.Inventory, name string) string {
+	for _, g := range inv.Passed {
+		if name == g.Name || name == g.PCI {
+			return cmp.Or(g.Problem, "it has no device node")
+		}
+	}
+	return ""
 }
 
 // hostDevices returns the devices of a kind that is not that of GPUs, in order of name.
@@ -291,6 +299,9 @@ func (k *Kind) hostDevices(inv *discover.Inventory, o edits.Options) (list []dev
 		d := device{aliases: []string{name}, subject: k.Name + " " + name, edits: editset.Union([]specs.ContainerEdits{edits.Nodes(nodes, o)})}
 		if name != AllDevices {
 			d.names = []string{name}
+		}
+		if len(nodes) == 0 {
+			d.why = whyNoNodes(inv, name)
 		}
 		list = append(list, d)
 	}
@@ -306,11 +317,11 @@ func (k *Kind) HostDevices(inv *discover.Inventory) (names []string) {
 	if k.OfGPUs() {
 		return nil
 	}
-	list := k.hostDevices(inv, edits.Options{})
+	list := usableOf(k.hostDevices(inv, edits.Options{}))
 	for _, d := range list {
 		names = append(names, d.names...)
 	}
-	if list != nil {
+	if len(list) > 0 {
 		names = append(names, AllDevices)
 	}
 	return names

@@ -575,7 +575,12 @@ func TestGroupsOfNodesNeedANewerVersionAndNumbersDoNot(t *testing.T) {
 // Without options there is the spec that cdigen generate publishes.
 func TestZeroOptionsAreUsual(t *testing.T) {
 	inv := kindHost(t, "demo")
-	want, _, err := spec.New(inv, spec.Options{})
+	want, _, err := spec.New(inv, spec.Options{
+		Of: spec.Kinds.Find(spec.GPUKind), Vendor: "nvidia.com", Class: "gpu", Names: []spec.NameStrategy{spec.Index, spec.UUID},
+		Edits: edits.Options{Layout: "auto", Capabilities: []discover.Capability{
+			discover.Compute, discover.Utility, discover.Graphics, discover.Video, discover.Display, discover.NGX, discover.Compat32,
+		}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -594,7 +599,10 @@ func TestZeroOptionsAreUsual(t *testing.T) {
 func TestDevicesOfOtherKindsAreFoundByTheirNames(t *testing.T) {
 	node := func(path string) []discover.Node { return []discover.Node{{Path: path, HostPath: path}} }
 	inv := &discover.Inventory{
-		Passed:    []discover.Device{{Name: "0", PCI: "0000:01:00.0", Nodes: node("/dev/vfio/12")}, {Name: "1", PCI: "0000:41:00.0", Nodes: node("/dev/vfio/33")}},
+		Passed: []discover.Device{
+			{Name: "0", PCI: "0000:01:00.0", Nodes: node("/dev/vfio/12")}, {Name: "1", PCI: "0000:41:00.0", Nodes: node("/dev/vfio/33")},
+			{Name: "2", PCI: "0000:61:00.0", Problem: "it has no IOMMU group: the IOMMU is off"},
+		},
 		HostNodes: []discover.Node{{Path: "/dev/gdrdrv", HostPath: "/dev/gdrdrv", Kind: discover.CopyNode}},
 	}
 	for _, c := range []struct{ kind, id, node string }{
@@ -610,8 +618,22 @@ func TestDevicesOfOtherKindsAreFoundByTheirNames(t *testing.T) {
 			t.Errorf("the spec of %s %s: %v, %+v", c.kind, c.id, err, s)
 		}
 	}
-	if _, err := spec.ByID(inv, "2", spec.Options{Of: spec.Kinds.Find("pgpu")}); err == nil || err.Error() != `no device "2": there is 0, 1, 0000:01:00.0, 0000:41:00.0` {
-		t.Error(err)
+	pgpu := spec.Kinds.Find("pgpu")
+	for id, want := range map[string]string{
+		"3":            `no device "3": there is 0, 1, 0000:01:00.0, 0000:41:00.0`,
+		"2":            `device "2" cannot be used: pgpu 2: it has no IOMMU group: the IOMMU is off`,
+		"0000:61:00.0": `device "0000:61:00.0" cannot be used: pgpu 0000:61:00.0: it has no IOMMU group: the IOMMU is off`,
+	} {
+		if _, err := spec.ByID(inv, id, spec.Options{Of: pgpu}); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if names := pgpu.HostDevices(inv); slices.Contains(names, "2") || !slices.Contains(names, "1") {
+		t.Errorf("devices of the host: %v", names)
+	}
+	inv.Passed = inv.Passed[2:]
+	if names := pgpu.HostDevices(inv); names != nil {
+		t.Errorf("devices of a host without a usable one: %v", names)
 	}
 }
 
