@@ -65,7 +65,7 @@ func (g *generation) run(cmd *cobra.Command) error {
 		return err
 	}
 	findings := g.findings(list)
-	if err := writeReport(os.Stderr, g.Report, findings, g.Captured == "" && nothingToFix(list[0].inv) == ""); err != nil {
+	if err := writeReport(os.Stderr, g.Report, findings, doctorHelps(&g.Config, list[0].inv)); err != nil {
 		return err
 	}
 	if n := serious(findings); g.Strict && n > 0 {

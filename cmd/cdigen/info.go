@@ -62,7 +62,7 @@ func info(cmd *cobra.Command, o *options, write func(w io.Writer, inv *discover.
 		return err
 	}
 	if o.shownAs != "json" {
-		err = writeReport(os.Stderr, o.Report, inv.Findings, o.Captured == "")
+		err = writeReport(os.Stderr, o.Report, inv.Findings, doctorHelps(&o.Config, inv))
 	}
 	if err = errors.Join(err, write(cmd.OutOrStdout(), inv)); err == nil && inv.Usable() == 0 {
 		err = &exitError{exitNoDevices, noDevices(inv)}

@@ -197,6 +197,11 @@ func nothingToFix(inv *discover.Inventory) string {
 	return inv.NoGPU()
 }
 
+// doctorHelps reports whether to refer to doctor: it looks at this machine only.
+func doctorHelps(c *config.Config, inv *discover.Inventory) bool {
+	return c.Captured == "" && nothingToFix(inv) == ""
+}
+
 // readSpec reads a spec file. For the published one the error has what to do about it.
 func readSpec(file string, c *config.Config) (*specs.Spec, error) {
 	s, err := specdir.Read(file)
