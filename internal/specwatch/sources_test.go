@@ -121,6 +121,14 @@ func TestProcfs(t *testing.T) {
 // An entry of the kernel's own proc file system that is removed and made again with the same
 // name is another one, and one that stays is the same. ext4 has one for each file system.
 func TestProcIdentity(t *testing.T) {
+	// A process that is given a mount namespace of its own meanwhile, as other tests do, would
+	// have the file system mounted there, and the entry would stay. So it is mounted where only
+	// this thread sees it, which is not unlocked and ends with the test.
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		hosttest.SkipWithout(t, "mount namespace", err)
+	}
+	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	dir := t.TempDir()
 	image, at := filepath.Join(dir, "image"), filepath.Join(dir, "mount")
 	must(t, os.WriteFile(image, nil, 0o600), os.Truncate(image, 8<<20), os.Mkdir(at, 0o755))
