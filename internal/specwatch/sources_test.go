@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long a test waits for what has to come; it bounds nothing else.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // listen runs a source until the test ends.
 func listen(t *testing.T, s Source) <-chan Event {
