@@ -611,15 +611,12 @@ func TestWatchFollowsADriverContainer(t *testing.T) {
 func TestWatchReportsChangedSettings(t *testing.T) {
 	r := newRig(t, "h100x8")
 	file := filepath.Join(r.dir, "settings/cdigen.env")
+	// While a file is written it is empty, which is a change too.
 	write := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(filepath.Join(r.dir, "written"), []byte(text), 0o600), os.Rename(filepath.Join(r.dir, "written"), file))
 	}
-	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(filepath.Dir(file), 0o755))
 	write("CDIGEN_GRACE=20s\n")
 	r.start("--settings", file)
 	shows := func(changed string) func() bool {
