@@ -106,7 +106,7 @@ func (p podman) try(image []string, devices []string, script string) (output, er
 // ends at once, all of it, on a busy machine: it is asked again then.
 func (p podman) run(t *testing.T, image []string, devices []string, script string) output {
 	t.Helper()
-	script += "\nstatus=$?\necho " + endOfOutput + "\nexit $status"
+	script = "(" + script + "\n)\nstatus=$?\necho " + endOfOutput + "\nexit $status" // it may exit itself
 	for range 5 {
 		out, err := p.try(image, devices, script)
 		if err != nil {
