@@ -78,7 +78,7 @@ func TestWatchWithoutInotify(t *testing.T) {
 		{"spec removed", func() error { return os.Remove(r.spec()) }},
 		{"spec edited", func() error { return os.WriteFile(r.spec(), []byte("kind: example.com/other\n"), 0o600) }},
 		{"directory replaced", func() error {
-			return errors.Join(os.RemoveAll(filepath.Dir(r.spec())), os.Mkdir(filepath.Dir(r.spec()), 0o755))
+			return errors.Join(r.removeAll(filepath.Dir(r.spec())), os.MkdirAll(filepath.Dir(r.spec()), 0o755))
 		}},
 	} {
 		must(t, c.change())

@@ -27,7 +27,7 @@ import (
 )
 
 // patience is how long a test waits for what has to come; it bounds nothing else.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // rig is a simulated host under a running cdigen watch.
 type rig struct {
@@ -98,7 +98,7 @@ func (r *rig) start(args ...string) {
 		go func() { ended <- r.cmd.Wait() }()
 		select {
 		case err := <-ended:
-			if err != nil {
+			if err != nil && r.cmd.ProcessState.ExitCode() != signalStatus(unix.SIGTERM) { // see TestWatchEndsWell
 				r.t.Errorf("cdigen watch: %v", err)
 			}
 		case <-time.After(patience):
@@ -109,24 +109,46 @@ func (r *rig) start(args ...string) {
 			r.t.Logf("log of cdigen watch:\n%s", r.log)
 		}
 	})
-	r.until("the first spec", func() bool { return r.status() != nil && r.status().Settled })
+	r.until("the first spec", func() bool { s := r.ask(); return s != nil && s.Settled })
 	// The sources have said that they listen, and that has been acted upon.
 	r.settle()
 }
 
 // settle waits until nothing is left to do: there was neither event nor generation for longer
-// than several generations take on this machine.
+// than several generations take on this machine, and the watcher was awake meanwhile, as its
+// answers show.
 func (r *rig) settle() {
 	r.t.Helper()
-	last, since := -1, time.Now()
+	last, since, answers := -1, time.Now(), 0
 	r.until("rest", func() bool {
 		s := r.status()
 		if n := s.Generations + s.Events; n != last {
-			last, since = n, time.Now()
+			last, since, answers = n, time.Now(), 0
 		}
+		answers++
 		generation := time.Duration(s.LastGeneration.Seconds * float64(time.Second))
-		return time.Since(since) > max(400*time.Millisecond, 5*generation)
+		return answers > 20 && time.Since(since) > max(400*time.Millisecond, 5*generation)
 	})
+}
+
+// A watcher that is stopped has succeeded. A busy machine may keep it from ending in the time that
+// each command has for that, so that its status is that of the signal, but not every time.
+func TestWatchEndsWell(t *testing.T) {
+	status := 0
+	for range 5 {
+		var r *rig
+		t.Run("stopped", func(t *testing.T) {
+			r = newRig(t, "two-gpus")
+			r.start()
+		})
+		if r == nil || r.cmd == nil {
+			return // it was skipped, or has failed
+		}
+		if status = r.cmd.ProcessState.ExitCode(); status == 0 {
+			return
+		}
+	}
+	t.Errorf("it ends with %d, five times", status)
 }
 
 func (r *rig) until(what string, holds func() bool) {
@@ -134,7 +156,15 @@ func (r *rig) until(what string, holds func() bool) {
 	hosttest.Until(r.t, what, patience, 5*time.Millisecond, holds)
 }
 
-func (r *rig) status() *specwatch.Status {
+// status returns what the watcher says. On a busy machine that takes longer than a client waits.
+func (r *rig) status() (s *specwatch.Status) {
+	r.t.Helper()
+	r.until("an answer of the watcher", func() bool { s = r.ask(); return s != nil })
+	return s
+}
+
+// ask returns what the watcher says; nil: it does not answer.
+func (r *rig) ask() *specwatch.Status {
 	s, err := specwatch.AskStatus(context.Background(), instanceFile(filepath.Join(r.dir, "run"), r.spec(), socketFile))
 	if err != nil {
 		return nil
@@ -313,6 +343,22 @@ func unload(r *rig, d *simhost.Description) time.Time {
 	return r.become(d, "usr", "dev", "proc")
 }
 
+// said is what a line of the log says of a change: a regular expression with what was and what
+// became of it.
+type said struct{ line, from, to string }
+
+const migSays = `gpu 3: MIG (\S+) → (\S+) devices`
+
+// in reports whether a log says so. On a busy machine a change that is made in steps may be
+// published in steps.
+func (s said) in(log string) bool {
+	lines := regexp.MustCompile(s.line).FindAllStringSubmatch(log, -1)
+	if s.line == "" {
+		return true
+	}
+	return len(lines) > 0 && lines[len(lines)-1][2] == s.to && (len(lines) > 1 || lines[0][1] == s.from)
+}
+
 func TestWatchFollowsTheHost(t *testing.T) {
 	r := newRig(t, "h100x8")
 	r.start("--grace", "3s")
@@ -325,42 +371,42 @@ func TestWatchFollowsTheHost(t *testing.T) {
 		name   string
 		change func(d *simhost.Description)
 		apply  func(r *rig, d *simhost.Description) time.Time
+		says   said
 	}{
-		{"MIG devices made", mig(3, simhost.GPUInstance{Profile: "1g.10gb", Count: 7}), load},
-		{"a MIG device destroyed", mig(3, simhost.GPUInstance{Profile: "1g.10gb", Count: 6}), load},
-		{"MIG devices of other sizes", mig(3, simhost.GPUInstance{Profile: "3g.40gb"}, simhost.GPUInstance{Profile: "2g.20gb", Compute: []int{1, 1}}), load},
-		{"all MIG devices destroyed", mig(3), load},
-		{"MIG mode off", func(d *simhost.Description) { d.GPUs[3].MIG = nil }, load},
-		{"a ninth GPU", func(d *simhost.Description) { d.GPUs = append(d.GPUs, simhost.GPU{PCI: "0000:e1:00.0"}) }, load},
-		{"the ninth GPU goes", func(d *simhost.Description) { d.GPUs = d.GPUs[:8] }, load},
-		{"no nvidia-uvm", func(d *simhost.Description) { d.Driver.NotLoaded = []string{"nvidia-uvm"} }, load},
-		{"nvidia-uvm late", func(d *simhost.Description) { d.Driver.NotLoaded = nil }, load},
-		{"no DRM nodes", func(d *simhost.Description) { d.Driver.NotLoaded = []string{"nvidia-drm"} }, load},
-		{"DRM nodes late", func(d *simhost.Description) { d.Driver.NotLoaded = nil }, load},
-		{"driver unloaded", func(d *simhost.Description) { d.Driver.KernelModule = "none" }, unload},
-		{"driver loaded with another nvidia-uvm major", func(d *simhost.Description) { d.Driver.KernelModule = "open"; d.Name = "other-majors" }, load},
+		{"MIG devices made", mig(3, simhost.GPUInstance{Profile: "1g.10gb", Count: 7}), load, said{migSays, "off", "7"}},
+		{"a MIG device destroyed", mig(3, simhost.GPUInstance{Profile: "1g.10gb", Count: 6}), load, said{migSays, "7", "6"}},
+		{"MIG devices of other sizes", mig(3, simhost.GPUInstance{Profile: "3g.40gb"}, simhost.GPUInstance{Profile: "2g.20gb", Compute: []int{1, 1}}), load, said{migSays, "6", "3"}},
+		{"all MIG devices destroyed", mig(3), load, said{migSays, "3", "0"}},
+		{"MIG mode off", func(d *simhost.Description) { d.GPUs[3].MIG = nil }, load, said{migSays, "0", "off"}},
+		{"a ninth GPU", func(d *simhost.Description) { d.GPUs = append(d.GPUs, simhost.GPU{PCI: "0000:e1:00.0"}) }, load, said{`gpus (came): (8)`, "came", "8"}},
+		{"the ninth GPU goes", func(d *simhost.Description) { d.GPUs = d.GPUs[:8] }, load, said{`gpus (went): (8)`, "went", "8"}},
+		{"no nvidia-uvm", func(d *simhost.Description) { d.Driver.NotLoaded = []string{"nvidia-uvm"} }, load, said{}},
+		{"nvidia-uvm late", func(d *simhost.Description) { d.Driver.NotLoaded = nil }, load, said{}},
+		{"no DRM nodes", func(d *simhost.Description) { d.Driver.NotLoaded = []string{"nvidia-drm"} }, load, said{}},
+		{"DRM nodes late", func(d *simhost.Description) { d.Driver.NotLoaded = nil }, load, said{}},
+		{"driver unloaded", func(d *simhost.Description) { d.Driver.KernelModule = "none" }, unload, said{}},
+		{"driver loaded with another nvidia-uvm major", func(d *simhost.Description) { d.Driver.KernelModule = "open"; d.Name = "other-majors" }, load, said{}},
 		{"driver upgraded", func(d *simhost.Description) { d.Driver.Version = "560.35.03" }, func(r *rig, d *simhost.Description) time.Time {
 			// The module is taken out first, then the package manager works, its
 			// ldconfig comes last, then the module is loaded.
 			out := r.change(func(d *simhost.Description) { d.Driver.KernelModule = "none" })
 			unload(r, out)
 			return r.become(d, "usr", "etc/ld.so.cache", "proc", "sys", "dev")
-		}},
+		}, said{`driver: (\S+) → ([\d.]+\d)`, "550.54.15", "560.35.03"}},
 	} {
 		d := r.change(c.change)
+		before := r.log.String()
 		r.follows(c.name, c.apply(r, d))
 		r.settle()
+		if log := strings.TrimPrefix(r.log.String(), before); !c.says.in(log) {
+			t.Errorf("%s: the log does not say that %s became %s by %s:\n%s", c.name, c.says.from, c.says.to, c.says.line, log)
+		}
 	}
 	load(r, original)
 	r.settle()
 	slices.Sort(r.latencies)
 	t.Logf("%d changes, median %v, longest %v (an incomplete driver is held for 3s)", len(r.latencies),
 		r.latencies[len(r.latencies)/2].Round(time.Millisecond), r.latencies[len(r.latencies)-1].Round(time.Millisecond))
-	for _, want := range []string{"gpu 3: MIG off → 7 devices", "gpu 3: MIG 7 → 6 devices", "gpu 3: MIG 0 → off devices", "gpus came: 8", "gpus went: 8", "driver: 550.54.15 → 560.35.03"} {
-		if !strings.Contains(r.log.String(), want) {
-			t.Errorf("no line says %q", want)
-		}
-	}
 }
 
 // TestWatchLog prints what the README shows: MIG devices are made whose device nodes
@@ -372,8 +418,11 @@ func TestWatchLog(t *testing.T) {
 	r.build(mig, next)
 	r.sync(next, "dev/nvidia-caps")
 	r.start()
+	// It sees all of it at once, however long it takes.
+	r.signal(unix.SIGSTOP)
 	r.sync(next, "usr")
 	r.sync(next, "proc")
+	r.signal(unix.SIGCONT)
 	r.until("the second spec", func() bool { return strings.Count(r.log.String(), "msg=published") == 2 })
 	compareShown(t, "../../docs/watch.md", "# cdigen watch\n"+r.log.String())
 }
@@ -401,6 +450,20 @@ func TestWatchListensToTheKernel(t *testing.T) {
 	r.until("a line that says that the GPU is lost", func() bool { return strings.Contains(r.log.String(), "gpu 2: usable → lost") })
 }
 
+// removeAll removes a directory in which the watcher may make a file again meanwhile.
+func (r *rig) removeAll(dir string) (err error) {
+	r.t.Helper()
+	r.until("the end of "+dir, func() bool { err = os.RemoveAll(dir); return !errors.Is(err, unix.ENOTEMPTY) })
+	return err
+}
+
+// unmount ends a mount in which the watcher may have a file open at the moment.
+func (r *rig) unmount(at string) (err error) {
+	r.t.Helper()
+	r.until("the end of the mount "+at, func() bool { err = unix.Unmount(at, 0); return !errors.Is(err, unix.EBUSY) })
+	return err
+}
+
 func TestWatchRepairsTheSpec(t *testing.T) {
 	r := newRig(t, "h100x8")
 	r.start()
@@ -417,10 +480,11 @@ func TestWatchRepairsTheSpec(t *testing.T) {
 		"emptied":           func() error { return os.WriteFile(r.spec(), nil, 0o600) },
 		"edited":            func() error { return os.WriteFile(r.spec(), []byte("kind: example.com/other\n"), 0o600) },
 		"made unreadable":   func() error { return os.Chmod(r.spec(), 0o600) },
-		"directory removed": func() error { return os.RemoveAll(filepath.Dir(r.spec())) },
+		"directory removed": func() error { return r.removeAll(filepath.Dir(r.spec())) },
 		"replaced by a link": func() error {
-			check(os.Remove(r.spec()))
-			return os.Symlink("/dev/null", r.spec())
+			link := filepath.Join(r.dir, "link")
+			check(os.Symlink("/dev/null", link))
+			return os.Rename(link, r.spec())
 		},
 	} {
 		check(harm())
@@ -479,12 +543,13 @@ func TestWatchFollowsMounts(t *testing.T) {
 	mount(root + ".full")
 	r.start("--grace", "2s")
 	r.follows("start", time.Now())
+	const holds = `msg="the driver is incomplete; the last spec stays for now"`
 	for _, c := range []struct {
 		name string
 		from string // empty: unmounted
 	}{{"unmounted", ""}, {"mounted last", root + ".full"}, {"another root", copied}, {"the first root again", root + ".full"}} {
-		since := time.Now()
-		if err := unix.Unmount(root, 0); err != nil && c.name != "mounted last" {
+		since, held := time.Now(), strings.Count(r.log.String(), holds)
+		if err := r.unmount(root); err != nil && c.name != "mounted last" {
 			t.Fatal(err)
 		}
 		if c.from != "" {
@@ -493,7 +558,8 @@ func TestWatchFollowsMounts(t *testing.T) {
 		if c.from != "" {
 			r.follows(c.name, since)
 		} else {
-			r.until("hold after: "+c.name, func() bool { return r.status().Condition == specwatch.Holding && !r.status().Ready })
+			// Its state says so for the grace time only.
+			r.until("hold after: "+c.name, func() bool { return strings.Count(r.log.String(), holds) > held })
 			r.until("a spec without the files that are gone", func() bool { return len(r.missingPaths()) == 0 })
 		}
 		r.settle()
@@ -575,15 +641,12 @@ func TestWatchFollowsADriverContainer(t *testing.T) {
 func TestWatchReportsChangedSettings(t *testing.T) {
 	r := newRig(t, "h100x8")
 	file := filepath.Join(r.dir, "settings/cdigen.env")
+	// While a file is written it is empty, which is a change too.
 	write := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(filepath.Join(r.dir, "written"), []byte(text), 0o600), os.Rename(filepath.Join(r.dir, "written"), file))
 	}
-	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(filepath.Dir(file), 0o755))
 	write("CDIGEN_GRACE=20s\n")
 	r.start("--settings", file)
 	shows := func(changed string) func() bool {
@@ -792,7 +855,7 @@ func TestWatchRecovers(t *testing.T) {
 	}
 	works := `exec "` + r.programs.probe + `" "$@"`
 	probe(works)
-	r.args = append(r.args, "--nvml-probe", script, "--nvml-timeout", "300ms")
+	r.args = append(r.args, "--nvml-probe", script, "--nvml-timeout", "5s") // in which a probe that works ends on a busy machine too
 	r.start()
 	r.follows("start", time.Now())
 

@@ -233,10 +233,12 @@ func TestGPUCheckThatIsEndedRestoresTheGPU(t *testing.T) {
 	for _, at := range []string{"empty", "one"} {
 		t.Run("in the state "+at, func(t *testing.T) {
 			m, temp := fakeMachine(t), workDir(t)
+			check(t, os.WriteFile(filepath.Join(m.dir, "stay-"+at), nil, 0o644))
 			cmd := exec.Command("bash", "-c", onMachine(`
 				"$GPU_CHECK" --output "$M/report" --runs 1 --watch-seconds 1 --rootfs "$M/image" --allow-mig &
 				until grep -qx "$STATE" "$M/state"; do sleep 0.05; kill -0 $!; done 2>/dev/null
 				kill -TERM $!
+				rm "$M/stay-$STATE"
 				status=0
 				wait $! || status=$?
 				ls /dev/nvidia-caps >"$M/caps"
@@ -317,6 +319,7 @@ become() {
 	cp -a "$machine/$1"/usr/lib/x86_64-linux-gnu/fake-nvml.conf /usr/lib/x86_64-linux-gnu/
 	echo "$1" >"$machine/state"
 	echo "$2" >"$machine/mode"
+	while [ -e "$machine/stay-$1" ]; do sleep 0.05; done # until it is seen
 }
 instances() { [ "$(cat "$machine/state" 2>/dev/null)" = one ]; }
 case $* in

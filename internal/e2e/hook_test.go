@@ -341,7 +341,7 @@ func TestHookInAllKindsOfContainers(t *testing.T) {
 					subordinate(t)
 				}
 				publish(t, args...)
-				out := p.look(t, append(options, in...), []string{"nvidia.com/gpu=all"}, look)
+				out := p.run(t, append(options, in...), []string{"nvidia.com/gpu=all"}, look)
 				if out.stdout != want {
 					t.Errorf("the container printed\n%s\nwant\n%s%s", out.stdout, want, out.stderr)
 				}
@@ -354,7 +354,7 @@ func TestHookInAllKindsOfContainers(t *testing.T) {
 		copyNodes(t, simulatedHost(t))
 		publish(t, append(args, "--dev-root", "/")...)
 		for _, options := range [][]string{nil, {"--read-only"}} {
-			out := p.look(t, append(options, "--cgroups=disabled", p.imported(t, root)), []string{"nvidia.com/gpu=all"}, look)
+			out := p.run(t, append(options, "--cgroups=disabled", p.imported(t, root)), []string{"nvidia.com/gpu=all"}, look)
 			if out.stdout != want {
 				t.Errorf("%v: the container printed\n%s\nwant\n%s%s", options, out.stdout, want, out.stderr)
 			}

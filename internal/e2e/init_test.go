@@ -47,7 +47,7 @@ var initSystems = []initSystem{
 // started again when it is killed, and stopping it leaves the spec.
 const initScenario = `set -e
 pid() { for p in /proc/[0-9]*; do [ "$(cat "$p/comm" 2>/dev/null)" != cdigen ] || basename "$p"; done; }
-within() { i=0; until eval "$1"; do i=$((i+1)); [ $i -lt 600 ] || { echo "not within a minute: $1"; cdigen status; exit 1; }; sleep 0.1; done; }
+within() { i=0; until eval "$1"; do i=$((i+1)); [ $i -lt 3000 ] || { echo "not within five minutes: $1"; cdigen status; exit 1; }; sleep 0.1; done; }
 # A container has GPU 0 of a host whose numbers were others.
 config=/srv/lxc/config allow="lxc.cgroup2.devices.allow = c 195:0 rwm"
 mkdir /srv/lxc

@@ -171,9 +171,10 @@ func (p *place) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a program in the place to its end. An error has what it printed.
+// run runs a program in the place to its end. An error has what it printed. The time is enough for
+// one of a hundred containers on a slow machine.
 func (p *place) run(args ...string) (output, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
 	cmd := p.command(ctx, args...)
 	var stdout, stderr bytes.Buffer

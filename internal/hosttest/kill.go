@@ -57,7 +57,7 @@ func (k Kill) Run(t *testing.T) {
 	for _, c := range calls {
 		killed := false
 		// Calls are counted by thread, and the thread that makes a call varies.
-		for _, n := range []int{c.n, c.n, c.n - 1, c.n + 1, c.n} {
+		for _, n := range []int{c.n, c.n, c.n - 1, c.n + 1, c.n, 1, c.n - 2, c.n + 2, c.n} {
 			if !killed && n > 0 {
 				k.Reset()
 				_, killed = k.trace(t, fmt.Sprintf("%s:signal=KILL:when=%d", c.name, n))

@@ -28,14 +28,16 @@ func Until(t testing.TB, what string, patience, pause time.Duration, holds func(
 	}
 }
 
-// Constantly makes a condition for [Until]: a number has not changed for a time.
+// Constantly makes a condition for [Until]: a number has not changed for a time, in which it
+// was looked at several times, since the machine may have stood still.
 func Constantly(number func() int, enough time.Duration) func() bool {
-	last, since := -1, time.Now()
+	last, since, looks := -1, time.Now(), 0
 	return func() bool {
 		if n := number(); n != last {
-			last, since = n, time.Now()
+			last, since, looks = n, time.Now(), 0
 		}
-		return time.Since(since) > enough
+		looks++
+		return looks > 5 && time.Since(since) > enough
 	}
 }
 

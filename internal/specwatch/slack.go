@@ -23,10 +23,13 @@ const (
 // SlackenTimers lets all waits of this process take up to a millisecond longer. It needs
 // CAP_SYS_NICE; the systemd unit, which has no such capability, sets the same.
 func SlackenTimers() {
-	threads, _ := filepath.Glob("/proc/self/task/*") // threads made later inherit it
-	for _, thread := range threads {
-		file := filepath.Join("/proc", filepath.Base(thread), "timerslack_ns")
-		_ = os.WriteFile(file, []byte(strconv.Itoa(int(timerSlack))), 0)
+	// Threads made later inherit it, but one may be made meanwhile by a thread that has not got it yet.
+	for range 3 {
+		threads, _ := filepath.Glob("/proc/self/task/*")
+		for _, thread := range threads {
+			file := filepath.Join("/proc", filepath.Base(thread), "timerslack_ns")
+			_ = os.WriteFile(file, []byte(strconv.Itoa(int(timerSlack))), 0)
+		}
 	}
 }
 

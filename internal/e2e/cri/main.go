@@ -56,7 +56,7 @@ func main() {
 
 // run runs the container and removes it and its pod.
 func (r *request) run() (status int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
 	connection, err := grpc.NewClient("unix://"+r.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
