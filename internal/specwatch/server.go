@@ -110,11 +110,15 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 		if info.Mode().Type() != fs.ModeSocket {
 			return nil, fmt.Errorf("%s: the file that is there is not a socket", address)
 		}
-		if c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
+		// A process that is too busy to answer listens, too.
+		switch c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); {
+		case err == nil:
 			_ = c.Close()
 			return nil, fmt.Errorf("%s: another process listens there", address)
+		case !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("%s: it is not known whether another process listens there: %w", address, err)
 		}
-		if err := os.Remove(path); err != nil {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}

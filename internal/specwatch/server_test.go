@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/httpget"
 )
@@ -124,6 +126,18 @@ func TestListen(t *testing.T) {
 	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
 		t.Errorf("a closed socket stays: %v", err)
 	}
+	// One whose process does not answer for the moment.
+	busy, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer func() { _ = unix.Close(busy) }()
+	must(t, unix.Bind(busy, &unix.SockaddrUnix{Name: socket}), unix.Listen(busy, 0))
+	waiting, err := net.Dial("unix", socket)
+	must(t, err)
+	defer waiting.Close()
+	if _, err := Listen(ctx, "unix:"+socket); err == nil || !strings.Contains(err.Error(), "not known whether another process listens there") {
+		t.Errorf("a socket whose process is busy: %v", err)
+	}
+	must(t, os.Remove(socket))
 	write(t, socket, "precious")
 	if _, err := Listen(ctx, "unix:"+socket); err == nil || !strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("a file in the way: %v", err)
