@@ -3,6 +3,7 @@ package specwatch
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -38,7 +39,13 @@ func TestOwnChangesAreThoseThatPublishMakes(t *testing.T) {
 			t.Errorf("%s: %v", path, !want)
 		}
 	}
-	if err := os.WriteFile(output, []byte("edited"), 0o644); err != nil {
+	if err := os.Chmod(output, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if g.OwnChange(output) {
+		t.Error("a mode that somebody else gave it is taken for ours")
+	}
+	if err := errors.Join(os.WriteFile(output, []byte("edited"), 0o644), os.Chmod(output, 0o644)); err != nil { //nolint:gosec // as specs are
 		t.Fatal(err)
 	}
 	if g.OwnChange(output) {
@@ -165,6 +172,35 @@ func TestGeneratorAsksNVMLAboutAGPUThatMayBeLost(t *testing.T) {
 		}
 		if r.Probed != c.probed || r.Inventory.GPUs[1].Lost != c.found {
 			t.Errorf("generation %d: asked %v, lost %v; want %v, %v", i, r.Probed, r.Inventory.GPUs[1].Lost, c.probed, c.found)
+		}
+	}
+}
+
+// What CUDA programs need is named, and GPUs that nobody expects containers to get are not waited for.
+func TestWhatIsMissing(t *testing.T) {
+	node := &discover.Node{}
+	for name, c := range map[string]struct {
+		change func(inv *discover.Inventory)
+		want   string
+	}{
+		"nothing":    {func(*discover.Inventory) {}, ""},
+		"the driver": {func(inv *discover.Inventory) { inv.Driver.Version = "" }, "the driver is not loaded"},
+		"two things": {func(inv *discover.Inventory) { inv.ControlNodes, inv.Libraries = inv.ControlNodes[:1], nil }, "/dev/nvidia-uvm, libcuda.so.1"},
+		"a node": {func(inv *discover.Inventory) {
+			inv.GPUs = append(inv.GPUs, discover.GPU{Index: 1, PCI: "0000:43:00.0"})
+		}, "the node of GPU 1 (0000:43:00.0)"},
+		"an excluded GPU": {func(inv *discover.Inventory) { inv.GPUs = append(inv.GPUs, discover.GPU{Index: -1, Excluded: true}) }, ""},
+		"a lost GPU": {func(inv *discover.Inventory) {
+			inv.GPUs = append(inv.GPUs, discover.GPU{Index: 1, Lost: true, Node: node})
+		}, ""},
+		"a GPU of other containers": {func(inv *discover.Inventory) { inv.GPUs = append(inv.GPUs, discover.GPU{Index: 1, Withheld: true}) }, ""},
+		"all GPUs":                  {func(inv *discover.Inventory) { inv.GPUs[0].Lost = true }, "a usable GPU"},
+	} {
+		inv := complete(0)
+		c.change(inv)
+		r := &Result{Inventory: inv}
+		if got := r.Missing(); got != c.want || r.Complete() != (c.want == "") {
+			t.Errorf("%s: missing is %q, want %q", name, got, c.want)
 		}
 	}
 }

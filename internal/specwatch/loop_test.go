@@ -502,6 +502,23 @@ func TestLoopSettles(t *testing.T) {
 	}
 }
 
+// A watcher that finds the spec as it should be says since when it knows that.
+func TestLoopFindsTheSpecInPlace(t *testing.T) {
+	inv := complete(0)
+	m := &machine{inv: inv, published: inv, exists: true, intact: true}
+	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
+		first := l.State().LastChange
+		if first == nil || first.Trigger != triggerStart || first.Result != string(specfile.Unchanged) {
+			t.Fatalf("the last change is %+v", first)
+		}
+		l.box.put(Event{Source: "test"})
+		pass(time.Second)
+		if s := l.State(); s.Generations != 2 || s.LastChange.Trigger != triggerStart {
+			t.Errorf("after %d generations the last change is %+v", s.Generations, s.LastChange)
+		}
+	})
+}
+
 // A spec that cannot be written, or was withdrawn, is not ready; nor is one that stays though
 // the host has changed.
 func TestLoopIsReadyWhileTheSpecIsTrue(t *testing.T) {
