@@ -1,0 +1,84 @@
+package discover_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/nvmlprobe"
+)
+
+// What only NVML knows of a GPU is taken over, in the forms of an inventory.
+func TestWhatNVMLAloneKnowsIsTakenOver(t *testing.T) {
+	d := hosttest.Load(t, "all-mig")
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), changed(t, d.Probe(), func(r *nvmlprobe.Report) error {
+		g := &r.GPUs[0]
+		g.Brand, g.Architecture, g.ComputeCapability, g.Coherent = "Tesla", "Hopper", "9.0", true
+		g.MIGSlices, g.NVLinks = 7, []nvmlprobe.NVLink{{To: "gpu", PCI: "00000000:1B:00.0", Links: 18}}
+		slices.Reverse(g.MIGDevices)
+		return nil
+	}))
+	g := &inv.GPUs[0]
+	if g.Brand != "Tesla" || g.Architecture != "Hopper" || g.ComputeCapability != "9.0" || !g.Coherent || g.MIGSlices != 7 {
+		t.Errorf("%+v", g)
+	}
+	if len(g.NVLinks) != 1 || g.NVLinks[0] != (discover.NVLink{To: "gpu", PCI: "0000:1b:00.0", Links: 18}) {
+		t.Errorf("NVLinks %+v", g.NVLinks)
+	}
+	for i, m := range g.MIGDevices {
+		if m.Index != i {
+			t.Errorf("MIG devices are not in order of index: %+v", g.MIGDevices)
+		}
+	}
+	if len(g.MIGDevices) != 2 || len(inv.Findings) > 0 {
+		t.Errorf("%d MIG devices, findings %+v", len(g.MIGDevices), inv.Findings)
+	}
+}
+
+// A GPU at another address is another one, though it has the same minor number: procfs or NVML is
+// of before a GPU was exchanged.
+func TestAGPUAtAnotherAddressIsAnotherOne(t *testing.T) {
+	d := hosttest.Load(t, "missing-node")
+	d.MissingNodes = nil
+	inv := discovered(t, hosttest.Open(t, d, t.TempDir()), changed(t, d.Probe(), func(r *nvmlprobe.Report) error {
+		r.GPUs[1].UUID, r.GPUs[1].PCIBusID = "", "00000000:F0:00.0"
+		return nil
+	}))
+	wantFinding(t, inv, discover.GPUNotInNVML, discover.Warning, "0000:43:00.0")
+	wantFinding(t, inv, discover.GPUNotInProcfs, discover.Warning, "0000:f0:00.0")
+}
+
+// sysfs has -1 or no file where there is one node of memory only, and "(null)" where no kernel
+// driver is reserved.
+func TestValuesOfSysfsThatStandForNone(t *testing.T) {
+	d := hosttest.Load(t, "nouveau")
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	device := filepath.Join(dir, "sys/bus/pci/devices/0000:01:00.0")
+	if err := errors.Join(os.Remove(filepath.Join(device, "driver")), os.WriteFile(filepath.Join(device, "driver_override"), []byte("(null)\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	wantFinding(t, discovered(t, host, nil), discover.GPUUnbound, discover.Warning, "no kernel driver is bound to it")
+
+	d = hosttest.Load(t, "demo")
+	for text, want := range map[string]int{"-1\n": -1, "0\n": 0, "1\n": 1, "": -1} {
+		dir := t.TempDir()
+		host := hosttest.Open(t, d, dir)
+		file := filepath.Join(dir, "sys/bus/pci/devices/0000:1b:00.0/numa_node")
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		if text != "" {
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := discovered(t, host, d.Probe()).GPUs[0].NUMANode; got != want {
+			t.Errorf("%q is node %d; want %d", text, got, want)
+		}
+	}
+}
