@@ -1,6 +1,7 @@
 package discover_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -79,6 +80,26 @@ func TestValuesOfSysfsThatStandForNone(t *testing.T) {
 		}
 		if got := discovered(t, host, d.Probe()).GPUs[0].NUMANode; got != want {
 			t.Errorf("%q is node %d; want %d", text, got, want)
+		}
+	}
+}
+
+// Why NVML cannot be asked decides what to do, so that each cause has its own finding.
+func TestAProbeThatFailsHasTheFindingOfItsCause(t *testing.T) {
+	d := hosttest.Load(t, "missing-node")
+	d.MissingNodes = nil
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	for kind, id := range map[nvmlprobe.ErrorKind]discover.ID{
+		nvmlprobe.Missing: discover.NVMLProbeMissing, nvmlprobe.VersionMismatch: discover.NVMLVersionMismatch, nvmlprobe.Timeout: discover.NVMLTimeout,
+		nvmlprobe.Untrusted: discover.NVMLUntrusted, nvmlprobe.Crashed: discover.NVMLFailed, nvmlprobe.Failed: discover.NVMLFailed, nvmlprobe.NoDriver: discover.NVMLFailed,
+	} {
+		inv := discovered(t, host, func(context.Context, string) (*nvmlprobe.Report, error) {
+			return nil, &nvmlprobe.Error{Kind: kind, Message: "no answer"}
+		})
+		wantFinding(t, inv, id, discover.Warning, string(kind)+": no answer: GPUs are taken from procfs")
+		if len(inv.Findings) != 1 || inv.Usable() != len(inv.GPUs) {
+			t.Errorf("%s: %d of %d GPUs, findings %+v", kind, inv.Usable(), len(inv.GPUs), inv.Findings)
 		}
 	}
 }
