@@ -193,6 +193,36 @@ func TestPublishRefusesWhatCannotBeASpec(t *testing.T) {
 	}
 }
 
+// Publish and Remove say whether they have changed anything, and Remove leaves the file of another
+// program.
+func TestPublishAndRemoveSayWhatTheyDid(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cdi/nvidia.yaml")
+	s, _, err := spec.New(inventory(""), spec.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what    string
+		do      func() (bool, error)
+		changes bool
+		stays   bool // the file is there then
+	}{
+		{"removed before", func() (bool, error) { return spec.Remove(t.Context(), path, s.Kind) }, false, false},
+		{"published", func() (bool, error) { return spec.Publish(t.Context(), path, s) }, true, true},
+		{"published again", func() (bool, error) { return spec.Publish(t.Context(), path, s) }, false, true},
+		{"removed for another kind", func() (bool, error) { return spec.Remove(t.Context(), path, "vendor.com/gpu") }, false, true},
+		{"removed", func() (bool, error) { return spec.Remove(t.Context(), path, s.Kind) }, true, false},
+		{"published after that", func() (bool, error) { return spec.Publish(t.Context(), path, s) }, true, true},
+		{"removed, whatever it is", func() (bool, error) { return spec.Remove(t.Context(), path, "") }, true, false},
+	} {
+		changes, err := c.do()
+		_, missing := os.Stat(path)
+		if err != nil || changes != c.changes || (missing == nil) != c.stays {
+			t.Errorf("%s: %v, %v, then the file: %v", c.what, changes, err, missing)
+		}
+	}
+}
+
 func TestBadOptionsAreRefused(t *testing.T) {
 	for _, c := range [][2]string{{"no vendor", "gpu"}, {"nvidia.com", "1gpu"}} {
 		o := spec.Options{}
@@ -420,9 +450,9 @@ devices:
 	}
 	o := spec.Options{}
 	o.Own = own
-	s, _, err := spec.New(inventory(""), o)
-	if err != nil {
-		t.Fatal(err)
+	s, findings, err := spec.New(inventory(""), o)
+	if err != nil || len(findings) > 0 {
+		t.Fatal(err, findings)
 	}
 	if !slices.Contains(s.ContainerEdits.Env, "NCCL_DEBUG=WARN") || !slices.Contains(s.ContainerEdits.Env, "NVIDIA_VISIBLE_DEVICES=void") {
 		t.Errorf("common env %q", s.ContainerEdits.Env)
@@ -436,6 +466,30 @@ devices:
 		if (len(d.ContainerEdits.Mounts) == 1) != (d.Name == "all") {
 			t.Errorf("%s has %d mounts", d.Name, len(d.ContainerEdits.Mounts))
 		}
+	}
+}
+
+// A container may be given the driver without a GPU, where there is a driver.
+func TestTheDeviceWithoutAGPU(t *testing.T) {
+	inv := inventory("")
+	inv.Driver.Version = "550.54.15"
+	for want, devices := range map[string][]string{"none": {spec.NoDevice}, "0 all none": {"0", spec.NoDevice}, "0 1:0 all": nil} {
+		s, findings, err := spec.New(inv, spec.Options{Names: []spec.NameStrategy{spec.Index}, Devices: devices})
+		if err != nil || len(findings) > 0 {
+			t.Errorf("%q: %v, %v", devices, err, findings)
+			continue
+		}
+		if got := strings.Join(slices.Sorted(slices.Values(names(s))), " "); got != want {
+			t.Errorf("%q: devices %s; want %s", devices, got, want)
+		}
+		for _, d := range s.Devices {
+			if gpu := slices.ContainsFunc(d.ContainerEdits.DeviceNodes, func(n *specs.DeviceNode) bool { return n.Path == "/dev/nvidia0" }); gpu != (d.Name == "0" || d.Name == "all") {
+				t.Errorf("%q: %s has the GPU's node: %v", devices, d.Name, gpu)
+			}
+		}
+	}
+	if _, _, err := spec.New(&discover.Inventory{}, spec.Options{Devices: []string{spec.NoDevice}}); !errors.Is(err, spec.ErrNoDevices) {
+		t.Errorf("without a driver: %v", err)
 	}
 }
 
