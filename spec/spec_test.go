@@ -128,6 +128,8 @@ func TestVersionIsTheLowestThatDoes(t *testing.T) {
 		{"index names alone, capped", func(o *spec.Options) { o.MaxVersion, o.Names, o.NoAll = "0.4.0", []spec.NameStrategy{spec.Index}, true }, "", "", "no device has a name"},
 		{"host paths, capped", func(o *spec.Options) { o.MaxVersion = "0.4.0" }, "/host", "", "need hostPath"},
 		{"dotted class, capped", func(o *spec.Options) { o.MaxVersion, o.Class = "0.5.0", "gpu.full" }, "", "", "a class with a dot needs 0.6.0"},
+		{"the oldest version", func(o *spec.Options) { o.MaxVersion = "0.3.0" }, "", "0.3.0", ""},
+		{"an older version", func(o *spec.Options) { o.MaxVersion = "0.2.0" }, "", "", `newest CDI version "0.2.0"`},
 		{"unknown version", func(o *spec.Options) { o.MaxVersion = "five" }, "", "", `newest CDI version "five"`},
 	} {
 		o := spec.Options{}
@@ -271,6 +273,11 @@ func TestNamesOfDRMNodesByAddressCanBeLeftOut(t *testing.T) {
 		if e, err := spec.ByID(inv, "0", o); err != nil || len(e.DeviceNodes) != want {
 			t.Errorf("%d nodes, %v; want %d", len(e.DeviceNodes), err, want)
 		}
+	}
+	// Versions before 0.5.0 do not have what they need.
+	s, _, err := spec.New(inv, spec.Options{MaxVersion: "0.4.0"})
+	if err != nil || len(s.Devices[0].ContainerEdits.DeviceNodes) != 2 {
+		t.Errorf("for CDI 0.4.0: %+v, %v", s, err)
 	}
 }
 
