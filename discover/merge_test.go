@@ -10,6 +10,7 @@ import (
 
 	"github.com/cdigen/cdigen/discover"
 	"github.com/cdigen/cdigen/internal/hosttest"
+	"github.com/cdigen/cdigen/internal/hosttree"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
@@ -101,5 +102,64 @@ func TestAProbeThatFailsHasTheFindingOfItsCause(t *testing.T) {
 		if len(inv.Findings) != 1 || inv.Usable() != len(inv.GPUs) {
 			t.Errorf("%s: %d of %d GPUs, findings %+v", kind, inv.Usable(), len(inv.GPUs), inv.Findings)
 		}
+	}
+}
+
+// NVML's library runs with the rights of the probe: one that others can change is not asked.
+func TestALibraryOfNVMLThatOthersCanChangeIsNotAsked(t *testing.T) {
+	d := hosttest.Load(t, "missing-node")
+	d.MissingNodes = nil
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	host.Driver = hosttree.DirTree(dir)
+	libraries, err := filepath.Glob(filepath.Join(dir, "usr/lib/*/libnvidia-ml.so.*.*"))
+	if err != nil || len(libraries) != 1 {
+		t.Fatal(libraries, err)
+	}
+	for mode, asked := range map[os.FileMode]int{0o644: 1, 0o666: 0} {
+		if err := os.Chmod(libraries[0], mode); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		inv := discovered(t, host, func(ctx context.Context, library string) (*nvmlprobe.Report, error) {
+			n++
+			return d.Probe()(ctx, library)
+		})
+		if untrusted := len(findings(inv, discover.NVMLUntrusted, "libnvidia-ml.so.1: is not trusted, so NVML is not asked")); n != asked || untrusted != 1-asked {
+			t.Errorf("mode %o: NVML was asked %d times, findings %+v", mode, n, inv.Findings)
+		}
+	}
+}
+
+func TestFindingsOfASeverityAndWorse(t *testing.T) {
+	inv := &discover.Inventory{Findings: []discover.Finding{{ID: "a", Severity: discover.Note}, {ID: "b", Severity: discover.Broken}, {ID: "c", Severity: discover.Warning}}}
+	for severity, want := range map[discover.Severity]string{discover.Broken: "b", discover.Warning: "bc", discover.Note: "abc"} {
+		got := ""
+		for _, f := range inv.FindingsOf(severity) {
+			got += string(f.ID)
+		}
+		if got != want {
+			t.Errorf("%s and worse: %q, want %q", severity, got, want)
+		}
+	}
+	if len(inv.Findings) != 3 || inv.Findings[0].ID != "a" {
+		t.Errorf("the inventory was changed: %+v", inv.Findings)
+	}
+}
+
+func TestUsableGPUsAreChosen(t *testing.T) {
+	node := &discover.Node{}
+	inv := &discover.Inventory{GPUs: []discover.GPU{{Index: 0, Node: node, Lost: true}, {Index: 1, Node: node}, {Index: 2, Node: node}, {Index: 3}}}
+	for chosen, want := range map[int][]int{2: {2}, 1: {1}, 0: {1, 2}, 3: {1, 2}} { // of unusable ones none is chosen
+		var got []int
+		for _, g := range inv.UsableGPUs(func(g *discover.GPU) bool { return g.Index == chosen }) {
+			got = append(got, g.Index)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("chosen is %d: got %v, want %v", chosen, got, want)
+		}
+	}
+	if n := inv.Usable(); n != 2 {
+		t.Errorf("%d are usable", n)
 	}
 }
