@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
@@ -134,11 +135,11 @@ func TestALibraryOfNVMLThatOthersCanChangeIsNotAsked(t *testing.T) {
 func TestFindingsOfASeverityAndWorse(t *testing.T) {
 	inv := &discover.Inventory{Findings: []discover.Finding{{ID: "a", Severity: discover.Note}, {ID: "b", Severity: discover.Broken}, {ID: "c", Severity: discover.Warning}}}
 	for severity, want := range map[discover.Severity]string{discover.Broken: "b", discover.Warning: "bc", discover.Note: "abc"} {
-		got := ""
+		var got []string
 		for _, f := range inv.FindingsOf(severity) {
-			got += string(f.ID)
+			got = append(got, string(f.ID))
 		}
-		if got != want {
+		if strings.Join(got, "") != want {
 			t.Errorf("%s and worse: %q, want %q", severity, got, want)
 		}
 	}

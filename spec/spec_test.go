@@ -128,6 +128,7 @@ func TestVersionIsTheLowestThatDoes(t *testing.T) {
 		{"index names alone, capped", func(o *spec.Options) { o.MaxVersion, o.Names, o.NoAll = "0.4.0", []spec.NameStrategy{spec.Index}, true }, "", "", "no device has a name"},
 		{"host paths, capped", func(o *spec.Options) { o.MaxVersion = "0.4.0" }, "/host", "", "need hostPath"},
 		{"dotted class, capped", func(o *spec.Options) { o.MaxVersion, o.Class = "0.5.0", "gpu.full" }, "", "", "a class with a dot needs 0.6.0"},
+		{"index names, capped at what they need", func(o *spec.Options) { o.MaxVersion = "0.5.0" }, "", "0.5.0", ""},
 		{"the oldest version", func(o *spec.Options) { o.MaxVersion = "0.3.0" }, "", "0.3.0", ""},
 		{"an older version", func(o *spec.Options) { o.MaxVersion = "0.2.0" }, "", "", `newest CDI version "0.2.0"`},
 		{"unknown version", func(o *spec.Options) { o.MaxVersion = "five" }, "", "", `newest CDI version "five"`},
@@ -143,6 +144,12 @@ func TestVersionIsTheLowestThatDoes(t *testing.T) {
 		}
 		if err != nil || s.Version != c.version {
 			t.Errorf("%s: %+v, %v; want version %s", c.what, s, err, c.version)
+			continue
+		}
+		if c.version == o.MaxVersion && o.MaxVersion == "0.5.0" {
+			if len(left) > 0 || !slices.Contains(names(s), "0") {
+				t.Errorf("%s: findings %+v, names %q", c.what, left, names(s))
+			}
 			continue
 		}
 		if o.MaxVersion != "" && (len(left) != 2 || !strings.Contains(left[0].Message, "begin with a digit") || slices.Contains(names(s), "0")) {
