@@ -204,3 +204,37 @@ func TestWhatIsMissing(t *testing.T) {
 		}
 	}
 }
+
+// A directory of specs that engines of other users could read is made readable again, but not where
+// others may have exchanged it, and not one that never was readable.
+func TestASpecDirectoryStaysReadable(t *testing.T) {
+	above := filepath.Join(t.TempDir(), "above")
+	dir := filepath.Join(above, "cdi")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g := &Generator{}
+	for _, c := range []struct {
+		what                 string
+		g                    *Generator
+		above, mode, becomes os.FileMode
+	}{
+		{"readable", g, 0o755, 0o755, 0o755},
+		{"its permissions are taken away", g, 0o755, 0o700, 0o755},
+		{"and others can exchange it", g, 0o777, 0o700, 0o700},
+		{"never readable", &Generator{}, 0o755, 0o700, 0o700},
+	} {
+		if err := errors.Join(os.Chmod(above, c.above), os.Chmod(dir, c.mode)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.g.keepReadable(dir); err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != c.becomes {
+			t.Errorf("%s: mode %v, %v; want %o", c.what, info.Mode(), err, c.becomes)
+		}
+	}
+	if err := g.keepReadable(filepath.Join(dir, "none")); err != nil {
+		t.Errorf("a directory that is not there yet: %v", err)
+	}
+}
