@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -236,5 +237,46 @@ func TestASpecDirectoryStaysReadable(t *testing.T) {
 	}
 	if err := g.keepReadable(filepath.Join(dir, "none")); err != nil {
 		t.Errorf("a directory that is not there yet: %v", err)
+	}
+}
+
+// While the spec of GPUs is held, one of a kind that needs the driver is made where it is missing and
+// stays where it is; others are as the host is now.
+func TestRestoreHoldsKindsThatNeedTheDriver(t *testing.T) {
+	dir := t.TempDir()
+	text := func(kind, value string) spectext.Text {
+		t.Helper()
+		text, err := spectext.Validate([]byte("cdiVersion: 0.5.0\nkind: nvidia.com/" + kind + "\ndevices: [{name: all, containerEdits: {env: [A=" + value + "]}}]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	g := &Generator{Output: filepath.Join(dir, "nvidia.yaml")}
+	kinds := []string{"gds", "mofed"}
+	for _, kind := range kinds {
+		g.Others = append(g.Others, Other{Output: filepath.Join(dir, kind+".yaml"), Kind: "nvidia.com/" + kind})
+	}
+	for _, c := range []struct {
+		value      string // empty: the host has nothing of them
+		gds, mofed string
+	}{{"1", "1", "1"}, {"2", "1", "2"}, {"", "1", ""}, {"3", "1", "3"}} {
+		r := &Result{}
+		for _, kind := range kinds {
+			if c.value == "" {
+				r.others = append(r.others, spectext.Text{})
+			} else {
+				r.others = append(r.others, text(kind, c.value))
+			}
+		}
+		if err := g.Restore(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []string{c.gds, c.mofed} {
+			data, err := os.ReadFile(g.Others[i].Output)
+			if want == "" && !errors.Is(err, fs.ErrNotExist) || want != "" && string(data) != string(text(kinds[i], want).Bytes()) {
+				t.Errorf("after %q: %s has %q, %v; want %q", c.value, kinds[i], data, err, want)
+			}
+		}
 	}
 }
