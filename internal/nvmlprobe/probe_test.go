@@ -187,7 +187,13 @@ func TestProbeEndsWithItsContext(t *testing.T) {
 		_, err := probe(ctx, "")
 		ended <- err
 	}()
-	hosttest.Until(t, "the start of the probe", patience, time.Millisecond, func() bool { _, err := os.Stat(started); return err == nil })
+	hosttest.Until(t, "the start of the probe", patience, time.Millisecond, func() bool {
+		if len(ended) > 0 {
+			t.Fatalf("the probe has ended: %v", <-ended)
+		}
+		_, err := os.Stat(started)
+		return err == nil
+	})
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want %v", err, context.Canceled)
