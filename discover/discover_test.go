@@ -484,6 +484,7 @@ func TestNVMLIsAskedIfNeeded(t *testing.T) {
 		{"a GPU of procfs is not bound to the driver", "missing-node", remove(pci + "driver"), 1},
 		{"a GPU of the bus is not in procfs", "missing-node", remove("proc/driver/nvidia/gpus/0000:43:00.0"), 1},
 		{"procfs has no UUID yet", "missing-node", write("proc/driver/nvidia/gpus/0000:43:00.0/information", "Device Minor: 1\nGPU UUID: GPU-????????\n"), 1},
+		{"procfs has no minor number", "missing-node", write("proc/driver/nvidia/gpus/0000:43:00.0/information", "GPU UUID: GPU-9221d5d1-0c5e-4a4f-8a4e-3f0d1c8f0b1a\n"), 1},
 		{"no sysfs", "missing-node", remove("sys"), 1},
 		{"no GPU", "no-gpu", nil, 0},
 	} {

@@ -1,6 +1,7 @@
 package discover_test
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -185,6 +186,33 @@ func TestABridgeInTheGroupDoesNotMatter(t *testing.T) {
 	})
 	if got := names(inv.Passed[1].Nodes); got != "vfio/20" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// Who can exchange a node decides which device a virtual machine gets.
+func TestNodesOfVirtualMachinesThatOthersCanChange(t *testing.T) {
+	d := hosttest.Load(t, "vfio")
+	dir := t.TempDir()
+	host := hosttest.Open(t, d, dir)
+	table, err := os.ReadFile(filepath.Join(dir, simhost.NodeTable))
+	if err != nil {
+		t.Fatal(err)
+	}
+	vfio := filepath.Join(dir, "dev/vfio")
+	for mode, want := range map[os.FileMode]string{0o755: "", 0o777: vfio + "/12 can be changed by others than root"} {
+		if err := errors.Join(os.MkdirAll(vfio, 0o755), os.Chmod(vfio, mode)); err != nil {
+			t.Fatal(err)
+		}
+		if host.Dev, err = hosttree.DirTree(dir).WithNodes(table); err != nil {
+			t.Fatal(err)
+		}
+		inv, err := discover.Run(t.Context(), host, discover.Options{Passthrough: true, WithoutDriver: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g := inv.Passed[0]; g.Problem != want || (g.Nodes == nil) != (want != "") {
+			t.Errorf("in a directory of mode %o: %q, nodes %s", mode, g.Problem, names(g.Nodes))
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package discover_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cdigen/cdigen/discover"
@@ -22,6 +23,7 @@ func TestGPUThatAContainerWasNotGivenIsNotBroken(t *testing.T) {
 		"a container of Docker":           {".dockerenv", []string{"nvidia0"}, 1, 0},
 		"a container of LXC with systemd": {"run/systemd/container", []string{"nvidia1"}, 1, 0},
 		"a container of LXC without it":   {"proc/1/environ", []string{"nvidia1"}, 1, 0},
+		"an empty variable":               {"proc/1/environ=", []string{"nvidia1"}, 0, 1},
 		"a container with all":            {"run/.containerenv", nil, 0, 0},
 		"a container without any":         {"run/.containerenv", []string{"nvidia0", "nvidia1", "nvidia2", "nvidia3", "nvidia4", "nvidia5", "nvidia6", "nvidia7"}, 0, 8},
 	} {
@@ -31,8 +33,11 @@ func TestGPUThatAContainerWasNotGivenIsNotBroken(t *testing.T) {
 			if err := d.Build(dir, simhost.Options{}); err != nil {
 				t.Fatal(err)
 			}
-			if c.mark != "" {
-				writeIn(t, dir, c.mark, "PATH=/bin\x00container=lxc\x00HOME=/\x00")
+			if mark, empty := strings.CutSuffix(c.mark, "="); empty {
+				writeIn(t, dir, mark, "PATH=/bin\x00container=\x00HOME=/\x00")
+				c.mark = "" // it is a host
+			} else if mark != "" {
+				writeIn(t, dir, mark, "PATH=/bin\x00container=lxc\x00HOME=/\x00")
 			}
 			// NVML knows the GPUs with a node only, and numbers those.
 			probe := changed(t, d.Probe(), func(r *nvmlprobe.Report) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,6 +88,35 @@ func TestEveryCapturedHostHasItsGoldenSpec(t *testing.T) {
 			t.Errorf("not the golden spec of the host:\n%s", diff)
 		}
 	})
+}
+
+// A host that is renamed or removed leaves no golden file that nothing is compared with.
+func TestEveryGoldenSpecHasItsHost(t *testing.T) {
+	known := []string{"lost-gpu.yaml"}
+	for _, name := range hosttest.Hosts(t) {
+		known = append(known, name+".txt")
+	}
+	for i := range spec.Kinds {
+		if k := &spec.Kinds[i]; k.Name != spec.GPUKind {
+			known = append(known, "kind-"+k.Name+".txt")
+		}
+	}
+	captured, err := filepath.Glob(hosttest.Path("captured", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range captured {
+		known = append(known, "captured-"+strings.TrimSuffix(filepath.Base(file), ".yaml")+".txt")
+	}
+	entries, err := os.ReadDir(hosttest.Path("golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !slices.Contains(known, e.Name()) {
+			t.Errorf("%s is a golden file of nothing: remove it", e.Name())
+		}
+	}
 }
 
 // golden is a host's spec, and what was found wanting.

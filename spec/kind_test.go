@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -175,6 +176,15 @@ func TestKindsAreDocumented(t *testing.T) {
 	data, err := os.ReadFile("../docs/kinds.md")
 	if err != nil {
 		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| `[^`]*nvidia.com/[^`]+` \\|").FindAllStringSubmatch(string(data), -1)
+	for _, m := range rows {
+		if spec.Kinds.Find(m[1]) == nil {
+			t.Errorf("docs/kinds.md has a kind %s that there is not", m[1])
+		}
+	}
+	if len(rows) != len(spec.Kinds) {
+		t.Errorf("docs/kinds.md has %d kinds of %d", len(rows), len(spec.Kinds))
 	}
 	for _, k := range spec.Kinds {
 		when := "named"

@@ -60,6 +60,15 @@ func TestPlannedMIGDeviceNeedsNoNodes(t *testing.T) {
 		if !slices.Equal(got, c.want) || (err == nil) != (c.fault == "") || err != nil && !strings.Contains(err.Error(), c.fault) {
 			t.Errorf("%s: %q, %v; want %q, %q", c.name, got, err, c.want, c.fault)
 		}
+		for i := range inv.GPUs {
+			indexes := map[int]bool{}
+			for _, m := range inv.GPUs[i].MIGDevices {
+				if indexes[m.Index] {
+					t.Errorf("%s: two MIG devices have the index %d: %+v", c.name, m.Index, inv.GPUs[i].MIGDevices)
+				}
+				indexes[m.Index] = true
+			}
+		}
 		missing := slices.ContainsFunc(inv.Findings, func(f discover.Finding) bool { return f.ID == discover.NodeMissing && f.Severity == discover.Broken })
 		if planned := discover.MIGID(c.gpu, c.gi, c.ci) == discover.MIGID(uuid, 1, 0); missing == planned {
 			t.Errorf("%s: nodes are reported as missing: %v", c.name, missing)

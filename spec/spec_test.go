@@ -128,6 +128,9 @@ func TestVersionIsTheLowestThatDoes(t *testing.T) {
 		{"index names alone, capped", func(o *spec.Options) { o.MaxVersion, o.Names, o.NoAll = "0.4.0", []spec.NameStrategy{spec.Index}, true }, "", "", "no device has a name"},
 		{"host paths, capped", func(o *spec.Options) { o.MaxVersion = "0.4.0" }, "/host", "", "need hostPath"},
 		{"dotted class, capped", func(o *spec.Options) { o.MaxVersion, o.Class = "0.5.0", "gpu.full" }, "", "", "a class with a dot needs 0.6.0"},
+		{"index names, capped at what they need", func(o *spec.Options) { o.MaxVersion = "0.5.0" }, "", "0.5.0", ""},
+		{"the oldest version", func(o *spec.Options) { o.MaxVersion = "0.3.0" }, "", "0.3.0", ""},
+		{"an older version", func(o *spec.Options) { o.MaxVersion = "0.2.0" }, "", "", `newest CDI version "0.2.0"`},
 		{"unknown version", func(o *spec.Options) { o.MaxVersion = "five" }, "", "", `newest CDI version "five"`},
 	} {
 		o := spec.Options{}
@@ -141,6 +144,12 @@ func TestVersionIsTheLowestThatDoes(t *testing.T) {
 		}
 		if err != nil || s.Version != c.version {
 			t.Errorf("%s: %+v, %v; want version %s", c.what, s, err, c.version)
+			continue
+		}
+		if c.version == o.MaxVersion && o.MaxVersion == "0.5.0" {
+			if len(left) > 0 || !slices.Contains(names(s), "0") {
+				t.Errorf("%s: findings %+v, names %q", c.what, left, names(s))
+			}
 			continue
 		}
 		if o.MaxVersion != "" && (len(left) != 2 || !strings.Contains(left[0].Message, "begin with a digit") || slices.Contains(names(s), "0")) {
@@ -193,6 +202,36 @@ func TestPublishRefusesWhatCannotBeASpec(t *testing.T) {
 	}
 }
 
+// Publish and Remove say whether they have changed anything, and Remove leaves the file of another
+// program.
+func TestPublishAndRemoveSayWhatTheyDid(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cdi/nvidia.yaml")
+	s, _, err := spec.New(inventory(""), spec.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what    string
+		do      func() (bool, error)
+		changes bool
+		stays   bool // the file is there then
+	}{
+		{"removed before", func() (bool, error) { return spec.Remove(t.Context(), path, s.Kind) }, false, false},
+		{"published", func() (bool, error) { return spec.Publish(t.Context(), path, s) }, true, true},
+		{"published again", func() (bool, error) { return spec.Publish(t.Context(), path, s) }, false, true},
+		{"removed for another kind", func() (bool, error) { return spec.Remove(t.Context(), path, "vendor.com/gpu") }, false, true},
+		{"removed", func() (bool, error) { return spec.Remove(t.Context(), path, s.Kind) }, true, false},
+		{"published after that", func() (bool, error) { return spec.Publish(t.Context(), path, s) }, true, true},
+		{"removed, whatever it is", func() (bool, error) { return spec.Remove(t.Context(), path, "") }, true, false},
+	} {
+		changes, err := c.do()
+		_, missing := os.Stat(path)
+		if err != nil || changes != c.changes || (missing == nil) != c.stays {
+			t.Errorf("%s: %v, %v, then the file: %v", c.what, changes, err, missing)
+		}
+	}
+}
+
 func TestBadOptionsAreRefused(t *testing.T) {
 	for _, c := range [][2]string{{"no vendor", "gpu"}, {"nvidia.com", "1gpu"}} {
 		o := spec.Options{}
@@ -241,6 +280,11 @@ func TestNamesOfDRMNodesByAddressCanBeLeftOut(t *testing.T) {
 		if e, err := spec.ByID(inv, "0", o); err != nil || len(e.DeviceNodes) != want {
 			t.Errorf("%d nodes, %v; want %d", len(e.DeviceNodes), err, want)
 		}
+	}
+	// Versions before 0.5.0 do not have what they need.
+	s, _, err := spec.New(inv, spec.Options{MaxVersion: "0.4.0"})
+	if err != nil || len(s.Devices[0].ContainerEdits.DeviceNodes) != 2 {
+		t.Errorf("for CDI 0.4.0: %+v, %v", s, err)
 	}
 }
 
@@ -420,9 +464,9 @@ devices:
 	}
 	o := spec.Options{}
 	o.Own = own
-	s, _, err := spec.New(inventory(""), o)
-	if err != nil {
-		t.Fatal(err)
+	s, findings, err := spec.New(inventory(""), o)
+	if err != nil || len(findings) > 0 {
+		t.Fatal(err, findings)
 	}
 	if !slices.Contains(s.ContainerEdits.Env, "NCCL_DEBUG=WARN") || !slices.Contains(s.ContainerEdits.Env, "NVIDIA_VISIBLE_DEVICES=void") {
 		t.Errorf("common env %q", s.ContainerEdits.Env)
@@ -436,6 +480,30 @@ devices:
 		if (len(d.ContainerEdits.Mounts) == 1) != (d.Name == "all") {
 			t.Errorf("%s has %d mounts", d.Name, len(d.ContainerEdits.Mounts))
 		}
+	}
+}
+
+// A container may be given the driver without a GPU, where there is a driver.
+func TestTheDeviceWithoutAGPU(t *testing.T) {
+	inv := inventory("")
+	inv.Driver.Version = "550.54.15"
+	for want, devices := range map[string][]string{"none": {spec.NoDevice}, "0 all none": {"0", spec.NoDevice}, "0 1:0 all": nil} {
+		s, findings, err := spec.New(inv, spec.Options{Names: []spec.NameStrategy{spec.Index}, Devices: devices})
+		if err != nil || len(findings) > 0 {
+			t.Errorf("%q: %v, %v", devices, err, findings)
+			continue
+		}
+		if got := strings.Join(slices.Sorted(slices.Values(names(s))), " "); got != want {
+			t.Errorf("%q: devices %s; want %s", devices, got, want)
+		}
+		for _, d := range s.Devices {
+			if gpu := slices.ContainsFunc(d.ContainerEdits.DeviceNodes, func(n *specs.DeviceNode) bool { return n.Path == "/dev/nvidia0" }); gpu != (d.Name == "0" || d.Name == "all") {
+				t.Errorf("%q: %s has the GPU's node: %v", devices, d.Name, gpu)
+			}
+		}
+	}
+	if _, _, err := spec.New(&discover.Inventory{}, spec.Options{Devices: []string{spec.NoDevice}}); !errors.Is(err, spec.ErrNoDevices) {
+		t.Errorf("without a driver: %v", err)
 	}
 }
 

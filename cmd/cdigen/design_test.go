@@ -69,7 +69,10 @@ func TestDesignListsPackages(t *testing.T) {
 	}
 	for _, top := range []string{"cmd", "discover", "edits", "internal", "spec", "watch"} {
 		err := filepath.WalkDir(filepath.Join("../..", top), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() && d.Name() == "testdata" {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() && d.Name() == "testdata" {
 				return filepath.SkipDir
 			}
 			folder, _ := filepath.Rel("../..", filepath.Dir(path))

@@ -54,6 +54,26 @@ func documents(t *testing.T) []string {
 	return append(list, "../../README.md")
 }
 
+// contentOf returns the text of all files that patterns match.
+func contentOf(t *testing.T, patterns ...string) string {
+	t.Helper()
+	var b strings.Builder
+	for _, pattern := range patterns {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no files %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Write(data)
+		}
+	}
+	return b.String()
+}
+
 func readLines(t *testing.T, file string) []string {
 	t.Helper()
 	data, err := os.ReadFile(file)
@@ -83,6 +103,7 @@ func blocks(lines []string) (list []shown) {
 // TestDocumentationShowsWhatIsPrinted runs each command of ours that the
 // documentation shows, on the host that it names, and compares what it prints.
 func TestDocumentationShowsWhatIsPrinted(t *testing.T) {
+	tests := contentOf(t, "*_test.go", "../../internal/e2e/*_test.go")
 	for _, file := range documents(t) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			lines := readLines(t, file)
@@ -94,6 +115,9 @@ func TestDocumentationShowsWhatIsPrinted(t *testing.T) {
 				on := runOn.FindStringSubmatch(b.comment)
 				switch {
 				case shownBy.MatchString(b.comment):
+					if name := shownBy.FindStringSubmatch(b.comment)[1]; !strings.Contains(tests, "\nfunc "+name+"(t *testing.T)") {
+						t.Errorf("%s:%d: there is no %s", file, b.first, name)
+					}
 					continue
 				case on == nil && slices.ContainsFunc(text, ours):
 					t.Errorf("%s:%d: the output is not checked: put <!-- run on HOST --> on the line before", file, b.first)

@@ -117,6 +117,7 @@ func complete(cmd *cobra.Command) error {
 		switch {
 		case f.Changed && option:
 			given[f.Name] = f.Value.String()
+		case value == "" && f.DefValue != "": // as of an option that cannot be empty
 		case ok && !f.Changed && !option && hasVariable(f):
 			if err := cmd.Flags().Set(f.Name, value); err != nil {
 				errs = append(errs, fmt.Errorf("%s=%q: %w", name, value, valueError(f, err)))

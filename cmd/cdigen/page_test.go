@@ -16,6 +16,7 @@ import (
 	"github.com/rivo/uniseg"
 
 	"github.com/cdigen/cdigen/discover"
+	"github.com/cdigen/cdigen/edits"
 	"github.com/cdigen/cdigen/internal/check"
 	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
@@ -196,5 +197,89 @@ func TestTreeIsAsWideAsItMayBe(t *testing.T) {
 				t.Errorf("%s columns: %q is not in\n%s", columns, want, &b)
 			}
 		}
+	}
+}
+
+// How a table of containers says what one has.
+func TestCellsOfContainers(t *testing.T) {
+	of := func(using ...int) *check.Running { return &check.Running{PIDs: []int{7}, Using: using} }
+	for want, r := range map[string]*check.Running{"7 idle": of(), "1": of(1), "1 2 3": of(1, 2, 3), "1 2 3 +1": of(1, 2, 3, 4), "1 2 3 +2": of(1, 2, 3, 4, 5)} {
+		if got := pids(r); got != want {
+			t.Errorf("%v: %q, want %q", r.Using, got, want)
+		}
+	}
+	for bytes, want := range map[uint64]string{0: "-", 1 << 20: "1 MiB", 1023 << 20: "1023 MiB", 1 << 30: "1.0 GiB", 40 << 30: "40.0 GiB"} {
+		if got := memory(bytes); got != want {
+			t.Errorf("%d: %q, want %q", bytes, got, want)
+		}
+	}
+	stale := func(id discover.ID) []discover.Finding {
+		return []discover.Finding{{ID: id, Severity: discover.Broken}}
+	}
+	for want, r := range map[string]*check.Running{
+		"-": {}, "550.54.15": {Driver: "550.54.15"},
+		"550.54.15 stale":       {Driver: "550.54.15", Findings: stale(check.ContainerLibraryStale)},
+		"550.54.15 stale nodes": {Driver: "550.54.15", Findings: stale(check.ContainerNodeStale)},
+		"stale nodes":           {Findings: stale(check.ContainerNodeStale)},
+	} {
+		if got := driverOf(r); got != want {
+			t.Errorf("%+v: %q, want %q", r, got, want)
+		}
+	}
+	var b strings.Builder
+	if err := writeUse(&b, sample(t).Use, true); err != nil || strings.Count(b.String(), "\x1b[31m535.104.05 stale\x1b[0m") != 1 || strings.Count(b.String(), "\x1b[31m") != 1 {
+		t.Errorf("in color:\n%q, %v", b.String(), err)
+	}
+}
+
+// Each GPU has a sign for its state, and what cannot be used of one in MIG mode is red.
+func TestTreeShowsTheStateOfGPUs(t *testing.T) {
+	t.Setenv("LC_ALL", "C.UTF-8")
+	inv := sample(t).Inventory // GPU 1 is lost
+	inv.GPUs[0].NVLinks = []nvmlprobe.NVLink{{To: "gpu", PCI: inv.GPUs[2].PCI, Links: 4}, {To: "other", PCI: "0000:ff:00.0", Links: 2}}
+	inv.GPUs[2].Excluded, inv.GPUs[3].Withheld, inv.GPUs[4].Node, inv.GPUs[6].MIGDevices = true, true, nil, nil
+	inv.GPUs[7].MIGDevices[0].Nodes = nil
+	var b strings.Builder
+	if err := writeTree(&b, inv, true); err != nil {
+		t.Fatal(err)
+	}
+	const well, warn, bad = "\x1b[32m✔\x1b[0m", "\x1b[33m!\x1b[0m", "\x1b[31m✘\x1b[0m"
+	for gpu, sign := range map[string]string{"0": well, "1": bad, "2": warn, "3": warn, "4": bad, "5": well, "6": warn, "7": well} {
+		if !strings.Contains(b.String(), "─ "+sign+" GPU "+gpu+"  ") {
+			t.Errorf("GPU %s has not the sign %q", gpu, sign)
+		}
+	}
+	for _, want := range []string{"NVLink x4 to GPU 2", "NVLink x2 to 0000:ff:00.0", "\x1b[31m█", "\x1b[32m█"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s\n%q", &b, &b)
+	}
+}
+
+// A device of one GPU or MIG device has its UUID and model, one of several has none.
+func TestDevicesAreDescribedByTheHost(t *testing.T) {
+	inv := sample(t).Inventory
+	device := func(name string, nodes ...[]discover.Node) specdir.Defined {
+		d := specdir.Defined{Name: "nvidia.com/gpu=" + name}
+		for _, list := range nodes {
+			d.Own.DeviceNodes = append(d.Own.DeviceNodes, edits.Nodes(list, edits.Options{}).DeviceNodes...)
+		}
+		return d
+	}
+	gpu := func(i int) []discover.Node { return []discover.Node{*inv.GPUs[i].Node} }
+	mig := inv.GPUs[7].MIGDevices[1]
+	list := described([]specdir.Defined{
+		device("0", gpu(0)), device("7:1", gpu(7), mig.Nodes), device("pair", gpu(0), gpu(2)), device("all", gpu(0)), device("none"),
+	}, inv)
+	var got []string
+	for i := range list {
+		got = append(got, strings.Join([]string{list[i].UUID, list[i].Profile, list[i].what()}, "|"))
+	}
+	want := []string{inv.GPUs[0].UUID + "||H100 80GB HBM3", mig.UUID + "|" + mig.Profile + "|H100 80GB HBM3 MIG " + mig.Profile, "||2 GPUs", "||1 GPU", "||-"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -123,7 +123,8 @@ func whoHas(cmd *cobra.Command, c *config.Config, lister *check.Lister) (*use, e
 	return u, nil
 }
 
-// deviceNames returns the names of the usable GPUs and MIG devices by index.
+// deviceNames returns the names of the usable GPUs and MIG devices by index, which are those that a
+// spec has.
 func deviceNames(inv *discover.Inventory) (names []string) {
 	for i := range inv.GPUs {
 		g := &inv.GPUs[i]
@@ -133,7 +134,9 @@ func deviceNames(inv *discover.Inventory) (names []string) {
 			names = append(names, strconv.Itoa(g.Index))
 		default:
 			for j := range g.MIGDevices {
-				names = append(names, spec.Index.MIGDevice(g, &g.MIGDevices[j]))
+				if d := &g.MIGDevices[j]; len(d.Nodes) > 0 {
+					names = append(names, spec.Index.MIGDevice(g, d))
+				}
 			}
 		}
 	}

@@ -40,6 +40,9 @@ func (f *runtimeFlags) add(cmd *cobra.Command) {
 
 func (f *runtimeFlags) system() (runtimes.System, error) {
 	s := runtimes.Local()
+	if f.root == "" {
+		return s, usageError(errors.New(`--root "": name a directory`)) // and not the current one
+	}
 	root, err := filepath.Abs(f.root)
 	if err != nil {
 		return s, err

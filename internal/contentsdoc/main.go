@@ -19,6 +19,14 @@ import (
 )
 
 func main() {
+	if err := write(); err != nil {
+		fmt.Fprintln(os.Stderr, "contentsdoc:", err)
+		os.Exit(1)
+	}
+}
+
+// write writes the tables into the files in docs.
+func write() error {
 	var b strings.Builder
 	b.WriteString(`# What goes into a container
 
@@ -96,10 +104,7 @@ read-only, ` + "`nosuid`" + ` and ` + "`nodev`" + `.
 
 A variable of the same name in ` + "`containerEdits`" + ` of the ` + "`--edits`" + ` file takes the place of one of these.
 `)
-	if err := errors.Join(os.WriteFile("docs/contents.md", []byte(b.String()), 0o644), writeFindings("docs/findings.md"), writeReleases("docs/runtimes.md"), writeMetrics("docs/metrics.md"), writeToolkit("docs/migrating.md")); err != nil {
-		fmt.Fprintln(os.Stderr, "contentsdoc:", err)
-		os.Exit(1)
-	}
+	return errors.Join(os.WriteFile("docs/contents.md", []byte(b.String()), 0o644), writeFindings("docs/findings.md"), writeReleases("docs/runtimes.md"), writeMetrics("docs/metrics.md"), writeToolkit("docs/migrating.md"))
 }
 
 // foreign writes what belongs to other packages.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
 
@@ -65,7 +66,7 @@ func newRoot(t testing.TB, files map[string]string) (path string) {
 func newTmpfs(t testing.TB) string {
 	t.Helper()
 	if os.Getenv(insideVariable) == "" {
-		t.Skip("no mount namespaces here")
+		hosttest.SkipWithout(t, "mount namespace", errors.ErrUnsupported)
 	}
 	path := t.TempDir()
 	if err := unix.Mount("tmpfs", path, "tmpfs", 0, "mode=755"); err != nil {

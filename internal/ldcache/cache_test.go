@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/internal/elfstub"
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
 
@@ -44,7 +45,7 @@ type library struct{ dir, soname, arch, needed string }
 func TestAddedEntriesMakeTheCacheOfLdconfig(t *testing.T) {
 	const ldconfig = "/sbin/ldconfig"
 	if _, err := os.Stat(ldconfig); err != nil {
-		t.Skipf("no ldconfig: %v", err)
+		hosttest.SkipWithout(t, "ldconfig", err)
 	}
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -87,7 +88,7 @@ func TestAddedEntriesMakeTheCacheOfLdconfig(t *testing.T) {
 	for _, format := range formats {
 		cache := filepath.Join(dir, format)
 		if out, err := exec.Command(ldconfig, "-X", "-f", conf, "-C", cache, "-c", format).CombinedOutput(); err != nil {
-			t.Skipf("this ldconfig does not write the format %s: %v: %s", format, err, out)
+			hosttest.SkipWithout(t, "ldconfig that writes the format "+format, fmt.Errorf("%w: %s", err, out))
 		}
 		want, err := os.ReadFile(cache)
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/cdigen/cdigen/internal/elfstub"
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/ldcache"
 )
 
@@ -50,7 +51,7 @@ func TestAllFormatsAreRead(t *testing.T) {
 func TestTheMachinesOwnCacheIsReadAsLdconfigDoes(t *testing.T) {
 	data, err := os.ReadFile("/etc/ld.so.cache")
 	if err != nil {
-		t.Skip("this machine has no ld.so.cache")
+		hosttest.SkipWithout(t, "ld.so.cache", err)
 	}
 	ldconfig, err := exec.LookPath("ldconfig")
 	if err != nil {
@@ -58,7 +59,7 @@ func TestTheMachinesOwnCacheIsReadAsLdconfigDoes(t *testing.T) {
 	}
 	out, err := exec.Command(ldconfig, "-p").Output()
 	if err != nil {
-		t.Skipf("this machine has no ldconfig: %v", err)
+		hosttest.SkipWithout(t, "ldconfig", err)
 	}
 	entries, err := ldcache.Parse(data)
 	if err != nil {
@@ -86,7 +87,7 @@ func TestWhatLdconfigWritesIsReadAsItReadsIt(t *testing.T) {
 		ldconfig = "/sbin/ldconfig"
 	}
 	if _, err := os.Stat(ldconfig); err != nil {
-		t.Skipf("no ldconfig: %v", err)
+		hosttest.SkipWithout(t, "ldconfig", err)
 	}
 	// ldconfig takes the libraries' real path.
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -119,7 +120,7 @@ func TestWhatLdconfigWritesIsReadAsItReadsIt(t *testing.T) {
 	for _, format := range formats {
 		cache := filepath.Join(dir, format)
 		if out, err := exec.Command(ldconfig, "-X", "-f", conf, "-C", cache, "-c", format).CombinedOutput(); err != nil {
-			t.Skipf("this ldconfig does not write the format %s: %v: %s", format, err, out)
+			hosttest.SkipWithout(t, "ldconfig that writes the format "+format, fmt.Errorf("%w: %s", err, out))
 		}
 		out, err := exec.Command(ldconfig, "-p", "-C", cache).Output()
 		if err != nil {

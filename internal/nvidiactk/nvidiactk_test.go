@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -107,8 +106,23 @@ func TestTranslate(t *testing.T) {
 		}
 	}
 	_, notes, _ := Translate([]string{"cdi", "generate", "--disable-hook=chmod"})
-	if !slices.ContainsFunc(notes, func(s string) bool { return strings.HasPrefix(s, "--disable-hook is left out: ") }) {
+	if len(notes) != 2 || !strings.HasPrefix(notes[0], "cdigen publishes to ") || !strings.HasPrefix(notes[1], "--disable-hook is left out: ") {
 		t.Errorf("notes are %q", notes)
+	}
+}
+
+// Commands of nvidia-ctk have flags of one name that mean different things.
+func TestAFlagIsThatOfTheCommand(t *testing.T) {
+	for _, c := range []struct{ command, flag, want string }{
+		{"runtime enable", "config", "config"}, {"settings", "config", "settings"}, {"generate", "config", ""},
+		{"generate", "output", "output"}, {"settings", "output", ""}, {"generate", "device-ids", "device"},
+	} {
+		if f := Find(c.command, c.flag); f == nil || f.Use != c.want {
+			t.Errorf("--%s of %s: got %+v, want %q", c.flag, c.command, f, c.want)
+		}
+	}
+	if f := Find("generate", "nonsense"); f != nil {
+		t.Errorf("got %+v", f)
 	}
 }
 
@@ -117,6 +131,8 @@ func TestSettings(t *testing.T) {
 		{"NVIDIA_CTK_CDI_GENERATE_DEVICE_IDS", "0,1", "device=0,1"},
 		{"NVIDIA_CTK_CDI_GENERATE_NO_ALL_DEVICE", "true", "no-all=true"},
 		{"NVIDIA_CTK_CDI_GENERATE_NO_ALL_DEVICE", "false", ""},
+		{"NVIDIA_CTK_CDI_GENERATE_NO_ALL_DEVICE", "0", ""},
+		{"NVIDIA_CTK_CDI_GENERATE_NO_ALL_DEVICE", "", ""},
 		{"NVIDIA_CTK_DEBUG", "1", "log-level=debug"},
 		{"NVIDIA_CTK_CDI_GENERATE_DISABLED_HOOKS", "all", ""},
 	} {

@@ -2,6 +2,7 @@ package nvmlprobe_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
+	"github.com/cdigen/cdigen/internal/trust"
 )
 
 // The test itself is the probe that is held: a script would be opened by its name.
@@ -40,6 +42,15 @@ func TestAHeldProbeRuns(t *testing.T) {
 	if found := nvmlprobe.Find(); found != program {
 		t.Fatalf("found %q; want %q", found, program)
 	}
+	others := filepath.Join(t.TempDir(), "cdigen-nvml")
+	if err := errors.Join(os.WriteFile(others, nil, 0o700), os.Chmod(others, 0o777)); err != nil { //nolint:gosec // that is the test
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Dir(others))
+	if path, err := nvmlprobe.Hold(); path != "" || !errors.As(err, new(*trust.Error)) {
+		t.Errorf("a program that everyone can change: %q, %v", path, err)
+	}
+	t.Setenv("PATH", filepath.Dir(program))
 	held, err := nvmlprobe.Hold()
 	if err != nil || !strings.HasPrefix(held, "/proc/self/fd/") {
 		t.Fatal(held, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cdigen/cdigen/internal/hosttest"
 	"github.com/cdigen/cdigen/internal/nvmlprobe"
 )
 
@@ -74,11 +76,16 @@ func TestProbeFailuresAreToldApart(t *testing.T) {
 	if err := os.WriteFile(plain, []byte("no program"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	others := script(t, `echo '{"gpus":[]}'`)
+	if err := os.Chmod(others, 0o777); err != nil { //nolint:gosec // that is the test
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		path    string
 		kind    nvmlprobe.ErrorKind
 		message string
 	}{
+		"not trusted":    {others, nvmlprobe.Untrusted, "can be written by everyone: it is not run"},
 		"no path":        {"", nvmlprobe.Missing, "neither beside cdigen nor in PATH"},
 		"no such file":   {filepath.Join(filepath.Dir(plain), "none"), nvmlprobe.Missing, "no such file"},
 		"not executable": {plain, nvmlprobe.Failed, "permission denied"},
@@ -138,15 +145,23 @@ func TestProbeThatIgnoresItsTimeLimitIsKilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			reports := strings.Contains(commands, "index")
+			started := filepath.Join(t.TempDir(), "started")
 			var report *nvmlprobe.Report
 			for _, limit := range untilItHasSpoken {
 				var err error
-				report, err = nvmlprobe.Command(script(t, commands), limit)(t.Context(), "")
+				report, err = nvmlprobe.Command(script(t, telling(started)+commands), limit)(t.Context(), "")
 				if kind := kindOf(t, err); kind != nvmlprobe.Timeout {
 					t.Errorf("kind %q, want %q", kind, nvmlprobe.Timeout)
 				}
+				if _, err := os.Stat(started); err != nil {
+					continue // it was killed before it began
+				}
+				gone(t, started)
 				if reports == (report != nil) {
 					return
+				}
+				if err := os.Remove(started); err != nil {
+					t.Fatal(err)
 				}
 			}
 			t.Errorf("report %v", report)
@@ -154,13 +169,55 @@ func TestProbeThatIgnoresItsTimeLimitIsKilled(t *testing.T) {
 	}
 }
 
+// telling are the commands by which a script writes its process number to a file.
+func telling(file string) string {
+	return "echo $$ >'" + file + ".new' && mv '" + file + ".new' '" + file + "'\n"
+}
+
+// gone waits for the end of the process that a script has told.
+func gone(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			_ = syscall.Kill(process, syscall.SIGKILL)
+		}
+	})
+	hosttest.Until(t, "the end of the probe", patience, time.Millisecond, func() bool { return errors.Is(syscall.Kill(process, 0), syscall.ESRCH) })
+}
+
+// patience is how long a test waits for what has to come; it bounds nothing else.
+const patience = 2 * time.Minute
+
 func TestProbeEndsWithItsContext(t *testing.T) {
 	t.Parallel()
+	started := filepath.Join(t.TempDir(), "started")
+	probe := nvmlprobe.Command(script(t, telling(started)+"exec sleep 600"), time.Hour)
 	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := probe(ctx, "")
+		ended <- err
+	}()
+	hosttest.Until(t, "the start of the probe", patience, time.Millisecond, func() bool {
+		if len(ended) > 0 {
+			t.Fatalf("the probe has ended: %v", <-ended)
+		}
+		_, err := os.Stat(started)
+		return err == nil
+	})
 	cancel()
-	if _, err := nvmlprobe.Command(script(t, "exec sleep 600"), time.Hour)(ctx, ""); !errors.Is(err, context.Canceled) {
+	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want %v", err, context.Canceled)
 	}
+	gone(t, started)
 }
 
 func TestReportIsRead(t *testing.T) {
@@ -211,6 +268,8 @@ func TestReportThatCannotBeIsRefused(t *testing.T) {
 		`{"gpus":[{"index":0,"minor":1048576}]}`:                                 "minor",
 		`{"gpus":[{"index":0,"name":"` + long + `"}]}`:                           "1024 bytes",
 		`{"gpus":[{"index":0,"errors":["","` + long + `"]}]}`:                    "1024 bytes",
+		`{"gpus":[{"index":0,"nvLinks":[{"to":"gpu","pci":"3B"}]}]}`:             "NVLink",
+		`{"gpus":[{"index":0,"nvLinks":[{"to":"` + long + `"}]}]}`:               "NVLink",
 		`{"gpus":[],"driverVersion":"` + long + `"}`:                             "1024 bytes",
 		`{"gpus":[{"index":0,"migDevices":[{"index":-1}]}]}`:                     "below 0",
 		`{"gpus":[{"index":0,"migDevices":[{"index":0},{"index":0}]}]}`:          "there twice",

@@ -57,8 +57,8 @@ func TestASpecNobodyAskedForGivesWay(t *testing.T) {
 
 func TestASpecGivesCUDAWithALibraryOfTheDriver(t *testing.T) {
 	dir := t.TempDir()
-	library := filepath.Join(dir, "libcuda.so.550.54.15")
-	if err := os.WriteFile(library, nil, 0o644); err != nil {
+	library, unversioned, others := filepath.Join(dir, "libcuda.so.550.54.15"), filepath.Join(dir, "libcuda.so.1"), filepath.Join(dir, "open/libcuda.so.550.54.15")
+	if err := errors.Join(os.WriteFile(library, nil, 0o644), os.WriteFile(unversioned, nil, 0o644), os.Mkdir(filepath.Dir(others), 0o755), os.WriteFile(others, nil, 0o644), os.Chmod(others, 0o666)); err != nil {
 		t.Fatal(err)
 	}
 	good := specFile(t, filepath.Join(dir, "good.yaml"), "v.com/x", library)
@@ -70,6 +70,8 @@ func TestASpecGivesCUDAWithALibraryOfTheDriver(t *testing.T) {
 		{good, "550.54.15", true},
 		{good, "560.28.03", false},
 		{missing, "550.54.15", false},
+		{specFile(t, filepath.Join(dir, "unversioned.yaml"), "v.com/x", unversioned), "550.54.15", true},
+		{specFile(t, filepath.Join(dir, "others.yaml"), "v.com/x", others), "550.54.15", false}, // which anyone can change
 		{filepath.Join(dir, "none.yaml"), "550.54.15", false},
 	} {
 		if got := specdir.GivesCUDA(c.file, c.driver); got != c.want {

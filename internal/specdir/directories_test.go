@@ -1,6 +1,7 @@
 package specdir
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,7 +50,7 @@ func TestScanAgreesWithTheLibrary(t *testing.T) {
 		devices, _ := ReadDirectories(dirs).Devices()
 		var got []string
 		for _, d := range devices {
-			if (d.Availability == Available) != (d.By == "") {
+			if (d.Availability == Available) != (d.By == "") || d.By == d.File {
 				t.Errorf("%q: %+v", files, d)
 			}
 			if d.Availability == Available {
@@ -93,7 +94,7 @@ func TestScanTellsWhatIsBroken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink("/dev/zero", filepath.Join(root, "a/zero.yaml")); err != nil {
+	if err := errors.Join(os.Symlink("/dev/zero", filepath.Join(root, "a/zero.yaml")), os.Mkdir(filepath.Join(root, "a/directory.yaml"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	devices, broken := ReadDirectories([]string{filepath.Join(root, "a"), filepath.Join(root, "none"), filepath.Join(root, "b"), filepath.Join(root, "b/good.yaml"), filepath.Join(root, "a")}).Devices()
@@ -104,7 +105,7 @@ func TestScanTellsWhatIsBroken(t *testing.T) {
 			t.Errorf("%s has no error", b.File)
 		}
 	}
-	// Engines stop at a directory that they cannot read.
+	// Engines pass over directories in it, and stop at a directory that they cannot read.
 	if want := []string{"a/empty.yaml", "a/text.json", "a/twice.yaml", "a/zero.yaml", "b/good.yaml"}; !slices.Equal(files, want) || len(devices) != 1 {
 		t.Errorf("%q, want %q; %d devices", files, want, len(devices))
 	}

@@ -455,6 +455,13 @@ func TestFullDiskKeepsTheOldSpec(t *testing.T) {
 		t.Errorf("%v; want %v with advice", err, unix.EROFS)
 	}
 	wantFile(t, path, "old")
+	if _, err := specfile.Remove(context.Background(), path, noOptions); !errors.Is(err, unix.EROFS) {
+		t.Errorf("removed from a read-only file system: %v", err)
+	}
+	// What is not there need not be removed.
+	if outcome, err := specfile.Remove(context.Background(), filepath.Join(dir, "other.yaml"), noOptions); outcome != specfile.Absent || err != nil {
+		t.Errorf("%s, %v; want %s", outcome, err, specfile.Absent)
+	}
 }
 
 func specText(t *testing.T, kind, value string) spectext.Text {
@@ -482,6 +489,12 @@ func TestPreviewIsWhatWouldChange(t *testing.T) {
 	}
 	if n := count(first); n != 1 {
 		t.Errorf("a new file is %d changes", n)
+	}
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(spectext.Text{}); n != 1 {
+		t.Errorf("removing an empty file is %d changes", n)
 	}
 	if outcome, err := specfile.Publish(t.Context(), path, first, specfile.Options{}); outcome != specfile.Published || err != nil {
 		t.Fatal(outcome, err)

@@ -259,3 +259,24 @@ func TestSchedule(t *testing.T) {
 		})
 	}
 }
+
+// Attempts after failures are further and further apart, until something happens.
+func TestScheduleRetriesSoonAfterAnEvent(t *testing.T) {
+	s := newSchedule(DefaultOptions())
+	now := decideNow
+	for range 10 {
+		s.retry(now)
+	}
+	if wait := s.timers[triggerRetry].Sub(now); wait < s.MaxBackoff/2 || wait > s.MaxBackoff {
+		t.Errorf("after ten failures it waits %v", wait)
+	}
+	s.add(Event{Source: "files"}, false, now)
+	now = s.settled()
+	if _, due := s.start(now); !due {
+		t.Fatal("an event leads to nothing")
+	}
+	s.retry(now)
+	if wait := s.timers[triggerRetry].Sub(now); wait > s.MinBackoff {
+		t.Errorf("after an event and another failure it waits %v", wait)
+	}
+}

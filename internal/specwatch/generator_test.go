@@ -3,6 +3,8 @@ package specwatch
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -38,7 +40,13 @@ func TestOwnChangesAreThoseThatPublishMakes(t *testing.T) {
 			t.Errorf("%s: %v", path, !want)
 		}
 	}
-	if err := os.WriteFile(output, []byte("edited"), 0o644); err != nil {
+	if err := os.Chmod(output, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if g.OwnChange(output) {
+		t.Error("a mode that somebody else gave it is taken for ours")
+	}
+	if err := errors.Join(os.WriteFile(output, []byte("edited"), 0o644), os.Chmod(output, 0o644)); err != nil { //nolint:gosec // as specs are
 		t.Fatal(err)
 	}
 	if g.OwnChange(output) {
@@ -165,6 +173,110 @@ func TestGeneratorAsksNVMLAboutAGPUThatMayBeLost(t *testing.T) {
 		}
 		if r.Probed != c.probed || r.Inventory.GPUs[1].Lost != c.found {
 			t.Errorf("generation %d: asked %v, lost %v; want %v, %v", i, r.Probed, r.Inventory.GPUs[1].Lost, c.probed, c.found)
+		}
+	}
+}
+
+// What CUDA programs need is named, and GPUs that nobody expects containers to get are not waited for.
+func TestWhatIsMissing(t *testing.T) {
+	node := &discover.Node{}
+	for name, c := range map[string]struct {
+		change func(inv *discover.Inventory)
+		want   string
+	}{
+		"nothing":    {func(*discover.Inventory) {}, ""},
+		"the driver": {func(inv *discover.Inventory) { inv.Driver.Version = "" }, "the driver is not loaded"},
+		"two things": {func(inv *discover.Inventory) { inv.ControlNodes, inv.Libraries = inv.ControlNodes[:1], nil }, "/dev/nvidia-uvm, libcuda.so.1"},
+		"a node": {func(inv *discover.Inventory) {
+			inv.GPUs = append(inv.GPUs, discover.GPU{Index: 1, PCI: "0000:43:00.0"})
+		}, "the node of GPU 1 (0000:43:00.0)"},
+		"an excluded GPU": {func(inv *discover.Inventory) { inv.GPUs = append(inv.GPUs, discover.GPU{Index: -1, Excluded: true}) }, ""},
+		"a lost GPU": {func(inv *discover.Inventory) {
+			inv.GPUs = append(inv.GPUs, discover.GPU{Index: 1, Lost: true, Node: node})
+		}, ""},
+		"a GPU of other containers": {func(inv *discover.Inventory) { inv.GPUs = append(inv.GPUs, discover.GPU{Index: 1, Withheld: true}) }, ""},
+		"all GPUs":                  {func(inv *discover.Inventory) { inv.GPUs[0].Lost = true }, "a usable GPU"},
+	} {
+		inv := complete(0)
+		c.change(inv)
+		r := &Result{Inventory: inv}
+		if got := r.Missing(); got != c.want || r.Complete() != (c.want == "") {
+			t.Errorf("%s: missing is %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// A directory of specs that engines of other users could read is made readable again, but not where
+// others may have exchanged it, and not one that never was readable.
+func TestASpecDirectoryStaysReadable(t *testing.T) {
+	above := filepath.Join(t.TempDir(), "above")
+	dir := filepath.Join(above, "cdi")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g := &Generator{}
+	for _, c := range []struct {
+		what                 string
+		g                    *Generator
+		above, mode, becomes os.FileMode
+	}{
+		{"readable", g, 0o755, 0o755, 0o755},
+		{"its permissions are taken away", g, 0o755, 0o700, 0o755},
+		{"and others can exchange it", g, 0o777, 0o700, 0o700},
+		{"never readable", &Generator{}, 0o755, 0o700, 0o700},
+	} {
+		if err := errors.Join(os.Chmod(above, c.above), os.Chmod(dir, c.mode)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.g.keepReadable(dir); err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != c.becomes {
+			t.Errorf("%s: mode %v, %v; want %o", c.what, info.Mode(), err, c.becomes)
+		}
+	}
+	if err := g.keepReadable(filepath.Join(dir, "none")); err != nil {
+		t.Errorf("a directory that is not there yet: %v", err)
+	}
+}
+
+// While the spec of GPUs is held, one of a kind that needs the driver is made where it is missing and
+// stays where it is; others are as the host is now.
+func TestRestoreHoldsKindsThatNeedTheDriver(t *testing.T) {
+	dir := t.TempDir()
+	text := func(kind, value string) spectext.Text {
+		t.Helper()
+		text, err := spectext.Validate([]byte("cdiVersion: 0.5.0\nkind: nvidia.com/" + kind + "\ndevices: [{name: all, containerEdits: {env: [A=" + value + "]}}]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	g := &Generator{Output: filepath.Join(dir, "nvidia.yaml")}
+	kinds := []string{"gds", "mofed"}
+	for _, kind := range kinds {
+		g.Others = append(g.Others, Other{Output: filepath.Join(dir, kind+".yaml"), Kind: "nvidia.com/" + kind})
+	}
+	for _, c := range []struct {
+		value      string // empty: the host has nothing of them
+		gds, mofed string
+	}{{"1", "1", "1"}, {"2", "1", "2"}, {"", "1", ""}, {"3", "1", "3"}} {
+		r := &Result{}
+		for _, kind := range kinds {
+			if c.value == "" {
+				r.others = append(r.others, spectext.Text{})
+			} else {
+				r.others = append(r.others, text(kind, c.value))
+			}
+		}
+		if err := g.Restore(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []string{c.gds, c.mofed} {
+			data, err := os.ReadFile(g.Others[i].Output)
+			if want == "" && !errors.Is(err, fs.ErrNotExist) || want != "" && string(data) != string(text(kinds[i], want).Bytes()) {
+				t.Errorf("after %q: %s has %q, %v; want %q", c.value, kinds[i], data, err, want)
+			}
 		}
 	}
 }

@@ -502,6 +502,67 @@ func TestLoopSettles(t *testing.T) {
 	}
 }
 
+// While the spec is held, specs of other kinds that are missing are published, and that this failed
+// is a failure.
+func TestLoopRestoresOtherSpecsWhileItHolds(t *testing.T) {
+	m := &machine{inv: complete(0)}
+	restored, failure := 0, error(nil)
+	change := func(l *Loop) {
+		l.Restore = func(context.Context, *Result) error { restored++; return failure }
+	}
+	bubble(t, m, change, func(t *testing.T, l *Loop, _ *hosttest.Log) {
+		pass(time.Second)
+		expect(t, "restored without need", restored, 0)
+		m.become(func() { m.inv = incomplete() })
+		for n, c := range []struct {
+			failure   error
+			condition Condition
+		}{{nil, Holding}, {errors.New("disk full"), Failing}, {nil, Holding}} {
+			failure = c.failure
+			l.box.put(Event{Source: "test"})
+			pass(200 * time.Millisecond)
+			expect(t, "condition", l.State().Condition, c.condition)
+			expect(t, "restored", restored, n+1)
+		}
+		expect(t, "publications", m.publications(), 1)
+	})
+}
+
+// That the settings have changed is said once, and so is that they are those in use again.
+func TestLoopSaysOnceThatSettingsHaveChanged(t *testing.T) {
+	m := &machine{inv: complete(0)}
+	changed := 0
+	bubble(t, m, func(l *Loop) { l.Changed = func(State) { changed++ } }, func(t *testing.T, l *Loop, logged *hosttest.Log) {
+		pass(time.Second)
+		logged.Reset()
+		changed = 0
+		for _, file := range []string{"", "/x.env", "/x.env", "/x.env", "", ""} {
+			l.SetChangedSettings(file)
+			expect(t, "settings that have changed", l.State().ChangedSettings, file)
+		}
+		expect(t, "warnings", strings.Count(logged.String(), "the settings have changed"), 1)
+		expect(t, "lines", strings.Count(logged.String(), "\n"), 2)
+		expect(t, "reported changes", changed, 2)
+	})
+}
+
+// A watcher that finds the spec as it should be says since when it knows that.
+func TestLoopFindsTheSpecInPlace(t *testing.T) {
+	inv := complete(0)
+	m := &machine{inv: inv, published: inv, exists: true, intact: true}
+	bubble(t, m, nil, func(t *testing.T, l *Loop, _ *hosttest.Log) {
+		first := l.State().LastChange
+		if first == nil || first.Trigger != triggerStart || first.Result != string(specfile.Unchanged) {
+			t.Fatalf("the last change is %+v", first)
+		}
+		l.box.put(Event{Source: "test"})
+		pass(time.Second)
+		if s := l.State(); s.Generations != 2 || s.LastChange.Trigger != triggerStart {
+			t.Errorf("after %d generations the last change is %+v", s.Generations, s.LastChange)
+		}
+	})
+}
+
 // A spec that cannot be written, or was withdrawn, is not ready; nor is one that stays though
 // the host has changed.
 func TestLoopIsReadyWhileTheSpecIsTrue(t *testing.T) {

@@ -75,15 +75,17 @@ func TestMetricsTellTheState(t *testing.T) {
 	if t.Failed() {
 		t.Logf("%s", text)
 	}
-	for name, f := range scrape(t, text) {
-		if name == "process_resident_memory_bytes" && f.GetMetric()[0].GetGauge().GetValue() < 1<<20 {
-			t.Errorf("memory: %v", f)
+	families := scrape(t, text)
+	for name, least := range map[string]float64{"process_resident_memory_bytes": 1 << 20, "process_open_fds": 3, "process_cpu_seconds_total": 1e-9} {
+		if m := families[name].GetMetric(); len(m) != 1 || m[0].GetGauge().GetValue()+m[0].GetCounter().GetValue() < least {
+			t.Errorf("%s: %v", name, m)
 		}
-		if name == "process_open_fds" && f.GetMetric()[0].GetGauge().GetValue() < 3 {
-			t.Errorf("open files: %v", f)
-		}
-		if name == "process_cpu_seconds_total" && f.GetMetric()[0].GetCounter().GetValue() <= 0 {
-			t.Errorf("processor time: %v", f)
+	}
+	// A host without devices has the spec that it should have: none.
+	for condition, want := range map[Condition]string{Current: "1", NoDevices: "1", Starting: "0", Asleep: "0", Limited: "0", Failing: "0"} {
+		l.state.Condition = condition
+		if !strings.Contains(string(m.text()), "\ncdigen_spec_current "+want+"\n") {
+			t.Errorf("%s: the spec is not %s", condition, want)
 		}
 	}
 	if err := os.Remove(output); err != nil {
