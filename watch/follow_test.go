@@ -18,7 +18,7 @@ import (
 )
 
 // patience is how long the test waits for what has to come; it bounds nothing else.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // hostOf builds a simulated host.
 func hostOf(t *testing.T, name string) (*simhost.Description, string) {
