@@ -240,6 +240,10 @@ func (d *tomlSyntax) addInBraces(e *entry, assignment string) []byte {
 	if last >= 0 {
 		return d.splice(last, last, ", "+assignment)
 	}
+	// It may have spaces in it, which stay.
+	if at := e.value.start + 1; at < e.value.end-1 {
+		return d.splice(at, at, " "+assignment)
+	}
 	return d.splice(e.value.start+1, e.value.end-1, " "+assignment+" ")
 }
 

@@ -190,7 +190,7 @@ func checkError(t *testing.T, err error, want string) {
 func FuzzTOML(f *testing.F) {
 	for _, text := range []string{
 		"", "# c\n", "a = 1\n", "version = 2\r\n[plugins]\r\n[plugins.\"io.x\".cni]\r\na='b'",
-		"[plugins]\n  'io.x'.a = 1\n", "plugins = { 'io.x' = { a = 1, on = false } } # c", "[[a]]\nb = 1\n[a.c]\nd = [\n]\n",
+		"[plugins]\n  'io.x'.a = 1\n", "plugins = { 'io.x' = { a = 1, on = false } } # c", "plugins = {'io.x'={   } }", "plugins = {}", "[[a]]\nb = 1\n[a.c]\nd = [\n]\n",
 		"[plugins.'io.x']\ndirs = [ '/a', # c\n '/b' ]\n[a]", "\ufeffx = nan\n[a]\n# c\n\n# d\n[plugins.\"io.x\"] # e\n\tz = '''\n[q]'''",
 		"plugins.\"io.x\".dirs = []\nplugins.\"io.x\".\"on\" = true", "plugins.'io.x' = 7", "[[plugins.'io.x'.l]]\n[[plugins.'io.x'.l]]\n[z]",
 	} {
