@@ -580,7 +580,7 @@ func (m *machine) watch(args ...string) (process int) {
 	m.check(watcher.Start())
 	m.t.Cleanup(func() {
 		m.check(watcher.Process.Signal(syscall.SIGTERM))
-		if err := watcher.Wait(); watcher.ProcessState.ExitCode() != signalStatus(syscall.SIGTERM) { // see TestWatchEndsWell
+		if err := watcher.Wait(); watcher.ProcessState.ExitCode() != hosttest.EndedBySIGTERM { // see TestWatchEndsWell
 			m.check(err)
 		}
 	})

@@ -98,7 +98,7 @@ func (r *rig) start(args ...string) {
 		go func() { ended <- r.cmd.Wait() }()
 		select {
 		case err := <-ended:
-			if err != nil && r.cmd.ProcessState.ExitCode() != signalStatus(unix.SIGTERM) { // see TestWatchEndsWell
+			if err != nil && r.cmd.ProcessState.ExitCode() != hosttest.EndedBySIGTERM { // see TestWatchEndsWell
 				r.t.Errorf("cdigen watch: %v", err)
 			}
 		case <-time.After(patience):

@@ -108,9 +108,6 @@ func TestStorm(t *testing.T) {
 	}
 }
 
-// endedBySIGTERM is the status of a program that was, as a shell has it.
-const endedBySIGTERM = 128 + int(syscall.SIGTERM)
-
 // watcher is a cdigen watch on a simulated host of its own.
 type watcher struct {
 	bin, host, spec, run string
@@ -142,7 +139,7 @@ func (w *watcher) start(t *testing.T, args ...string) {
 	t.Cleanup(func() {
 		_ = w.cmd.Process.Signal(syscall.SIGTERM)
 		// A busy machine may keep it from ending in the time that it has after a signal.
-		if err := w.cmd.Wait(); err != nil && w.cmd.ProcessState.ExitCode() != endedBySIGTERM {
+		if err := w.cmd.Wait(); err != nil && w.cmd.ProcessState.ExitCode() != hosttest.EndedBySIGTERM {
 			t.Errorf("cdigen watch: %v", err)
 		}
 		if t.Failed() {

@@ -657,7 +657,7 @@ func (m *machine) testStop(t *testing.T) {
 	m.run("systemctl", "stop", "cdigen.service")
 	// A busy machine may keep it from ending in the time that it has after a signal.
 	for range 3 {
-		if m.number("cdigen.service", "ExecMainStatus") == endedBySIGTERM {
+		if m.number("cdigen.service", "ExecMainStatus") == hosttest.EndedBySIGTERM {
 			m.run("systemctl", "restart", "cdigen.service")
 			m.run("systemctl", "stop", "cdigen.service")
 		}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,6 +17,9 @@ func Flags(driverRoot, dir string) []string {
 		"--driver-root", driverRoot, "--dev-root", dir, "--proc-root", filepath.Join(dir, "proc"), "--sys-root", filepath.Join(dir, "sys"),
 	}
 }
+
+// EndedBySIGTERM is the status of a program that was, as a shell has it.
+const EndedBySIGTERM = 128 + int(syscall.SIGTERM)
 
 // Until waits for what has to come, and looks for it again after each pause.
 // Patience bounds nothing but how long a test that fails takes.
