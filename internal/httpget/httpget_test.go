@@ -161,11 +161,13 @@ func TestManyIdleConnectionsAreBounded(t *testing.T) {
 func FuzzServe(f *testing.F) {
 	f.Add("GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
 	f.Add("HEAD /\r\n\r\n")
+	f.Add("HEAD\n")
 	f.Add("\x00 / HTTP/1.\n")
 	f.Fuzz(func(t *testing.T, request string) {
 		c := &connection{Reader: strings.NewReader(request)}
 		serve(c, answers)
-		method, _, _ := strings.Cut(request, " ")
+		line, _, _ := strings.Cut(request, "\n")
+		method, _, _ := strings.Cut(strings.TrimSuffix(line, "\r"), " ")
 		r := &http.Request{Method: "GET"}
 		if method == "HEAD" {
 			r.Method = "HEAD"
