@@ -220,6 +220,9 @@ type MIGDevice struct {
 	planned bool
 }
 
+// Usable reports whether containers can be given the device, if they can be given parts of its GPU.
+func (d *MIGDevice) Usable() bool { return len(d.Nodes) > 0 }
+
 // Library is one shared library of the user-space driver.
 type Library struct {
 	// Name of the file with all symbolic links resolved: "libcuda.so.550.54.15".

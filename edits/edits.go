@@ -111,7 +111,7 @@ func drm(g *discover.GPU, o *Options) (nodes []discover.Node) {
 // capabilities, and the GPU's DRM nodes where the profile has graphics. There are none for a
 // device that is not usable.
 func MIGDevice(g *discover.GPU, d *discover.MIGDevice, o Options) specs.ContainerEdits {
-	if !g.Usable() || d.Nodes == nil {
+	if !g.Usable() || !d.Usable() {
 		return specs.ContainerEdits{}
 	}
 	nodes := append([]discover.Node{*g.Node}, d.Nodes...)

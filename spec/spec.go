@@ -344,7 +344,7 @@ func devicesOf(inv *discover.Inventory, strategies []NameStrategy, o edits.Optio
 			mig := named(fmt.Sprintf("MIG device %d of %s", m.Index, g.Name()), g.Unusable(), append(gpu.aliases, discover.MIGID(g.UUID, m.GPUInstance, m.ComputeInstance)),
 				func(s NameStrategy) string { return s.MIGDevice(g, m) })
 			switch {
-			case mig.why == "" && g.MIGEnabled && len(m.Nodes) > 0:
+			case mig.why == "" && g.MIGEnabled && m.Usable():
 				mig.edits = edits.MIGDevice(g, m, o)
 			case mig.why == "":
 				mig.why = "no device nodes"

@@ -193,7 +193,7 @@ func state(g *discover.GPU) string {
 }
 
 func migState(d *discover.MIGDevice) string {
-	if len(d.Nodes) == 0 {
+	if !d.Usable() {
 		return "no device nodes"
 	}
 	return "ok"

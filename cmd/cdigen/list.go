@@ -54,7 +54,7 @@ func described(devices []specdir.Defined, inv *discover.Inventory) (list []liste
 			l.gpus++
 			l.UUID, l.Model, l.Profile = g.UUID, g.Model, ""
 			for _, m := range g.MIGDevices {
-				if len(m.Nodes) > 0 && !slices.ContainsFunc(m.Nodes, func(n discover.Node) bool { return !has(n) }) {
+				if m.Usable() && !slices.ContainsFunc(m.Nodes, func(n discover.Node) bool { return !has(n) }) {
 					l.UUID, l.Profile = m.UUID, m.Profile
 				}
 			}

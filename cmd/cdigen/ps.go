@@ -134,7 +134,7 @@ func deviceNames(inv *discover.Inventory) (names []string) {
 			names = append(names, strconv.Itoa(g.Index))
 		default:
 			for j := range g.MIGDevices {
-				if d := &g.MIGDevices[j]; len(d.Nodes) > 0 {
+				if d := &g.MIGDevices[j]; d.Usable() {
 					names = append(names, spec.Index.MIGDevice(g, d))
 				}
 			}

@@ -184,7 +184,7 @@ func layout(g *discover.GPU) (parts []part, total int) {
 		if err != nil || n < 1 || n > maxSlices {
 			n = 1
 		}
-		parts = append(parts, part{spec.Index.MIGDevice(g, d), oneLine(d.Profile), n, len(d.Nodes) > 0})
+		parts = append(parts, part{spec.Index.MIGDevice(g, d), oneLine(d.Profile), n, d.Usable()})
 		total += n
 	}
 	if free := min(g.MIGSlices, maxSlices) - total; free > 0 && g.MIGEnabled {

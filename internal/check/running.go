@@ -217,7 +217,7 @@ func (r *Running) look(ctx context.Context, host hosttree.Host, inv *discover.In
 		before := len(r.Devices)
 		for j := range g.MIGDevices {
 			d := &g.MIGDevices[j]
-			if len(d.Nodes) > 0 && !slices.ContainsFunc(d.Nodes, func(n discover.Node) bool { return !has(&n) }) {
+			if d.Usable() && !slices.ContainsFunc(d.Nodes, func(n discover.Node) bool { return !has(&n) }) {
 				r.Devices = append(r.Devices, spec.Index.MIGDevice(g, d))
 			}
 		}

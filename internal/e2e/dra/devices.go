@@ -82,7 +82,7 @@ func (h *Host) discover(ctx context.Context) (inv *discover.Inventory, list []De
 		}
 		for _, m := range g.MIGDevices {
 			add(fmt.Sprintf("%s-mig-%d-%d", name, m.GPUInstance, m.ComputeInstance), discover.MIGID(g.UUID, m.GPUInstance, m.ComputeInstance), gpus,
-				g.Usable() && m.Nodes != nil, "type", "mig", "uuid", m.UUID, "pciBusID", g.PCI, "model", g.Model, "profile", m.Profile)
+				g.Usable() && m.Usable(), "type", "mig", "uuid", m.UUID, "pciBusID", g.PCI, "model", g.Model, "profile", m.Profile)
 		}
 	}
 	for _, p := range inv.Passed {
