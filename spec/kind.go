@@ -34,9 +34,9 @@ type Kind struct {
 	// look asks a discovery for what the kind needs; nil: for the nodes of NVIDIA's drivers,
 	// or nothing if it is one of GPUs.
 	look func(o *discover.Options)
-	// nodes returns the devices by their names; nil: they are the GPUs. The name
+	// onHost returns the devices by their names; nil: they are the GPUs. The name
 	// [AllDevices] is of one that is in no other.
-	nodes func(inv *discover.Inventory) map[string][]discover.Node
+	onHost func(inv *discover.Inventory) map[string]discover.Device
 	// driver: containers are given the user-space driver too, but not for graphics.
 	driver bool
 	// files are those of the host that containers are given; nil: none.
@@ -54,26 +54,26 @@ var Kinds = kindTable
 
 var kindTable = kinds{
 	{Name: GPUKind, Class: "gpu", Auto: true, Devices: "GPUs and MIG devices, `all`", Content: "their nodes and the driver"},
-	{Name: "nvswitch", Class: "nvswitch", Auto: true, nodes: ofKind(discover.SwitchNode),
+	{Name: "nvswitch", Class: "nvswitch", Auto: true, onHost: ofKind(discover.SwitchNode),
 		Devices: "`all`", Content: "`/dev/nvidia-nvswitch*`, `/dev/nvidia-nvswitchctl`, `/dev/nvidia-nvlink`"},
-	{Name: "imex-channel", Class: "imex-channel", Auto: true, nodes: imexChannels,
+	{Name: "imex-channel", Class: "imex-channel", Auto: true, onHost: imexChannels,
 		Devices: "the number of each channel, `all`", Content: "`/dev/nvidia-caps-imex-channels/channel*`"},
-	{Name: "gds", Class: "gds", Auto: true, nodes: ofKind(discover.StorageNode),
+	{Name: "gds", Class: "gds", Auto: true, onHost: ofKind(discover.StorageNode),
 		files:   func(inv *discover.Inventory) []discover.File { return inv.StorageFiles },
 		Devices: "`all`", Content: "`/dev/nvidia-fs*`; `/etc/cufile.json` and `/run/udev`, read-only"},
-	{Name: "gdrcopy", Class: "gdrcopy", Auto: true, nodes: ofKind(discover.CopyNode), Devices: "`all`", Content: "`/dev/gdrdrv`"},
-	{Name: "mofed", Class: "mofed", Auto: true, nodes: networkCards,
+	{Name: "gdrcopy", Class: "gdrcopy", Auto: true, onHost: ofKind(discover.CopyNode), Devices: "`all`", Content: "`/dev/gdrdrv`"},
+	{Name: "mofed", Class: "mofed", Auto: true, onHost: networkCards,
 		look:    func(o *discover.Options) { o.NICs = true },
 		files:   func(inv *discover.Inventory) []discover.File { return inv.NICFiles },
 		Devices: "RDMA name and PCI address of each network card, `all`",
 		Content: "`/dev/infiniband/uverbs*`, `umad*` and `issm*` of the card, `/dev/infiniband/rdma_cm`; with `--mofed-libraries` the host's libraries"},
-	{Name: "pgpu", Class: "pgpu", Auto: true, nodes: passedGPUs,
+	{Name: "pgpu", Class: "pgpu", Auto: true, onHost: passedGPUs,
 		look:    func(o *discover.Options) { o.Passthrough = true },
 		Devices: "index and PCI address of each GPU that is bound to `vfio-pci`, `all`",
 		Content: "`/dev/vfio/GROUP`, or with `--vfio iommufd` `/dev/vfio/devices/vfio*`; nothing of the driver"},
-	{Name: "mig-caps", Class: "mig-caps", nodes: migCapabilities,
+	{Name: "mig-caps", Class: "mig-caps", onHost: migCapabilities,
 		Devices: "`config`, `monitor`, `all`", Content: "the nodes in `/dev/nvidia-caps` for the right to configure and to monitor MIG"},
-	{Name: ManagementKind, Prefix: "management.", Class: "gpu", driver: true, nodes: everyNode,
+	{Name: ManagementKind, Prefix: "management.", Class: "gpu", driver: true, onHost: everyNode,
 		look:    func(o *discover.Options) { o.HostNodes, o.OtherNodes = true, true },
 		Devices: "`all`", Content: "every node of NVIDIA's drivers, those of lost GPUs too; the driver without what only graphics needs"},
 	// Utility always goes along, as it does by default in NVIDIA's runtime and images
@@ -206,7 +206,7 @@ func (k *Kind) File(gpus string) string {
 
 // OfGPUs reports whether the devices of the kind are GPUs and MIG devices, to which the
 // options of a spec apply that are about names and contents.
-func (k *Kind) OfGPUs() bool { return k.nodes == nil }
+func (k *Kind) OfGPUs() bool { return k.onHost == nil }
 
 // Look asks a discovery for what the kind needs beside GPUs. Without it the host seems to have
 // no devices of the kind.
@@ -219,8 +219,8 @@ func (k *Kind) Look(o *discover.Options) {
 	}
 }
 
-func ofKind(kind discover.NodeKind) func(inv *discover.Inventory) map[string][]discover.Node {
-	return func(inv *discover.Inventory) map[string][]discover.Node {
+func ofKind(kind discover.NodeKind) func(inv *discover.Inventory) map[string]discover.Device {
+	return func(inv *discover.Inventory) map[string]discover.Device {
 		return named(inv, func(n *discover.Node) string {
 			if n.Kind == kind {
 				return AllDevices
@@ -230,19 +230,25 @@ func ofKind(kind discover.NodeKind) func(inv *discover.Inventory) map[string][]d
 	}
 }
 
-// named returns the nodes of the host by the names that they have as devices; those
-// without a name are left out.
-func named(inv *discover.Inventory, name func(n *discover.Node) string) map[string][]discover.Node {
-	list := map[string][]discover.Node{}
+// named returns devices with the nodes of the host that have their names; nodes without a name
+// are left out.
+func named(inv *discover.Inventory, name func(n *discover.Node) string) map[string]discover.Device {
+	list := map[string]discover.Device{}
 	for i := range inv.HostNodes {
 		if name := name(&inv.HostNodes[i]); name != "" {
-			list[name] = append(list[name], inv.HostNodes[i])
+			list[name] = with(list[name], inv.HostNodes[i])
 		}
 	}
 	return list
 }
 
-func imexChannels(inv *discover.Inventory) map[string][]discover.Node {
+// with returns a device with further nodes.
+func with(d discover.Device, nodes ...discover.Node) discover.Device {
+	d.Nodes = append(d.Nodes, nodes...)
+	return d
+}
+
+func imexChannels(inv *discover.Inventory) map[string]discover.Device {
 	return named(inv, func(n *discover.Node) string {
 		if n.Kind != discover.IMEXNode {
 			return ""
@@ -251,57 +257,47 @@ func imexChannels(inv *discover.Inventory) map[string][]discover.Node {
 	})
 }
 
-func migCapabilities(inv *discover.Inventory) map[string][]discover.Node {
+func migCapabilities(inv *discover.Inventory) map[string]discover.Device {
 	return named(inv, func(n *discover.Node) string {
 		return map[string]string{"mig/config": "config", "mig/monitor": "monitor"}[n.Capability]
 	})
 }
 
-func everyNode(inv *discover.Inventory) map[string][]discover.Node {
+func everyNode(inv *discover.Inventory) map[string]discover.Device {
 	return named(inv, func(*discover.Node) string { return AllDevices })
 }
 
-func networkCards(inv *discover.Inventory) map[string][]discover.Node {
-	list := map[string][]discover.Node{}
+func networkCards(inv *discover.Inventory) map[string]discover.Device {
+	list := map[string]discover.Device{}
 	for _, nic := range inv.NICs {
 		for _, name := range []string{nic.Name, nic.PCI} {
 			// The kernel takes names of RDMA devices that CDI does not know.
 			if parser.ValidateDeviceName(name) == nil {
-				list[name] = append(list[name], nic.Nodes...)
+				list[name] = with(list[name], nic.Nodes...)
 			}
 		}
 	}
 	return list
 }
 
-func passedGPUs(inv *discover.Inventory) map[string][]discover.Node {
-	list := map[string][]discover.Node{}
+func passedGPUs(inv *discover.Inventory) map[string]discover.Device {
+	list := map[string]discover.Device{}
 	for _, g := range inv.Passed {
-		list[g.Name], list[g.PCI] = g.Nodes, g.Nodes
+		if len(g.Nodes) == 0 {
+			g.Problem = cmp.Or(g.Problem, "it has no device node")
+		}
+		list[g.Name], list[g.PCI] = g, g
 	}
 	return list
 }
 
-// whyNoNodes returns why a device has none, which only GPUs for virtual machines can be without.
-func whyNoNodes(inv *discover.Inventory, name string) string {
-	for _, g := range inv.Passed {
-		if name == g.Name || name == g.PCI {
-			return cmp.Or(g.Problem, "it has no device node")
-		}
-	}
-	return ""
-}
-
 // hostDevices returns the devices of a kind that is not that of GPUs, in order of name.
 func (k *Kind) hostDevices(inv *discover.Inventory, o edits.Options) (list []device) {
-	for name, nodes := range k.nodes(inv) {
-		// Network cards may share one.
-		d := device{aliases: []string{name}, subject: k.Name + " " + name, edits: editset.Union([]specs.ContainerEdits{edits.Nodes(nodes, o)})}
+	for name, of := range k.onHost(inv) {
+		// Network cards may share a node.
+		d := device{aliases: []string{name}, subject: k.Name + " " + name, edits: editset.Union([]specs.ContainerEdits{edits.Nodes(of.Nodes, o)}), why: of.Problem}
 		if name != AllDevices {
 			d.names = []string{name}
-		}
-		if len(nodes) == 0 {
-			d.why = whyNoNodes(inv, name)
 		}
 		list = append(list, d)
 	}
