@@ -240,11 +240,11 @@ func (d *tomlSyntax) addInBraces(e *entry, assignment string) []byte {
 	if last >= 0 {
 		return d.splice(last, last, ", "+assignment)
 	}
-	// It may have spaces in it, which stay.
-	if at := e.value.start + 1; at < e.value.end-1 {
-		return d.splice(at, at, " "+assignment)
+	at, space := e.value.start+1, ""
+	if at == e.value.end-1 {
+		space = " " // else it has some, which stay
 	}
-	return d.splice(e.value.start+1, e.value.end-1, " "+assignment+" ")
+	return d.splice(at, at, " "+assignment+space)
 }
 
 // addBelow adds to a table that has a header, or to the root: after its last entry.
