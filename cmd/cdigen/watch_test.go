@@ -119,16 +119,11 @@ func (r *rig) start(args ...string) {
 // answers show.
 func (r *rig) settle() {
 	r.t.Helper()
-	last, since, answers := -1, time.Now(), 0
-	r.until("rest", func() bool {
+	r.until("rest", hosttest.Constantly(func() (int, time.Duration) {
 		s := r.status()
-		if n := s.Generations + s.Events; n != last {
-			last, since, answers = n, time.Now(), 0
-		}
-		answers++
 		generation := time.Duration(s.LastGeneration.Seconds * float64(time.Second))
-		return answers > 20 && time.Since(since) > max(400*time.Millisecond, 5*generation)
-	})
+		return s.Generations + s.Events, max(400*time.Millisecond, 5*generation)
+	}))
 }
 
 // A watcher that is stopped has succeeded. A busy machine may keep it from ending in the time that

@@ -222,7 +222,7 @@ func (m *machine) status() *specwatch.Status {
 // settle waits until the watcher has nothing left to do: longer than it polls.
 func (m *machine) settle() {
 	m.t.Helper()
-	m.until("rest", hosttest.Constantly(func() int { return m.status().Generations }, 1500*time.Millisecond))
+	m.until("rest", hosttest.Constantly(func() (int, time.Duration) { return m.status().Generations, 1500 * time.Millisecond }))
 }
 
 // published is the spec in the machine; nil without one.

@@ -32,16 +32,17 @@ func Until(t testing.TB, what string, patience, pause time.Duration, holds func(
 	}
 }
 
-// Constantly makes a condition for [Until]: a number has not changed for a time, in which it
-// was looked at several times, since the machine may have stood still.
-func Constantly(number func() int, enough time.Duration) func() bool {
+// Constantly makes a condition for [Until]: a number stays the same for a time, which comes with
+// it. It is looked at many times meanwhile, since the machine may stand still.
+func Constantly(number func() (n int, enough time.Duration)) func() bool {
 	last, since, looks := -1, time.Now(), 0
 	return func() bool {
-		if n := number(); n != last {
+		n, enough := number()
+		if n != last {
 			last, since, looks = n, time.Now(), 0
 		}
 		looks++
-		return looks > 5 && time.Since(since) > enough
+		return looks > 20 && time.Since(since) > enough
 	}
 }
 

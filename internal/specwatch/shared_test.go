@@ -152,7 +152,7 @@ func TestAnotherUserCausesFewGenerations(t *testing.T) {
 		hosttest.Until(t, what, maxSharedPoll+patience, time.Millisecond, holds)
 	}
 	// One more may follow, where a generation was still running.
-	rest := hosttest.Constantly(func() int { return l.State().Generations }, 5*l.Debounce)
+	rest := hosttest.Constantly(func() (int, time.Duration) { return l.State().Generations, 5 * l.Debounce })
 	until("the generation after the start of the source", func() bool { return rest() && l.State().Generations >= 2 && e.has() })
 
 	before, began := l.State(), time.Now()
