@@ -246,7 +246,7 @@ func TestTreeShowsTheStateOfGPUs(t *testing.T) {
 	const well, warn, bad = "\x1b[32m✔\x1b[0m", "\x1b[33m!\x1b[0m", "\x1b[31m✘\x1b[0m"
 	for gpu, sign := range map[string]string{"0": well, "1": bad, "2": warn, "3": warn, "4": bad, "5": well, "6": warn, "7": well} {
 		if !strings.Contains(b.String(), "─ "+sign+" GPU "+gpu+"  ") {
-			t.Errorf("GPU %s has not the sign %q", gpu, sign)
+			t.Errorf("GPU %s does not have the sign %q", gpu, sign)
 		}
 	}
 	for _, want := range []string{"NVLink x4 to GPU 2", "NVLink x2 to 0000:ff:00.0", "\x1b[31m█", "\x1b[32m█"} {

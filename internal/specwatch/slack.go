@@ -23,7 +23,7 @@ const (
 // SlackenTimers lets all waits of this process take up to a millisecond longer. It needs
 // CAP_SYS_NICE; the systemd unit, which has no such capability, sets the same.
 func SlackenTimers() {
-	// Threads made later inherit it, but one may be made meanwhile by a thread that has not got it yet.
+	// Threads made later inherit it, but one may be made meanwhile by one that does not have it yet.
 	for range 3 {
 		threads, _ := filepath.Glob("/proc/self/task/*")
 		for _, thread := range threads {
